@@ -1,0 +1,104 @@
+"""Canonical bytes: the one way a value or an update is written down, hashed and read back.
+
+JSON: sorted keys, no spaces, UTF-8, no NaN (the part of RFC 8785 that our records use).
+Updates: safetensors, float32, names `module#a`, `module#b` (Factored) or `module` (Dense); never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from tequio.core.errors import UpdateError
+from tequio.core.update import Dense, Entry, Factored, Update
+
+FORMAT = "tequio-update-1"
+
+
+def canonical_json(value: Any) -> bytes:
+    """The bytes of `value` as canonical JSON. Raises ValueError on NaN or infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of `data`, 64 hexadecimal characters."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return digest(canonical_json(value))
+
+
+def to_tensors(update: Update) -> dict[str, Tensor]:
+    """Flat named tensors of an update, float32 and contiguous."""
+    flat: dict[str, Tensor] = {}
+    for name, entry in update.entries.items():
+        if isinstance(entry, Factored):
+            flat[f"{name}#a"] = entry.a.contiguous()
+            flat[f"{name}#b"] = entry.b.contiguous()
+        else:
+            flat[name] = entry.value.contiguous()
+    return flat
+
+
+def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") -> Update:
+    """The inverse of `to_tensors`. Raises UpdateError naming `source` and the tensor that does not fit."""
+    entries: dict[str, Entry] = {}
+    for key in sorted(flat):
+        if flat[key].dtype != torch.float32:
+            raise UpdateError(f"{source}: tensor {key} is {flat[key].dtype},", "expected float32.")
+        if key.endswith("#b"):
+            if f"{key[:-2]}#a" not in flat:
+                raise UpdateError(f"{source}: {key} has no partner {key[:-2]}#a.", "The file is incomplete.")
+        elif key.endswith("#a"):
+            name = key[:-2]
+            if f"{name}#b" not in flat:
+                raise UpdateError(f"{source}: {key} has no partner {name}#b.", "The file is incomplete.")
+            entries[name] = Factored(b=flat[f"{name}#b"], a=flat[key])
+        else:
+            entries[key] = Dense(flat[key])
+    return Update(entries, spec)
+
+
+def pack(update: Update) -> bytes:
+    """An update as safetensors bytes; equal updates give equal bytes."""
+    meta = {"format": FORMAT, "spec": update.spec}
+    # safetensors writes metadata and tensors in an order of its own, a function of the names and sizes alone
+    data: bytes = safetensors_save(to_tensors(update), metadata=meta)
+    return data
+
+
+def unpack(data: bytes, source: str = "update") -> Update:
+    """Read `pack`'s bytes. Raises UpdateError, naming `source`, on anything that is not such an update."""
+    try:
+        header_length = int.from_bytes(data[:8], "little")
+        if header_length > len(data) - 8:
+            raise ValueError("header longer than the file")
+        meta = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
+        flat: dict[str, Tensor] = safetensors_load(data)
+    except Exception as error:  # safetensors raises its own and the standard library's errors alike
+        why = f"It is not readable as safetensors ({type(error).__name__})."
+        raise UpdateError(f"{source} is damaged.", why, "Restore it from a copy, or run again.") from None
+    if meta.get("format") != FORMAT:
+        raise UpdateError(f"{source} is not a Tequio update.", f"Expected format {FORMAT}.")
+    return from_tensors(flat, meta.get("spec", ""), source)
+
+
+def digest_update(update: Update) -> str:
+    """SHA-256 over names, shapes and float32 bytes in name order; independent of the file format."""
+    sha = hashlib.sha256(update.spec.encode())
+    flat = to_tensors(update)
+    for name in sorted(flat):
+        tensor = flat[name]
+        sha.update(canonical_json([name, list(tensor.shape)]))
+        sha.update(tensor.cpu().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,92 @@
+"""Every error Tequio raises on purpose, as one tree.
+
+TequioError                      what is wrong, why, and what to do
+├── ConfigError                  federation.toml or participant.toml is wrong
+├── DataError                    a participant's data cannot be used as they are
+├── BaseModelError               the base model cannot be loaded, or lacks the named modules
+├── ResourceError                not enough memory or disk, or the folder is read-only
+├── UpdateError                  an update or adapter is malformed, corrupted or belongs to another model
+├── TrainingError                training diverged or gave NaN
+├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
+└── LedgerError                  the ledger cannot be read or written
+    ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
+    └── RunBusy                  another process is writing this run
+
+Each message names the file, key or participant. Only `cli` and `web` print. `exit_code` is what the command returns.
+"""
+
+from __future__ import annotations
+
+
+class TequioError(Exception):
+    """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(" ".join(part.rstrip() for part in (what, why, fix) if part))
+
+    def as_dict(self) -> dict[str, str]:
+        """The error for `--json`: its kind, what, why and fix."""
+        return {"error": type(self).__name__, "what": self.what, "why": self.why, "fix": self.fix}
+
+
+class ConfigError(TequioError):
+    """A configuration file is missing, malformed or asks for something illegal."""
+
+    exit_code = 2
+
+
+class DataError(TequioError):
+    """A participant's data cannot be used as they are. Never quotes a text or a label's value of a sample."""
+
+    exit_code = 3
+
+
+class BaseModelError(TequioError):
+    """The base model cannot be loaded, or has no such modules."""
+
+    exit_code = 4
+
+
+class ResourceError(TequioError):
+    """Memory or disk is too small, or a folder cannot be written."""
+
+    exit_code = 5
+
+
+class UpdateError(TequioError):
+    """An update or adapter is malformed, corrupted, or belongs to another model."""
+
+    exit_code = 6
+
+
+class TrainingError(TequioError):
+    """Training gave NaN or diverged."""
+
+    exit_code = 7
+
+
+class RunError(TequioError):
+    """The run as a whole cannot go on, or names something that is not there."""
+
+    exit_code = 8
+
+
+class LedgerError(TequioError):
+    """The ledger cannot be read or written."""
+
+    exit_code = 9
+
+
+class LedgerCorrupt(LedgerError):
+    """A record does not match its hash, or the chain is broken."""
+
+    exit_code = 10
+
+
+class RunBusy(LedgerError):
+    """Another process is writing this run."""
+
+    exit_code = 11

@@ -1,0 +1,116 @@
+"""The types of one round: what is asked (`Task`), what comes back (`Reply`, `Failure`), and the state between rounds.
+
+All are frozen. A `State` is the whole memory of the coordinator and *is* the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tequio.core.update import Update
+
+Layout = Literal["product", "factors"]
+"""product: participants train fresh factors over the folded shared model (mode X).
+factors: participants continue the shared factors themselves (mode L, FedIT)."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Electrical energy of one piece of work, and how it is known."""
+
+    joules: float
+    seconds: float
+    method: str  # rapl | model
+    boundary: str  # what is inside: chip, package, node
+    uncertainty: float  # relative half-width: 0.4 means ±40 %
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train for one round. `start` is the factors to continue (layout factors) or None (fresh ones)."""
+
+    round: int
+    index: int
+    name: str
+    layout: Layout
+    rank: int
+    steps: int
+    learning_rate: float
+    seed: int
+    held: Update  # the shared model of this round, relative to the base
+    start: Update | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Evaluate base + `held` on the validation data (participants) or the public slices (the centre)."""
+
+    round: int
+    index: int
+    name: str
+    held: Update
+
+
+Task = TrainTask | EvaluateTask
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What comes back. `metrics` are means over the participant's own data; never a text, a label or a sample.
+
+    `slices` holds per-example losses of *public* slices, and only the centre fills it.
+    """
+
+    round: int
+    index: int
+    name: str
+    update: Update | None = None
+    examples: int = 0
+    steps: int = 0
+    tokens: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    energy: Energy | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A participant could not do its task; errors are data, the round goes on without it."""
+
+    round: int
+    index: int
+    name: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over one data set: loss (nats per example or token), accuracy (classification), number of examples."""
+
+    loss: float
+    examples: int
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """What the coordinator knows after `round` rounds.
+
+    shared: what participants hold, relative to the base (layout product: ΔW; layout factors: coordinates).
+    pending: what the server has accumulated and not yet sent (product layout; exact remainder of the truncation).
+    momentum: the server optimiser's memory. best: the shared update with the lowest validation loss so far.
+    step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
+    """
+
+    round: int
+    shared: Update
+    pending: Update
+    momentum: Update
+    best: Update
+    best_loss: float
+    best_round: int
+    stale_rounds: int = 0
+    step_scale: float = 1.0

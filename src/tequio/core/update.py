@@ -1,0 +1,205 @@
+"""The update algebra: what travels between participants and coordinator, and the arithmetic on it.
+
+An `Update` is a set of named entries, each the change of one weight matrix:
+`Factored` ΔW = B·A with B (m × R), A (R × n), the LoRA scale α/r already inside B; `Dense` ΔW of any shape.
+Sums of factored entries are exact, by stacking: [B₁ B₂]·[A₁; A₂] (FLoRA, arXiv 2409.05976). `dot` and `norm` never form B·A:
+⟨B₁A₁, B₂A₂⟩ = tr((B₂ᵀB₁)(A₁A₂ᵀ)). All tensors are float32; nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from tequio.core.errors import UpdateError
+
+
+@dataclass(frozen=True)
+class Factored:
+    """ΔW = b @ a, b (m × R) and a (R × n), float32, scale included."""
+
+    b: Tensor
+    a: Tensor
+
+    def __post_init__(self) -> None:
+        if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != self.a.shape[0]:
+            got = f"b {tuple(self.b.shape)}, a {tuple(self.a.shape)}"
+            raise UpdateError(f"A factored entry has factors {got};", "expected b (m × R) and a (R × n).")
+
+    @property
+    def rank(self) -> int:
+        """R, the number of columns of b (an upper bound of the matrix rank)."""
+        return self.b.shape[1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(m, n) of ΔW."""
+        return torch.Size((self.b.shape[0], self.a.shape[1]))
+
+    def value(self) -> Tensor:
+        """ΔW itself, (m × n)."""
+        return self.b @ self.a
+
+
+@dataclass(frozen=True)
+class Dense:
+    """ΔW as it is, float32, any shape: heads, biases, full weights."""
+
+    value: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of ΔW."""
+        return self.value.shape
+
+
+Entry = Factored | Dense
+
+
+def _dense(entry: Entry) -> Tensor:
+    return entry.value() if isinstance(entry, Factored) else entry.value
+
+
+def _add(x: Entry, y: Entry) -> Entry:
+    if isinstance(x, Factored) and isinstance(y, Factored):
+        m, n = x.shape
+        if (x.rank + y.rank) * (m + n) < m * n:  # stacked factors are still smaller than the matrix
+            return Factored(torch.cat([x.b, y.b], 1), torch.cat([x.a, y.a], 0))
+    return Dense(_dense(x) + _dense(y))
+
+
+def _dot(x: Entry, y: Entry) -> float:
+    if isinstance(x, Factored) and isinstance(y, Factored):
+        return float(torch.sum((y.b.T @ x.b).double() * (y.a @ x.a.T).double()))
+    if isinstance(x, Factored):
+        return float(torch.sum((_dense(y) @ x.a.T).double() * x.b.double()))
+    if isinstance(y, Factored):
+        return _dot(y, x)
+    return float(torch.sum(x.value.double() * y.value.double()))
+
+
+def _split(entry: Factored | Dense, rank: int) -> tuple[Entry, Entry]:
+    """Best rank-`rank` approximation in the Frobenius norm (Eckart-Young) and the exact remainder."""
+    if isinstance(entry, Factored):
+        q_b, r_b = torch.linalg.qr(entry.b)
+        q_a, r_a = torch.linalg.qr(entry.a.T)
+        u, s, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+        b, a = q_b @ (u * s), vh @ q_a.T
+    else:
+        u, s, vh = torch.linalg.svd(entry.value, full_matrices=False)
+        b, a = u * s, vh
+    return Factored(b[:, :rank], a[:rank]), Factored(b[:, rank:], a[rank:])
+
+
+@dataclass(frozen=True)
+class Update:
+    """Named entries and `spec`, the digest of the layout (base, modules, shapes) they belong to."""
+
+    entries: Mapping[str, Entry]
+    spec: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", MappingProxyType(dict(self.entries)))
+
+    def _zip(self, other: Update, combine: Callable[[Entry, Entry], Entry]) -> Update:
+        self._check(other)
+        out = dict(self.entries)
+        for name, entry in other.entries.items():
+            mine = out.get(name)
+            out[name] = entry if mine is None else combine(mine, entry)
+        return Update(out, self.spec)
+
+    def _check(self, other: Update) -> None:
+        if self.spec != other.spec:
+            why = f"Their layouts differ ({self.spec[:12] or 'none'} and {other.spec[:12] or 'none'})."
+            raise UpdateError("Two updates cannot be combined.", why, "All must use one base and one [adapter].")
+        for name in self.entries.keys() & other.entries.keys():
+            mine, theirs = self.entries[name].shape, other.entries[name].shape
+            if mine != theirs:
+                raise UpdateError(f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another.")
+
+    def plus(self, other: Update) -> Update:
+        """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""
+        return self._zip(other, _add)
+
+    def scaled(self, factor: float) -> Update:
+        """factor · self."""
+        out: dict[str, Entry] = {}
+        for name, entry in self.entries.items():
+            if isinstance(entry, Factored):
+                out[name] = Factored(entry.b * factor, entry.a)
+            else:
+                out[name] = Dense(entry.value * factor)
+        return Update(out, self.spec)
+
+    def minus(self, other: Update) -> Update:
+        """self − other."""
+        return self.plus(other.scaled(-1.0))
+
+    def dot(self, other: Update) -> float:
+        """Frobenius inner product Σ⟨ΔW, ΔW'⟩ over the entries both have; O(r²(m+n)) for factored ones."""
+        self._check(other)
+        names = sorted(self.entries.keys() & other.entries.keys())
+        return math.fsum(_dot(self.entries[name], other.entries[name]) for name in names)
+
+    def norm(self) -> float:
+        """Frobenius norm over all entries."""
+        return math.sqrt(max(self.dot(self), 0.0))
+
+    def split_rank(self, rank: int) -> tuple[Update, Update]:
+        """(head, tail): head has factored entries of at most `rank`, the best such approximation; head + tail = self.
+
+        Entries already small enough, and vectors, go whole into the head. QR of both factors, then the SVD of the
+        small core R_B·R_Aᵀ: ΔW is never formed. The prefix of length r of a head is the best rank-r approximation.
+        Matrices held `Dense` are split too if their name does not end in `head` parts (see `is_matrix`).
+        """
+        head: dict[str, Entry] = {}
+        tail: dict[str, Entry] = {}
+        for name, entry in self.entries.items():
+            if not is_matrix(name, entry) or (isinstance(entry, Factored) and entry.rank <= rank):
+                head[name] = entry
+            else:
+                head[name], tail[name] = _split(entry, rank)
+        return Update(head, self.spec), Update(tail, self.spec)
+
+    def to_rank(self, rank: int) -> Update:
+        """The best approximation with factored entries of rank ≤ `rank`."""
+        return self.split_rank(rank)[0]
+
+    def max_rank(self) -> int:
+        """Largest R of the factored entries, 0 if there is none."""
+        return max((e.rank for e in self.entries.values() if isinstance(e, Factored)), default=0)
+
+    def nbytes(self) -> int:
+        """Bytes of the tensors, float32."""
+        total = 0
+        for entry in self.entries.values():
+            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
+            total += sum(part.numel() * 4 for part in parts)
+        return total
+
+    def is_finite(self) -> bool:
+        """Whether no tensor holds NaN or infinity."""
+        for entry in self.entries.values():
+            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
+            if not all(bool(torch.isfinite(part).all()) for part in parts):
+                return False
+        return True
+
+
+HEAD_PREFIX = "head."
+
+
+def is_matrix(name: str, entry: Entry) -> bool:
+    """Whether an entry may be re-factored: 2-D, and not part of a head (small, and wanted exactly)."""
+    return len(entry.shape) == 2 and not name.startswith(HEAD_PREFIX)
+
+
+def zero(spec: str) -> Update:
+    """The neutral element: no entries, all missing ones count as 0."""
+    return Update({}, spec)
