@@ -20,6 +20,7 @@ from tequio.core.errors import UpdateError
 from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
+META_KEY = "tequio"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -71,26 +72,37 @@ def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") 
 
 def pack(update: Update) -> bytes:
     """An update as safetensors bytes; equal updates give equal bytes."""
-    meta = {"format": FORMAT, "spec": update.spec}
-    # safetensors writes metadata and tensors in an order of its own, a function of the names and sizes alone
-    data: bytes = safetensors_save(to_tensors(update), metadata=meta)
-    return data
+    return pack_tensors(to_tensors(update), {"format": FORMAT, "spec": update.spec})
 
 
 def unpack(data: bytes, source: str = "update") -> Update:
     """Read `pack`'s bytes. Raises UpdateError, naming `source`, on anything that is not such an update."""
+    flat, meta = unpack_tensors(data, source)
+    if meta.get("format") != FORMAT:
+        raise UpdateError(f"{source} is not a Tequio update.", f"Expected format {FORMAT}.")
+    return from_tensors(flat, str(meta.get("spec", "")), source)
+
+
+def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """Tensors and one JSON value as safetensors bytes.
+
+    All metadata go under one key: safetensors keeps several in a hash map, whose order differs from process to process.
+    """
+    data: bytes = safetensors_save(dict(flat), metadata={META_KEY: canonical_json(meta).decode()})
+    return data
+
+
+def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The inverse of `pack_tensors`. Raises UpdateError naming `source`."""
     try:
         header_length = int.from_bytes(data[:8], "little")
         if header_length > len(data) - 8:
             raise ValueError("header longer than the file")
-        meta = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
-        flat: dict[str, Tensor] = safetensors_load(data)
+        meta = json.loads(json.loads(data[8 : 8 + header_length]).get("__metadata__", {}).get(META_KEY, "{}"))
+        return safetensors_load(data), dict(meta)
     except Exception as error:  # safetensors raises its own and the standard library's errors alike
         why = f"It is not readable as safetensors ({type(error).__name__})."
         raise UpdateError(f"{source} is damaged.", why, "Restore it from a copy, or run again.") from None
-    if meta.get("format") != FORMAT:
-        raise UpdateError(f"{source} is not a Tequio update.", f"Expected format {FORMAT}.")
-    return from_tensors(flat, meta.get("spec", ""), source)
 
 
 def digest_update(update: Update) -> str:

@@ -13,7 +13,9 @@ from tequio.core.update import Update
 class Participant(Protocol):
     """One organisation, or the centre (index 0)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
 
     def train(self, task: TrainTask) -> Reply:
         """Train on its own data and return the update."""
@@ -41,7 +43,9 @@ class Facts:
 class Weighting(Protocol):
     """Turns replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
 
     def weight(self, facts: Facts) -> float:
         """wᵢ: the share of this reply in the mean."""
@@ -56,8 +60,13 @@ class Weighting(Protocol):
 class Aggregator(Protocol):
     """Streaming weighted sum of updates: memory does not grow with the number of participants."""
 
-    name: str
-    layout: Layout
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
+
+    @property
+    def layout(self) -> Layout:
+        """What its updates are."""
 
     def init(self, spec: str) -> Update:
         """The empty accumulator."""
@@ -72,7 +81,9 @@ class Aggregator(Protocol):
 class ServerOptimizer(Protocol):
     """Turns the aggregated change (the pseudo-gradient, in descent direction) into a step."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
 
     def init(self, spec: str) -> Update:
         """The empty memory."""

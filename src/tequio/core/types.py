@@ -103,6 +103,7 @@ class State:
     pending: what the server has accumulated and not yet sent (product layout; exact remainder of the truncation).
     momentum: the server optimiser's memory. best: the shared update with the lowest validation loss so far.
     step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
+    norm_reference: median norm of the last admitted updates. base_slices: the base's losses on the public slices.
     """
 
     round: int
@@ -114,3 +115,5 @@ class State:
     best_round: int
     stale_rounds: int = 0
     step_scale: float = 1.0
+    norm_reference: float = 0.0
+    base_slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -117,11 +117,15 @@ class Update:
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
             why = f"Their layouts differ ({self.spec[:12] or 'none'} and {other.spec[:12] or 'none'})."
-            raise UpdateError("Two updates cannot be combined.", why, "All must use one base and one [adapter].")
+            raise UpdateError(
+                "Two updates cannot be combined.", why, "All must use one base and one [adapter]."
+            )
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:
-                raise UpdateError(f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another.")
+                raise UpdateError(
+                    f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another."
+                )
 
     def plus(self, other: Update) -> Update:
         """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""

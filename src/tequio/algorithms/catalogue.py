@@ -1,0 +1,61 @@
+"""The pieces by name, as federation.toml chooses them. Third parties add theirs through the entry points `tequio.<kind>`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from tequio.algorithms.reduce.fedit import FedIT
+from tequio.algorithms.reduce.stack import Stack
+from tequio.algorithms.server.nesterov import Nesterov
+from tequio.algorithms.server.sgd import Sgd
+from tequio.algorithms.weights.examples import Examples
+from tequio.algorithms.weights.fednova import FedNova
+from tequio.algorithms.weights.norm_equalised import NormEqualised
+from tequio.algorithms.weights.uniform import Uniform
+from tequio.core.errors import ConfigError
+from tequio.core.protocols import Aggregator, ServerOptimizer, Weighting
+
+REDUCE: Mapping[str, Callable[..., Aggregator]] = {"stack": Stack, "fedit": FedIT}
+WEIGHTS: Mapping[str, Callable[..., Weighting]] = {
+    "examples": Examples,
+    "uniform": Uniform,
+    "fednova": FedNova,
+    "norm_equalised": NormEqualised,
+}
+SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {"sgd": Sgd, "nesterov": Nesterov}
+
+
+def reduce_by_name(name: str, **settings: Any) -> Aggregator:
+    """The aggregator called `name`. Raises ConfigError with the nearest known name."""
+    piece: Aggregator = _build("reduce", REDUCE, name, settings)
+    return piece
+
+
+def weights_by_name(name: str, **settings: Any) -> Weighting:
+    """The weighting called `name`. Raises ConfigError with the nearest known name."""
+    piece: Weighting = _build("weights", WEIGHTS, name, settings)
+    return piece
+
+
+def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
+    """The server optimiser called `name`. Raises ConfigError with the nearest known name."""
+    piece: ServerOptimizer = _build("server", SERVER, name, settings)
+    return piece
+
+
+def _build(kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any]) -> Any:
+    factory = known.get(name)
+    if factory is None:
+        found = entry_points(group=f"tequio.{kind}", name=name)
+        factory = next(iter(found)).load() if found else None
+    if factory is None:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        why = f"Known: {', '.join(known)}."
+        raise ConfigError(f"[algorithm] {kind} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+    try:
+        return factory(**settings)
+    except TypeError as error:
+        raise ConfigError(f"[algorithm] {kind} = {name!r} does not take these settings ({error}).") from None

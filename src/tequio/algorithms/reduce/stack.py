@@ -1,0 +1,32 @@
+"""Stack and fold (FLoRA, Wang et al., arXiv 2409.05976): ΔG = Σ wᵢ ΔWᵢ exactly, for any ranks.
+
+Factors are stacked, [w₁B₁ w₂B₂ …]·[A₁; A₂; …]; past the rank at which the stack would be larger than the matrix itself the sum is
+kept dense, so memory stays flat. Participants restart from B = 0 on the folded model (layout product).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tequio.core.types import Layout
+from tequio.core.update import Update, zero
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Exact weighted sum of low-rank updates."""
+
+    name: str = "stack"
+    layout: Layout = "product"
+
+    def init(self, spec: str) -> Update:
+        """Nothing yet."""
+        return zero(spec)
+
+    def add(self, total: Update, update: Update, coefficient: float) -> Update:
+        """total + coefficient · update, by stacking."""
+        return total.plus(update.scaled(coefficient))
+
+    def result(self, total: Update, divisor: float) -> Update:
+        """The sum over the sum of weights."""
+        return total.scaled(1.0 / divisor)

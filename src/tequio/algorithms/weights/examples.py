@@ -1,0 +1,27 @@
+"""Weights by number of examples, as FedAvg does (McMahan et al., arXiv 1602.05629): wᵢ = nᵢ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tequio.core.protocols import Facts
+
+
+@dataclass(frozen=True)
+class Examples:
+    """wᵢ = nᵢ, cᵢ = wᵢ."""
+
+    name: str = "examples"
+
+    def weight(self, facts: Facts) -> float:
+        """nᵢ."""
+        return float(facts.examples)
+
+    def coefficient(self, facts: Facts) -> float:
+        """nᵢ."""
+        return float(facts.examples)
+
+    def scale(self, facts: Sequence[Facts]) -> float:
+        """1."""
+        return 1.0

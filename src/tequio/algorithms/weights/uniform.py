@@ -1,0 +1,27 @@
+"""The same weight for every participant: wᵢ = 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tequio.core.protocols import Facts
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """wᵢ = cᵢ = 1."""
+
+    name: str = "uniform"
+
+    def weight(self, facts: Facts) -> float:
+        """1."""
+        return 1.0
+
+    def coefficient(self, facts: Facts) -> float:
+        """1."""
+        return 1.0
+
+    def scale(self, facts: Sequence[Facts]) -> float:
+        """1."""
+        return 1.0

@@ -1,0 +1,284 @@
+"""`tequio`: init, run, report, verify, predict, export, demo. Every command takes --json."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import tequio
+from tequio.cli import show
+from tequio.core.errors import TequioError
+
+app = typer.Typer(
+    help="Fine-tune one open transformer together: unequal hardware, private data, and a centre that trains too.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")]
+Threads = Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)]
+Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder for the files.")],
+    task: Annotated[
+        Literal["classification", "causal"], typer.Option("--task", help="What is learnt.")
+    ] = "classification",
+    base: Annotated[str | None, typer.Option("--base", help="Base model: id, folder or .gguf file.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a commented federation.toml and two participant.toml to start from."""
+    from tequio.recipes.starter import write_starter
+
+    path, files = write_starter(folder, task, base)
+
+    def words() -> None:
+        show.out.print("Wrote:")
+        for file in files:
+            show.out.print(f"  {file}")
+        show.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
+
+    show.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
+
+
+@app.command()
+def run(
+    federation: Annotated[Path | None, typer.Argument(help="federation.toml of a new run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the run. Default: runs/NAME beside federation.toml."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run instead.")] = None,
+    counterfactuals: Annotated[
+        bool,
+        typer.Option(
+            "--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)
+    ] = None,
+    threads: Threads = 0,
+    lang: Lang = "en",
+    json: Json = False,
+) -> None:
+    """Run a federation on this machine, or resume one."""
+    from tequio.recipes.config import load_federation
+    from tequio.recipes.run import resume as resume_run
+    from tequio.recipes.run import start, with_seed
+
+    if (federation is None) == (resume is None):
+        raise typer.BadParameter("give federation.toml, or --resume RUN")
+    _set_threads(threads)
+    with show.progress(json) as watch:
+        if resume is not None:
+            with _interruptible(resume):
+                outcome = resume_run(resume, watch)
+        elif federation is not None:
+            config = with_seed(load_federation(federation), seed)
+            target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
+            with _interruptible(target):
+                outcome = start(config, target, counterfactuals, watch=watch)
+    _finish(outcome.folder, lang, json)
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Argument(help="sentiment, manuals or heart.")] = "sentiment",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    counterfactuals: Annotated[bool, typer.Option("--counterfactuals/--no-counterfactuals")] = True,
+    threads: Threads = 0,
+    lang: Lang = "en",
+    json: Json = False,
+) -> None:
+    """Fetch real data and a real model, run a whole federation, and write its report."""
+    from tequio.recipes.config import load_federation
+    from tequio.recipes.demo import write_demo
+    from tequio.recipes.run import resume, start
+
+    folder = out or Path("runs") / f"demo-{name}-{seed}"
+    _set_threads(threads)
+    target = folder / "run"
+    with show.progress(json) as watch, _interruptible(target):
+        if (target / "ledger.sqlite").exists():
+            outcome = resume(target, watch)
+        else:
+            watch("prepare", "fetching data and model", 0, 1)
+            path, provenance = write_demo(name, folder, seed)
+            outcome = start(load_federation(path), target, counterfactuals, provenance, watch)
+    _finish(outcome.folder, lang, json)
+
+
+@app.command()
+def report(
+    folder: Run,
+    lang: Lang = "en",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file. Default: report.LANG.html in the run.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the report of a run (also an unfinished one) as one offline HTML file, and print its summary."""
+    _finish(folder, lang, json, out)
+
+
+@app.command()
+def verify(folder: Run, json: Json = False) -> None:
+    """Recompute the chain of records and check every model file against it."""
+    from tequio.recipes.check import verify_run
+
+    result = verify_run(folder)
+
+    def words() -> None:
+        for problem in result["problems"]:
+            show.out.print(f"PROBLEM  {problem}")
+        if result["ok"]:
+            show.out.print(
+                f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}"
+            )
+            if result["outcome"]:
+                show.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
+        show.out.print(
+            "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
+            "keep the head hash elsewhere to notice a ledger rewritten whole."
+        )
+
+    show.emit(result, json, words)
+    if not result["ok"]:
+        raise typer.Exit(10)
+
+
+@app.command()
+def predict(
+    folder: Run,
+    participant: Annotated[str, typer.Argument(help="Whose model; 'shared' for the general one.")],
+    text: Annotated[str | None, typer.Argument(help="A text, or a prompt.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="JSONL or CSV with a text column, or plain lines.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    json: Json = False,
+) -> None:
+    """A participant's model on a text, or on each text of a file."""
+    from tequio.recipes.use import predict_texts, texts_of
+
+    if (text is None) == (file is None):
+        raise typer.BadParameter("give a text, or --file")
+    _set_threads(0)
+    texts = texts_of(file) if file is not None else [text or ""]
+    results = predict_texts(folder, participant, texts, max_new_tokens)
+
+    def words() -> None:
+        for row in results:
+            if "label" in row:
+                shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
+                show.out.print(f"{row['label']}  ({shares})", markup=False)
+            else:
+                show.out.print(row["completion"], markup=False)
+
+    show.emit({"participant": participant, "predictions": results}, json, words)
+
+
+@app.command()
+def export(
+    folder: Run,
+    participant: Annotated[
+        str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: export in the run.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
+    json: Json = False,
+) -> None:
+    """Write adapters in PEFT's format (and, with --merged, whole models) that load without Tequio."""
+    from tequio.recipes.use import export_models
+
+    _set_threads(0)
+    written = export_models(folder, participant, out or folder / "export", merged)
+
+    def words() -> None:
+        for row in written:
+            show.out.print(
+                f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)"
+            )
+
+    show.emit({"exported": written}, json, words)
+
+
+@app.command()
+def version(json: Json = False) -> None:
+    """Print the version."""
+    show.emit({"version": tequio.__version__}, json, lambda: show.out.print(tequio.__version__))
+
+
+def _set_threads(threads: int) -> None:
+    """Cap torch's threads: more threads than cores is many times slower than one."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+class _interruptible:
+    """Ctrl-C and SIGTERM end the command between two commits; say how to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self.before)
+        if kind is KeyboardInterrupt:
+            if (self.folder / "ledger.sqlite").exists():
+                show.err.print(
+                    f"\nStopped. What was finished is kept. Go on with: tequio run --resume {self.folder}"
+                )
+            else:
+                show.err.print("\nStopped before the run began; nothing was written.")
+            raise typer.Exit(130)
+
+
+def _finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
+    """Write the report and print the summary."""
+    from tequio.cli.summary import print_summary
+    from tequio.web.publish import write_report
+
+    path, summary = write_report(folder, lang, out)
+    show.emit(
+        {"run": str(folder), "report": str(path), "summary": summary},
+        json,
+        lambda: print_summary(folder, path, summary),
+    )
+
+
+def main() -> None:
+    """Entry point: every Tequio error becomes one message and an exit code."""
+    try:
+        app()
+    except TequioError as error:
+        if "--json" in sys.argv:
+            show.emit(error.as_dict(), True, lambda: None)
+        else:
+            show.err.print(f"Error: {error}", markup=False)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

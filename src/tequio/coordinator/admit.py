@@ -1,0 +1,88 @@
+"""Admission: an update is looked at before any arithmetic, and refused with a reason. An admitted one has its own type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tequio.algorithms.factors import prefix
+from tequio.coordinator.plan import Member, Plan
+from tequio.core.protocols import Facts
+from tequio.core.types import Layout, Reply, State
+from tequio.core.update import Factored, Update
+
+NORM_LIMIT = 10.0  # times the median norm of the round before
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A reply whose update fits the plan: right names and shapes, allotted rank, finite, not absurdly long."""
+
+    member: Member
+    reply: Reply
+    update: Update
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A reply that stays out, and why."""
+
+    member: Member
+    reason: str
+    failed: bool = False  # it could not do its task; otherwise its update was rejected
+
+
+def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | Refused:
+    """Check one reply to a training task."""
+    update = reply.update
+    if update is None:
+        return Refused(member, "the reply carries no update")
+    if (reply.round, reply.index) != (state.round + 1, member.index):
+        return Refused(member, f"it answers round {reply.round}, not round {state.round + 1}")
+    if update.spec != plan.spec:
+        return Refused(member, "it belongs to another base model or adapter layout")
+    problem = _misfit(update, _expected(plan, state, member.rank), member.rank, plan.aggregator.layout)
+    if problem:
+        return Refused(member, problem)
+    if not update.is_finite():
+        return Refused(member, "it holds NaN or infinite numbers")
+    norm = update.norm()
+    if not math.isfinite(norm) or norm == 0.0:
+        return Refused(member, f"its norm is {norm}")
+    if state.norm_reference and norm > NORM_LIMIT * state.norm_reference:
+        times = norm / state.norm_reference
+        return Refused(
+            member, f"its norm is {times:.1f} times the median of the round before (limit {NORM_LIMIT:g})"
+        )
+    if reply.examples < 1 or reply.steps < 1:
+        return Refused(member, "it says that it saw no example or made no step")
+    return Admitted(member, reply, update, Facts(reply.examples, reply.steps, norm))
+
+
+def _expected(plan: Plan, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:
+    if plan.aggregator.layout == "product":
+        return {**plan.shapes, **plan.head_shapes}
+    sent = prefix(state.shared, rank)
+    return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **plan.head_shapes}
+
+
+def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, layout: Layout) -> str:
+    unknown = sorted(update.entries.keys() - expected.keys())
+    missing = sorted(expected.keys() - update.entries.keys())
+    if unknown or missing:
+        return f"its entries differ from the layout (unknown: {unknown[:3]}, missing: {missing[:3]})"
+    for name, entry in update.entries.items():
+        if tuple(entry.shape) != expected[name]:
+            return f"entry {name} has shape {tuple(entry.shape)}, expected {expected[name]}"
+        if isinstance(entry, Factored) and entry.rank > rank:
+            return f"entry {name} has rank {entry.rank}, allotted {rank}"
+        if isinstance(entry, Factored) is not (layout == "product" and name not in expected_heads(expected)):
+            return f"entry {name} is not in the form of layout {layout}"
+    return ""
+
+
+def expected_heads(expected: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """Names of head entries, which are always dense."""
+    return {name for name in expected if name.startswith("head.")}

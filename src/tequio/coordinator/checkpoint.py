@@ -1,0 +1,47 @@
+"""The state as bytes and back: safetensors, exact to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
+from tequio.core.types import State
+from tequio.core.update import Update
+
+PARTS = ("shared", "pending", "momentum", "best")
+
+
+def pack_state(state: State) -> bytes:
+    """Equal states give equal bytes."""
+    flat: dict[str, Tensor] = {}
+    for part in PARTS:
+        update: Update = getattr(state, part)
+        flat |= {f"{part}/{name}": tensor for name, tensor in to_tensors(update).items()}
+    numbers: dict[str, Any] = {
+        "round": state.round,
+        "best_loss": state.best_loss,
+        "best_round": state.best_round,
+        "stale_rounds": state.stale_rounds,
+        "step_scale": state.step_scale,
+        "norm_reference": state.norm_reference,
+        "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
+        "spec": state.shared.spec,
+    }
+    # tensors that share memory are written twice: safetensors refuses aliases
+    return pack_tensors({name: tensor.clone() for name, tensor in flat.items()}, numbers)
+
+
+def unpack_state(data: bytes, source: str) -> State:
+    """The inverse. Raises UpdateError naming `source`."""
+    flat, numbers = unpack_tensors(data, source)
+    spec = str(numbers.pop("spec"))
+    slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
+    parts: dict[str, Any] = {
+        part: from_tensors(
+            {n.removeprefix(f"{part}/"): t for n, t in flat.items() if n.startswith(f"{part}/")}, spec, source
+        )
+        for part in PARTS
+    }
+    return State(**parts, **numbers, base_slices=slices)

@@ -1,0 +1,59 @@
+"""The gate: a candidate that makes the general model worse on public text is rolled back.
+
+Per slice, the paired bootstrap of (candidate − base) loss over examples; rejected where the increase is beyond the margin and its
+95 % interval lies above zero. Slices are public, so their per-example losses may be seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tequio.core.seeds import derive
+from tequio.measure.statistics import paired_bootstrap
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One public slice at the gate: mean losses, 95 % interval of candidate − base, and the allowed increase."""
+
+    base: float
+    candidate: float
+    low: float
+    high: float
+    limit: float
+
+    @property
+    def passes(self) -> bool:
+        """False where the loss surely rose, and by more than the limit."""
+        return not (self.low > 0.0 and self.candidate - self.base > self.limit)
+
+
+def judge(
+    base: Mapping[str, tuple[float, ...]],
+    candidate: Mapping[str, tuple[float, ...]],
+    margin: float,
+    seed: int,
+) -> dict[str, Slice]:
+    """Judge every slice; `margin` is relative to the base's loss. A slice the candidate lacks fails (infinite loss)."""
+    out: dict[str, Slice] = {}
+    for name, before in base.items():
+        after = candidate.get(name)
+        mean = float(np.mean(before))
+        if after is None or len(after) != len(before) or not np.isfinite(after).all():
+            out[name] = Slice(mean, float("inf"), float("inf"), float("inf"), margin * mean)
+            continue
+        interval = paired_bootstrap(np.array(after), np.array(before), derive(seed, "gate", name))
+        out[name] = Slice(mean, float(np.mean(after)), interval.low, interval.high, margin * mean)
+    return out
+
+
+def verdict(slices: Mapping[str, Slice]) -> tuple[bool, str]:
+    """Whether the candidate may be accepted, and the reason in words."""
+    failed = [name for name, s in slices.items() if not s.passes]
+    if failed:
+        worst = ", ".join(f"{n} (loss {slices[n].base:.3f} → {slices[n].candidate:.3f})" for n in failed)
+        return False, f"general model worse on {worst}"
+    return True, "general model kept" if slices else "no public slice to judge by"

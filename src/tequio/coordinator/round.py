@@ -1,0 +1,271 @@
+"""One round, on the page: plan → dispatch → admit → reduce → centre → step → gate → record.
+
+`run_round(state, plan, runtime)` returns the next state and the record of what happened; the caller commits the record before it
+goes on. Replies are folded in the order of the roster whatever the order of arrival, so the result does not depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tequio.algorithms.factors import heads, initial_factors, padded_sum, prefix, product
+from tequio.coordinator.admit import Admitted, Refused, admit
+from tequio.coordinator.gate import Slice, judge, verdict
+from tequio.coordinator.plan import Member, Plan
+from tequio.core.canonical import digest_update, pack
+from tequio.core.errors import RunError
+from tequio.core.protocols import Facts, Runtime
+from tequio.core.seeds import derive
+from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
+from tequio.core.update import Update, zero
+
+BETTER = 1e-4  # relative fall of the validation loss that counts as progress
+
+
+def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+    """The state before any training, and the record of the base's scores on validation data and public slices."""
+    nothing = zero(plan.spec)
+    shared = nothing
+    if plan.aggregator.layout == "factors":
+        shared = initial_factors(plan.shapes, plan.top_rank(), derive(plan.seed, "factors"), plan.spec)
+    looked = _evaluate(0, shared, plan, runtime)
+    state = State(
+        round=0,
+        shared=shared,
+        pending=nothing,
+        momentum=plan.server.init(plan.spec),
+        best=shared,
+        best_loss=looked.mean_loss,
+        best_round=0,
+        base_slices=looked.slices,
+    )
+    body = {
+        "validation": looked.validation,
+        "mean_validation_loss": looked.mean_loss,
+        "slices": {
+            name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()
+        },
+    }
+    return state, body
+
+
+def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+    """Round state.round + 1. Raises RunError if no participant's update can be used."""
+    round_ = state.round + 1
+    # dispatch and admit, folding as replies come
+    fold = _Fold(plan.aggregator.init(plan.spec), [], [], None)
+    for outcome in _in_order(runtime.exchange(_training_tasks(state, plan)), state, plan):
+        fold = fold.take(outcome, plan)
+    if not fold.facts:
+        why = " ".join(f"{r.member.name}: {r.reason}." for r in fold.refused)
+        raise RunError(
+            f"Round {round_}: no participant's update could be used.", why, "Mend these and resume."
+        )
+    # reduce, mix with the centre, step
+    change = _mix(fold, plan)
+    momentum, step = plan.server.apply(state.momentum, change)
+    if state.step_scale != 1.0:
+        step = step.scaled(state.step_scale)
+    broadcast, pending = _broadcast(state, step, plan)
+    shared = padded_sum(state.shared, broadcast)
+    # gate
+    looked = _evaluate(round_, shared, plan, runtime)
+    slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
+    accepted, reason = verdict(slices)
+    if accepted and not math.isfinite(looked.mean_loss):
+        accepted, reason = False, "the candidate's validation loss is not finite"
+    reference = statistics.median(f.norm for f in fold.facts)
+    if accepted:
+        after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
+        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0))
+        after = _progress(after, round_, looked.mean_loss)
+    else:
+        after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
+    after = replace(after, round=round_)
+    sent = len(pack(broadcast)) if accepted else 0
+    return after, _record(after, fold, looked, slices, (accepted, reason), sent)
+
+
+def shared_model(shared: Update, plan: Plan) -> Update:
+    """What a shared state means as a change of the base's weights."""
+    return shared if plan.aggregator.layout == "product" else product(shared, plan.scale)
+
+
+def _training_tasks(state: State, plan: Plan) -> Iterator[Task]:
+    """One task a member, the centre first; made one by one, so that a large cohort needs no list of them."""
+    product_layout = plan.aggregator.layout == "product"
+    held = state.shared if product_layout else heads(state.shared)
+    centre = [] if plan.centre is None else [plan.centre]
+    for member in (*centre, *plan.members):
+        yield TrainTask(
+            round=state.round + 1,
+            index=member.index,
+            name=member.name,
+            layout=plan.aggregator.layout,
+            rank=member.rank,
+            steps=member.steps,
+            learning_rate=plan.rate(state.round + 1),
+            seed=derive(plan.seed, "train", state.round + 1, member.index),
+            held=held,
+            start=None if product_layout else prefix(state.shared, member.rank),
+        )
+
+
+def _in_order(arrivals: Iterator[Reply | Failure], state: State, plan: Plan) -> Iterator[Admitted | Refused]:
+    """Admit each reply, and hand them on in the order of the roster; only those that are early wait in memory."""
+    centre = [] if plan.centre is None else [plan.centre]
+    roster = [*centre, *plan.members]
+    by_index = {member.index: position for position, member in enumerate(roster)}
+    waiting: dict[int, Admitted | Refused] = {}
+    turn = 0
+    for arrival in arrivals:
+        position = by_index.get(arrival.index)
+        if position is None or position < turn or position in waiting:
+            continue  # not on the roster, or a second reply: the first one counts
+        member = roster[position]
+        if isinstance(arrival, Failure):
+            waiting[position] = Refused(member, f"{arrival.error}: {arrival.message}", failed=True)
+        else:
+            waiting[position] = admit(arrival, member, plan, state)
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+    for position in range(turn, len(roster)):
+        yield waiting.get(position, Refused(roster[position], "no reply", failed=True))
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The running sum and what is known of each reply; no update is kept but the centre's."""
+
+    total: Update
+    facts: list[Facts]
+    refused: list[Refused]
+    centre: Admitted | None
+    rows: tuple[dict[str, Any], ...] = ()
+
+    def take(self, outcome: Admitted | Refused, plan: Plan) -> _Fold:
+        if isinstance(outcome, Refused):
+            return replace(self, refused=[*self.refused, outcome])
+        rows = (*self.rows, _row(outcome, plan))
+        if outcome.member.index == 0:
+            return replace(self, centre=outcome, rows=rows)
+        coefficient = plan.weighting.coefficient(outcome.facts)
+        total = plan.aggregator.add(self.total, outcome.update, coefficient)
+        return replace(self, total=total, facts=[*self.facts, outcome.facts], rows=rows)
+
+
+def _mix(fold: _Fold, plan: Plan) -> Update:
+    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are."""
+    weights = sum(plan.weighting.weight(f) for f in fold.facts)
+    scale = plan.weighting.scale(fold.facts)
+    federated = plan.aggregator.result(fold.total, weights / scale)
+    if fold.centre is None:
+        return federated
+    facts = fold.centre.facts
+    factor = plan.weighting.coefficient(facts) / plan.weighting.weight(facts) * scale
+    share = plan.federated_share
+    return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
+
+
+def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update]:
+    """What participants are sent, and what stays pending: the exact remainder of the rank truncation."""
+    if plan.aggregator.layout == "factors":
+        return step, state.pending
+    return state.pending.plus(step).split_rank(plan.broadcast_rank)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    validation: dict[str, dict[str, Any]]
+    mean_loss: float
+    slices: Mapping[str, tuple[float, ...]]
+
+
+def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Looked:
+    """Score a shared model with every participant (mean over participants, each counting the same) and on the slices."""
+    held = shared_model(shared, plan)
+    centre = [] if plan.centre is None else [plan.centre]
+    tasks = (EvaluateTask(round_, m.index, m.name, held) for m in (*centre, *plan.members))
+    validation: dict[str, dict[str, Any]] = {}
+    slices: Mapping[str, tuple[float, ...]] = {}
+    for reply in runtime.exchange(tasks):
+        if isinstance(reply, Failure):
+            continue
+        if reply.index == 0:
+            slices = reply.slices
+        elif reply.metrics:
+            scores = dict(reply.metrics)
+            validation[reply.name] = {
+                "loss": scores["loss"],
+                "accuracy": scores.get("accuracy"),
+                "examples": reply.examples,
+            }
+    order = {m.name: m.index for m in plan.members}
+    validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
+    losses = [v["loss"] for v in validation.values()]
+    return _Looked(validation, statistics.fmean(losses) if losses else math.inf, slices)
+
+
+def _progress(state: State, round_: int, loss: float) -> State:
+    if loss < state.best_loss * (1.0 - BETTER):
+        return replace(state, best=state.shared, best_loss=loss, best_round=round_, stale_rounds=0)
+    return replace(state, stale_rounds=state.stale_rounds + 1)
+
+
+def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
+    member: Member = admitted.member
+    reply, energy = admitted.reply, admitted.reply.energy
+    return {
+        "name": member.name,
+        "rank": member.rank,
+        "steps": reply.steps,
+        "tokens": reply.tokens,
+        "examples": reply.examples,
+        "loss_first": reply.metrics.get("loss_first"),
+        "loss_last": reply.metrics.get("loss_last"),
+        "norm": admitted.facts.norm,
+        "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
+        "bytes_up": len(pack(admitted.update)),
+        "seconds": None if energy is None else energy.seconds,
+        "joules": None if energy is None else energy.joules,
+    }
+
+
+def _record(
+    after: State,
+    fold: _Fold,
+    looked: _Looked,
+    slices: Mapping[str, Slice],
+    verdict_: tuple[bool, str],
+    bytes_down: int,
+) -> dict[str, Any]:
+    total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
+    rows = [
+        {**r, "weight": None if r["weight"] is None else r["weight"] / total, "bytes_down": bytes_down}
+        for r in fold.rows
+    ]
+    admitted = [{"name": r["name"], "status": "admitted", "reason": ""} for r in fold.rows]
+    refused = [
+        {"name": r.member.name, "status": "failed" if r.failed else "rejected", "reason": r.reason}
+        for r in fold.refused
+    ]
+    return {
+        "round": after.round,
+        "accepted": verdict_[0],
+        "reason": verdict_[1],
+        "admissions": admitted + refused,
+        "train": rows,
+        "validation": looked.validation,
+        "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
+        "gate": {
+            name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()}
+            for name, s in slices.items()
+        },
+        "step_scale": after.step_scale,
+        "digest": digest_update(after.shared),
+    }

@@ -1,0 +1,160 @@
+"""The folder of one run: where its ledger lies, the lock for its one writer, and files written whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from tequio.core.errors import ResourceError, RunBusy, RunError
+
+LEDGER = "ledger.sqlite"
+LOCK = "lock"
+RESUME = "then continue with `tequio run --resume`."
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class RunFolder:
+    """A run's folder. `create` makes one, `open` finds one; `path` is the folder itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new folder, or an empty one, or one whose run was cut off before its ledger was written.
+
+        Raises RunError if it holds a run already or anything else, ResourceError if it cannot be written.
+        """
+        if (path / LEDGER).exists():
+            fix = "Continue it with `tequio run --resume`, or name another folder."
+            raise RunError(f"{path} holds a run already.", "Expected a new or empty folder.", fix)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file.", "Expected a folder.", "Name another.")
+        with written(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()) and not (path / LOCK).exists():
+                why = "Expected a new or empty folder."
+                raise RunError(f"{path} is not empty and is not a run.", why, "Name another folder.")
+            os.close(os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            sync_folder(path)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises RunError if there is no ledger in it."""
+        if not (path / LEDGER).is_file():
+            raise RunError(f"{path} is not a run.", f"Expected a folder with {LEDGER}.", "Check the name.")
+        return cls(path)
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where this run's ledger lies."""
+        return self.path / LEDGER
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer while inside. The kernel frees the lock when the process ends, however it ends.
+
+        Raises RunBusy, naming the process that holds it; ResourceError if the lock cannot be made.
+        """
+        with written(self.path / LOCK):
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._take(handle)
+            yield
+        finally:
+            os.close(handle)
+
+    def _take(self, handle: int) -> None:
+        with written(self.path / LOCK):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise self._busy(os.pread(handle, 32, 0)) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+    def _busy(self, written: bytes) -> RunBusy:
+        pid = written.decode("ascii", "replace").strip()
+        holder = f"process {pid}" if pid.isdecimal() else "another process"
+        return RunBusy(f"{self.path} is in use by {holder}.", "One process writes a run.", "Wait or stop it.")
+
+    def write_atomic(self, relative: str, data: bytes) -> Path:
+        """Write a file of the run whole or not at all: the old bytes or the new are there, durably.
+
+        `relative` is a path inside the folder with `/`; missing subfolders are made. Returns the file's path.
+        Raises RunError if `relative` leaves the folder, ResourceError if it cannot be written.
+        """
+        target = self._inside(relative)
+        unique = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
+        fresh = target.with_name(unique)
+        with written(target):
+            _make_folders(target.parent)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                with open(os.open(fresh, flags, 0o644), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                replace_durably(fresh, target)
+            except BaseException:
+                with suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+                raise
+        return target
+
+    def _inside(self, relative: str) -> Path:
+        pure = PurePosixPath(relative)
+        why = f"Expected a path inside {self.path}, other than {LOCK} and {LEDGER}."
+        unsafe = pure.is_absolute() or ".." in pure.parts or "\0" in relative or not pure.name
+        if unsafe or relative.endswith("/") or pure.parts[0] == LOCK or pure.parts[0].startswith(LEDGER):
+            raise RunError(f"The file name {relative!r} is refused.", why)
+        target = self.path / pure
+        if not target.parent.resolve().is_relative_to(self.path.resolve()):
+            raise RunError(f"The file name {relative!r} is refused: a link leads out of the run.", why)
+        return target
+
+
+def replace_durably(fresh: Path, target: Path) -> None:
+    """Give `fresh` (already synced) the name `target`, and sync the folder. Raises ResourceError."""
+    with written(target):
+        os.replace(fresh, target)
+        sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make_folders(path: Path) -> None:
+    if path.is_dir():
+        return
+    _make_folders(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turns the system's errors within into ResourceError, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror or error})."
+        if error.errno in _NO_SPACE:
+            raise ResourceError(reason, "The disk or quota is full.", f"Free space, {RESUME}") from error
+        if error.errno in _NOT_WRITABLE:
+            raise ResourceError(reason, "It is read-only.", f"Make it writable, {RESUME}") from error
+        raise ResourceError(reason, "", f"Repair that, {RESUME}") from error

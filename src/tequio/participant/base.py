@@ -1,0 +1,213 @@
+"""The base model: from a Hugging Face id, a local folder, or a GGUF file. Weights from safetensors or GGUF only, no remote code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tequio.core.errors import BaseModelError
+from tequio.planning.memory import ModelShape
+
+Kind = Literal["classification", "causal"]
+WEIGHTS = ("*.safetensors", "*.gguf")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` SHA-256 over its weight files."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    digest: str
+    parameters: int
+    dtype: torch.dtype
+    max_positions: int
+    hidden: int
+    device: torch.device
+
+
+def best_dtype() -> torch.dtype:
+    """bfloat16 where the GPU or CPU computes in it, else float32."""
+    if best_device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _has_flag("avx512_bf16", "amx_bf16", "bf16") else torch.float32
+
+
+def _has_flag(*names: str) -> bool:
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+    for line in text.splitlines():
+        if line.lower().startswith(("flags", "features")):
+            return bool(set(line.split()) & set(names))
+    return False
+
+
+def best_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, root: Path | None = None) -> Base:
+    """Load `name` (id, folder or .gguf file; relative paths start at `root`) frozen, in `dtype`, on the best device.
+
+    A GGUF file is converted once to safetensors under `cache`. Raises BaseModelError that says what was looked for.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    folder = _resolve(name, cache, root)
+    auto, from_pretrained = _auto(kind), {"trust_remote_code": False, "use_safetensors": True}
+    from transformers import AutoTokenizer
+
+    try:
+        model = auto.from_pretrained(folder, dtype=dtype, **from_pretrained)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
+        raise _cannot_load(name, error) from None
+    device = best_device()
+    model.requires_grad_(False)
+    model.eval().to(device)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    config = model.config
+    return Base(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        digest=_digest_weights(folder, model),
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=dtype,
+        max_positions=int(getattr(config, "max_position_embeddings", None) or 1_000_000),
+        hidden=int(config.hidden_size),
+        device=device,
+    )
+
+
+def model_shape(
+    name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path, root: Path | None = None
+) -> ModelShape:
+    """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
+    from transformers import AutoConfig
+
+    folder = _resolve(name, cache, root)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            model = _auto(kind).from_config(config, trust_remote_code=False)
+    except Exception as error:
+        raise _cannot_load(name, error) from None
+    linears = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear)]
+    adapted = [m for p, m in linears if p in modules or p.rsplit(".", 1)[-1] in modules]
+    return ModelShape(
+        parameters=sum(p.numel() for p in model.parameters()),
+        bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
+        layers=int(config.num_hidden_layers),
+        hidden=int(config.hidden_size),
+        vocabulary=int(config.vocab_size),
+        adapted=tuple((m.out_features, m.in_features) for m in adapted),
+        causal=kind == "causal",
+    )
+
+
+def _cannot_load(name: str, error: Exception) -> BaseModelError:
+    return BaseModelError(
+        f"[base] model = {name!r} cannot be loaded ({type(error).__name__}: {_first_line(error)}).",
+        "Expected a Hugging Face id, a folder with config.json, tokenizer and *.safetensors, or a .gguf file.",
+        "Check the name; without a network, download the model first and give its folder.",
+    )
+
+
+def _auto(kind: Kind) -> Any:
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    return AutoModelForCausalLM if kind == "causal" else AutoModel
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _resolve(name: str, cache: Path, root: Path | None) -> str:
+    """A folder or hub id that transformers can load; a GGUF file becomes a cached folder."""
+    local = Path(name).expanduser()
+    if not local.is_absolute() and root is not None and (root / local).exists():
+        local = root / local
+    if name.endswith(".gguf"):
+        if not local.is_file():
+            raise BaseModelError(
+                f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file."
+            )
+        return str(_convert_gguf(local, cache))
+    if local.is_dir():
+        if not any(next(local.glob(pattern), None) for pattern in WEIGHTS):
+            raise BaseModelError(
+                f"[base] model: the folder {local} has no *.safetensors.",
+                "Other weight formats can hide code and are not read.",
+                "Convert the model to safetensors first.",
+            )
+        return str(local)
+    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise BaseModelError(
+            f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id."
+        )
+    return name
+
+
+def _convert_gguf(file: Path, cache: Path) -> Path:
+    """Dequantise a GGUF file to bfloat16 safetensors once, keyed by its content."""
+    target = cache / "gguf" / f"{file.stem}-{_digest_file(file)[:16]}"
+    if (target / "config.json").is_file():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        fix = 'Install it with: pip install "tequio[gguf]"'
+        raise BaseModelError(f"{file.name} is a GGUF file,", "which needs the package gguf.", fix) from None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.bfloat16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
+        why = f"It could not be read as GGUF ({type(error).__name__}: {_first_line(error)})."
+        raise BaseModelError(f"[base] model: {file}.", why, "Check the download.") from None
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.config.__dict__.pop("quantization_config", None)
+    staging = target.with_name(f"{target.name}.{os.getpid()}.part")
+    model.save_pretrained(staging, safe_serialization=True)
+    tokenizer.save_pretrained(staging)
+    if not target.exists():
+        staging.rename(target)
+    return target
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_weights(folder: str, model: nn.Module) -> str:
+    """SHA-256 over the weight files of a folder, or over the tensors where the model came from the hub's cache."""
+    sha = hashlib.sha256()
+    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    if files:
+        for file in files:
+            sha.update(_digest_file(file).encode())
+        return sha.hexdigest()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().to(torch.float32).cpu().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,162 @@
+"""The workbench: one frozen base model in memory, on which any number of participants take turns.
+
+`hold` folds a shared update into it, `attach` starts fresh or given factors, `take` returns what training changed.
+A classification head (float32) sits on the mean-pooled last hidden states of an encoder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tequio.core.canonical import digest_json
+from tequio.core.errors import UpdateError
+from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, zero
+from tequio.participant.base import Base
+from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
+
+HEAD_WEIGHT, HEAD_BIAS = f"{HEAD_PREFIX}weight", f"{HEAD_PREFIX}bias"
+HEAD_NORM = 10.0  # length of a class vector at the start: cosines in [-1, 1] become logits in [-10, 10]
+
+
+class Bench:
+    """A base with adapters. `spec` is the digest of the layout: updates of another base or layout are refused."""
+
+    def __init__(self, base: Base, modules: list[str], scale: float, head: Tensor | None = None) -> None:
+        self.base = base
+        self.model = base.model
+        self.scale = scale
+        self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules)
+        self.device = base.device
+        self.head_start: dict[str, Tensor] = {}
+        if head is not None:
+            head = head.to(self.device)
+            self.head_start = {HEAD_WEIGHT: head, HEAD_BIAS: torch.zeros(len(head), device=self.device)}
+        self.head: dict[str, Tensor] = dict(self.head_start)
+        self.shapes = {
+            name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self.layers.items()
+        }
+        head_shapes = {name: list(tensor.shape) for name, tensor in self.head.items()}
+        self.spec = digest_json(
+            [base.digest, scale, sorted(self.shapes.items()), sorted(head_shapes.items())]
+        )
+        self._held: Update | None = zero(self.spec)
+        self._start: dict[str, tuple[Tensor, Tensor]] | None = None
+
+    def head_update(self) -> Update:
+        """The head at the start (empty where there is none), as a file of the run."""
+        return Update({name: Dense(tensor.cpu()) for name, tensor in self.head_start.items()}, self.spec)
+
+    def hold(self, update: Update) -> None:
+        """Fold base + `update` into the weights; drops factors. Raises UpdateError if the layout is another."""
+        self.drop()
+        if update is self._held:
+            return
+        if update.spec != self.spec:
+            raise UpdateError(
+                "The update belongs to another base or layout.", "", "Use one federation.toml for both."
+            )
+        self._held = None
+        for name, layer in self.layers.items():
+            layer.fold(update.entries.get(name))
+        self._held = update
+        self._reset_head()
+
+    def attach(self, rank: int, seed: int) -> list[nn.Parameter]:
+        """Fresh factors of `rank` on every adapted layer, from `seed`; returns what is to be trained."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers.values():
+            m, n = layer.weight.shape
+            layer.attach(fresh_a(rank, n, generator), torch.zeros(m, rank), self.scale)
+        self._start = None
+        return self._parameters()
+
+    def attach_factors(self, start: Update, rank: int) -> list[nn.Parameter]:
+        """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors)."""
+        self._start = {}
+        for name, layer in self.layers.items():
+            a, b = _plain(start.entries[f"{name}:a"]), _plain(start.entries[f"{name}:b"])
+            layer.attach(a[:rank], b[:, :rank], self.scale)
+            self._start[name] = (a, b)
+        return self._parameters()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        if self.head:
+            self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
+        factors = [p for layer in self.layers.values() for p in (layer.a, layer.b) if p is not None]
+        return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
+
+    def take(self) -> Update:
+        """What training changed since `attach`, as an update of its layout. The factors stay attached."""
+        out: dict[str, Entry] = {}
+        for name, layer in self.layers.items():
+            if layer.a is None or layer.b is None:
+                raise UpdateError("No factors are attached.")
+            a, b = layer.a.detach().cpu(), layer.b.detach().cpu()
+            if self._start is None:
+                out[name] = Factored(b=b * self.scale, a=a.clone())
+                continue
+            a0, b0 = self._start[name]
+            da, db = torch.zeros_like(a0), torch.zeros_like(b0)
+            da[: len(a)], db[:, : len(a)] = a - a0[: len(a)], b - b0[:, : len(a)]
+            out[f"{name}:a"], out[f"{name}:b"] = Dense(da), Dense(db)
+        for name in self.head_start:
+            out[name] = Dense((self.head[name].detach() - self._held_head(name)).cpu())
+        return Update(out, self.spec)
+
+    def drop(self) -> None:
+        """Forget factors and head changes: back to what is held."""
+        attached = any(layer.a is not None for layer in self.layers.values())
+        for layer in self.layers.values():
+            layer.detach()
+        if attached:
+            self._reset_head()
+
+    def _held_head(self, name: str) -> Tensor:
+        entry = None if self._held is None else self._held.entries.get(name)
+        return (
+            self.head_start[name] if entry is None else self.head_start[name] + _plain(entry).to(self.device)
+        )
+
+    def _reset_head(self) -> None:
+        self.head = {name: self._held_head(name) for name in self.head_start}
+
+    def class_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (batch × classes), float32, of token ids and mask (batch × length)."""
+        pooled = embed(self.model, ids, mask)
+        return F.linear(pooled, self.head[HEAD_WEIGHT], self.head[HEAD_BIAS])
+
+    def token_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Next-token logits (batch × length × vocabulary) in the base's precision."""
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits
+
+
+def embed(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the last hidden states over real tokens, at unit length: (batch × hidden), float32."""
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    weights = mask.unsqueeze(-1).float()
+    return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=-1)
+
+
+def head_from_descriptions(base: Base, labels: Mapping[str, str]) -> Tensor:
+    """Class vectors (classes × hidden): the embedding of each label's description, scaled to HEAD_NORM."""
+    with torch.inference_mode():
+        batch = base.tokenizer(list(labels.values()), padding=True, truncation=True, return_tensors="pt").to(
+            base.device
+        )
+        vectors = embed(base.model, batch["input_ids"], batch["attention_mask"])
+    return (vectors * HEAD_NORM).clone()
+
+
+def head_at_zero(base: Base, classes: int) -> Tensor:
+    """Class vectors (classes × hidden) of zeros: every class equally likely at the start."""
+    return torch.zeros(classes, base.hidden) + 1e-3 / math.sqrt(base.hidden)
+
+
+def _plain(entry: Entry) -> Tensor:
+    return entry.value() if isinstance(entry, Factored) else entry.value

@@ -1,0 +1,86 @@
+"""LoRA on a frozen linear layer (Hu et al., arXiv 2106.09685): y = (W₀ + H)x + s·B(Ax).
+
+H, the shared update that everybody holds, is folded into the frozen weight; A and B are the participant's own, float32 masters
+used in the base's precision. With no factors attached the layer is a plain linear layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tequio.core.errors import BaseModelError
+from tequio.core.update import Entry, Factored
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen `nn.Linear` that can hold a folded update and carry trainable factors a (r × n) and b (m × r)."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.original = linear.weight.detach()  # W₀, never changed
+        self.weight = self.original  # W₀ + H in the base's precision
+        self.bias = None if linear.bias is None else linear.bias.detach()
+        self.a: nn.Parameter | None = None
+        self.b: nn.Parameter | None = None
+        self.scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (…, n) to (…, m)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.a is None or self.b is None:
+            return y
+        inner = F.linear(x, self.a.to(x.dtype))
+        return y + F.linear(inner, (self.b * self.scale).to(x.dtype))
+
+    def fold(self, entry: Entry | None) -> None:
+        """Hold W₀ + ΔW; None holds W₀ itself. The sum is made in float32 and rounded once."""
+        if entry is None:
+            self.weight = self.original
+            return
+        delta = entry.value() if isinstance(entry, Factored) else entry.value
+        self.weight = (self.original.float() + delta.to(self.original.device)).to(self.original.dtype)
+
+    def attach(self, a: Tensor, b: Tensor, scale: float) -> None:
+        """Start training from copies of these factors."""
+        device = self.original.device
+        self.a = nn.Parameter(a.detach().clone().to(device, torch.float32))
+        self.b = nn.Parameter(b.detach().clone().to(device, torch.float32))
+        self.scale = scale
+
+    def detach(self) -> None:
+        """Drop the factors."""
+        self.a = self.b = None
+
+
+def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:
+    """The usual LoRA start for A: Kaiming-uniform with a = √5, that is U(−1/√n, 1/√n); B starts at zero."""
+    bound = 1.0 / math.sqrt(columns)
+    return (torch.rand(rank, columns, generator=generator) * 2 - 1) * bound
+
+
+def adapt(model: nn.Module, names: list[str]) -> dict[str, AdaptedLinear]:
+    """Replace every linear layer whose last path part (or whole path) is in `names`, and return them by path.
+
+    Raises BaseModelError, listing what the model has, when a name matches nothing or something other than nn.Linear.
+    """
+    linears = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
+    wanted = {path for path in linears if path in names or path.rsplit(".", 1)[-1] in names}
+    missing = [n for n in names if not any(p == n or p.rsplit(".", 1)[-1] == n for p in wanted)]
+    if missing or not wanted:
+        have = sorted({path.rsplit(".", 1)[-1] for path in linears})
+        raise BaseModelError(
+            f"[adapter] modules: the base model has no linear layer called {', '.join(missing) or '(none named)'}.",
+            f"Its linear layers are called: {', '.join(have) or 'none'}.",
+            "Name some of those in federation.toml.",
+        )
+    adapted: dict[str, AdaptedLinear] = {}
+    for path in sorted(wanted):
+        parent_path, _, leaf = path.rpartition(".")
+        layer = AdaptedLinear(linears[path])
+        setattr(model.get_submodule(parent_path), leaf, layer)
+        adapted[path] = layer
+    return adapted

@@ -1,0 +1,93 @@
+"""One participant at work: answers training and evaluation tasks from its own encoded data.
+
+What it returns are updates and means. Only a holder of public slices (the centre) returns per-example losses, and only of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tequio.core.errors import DataError
+from tequio.core.types import EvaluateTask, Reply, TrainTask
+from tequio.measure.energy import Meter
+from tequio.participant.bench import Bench
+from tequio.participant.loop import train
+from tequio.participant.splits import Splits
+from tequio.participant.tasks import Item, TextTask, batches
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A participant's examples as token ids, by split, and how many texts were cut at max_tokens."""
+
+    train: Sequence[Item]
+    validation: Sequence[Item]
+    test: Sequence[Item]
+    cut: int
+
+
+def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
+    """Encode the three splits. Raises DataError if a split ends without a single item."""
+    out: dict[str, list[Item]] = {}
+    cut = 0
+    for name, examples in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        out[name], n = task.encode(examples, who)
+        cut += n
+        if not out[name]:
+            raise DataError(
+                f"Participant {who}: its {name} split is empty.", "", "Give it more data, or larger shares."
+            )
+    return Encoded(out["train"], out["validation"], out["test"], cut)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A participant in this process; all share one bench. `slices` are public and belong to the centre."""
+
+    name: str
+    bench: Bench
+    task: TextTask
+    data: Encoded
+    batch_size: int
+    meter: Meter
+    slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+
+    def train(self, task: TrainTask) -> Reply:
+        """`task.steps` steps on fresh factors over the held model, or on the shared factors."""
+        with self.meter.measure() as reading:
+            self.bench.hold(task.held)
+            if task.start is None:
+                parameters = self.bench.attach(task.rank, task.seed)
+            else:
+                parameters = self.bench.attach_factors(task.start, task.rank)
+            stream = batches(self.data.train, self.batch_size, task.seed)
+            trained = train(
+                self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name
+            )
+            update = self.bench.take()
+            self.bench.drop()
+        return Reply(
+            round=task.round,
+            index=task.index,
+            name=task.name,
+            update=update,
+            examples=len(self.data.train),
+            steps=trained.steps,
+            tokens=trained.tokens,
+            metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
+            energy=reading.energy,
+        )
+
+    def evaluate(self, task: EvaluateTask) -> Reply:
+        """Means on the own validation data; per-example losses on the public slices, if it has any."""
+        self.bench.hold(task.held)
+        if self.slices:
+            slices = {
+                name: tuple(self.task.losses(self.bench, items).per_example().tolist())
+                for name, items in self.slices.items()
+            }
+            return Reply(task.round, task.index, task.name, slices=slices)
+        scores = self.task.losses(self.bench, self.data.validation).scores()
+        metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
+        return Reply(task.round, task.index, task.name, examples=scores.examples, metrics=metrics)

@@ -1,0 +1,170 @@
+"""The personal model: each participant trains its own candidates and keeps the one that is best on its own validation data.
+
+Candidates: the base; a model it trains alone (local); the shared one; the shared one with a private adapter on top, W₀ + G + α·P, for
+several α; and points between local and shared. Test data are looked at once, after the choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tequio.core.seeds import derive
+from tequio.core.update import Update, zero
+from tequio.measure.statistics import paired_bootstrap, relative_benefit
+from tequio.participant.bench import Bench
+from tequio.participant.loop import train
+from tequio.participant.node import Node
+from tequio.participant.tasks import Item, Losses, batches
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a fit may do: rank, total steps, learning rates to try, how often to look at validation, smallest rate share."""
+
+    rank: int
+    steps: int
+    rates: tuple[float, ...]
+    checks: int
+    final_rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best adapter of a fit on validation (what it adds to its start), its loss there, and how it was reached."""
+
+    tail: Update
+    loss: float
+    rate: float
+    step: int
+
+
+def fit(
+    node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int
+) -> Fitted:
+    """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
+
+    The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation).
+    """
+    bench, task = node.bench, node.task
+    items, validation = data
+    bench.hold(start)
+    best = Fitted(zero(bench.spec), task.losses(bench, validation).scores().loss, 0.0, 0)
+    for rate in budget.rates:
+        bench.hold(start)
+        parameters = bench.attach(budget.rank, derive(seed, "factors"))
+        stream = batches(items, node.batch_size, derive(seed, "batches"))
+        done = 0
+        for end in _marks(budget):
+            rates = [rate * _decay(step, budget) for step in range(done, end)]
+            train(bench, task, parameters, stream, rates, node.name)
+            done = end
+            loss = task.losses(bench, validation).scores().loss
+            if loss < best.loss and math.isfinite(loss):
+                best = Fitted(bench.take(), loss, rate, done)
+    bench.drop()
+    return best
+
+
+def _marks(budget: Budget) -> list[int]:
+    """Steps after which to look at validation; the last is the end."""
+    return sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
+
+
+def _decay(step: int, budget: Budget) -> float:
+    return 1.0 - (1.0 - budget.final_rate) * step / max(1, budget.steps)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How personal models are made: budgets for local and private, the α of the private adapter, the mixes of local and shared."""
+
+    local: Budget
+    private: Budget
+    alphas: tuple[float, ...]
+    mixes: tuple[float, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Personal:
+    """A participant's outcome: `delivered` and `local` as changes of the base, and what may be reported (means only)."""
+
+    delivered: Update
+    local: Update
+    body: Mapping[str, Any]
+
+
+def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
+    """Make the candidates, choose on validation, then measure base, local, shared and the chosen one on test."""
+    with node.meter.measure() as reading:
+        local = fit(
+            node,
+            zero(node.bench.spec),
+            (node.data.train, node.data.validation),
+            settings.local,
+            settings.seed,
+        )
+        private = fit(
+            node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1
+        )
+        candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
+        looked = {
+            name: score(node, model, node.data.validation).scores() for name, model in candidates.items()
+        }
+        chosen = min(looked, key=lambda name: (looked[name].loss, name))
+        kinds = {
+            "base": candidates["base"],
+            "local": local.tail,
+            "shared": shared,
+            "personal": candidates[chosen],
+        }
+        tested = {name: score(node, model, node.data.test) for name, model in kinds.items()}
+    body = {
+        "name": node.name,
+        "chosen": chosen,
+        "candidates": {name: asdict(scores) for name, scores in looked.items()},
+        "test": {name: asdict(losses.scores()) for name, losses in tested.items()},
+        "gains": {
+            f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
+            for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
+        },
+        "benefit": relative_benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
+        "fits": {
+            k: {"learning_rate": f.rate, "step": f.step} for k, f in (("local", local), ("private", private))
+        },
+        "energy": asdict(reading.energy),
+        "seconds": reading.energy.seconds,
+    }
+    return Personal(candidates[chosen], local.tail, body)
+
+
+def _candidates(
+    bench: Bench, shared: Update, local: Update, private: Update, settings: Settings
+) -> dict[str, Update]:
+    out = {"base": zero(bench.spec), "local": local, "shared": shared}
+    if private.entries:
+        for alpha in settings.alphas:
+            out[f"shared + {alpha:g} private"] = shared.plus(private.scaled(alpha))
+    for mix in settings.mixes:
+        out[f"{1 - mix:g} shared + {mix:g} local"] = shared.scaled(1 - mix).plus(local.scaled(mix))
+    return out
+
+
+def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:
+    """Losses of base + `model` on `items`."""
+    node.bench.hold(model)
+    return node.task.losses(node.bench, items)
+
+
+def gain(better: Losses, than: Losses, seed: int) -> dict[str, dict[str, float] | None]:
+    """Paired gains, positive where `better` is better: fall of the loss, rise of the accuracy, with 95 % intervals."""
+    loss = paired_bootstrap(than.per_example(), better.per_example(), derive(seed, "loss"))
+    accuracy = None
+    if not np.isnan(better.right).any():
+        accuracy = asdict(paired_bootstrap(better.right, than.right, derive(seed, "accuracy")))
+    return {"loss": asdict(loss), "accuracy": accuracy}

@@ -1,0 +1,189 @@
+"""The rank and the steps that each participant can finish before the deadline, from its declared or probed
+hardware."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tequio.core.errors import ConfigError, TrainingError
+
+RANK_COST = 0.005
+"""What one more rank adds to the time of a step, relative to the base alone. Measured with LoRA on 384- and
+576-wide models on one CPU core: 0.002 (query and value, ranks up to 64) to 0.005 (all linear layers). A wider
+model pays less."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a participant has. None means: not known, so not a limit."""
+
+    tokens_per_second: float | None = None
+    uplink_mbit: float | None = None
+    memory_gib: float | None = None
+    max_rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a full round asks. `ranks` is the ladder; `bytes_per_rank` is what one rank adds to the upload.
+
+    memory_bytes and memory_bytes_per_rank: the sum of planning.memory at rank 0 and what one rank adds; 0
+    leaves memory out.
+    """
+
+    tokens_per_step: int
+    steps: int
+    ranks: tuple[int, ...]
+    bytes_per_rank: int
+    deadline_seconds: float | None = None
+    min_steps: int = 1
+    memory_bytes: int = 0
+    memory_bytes_per_rank: int = 0
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What a participant is given. `seconds` is the expected time of a round (None: speed not known);
+    `reason` is for people."""
+
+    rank: int
+    steps: int
+    seconds: float | None
+    reason: str
+
+
+def allot(hardware: Hardware, workload: Workload) -> Allotment:
+    """The largest allowed rank whose full steps and upload fit the deadline; else the smallest, with as many
+    steps as fit.
+
+    Never fewer than `min_steps`: where even those do not fit, they are given all the same and the reason says
+    that it will be late. Without a deadline or a known speed, the largest allowed rank and full steps.
+    seconds(r, k) = k · tokens_per_step / tokens_per_second · (1 + 0.005 r) + 8 · bytes_per_rank · r / uplink.
+    Raises ConfigError when the workload is not possible, or when no rank of the ladder is allowed.
+    """
+    _check(hardware, workload)
+    allowed, why = _allowed(hardware, workload)
+    top, full = allowed[-1], workload.steps
+    seconds = _seconds(hardware, workload, top, full)
+    if seconds is None:
+        known = "no speed is declared or probed, so its time is not known"
+        return Allotment(top, full, None, f"Rank {top}, {why}, with all {full} steps: {known}.")
+    deadline = workload.deadline_seconds
+    if deadline is None:
+        return Allotment(
+            top,
+            full,
+            seconds,
+            f"Rank {top}, {why}, with all {full} steps: about {seconds:.3g} s, no deadline.",
+        )
+    within = f"within the deadline of {deadline:.3g} s"
+    for rank in reversed(allowed):
+        seconds = _seconds(hardware, workload, rank, full)
+        if seconds is not None and seconds <= deadline:
+            why = why if rank == top else "the largest that it can finish in time"
+            reason = f"Rank {rank}, {why}, with all {full} steps: about {seconds:.3g} s, {within}."
+            return Allotment(rank, full, seconds, reason)
+    return _fewer_steps(hardware, workload, allowed[0], deadline)
+
+
+def _fewer_steps(hardware: Hardware, workload: Workload, rank: int, deadline: float) -> Allotment:
+    """The smallest rank, with the steps between min_steps and full that fit."""
+    upload = _seconds(hardware, workload, rank, 0) or 0.0
+    one = (_seconds(hardware, workload, rank, 1) or 0.0) - upload
+    fit = math.floor((deadline - upload) / one) if one > 0 else 0
+    steps = max(workload.min_steps, min(workload.steps, fit))
+    seconds = _seconds(hardware, workload, rank, steps) or 0.0
+    start = f"Rank {rank}, the smallest, with {steps} of {workload.steps} steps: about {seconds:.3g} s"
+    if fit >= workload.min_steps:
+        return Allotment(rank, steps, seconds, f"{start}, as many as fit the deadline of {deadline:.3g} s.")
+    late = f"it will be late by about {seconds - deadline:.2g} s, for the deadline is {deadline:.3g} s"
+    return Allotment(rank, steps, seconds, f"{start}; {steps} is the minimum and {late}.")
+
+
+def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> float | None:
+    """Expected time of training and upload; None where the speed is not known. An unknown uplink counts as no
+    time."""
+    if hardware.tokens_per_second is None:
+        return None
+    step = workload.tokens_per_step / hardware.tokens_per_second * (1 + RANK_COST * rank)
+    upload = (
+        8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6) if hardware.uplink_mbit else 0.0
+    )
+    return steps * step + upload
+
+
+def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], str]:
+    """Ranks of the ladder within max_rank and memory, rising, and why the largest of them is the largest."""
+    ladder = sorted(set(workload.ranks))
+    ranks, why = ladder, "the largest of the ladder"
+    if hardware.max_rank is not None:
+        ranks = [rank for rank in ranks if rank <= hardware.max_rank]
+        if not ranks:
+            what = f"[hardware] max_rank = {hardware.max_rank}:"
+            raise ConfigError(
+                what, f"the smallest rank of the federation is {ladder[0]}.", f"Allow {ladder[0]} or more."
+            )
+        if len(ranks) < len(ladder):
+            why = f"the largest within max_rank = {hardware.max_rank}"
+    if hardware.memory_gib is not None:
+        room = hardware.memory_gib * 2**30 - workload.memory_bytes
+        small = [rank for rank in ranks if rank * workload.memory_bytes_per_rank <= room]
+        if len(small) < len(ranks):
+            why = (
+                f"the largest that fits {hardware.memory_gib:g} GiB"
+                if small
+                else "the smallest, which may not fit memory"
+            )
+        ranks = small or ranks[:1]
+    return ranks, why
+
+
+def _check(hardware: Hardware, workload: Workload) -> None:
+    if not workload.ranks or min(workload.ranks) < 1:
+        raise ConfigError(
+            f"[adapter] ranks = {list(workload.ranks)}:", "expected one or more ranks, each 1 or more."
+        )
+    if not 1 <= workload.min_steps <= workload.steps:
+        what = f"[train] min_steps = {workload.min_steps} of {workload.steps} steps:"
+        raise ConfigError(what, "expected 1 or more, and no more than the steps of a round.")
+    positive = {
+        "tokens_per_step": workload.tokens_per_step,
+        "deadline": workload.deadline_seconds,
+        "[hardware] tokens_per_second": hardware.tokens_per_second,
+        "[hardware] uplink_mbit": hardware.uplink_mbit,
+        "[hardware] memory_gib": hardware.memory_gib,
+    }
+    for key, value in positive.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{key} = {value}:", "expected a number above 0.")
+
+
+def probe_tokens_per_second(step: Callable[[], int], seconds: float = 2.0, minimum: int = 3) -> float:
+    """Tokens a second of real training steps: the median over at least `minimum` steps and about `seconds` of
+    wall time.
+
+    step: makes one step and returns the tokens it trained on. A first step, which pays for allocations, is
+    not timed. Raises TrainingError when a step trains on no token.
+    """
+    rates: list[float] = []
+    _timed(step)
+    start = time.perf_counter()
+    while len(rates) < max(1, minimum) or time.perf_counter() - start < seconds:
+        tokens, elapsed = _timed(step)
+        rates.append(tokens / max(elapsed, 1e-9))
+    return statistics.median(rates)
+
+
+def _timed(step: Callable[[], int]) -> tuple[int, float]:
+    start = time.perf_counter()
+    tokens = step()
+    elapsed = time.perf_counter() - start
+    if tokens < 1:
+        raise TrainingError(
+            "The speed probe:", "a step trained on no token.", "Give it a batch that is not empty."
+        )
+    return tokens, elapsed

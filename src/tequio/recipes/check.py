@@ -1,0 +1,53 @@
+"""Verification of a run: the chain of records, and every model file against the digest in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tequio.core.errors import TequioError
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger, verify
+from tequio.recipes.run import HEAD_FILE, read_model
+
+
+def verify_run(run: Path) -> dict[str, Any]:
+    """Everything that is wrong with a run, in words; `ok` only if nothing is."""
+    folder = RunFolder.open(run)
+    chain = verify(folder.ledger_path)
+    problems = [str(problem) for problem in chain.problems]
+    files: dict[str, str] = {}
+    outcome = None
+    if chain.ok:
+        with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+            for entry in ledger.entries():
+                files |= _expected(entry.kind, dict(entry.body))
+                outcome = entry.body["outcome"] if entry.kind == "end" else outcome
+        for relative, expected in files.items():
+            try:
+                read_model(folder, relative, expected)
+            except TequioError as error:
+                problems.append(str(error))
+    return {
+        "ok": chain.ok and not problems,
+        "entries": chain.entries,
+        "head": chain.head,
+        "models": len(files),
+        "outcome": outcome,
+        "problems": problems,
+    }
+
+
+def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
+    """File -> digest, as one record states them."""
+    if kind == "run":
+        return {HEAD_FILE: body["head_digest"]}
+    if kind in ("shared", "pooled"):
+        return {f"{kind}.safetensors": body["digest"]}
+    if kind == "personal":
+        own = f"participants/{body['name']}"
+        return {
+            f"{own}/personal.safetensors": body["digest"],
+            f"{own}/local.safetensors": body["local_digest"],
+        }
+    return {}

@@ -1,0 +1,293 @@
+"""The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
+
+Unknown keys are refused with the nearest known one. Relative paths start at the file's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tequio.core.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A table of a file: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseSection(Section):
+    """[base]"""
+
+    model: Annotated[str, Field(min_length=1)]
+    licence: str = "not stated"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+class TaskSection(Section):
+    """[task]. `labels`: label -> description (its embedding starts the head), or a list of labels (the head starts at zero)."""
+
+    kind: Literal["classification", "causal"]
+    labels: dict[str, str] | list[str] = Field(default_factory=list)
+    max_tokens: Annotated[int, Field(ge=4)] = 128
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> TaskSection:
+        names = self.label_names()
+        if self.kind == "classification" and len(set(names)) < 2:
+            raise ValueError("labels: classification needs at least two different labels")
+        if self.kind == "causal" and names:
+            raise ValueError("labels: a causal task has none; remove them")
+        return self
+
+    def label_names(self) -> tuple[str, ...]:
+        """The labels in the order of the head."""
+        return tuple(self.labels)
+
+
+class AdapterSection(Section):
+    """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time."""
+
+    modules: Annotated[list[str], Field(min_length=1)]
+    ranks: Annotated[list[Count], Field(min_length=1)] = [2, 4, 8, 16]
+    scale: Positive = 2.0
+
+
+class TrainSection(Section):
+    """[train]. Local training and the rounds."""
+
+    rounds: Count = 10
+    local_epochs: Positive = 1.0
+    max_steps: Count = 200
+    min_steps: Count = 2
+    batch_size: Count = 8
+    learning_rate: Positive = 5e-4
+    final_rate: Share = 0.3
+    round_seconds: Positive | None = None
+    patience: Count = 3
+
+
+class AlgorithmSection(Section):
+    """[algorithm]. Pieces by name, each with its settings."""
+
+    reduce: str = "stack"
+    weights: str = "norm_equalised"
+    server: str = "sgd"
+    reduce_settings: dict[str, float] = Field(default_factory=dict)
+    weights_settings: dict[str, float] = Field(default_factory=dict)
+    server_settings: dict[str, float] = Field(default_factory=dict)
+    broadcast_rank: Count | None = None
+
+
+class CentreSection(Section):
+    """[centre]. The central resource: its public data, and how much the participants count against it."""
+
+    data: Path
+    licence: str = "not stated"
+    federated_share: Share = 0.7
+    max_train: Count | None = None
+    tokens_per_second: Positive | None = None
+
+
+class GateSection(Section):
+    """[gate]. Public slices (name -> file) on which the general model may not get worse by more than `margin` (relative)."""
+
+    slices: dict[Name, Path] = Field(default_factory=dict)
+    margin: Annotated[float, Field(ge=0)] = 0.02
+    max_examples: Count = 100
+
+
+class PersonalSection(Section):
+    """[personal]. How personal and local-only models are made."""
+
+    local_rates: Annotated[list[Positive], Field(min_length=1)] = [5e-4]
+    private_rates: Annotated[list[Positive], Field(min_length=1)] = [2e-4]
+    private_rank: Count = 4
+    private_epochs: Positive = 3.0
+    checks: Count = 4
+    alphas: list[Share] = [0.5, 1.0]
+    mixes: list[Share] = [0.5]
+
+
+class RosterEntry(Section):
+    """[[participants]]. `file` is needed where the participant runs on this machine."""
+
+    name: Name
+    file: Path
+
+
+class Federation(Section):
+    """federation.toml."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    base: BaseSection
+    task: TaskSection
+    adapter: AdapterSection
+    train: TrainSection = TrainSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    centre: CentreSection | None = None
+    gate: GateSection = GateSection()
+    personal: PersonalSection = PersonalSection()
+    participants: Annotated[list[RosterEntry], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Federation:
+        names = [p.name for p in self.participants]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"participants: {', '.join(twice)} is on the roster twice")
+        if "centre" in names:
+            raise ValueError("participants: the name 'centre' is taken by the central resource")
+        if self.gate.slices and self.centre is None:
+            raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
+        return self
+
+
+class DataSection(Section):
+    """[data]: one file to be split by content, or files for train (and validation, test). Column names where they differ."""
+
+    path: Path | None = None
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    text: str = "text"
+    label: str = "label"
+    prompt: str = "prompt"
+    response: str = "response"
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_train: Count | None = None
+    max_validation: Count | None = None
+    max_test: Count | None = None
+    licence: str = "not stated"
+    consent: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSection:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either path (to be split) or train (and validation, test)")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on")
+        return self
+
+
+class HardwareSection(Section):
+    """[hardware]: what is declared; what is missing is not a limit. `probe` measures tokens_per_second on this machine."""
+
+    tokens_per_second: Positive | None = None
+    probe: bool = False
+    uplink_mbit: Positive | None = None
+    memory_gib: Positive | None = None
+    max_rank: Count | None = None
+    tdp_watts: Positive | None = None
+
+
+class ParticipantFile(Section):
+    """participant.toml."""
+
+    name: Name
+    data: DataSection
+    hardware: HardwareSection = HardwareSection()
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def load_federation(path: Path) -> Federation:
+    """Read federation.toml; paths in it become absolute. Raises ConfigError naming file and key."""
+    return _absolute_federation(_load(path, Federation), path.resolve().parent)
+
+
+def load_participant(path: Path, expected: str) -> ParticipantFile:
+    """Read a participant.toml whose name must be `expected`. Raises ConfigError naming file and key."""
+    loaded = _load(path, ParticipantFile)
+    if loaded.name != expected:
+        why = f"The roster in federation.toml calls it {expected!r}."
+        raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
+    root = path.resolve().parent
+    paths = {
+        key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")
+    }
+    return loaded.model_copy(update={"data": loaded.data.model_copy(update=paths)})
+
+
+def _absolute(path: Path | None, root: Path) -> Path | None:
+    return None if path is None else root / path.expanduser()
+
+
+def _absolute_federation(loaded: Federation, root: Path) -> Federation:
+    roster = [e.model_copy(update={"file": root / e.file.expanduser()}) for e in loaded.participants]
+    slices = {name: root / p.expanduser() for name, p in loaded.gate.slices.items()}
+    changes: dict[str, Any] = {
+        "participants": roster,
+        "gate": loaded.gate.model_copy(update={"slices": slices}),
+    }
+    if loaded.centre is not None:
+        changes["centre"] = loaded.centre.model_copy(update={"data": root / loaded.centre.data.expanduser()})
+    return loaded.model_copy(update=changes)
+
+
+def _load(path: Path, model: type[Model]) -> Model:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}).", "", "Save it as UTF-8.") from None
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.") from None
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}:", "; ".join(_explain(e, model) for e in error.errors())) from None
+
+
+def _explain(error: Any, model: type[Section]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {where!r}, {hint} Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"the key {where!r} is missing."
+    message = str(error["msg"]).removeprefix("Value error, ")
+    got = error.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{where + ': ' if where else ''}{message}{shown}."
+
+
+def _keys_at(model: type[Section], loc: tuple[Any, ...]) -> list[str]:
+    """Known keys of the table at `loc`, following nested sections and lists of sections."""
+    current: type[BaseModel] = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        for candidate in (annotation, *_arguments(annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                current = candidate
+                break
+    return list(current.model_fields)
+
+
+def _arguments(annotation: Any) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += [argument, *_arguments(argument)]
+    return tuple(found)

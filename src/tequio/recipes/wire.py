@@ -1,0 +1,324 @@
+"""From configuration to a ready run: data read and encoded, memory summed, base loaded, ranks allotted, plan made.
+
+Everything that can be wrong is found here, before the first step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tequio
+from tequio.algorithms.catalogue import reduce_by_name, server_by_name, weights_by_name
+from tequio.coordinator.plan import Member, Plan
+from tequio.core.canonical import canonical_json, digest_json, digest_update
+from tequio.core.errors import ConfigError
+from tequio.measure.energy import Meter, open_meter
+from tequio.participant.base import Base, best_dtype, load_base, model_shape
+from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
+from tequio.participant.data import Columns, Example, read_examples
+from tequio.participant.loop import train
+from tequio.participant.node import Encoded, Node, encode_splits
+from tequio.participant.personal import Budget, Settings
+from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
+from tequio.participant.tasks import Causal, Classification, Item, TextTask, batches
+from tequio.planning.allotment import Allotment, Hardware, Workload, allot, probe_tokens_per_second
+from tequio.planning.memory import BatchShape, available_bytes, check_memory, estimate_memory
+from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
+from tequio.recipes.paths import cache_folder
+
+CENTRE = "centre"
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A run ready to go. `nodes` by index (0 is the centre); `report_slices` are the halves the gate never sees."""
+
+    config: Federation
+    bench: Bench
+    task: TextTask
+    plan: Plan
+    nodes: Mapping[int, Node]
+    report_slices: Mapping[str, Sequence[Item]]
+    settings: Mapping[str, Settings]
+    header: Mapping[str, Any]
+    data_digests: Mapping[str, str]
+    meter: Meter
+
+    @property
+    def participants(self) -> list[Node]:
+        """Without the centre."""
+        return [node for index, node in sorted(self.nodes.items()) if index > 0]
+
+
+def wire(config: Federation, provenance: Sequence[Mapping[str, Any]] = ()) -> Wired:
+    """Build everything. Raises the error of whatever is wrong, naming file, key or participant."""
+    files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
+    splits = {name: _splits(config, file) for name, file in files.items()}
+    centre_splits = _centre_splits(config)
+    slices = {name: _slice(config, name, path) for name, path in config.gate.slices.items()}
+    dtype = _dtype(config)
+    _check_memory(config, files, dtype)
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
+    if config.task.max_tokens > base.max_positions:
+        why = f"The base reads at most {base.max_positions} tokens."
+        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
+    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base))
+    task = _task(config, base)
+    meter = open_meter()
+    encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
+    nodes = {
+        i + 1: Node(name, bench, task, encoded[name], config.train.batch_size, meter)
+        for i, name in enumerate(files)
+    }
+    gate = {
+        n: task.encode(examples[0::2][: config.gate.max_examples], n)[0] for n, examples in slices.items()
+    }
+    held_out = {n: task.encode(examples[1::2], n)[0] for n, examples in slices.items()}
+    if centre_splits is not None:
+        centre = encode_splits(task, centre_splits, CENTRE)
+        nodes[0] = Node(CENTRE, bench, task, centre, config.train.batch_size, meter, gate)
+    allotments = _allot(config, files, nodes, bench)
+    plan = _plan(config, nodes, allotments, bench)
+    settings = {
+        node.name: _settings(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0
+    }
+    rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
+    header = _header(config, base, bench, rows) | {
+        "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
+        "slices": {name: len(items) for name, items in held_out.items()},
+        "provenance": [dict(p) for p in provenance],
+    }
+    digests = {name: s.digest() for name, s in splits.items()}
+    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter)
+
+
+def _columns(file: ParticipantFile) -> Columns:
+    return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
+
+
+def _splits(config: Federation, file: ParticipantFile) -> Splits:
+    d = file.data
+    rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
+    files = DataFiles(d.path, d.train, d.validation, d.test)
+    return load_splits(files, _columns(file), rule, config.task.kind, config.task.label_names(), file.name)
+
+
+def _centre_splits(config: Federation) -> Splits | None:
+    if config.centre is None:
+        return None
+    rule = SplitRule(0.1, 0.1, config.centre.max_train, 200, 200)
+    files = DataFiles(config.centre.data, None, None, None)
+    return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
+
+
+def _slice(config: Federation, name: str, path: Path) -> list[Example]:
+    who = f"public slice {name}"
+    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
+    return sorted(examples, key=content_hash)
+
+
+def _dtype(config: Federation) -> torch.dtype:
+    if config.base.dtype == "auto":
+        return best_dtype()
+    dtype: torch.dtype = getattr(torch, config.base.dtype)
+    return dtype
+
+
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype) -> None:
+    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
+    batch = BatchShape(config.train.batch_size, config.task.max_tokens)
+    total = estimate_memory(shape, batch, max(config.adapter.ranks))
+    for name, file in files.items():
+        if file.hardware.memory_gib is not None:
+            check_memory(total, available_bytes(file.hardware.memory_gib), f"Participant {name}")
+    check_memory(total, available_bytes(None), "This machine")
+
+
+def _head(config: Federation, base: Base) -> torch.Tensor | None:
+    if config.task.kind == "causal":
+        return None
+    labels = config.task.labels
+    if isinstance(labels, dict):
+        return head_from_descriptions(base, labels)
+    return head_at_zero(base, len(labels))
+
+
+def _task(config: Federation, base: Base) -> TextTask:
+    if config.task.kind == "causal":
+        return Causal(base.tokenizer, config.task.max_tokens)
+    return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
+
+
+def _hardware(section: HardwareSection, node: Node) -> Hardware:
+    speed = section.tokens_per_second
+    if speed is None and section.probe:
+        speed = _probe(node)
+    return Hardware(speed, section.uplink_mbit, section.memory_gib, section.max_rank)
+
+
+def _probe(node: Node) -> float:
+    """Tokens a second of real training steps on this machine; what they changed is thrown away."""
+    parameters = node.bench.attach(8, 0)
+    stream = batches(node.data.train, node.batch_size, 0)
+
+    def step() -> int:
+        return train(node.bench, node.task, parameters, stream, [1e-9], node.name).tokens
+
+    speed = probe_tokens_per_second(step)
+    node.bench.drop()
+    return speed
+
+
+def _full_steps(config: Federation, data: Encoded) -> int:
+    epoch = math.ceil(len(data.train) / config.train.batch_size)
+    wanted = round(epoch * config.train.local_epochs)
+    return max(config.train.min_steps, min(config.train.max_steps, wanted))
+
+
+def _allot(
+    config: Federation, files: Mapping[str, ParticipantFile], nodes: Mapping[int, Node], bench: Bench
+) -> dict[str, Allotment]:
+    """Rank and steps of every participant from its hardware; the centre makes as many steps as the median participant."""
+    per_rank = 4 * sum(m + n for m, n in bench.shapes.values())
+    out: dict[str, Allotment] = {}
+    for index in sorted(nodes, reverse=True):  # the centre, index 0, comes last
+        node = nodes[index]
+        mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
+        steps = _full_steps(config, node.data)
+        hardware = Hardware(config.centre.tokens_per_second if config.centre else None, None, None, None)
+        if index > 0:
+            hardware = _hardware(files[node.name].hardware, node)
+        else:
+            steps = sorted(a.steps for a in out.values())[len(out) // 2]
+        workload = Workload(
+            tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
+            steps=steps,
+            ranks=tuple(sorted(set(config.adapter.ranks))),
+            bytes_per_rank=per_rank,
+            deadline_seconds=config.train.round_seconds,
+            min_steps=config.train.min_steps,
+        )
+        out[node.name] = allot(hardware, workload)
+    return out
+
+
+def _plan(
+    config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench
+) -> Plan:
+    members = {
+        i: Member(node.name, i, allotments[node.name].rank, allotments[node.name].steps)
+        for i, node in nodes.items()
+    }
+    algorithm = config.algorithm
+    return Plan(
+        seed=config.seed,
+        rounds=config.train.rounds,
+        spec=bench.spec,
+        scale=bench.scale,
+        shapes=bench.shapes,
+        members=tuple(members[i] for i in sorted(members) if i > 0),
+        centre=members.get(0),
+        federated_share=1.0 if config.centre is None else config.centre.federated_share,
+        learning_rate=config.train.learning_rate,
+        final_rate=config.train.final_rate,
+        aggregator=reduce_by_name(algorithm.reduce, **algorithm.reduce_settings),
+        weighting=weights_by_name(algorithm.weights, **algorithm.weights_settings),
+        server=server_by_name(algorithm.server, **algorithm.server_settings),
+        broadcast_rank=algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
+        patience=config.train.patience,
+        gate_margin=config.gate.margin,
+        head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
+    )
+
+
+def _settings(config: Federation, node: Node, allotment: Allotment) -> Settings:
+    p, rank = config.personal, allotment.rank
+    epoch = math.ceil(len(node.data.train) / config.train.batch_size)
+    local = Budget(rank, allotment.steps * config.train.rounds, tuple(p.local_rates), p.checks)
+    private = Budget(
+        min(rank, p.private_rank), max(1, round(epoch * p.private_epochs)), tuple(p.private_rates), p.checks
+    )
+    digest = hashlib.sha256(f"{config.seed}/{node.name}".encode()).digest()
+    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"))
+
+
+def _row(
+    node: Node,
+    allotments: Mapping[str, Allotment],
+    splits: Mapping[str, Splits],
+    files: Mapping[str, ParticipantFile],
+) -> dict[str, Any]:
+    allotment, file = allotments[node.name], files[node.name]
+    return {
+        "name": node.name,
+        "tier": f"rank {allotment.rank}",
+        "rank": allotment.rank,
+        "steps": allotment.steps,
+        "reason": allotment.reason,
+        "hardware": file.hardware.model_dump(exclude_none=True),
+        "data": {**splits[node.name].facts(), "cut": node.data.cut, "licence": file.data.licence},
+        "batches": _shape_of(node),
+    }
+
+
+def _centre_row(node: Node, allotments: Mapping[str, Allotment], splits: Splits) -> dict[str, Any]:
+    allotment = allotments[CENTRE]
+    data = {**splits.facts(), "cut": node.data.cut}
+    row = {"name": CENTRE, "tier": f"rank {allotment.rank}", "rank": allotment.rank, "steps": allotment.steps}
+    return row | {"reason": allotment.reason, "hardware": {}, "data": data, "batches": _shape_of(node)}
+
+
+def _shape_of(node: Node) -> dict[str, int]:
+    return {
+        "train": len(node.data.train),
+        "validation": len(node.data.validation),
+        "test": len(node.data.test),
+    }
+
+
+def _header(config: Federation, base: Base, bench: Bench, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    plain = config.model_dump(mode="json")
+    versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "config": plain,
+        "config_digest": digest_json(plain),
+        "spec": bench.spec,
+        "base": {
+            "model": config.base.model,
+            "licence": config.base.licence,
+            "digest": base.digest,
+            "parameters": base.parameters,
+            "dtype": str(base.dtype).removeprefix("torch."),
+        },
+        "head_digest": digest_update(bench.head_update()),
+        "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
+        "participants": rows,
+        "simulation": True,
+        "versions": versions,
+    }
+
+
+def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What differs between a run that is to be resumed and what its ledger recorded, in words; empty if nothing does."""
+    differences: list[str] = []
+    for key, words in (
+        ("config_digest", "federation.toml"),
+        ("spec", "the base model or the adapter layout"),
+    ):
+        if header[key] != recorded.get(key):
+            differences.append(words)
+    before = {row["name"]: row for row in recorded["participants"]}
+    for row in header["participants"]:
+        if canonical_json(row) != canonical_json(before.get(row["name"], {})):
+            differences.append(f"the data or hardware of participant {row['name']}")
+    return differences

@@ -1,0 +1,141 @@
+"""Numbers, units and dates as each language writes them. A missing number is a dash, never `nan`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Lang = Literal["en", "es"]
+NARROW = "\u202f"
+NBSP = "\u00a0"
+DASH = "–"
+MONTHS = {
+    "en": (
+        *("January", "February", "March", "April", "May", "June"),
+        *("July", "August", "September", "October", "November", "December"),
+    ),
+    "es": (
+        *("enero", "febrero", "marzo", "abril", "mayo", "junio"),
+        *("julio", "agosto", "septiembre", "octubre", "noviembre", "diciembre"),
+    ),
+}
+
+
+def finite(value: object) -> float | None:
+    """The value as a float; None when it is missing, not a number, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Formatting for one language. Spanish: decimal point, thin space between thousands (RAE)."""
+
+    lang: Lang
+
+    def fixed(self, value: object, digits: int = 0) -> str:
+        """1234.5 -> 1,234.5 (en), 1 234.5 (es)."""
+        number = finite(value)
+        if number is None:
+            return DASH
+        text = f"{abs(number):,.{digits}f}"
+        if self.lang == "es":
+            text = text.replace(",", NARROW if abs(number) >= 10_000 else "")
+        return ("−" if number < 0 and float(f"{number:.{digits}f}") != 0 else "") + text
+
+    def signed(self, value: object, digits: int = 1) -> str:
+        """With + or −, and nothing before a zero."""
+        number = finite(value)
+        if number is None:
+            return DASH
+        return ("+" if float(f"{number:.{digits}f}") > 0 else "") + self.fixed(number, digits)
+
+    def percent(self, fraction: object, digits: int = 1, sign: bool = False) -> str:
+        """0.123 -> 12.3% (en), 12.3 % (es)."""
+        number = finite(fraction)
+        if number is None:
+            return DASH
+        text = self.signed(100 * number, digits) if sign else self.fixed(100 * number, digits)
+        return text + ("%" if self.lang == "en" else f"{NARROW}%")
+
+    def plain(self, value: object) -> str:
+        """A whole number as a name, such as a seed: no thousands, no sign for plus."""
+        number = finite(value)
+        return DASH if number is None else f"{number:.0f}"
+
+    def brief(self, value: object) -> str:
+        """A number with the decimals it has, three at most."""
+        number = finite(value)
+        if number is None:
+            return DASH
+        digits = next((d for d in (0, 1, 2) if abs(number - round(number, d)) < 1e-9), 3)
+        return self.fixed(number, digits)
+
+    def perplexity(self, value: object) -> str:
+        """Three figures or so: 8.42, 21.4, 1,234."""
+        number = finite(value)
+        if number is None:
+            return DASH
+        return self.fixed(number, 2 if number < 10 else 1 if number < 1000 else 0)
+
+    def between(self, low: str, high: str) -> str:
+        """A range in words: 'low to high'."""
+        return f"{low}{NBSP}{'to' if self.lang == 'en' else 'a'}{NBSP}{high}"
+
+    def scaled(self, value: object, units: tuple[str, ...], step: float) -> str:
+        """Three figures with the unit that fits."""
+        number = finite(value)
+        if number is None:
+            return DASH
+        index = 0
+        while abs(number) >= step and index < len(units) - 1:
+            number, index = number / step, index + 1
+        digits = 0 if index == 0 or abs(number) >= 100 else 1 if abs(number) >= 10 else 2
+        return f"{self.fixed(number, digits)}{NBSP}{units[index]}"
+
+    def size(self, count: object) -> str:
+        """Bytes in powers of 1000."""
+        return self.scaled(count, ("B", "kB", "MB", "GB", "TB"), 1000)
+
+    def energy(self, joules: object) -> str:
+        """Joules below one watt-hour, then Wh, kWh, MWh."""
+        number = finite(joules)
+        if number is None or number < 3600:
+            return DASH if number is None else f"{self.fixed(number, 0 if number >= 10 else 1)}{NBSP}J"
+        hours = number / 3600
+        for unit, size in (("Wh", 1.0), ("kWh", 1e3), ("MWh", 1e6)):
+            scaled = hours / size
+            if scaled < 1000 or unit == "MWh":
+                break
+        return f"{self.fixed(scaled, 2 if scaled < 10 else 1 if scaled < 100 else 0)}{NBSP}{unit}"
+
+    def duration(self, seconds: object) -> str:
+        """The two largest units: 2 d 3 h, 1 h 12 min, 3 min 20 s, 45 s."""
+        number = finite(seconds)
+        if number is None:
+            return DASH
+        if number < 60:
+            return f"{self.fixed(number, 1 if number < 10 else 0)}{NBSP}s"
+        whole = round(number)
+        steps = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+        large, name, small, rest = next(step for step in steps if whole >= step[0])
+        text = f"{self.fixed(whole // large)}{NBSP}{name}"
+        left = whole % large // small
+        return f"{text} {left}{NBSP}{rest}" if left else text
+
+    def date(self, text: object) -> str:
+        """An ISO time as a date in words; anything else unchanged."""
+        try:
+            moment = datetime.fromisoformat(str(text))
+        except ValueError:
+            return str(text) if text else DASH
+        month = MONTHS[self.lang][moment.month - 1]
+        day = (
+            f"{moment.day} {month} {moment.year}"
+            if self.lang == "en"
+            else f"{moment.day} de {month} de {moment.year}"
+        )
+        return f"{day}, {moment:%H:%M}{NBSP}UTC"

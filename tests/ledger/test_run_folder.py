@@ -1,0 +1,139 @@
+"""The run's folder: what may become one, one writer at a time, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever, write_until_full
+
+from tequio.core.errors import ResourceError, RunBusy, RunError
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "runs" / "one")
+
+
+def test_create_then_open(folder: RunFolder) -> None:
+    assert folder.ledger_path == folder.path / "ledger.sqlite"
+    with pytest.raises(RunError, match=r"one is not a run\. Expected a folder with ledger\.sqlite"):
+        RunFolder.open(folder.path)
+    Ledger.create(folder.ledger_path, {}).close()
+    assert RunFolder.open(folder.path).path == folder.path
+
+
+def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:
+    (tmp_path / "empty").mkdir()
+    assert RunFolder.create(tmp_path / "empty").path == tmp_path / "empty"
+    folder.write_atomic("federation.toml", b"")
+    assert RunFolder.create(folder.path).path == folder.path
+
+
+def test_create_refuses_what_is_in_use_for_something_else(tmp_path: Path, folder: RunFolder) -> None:
+    Ledger.create(folder.ledger_path, {}).close()
+    with pytest.raises(RunError, match="holds a run already"):
+        RunFolder.create(folder.path)
+    with pytest.raises(RunError, match="is not empty and is not a run"):
+        RunFolder.create(tmp_path / "runs")
+    assert os.listdir(tmp_path / "runs") == ["one"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder.create(tmp_path / "file")
+
+
+def test_a_second_process_is_told_who_holds_the_lock(folder: RunFolder) -> None:
+    with child(hold_lock, folder.path) as (process, connection):
+        assert connection.poll(60)
+        assert connection.recv() == process.pid
+        with pytest.raises(RunBusy) as caught, folder.lock():
+            pass
+        assert f"{folder.path} is in use by process {process.pid}." in str(caught.value)
+        assert "Wait or stop it." in str(caught.value)
+        process.kill()
+        process.join()
+        with folder.lock():
+            assert (folder.path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_is_free_after_use_and_after_an_error(folder: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError), folder.lock():
+        raise ZeroDivisionError
+    with folder.lock(), pytest.raises(RunBusy, match=f"process {os.getpid()}"), folder.lock():
+        pass
+    with folder.lock():
+        pass
+
+
+def test_write_atomic_replaces_and_makes_subfolders(folder: RunFolder) -> None:
+    assert folder.write_atomic("models/anna/adapter.safetensors", b"one").read_bytes() == b"one"
+    path = folder.write_atomic("models/anna/adapter.safetensors", b"two")
+    assert path == folder.path / "models" / "anna" / "adapter.safetensors"
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["adapter.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "a/../../x",
+        "/tmp/x",
+        "",
+        ".",
+        "..",
+        "a/",
+        "a\0b",
+        "lock",
+        "ledger.sqlite",
+        "ledger.sqlite-journal",
+    ],
+)
+def test_a_name_that_leaves_the_folder_or_hits_the_record_is_refused(folder: RunFolder, name: str) -> None:
+    with pytest.raises(RunError, match="is refused"):
+        folder.write_atomic(name, b"x")
+    assert os.listdir(folder.path) == ["lock"]
+
+
+def test_a_link_that_leads_out_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    (folder.path / "out").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="a link leads out of the run"):
+        folder.write_atomic("out/x", b"x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_in_the_way_is_our_error_and_leaves_nothing(folder: RunFolder) -> None:
+    (folder.path / "report.html").mkdir()
+    with pytest.raises(ResourceError, match=r"report\.html cannot be written"):
+        folder.write_atomic("report.html", b"x")
+    assert sorted(os.listdir(folder.path)) == ["lock", "report.html"]
+
+
+def test_a_full_disk_keeps_the_old_file(folder: RunFolder) -> None:
+    """A real limit of 1 MB a file in the child, which writes 3 MB."""
+    path = folder.write_atomic("report.html", b"old")
+    with child(write_until_full, folder.path) as (process, connection):
+        assert connection.poll(60)
+        error = connection.recv()
+        process.join()
+    assert error["error"] == "ResourceError"
+    assert str(path) in error["what"]
+    assert error["fix"] == "Free space, then continue with `tequio run --resume`."
+    assert path.read_bytes() == b"old"
+    assert sorted(os.listdir(folder.path)) == ["lock", "report.html"]
+
+
+def test_kill_9_while_writing_leaves_a_whole_file(folder: RunFolder) -> None:
+    for pause in (0.0, 0.007, 0.013, 0.021, 0.034):
+        with child(write_for_ever, folder.path) as (process, connection):
+            assert connection.poll(60)
+            time.sleep(pause)
+            process.kill()
+            process.join()
+            assert len(received(connection)) >= 1
+        data = (folder.path / "report.html").read_bytes()
+        assert data in (b"a" * 2 * MEGABYTE, b"b" * 2 * MEGABYTE)
