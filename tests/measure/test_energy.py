@@ -14,9 +14,7 @@ from tequio.measure import energy
 from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter, unwrap
 
 
-def package(
-    root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987
-) -> Path:
+def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
     folder = root / f"intel-rapl:{index}"
     folder.mkdir(parents=True)
     (folder / "name").write_text(f"{name}\n")
@@ -83,6 +81,7 @@ def test_rapl_counts_packages_only_once(tmp_path: Path) -> None:
     # part 0:0 lies in package 0, psys contains all: only the package counts
     package(tmp_path, "0")
     package(tmp_path, "0:0", "core")
+    package(tmp_path, "0:1", "package-0-part")
     package(tmp_path, "1", "psys")
     (tmp_path / "intel-rapl-mmio:0").mkdir()
     assert [domain.path.name for domain in open_meter(powercap=tmp_path).domains] == ["intel-rapl:0"]
@@ -162,14 +161,10 @@ def test_measuring_costs_little(tmp_path: Path) -> None:
     for _ in range(50):
         with meter.measure():
             pass
-    assert (
-        time.process_time() - start
-    ) / 50 < 0.005  # about 0.5 ms a measurement here, most of it one thread's start
+    assert (time.process_time() - start) / 50 < 0.005  # about 0.5 ms a measurement here, most of it one thread's start
 
 
-@pytest.mark.parametrize(
-    "bad", [{"tdp_watts": 0.0}, {"tdp_watts": -5.0}, {"tdp_watts": float("nan")}, {"cores": 0}]
-)
+@pytest.mark.parametrize("bad", [{"tdp_watts": 0.0}, {"tdp_watts": -5.0}, {"tdp_watts": float("nan")}, {"cores": 0}])
 def test_impossible_figures_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         open_meter(**bad)  # type: ignore[arg-type]

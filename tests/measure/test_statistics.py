@@ -146,9 +146,7 @@ def test_equal_amounts_are_perfectly_fair(value: float, size: int) -> None:
     assert jain([value] * size) == pytest.approx(1, rel=1e-12)
 
 
-@given(
-    st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(0, 19), st.sampled_from([0.5, 4.0])
-)
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=20), st.integers(0, 19), st.sampled_from([0.5, 4.0]))
 def test_inequality_ignores_order_and_scale(values: list[int], turn: int, factor: float) -> None:
     moved = [v * factor for v in values[turn:] + values[:turn]]
     assert gini(moved) == pytest.approx(gini(values), abs=1e-12)

@@ -60,13 +60,9 @@ def run(
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run instead.")] = None,
     counterfactuals: Annotated[
         bool,
-        typer.Option(
-            "--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."
-        ),
+        typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
     ] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
@@ -94,9 +90,7 @@ def run(
 @app.command()
 def demo(
     name: Annotated[str, typer.Argument(help="sentiment, manuals or heart.")] = "sentiment",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     counterfactuals: Annotated[bool, typer.Option("--counterfactuals/--no-counterfactuals")] = True,
     threads: Threads = 0,
@@ -125,9 +119,7 @@ def demo(
 def report(
     folder: Run,
     lang: Lang = "en",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file. Default: report.LANG.html in the run.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file. Default: report.LANG.html in the run.")] = None,
     json: Json = False,
 ) -> None:
     """Write the report of a run (also an unfinished one) as one offline HTML file, and print its summary."""
@@ -145,9 +137,7 @@ def verify(folder: Run, json: Json = False) -> None:
         for problem in result["problems"]:
             show.out.print(f"PROBLEM  {problem}")
         if result["ok"]:
-            show.out.print(
-                f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}"
-            )
+            show.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
             if result["outcome"]:
                 show.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
         show.out.print(
@@ -194,9 +184,7 @@ def predict(
 @app.command()
 def export(
     folder: Run,
-    participant: Annotated[
-        str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")
-    ] = None,
+    participant: Annotated[str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: export in the run.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
     json: Json = False,
@@ -209,9 +197,7 @@ def export(
 
     def words() -> None:
         for row in written:
-            show.out.print(
-                f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)"
-            )
+            show.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
 
     show.emit({"exported": written}, json, words)
 
@@ -247,9 +233,7 @@ class _interruptible:
         signal.signal(signal.SIGTERM, self.before)
         if kind is KeyboardInterrupt:
             if (self.folder / "ledger.sqlite").exists():
-                show.err.print(
-                    f"\nStopped. What was finished is kept. Go on with: tequio run --resume {self.folder}"
-                )
+                show.err.print(f"\nStopped. What was finished is kept. Go on with: tequio run --resume {self.folder}")
             else:
                 show.err.print("\nStopped before the run began; nothing was written.")
             raise typer.Exit(130)

@@ -53,9 +53,7 @@ def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | 
         return Refused(member, f"its norm is {norm}")
     if state.norm_reference and norm > NORM_LIMIT * state.norm_reference:
         times = norm / state.norm_reference
-        return Refused(
-            member, f"its norm is {times:.1f} times the median of the round before (limit {NORM_LIMIT:g})"
-        )
+        return Refused(member, f"its norm is {times:.1f} times the median of the round before (limit {NORM_LIMIT:g})")
     if reply.examples < 1 or reply.steps < 1:
         return Refused(member, "it says that it saw no example or made no step")
     return Admitted(member, reply, update, Facts(reply.examples, reply.steps, norm))

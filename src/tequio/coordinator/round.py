@@ -46,9 +46,7 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     body = {
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss,
-        "slices": {
-            name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()
-        },
+        "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()},
     }
     return state, body
 
@@ -62,9 +60,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
         fold = fold.take(outcome, plan)
     if not fold.facts:
         why = " ".join(f"{r.member.name}: {r.reason}." for r in fold.refused)
-        raise RunError(
-            f"Round {round_}: no participant's update could be used.", why, "Mend these and resume."
-        )
+        raise RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
     # reduce, mix with the centre, step
     change = _mix(fold, plan)
     momentum, step = plan.server.apply(state.momentum, change)
@@ -263,8 +259,7 @@ def _record(
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
         "gate": {
-            name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()}
-            for name, s in slices.items()
+            name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for name, s in slices.items()
         },
         "step_scale": after.step_scale,
         "digest": digest_update(after.shared),

@@ -117,15 +117,11 @@ class Update:
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
             why = f"Their layouts differ ({self.spec[:12] or 'none'} and {other.spec[:12] or 'none'})."
-            raise UpdateError(
-                "Two updates cannot be combined.", why, "All must use one base and one [adapter]."
-            )
+            raise UpdateError("Two updates cannot be combined.", why, "All must use one base and one [adapter].")
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:
-                raise UpdateError(
-                    f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another."
-                )
+                raise UpdateError(f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another.")
 
     def plus(self, other: Update) -> Update:
         """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""
@@ -160,12 +156,13 @@ class Update:
 
         Entries already small enough, and vectors, go whole into the head. QR of both factors, then the SVD of the
         small core R_B·R_Aᵀ: ΔW is never formed. The prefix of length r of a head is the best rank-r approximation.
-        Matrices held `Dense` are split too if their name does not end in `head` parts (see `is_matrix`).
+        Matrices held `Dense` are split too, but for those of a head (see `is_matrix`).
         """
         head: dict[str, Entry] = {}
         tail: dict[str, Entry] = {}
         for name, entry in self.entries.items():
-            if not is_matrix(name, entry) or (isinstance(entry, Factored) and entry.rank <= rank):
+            fits = rank >= (entry.rank if isinstance(entry, Factored) else min(entry.shape, default=0))
+            if fits or not is_matrix(name, entry):
                 head[name] = entry
             else:
                 head[name], tail[name] = _split(entry, rank)

@@ -43,9 +43,7 @@ def plain_body(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         why = "Expected 1 to 64 letters, digits, '.', '_' or '-'."
         raise LedgerError(f"A record cannot have the kind {kind!r}.", why)
     if STATE_DIGEST in body:
-        raise LedgerError(
-            f"Record {kind}: the key {STATE_DIGEST} is reserved.", "The ledger itself fills it."
-        )
+        raise LedgerError(f"Record {kind}: the key {STATE_DIGEST} is reserved.", "The ledger itself fills it.")
     try:
         plain: dict[str, Any] = _plain(kind, "", body)
     except RecursionError:

@@ -239,9 +239,7 @@ class _Scan:
             return
         seq, head, state_seq = heads[0]
         if seq != self.seq:
-            yield Problem(
-                self.seq + 1, f"it is missing: the chain has {self.entries} records, and {seq} was the last"
-            )
+            yield Problem(self.seq + 1, f"it is missing: the chain has {self.entries} records, and {seq} was the last")
         elif head != self.head:
             yield Problem(seq, "its hash is not the one noted for the last record")
         if state_seq in self.bad:
@@ -288,14 +286,10 @@ def _named(path: Path, error: BaseException) -> BaseException:
 
 def _refuse_existing(path: Path) -> None:
     if not path.parent.is_dir():
-        raise LedgerError(
-            f"{path.parent} is not a folder.", "A ledger lies in its run's folder.", "Create it."
-        )
+        raise LedgerError(f"{path.parent} is not a folder.", "A ledger lies in its run's folder.", "Create it.")
     for taken in (path, path.with_name(f"{path.name}-journal"), path.with_name(f"{path.name}-wal")):
         if taken.exists() or taken.is_symlink():
-            raise LedgerError(
-                f"{taken} exists.", "A ledger is never overwritten.", "Resume it or go elsewhere."
-            )
+            raise LedgerError(f"{taken} exists.", "A ledger is never overwritten.", "Resume it or go elsewhere.")
 
 
 @contextmanager

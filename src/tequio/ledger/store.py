@@ -66,9 +66,7 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         return _connection(path, "ro", _check_identity)
 
 
-def _connection(
-    path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]
-) -> sqlite3.Connection:
+def _connection(path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
     try:
@@ -129,9 +127,7 @@ def meaning(path: Path, error: sqlite3.Error | UnicodeError) -> TequioError:
         why = f"Another process has held it for {BUSY_SECONDS:.0f} s."
         return RunBusy(f"{path} is in use.", why, "Wait for that process, or stop it.")
     if code == sqlite3.SQLITE_NOTADB:
-        return LedgerError(
-            f"{path} is not a ledger of Tequio.", "It is not an SQLite file.", "Check the name."
-        )
+        return LedgerError(f"{path} is not a ledger of Tequio.", "It is not an SQLite file.", "Check the name.")
     if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeError):
         return LedgerCorrupt(f"{path} is damaged ({error}).", "SQLite cannot read it.", "Restore a copy.")
     return LedgerError(f"{path} cannot be used ({error}).", "SQLite refused.")

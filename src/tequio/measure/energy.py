@@ -33,9 +33,7 @@ MODEL_UNCERTAINTY = 0.4  # estimators of this kind were found off by up to 40 % 
 RAPL_UNCERTAINTY = 0.15  # assumption: the counter is good to a few per cent, sharing it by CPU time is not
 RESAMPLE_SECONDS = 30.0  # a 65 kJ counter wraps after 65 s at 1 kW: never leave it unread for longer
 BOUNDARY = "cpu package"
-_PACKAGE = re.compile(
-    r"intel-rapl:\d+"
-)  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
+_PACKAGE = re.compile(r"intel-rapl:\d+")  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,7 @@ def _busy_seconds() -> float:
     """CPU seconds of all processes since boot. Guest time is inside user time on Linux, so it is not added
     again."""
     times = psutil.cpu_times()
-    return float(
-        sum(getattr(times, part, 0.0) for part in ("user", "nice", "system", "irq", "softirq", "steal"))
-    )
+    return float(sum(getattr(times, part, 0.0) for part in ("user", "nice", "system", "irq", "softirq", "steal")))
 
 
 @dataclass

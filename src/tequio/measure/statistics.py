@@ -27,17 +27,13 @@ class Interval:
 def _vector(values: ArrayLike, name: str, least: int = 1) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size < least:
-        raise ValueError(
-            f"{name} has shape {array.shape}; expected one dimension and {least} or more values."
-        )
+        raise ValueError(f"{name} has shape {array.shape}; expected one dimension and {least} or more values.")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
     return array
 
 
-def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 2000, level: float = 0.95
-) -> Interval:
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
     """Percentile bootstrap interval of mean(a − b), pairs resampled together.
 
     a and b, shape (n,), n ≥ 2, hold two models' values on the same examples in the same order. Of `resamples`
@@ -138,7 +134,5 @@ def relative_benefit(loss_local: float, loss_federated: float) -> float:
     """
     local, federated = _vector([loss_local, loss_federated], "losses")
     if local <= 0 or federated < 0:
-        raise ValueError(
-            f"losses {local:g} (local), {federated:g} (federated); expected local > 0, federated ≥ 0."
-        )
+        raise ValueError(f"losses {local:g} (local), {federated:g} (federated); expected local > 0, federated ≥ 0.")
     return float((local - federated) / local)

@@ -144,9 +144,7 @@ def _resolve(name: str, cache: Path, root: Path | None) -> str:
         local = root / local
     if name.endswith(".gguf"):
         if not local.is_file():
-            raise BaseModelError(
-                f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file."
-            )
+            raise BaseModelError(f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file.")
         return str(_convert_gguf(local, cache))
     if local.is_dir():
         if not any(next(local.glob(pattern), None) for pattern in WEIGHTS):
@@ -157,9 +155,7 @@ def _resolve(name: str, cache: Path, root: Path | None) -> str:
             )
         return str(local)
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise BaseModelError(
-            f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id."
-        )
+        raise BaseModelError(f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id.")
     return name
 
 
@@ -176,9 +172,7 @@ def _convert_gguf(file: Path, cache: Path) -> Path:
         fix = 'Install it with: pip install "tequio[gguf]"'
         raise BaseModelError(f"{file.name} is a GGUF file,", "which needs the package gguf.", fix) from None
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.bfloat16
-        )
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.bfloat16)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
         why = f"It could not be read as GGUF ({type(error).__name__}: {_first_line(error)})."

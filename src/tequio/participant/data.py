@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from tequio.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 Kind = Literal["classification", "causal"]
+SURROGATE = re.compile("[\ud800-\udfff]")
+NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 csv.field_size_limit(2**31 - 1)
 
 
@@ -39,13 +42,13 @@ class Columns:
     response: str = "response"
 
 
-def read_examples(
-    path: Path, columns: Columns, kind: Kind, labels: Sequence[str], participant: str
-) -> list[Example]:
-    """All rows of a file in order; rows with an empty text are kept as empty examples. Raises DataError."""
-    rows = _rows(path, participant)
+def read_examples(path: Path, columns: Columns, kind: Kind, labels: Sequence[str], participant: str) -> list[Example]:
+    """All rows of a file in order. A row with an empty text is kept, as an empty example, so that it can be counted.
+
+    Raises DataError naming the participant, the file and the line.
+    """
     use = _Use(path, participant, columns, kind, {label.strip(): label for label in labels})
-    return [use.example(line, row) for line, row in rows]
+    return [use.example(line, row) for line, row in _rows(path, f"Participant {participant}:")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ class _Use:
     def example(self, line: int, row: Mapping[str, Any]) -> Example:
         c = self.columns
         if self.kind == "classification":
-            return Example(self._text(line, row, c.text), label=self._label(line, row))
+            text = self._text(line, row, c.text)
+            if text.strip():
+                return Example(text, label=self._label(line, row))
+            return Example("", label=self.labels.get(str(row.get(c.label)).strip()))
         if c.prompt in row and c.response in row and c.text not in row:
             response = self._text(line, row, c.response)
             prompt = self._text(line, row, c.prompt)
@@ -76,6 +82,8 @@ class _Use:
             return ""
         if not isinstance(value, str):
             raise self._at(line, f"column {column!r} holds {type(value).__name__}, expected text.")
+        if fault := _fault(value):
+            raise self._at(line, f"column {column!r} holds {fault}.", "", "Remove it from the row.")
         return value
 
     def _label(self, line: int, row: Mapping[str, Any]) -> str:
@@ -86,62 +94,86 @@ class _Use:
         text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if text in self.labels:
             return self.labels[text]
-        folded = {label.casefold() for label in self.labels}
-        hint = (
-            "It differs from one of them only in upper and lower case. " if text.casefold() in folded else ""
-        )
+        near = _folded(text) in {_folded(label) for label in self.labels}
+        hint = "It differs from one of them only in case or spaces. " if near else ""
         why = f"{hint}[task] labels allows: {', '.join(self.labels)}."
-        raise self._at(
-            line,
-            "the label is empty or unknown.",
-            why,
-            "Correct the row, or add the label to federation.toml.",
-        )
+        fix = "Correct the row, or add the label to federation.toml."
+        raise self._at(line, "the label is empty or unknown.", why, fix)
 
     def _missing(self, line: int, row: Mapping[str, Any], column: str, or_else: str = "") -> DataError:
-        found = [str(key) for key in row]
-        near = difflib.get_close_matches(column, found, n=1, cutoff=0.5)
+        table = self.path.suffix.lower() not in (".jsonl", ".ndjson")
+        found, shown = _found(row, self.labels if table else ())
+        near = difflib.get_close_matches(column, shown, n=1, cutoff=0.5)
         wanted = f"{column!r}" + (f" (or {or_else})" if or_else else "")
-        hint = f"Perhaps {near[0]!r} is meant: " if near else ""
-        fix = f"{hint}name the column under [data] in participant.toml."
-        return self._at(
-            line, f"there is no column {wanted}.", f"Columns found: {', '.join(found) or 'none'}.", fix
-        )
+        hint = f"Perhaps {near[0]!r} is meant: name" if near else "Name"
+        fix = f"{hint} the column under [data] in participant.toml."
+        return self._at(None if table else line, f"there is no column {wanted}.", found, fix)
 
-    def _at(self, line: int, what: str, why: str = "", fix: str = "") -> DataError:
-        return DataError(f"Participant {self.participant}, {self.path}, line {line}: {what}", why, fix)
+    def _at(self, line: int | None, what: str, why: str = "", fix: str = "") -> DataError:
+        place = "" if line is None else f", line {line}"
+        return DataError(f"Participant {self.participant}, {self.path}{place}: {what}", why, fix)
+
+
+def _found(names: Iterable[str], labels: Iterable[str]) -> tuple[str, list[str]]:
+    """The columns found, in words and as a list, without those that may be data.
+
+    A table without a header has a sample as its first line: nothing of a line that holds a label is shown,
+    and of any other only what looks like a name (one word).
+    """
+    names, hide = list(names), set(labels)
+    if any(name.strip() in hide for name in names):
+        why = f"The first line has {len(names)} fields and one is a label, so it seems to be data."
+        return f"{why} Expected the column names there.", []
+    shown = [name for name in names if NAME.fullmatch(name)]
+    hidden = len(names) - len(shown)
+    more = f" (and {hidden} not shown, which may be data: they are not one word)" if hidden else ""
+    return f"Columns found: {', '.join(shown) or 'none'}{more}.", shown
+
+
+def _folded(label: str) -> str:
+    return "".join(label.casefold().split())
+
+
+def _fault(text: str) -> str:
+    """What makes a text unusable for a tokenizer, in words; empty if nothing."""
+    if "\0" in text:
+        return "a NUL character"
+    return "half of a surrogate pair, which is no character" if SURROGATE.search(text) else ""
 
 
 def read_texts(path: Path) -> list[str]:
-    """The column `text` (or `prompt`) of a table, or the lines of any other file; empty ones left out. Raises DataError."""
+    """Column `text` (or `prompt`) of a table, or the lines of any other file, without empty ones. Raises DataError."""
+    who = "Texts to predict:"
     if path.suffix.lower() not in SUFFIXES:
-        if not path.is_file():
-            raise DataError(f"There is no file {path}.", "", "Check the name.")
-        return [line.strip() for line in _lines(path, "The texts to predict:") if line.strip()]
+        _check_file(path, who)
+        return [line.strip() for line in _lines(path, who) if line.strip()]
     columns, texts = Columns(), []
-    for line, row in _rows(path, "of the texts to predict"):
+    for line, row in _rows(path, who):
         value = row.get(columns.text, row.get(columns.prompt))
         if not isinstance(value, str):
-            raise DataError(
-                f"{path}, line {line}: no column 'text'.", f"Columns found: {', '.join(map(str, row))}."
-            )
+            raise DataError(f"{who} {path}, line {line}: no text in a column 'text'.", _found(row, ())[0])
+        if fault := _fault(value):
+            raise DataError(f"{who} {path}, line {line}: the text holds {fault}.", "", "Remove it.")
         texts.append(value)
     return [text for text in texts if text.strip()]
 
 
-def _rows(path: Path, participant: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    who = f"Participant {participant}:"
-    if path.is_dir():
-        raise DataError(
-            f"{who} {path} is a folder.", "Expected a data file.", f"Accepted: {', '.join(SUFFIXES)}."
-        )
-    if not path.exists():
-        raise DataError(f"{who} there is no file {path}.", "", "Correct [data] in its participant.toml.")
+def _check_file(path: Path, who: str) -> None:
+    try:
+        if path.is_dir():
+            accepted = f"Accepted: {', '.join(SUFFIXES)}."
+            raise DataError(f"{who} {path} is a folder.", "Expected a data file.", accepted)
+        if not path.exists():
+            raise DataError(f"{who} there is no file {path}.", "", "Correct the path, for participants under [data].")
+    except OSError as error:
+        raise DataError(f"{who} {path} cannot be read ({error.strerror}).") from None
+
+
+def _rows(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    _check_file(path, who)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(
-            f"{who} {path} has the ending {suffix or '(none)'}.", f"Accepted: {', '.join(SUFFIXES)}."
-        )
+        raise DataError(f"{who} {path} has the ending {suffix or '(none)'}.", f"Accepted: {', '.join(SUFFIXES)}.")
     if suffix == ".parquet":
         return _parquet(path, who)
     if suffix in (".csv", ".tsv"):
@@ -150,18 +182,27 @@ def _rows(path: Path, participant: str) -> Iterator[tuple[int, Mapping[str, Any]
 
 
 def _lines(path: Path, who: str) -> Iterator[str]:
-    """Lines as text; a byte-order mark is dropped. Raises DataError naming the line that is not UTF-8."""
+    """Lines as text; a byte-order mark is dropped. Raises DataError naming the line that is not UTF-8 or holds NUL."""
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
-                try:
-                    yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    why = f"Line {number}, byte {error.start + 1} of the line."
-                    fix = "Convert it, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW"
-                    raise DataError(f"{who} {path} is not UTF-8.", why, fix) from None
+                if b"\0" in raw:
+                    why = "It is damaged, or UTF-16."
+                    fix = "If it is UTF-16, convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW"
+                    raise DataError(f"{who} {path}, line {number}: a NUL byte.", why, fix)
+                yield _decoded(raw, number, f"{who} {path}")
     except OSError as error:
         raise DataError(f"{who} {path} cannot be read ({error.strerror}).") from None
+
+
+def _decoded(raw: bytes, number: int, where: str) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        why = f"Line {number}, byte {error.start + 1} of the line."
+        fix = "Convert it, for example: iconv -f LATIN1 -t UTF-8 OLD > NEW"
+        raise DataError(f"{where} is not UTF-8.", why, fix) from None
+    return text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _jsonl(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -170,8 +211,8 @@ def _jsonl(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            where = f"column {error.colno}" if isinstance(error, json.JSONDecodeError) else "a number"
+        except (ValueError, RecursionError) as error:
+            where = f"column {error.colno}" if isinstance(error, json.JSONDecodeError) else "a number or the nesting"
             raise DataError(f"{who} {path}, line {number}: not valid JSON (at {where}).") from None
         if not isinstance(row, dict):
             fix = 'Each line must be one object, {"text": "...", ...}.'
@@ -180,26 +221,32 @@ def _jsonl(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _csv(path: Path, who: str, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows with the line on which each starts."""
     reader = csv.reader(_lines(path, who), delimiter=delimiter, strict=True)
+    start = 1
     try:
-        header = next(reader, None)
-        if header is None:
-            raise DataError(f"{who} {path} is empty.", "Expected a first line with the column names.")
-        names = [name.strip() for name in header]
+        names = [name.strip() for name in next(reader, [])]
+        if not names:
+            raise DataError(f"{who} {path}, line 1: empty.", "Expected a first line with the column names.")
+        if len(set(names)) < len(names):
+            raise DataError(f"{who} {path}, line 1: two columns have the same name.", "", "Rename one.")
+        start = reader.line_num + 1
         for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(names):
+            if fields and len(fields) != len(names):
                 why = f"It has {len(fields)} fields, the first line has {len(names)}."
                 fix = "Put texts with separators or line ends in double quotes."
-                raise DataError(f"{who} {path}, line {reader.line_num}: wrong number of fields.", why, fix)
-            yield reader.line_num, dict(zip(names, fields, strict=True))
+                raise DataError(f"{who} {path}, line {start}: wrong number of fields.", why, fix)
+            if fields:
+                yield start, dict(zip(names, fields, strict=True))
+            start = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{who} {path}, line {reader.line_num}: not valid CSV ({error}).") from None
+        raise DataError(f"{who} {path}, line {start}: not valid CSV ({error}).") from None
 
 
 def _parquet(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows with their number, counted from 1."""
     try:
+        import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError:
         fix = 'Install it with: pip install "tequio[parquet]"'
@@ -207,9 +254,9 @@ def _parquet(path: Path, who: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with parquet.ParquetFile(path) as file:
             number = 0
-            for batch in file.iter_batches():
+            for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+    except (OSError, ValueError, arrow.ArrowException) as error:
         raise DataError(f"{who} {path} cannot be read as Parquet ({type(error).__name__}).") from None

@@ -12,7 +12,7 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from tequio.core.update import HEAD_PREFIX, Dense, Factored, Update
-from tequio.participant.bench import Bench
+from tequio.participant.bench import LOGIT_SCALE, Bench
 
 TOLERANCE = 1e-6  # singular values below this share of the largest are left out
 
@@ -54,12 +54,12 @@ def adapter_files(bench: Bench, model: Update, base_name: str, labels: tuple[str
 
 
 def head_files(bench: Bench, labels: tuple[str, ...]) -> dict[str, bytes]:
-    """The classification head that the bench holds now: logits = head.weight · unit(mean(hidden states)) + head.bias."""
+    """The classification head that the bench holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bench.head.items()}
     recipe = {
         "labels": list(labels),
         "pooling": "mean of the last hidden states over real tokens, then unit length",
-        "logits": "pooled @ head.weight.T + head.bias",
+        "logits": f"{LOGIT_SCALE:g} * pooled @ head.weight.T + head.bias",
     }
     return {
         "head.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
@@ -72,12 +72,8 @@ def save_merged(bench: Bench, model: Update, folder: Path, labels: tuple[str, ..
     bench.hold(model)
     for path, layer in bench.layers.items():
         m, n = layer.weight.shape
-        plain = nn.Linear(
-            n, m, bias=layer.bias is not None, dtype=layer.weight.dtype, device=layer.weight.device
-        )
-        state: Mapping[str, Any] = {"weight": layer.weight} | (
-            {} if layer.bias is None else {"bias": layer.bias}
-        )
+        plain = nn.Linear(n, m, bias=layer.bias is not None, dtype=layer.weight.dtype, device=layer.weight.device)
+        state: Mapping[str, Any] = {"weight": layer.weight} | ({} if layer.bias is None else {"bias": layer.bias})
         plain.load_state_dict(state)
         parent, _, leaf = path.rpartition(".")
         setattr(bench.model.get_submodule(parent), leaf, plain.requires_grad_(False))

@@ -62,9 +62,7 @@ class Node:
             else:
                 parameters = self.bench.attach_factors(task.start, task.rank)
             stream = batches(self.data.train, self.batch_size, task.seed)
-            trained = train(
-                self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name
-            )
+            trained = train(self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name)
             update = self.bench.take()
             self.bench.drop()
         return Reply(
@@ -80,12 +78,11 @@ class Node:
         )
 
     def evaluate(self, task: EvaluateTask) -> Reply:
-        """Means on the own validation data; per-example losses on the public slices, if it has any."""
+        """Means on the own validation data; per-example harm on the public slices, if it has any."""
         self.bench.hold(task.held)
         if self.slices:
             slices = {
-                name: tuple(self.task.losses(self.bench, items).per_example().tolist())
-                for name, items in self.slices.items()
+                name: tuple(self.task.losses(self.bench, items).harm().tolist()) for name, items in self.slices.items()
             }
             return Reply(task.round, task.index, task.name, slices=slices)
         scores = self.task.losses(self.bench, self.data.validation).scores()

@@ -43,9 +43,7 @@ class Fitted:
     step: int
 
 
-def fit(
-    node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int
-) -> Fitted:
+def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
     The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation).
@@ -109,13 +107,9 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             settings.local,
             settings.seed,
         )
-        private = fit(
-            node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1
-        )
+        private = fit(node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1)
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
-        looked = {
-            name: score(node, model, node.data.validation).scores() for name, model in candidates.items()
-        }
+        looked = {name: score(node, model, node.data.validation).scores() for name, model in candidates.items()}
         chosen = min(looked, key=lambda name: (looked[name].loss, name))
         kinds = {
             "base": candidates["base"],
@@ -133,19 +127,15 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
         },
-        "benefit": relative_benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
-        "fits": {
-            k: {"learning_rate": f.rate, "step": f.step} for k, f in (("local", local), ("private", private))
-        },
+        "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
+        "fits": {k: {"learning_rate": f.rate, "step": f.step} for k, f in (("local", local), ("private", private))},
         "energy": asdict(reading.energy),
         "seconds": reading.energy.seconds,
     }
     return Personal(candidates[chosen], local.tail, body)
 
 
-def _candidates(
-    bench: Bench, shared: Update, local: Update, private: Update, settings: Settings
-) -> dict[str, Update]:
+def _candidates(bench: Bench, shared: Update, local: Update, private: Update, settings: Settings) -> dict[str, Update]:
     out = {"base": zero(bench.spec), "local": local, "shared": shared}
     if private.entries:
         for alpha in settings.alphas:
@@ -161,8 +151,17 @@ def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:
     return node.task.losses(node.bench, items)
 
 
+def _benefit(local: float, personal: float) -> float | None:
+    return relative_benefit(local, personal) if local > 0.0 else None
+
+
 def gain(better: Losses, than: Losses, seed: int) -> dict[str, dict[str, float] | None]:
-    """Paired gains, positive where `better` is better: fall of the loss, rise of the accuracy, with 95 % intervals."""
+    """Paired gains, positive where `better` is better: fall of the loss, rise of the accuracy, with 95 % intervals.
+
+    None where one example or none allows no interval.
+    """
+    if len(better.total) < 2:
+        return {"loss": None, "accuracy": None}
     loss = paired_bootstrap(than.per_example(), better.per_example(), derive(seed, "loss"))
     accuracy = None
     if not np.isnan(better.right).any():

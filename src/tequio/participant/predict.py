@@ -13,16 +13,12 @@ from tequio.participant.tasks import pad, prompt_ids
 BATCH = 32
 
 
-def classify(
-    bench: Bench, texts: Sequence[str], labels: Sequence[str], max_tokens: int
-) -> list[dict[str, Any]]:
+def classify(bench: Bench, texts: Sequence[str], labels: Sequence[str], max_tokens: int) -> list[dict[str, Any]]:
     """One row a text: the likeliest label and the probability of each."""
     rows: list[dict[str, Any]] = []
     tokenizer = bench.base.tokenizer
     for start in range(0, len(texts), BATCH):
-        ids = tokenizer(list(texts[start : start + BATCH]), truncation=True, max_length=max_tokens)[
-            "input_ids"
-        ]
+        ids = tokenizer(list(texts[start : start + BATCH]), truncation=True, max_length=max_tokens)["input_ids"]
         with torch.inference_mode():
             logits = bench.class_logits(*pad(ids, tokenizer.pad_token_id, bench.device))
         for shares in torch.softmax(logits, 1).tolist():

@@ -1,4 +1,4 @@
-"""Splitting by content: a text falls into train, validation or test by its own hash, the same on every machine and in any order.
+"""Splitting by content: a text falls into train, validation or test by its own hash, on every machine and in any order.
 
 So the same text is never in two splits, a longer file only adds, and a cap keeps a prefix.
 """
@@ -6,23 +6,25 @@ So the same text is never in two splits, a longer file only adds, and a cap keep
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tequio.core.errors import DataError
+from tequio.core.errors import ConfigError, DataError
 from tequio.participant.data import Columns, Example, Kind, read_examples
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
+DROPPED = ("conflicting_labels", "duplicates", "empty", "in_two_splits", "over_cap")
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """One file to be split (`data`), or files for the splits."""
+    """One file to be split (`data`), or files for the splits: `train`, and what of `validation` and `test` there is."""
 
     data: Path | None = None
     train: Path | None = None
@@ -32,7 +34,7 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Shares of validation and test, and caps."""
+    """Shares of validation and test where they are split off by hash, and the most examples of each split."""
 
     validation: float = 0.2
     test: float = 0.2
@@ -52,19 +54,21 @@ class Splits:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """What may be shown: counts, class balance, what was dropped, warnings."""
+        """What may be shown: counts, class balance, what was dropped, warnings. Counts of rows, never their content.
+
+        `rows` = the sum of `counts` + the sum of `dropped`.
+        """
         parts = {name: getattr(self, name) for name in NAMES}
         balance = {
-            name: dict(sorted(Counter(e.label for e in part if e.label).items()))
-            for name, part in parts.items()
+            name: dict(sorted(Counter(e.label for e in part if e.label).items())) for name, part in parts.items()
         }
         return {
             "counts": {name: len(part) for name, part in parts.items()},
             "balance": balance,
             "rows": self.rows,
             "dropped": dict(self.dropped),
-            "long_texts": sum(len(e.text) > LONG for part in parts.values() for e in part),
-            "warnings": _warnings(balance["train"], self.train),
+            "long_texts": sum(_is_long(e) for part in parts.values() for e in part),
+            "warnings": _warnings(balance["train"]),
         }
 
     def digest(self) -> str:
@@ -75,108 +79,154 @@ class Splits:
 
 def content_hash(example: Example) -> str:
     """SHA-256 of the text (and response) after Unicode NFC, folded case and collapsed white space."""
-    text = example.text if example.response is None else f"{example.text}\x1f{example.response}"
-    plain = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    parts = (example.text,) if example.response is None else (example.text, example.response)
+    plain = "\x1f".join(" ".join(unicodedata.normalize("NFC", p).casefold().split()) for p in parts)
     return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load_splits(
-    files: DataFiles, columns: Columns, rule: SplitRule, kind: Kind, labels: Sequence[str], participant: str
+    files: DataFiles,
+    columns: Columns,
+    rule: SplitRule,
+    kind: Kind,
+    labels: Sequence[str],
+    participant: str,
+    minimum: int = 1,
 ) -> Splits:
-    """Read and split a participant's data. Raises DataError naming file and participant if a split ends empty."""
-    parts: dict[str, dict[str, Example]] = {}
-    dropped: Counter[str] = Counter()
-    rows = 0
-    given = {"data": files.data, "train": files.train, "validation": files.validation, "test": files.test}
-    for name, path in given.items():
+    """Read and split a participant's data; each split has at least `minimum` examples.
+
+    Raises DataError naming file and participant, ConfigError where files, shares or caps contradict each other.
+    """
+    _check(files, rule, participant, minimum)
+    paths = {"train": files.data or files.train, "validation": files.validation, "test": files.test}
+    dropped: Counter[str] = Counter(dict.fromkeys(DROPPED, 0))
+    given: dict[str, dict[str, Example]] = {}
+    rows: dict[str, int] = {}
+    for name, path in paths.items():
         if path is not None:
             examples = read_examples(path, columns, kind, labels, participant)
-            rows += len(examples)
-            parts[name] = _unique(examples, dropped)
-    pool = parts.pop("data", None)
-    if pool is None:
-        pool = parts.pop("train")
-        parts = _without_overlap(pool, parts, dropped)
-    split = _by_hash(pool, rule, {"validation", "test"} - parts.keys())
-    for name, own in parts.items():
-        split[name] = [own[key] for key in sorted(own)]
-    caps = {"train": rule.max_train, "validation": rule.max_validation, "test": rule.max_test}
-    for name, cap in caps.items():
-        if cap is not None and len(split[name]) > cap:
-            dropped["over_cap"] += len(split[name]) - cap
-            split[name] = split[name][:cap]
-    source = files.data or files.train
+            rows[name] = len(examples)
+            given[name], counts = _unique(examples)
+            dropped.update(counts)
+    given, overlap = _without_overlap(given)
+    usable = {name: len(part) for name, part in given.items()}
+    split, over = _capped(_by_hash(given, rule), rule)
+    dropped.update({"in_two_splits": overlap, "over_cap": over})
     for name in NAMES:
-        if not split[name]:
-            raise _too_few(participant, source, name, len(pool), rows)
-    return Splits(
-        tuple(split["train"]),
-        tuple(split["validation"]),
-        tuple(split["test"]),
-        rows,
-        dict(sorted(dropped.items())),
-    )
+        if len(split[name]) < minimum:
+            source = name if name in given else "train"
+            what = f"Participant {participant}, {paths[source]}"
+            share = None if given.keys() >= {*NAMES} else _shares(given, rule)[name]
+            raise _too_few(what, name, (len(split[name]), minimum), (rows[source], usable[source]), share)
+    train, validation, test = (tuple(split[name]) for name in NAMES)
+    return Splits(train, validation, test, sum(rows.values()), dict(dropped))
 
 
-def _unique(examples: Sequence[Example], dropped: Counter[str]) -> dict[str, Example]:
-    """By content hash: empty texts out, one of equal texts kept, texts with two labels all out."""
+def _check(files: DataFiles, rule: SplitRule, participant: str, minimum: int) -> None:
+    who, fix = f"Participant {participant}:", "Correct [data] in its participant.toml."
+    explicit = {name for name in NAMES if getattr(files, name) is not None}
+    if (files.data is not None and explicit) or (files.data is None and "train" not in explicit):
+        why = "Give either one file to be split, or a file for train (and for validation and test)."
+        raise ConfigError(f"{who} its data files do not fit together.", why, fix)
+    shares = _shares(explicit, rule)
+    if any(name not in explicit and not 0 < share < 1 for name, share in shares.items()):
+        why = f"Shares are validation {rule.validation:g} and test {rule.test:g}; each split needs more than 0."
+        raise ConfigError(f"{who} the shares leave a split empty.", why, fix)
+    for name in NAMES:
+        cap = getattr(rule, f"max_{name}")
+        if cap is not None and cap < minimum:
+            raise ConfigError(f"{who} max_{name} is {cap},", f"but each split needs {minimum} or more.", fix)
+
+
+def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
+    """The share of the pool that goes into each split; a split with a file of its own takes nothing from the pool."""
+    own = set(given)
+    validation = 0.0 if "validation" in own else rule.validation
+    test = 0.0 if "test" in own else rule.test
+    return {"train": 1.0 - validation - test, "validation": validation, "test": test}
+
+
+def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[str]]:
+    """By content hash: empty texts out, one of equal texts kept (the first in code points), texts with two labels out."""
     kept: dict[str, Example] = {}
+    times: Counter[str] = Counter()
     conflicting: set[str] = set()
+    empty = 0
     for example in examples:
         if not example.text.strip():
-            dropped["empty"] += 1
+            empty += 1
             continue
         key = content_hash(example)
-        if key in conflicting:
-            dropped["conflicting_labels"] += 1
-        elif key not in kept:
-            kept[key] = example
-        elif kept[key].label == example.label:
-            dropped["duplicates"] += 1
-        else:
+        times[key] += 1
+        other = kept.setdefault(key, example)
+        if other.label != example.label:
             conflicting.add(key)
-            del kept[key]
-            dropped["conflicting_labels"] += 2
-    return kept
+        elif (example.text, example.response or "") < (other.text, other.response or ""):
+            kept[key] = example
+    lost = sum(times[key] for key in conflicting)
+    for key in conflicting:
+        del kept[key]
+    repeated = times.total() - lost - len(kept)
+    return kept, Counter(empty=empty, duplicates=repeated, conflicting_labels=lost)
 
 
-def _without_overlap(
-    pool: dict[str, Example], parts: dict[str, dict[str, Example]], dropped: Counter[str]
-) -> dict[str, dict[str, Example]]:
-    """Remove from train what is in validation or test, and from validation what is in test. Changes `pool`."""
-    test = parts.get("test", {})
-    if "validation" in parts:
-        kept = {k: e for k, e in parts["validation"].items() if k not in test}
-        dropped["in_two_splits"] += len(parts["validation"]) - len(kept)
-        parts = {**parts, "validation": kept}
-    for key in [k for k in pool if any(k in part for part in parts.values())]:
-        del pool[key]
-        dropped["in_two_splits"] += 1
-    return parts
+def _without_overlap(given: Mapping[str, dict[str, Example]]) -> tuple[dict[str, dict[str, Example]], int]:
+    """Remove from train what is in validation or test, and from validation what is in test; and how many those are."""
+    taken: set[str] = set()
+    kept: dict[str, dict[str, Example]] = {}
+    for name in reversed(NAMES):
+        if name in given:
+            kept[name] = {key: example for key, example in given[name].items() if key not in taken}
+            taken |= given[name].keys()
+    return kept, sum(len(given[name]) - len(kept[name]) for name in kept)
 
 
-def _by_hash(pool: Mapping[str, Example], rule: SplitRule, wanted: set[str]) -> dict[str, list[Example]]:
-    """Split by the hash read as a number in [0, 1): test first, then validation; each in the order of a second hash."""
-    test = rule.test if "test" in wanted else 0.0
-    validation = rule.validation if "validation" in wanted else 0.0
-    split: dict[str, list[Example]] = {name: [] for name in NAMES}
-    for key in sorted(pool, key=lambda k: k[32:]):
+def _by_hash(given: Mapping[str, Mapping[str, Example]], rule: SplitRule) -> dict[str, list[Example]]:
+    """Split train's pool by the hash's first 64 bits read as a number in [0, 1): test first, then validation.
+
+    Each split is in the order of the hash's second half, so that a cap does not depend on where the shares cut.
+    """
+    shares = _shares(given, rule)
+    parts: dict[str, dict[str, Example]] = {name: dict(given.get(name, {})) for name in NAMES[1:]} | {"train": {}}
+    for key, example in given["train"].items():
         place = int(key[:16], 16) / 2**64
-        name = "test" if place < test else "validation" if place < test + validation else "train"
-        split[name].append(pool[key])
-    return split
+        name = "test" if place < shares["test"] else "validation" if place < 1.0 - shares["train"] else "train"
+        parts[name][key] = example
+    return {name: [parts[name][key] for key in sorted(parts[name], key=_rank)] for name in NAMES}
 
 
-def _too_few(participant: str, path: Path | None, name: str, usable: int, rows: int) -> DataError:
-    if rows == 0:
-        why = "It has no rows."
-    else:
-        why = f"{rows} rows were read, {usable} are usable after removing empty and repeated texts."
-    fix = "Give it more data (some 20 different texts at least), or change the shares in participant.toml."
-    return DataError(f"Participant {participant}: nothing is left for its {name} split of {path}.", why, fix)
+def _rank(key: str) -> str:
+    return key[32:]
 
 
-def _warnings(balance: Mapping[str, int], train: Sequence[Example]) -> list[str]:
-    if len(balance) == 1 and train[0].label is not None:
+def _capped(split: Mapping[str, list[Example]], rule: SplitRule) -> tuple[dict[str, list[Example]], int]:
+    """The first `max_*` examples of each split, and how many were left out."""
+    kept = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
+    return kept, sum(len(split[name]) - len(kept[name]) for name in NAMES)
+
+
+def enough(minimum: int, share: float) -> int:
+    """Different texts with which a split of this share falls short of `minimum` less than once in a hundred times."""
+    return math.ceil((minimum + 2.5 * math.sqrt(minimum) + 2.0) / share)
+
+
+def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], share: float | None) -> DataError:
+    (count, minimum), (rows, usable) = has, read
+    if usable == 0:
+        why = f"{rows} rows were read and none is usable (empty, repeated, contradictory, or in another split)."
+        return DataError(f"{what}: no usable example for {name}.", why, f"Give it {minimum} or more different texts.")
+    why = f"It has {count}, needed are {minimum}: {rows} rows were read, {usable} are usable and different."
+    fix = f"Give it {minimum} or more different texts."
+    if share:
+        fix = f"With a share of {share:.2g}, {enough(minimum, share)} different texts are enough; or change the shares."
+    return DataError(f"{what}: too few examples for {name}.", why, fix)
+
+
+def _is_long(example: Example) -> bool:
+    return len(example.text) > LONG or len(example.response or "") > LONG
+
+
+def _warnings(balance: Mapping[str, int]) -> list[str]:
+    if len(balance) == 1:
         return ["All its training texts have one class: alone it can learn nothing but that class."]
     return []

@@ -43,9 +43,11 @@ class Losses:
     def scores(self) -> Scores:
         """Means over the set."""
         accuracy = float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
-        return Scores(
-            loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy
-        )
+        return Scores(loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy)
+
+    def harm(self) -> NDArray[np.float64]:
+        """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of each example."""
+        return self.per_example() if np.isnan(self.right).any() else 1.0 - self.right
 
     def per_example(self) -> NDArray[np.float64]:
         """Losses whose plain mean is `scores().loss`: totals over the mean number of terms."""
@@ -80,9 +82,7 @@ class Classification:
         index = {label: i for i, label in enumerate(self.labels)}
         texts = [e.text for e in examples]
         rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
-        kept = (
-            self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
-        )
+        kept = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
         items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(kept, examples, strict=True)]
         return items, sum(len(row) > self.max_tokens for row in rows)
 
@@ -126,9 +126,7 @@ class Causal:
             ids += document
             target += answer
         step = self.max_tokens
-        blocks = [
-            Item(tuple(ids[i : i + step]), tuple(target[i : i + step])) for i in range(0, len(ids), step)
-        ]
+        blocks = [Item(tuple(ids[i : i + step]), tuple(target[i : i + step])) for i in range(0, len(ids), step)]
         blocks = [b for b in blocks if any(t != IGNORE for t in b.target[1:])]
         if examples and not blocks:
             raise DataError(
@@ -178,9 +176,7 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     """A prompt as the model expects it: by its chat template if it has one, else the text and a line end."""
     if getattr(tokenizer, "chat_template", None):
         turns = [{"role": "user", "content": text}]
-        return token_ids(
-            tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        )
+        return token_ids(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     return token_ids(tokenizer, text.rstrip() + "\n")
 
 

@@ -110,9 +110,7 @@ def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> f
     if hardware.tokens_per_second is None:
         return None
     step = workload.tokens_per_step / hardware.tokens_per_second * (1 + RANK_COST * rank)
-    upload = (
-        8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6) if hardware.uplink_mbit else 0.0
-    )
+    upload = 8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6) if hardware.uplink_mbit else 0.0
     return steps * step + upload
 
 
@@ -144,9 +142,7 @@ def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], str]:
 
 def _check(hardware: Hardware, workload: Workload) -> None:
     if not workload.ranks or min(workload.ranks) < 1:
-        raise ConfigError(
-            f"[adapter] ranks = {list(workload.ranks)}:", "expected one or more ranks, each 1 or more."
-        )
+        raise ConfigError(f"[adapter] ranks = {list(workload.ranks)}:", "expected one or more ranks, each 1 or more.")
     if not 1 <= workload.min_steps <= workload.steps:
         what = f"[train] min_steps = {workload.min_steps} of {workload.steps} steps:"
         raise ConfigError(what, "expected 1 or more, and no more than the steps of a round.")
@@ -162,28 +158,30 @@ def _check(hardware: Hardware, workload: Workload) -> None:
             raise ConfigError(f"{key} = {value}:", "expected a number above 0.")
 
 
-def probe_tokens_per_second(step: Callable[[], int], seconds: float = 2.0, minimum: int = 3) -> float:
-    """Tokens a second of real training steps: the median over at least `minimum` steps and about `seconds` of
-    wall time.
+def probe_tokens_per_second(
+    step: Callable[[], int],
+    seconds: float = 2.0,
+    minimum: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Tokens a second of real training steps: the median over at least `minimum` of them, and about `seconds` of time.
 
-    step: makes one step and returns the tokens it trained on. A first step, which pays for allocations, is
-    not timed. Raises TrainingError when a step trains on no token.
+    step: makes one step and returns the tokens it trained on. A first step, which pays for allocations, is not timed.
+    Raises TrainingError when a step trains on no token.
     """
     rates: list[float] = []
-    _timed(step)
-    start = time.perf_counter()
-    while len(rates) < max(1, minimum) or time.perf_counter() - start < seconds:
-        tokens, elapsed = _timed(step)
+    _timed(step, clock)
+    start = clock()
+    while len(rates) < max(1, minimum) or clock() - start < seconds:
+        tokens, elapsed = _timed(step, clock)
         rates.append(tokens / max(elapsed, 1e-9))
     return statistics.median(rates)
 
 
-def _timed(step: Callable[[], int]) -> tuple[int, float]:
-    start = time.perf_counter()
+def _timed(step: Callable[[], int], clock: Callable[[], float]) -> tuple[int, float]:
+    start = clock()
     tokens = step()
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     if tokens < 1:
-        raise TrainingError(
-            "The speed probe:", "a step trained on no token.", "Give it a batch that is not empty."
-        )
+        raise TrainingError("The speed probe:", "a step trained on no token.", "Give it a batch that is not empty.")
     return tokens, elapsed

@@ -6,24 +6,40 @@ Unknown keys are refused with the nearest known one. Relative paths start at the
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+File = Annotated[Path, Field(strict=False)]  # a path is written as text
+EXPECTED = {
+    "model_type": "expected a table",
+    "dict_type": "expected a table",
+    "list_type": "expected a list",
+    "path_type": "expected a path, as text",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "finite_number": "expected a finite number",
+    "string_pattern_mismatch": "expected a name: at most 64 of a-z A-Z 0-9 _ . -, a letter or digit first",
+}
 
 
 class Section(BaseModel):
     """A table of a file: unknown keys are errors, values are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class BaseSection(Section):
@@ -35,30 +51,46 @@ class BaseSection(Section):
 
 
 class TaskSection(Section):
-    """[task]. `labels`: label -> description (its embedding starts the head), or a list of labels (the head starts at zero)."""
+    """[task]. `labels`: label -> description (its embedding starts the head), or a list of labels (the head starts at zero).
+
+    A table of labels has no order of its own (TOML, and the ledger's canonical JSON), so the head has them sorted.
+    """
 
     kind: Literal["classification", "causal"]
     labels: dict[str, str] | list[str] = Field(default_factory=list)
     max_tokens: Annotated[int, Field(ge=4)] = 128
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_in_order(cls, labels: Any) -> Any:
+        if not isinstance(labels, dict | list):
+            raise ValueError("expected a table (label = description) or a list of labels")
+        if not all(isinstance(x, str) for x in (labels.values() if isinstance(labels, dict) else labels)):
+            raise ValueError("every label and description must be text, in quotes")
+        return dict(sorted(labels.items())) if isinstance(labels, dict) else labels
 
     @model_validator(mode="after")
     def _labels_fit(self) -> TaskSection:
         names = self.label_names()
         if self.kind == "classification" and len(set(names)) < 2:
             raise ValueError("labels: classification needs at least two different labels")
+        if len({n.strip() for n in names}) < len(names):
+            raise ValueError("labels: one stands there twice (spaces around a label do not count)")
+        if any(not n.strip() for n in names):
+            raise ValueError("labels: one is empty")
         if self.kind == "causal" and names:
             raise ValueError("labels: a causal task has none; remove them")
         return self
 
     def label_names(self) -> tuple[str, ...]:
-        """The labels in the order of the head."""
+        """The labels in the order of the head: as listed, or sorted where they are a table."""
         return tuple(self.labels)
 
 
 class AdapterSection(Section):
     """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time."""
 
-    modules: Annotated[list[str], Field(min_length=1)]
+    modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     ranks: Annotated[list[Count], Field(min_length=1)] = [2, 4, 8, 16]
     scale: Positive = 2.0
 
@@ -76,6 +108,12 @@ class TrainSection(Section):
     round_seconds: Positive | None = None
     patience: Count = 3
 
+    @model_validator(mode="after")
+    def _steps_fit(self) -> TrainSection:
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps = {self.min_steps} is more than max_steps = {self.max_steps}")
+        return self
+
 
 class AlgorithmSection(Section):
     """[algorithm]. Pieces by name, each with its settings."""
@@ -83,16 +121,16 @@ class AlgorithmSection(Section):
     reduce: str = "stack"
     weights: str = "norm_equalised"
     server: str = "sgd"
-    reduce_settings: dict[str, float] = Field(default_factory=dict)
-    weights_settings: dict[str, float] = Field(default_factory=dict)
-    server_settings: dict[str, float] = Field(default_factory=dict)
+    reduce_settings: dict[str, Finite] = Field(default_factory=dict)
+    weights_settings: dict[str, Finite] = Field(default_factory=dict)
+    server_settings: dict[str, Finite] = Field(default_factory=dict)
     broadcast_rank: Count | None = None
 
 
 class CentreSection(Section):
     """[centre]. The central resource: its public data, and how much the participants count against it."""
 
-    data: Path
+    data: File
     licence: str = "not stated"
     federated_share: Share = 0.7
     max_train: Count | None = None
@@ -102,8 +140,8 @@ class CentreSection(Section):
 class GateSection(Section):
     """[gate]. Public slices (name -> file) on which the general model may not get worse by more than `margin` (relative)."""
 
-    slices: dict[Name, Path] = Field(default_factory=dict)
-    margin: Annotated[float, Field(ge=0)] = 0.02
+    slices: dict[Name, File] = Field(default_factory=dict)
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     max_examples: Count = 100
 
 
@@ -123,7 +161,7 @@ class RosterEntry(Section):
     """[[participants]]. `file` is needed where the participant runs on this machine."""
 
     name: Name
-    file: Path
+    file: File
 
 
 class Federation(Section):
@@ -157,10 +195,10 @@ class Federation(Section):
 class DataSection(Section):
     """[data]: one file to be split by content, or files for train (and validation, test). Column names where they differ."""
 
-    path: Path | None = None
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
+    path: File | None = None
+    train: File | None = None
+    validation: File | None = None
+    test: File | None = None
     text: str = "text"
     label: str = "label"
     prompt: str = "prompt"
@@ -177,7 +215,10 @@ class DataSection(Section):
     def _one_source(self) -> DataSection:
         if (self.path is None) == (self.train is None):
             raise ValueError("give either path (to be split) or train (and validation, test)")
-        if self.validation_share + self.test_share >= 1:
+        if self.path is not None and (self.validation or self.test):
+            raise ValueError("path is split into train, validation and test; name it train to give these files")
+        shares = (0.0 if self.validation else self.validation_share) + (0.0 if self.test else self.test_share)
+        if shares >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
         return self
 
@@ -216,41 +257,57 @@ def load_participant(path: Path, expected: str) -> ParticipantFile:
         why = f"The roster in federation.toml calls it {expected!r}."
         raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
     root = path.resolve().parent
-    paths = {
-        key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")
-    }
+    paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
     return loaded.model_copy(update={"data": loaded.data.model_copy(update=paths)})
 
 
 def _absolute(path: Path | None, root: Path) -> Path | None:
-    return None if path is None else root / path.expanduser()
+    return None if path is None else _below(path, root)
+
+
+def _below(path: Path, root: Path) -> Path:
+    """`path` seen from `root`, with ~ opened. The ~ of an unknown user stays, and is a file that is not there."""
+    try:
+        return root / path.expanduser()
+    except RuntimeError:
+        return root / path
 
 
 def _absolute_federation(loaded: Federation, root: Path) -> Federation:
-    roster = [e.model_copy(update={"file": root / e.file.expanduser()}) for e in loaded.participants]
-    slices = {name: root / p.expanduser() for name, p in loaded.gate.slices.items()}
+    """With absolute paths. `base.model` is one if there is such a folder or file; otherwise it is an id of the hub."""
+    roster = [e.model_copy(update={"file": _below(e.file, root)}) for e in loaded.participants]
+    slices = {name: _below(p, root) for name, p in loaded.gate.slices.items()}
     changes: dict[str, Any] = {
         "participants": roster,
         "gate": loaded.gate.model_copy(update={"slices": slices}),
     }
+    local = _below(Path(loaded.base.model), root)
+    if os.path.exists(local):  # False, not an error, for what can be no path
+        changes["base"] = loaded.base.model_copy(update={"model": str(local)})
     if loaded.centre is not None:
-        changes["centre"] = loaded.centre.model_copy(update={"data": root / loaded.centre.data.expanduser()})
+        changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
     return loaded.model_copy(update=changes)
 
 
 def _load(path: Path, model: type[Model]) -> Model:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
     except IsADirectoryError:
-        raise ConfigError(
-            f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it."
-        ) from None
+        raise ConfigError(f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}).", "", "Save it as UTF-8.") from None
-    except (tomllib.TOMLDecodeError, OSError) as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} is not UTF-8 (line {line}).", "", "Save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.") from None
+    return validated(raw, model, path)
+
+
+def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
+    """`raw` as a section. Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -258,15 +315,14 @@ def _load(path: Path, model: type[Model]) -> Model:
 
 
 def _explain(error: Any, model: type[Section]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         known = _keys_at(model, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}?" if near else ""
-        return f"unknown key {where!r}, {hint} Known here: {', '.join(known)}."
+        return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."
     if error["type"] == "missing":
         return f"the key {where!r} is missing."
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = EXPECTED.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     got = error.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
     return f"{where + ': ' if where else ''}{message}{shown}."

@@ -36,9 +36,7 @@ def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
     validation = [item for node in wired.participants for item in node.data.validation]
     worker: Node = replace(nodes[0], name="pooled")
     with wired.meter.measure() as reading:
-        fitted = fit(
-            worker, zero(wired.plan.spec), (train, validation), budget, derive(wired.plan.seed, "pooled")
-        )
+        fitted = fit(worker, zero(wired.plan.spec), (train, validation), budget, derive(wired.plan.seed, "pooled"))
         losses = {node.name: score(node, fitted.tail, node.data.test) for node in wired.participants}
     return fitted.tail, {
         "test": {name: asdict(x.scores()) for name, x in losses.items()},
@@ -67,8 +65,7 @@ def everybody(
         "shared": on_all(shared),
         "pooled": on_all(central),
         "participants": {
-            name: {"local": on_all(local), "personal": on_all(delivered)}
-            for name, (delivered, local) in models.items()
+            name: {"local": on_all(local), "personal": on_all(delivered)} for name, (delivered, local) in models.items()
         },
     }
 

@@ -87,9 +87,7 @@ def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict
     recipe = RECIPES.get(name)
     if recipe is None:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"There is no demo {name!r}.", f"Known: {', '.join(RECIPES)}.", f"Did you mean {near!r}?"
-        )
+        raise ConfigError(f"There is no demo {name!r}.", f"Known: {', '.join(RECIPES)}.", f"Did you mean {near!r}?")
     cache = cache_folder()
     data = recipe.prepare(cache, seed)
     model = recipe.base(cache)

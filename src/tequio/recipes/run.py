@@ -91,9 +91,7 @@ def resume(out: Path, watch: Watch = _silent) -> Outcome:
         differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])
         if differences:
             why = f"Changed since the run began: {', '.join(differences)}."
-            raise RunError(
-                f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run."
-            )
+            raise RunError(f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run.")
         return _drive(folder, ledger, wired, bool(recorded["counterfactuals"]), watch)
 
 
@@ -101,9 +99,7 @@ def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:
     """The body of entry 0. Raises LedgerError if there is none."""
     entry = ledger.last("run")
     if entry is None:
-        raise LedgerError(
-            f"{folder.ledger_path} has no record of how the run began.", "", "Run `tequio verify`."
-        )
+        raise LedgerError(f"{folder.ledger_path} has no record of how the run began.", "", "Run `tequio verify`.")
     return entry.body
 
 
@@ -261,9 +257,7 @@ def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
     try:
         update = unpack(path.read_bytes(), str(path))
     except OSError as error:
-        raise UpdateError(
-            f"{path} cannot be read ({type(error).__name__}).", "", "Restore it from a copy."
-        ) from None
+        raise UpdateError(f"{path} cannot be read ({type(error).__name__}).", "", "Restore it from a copy.") from None
     if digest_update(update) != expected:
         why = "Its digest is not the one in the ledger."
         raise UpdateError(f"{path} was changed or damaged.", why, "Restore it from a copy, or run again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,12 @@ BASES = {
 MODULES = {"classification": ["query", "value"], "causal": ["q_proj", "v_proj"]}
 
 
-def write_starter(
-    folder: Path, task: Literal["classification", "causal"], base: str | None
-) -> tuple[Path, list[Path]]:
+def write_starter(folder: Path, task: Literal["classification", "causal"], base: str | None) -> tuple[Path, list[Path]]:
     """Write federation.toml and two participants; returns the first and all files. ConfigError if one exists."""
     federation: dict[str, Any] = {
-        "name": folder.resolve().name.replace(" ", "-") or "federation",
+        "name": _name_from(folder),
         "seed": 0,
-        "base": {"model": base or BASES[task], "licence": "Apache-2.0", "dtype": "auto"},
+        "base": {**_base(base, task), "dtype": "auto"},
         "task": {"kind": task, "max_tokens": 128 if task == "classification" else 256},
         "adapter": {"modules": MODULES[task], "ranks": [2, 4, 8, 16]},
         "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 1e-3, "patience": 3},
@@ -42,4 +41,18 @@ def write_starter(
         for name, memory in (("north", 8), ("south", 4))
     ]
     path = write_federation(folder, federation, participants)
-    return path, [path, *sorted((folder / "participants").glob("*.toml"))]
+    return path, [path, *(folder / "participants" / f"{p['name']}.toml" for p in participants)]
+
+
+def _name_from(folder: Path) -> str:
+    """The folder's name with what a name may not hold replaced by hyphens."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name)
+    return plain.strip("_.-")[:64] or "federation"
+
+
+def _base(base: str | None, task: Literal["classification", "causal"]) -> dict[str, str]:
+    """Model and licence. A folder or file is made absolute: it was named from here, not from the new folder."""
+    if base is None:
+        return {"model": BASES[task], "licence": "Apache-2.0"}
+    local = Path(base).expanduser()
+    return {"model": str(local.resolve()) if local.exists() else base, "licence": "not stated"}

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tequio.core.errors import ConfigError
-from tequio.recipes.config import Federation, ParticipantFile
+from tequio.core.errors import ConfigError, ResourceError
+from tequio.recipes.config import Federation, ParticipantFile, validated
 
 COMMENTS = {
     "federation.toml": "# What all participants agree to. It is public inside the federation: no private path belongs here.\n",
+    "participant.toml": "# One participant's own file. It is private: it stays on its machine and is never sent.\n",
     "base": "# The open model that everybody starts from: a Hugging Face id, a folder with safetensors, or a .gguf file.\n",
     "task": "# classification (text to label) or causal (language model). Label descriptions give the head its start.\n",
     "adapter": "# LoRA: on which linear layers, and the ladder of ranks. Each participant gets the largest its hardware allows.\n",
@@ -27,16 +28,19 @@ COMMENTS = {
 
 
 def toml_of(value: Mapping[str, Any], top: str) -> str:
-    """A mapping of scalars, lists and tables as TOML with our comments. Nested tables one level deep, inline below."""
+    """A mapping of scalars, lists and tables as TOML with our comments, without what is None.
+
+    Nested tables one level deep, inline (each on one line, as TOML 1.0 asks) below.
+    """
     out = [COMMENTS.get(top, "")]
     for key, item in value.items():
-        if not isinstance(item, dict) and not _is_tables(item):
-            out.append(f"{key} = {_inline(item)}\n")
+        if item is not None and not isinstance(item, dict) and not _is_tables(item):
+            out.append(f"{_key(key)} = {_inline(item)}\n")
     for key, item in value.items():
         rows = item if _is_tables(item) else [item] if isinstance(item, dict) else []
         for number, table in enumerate(rows):
             comment = COMMENTS.get(key, "") if number == 0 else ""
-            brackets = f"[[{key}]]" if _is_tables(item) else f"[{key}]"
+            brackets = f"[[{_key(key)}]]" if _is_tables(item) else f"[{_key(key)}]"
             out.append(f"\n{comment}{brackets}\n")
             out += [f"{_key(k)} = {_inline(v)}\n" for k, v in table.items() if v is not None]
     return "".join(out)
@@ -48,45 +52,56 @@ def _is_tables(item: Any) -> bool:
 
 def _key(key: str) -> str:
     plain = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
-    return key if plain else json.dumps(key, ensure_ascii=False)
+    return key if plain else _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    """A basic string: JSON's, but for DEL, which TOML wants escaped too."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_inline(v) for v in value) + "]"
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+    return _quoted(str(value)) if isinstance(value, str | Path) else json.dumps(value)
 
 
-def write_federation(
-    folder: Path, federation: Mapping[str, Any], participants: Sequence[Mapping[str, Any]]
-) -> Path:
+def write_federation(folder: Path, federation: Mapping[str, Any], participants: Sequence[Mapping[str, Any]]) -> Path:
     """Write federation.toml and participants/NAME.toml into `folder`, checked before they are written.
 
-    Raises ConfigError if a file would be overwritten or if the values are not legal.
+    Raises ConfigError if a file would be overwritten or if the values are not legal, ResourceError if nothing can be
+    written there.
     """
-    roster = [{"name": p["name"], "file": f"participants/{p['name']}.toml"} for p in participants]
-    Federation.model_validate({**federation, "participants": roster})
+    main, own = folder / "federation.toml", folder / "participants"
+    for number, participant in enumerate(participants):
+        validated(participant, ParticipantFile, own / f"{participant.get('name', number)}.toml")
+    whole = {
+        **federation,
+        "participants": [{"name": p["name"], "file": f"participants/{p['name']}.toml"} for p in participants],
+    }
+    validated(whole, Federation, main)
+    files = {main: toml_of(whole, "federation.toml")}
     for participant in participants:
-        ParticipantFile.model_validate(participant)
-    main = folder / "federation.toml"
-    files = {main: toml_of({**federation, "participants": roster}, "federation.toml")}
-    for participant in participants:
-        files[folder / "participants" / f"{participant['name']}.toml"] = toml_of(
-            participant, "participant.toml"
-        )
-    present = [path for path in files if path.exists()]
-    if present:
-        raise ConfigError(f"{present[0]} exists already.", "Nothing was overwritten.", "Name another folder.")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files[own / f"{participant['name']}.toml"] = toml_of(participant, "participant.toml")
+    try:
+        _write_new({path: text.encode() for path, text in files.items()})
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written ({error.strerror}).", "", "Name another folder.") from None
+    except UnicodeEncodeError:
+        why = "A path has bytes that are not UTF-8, which TOML cannot hold."
+        raise ConfigError(f"{main} cannot be written.", why, "Rename the file or folder.") from None
     return main
 
 
-COMMENTS["participant.toml"] = (
-    "# One participant's own file. It is private: it stays on the participant's machine and is never sent.\n"
-)
+def _write_new(files: Mapping[Path, bytes]) -> None:
+    present = [path for path in files if path.exists() or path.is_symlink()]
+    if present:
+        raise ConfigError(f"{present[0]} exists already.", "Nothing was overwritten.", "Name another folder.")
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as stream:
+            stream.write(content)

@@ -38,9 +38,7 @@ def texts_of(file: Path) -> list[str]:
     """The texts of a file: the column `text` of a table, or the lines of a plain file. Raises DataError."""
     texts = read_texts(file)
     if not texts:
-        raise DataError(
-            f"{file} has no text.", f"Expected lines, or a column 'text' in one of {', '.join(SUFFIXES)}."
-        )
+        raise DataError(f"{file} has no text.", f"Expected lines, or a column 'text' in one of {', '.join(SUFFIXES)}.")
     return texts
 
 

@@ -19,7 +19,7 @@ import tequio
 from tequio.algorithms.catalogue import reduce_by_name, server_by_name, weights_by_name
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.core.errors import ConfigError
+from tequio.core.errors import ConfigError, DataError
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
@@ -35,6 +35,7 @@ from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, 
 from tequio.recipes.paths import cache_folder
 
 CENTRE = "centre"
+STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,17 @@ def wire(config: Federation, provenance: Sequence[Mapping[str, Any]] = ()) -> Wi
     meter = open_meter()
     encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
     nodes = {
-        i + 1: Node(name, bench, task, encoded[name], config.train.batch_size, meter)
-        for i, name in enumerate(files)
+        i + 1: Node(name, bench, task, encoded[name], config.train.batch_size, meter) for i, name in enumerate(files)
     }
-    gate = {
-        n: task.encode(examples[0::2][: config.gate.max_examples], n)[0] for n, examples in slices.items()
-    }
-    held_out = {n: task.encode(examples[1::2], n)[0] for n, examples in slices.items()}
+    most = config.gate.max_examples
+    gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in slices.items()}
+    held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in slices.items()}
     if centre_splits is not None:
         centre = encode_splits(task, centre_splits, CENTRE)
         nodes[0] = Node(CENTRE, bench, task, centre, config.train.batch_size, meter, gate)
     allotments = _allot(config, files, nodes, bench)
     plan = _plan(config, nodes, allotments, bench)
-    settings = {
-        node.name: _settings(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0
-    }
+    settings = {node.name: _settings(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
     rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
     header = _header(config, base, bench, rows) | {
         "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
@@ -122,7 +119,11 @@ def _centre_splits(config: Federation) -> Splits | None:
 def _slice(config: Federation, name: str, path: Path) -> list[Example]:
     who = f"public slice {name}"
     examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
-    return sorted(examples, key=content_hash)
+    examples = sorted((e for e in examples if e.text.strip()), key=content_hash)
+    if len(examples) < 4:
+        why = f"It has {len(examples)} usable texts; at least 4 are needed, half for the gate and half for the report."
+        raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
+    return examples
 
 
 def _dtype(config: Federation) -> torch.dtype:
@@ -135,10 +136,11 @@ def _dtype(config: Federation) -> torch.dtype:
 def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype) -> None:
     shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
     batch = BatchShape(config.train.batch_size, config.task.max_tokens)
-    total = estimate_memory(shape, batch, max(config.adapter.ranks))
+    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=STATE_COPIES)
+    lone = estimate_memory(shape, batch, max(config.adapter.ranks))
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
-            check_memory(total, available_bytes(file.hardware.memory_gib), f"Participant {name}")
+            check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
     check_memory(total, available_bytes(None), "This machine")
 
 
@@ -210,12 +212,9 @@ def _allot(
     return out
 
 
-def _plan(
-    config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench
-) -> Plan:
+def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench) -> Plan:
     members = {
-        i: Member(node.name, i, allotments[node.name].rank, allotments[node.name].steps)
-        for i, node in nodes.items()
+        i: Member(node.name, i, allotments[node.name].rank, allotments[node.name].steps) for i, node in nodes.items()
     }
     algorithm = config.algorithm
     return Plan(
@@ -318,7 +317,6 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
         if header[key] != recorded.get(key):
             differences.append(words)
     before = {row["name"]: row for row in recorded["participants"]}
-    for row in header["participants"]:
-        if canonical_json(row) != canonical_json(before.get(row["name"], {})):
-            differences.append(f"the data or hardware of participant {row['name']}")
-    return differences
+    rows = {row["name"]: row for row in header["participants"]}
+    changed = [name for name, row in rows.items() if canonical_json(row) != canonical_json(before.get(name, {}))]
+    return differences + [f"the data or hardware of participant {name}" for name in changed]

@@ -79,7 +79,7 @@ def scale(values: Sequence[float], zero: bool = False, want: int = 5) -> Scale:
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low < 1e-9 * max(1.0, abs(high)):
-        pad = abs(high) * 0.1 or 0.01
+        pad = max(abs(high) * 0.1, 0.01)
         low, high = low - pad, high + pad
     rough = (high - low) / want
     power = 10.0 ** math.floor(math.log10(rough))
@@ -130,7 +130,7 @@ def field(caption: Caption, axis: Axis, points: Sequence[Point], along: str) -> 
         if point.low is not None and point.high is not None:
             y1, y2 = up.at(point.low), up.at(point.high)
             parts.append(el("line", class_=f"interval thin {point.style}", x1=x, x2=x, y1=y1, y2=y2))
-        parts.append(el("circle", class_=f"dot {point.style}", cx=x, cy=y, r=2.4))
+        parts.append(el("circle", class_=f"dot small {point.style}", cx=x, cy=y, r=2.6))
     return _figure(caption, height, [*parts, _text("100%", height - 6, along, "soft end")])
 
 
@@ -178,9 +178,7 @@ def _lines(across: Scale, up: Scale, drawn: Curves, height: int) -> Safe:
     joined = [(float(r), p.value) for r, p in drawn.mean if "rejected" not in p.style]
     if len(joined) > 1:
         parts.append(el("polyline", class_="mean", points=path(joined)))
-    return el(
-        "svg", *parts, viewBox=f"0 0 100 {height}", preserveAspectRatio="none", width="100%", height=height
-    )
+    return el("svg", *parts, viewBox=f"0 0 100 {height}", preserveAspectRatio="none", width="100%", height=height)
 
 
 def divided(caption: Caption, parts: Sequence[tuple[int, str]]) -> Safe:

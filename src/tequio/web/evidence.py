@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tequio.web.charts import Axis, Caption, Curves, Point, curves, scale
+from tequio.web.headline import energy_kind, general_pair
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
 from tequio.web.page import MANY, Cell, Page, figure, folded, grid, legend, opening, under
 from tequio.web.records import Json
-from tequio.web.results import energy_kind, general_pair
 
 
 def rounds(page: Page) -> Safe:
@@ -95,8 +95,7 @@ def _band(lines: dict[str, list[tuple[int, float]]]) -> list[tuple[int, float, f
         for round_, loss in line:
             at.setdefault(round_, []).append(loss)
     return [
-        (r, sorted(v)[round(0.1 * (len(v) - 1))], sorted(v)[round(0.9 * (len(v) - 1))])
-        for r, v in sorted(at.items())
+        (r, sorted(v)[round(0.1 * (len(v) - 1))], sorted(v)[round(0.9 * (len(v) - 1))]) for r, v in sorted(at.items())
     ]
 
 
@@ -178,9 +177,7 @@ def _gates(page: Page) -> Safe:
             if g["low"] is not None and g["high"] is not None:
                 span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
             change = under(n.signed(g["change"], 3), span)
-            body.append(
-                [name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, n.signed(g["limit"], 3)]
-            )
+            body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, n.signed(g["limit"], 3)])
         decision = w("round.accepted" if round_["accepted"] else "round.rejected")
         title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
         parts += [el("h3", title), grid(title, head, body)]
@@ -197,7 +194,7 @@ def cost(page: Page) -> Safe:
     }
     here, limit = w("cost.here.plain", **words), None
     if found["joules"] is not None:
-        lamp = n.duration(found["joules"] / 10)
+        lamp = n.duration(float(f"{found['joules'] / 10:.1e}"))
         here = w("cost.here", **words, energy=n.energy(found["joules"]), how=energy_kind(page), lamp=lamp)
         limit = w(
             "cost.not",
@@ -220,18 +217,14 @@ def _cost_table(page: Page) -> Safe:
     title = w("table.cost")
     head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "time")]]
     keys = ("bytes_up", "bytes_down", "joules", "seconds")
-    sums = {
-        k: sum(p[k] or 0 for p in people) if any(p[k] is not None for p in people) else None for k in keys
-    }
+    sums = {k: sum(p[k] or 0 for p in people) if any(p[k] is not None for p in people) else None for k in keys}
     foot = [_cost_row(page, w("total"), sums)]
     if len(people) > 1:
         means = {k: None if v is None else v / len(people) for k, v in sums.items()}
         foot.append(_cost_row(page, w("mean"), means))
     if found["centre"]:
         foot.append(
-            _cost_row(
-                page, w("centre").capitalize(), {**found["centre"], "bytes_up": None, "bytes_down": None}
-            )
+            _cost_row(page, w("centre").capitalize(), {**found["centre"], "bytes_up": None, "bytes_down": None})
         )
     opened = [el("h3", title), el("p", w("cost.table.note"), class_="under")]
     everyone = [_cost_row(page, p["name"], p) for p in people]
@@ -316,9 +309,7 @@ def _refused(page: Page) -> Safe:
         for row in found
     ]
     shown = grid(w("table.refused"), head, body[:MANY])
-    rest = folded(
-        w("show.more", n=page.n.fixed(len(body) - MANY)), grid(w("table.refused"), head, body[MANY:])
-    )
+    rest = folded(w("show.more", n=page.n.fixed(len(body) - MANY)), grid(w("table.refused"), head, body[MANY:]))
     return join(title, shown, rest if len(body) > MANY else None)
 
 

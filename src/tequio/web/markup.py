@@ -29,7 +29,7 @@ def join(*children: object) -> Safe:
     return Safe("".join(safe(child) for child in children))
 
 
-def el(name: str, *children: object, **attributes: object) -> Safe:
+def el(name: str, /, *children: object, **attributes: object) -> Safe:
     """One element. `class_` becomes `class`, other underscores `-`; an attribute that is None is left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value), quote=True)}"'

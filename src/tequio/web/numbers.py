@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 Lang = Literal["en", "es"]
 NARROW = "\u202f"
 NBSP = "\u00a0"
 DASH = "–"
+LARGEST = 1e60
 MONTHS = {
     "en": (
         *("January", "February", "March", "April", "May", "June"),
@@ -24,10 +24,10 @@ MONTHS = {
 
 
 def finite(value: object) -> float | None:
-    """The value as a float; None when it is missing, not a number, or not finite."""
+    """The value as a float; None when it is missing, not a number, not finite, or larger than any measure."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) <= LARGEST else None
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Numbers:
         if number is None:
             return DASH
         return ("+" if float(f"{number:.{digits}f}") > 0 else "") + self.fixed(number, digits)
+
+    def bound(self, value: float) -> str:
+        """One decimal; more where a bound close to zero would else lose its sign."""
+        digits = next((d for d in (1, 2, 3) if value == 0 or abs(value) >= 0.5 * 10.0**-d), 4)
+        return self.signed(value, digits)
 
     def percent(self, fraction: object, digits: int = 1, sign: bool = False) -> str:
         """0.123 -> 12.3% (en), 12.3 % (es)."""
@@ -101,9 +106,9 @@ class Numbers:
         return self.scaled(count, ("B", "kB", "MB", "GB", "TB"), 1000)
 
     def energy(self, joules: object) -> str:
-        """Joules below one watt-hour, then Wh, kWh, MWh."""
+        """Joules below a hundredth of a watt-hour, then Wh, kWh, MWh."""
         number = finite(joules)
-        if number is None or number < 3600:
+        if number is None or number < 36:
             return DASH if number is None else f"{self.fixed(number, 0 if number >= 10 else 1)}{NBSP}J"
         hours = number / 3600
         for unit, size in (("Wh", 1.0), ("kWh", 1e3), ("MWh", 1e6)):
@@ -117,7 +122,7 @@ class Numbers:
         number = finite(seconds)
         if number is None:
             return DASH
-        if number < 60:
+        if number < 59.5:
             return f"{self.fixed(number, 1 if number < 10 else 0)}{NBSP}s"
         whole = round(number)
         steps = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
@@ -132,10 +137,10 @@ class Numbers:
             moment = datetime.fromisoformat(str(text))
         except ValueError:
             return str(text) if text else DASH
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC)
         month = MONTHS[self.lang][moment.month - 1]
         day = (
-            f"{moment.day} {month} {moment.year}"
-            if self.lang == "en"
-            else f"{moment.day} de {month} de {moment.year}"
+            f"{moment.day} {month} {moment.year}" if self.lang == "en" else f"{moment.day} de {month} de {moment.year}"
         )
         return f"{day}, {moment:%H:%M}{NBSP}UTC"

@@ -1,4 +1,4 @@
-"""What every part of the report needs: the words, the numbers, the summary, and the frames of parts, tables, figures."""
+"""What every part of the report needs: words, numbers, summary, and the frames of parts, tables and figures."""
 
 from __future__ import annotations
 
@@ -114,10 +114,8 @@ def legend(items: Iterable[tuple[str, str]]) -> Safe:
     return el("p", *[el("span", glyph(style), words) for style, words in items], class_="legend")
 
 
-def grid(
-    label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: Sequence[Sequence[Cell]] = ()
-) -> Safe:
-    """A table in a box of its own that scrolls. A column whose name ends in '#' holds numbers, in '~' long text."""
+def grid(label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: Sequence[Sequence[Cell]] = ()) -> Safe:
+    """A table in a box that scrolls. Columns ending in `#` hold numbers, in `~` long text."""
     styles = [{"#": "n", "~": "wide"}.get(name[-1:]) for name in head]
     names = [name.rstrip("#~") for name in head]
     top = el("tr", *[el("th", n, scope="col", class_=c) for n, c in zip(names, styles, strict=True)])
@@ -139,7 +137,7 @@ def _line(row: Sequence[Cell], styles: Sequence[str | None]) -> Safe:
     return el("tr", first, *[el("td", c, class_=s) for c, s in zip(row[1:], styles[1:], strict=True)])
 
 
-def under(main: str, small: str | None) -> Safe:
+def under(main: Cell, small: str | None) -> Safe:
     """A cell with a small second line."""
     return join(main, el("small", small) if small else None)
 
@@ -147,3 +145,8 @@ def under(main: str, small: str | None) -> Safe:
 def folded(title: str, *body: object) -> Safe:
     """A long part that opens on demand."""
     return el("details", el("summary", title), *body)
+
+
+def stat(title: str, big: str, small: str) -> Safe:
+    """A key figure: its name, its value in large type, a line below."""
+    return el("div", el("dt", title), el("dd", big, class_="big"), el("dd", small, class_="small"))

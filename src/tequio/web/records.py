@@ -112,6 +112,4 @@ def energy_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def row_energy(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The energy of one `train` row: a record under `energy`, or bare `joules`."""
-    return table(row.get("energy")) or (
-        {"joules": row["joules"]} if finite(row.get("joules")) is not None else {}
-    )
+    return table(row.get("energy")) or ({"joules": row["joules"]} if finite(row.get("joules")) is not None else {})

@@ -1,4 +1,4 @@
-"""The report of a run as one offline HTML file: masthead, nine parts, style sheet inside. No script, no network."""
+"""The report of a run as one offline HTML file: masthead, nine parts, style sheet. No script, no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from tequio.web import evidence, results
+from tequio.web.headline import headline
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH, Lang, Numbers
 from tequio.web.page import Page, part
@@ -16,7 +17,7 @@ from tequio.web.words import Words
 __all__ = ["render", "summary"]
 
 PARTS = (
-    ("joining", "head.nav", results.headline),
+    ("joining", "head.nav", headline),
     ("participants", "each.title", results.participants),
     ("equity", "fair.title", results.equity),
     ("everybody", "all.title", results.everybody),
@@ -41,10 +42,7 @@ def render(entries: Sequence[Record], lang: Lang) -> str:
         el("title", page.w("page.title", name=name)),
         el("style", Safe(style)),
     )
-    parts = [
-        part(page, number, key, page.w(title), write(page))
-        for number, (key, title, write) in enumerate(PARTS, 1)
-    ]
+    parts = [part(page, number, key, page.w(title), write(page)) for number, (key, title, write) in enumerate(PARTS, 1)]
     sheet = el(
         "div",
         _masthead(page, str(name)),
@@ -67,9 +65,7 @@ def _masthead(page: Page, name: str) -> Safe:
         (w("meta.seed"), n.plain(s["seed"])),
     ]
     notes = [
-        w(key)
-        for key, shown in (("note.simulation", s["simulation"]), ("note.unfinished", not s["finished"]))
-        if shown
+        w(key) for key, shown in (("note.simulation", s["simulation"]), ("note.unfinished", not s["finished"])) if shown
     ]
     return el(
         "header",

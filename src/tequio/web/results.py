@@ -1,138 +1,15 @@
-"""Parts 1 to 4 of the report: did joining pay, each participant, equity, and everybody's data."""
+"""Parts 2 to 4 of the report: each participant, equity, and everybody's data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tequio.web.charts import Axis, Caption, Point, Row, Scale, divided, field, glyph, rows, scale
+from tequio.web.charts import Axis, Caption, Point, Row, Scale, field, rows, scale
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
-from tequio.web.page import MANY, VERDICTS, Cell, Page, figure, folded, grid, legend, opening, under
+from tequio.web.page import MANY, VERDICTS, Cell, Page, figure, folded, grid, legend, opening, stat, under
 from tequio.web.records import Json
 from tequio.web.summary import MODELS
-
-
-def headline(page: Page) -> Safe:
-    """Part 1: one sentence and four key figures."""
-    s, w = page.s, page.w
-    here = []
-    gain = s["mean"]["gain"]["relative"]
-    if gain is not None:
-        before, after = _before_after(page)
-        measure = w(f"name.{s['measure']}")
-        here.append(
-            w(
-                "head.here",
-                relative=page.relative(gain),
-                versus=page.versus,
-                measure=measure,
-                before=before,
-                after=after,
-            )
-        )
-    if s["kept_local"]:
-        here.append(w.plural("head.kept", s["kept_local"], page.n.fixed(s["kept_local"])))
-    return join(
-        el("p", _sentence(page), class_="verdict"),
-        el("dl", *_keys(page), class_="keys"),
-        el("p", " ".join(here)) if here else None,
-        el("p", w("head.what", versus=page.versus)),
-        el("p", w("head.not"), class_="not"),
-    )
-
-
-def _sentence(page: Page) -> str:
-    s, w, n = page.s, page.w, page.n
-    counts, known = s["verdicts"], sum(s["verdicts"][k] for k in VERDICTS)
-    if not known:
-        return w("head.unknown", rounds=page.rounds_count(s["rounds"]["total"]))
-    gains, loses, undecided = (counts[key] for key in ("gains", "loses", "undecided"))
-    if s["comparison"] == "base":
-        return w("head.base", g=n.fixed(gains), n=n.fixed(known))
-    if gains == known:
-        return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
-    parts = [w("head.some", g=n.fixed(gains), n=n.fixed(known)) if gains else w("head.nobody")]
-    if loses:
-        parts.append(w.plural("head.loses", loses, n.fixed(loses)))
-    if undecided:
-        parts.append(w.plural("head.undecided", undecided, n.fixed(undecided)))
-    return " ".join(parts)
-
-
-def _before_after(page: Page) -> tuple[str, str]:
-    means = page.s["mean"][page.s["measure"]]
-    return page.shown(means.get(page.s["comparison"])), page.shown(means["personal"])
-
-
-def _keys(page: Page) -> list[Safe]:
-    s, w = page.s, page.w
-    counts = page.counts()
-    marks = [el("span", glyph(key), counts[key]) for key in VERDICTS]
-    desc = ", ".join(counts.values())
-    bar = divided(Caption("k1", w("key.who"), desc), [(s["verdicts"][k], k) for k in VERDICTS])
-    who: list[object] = [el("dd", DASH, class_="big")]
-    if any(s["verdicts"][k] for k in VERDICTS):
-        who = [el("dd", *marks, class_="counts"), el("dd", bar)]
-    who.append(el("dd", w("key.who.note", versus=page.versus), class_="small"))
-    return [
-        el("div", el("dt", w("key.who")), *who),
-        _key(w("key.gain"), *_key_gain(page)),
-        _key(w("key.general"), *_key_general(page)),
-        _key(w("key.cost"), *_key_cost(page)),
-    ]
-
-
-def _key(title: str, big: str, small: str) -> Safe:
-    return el("div", el("dt", title), el("dd", big, class_="big"), el("dd", small, class_="small"))
-
-
-def _key_gain(page: Page) -> tuple[str, str]:
-    s, w = page.s, page.w
-    gain = s["mean"]["gain"]
-    if gain["relative"] is None:
-        return DASH, w("each.here.none")
-    before, after = _before_after(page)
-    relative = page.relative(gain["relative"])
-    if gain["accuracy"] is None:
-        return f"{before} → {after}", f"{w('name.perplexity')}; {w('key.gain.one', relative=relative)}"
-    note = w("key.gain.note", measure=w("name.accuracy"), before=before, after=after, relative=relative)
-    return page.points(gain["accuracy"]), note
-
-
-def general_pair(page: Page) -> tuple[str, str, str] | None:
-    """(measure, before, after) of the general model in words; None where it has not been measured."""
-    found = page.s["general"]
-    if not found:
-        return None
-    before, after = found["mean"]["base"], found["mean"]["shared"]
-    if before["accuracy"] is not None and after["accuracy"] is not None:
-        return "accuracy", page.n.percent(before["accuracy"]), page.n.percent(after["accuracy"])
-    if page.s["measure"] == "perplexity":
-        return "perplexity", page.n.perplexity(before["perplexity"]), page.n.perplexity(after["perplexity"])
-    return "loss", page.n.fixed(before["loss"], 3), page.n.fixed(after["loss"], 3)
-
-
-def _key_general(page: Page) -> tuple[str, str]:
-    pair = general_pair(page)
-    if pair is None:
-        return DASH, page.w("key.general.none")
-    return f"{pair[1]} → {pair[2]}", page.w(f"key.general.{pair[0]}")
-
-
-def energy_kind(page: Page) -> str:
-    """'estimated, ±40%', 'measured, ±15%' or 'not recorded'."""
-    cost = page.s["cost"]
-    if cost["joules"] is None:
-        return page.w("energy.unknown")
-    measured = cost["methods"] and not any(m.startswith("model") for m in cost["methods"])
-    key = "energy.measured" if measured else "energy.estimated"
-    return page.w(key, width=page.n.percent(cost["uncertainty"], 0))
-
-
-def _key_cost(page: Page) -> tuple[str, str]:
-    cost, n = page.s["cost"], page.n
-    note = page.w("key.cost.note", time=n.duration(cost["seconds"]), how=energy_kind(page))
-    return n.energy(cost["joules"]), note
 
 
 def participants(page: Page) -> Safe:
@@ -144,14 +21,15 @@ def participants(page: Page) -> Safe:
         return join(opening(w("each.here.none"), what), _tests(page), _kit(page))
     ordered = sorted(judged, key=lambda p: -p["gain"]["relative"]["mean"])
     best, worst = ordered[0], ordered[-1]
-    here = w(
-        "each.here",
+    values: dict[str, object] = {
         **page.counts(),
-        best=page.share(best["gain"]["relative"]["mean"]),
-        best_name=best["name"],
-        worst=page.share(worst["gain"]["relative"]["mean"]),
-        worst_name=worst["name"],
-    )
+        "verdict": w(f"verdict.{best['verdict']}"),
+        "best": page.share(best["gain"]["relative"]["mean"]),
+        "best_name": best["name"],
+        "worst": page.share(worst["gain"]["relative"]["mean"]),
+        "worst_name": worst["name"],
+    }
+    here = w("each.here" if len(judged) > 1 else "each.here.one", **values)
     drawing = _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
     marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS)
     chart = figure(w("fig.gain", versus=page.versus), drawing, marks)
@@ -187,9 +65,7 @@ def _gain_rows(page: Page, people: Sequence[Json]) -> Safe:
 
 
 def _gain_field(page: Page, people: Sequence[Json]) -> Safe:
-    points = [
-        Point(r["mean"], p["verdict"], r["low"], r["high"]) for p in people for r in [p["gain"]["relative"]]
-    ]
+    points = [Point(r["mean"], p["verdict"], r["low"], r["high"]) for p in people for r in [p["gain"]["relative"]]]
     return field(_gain_caption(page), _gain_axis(page, people), points, page.w("axis.participants"))
 
 
@@ -203,7 +79,6 @@ def _tests(page: Page) -> Safe:
     models = [m for m in MODELS if any(p["test"][m] for p in tested)]
     head = [w("col.participant"), w("col.result"), *[f"{w(f'short.{m}')}#" for m in models]]
     head += [f"{w('col.gain.loss')}#", *([f"{w('col.gain.accuracy')}#"] if accuracy else [])]
-    head += [w("col.chosen")]
     title = w("table.test")
 
     def table(people: Sequence[Json]) -> Safe:
@@ -220,12 +95,13 @@ def _tests(page: Page) -> Safe:
 
 
 def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:
-    row: list[Cell] = [p["name"], page.verdict(p["verdict"])]
+    kept = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
+    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), kept)]
     row += [_score(page, p["test"][model]) for model in models]
     row.append(_gain(page, p["gain"]["relative"], points=False))
     if accuracy:
         row.append(_gain(page, p["gain"]["accuracy"], points=True))
-    return [*row, page.choice(p["chosen"])]
+    return row
 
 
 def _score(page: Page, score: Json | None) -> Safe:
@@ -239,7 +115,7 @@ def _score(page: Page, score: Json | None) -> Safe:
 def _gain(page: Page, gain: Json | None, points: bool) -> Safe:
     if not gain:
         return Safe(DASH)
-    low, high = (page.n.signed(100 * gain[k]) for k in ("low", "high"))
+    low, high = (page.n.bound(100 * gain[k]) for k in ("low", "high"))
     main = page.n.signed(100 * gain["mean"]) if points else page.share(gain["mean"])
     return under(main, page.n.between(low, high))
 
@@ -252,7 +128,7 @@ def _kit(page: Page) -> Safe:
     opened = [el("h3", title), el("p", w("kit.note"), class_="under")]
     counts = [f"{w(f'col.{k}')}#" for k in ("train", "validation", "test")]
     head = [w("col.participant"), w("col.tier"), f"{w('col.rank')}#", f"{w('col.steps')}#", *counts]
-    head += [w("col.hardware"), f"{w('col.reason')}~"]
+    head += [f"{w('col.reason')}~"]
     full = grid(title, head, [_kit_row(page, p) for p in page.people])
     if len(page.people) <= MANY:
         return join(*opened, full)
@@ -278,21 +154,19 @@ def _kit(page: Page) -> Safe:
 def _kit_row(page: Page, p: Json) -> list[Cell]:
     n = page.n
     data = [n.fixed(p["data"][key]) for key in ("train", "validation", "test")]
-    tier = str(p["tier"]) if p["tier"] else DASH
     return [
         p["name"],
-        tier,
+        under(str(p["tier"] or DASH), _machine(page, p["hardware"])),
         n.fixed(p["rank"]),
         n.fixed(p["steps"]),
         *data,
-        _machine(page, p["hardware"]),
         page.quoted("reason", p["reason"]),
     ]
 
 
 def _machine(page: Page, hardware: object) -> str:
     if not isinstance(hardware, dict):
-        return str(hardware) if hardware else DASH
+        return str(hardware or "")
     known = {
         "tokens_per_second": "kit.speed",
         "uplink_mbit": "kit.uplink",
@@ -305,7 +179,7 @@ def _machine(page: Page, hardware: object) -> str:
             parts.append(page.w(known[key], n=page.n.brief(value)))
         elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
             parts.append(str(value) if isinstance(value, str) else f"{key} {page.n.brief(value)}")
-    return " · ".join(parts) or DASH
+    return " · ".join(parts)
 
 
 def equity(page: Page) -> Safe:
@@ -327,7 +201,7 @@ def equity(page: Page) -> Safe:
         "jain": n.fixed(found["jain"], 3),
         "spearman": n.signed(found["spearman_rank"], 2),
     }
-    stats = [_key(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items()]
+    stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items()]
     return join(
         opening(f"{here} {_left_behind(page)}", what, w("fair.not")),
         el("dl", *stats, class_="stats"),
@@ -354,10 +228,9 @@ def _rank_rows(page: Page) -> Safe:
     items = []
     for level in page.s["equity"]["by_rank"]:
         here = [p for p in known if p["rank"] == level["rank"]]
-        value = w(
-            "fair.rank.value", people=page.people_count(level["participants"]), mean=page.share(level["mean"])
-        )
-        dots = [(p["benefit"], f"{p['verdict'] or 'none'} faint") for p in here]
+        value = w("fair.rank.value", people=page.people_count(level["participants"]), mean=page.share(level["mean"]))
+        ordered = sorted(here, key=lambda p: p["verdict"] == "loses")  # drawn last: never hidden
+        dots = [(p["benefit"], f"{p['verdict'] or 'none'} faint") for p in ordered]
         items.append(Row(w("fair.rank", rank=page.n.fixed(level["rank"])), value, dots, None, level["mean"]))
     axis = Axis(along, percent_labels(page, along, sign=True), (w("axis.worse"), w("axis.better")))
     caption = Caption("c-fair", w("fig.fair"), w("fig.fair.desc"))
@@ -370,7 +243,7 @@ def everybody(page: Page) -> Safe:
     if not found:
         later = s["counterfactuals"] and not s["finished"]
         return opening(w("all.later" if later else "all.off"), w("all.what"))
-    measure = w(f"measure.{s['measure']}")
+    measure = w(f"name.{s['measure']}")
     values = {model: page.metric(found[model]) for model in (*MODELS, "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}
     here = w("all.here", measure=measure, **{k: shown[k] for k in ("local", "personal", "shared", "pooled")})
@@ -386,13 +259,9 @@ def everybody(page: Page) -> Safe:
         style = {"base": "plain hollow", "local": "plain", "pooled": "plain hollow"}.get(model, "gains")
         items.append(Row(w(f"model.{model}"), shown[model], [(value, style)], span))
         described.append(f"{w(f'model.{model}')} {shown[model]}")
-    title = w("fig.all", measure=measure)
+    title = w("fig.all", measure=w(f"measure.{s['measure']}"))
     caption = Caption("c-all", title, w("fig.all.desc", rows=", ".join(described)))
-    chart = (
-        figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found))
-        if items
-        else None
-    )
+    chart = figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found)) if items else None
     return join(opening(here, w("all.what"), w("all.not")), chart)
 
 

@@ -54,16 +54,8 @@ def summary(entries: Sequence[Record]) -> Json:
     counts = Counter(p["verdict"] for p in people)
     causal = table(run.get("task")).get("kind") not in (None, "classification")
     return {
-        "name": run.get("name"),
-        "created": run.get("created"),
-        "seed": finite(run.get("seed")),
-        "base": dict(table(run.get("base"))),
-        "task": table(run.get("task")).get("kind"),
-        "centre": centre.get("name"),
-        "provenance": [dict(item) for item in tables(run.get("provenance"))],
+        **_header(run),
         "finished": bool(bodies(entries, "end")),
-        "simulation": run.get("simulation"),
-        "counterfactuals": run.get("counterfactuals"),
         "measure": "perplexity" if causal else "accuracy",
         "comparison": comparison,
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
@@ -75,9 +67,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "rounds": _rounds(rounds, last_body(entries, "start"), last_body(entries, "end")),
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
-        "cost": _cost(
-            rounds, list(personal.values()), last_body(entries, "pooled"), trained, str(centre.get("name"))
-        ),
+        "cost": _cost(rounds, list(personal.values()), last_body(entries, "pooled"), trained, str(centre.get("name"))),
         "refused": _refused(rounds),
         "chain": {
             "records": len(entries),
@@ -86,6 +76,20 @@ def summary(entries: Sequence[Record]) -> Json:
             "config": run.get("config_digest"),
             "spec": run.get("spec"),
         },
+    }
+
+
+def _header(run: Mapping[str, Any]) -> Json:
+    return {
+        "name": run.get("name"),
+        "created": run.get("created"),
+        "seed": finite(run.get("seed")),
+        "base": dict(table(run.get("base"))),
+        "task": table(run.get("task")).get("kind"),
+        "centre": table(run.get("centre")).get("name"),
+        "provenance": [dict(item) for item in tables(run.get("provenance"))],
+        "simulation": run.get("simulation"),
+        "counterfactuals": run.get("counterfactuals"),
     }
 
 
@@ -248,9 +252,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: 
             "accepted": bool(body.get("accepted")),
             "reason": body.get("reason"),
             "loss": finite(body.get("mean_validation_loss")),
-            "participants": {
-                n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()
-            },
+            "participants": {n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
             "gate": {name: _gate(table(given)) for name, given in table(body.get("gate")).items()},
             "seconds": finite(body.get("seconds")),
             "digest": body.get("digest"),

@@ -8,9 +8,7 @@ from importlib.resources import files
 
 from tequio.web.numbers import Lang
 
-WORDS: dict[str, dict[str, str]] = tomllib.loads(
-    files("tequio.web").joinpath("words.toml").read_text(encoding="utf-8")
-)
+WORDS: dict[str, dict[str, str]] = tomllib.loads(files("tequio.web").joinpath("words.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

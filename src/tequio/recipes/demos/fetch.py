@@ -184,17 +184,13 @@ def fetch_debian(name: str, cache: Path) -> DebianPackage:
                 raise DataError(f"The Debian package {name} cannot be fetched:", "apt-get left no file.", fix)
             found = [fetched.replace(folder / fetched.name)]
     path = found[-1]
-    answer = _run(
-        ["dpkg-deb", "-f", str(path), "Version"], f"{path} cannot be read:", "Delete it and try again."
-    )
+    answer = _run(["dpkg-deb", "-f", str(path), "Version"], f"{path} cannot be read:", "Delete it and try again.")
     return DebianPackage(path, answer.decode().strip(), file_sha256(path))
 
 
 def debian_texts(package: Path, prefix: str) -> dict[str, str]:
     """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
-    data = _run(
-        ["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again."
-    )
+    data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again.")
     texts: dict[str, str] = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
@@ -267,9 +263,7 @@ def _pinned(name: str, version: str) -> Package:
     return package
 
 
-def _fetch(
-    package: Package, cache: Path, options: Sequence[str], env: Mapping[str, str] | None = None
-) -> Path:
+def _fetch(package: Package, cache: Path, options: Sequence[str], env: Mapping[str, str] | None = None) -> Path:
     """Download into a temporary folder, check, rename: a cut download leaves nothing behind."""
     target = cache / "downloads" / package.file
     if target.exists():
@@ -303,9 +297,7 @@ def _run(
 ) -> bytes:
     """Standard output of a command; DataError with the last line of its standard error if it fails."""
     try:
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False
-        )
+        done = subprocess.run(command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False)
     except OSError as error:
         raise DataError(what, f"{command[0]} cannot be run ({type(error).__name__}).", fix) from None
     if done.returncode != 0:

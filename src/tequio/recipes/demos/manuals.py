@@ -107,9 +107,7 @@ def python_topics() -> list[str]:
         from pydoc_data.topics import topics
     except ImportError:
         fix = "Use a full Python (on Debian: the package libpython3-stdlib)."
-        raise DataError(
-            "The manuals demo needs pydoc_data.topics,", "and this Python lacks it.", fix
-        ) from None
+        raise DataError("The manuals demo needs pydoc_data.topics,", "and this Python lacks it.", fix) from None
     return [topics[name] for name in sorted(topics)]
 
 

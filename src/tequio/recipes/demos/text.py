@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 EMAIL = re.compile(r"<?[^\s@<>,;:()\"'\[\]{}|/=]+@[\w-]+(?:\.[\w-]+)+>?")
 URL = re.compile(r"(?:https?:/+|www\.|\bt\.co/)\S*", re.IGNORECASE)
-PHONE = re.compile(
-    r"(?<!\w)(?:\+\d{1,3}[\s.-]?|\d{1,3}[\s.-]|1)?(?:\(\d{3}\)\s?|\d{3}[\s.-]?)\d{3}[\s.-]?\d{4}(?!\w)"
-)
+PHONE = re.compile(r"(?<!\w)(?:\+\d{1,3}[\s.-]?|\d{1,3}[\s.-]|1)?(?:\(\d{3}\)\s?|\d{3}[\s.-]?)\d{3}[\s.-]?\d{4}(?!\w)")
 NUMBER = re.compile(r"(?<!\w)#?\d{7,}(?!\w)")
 # A booking reference: six capitals and digits mixed, but not a flight number such as UA1234.
 REFERENCE = re.compile(r"(?<!\w)(?![A-Z]{2}\d{4})(?=[A-Z]*\d)(?=\d*[A-Z])[A-Z0-9]{6}(?!\w)")

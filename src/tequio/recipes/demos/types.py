@@ -128,13 +128,9 @@ def load(target: Path) -> DemoData:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
         for name, sha256 in manifest["files"].items():
             if digest((target / name).read_bytes()) != sha256:
-                raise DataError(
-                    f"{target / name} was changed", "after it was prepared (sha256 differs).", fix
-                )
+                raise DataError(f"{target / name} was changed", "after it was prepared (sha256 differs).", fix)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{target} is incomplete:", f"{type(error).__name__} while reading it.", fix
-        ) from None
+        raise DataError(f"{target} is incomplete:", f"{type(error).__name__} while reading it.", fix) from None
     participants = tuple(
         DemoParticipant(name=name, data=target / f"participants/{name}.jsonl", **tier)
         for name, tier in manifest["participants"].items()

@@ -1,0 +1,156 @@
+"""Tiny real models, made at test time: a BERT and a Llama of a few thousand parameters, with a word tokenizer; and a small federation."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+from hypothesis import settings
+
+settings.register_profile("tequio", deadline=None)
+settings.load_profile("tequio")
+torch.set_num_threads(1)
+
+SUBJECTS = ["train", "flight", "nurse", "lesson", "machine", "ticket", "doctor", "pump", "class", "seat"]
+GOOD = ["great", "kind", "quick", "clean", "helpful", "calm"]
+BAD = ["late", "rude", "slow", "dirty", "broken", "loud"]
+FILLER = ["the", "was", "very", "today", "and", "again", "my", "our", "this", "really"]
+WORDS = [*SUBJECTS, *GOOD, *BAD, *FILLER]
+
+
+def tokenizer() -> Any:
+    """A word tokenizer over WORDS."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<unk>", "<eos>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
+    raw = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT, 32 wide, random weights."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path_factory.mktemp("bert")
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer Llama, 32 wide, random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(2)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        eos_token_id=2,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def sentences(count: int, seed: int) -> list[dict[str, str]]:
+    """Distinct sentences whose label follows from one word."""
+    rng = random.Random(seed)
+    rows: dict[str, dict[str, str]] = {}
+    while len(rows) < count:
+        label = rng.choice(["good", "bad"])
+        word = rng.choice(GOOD if label == "good" else BAD)
+        words = [*rng.sample(FILLER, 4), rng.choice(SUBJECTS), word]
+        rng.shuffle(words)
+        rows[" ".join(words)] = {"text": " ".join(words), "label": label}
+    return list(rows.values())
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Rows as JSONL."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture
+def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
+    """make(kind=..., participants=..., centre=..., **sections) writes a small federation and returns federation.toml."""
+    from tequio.recipes.templates import write_federation
+
+    def make(
+        kind: str = "classification",
+        participants: int = 2,
+        centre: bool = True,
+        rows: int = 80,
+        folder: str = "fed",
+        **sections: dict[str, Any],
+    ) -> Path:
+        root = tmp_path / folder
+        labelled = kind == "classification"
+        federation: dict[str, Any] = {
+            "name": "small",
+            "seed": 7,
+            "base": {"model": str(tiny_bert if labelled else tiny_llama), "dtype": "float32", "licence": "test"},
+            "task": {"kind": kind, "max_tokens": 16},
+            "adapter": {"modules": ["query", "value"] if labelled else ["q_proj", "v_proj"], "ranks": [2, 4]},
+            "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "max_steps": 4},
+            "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
+        }
+        if labelled:
+            federation["task"]["labels"] = {"good": "great kind helpful", "bad": "rude broken dirty"}
+        if centre:
+            data = write_jsonl(root / "public" / "centre.jsonl", _shape(sentences(rows, 100), labelled))
+            public = write_jsonl(root / "public" / "slice.jsonl", _shape(sentences(30, 200), labelled))
+            federation["centre"] = {"data": str(data)}
+            federation["gate"] = {"slices": {"public": str(public)}, "margin": 0.5}
+        for name, values in sections.items():
+            federation[name] = {**federation.get(name, {}), **values} if isinstance(values, dict) else values
+        people = []
+        for i in range(participants):
+            data = write_jsonl(root / "data" / f"site{i}.jsonl", _shape(sentences(rows, i), labelled))
+            people.append({"name": f"site{i}", "data": {"path": str(data)}, "hardware": {"max_rank": 2 if i % 2 else 4}})
+        return write_federation(root, federation, people)
+
+    return make
+
+
+def _shape(rows: list[dict[str, str]], labelled: bool) -> list[dict[str, str]]:
+    return rows if labelled else [{"text": row["text"]} for row in rows]
