@@ -146,7 +146,9 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
         people = []
         for i in range(participants):
             data = write_jsonl(root / "data" / f"site{i}.jsonl", _shape(sentences(rows, i), labelled))
-            people.append({"name": f"site{i}", "data": {"path": str(data)}, "hardware": {"max_rank": 2 if i % 2 else 4}})
+            people.append(
+                {"name": f"site{i}", "data": {"path": str(data)}, "hardware": {"max_rank": 2 if i % 2 else 4}}
+            )
         return write_federation(root, federation, people)
 
     return make

@@ -48,7 +48,9 @@ def test_dot_and_norm_are_those_of_matrices(r1: int, r2: int, seed: int) -> None
     u, v = update(r1, seed), update(r2, seed + 7)
     expected = sum(float((plain(u)[k].double() * plain(v)[k].double()).sum()) for k in plain(u))
     assert u.dot(v) == pytest.approx(expected, rel=1e-4, abs=1e-3)
-    assert u.norm() == pytest.approx(math.sqrt(sum(float(t.double().square().sum()) for t in plain(u).values())), rel=1e-4)
+    assert u.norm() == pytest.approx(
+        math.sqrt(sum(float(t.double().square().sum()) for t in plain(u).values())), rel=1e-4
+    )
 
 
 @given(st.integers(2, 9), st.integers(1, 8), seeds)

@@ -59,7 +59,9 @@ def test_stack_is_exact_where_fedit_is_biased() -> None:
     b1, a1 = torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 0.0]])
     b2, a2 = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0, 1.0]])
     stack, fedit = reduce_by_name("stack"), reduce_by_name("fedit")
-    total = stack.add(stack.add(stack.init(""), Update({"m": Factored(b1, a1)}), 1.0), Update({"m": Factored(b2, a2)}), 1.0)
+    total = stack.add(
+        stack.add(stack.init(""), Update({"m": Factored(b1, a1)}), 1.0), Update({"m": Factored(b2, a2)}), 1.0
+    )
     mean = stack.result(total, 2.0).entries["m"]
     value = mean.value() if isinstance(mean, Factored) else mean.value
     torch.testing.assert_close(value, torch.tensor([[0.5, 0.0], [0.0, 0.5]]))

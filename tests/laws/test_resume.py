@@ -105,7 +105,7 @@ def test_two_runs_cannot_write_one_folder(make_federation: Any, tmp_path: Path) 
     os.kill(holder.pid, signal.SIGSTOP)  # it holds the lock and goes no further
     second = work(path, out, "resume", -1)
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
+    holder.communicate()
     assert second.returncode != 0
     assert "RunBusy" in second.stderr
     assert str(holder.pid) in second.stderr

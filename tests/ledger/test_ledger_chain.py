@@ -118,9 +118,7 @@ def test_the_hash_is_the_published_formula(spot: Path) -> None:
 @example(seq=2, column="body", place=8, mask=0x20)
 @example(seq=ROUNDS, column="hash", place=0, mask=1)
 @example(seq=0, column="previous", place=63, mask=0x80)
-def test_one_flipped_byte_is_found_and_named(
-    whole: Path, seq: int, column: str, place: int, mask: int
-) -> None:
+def test_one_flipped_byte_is_found_and_named(whole: Path, seq: int, column: str, place: int, mask: int) -> None:
     def flip(raw: sqlite3.Connection) -> None:
         query = f"SELECT CAST({column} AS BLOB) FROM record WHERE seq = ?"
         data = bytearray(raw.execute(query, (seq,)).fetchone()[0])
@@ -141,9 +139,7 @@ def test_text_turned_into_a_blob_is_found(whole: Path, spot: Path, column: str) 
 @pytest.mark.parametrize("disguise", ["'{\"loss\":0,' || substr(body, 2)", "' ' || body"])
 def test_a_body_written_another_way_is_found(whole: Path, spot: Path, disguise: str) -> None:
     """JSON reads both as the old value (of two equal keys the last counts), so the hash alone would agree."""
-    found = tampered(
-        whole, spot, lambda raw: raw.execute(f"UPDATE record SET body = {disguise} WHERE seq = 2")
-    )
+    found = tampered(whole, spot, lambda raw: raw.execute(f"UPDATE record SET body = {disguise} WHERE seq = 2"))
     assert [(problem.seq, problem.what) for problem in found.problems] == [(2, "it is not canonical JSON")]
 
 
@@ -198,9 +194,7 @@ def test_a_record_forged_with_a_right_hash_breaks_the_link_after_it(whole: Path,
         ("DELETE FROM record", 0),
     ],
 )
-def test_a_changed_checkpoint_or_head_is_found(
-    whole: Path, spot: Path, change: str, named: int | None
-) -> None:
+def test_a_changed_checkpoint_or_head_is_found(whole: Path, spot: Path, change: str, named: int | None) -> None:
     """Record 5 wrote the last checkpoint of the ledger; record 6 is the last."""
     assert named in seqs(tampered(whole, spot, lambda raw: raw.execute(change)))
 

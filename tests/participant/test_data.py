@@ -184,6 +184,20 @@ def test_parquet_with_a_wrong_column(tmp_path: Path) -> None:
     assert "Perhaps 'texts' is meant" in error_of(path)
 
 
+def test_parquet_labels_may_be_whole_numbers_and_texts_must_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["x", None], "label": [1, None]}), path)
+    assert read_examples(path, Columns(), "classification", ("0", "1"), "ana") == [Example("x", label="1"), Example("")]
+    parquet.write_table(pyarrow.table({"text": [SECRET.encode()], "label": ["pos"]}), path)
+    assert "line 1: column 'text' holds bytes, expected text" in error_of(path)
+
+
+def test_a_json_number_of_too_many_digits(tmp_path: Path) -> None:
+    # Python reads integers of at most 4,300 digits from text.
+    text = f'{GOOD}{{"text": "{SECRET}", "label": {"9" * 5000}}}'
+    assert "line 2: not valid JSON (at a number" in error_of(write(tmp_path, "a.jsonl", text))
+
+
 def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path) -> None:
     broken = tmp_path / "site" / "pyarrow"
     broken.mkdir(parents=True)

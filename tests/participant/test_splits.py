@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from tequio.core.errors import ConfigError, DataError
 from tequio.participant.data import Columns, Example, Kind
@@ -119,6 +121,28 @@ def test_a_longer_file_only_adds() -> None:
     small, large = split_rows(BASE[:40]), split_rows(BASE)
     for name in NAMES:
         assert set(getattr(small, name)) <= set(getattr(large, name))
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS, ROWS)
+def test_adding_rows_never_moves_a_text_to_another_split(first: list[Row], more: list[Row]) -> None:
+    small, large = split_rows(BASE + first), split_rows(BASE + first + more)
+    before, after = ({content_hash(e): n for n in NAMES for e in getattr(s, n)} for s in (small, large))
+    assert all(after.get(key, name) == name for key, name in before.items())
+    contradicted = {key for key in before if key not in after}  # the new rows give these another label
+    added: dict[str, set[str]] = {}
+    for text, label in first + more:
+        added.setdefault(content_hash(Example(text)), set()).add(label)
+    assert contradicted <= {key for key, labels in added.items() if len(labels) == 2}
+
+
+def test_the_same_rows_in_each_format_split_alike(tmp_path: Path) -> None:
+    table = tmp_path / "a.tsv"
+    table.write_text("label\ttext\n" + "".join(f"{y}\t{t}\n" for t, y in reversed(BASE)))
+    binary = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": [t for t, _ in BASE], "label": [y for _, y in BASE]}), binary)
+    found = [split(DataFiles(data=path)) for path in (save(tmp_path / "a.jsonl", BASE), table, binary)]
+    assert found[0] == found[1] == found[2]
 
 
 def test_each_kind_of_drop_is_counted() -> None:

@@ -220,9 +220,7 @@ def test_pieces_join_short_and_cut_long_paragraphs() -> None:
 
 def test_repeated_paragraphs_stay_in_the_first_section() -> None:
     shared, own = "muestra la ayuda y finaliza " * 9, "texto que solo tiene esta sección " * 8
-    cut, repeated = manuals.cut_places(
-        {"man1": [["OPCIONES", shared]], "man8": [["OPCIONES", shared.upper(), own]]}
-    )
+    cut, repeated = manuals.cut_places({"man1": [["OPCIONES", shared]], "man8": [["OPCIONES", shared.upper(), own]]})
     assert [piece.text for piece in cut["man1"]] == [f"OPCIONES\n{shared.strip()}"]
     assert [piece.text for piece in cut["man8"]] == [f"OPCIONES\n{own.strip()}"]
     assert repeated == {"man1": 0, "man8": 1}
@@ -230,9 +228,7 @@ def test_repeated_paragraphs_stay_in_the_first_section() -> None:
 
 def test_save_then_load_and_a_changed_file_is_found(tmp_path: Path) -> None:
     tiers = four_tiers(800.0)
-    plan = Plan(
-        {"a": [Sample("one text", "x")]}, {"a": tiers[2]}, None, {}, {"x": "an x"}, heart.provenance()
-    )
+    plan = Plan({"a": [Sample("one text", "x")]}, {"a": tiers[2]}, None, {}, {"x": "an x"}, heart.provenance())
     demo = save(tmp_path / "demo", plan)
     (participant,) = demo.participants
     assert (participant.name, participant.tokens_per_second, participant.max_rank) == ("a", 100.0, 2)
@@ -369,9 +365,7 @@ def test_real_demo(name: str, cache: Path) -> None:
     files = {participant.name: participant.data for participant in demo.participants} | demo.slices
     if demo.centre is not None:
         files["centre"] = demo.centre
-    rows = {
-        place: [json.loads(line) for line in path.read_text().splitlines()] for place, path in files.items()
-    }
+    rows = {place: [json.loads(line) for line in path.read_text().splitlines()] for place, path in files.items()}
     where: dict[str, str] = {}
     for place, entries in rows.items():
         for entry in entries:

@@ -177,9 +177,9 @@ def test_summary_of_numbers_known_by_hand() -> None:
     assert equity["jain"] == pytest.approx(2.9**2 / (3 * (0.64 + 1 + 1.21)))
     cost = found["cost"]
     assert (cost["bytes_up"], cost["bytes_down"]) == (600, 3000)  # the centre's own bytes do not travel
-    assert cost["joules"] == pytest.approx(100 + 3 * 10)
-    assert cost["uncertainty"] == pytest.approx((100 * 0.4 + 30 * 0.1) / 130)
-    assert cost["seconds"] == pytest.approx(12 + 3 * 2)
+    assert cost["joules"] == pytest.approx(20 + 100 + 3 * 10)
+    assert cost["uncertainty"] == pytest.approx((100 * 0.4 + 50 * 0.1) / 150)
+    assert cost["seconds"] == pytest.approx(4 + 12 + 3 * 2)
     assert found["rounds"]["best"] == 1
     json.dumps(found, allow_nan=False)
 
@@ -192,9 +192,11 @@ def hand_made() -> list[Entry]:
     rows = [{"name": n, "bytes_up": b, "bytes_down": 1000} for n, b in zip(names, (100, 200, 300), strict=True)]
     rows.append({"name": "centre", "bytes_up": 9999, "bytes_down": 9999})
     round_ = {"round": 1, "accepted": True, "train": rows, "mean_validation_loss": 0.9, "seconds": 12}
+    start = {"validation": {}, "seconds": 4, "energy": {**energy, "joules": 20.0}}
     round_["energy"] = {"joules": 100.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
     bodies: list[tuple[str, dict[str, Any]]] = [
         ("run", {"participants": people, "centre": {"name": "centre"}, "task": {"kind": "causal"}}),
+        ("start", start),
         ("round", round_),
     ]
     for name, gain, half in zip(names, (0.2, 0.0, -0.1), (0.05, 0.0, 0.05), strict=True):
@@ -321,6 +323,26 @@ def test_any_field_may_be_missing_or_wrong(data: st.DataObject) -> None:
     made = [Entry(i, kind, body, "0" * 64, "f" * 64) for i, (kind, body) in enumerate(bodies)]
     for lang in LANGS:
         assert Page(render(made, lang)).open == []
+
+
+def test_where_everybody_keeps_the_local_model_the_page_says_so() -> None:
+    bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in made_run(Shape(people=3))]
+    for kind, body in bodies:
+        if kind == "personal":
+            zero = dict.fromkeys(("mean", "low", "high"), 0.0)
+            body.update(chosen="local", benefit=0.0)
+            body["gains"]["personal_over_local"] = {"loss": zero, "accuracy": zero}
+    text = Page(render(chained(bodies), "en")).text
+    assert "Joining paid for none of the participants: each does best alone and keeps its own local model." in text
+    assert "loss unchanged" in text
+
+
+def test_a_folder_of_a_machine_is_not_shown() -> None:
+    body = {"base": {"model": "/home/someone/models/MiniLM"}, "provenance": [{"used_for": "centre", "upstream": "b."}]}
+    text = Page(render(chained([("run", body)]), "en")).text
+    assert "MiniLM" in text
+    assert "/home" not in text
+    assert "centre. b." in text
 
 
 def test_no_records_at_all() -> None:

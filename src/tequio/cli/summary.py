@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from tequio.cli import show
+
+WORDS = {"gains": "gains", "undecided": "undecided", "loses": "loses", None: "–"}
 
 
 def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> None:
-    """A table of participants and three lines."""
-    show.out.print(str(summary))
-    show.out.print(f"Report: {report}")
+    """A table of participants on their own test data, then totals, then where to look."""
+    causal = summary["measure"] == "perplexity"
+    against = summary["comparison"] or "local"
+    table = Table(
+        title=f"{summary['name']}: {'perplexity' if causal else 'accuracy'} on each participant's own test data"
+    )
+    for column in (
+        "participant",
+        "rank",
+        "base",
+        "local",
+        "shared",
+        "personal",
+        f"gain over {against}",
+        "95 %",
+        "verdict",
+    ):
+        table.add_column(column, justify="left" if column in ("participant", "verdict") else "right")
+    for row in summary["participants"]:
+        gain = row["gain"]["loss" if causal else "accuracy"] or {}
+        scores = [_score(row["test"].get(model), causal) for model in ("base", "local", "shared", "personal")]
+        interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
+        verdict = WORDS[row["verdict"]] + (f" ({row['chosen']})" if row["chosen"] else "")
+        table.add_row(row["name"], str(row["rank"] or "–"), *scores, _gain(gain.get("mean"), causal), interval, verdict)
+    show.out.print(table)
+    if not summary["finished"]:
+        show.out.print(f"This run is not finished. Go on with: tequio run --resume {folder}")
+    cost = summary["cost"]
+    if cost.get("joules") is not None:
+        band = cost.get("uncertainty")
+        around = f" ±{100 * band:.0f} %" if band else ""
+        show.out.print(
+            f"Energy {cost['joules'] / 3600:.2f} Wh{around}, time {cost['seconds']:.0f} s. Gains are judged on loss."
+        )
+    show.out.print(f"Report: {report}", markup=False)
+
+
+def _score(scores: Mapping[str, Any] | None, causal: bool) -> str:
+    if not scores or scores.get("loss") is None:
+        return "–"
+    return f"{math.exp(scores['loss']):.2f}" if causal else show.percent(scores.get("accuracy"))
+
+
+def _gain(value: float | None, causal: bool) -> str:
+    """Points of accuracy, or the fall of perplexity in per cent (1 − exp(−Δloss))."""
+    if value is None:
+        return "–"
+    return f"{100 * (1 - math.exp(-value)):+.1f} %" if causal else show.points(value)

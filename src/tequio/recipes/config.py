@@ -266,11 +266,8 @@ def _absolute(path: Path | None, root: Path) -> Path | None:
 
 
 def _below(path: Path, root: Path) -> Path:
-    """`path` seen from `root`, with ~ opened. The ~ of an unknown user stays, and is a file that is not there."""
-    try:
-        return root / path.expanduser()
-    except RuntimeError:
-        return root / path
+    """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is not there)."""
+    return root / os.path.expanduser(path)
 
 
 def _absolute_federation(loaded: Federation, root: Path) -> Federation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -54,5 +55,5 @@ def _base(base: str | None, task: Literal["classification", "causal"]) -> dict[s
     """Model and licence. A folder or file is made absolute: it was named from here, not from the new folder."""
     if base is None:
         return {"model": BASES[task], "licence": "Apache-2.0"}
-    local = Path(base).expanduser()
-    return {"model": str(local.resolve()) if local.exists() else base, "licence": "not stated"}
+    local = os.path.abspath(os.path.expanduser(base))
+    return {"model": local if os.path.exists(local) else base, "licence": "not stated"}

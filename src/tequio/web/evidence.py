@@ -162,26 +162,31 @@ def _change(page: Page, gain: Json | None, accuracy: bool) -> Safe:
 
 
 def _gates(page: Page) -> Safe:
-    w, n, found = page.w, page.n, page.s["rounds"]
+    w, found = page.w, page.s["rounds"]
     judged = [r for r in found["history"] if r["gate"]]
     if not judged:
         return Safe("")
-    best = next((r for r in judged if r["round"] == found["best"]), judged[-1])
-    chosen = [best, *[r for r in judged if not r["accepted"] and r is not best][:5]]
+    best = next((r for r in judged if r["round"] == found["best"]), None)
+    rejected = [r for r in judged if not r["accepted"] and r is not best]
+    opened = _gate(page, best or judged[-1])
+    rest = [_gate(page, r) for r in rejected if best or r is not judged[-1]]
+    return join(*opened, folded(w("show.gates"), *[part for gate in rest for part in gate]) if rest else None)
+
+
+def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
+    """The title and the table of the gate of one round."""
+    w, n = page.w, page.n
     head = [w("col.slice"), *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit")]]
-    parts = []
-    for round_ in sorted(chosen, key=lambda r: int(r["round"])):
-        body: list[list[Cell]] = []
-        for name, g in round_["gate"].items():
-            span = None
-            if g["low"] is not None and g["high"] is not None:
-                span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
-            change = under(n.signed(g["change"], 3), span)
-            body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, n.signed(g["limit"], 3)])
-        decision = w("round.accepted" if round_["accepted"] else "round.rejected")
-        title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
-        parts += [el("h3", title), grid(title, head, body)]
-    return join(*parts)
+    body: list[list[Cell]] = []
+    for name, g in round_["gate"].items():
+        span = None
+        if g["low"] is not None and g["high"] is not None:
+            span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
+        change = under(n.signed(g["change"], 3), span)
+        body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, n.signed(g["limit"], 3)])
+    decision = w("round.accepted" if round_["accepted"] else "round.rejected")
+    title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
+    return el("h3", title), grid(title, head, body)
 
 
 def cost(page: Page) -> Safe:
@@ -282,14 +287,19 @@ def _sources(page: Page) -> list[list[Cell]]:
     s, w, n = page.s, page.w, page.n
     base = s["base"]
     note = w("base.note", n=n.fixed(base.get("parameters")), dtype=base.get("dtype") or DASH)
-    out: list[list[Cell]] = [[str(base.get("model") or DASH), DASH, str(base.get("licence") or DASH), note]]
+    out: list[list[Cell]] = [[page.model, DASH, str(base.get("licence") or DASH), note]]
     for item in s["provenance"]:
         name, version, licence = (str(item.get(k) or DASH) for k in ("name", "version", "licence"))
-        out.append([name, version, licence, page.quoted("note", item.get("note"))])
+        out.append([name, version, licence, page.quoted("note", _note(item))])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
     for licence, count in licences.items():
         out.append([w("origin.private"), DASH, licence, page.people_count(count)])
     return out
+
+
+def _note(item: Json) -> str:
+    """What a provenance record says in words, under whichever of these names."""
+    return " ".join(f"{str(item[k]).rstrip('.')}." for k in ("note", "used_for", "upstream") if item.get(k))
 
 
 def _refused(page: Page) -> Safe:

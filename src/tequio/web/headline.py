@@ -13,7 +13,7 @@ def headline(page: Page) -> Safe:
     s, w = page.s, page.w
     here = []
     gain = s["mean"]["gain"]["relative"]
-    if gain is not None:
+    if gain is not None and abs(gain) >= 0.0005:
         before, after = _before_after(page)
         measure = w(f"name.{s['measure']}")
         here.append(
@@ -48,6 +48,8 @@ def _sentence(page: Page) -> str:
         return w("head.base", g=n.fixed(gains), n=n.fixed(known))
     if gains == known:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
+    if kept == known:
+        return w("head.alone")
     parts = [w("head.some", g=n.fixed(gains), n=n.fixed(known)) if gains else w("head.nobody")]
     if loses:
         parts.append(w.plural("head.loses", loses, n.fixed(loses)))

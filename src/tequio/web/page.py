@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from tequio.web.charts import glyph
@@ -36,6 +37,12 @@ class Page:
         """What a personal model is compared with, in words."""
         return self.w(f"versus.{self.s['comparison'] or 'none'}")
 
+    @property
+    def model(self) -> str:
+        """The base model's name; of a folder on some machine only the last part."""
+        name = str(self.s["base"].get("model") or DASH)
+        return PurePath(name).name if name.startswith(("/", "~", ".")) else name
+
     def metric(self, score: Json | None) -> float | None:
         """Accuracy, or perplexity in language modelling."""
         return finite((score or {}).get(self.s["measure"]))
@@ -45,7 +52,9 @@ class Page:
         return self.n.percent(value) if self.s["measure"] == "accuracy" else self.n.perplexity(value)
 
     def relative(self, gain: float | None) -> str:
-        """A gain in loss as words: '12.3% lower'."""
+        """A gain in loss as words: '12.3% lower'; 'unchanged' where it rounds to nothing."""
+        if gain is not None and abs(gain) < 0.0005:
+            return self.w("unchanged")
         key = "lower" if (gain or 0.0) >= 0 else "higher"
         return self.w(key, n=self.n.percent(None if gain is None else abs(gain)))
 

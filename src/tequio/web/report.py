@@ -58,7 +58,7 @@ def _masthead(page: Page, name: str) -> Safe:
     who = n.fixed(len(page.people))
     facts = [
         (w("meta.date"), n.date(s["created"])),
-        (w("meta.model"), s["base"].get("model") or DASH),
+        (w("meta.model"), page.model),
         (w("meta.task"), w.name("task", s["task"]) if s["task"] else DASH),
         (w("meta.who"), w("with.centre", n=who) if s["centre"] else who),
         (w("meta.rounds"), n.fixed(s["rounds"]["total"])),

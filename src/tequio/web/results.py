@@ -29,7 +29,10 @@ def participants(page: Page) -> Safe:
         "worst": page.share(worst["gain"]["relative"]["mean"]),
         "worst_name": worst["name"],
     }
-    here = w("each.here" if len(judged) > 1 else "each.here.one", **values)
+    key = "each.here.one" if len(judged) == 1 else "each.here"
+    if len(judged) > 1 and values["best"] == values["worst"]:
+        key = "each.here.same"
+    here = w(key, **values)
     drawing = _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
     marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS)
     chart = figure(w("fig.gain", versus=page.versus), drawing, marks)

@@ -67,7 +67,13 @@ def summary(entries: Sequence[Record]) -> Json:
         "rounds": _rounds(rounds, last_body(entries, "start"), last_body(entries, "end")),
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
-        "cost": _cost(rounds, list(personal.values()), last_body(entries, "pooled"), trained, str(centre.get("name"))),
+        "cost": _cost(
+            [last_body(entries, "start"), *rounds],
+            list(personal.values()),
+            last_body(entries, "pooled"),
+            trained,
+            str(centre.get("name")),
+        ),
         "refused": _refused(rounds),
         "chain": {
             "records": len(entries),
