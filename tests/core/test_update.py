@@ -88,7 +88,7 @@ def test_stacking_turns_dense_before_it_outgrows_the_matrix() -> None:
     assert isinstance(total.entries["x"], Dense)
     assert total.nbytes() == M * N * 4
     expected = sum(factored(4, seed).value().double() for seed in range(20))
-    torch.testing.assert_close(plain(total)["x"].double(), expected, atol=1e-4, rtol=1e-4)  # type: ignore[arg-type]
+    torch.testing.assert_close(plain(total)["x"].double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_dense_entries_of_modules_can_be_split_too() -> None:

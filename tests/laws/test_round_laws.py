@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import sentences
 from tequio.algorithms.catalogue import REDUCE, reduce_by_name, weights_by_name
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
@@ -207,12 +209,17 @@ def test_no_usable_update_ends_the_run_with_every_reason(make_federation: Any) -
 
 
 def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: Any) -> None:
-    """With a margin of 0 and a huge learning rate the public slice suffers; the shared model stays where it was."""
-    w = wired(make_federation(kind="causal", participants=2, gate={"margin": 0.0}))
-    plan = replace(w.plan, learning_rate=0.5, federated_share=1.0)
+    """On a public slice whose labels say the opposite, learning is harm; the shared model stays where it was."""
+    path = make_federation(participants=2, gate={"margin": 0.0}, train={"max_steps": 60, "local_epochs": 10.0})
+    public = path.parent / "public" / "slice.jsonl"
+    swap = {"good": "bad", "bad": "good"}
+    rows = sentences(200, 300)
+    public.write_text("".join(json.dumps({**row, "label": swap[row["label"]]}) + "\n" for row in rows))
+    w = wired(path)
+    plan = replace(w.plan, learning_rate=2e-2)
     state, _ = open_state(plan, Embedded(w.nodes))
     after, body = run_round(state, plan, Embedded(w.nodes))
-    assert not body["accepted"]
+    assert not body["accepted"], body["gate"]
     assert "public" in body["reason"]
     assert digest_update(after.shared) == digest_update(state.shared)
     assert (after.round, after.step_scale, after.stale_rounds) == (1, 0.5, 1)

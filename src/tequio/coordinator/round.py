@@ -33,6 +33,9 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     if plan.aggregator.layout == "factors":
         shared = initial_factors(plan.shapes, plan.top_rank(), derive(plan.seed, "factors"), plan.spec)
     looked = _evaluate(0, shared, plan, runtime)
+    if not looked.validation or (plan.centre and plan.centre.name in looked.failed):
+        why = " ".join(f"{name}: {reason}" for name, reason in looked.failed.items())
+        raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
     state = State(
         round=0,
         shared=shared,
@@ -72,8 +75,9 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     looked = _evaluate(round_, shared, plan, runtime)
     slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
     accepted, reason = verdict(slices)
-    if accepted and not math.isfinite(looked.mean_loss):
-        accepted, reason = False, "the candidate's validation loss is not finite"
+    lost = [row["name"] for row in fold.rows if row["name"] in looked.failed]
+    if accepted and lost:
+        accepted, reason = False, f"it could be trained but not evaluated: {looked.failed[lost[0]]}"
     reference = statistics.median(f.norm for f in fold.facts)
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
@@ -180,6 +184,7 @@ class _Looked:
     validation: dict[str, dict[str, Any]]
     mean_loss: float
     slices: Mapping[str, tuple[float, ...]]
+    failed: Mapping[str, str]
 
 
 def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Looked:
@@ -189,10 +194,11 @@ def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Loo
     tasks = (EvaluateTask(round_, m.index, m.name, held) for m in (*centre, *plan.members))
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
+    failed: dict[str, str] = {}
     for reply in runtime.exchange(tasks):
         if isinstance(reply, Failure):
-            continue
-        if reply.index == 0:
+            failed[reply.name] = f"{reply.error}: {reply.message}"
+        elif reply.index == 0:
             slices = reply.slices
         elif reply.metrics:
             scores = dict(reply.metrics)
@@ -204,7 +210,7 @@ def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Loo
     order = {m.name: m.index for m in plan.members}
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     losses = [v["loss"] for v in validation.values()]
-    return _Looked(validation, statistics.fmean(losses) if losses else math.inf, slices)
+    return _Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
 
 
 def _progress(state: State, round_: int, loss: float) -> State:

@@ -61,7 +61,8 @@ class Dense:
 Entry = Factored | Dense
 
 
-def _dense(entry: Entry) -> Tensor:
+def plain(entry: Entry) -> Tensor:
+    """ΔW as one tensor."""
     return entry.value() if isinstance(entry, Factored) else entry.value
 
 
@@ -70,14 +71,14 @@ def _add(x: Entry, y: Entry) -> Entry:
         m, n = x.shape
         if (x.rank + y.rank) * (m + n) < m * n:  # stacked factors are still smaller than the matrix
             return Factored(torch.cat([x.b, y.b], 1), torch.cat([x.a, y.a], 0))
-    return Dense(_dense(x) + _dense(y))
+    return Dense(plain(x) + plain(y))
 
 
 def _dot(x: Entry, y: Entry) -> float:
     if isinstance(x, Factored) and isinstance(y, Factored):
         return float(torch.sum((y.b.T @ x.b).double() * (y.a @ x.a.T).double()))
     if isinstance(x, Factored):
-        return float(torch.sum((_dense(y) @ x.a.T).double() * x.b.double()))
+        return float(torch.sum((plain(y) @ x.a.T).double() * x.b.double()))
     if isinstance(y, Factored):
         return _dot(y, x)
     return float(torch.sum(x.value.double() * y.value.double()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,10 +71,11 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, root: Path
     from transformers import AutoTokenizer
 
     try:
-        model = auto.from_pretrained(folder, dtype=dtype, **from_pretrained)
+        model, told = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **from_pretrained)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise _cannot_load(name, error) from None
+    _check_weights(name, model, told["missing_keys"])
     device = best_device()
     model.requires_grad_(False)
     model.eval().to(device)
@@ -91,6 +93,18 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, root: Path
         hidden=int(config.hidden_size),
         device=device,
     )
+
+
+def _check_weights(name: str, model: nn.Module, missing: Iterable[str]) -> None:
+    """Refuse weights that the library would have filled in at random, and numbers that no training survives."""
+    absent = sorted(key for key in missing if not key.startswith("pooler."))  # a pooler is not used
+    if absent:
+        why = f"They lack {len(absent)} tensors that the architecture needs, {absent[0]} for one."
+        raise BaseModelError(f"[base] model = {name!r}: its weights are incomplete.", why, "Download the model again.")
+    for key, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            why = f"Tensor {key} holds NaN or infinite numbers."
+            raise BaseModelError(f"[base] model = {name!r} is damaged.", why, "Download the model again.")
 
 
 def model_shape(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tequio.core.canonical import digest_json
 from tequio.core.errors import UpdateError
-from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, zero
+from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.base import Base
 from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
 
@@ -73,7 +73,7 @@ class Bench:
         """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors)."""
         self._start = {}
         for name, layer in self.layers.items():
-            a, b = _plain(start.entries[f"{name}:a"]), _plain(start.entries[f"{name}:b"])
+            a, b = plain(start.entries[f"{name}:a"]), plain(start.entries[f"{name}:b"])
             layer.attach(a[:rank], b[:, :rank], self.scale)
             self._start[name] = (a, b)
         return self._parameters()
@@ -112,7 +112,7 @@ class Bench:
 
     def _held_head(self, name: str) -> Tensor:
         entry = None if self._held is None else self._held.entries.get(name)
-        return self.head_start[name] if entry is None else self.head_start[name] + _plain(entry).to(self.device)
+        return self.head_start[name] if entry is None else self.head_start[name] + plain(entry).to(self.device)
 
     def _reset_head(self) -> None:
         self.head = {name: self._held_head(name) for name in self.head_start}
@@ -148,7 +148,3 @@ def head_from_descriptions(base: Base, labels: Mapping[str, str]) -> Tensor:
 def head_at_zero(base: Base, classes: int) -> Tensor:
     """Class vectors (classes × hidden) of zeros: every class equally likely at the start."""
     return torch.zeros(classes, base.hidden) + 1e-3 / math.sqrt(base.hidden)
-
-
-def _plain(entry: Entry) -> Tensor:
-    return entry.value() if isinstance(entry, Factored) else entry.value

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError
-from tequio.core.update import Entry, Factored
+from tequio.core.update import Entry, plain
 
 
 class AdaptedLinear(nn.Module):
@@ -41,8 +41,7 @@ class AdaptedLinear(nn.Module):
         if entry is None:
             self.weight = self.original
             return
-        delta = entry.value() if isinstance(entry, Factored) else entry.value
-        self.weight = (self.original.float() + delta.to(self.original.device)).to(self.original.dtype)
+        self.weight = (self.original.float() + plain(entry).to(self.original.device)).to(self.original.dtype)
 
     def attach(self, a: Tensor, b: Tensor, scale: float) -> None:
         """Start training from copies of these factors."""

@@ -5,10 +5,11 @@ What it returns are updates and means. Only a holder of public slices (the centr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tequio.core.errors import DataError
+from tequio.core.errors import DataError, TrainingError
 from tequio.core.types import EvaluateTask, Reply, TrainTask
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
@@ -62,9 +63,11 @@ class Node:
             else:
                 parameters = self.bench.attach_factors(task.start, task.rank)
             stream = batches(self.data.train, self.batch_size, task.seed)
-            trained = train(self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name)
-            update = self.bench.take()
-            self.bench.drop()
+            try:
+                trained = train(self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name)
+                update = self.bench.take()
+            finally:
+                self.bench.drop()
         return Reply(
             round=task.round,
             index=task.index,
@@ -78,7 +81,10 @@ class Node:
         )
 
     def evaluate(self, task: EvaluateTask) -> Reply:
-        """Means on the own validation data; per-example harm on the public slices, if it has any."""
+        """Means on the own validation data; per-example harm on the public slices, if it has any.
+
+        Raises TrainingError if the mean is not a number.
+        """
         self.bench.hold(task.held)
         if self.slices:
             slices = {
@@ -86,5 +92,7 @@ class Node:
             }
             return Reply(task.round, task.index, task.name, slices=slices)
         scores = self.task.losses(self.bench, self.data.validation).scores()
+        if not math.isfinite(scores.loss):
+            raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
         return Reply(task.round, task.index, task.name, examples=scores.examples, metrics=metrics)

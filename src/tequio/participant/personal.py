@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
@@ -41,12 +42,14 @@ class Fitted:
     loss: float
     rate: float
     step: int
+    diverged: tuple[float, ...] = ()  # rates that were tried in vain
 
 
 def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
-    The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation).
+    The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
+    diverges is given up and named; its checkpoints from before that count.
     """
     bench, task = node.bench, node.task
     items, validation = data
@@ -59,11 +62,15 @@ def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], 
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
-            train(bench, task, parameters, stream, rates, node.name)
+            try:
+                train(bench, task, parameters, stream, rates, node.name)
+            except TrainingError:
+                best = replace(best, diverged=(*best.diverged, rate))
+                break
             done = end
             loss = task.losses(bench, validation).scores().loss
             if loss < best.loss and math.isfinite(loss):
-                best = Fitted(bench.take(), loss, rate, done)
+                best = Fitted(bench.take(), loss, rate, done, best.diverged)
     bench.drop()
     return best
 
@@ -128,7 +135,10 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
         },
         "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
-        "fits": {k: {"learning_rate": f.rate, "step": f.step} for k, f in (("local", local), ("private", private))},
+        "fits": {
+            k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
+            for k, f in (("local", local), ("private", private))
+        },
         "energy": asdict(reading.energy),
         "seconds": reading.energy.seconds,
     }

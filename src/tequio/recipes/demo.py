@@ -32,24 +32,31 @@ class Recipe:
 SENTIMENT: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 64},
     "adapter": {"modules": ["query", "value"]},
-    "train": {"rounds": 6, "batch_size": 8, "learning_rate": 1e-3, "local_epochs": 1.0},
-    "centre": {"federated_share": 0.7, "max_train": 400},
+    "train": {"rounds": 5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
+    "centre": {"federated_share": 0.85, "max_train": 400},
     "gate": {"margin": 0.02, "max_examples": 50},
-    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 2.0},
+    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
 }
 MANUALS: Mapping[str, Any] = {
     "task": {"kind": "causal", "max_tokens": 128},
     "adapter": {"modules": ["q_proj", "v_proj"]},
-    "train": {"rounds": 6, "batch_size": 4, "learning_rate": 1e-3, "local_epochs": 1.0, "max_steps": 10},
+    "train": {
+        "rounds": 4,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "final_rate": 0.1,
+        "local_epochs": 1.0,
+        "max_steps": 6,
+    },
     "centre": {"federated_share": 0.7, "max_train": 40},
     "gate": {"margin": 0.02, "max_examples": 12},
-    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 1.0},
+    "personal": {"local_rates": [3e-3], "private_rates": [1e-3], "private_rank": 4, "private_epochs": 0.4, "checks": 2},
 }
 HEART: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 96},
     "adapter": {"modules": ["query", "value"]},
-    "train": {"rounds": 8, "batch_size": 8, "learning_rate": 1e-3, "local_epochs": 2.0},
-    "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4, "private_epochs": 2.0},
+    "train": {"rounds": 6, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
+    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
 }
 RECIPES: Mapping[str, Recipe] = {
     "sentiment": Recipe(

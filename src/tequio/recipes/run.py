@@ -16,12 +16,12 @@ from typing import Any
 from tequio.coordinator.federate import federate
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
-from tequio.core.errors import LedgerError, RunError, UpdateError
+from tequio.core.errors import LedgerCorrupt, LedgerError, RunError, UpdateError
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger
+from tequio.ledger.record import Ledger, verify
 from tequio.participant.personal import gain, personalise, score
 from tequio.recipes.config import Federation
 from tequio.recipes.counterfactuals import everybody, pooled
@@ -79,20 +79,34 @@ def start(
 
 
 def resume(out: Path, watch: Watch = _silent) -> Outcome:
-    """Go on with a run that was cut off. Raises RunError if configuration or data changed since it began."""
+    """Go on with a run that was cut off.
+
+    Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began.
+    """
     folder = RunFolder.open(out)
-    with _writing(folder, lambda: Ledger.open(folder.ledger_path)) as ledger:
+    with _writing(folder, lambda: _unbroken(folder)) as ledger:
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:
             return Outcome(folder.path, ended.body)
         watch("prepare", "reading data and base model", 0, 1)
-        wired = wire(Federation.model_validate(recorded["config"]), tuple(recorded["provenance"]))
+        speeds = {row["name"]: row["measured_tokens_per_second"] for row in recorded["participants"]}
+        wired = wire(Federation.model_validate(recorded["config"]), tuple(recorded["provenance"]), speeds)
         differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])
         if differences:
             why = f"Changed since the run began: {', '.join(differences)}."
             raise RunError(f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run.")
         return _drive(folder, ledger, wired, bool(recorded["counterfactuals"]), watch)
+
+
+def _unbroken(folder: RunFolder) -> Ledger:
+    """The ledger, after its whole chain was checked: nothing is built on a damaged record."""
+    found = verify(folder.ledger_path)
+    if not found.ok:
+        first = found.problems[0]
+        place = "" if first.seq is None else f", record {first.seq}"
+        raise LedgerCorrupt(f"{folder.ledger_path}{place}: {first.what}.", "", "Restore the ledger from a copy.")
+    return Ledger.open(folder.ledger_path)
 
 
 def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:

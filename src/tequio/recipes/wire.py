@@ -11,6 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -59,8 +60,15 @@ class Wired:
         return [node for index, node in sorted(self.nodes.items()) if index > 0]
 
 
-def wire(config: Federation, provenance: Sequence[Mapping[str, Any]] = ()) -> Wired:
-    """Build everything. Raises the error of whatever is wrong, naming file, key or participant."""
+def wire(
+    config: Federation,
+    provenance: Sequence[Mapping[str, Any]] = (),
+    measured: Mapping[str, float | None] = MappingProxyType({}),
+) -> Wired:
+    """Build everything. Raises the error of whatever is wrong, naming file, key or participant.
+
+    measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
+    """
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: _splits(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
@@ -84,13 +92,16 @@ def wire(config: Federation, provenance: Sequence[Mapping[str, Any]] = ()) -> Wi
     if centre_splits is not None:
         centre = encode_splits(task, centre_splits, CENTRE)
         nodes[0] = Node(CENTRE, bench, task, centre, config.train.batch_size, meter, gate)
-    allotments = _allot(config, files, nodes, bench)
+    speeds = {node.name: _speed(files[node.name].hardware, node, measured) for i, node in nodes.items() if i > 0}
+    allotments = _allot(config, files, nodes, speeds)
     plan = _plan(config, nodes, allotments, bench)
     settings = {node.name: _settings(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
     rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
+    rows = [{**row, "measured_tokens_per_second": speeds[row["name"]]} for row in rows]
     header = _header(config, base, bench, rows) | {
         "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
         "slices": {name: len(items) for name, items in held_out.items()},
+        "public_data": _public_digests(centre_splits, slices),
         "provenance": [dict(p) for p in provenance],
     }
     digests = {name: s.digest() for name, s in splits.items()}
@@ -159,11 +170,17 @@ def _task(config: Federation, base: Base) -> TextTask:
     return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
 
 
-def _hardware(section: HardwareSection, node: Node) -> Hardware:
-    speed = section.tokens_per_second
-    if speed is None and section.probe:
-        speed = _probe(node)
-    return Hardware(speed, section.uplink_mbit, section.memory_gib, section.max_rank)
+def _public_digests(centre: Splits | None, slices: Mapping[str, Sequence[Example]]) -> dict[str, str]:
+    """Digests of the data that are public anyway; a participant's are committed to with a salt instead."""
+    out = {} if centre is None else {CENTRE: centre.digest()}
+    return out | {name: digest_json([[content_hash(e), e.label] for e in items]) for name, items in slices.items()}
+
+
+def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | None]) -> float | None:
+    """Probed tokens a second, where nothing is declared and a probe is asked for."""
+    if section.tokens_per_second is not None or not section.probe:
+        return None
+    return measured.get(node.name) or _probe(node)
 
 
 def _probe(node: Node) -> float:
@@ -186,10 +203,13 @@ def _full_steps(config: Federation, data: Encoded) -> int:
 
 
 def _allot(
-    config: Federation, files: Mapping[str, ParticipantFile], nodes: Mapping[int, Node], bench: Bench
+    config: Federation,
+    files: Mapping[str, ParticipantFile],
+    nodes: Mapping[int, Node],
+    speeds: Mapping[str, float | None],
 ) -> dict[str, Allotment]:
     """Rank and steps of every participant from its hardware; the centre makes as many steps as the median participant."""
-    per_rank = 4 * sum(m + n for m, n in bench.shapes.values())
+    per_rank = 4 * sum(m + n for m, n in nodes[max(nodes)].bench.shapes.values())
     out: dict[str, Allotment] = {}
     for index in sorted(nodes, reverse=True):  # the centre, index 0, comes last
         node = nodes[index]
@@ -197,7 +217,9 @@ def _allot(
         steps = _full_steps(config, node.data)
         hardware = Hardware(config.centre.tokens_per_second if config.centre else None, None, None, None)
         if index > 0:
-            hardware = _hardware(files[node.name].hardware, node)
+            own = files[node.name].hardware
+            speed = own.tokens_per_second or speeds[node.name]
+            hardware = Hardware(speed, own.uplink_mbit, own.memory_gib, own.max_rank)
         else:
             steps = sorted(a.steps for a in out.values())[len(out) // 2]
         workload = Workload(
@@ -316,6 +338,10 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
     ):
         if header[key] != recorded.get(key):
             differences.append(words)
+    if header["base"]["dtype"] != recorded["base"]["dtype"]:
+        differences.append('the precision that [base] dtype = "auto" gives on this machine')
+    now, then = header["public_data"], recorded["public_data"]
+    differences += [f"the public data of {name}" for name in now if now[name] != then.get(name)]
     before = {row["name"]: row for row in recorded["participants"]}
     rows = {row["name"]: row for row in header["participants"]}
     changed = [name for name, row in rows.items() if canonical_json(row) != canonical_json(before.get(name, {}))]

@@ -1,0 +1,144 @@
+"""Does joining pay? A demo over seeds, every arm with its own learning-rate grid, chosen on validation (the federation's on the
+first seed, those of local-only, private and pooled in every run), reported on test.
+
+Arms: base, local-only, federated + personal (delivered), the shared model, pooled central; equal tokens for local, federated and pooled.
+Run: python benchmarks/joining.py [--demo sentiment] [--seeds 0 1 2] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from tequio.coordinator.round import open_state, run_round
+from tequio.ledger.record import Ledger
+from tequio.recipes.config import Federation, load_federation
+from tequio.recipes.demo import write_demo
+from tequio.recipes.run import start
+from tequio.recipes.wire import wire
+from tequio.runtimes.embedded import Embedded
+
+GRIDS = {
+    "sentiment": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
+    "manuals": {"federated": (1e-3, 3e-3), "local": (1e-3, 3e-3), "private": (1e-3,)},
+    "heart": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
+}
+
+
+def best_rate(config: Federation, grid: tuple[float, ...]) -> float:
+    """The federation's learning rate that is best on the participants' validation data."""
+    wired = wire(config)
+    losses = {}
+    for rate in grid:
+        plan = replace(wired.plan, learning_rate=rate)
+        state, _ = open_state(plan, Embedded(wired.nodes))
+        while state.round < plan.rounds and state.stale_rounds < plan.patience:
+            state, _ = run_round(state, plan, Embedded(wired.nodes))
+        losses[rate] = state.best_loss
+    best = min(losses, key=lambda rate: losses[rate])
+    print(f"federated grid on validation: { {r: round(x, 4) for r, x in losses.items()} } → {best}", flush=True)
+    return best
+
+
+def with_rates(config: Federation, rate: float, grid: dict[str, tuple[float, ...]]) -> Federation:
+    """The federation at `rate`; local-only, private and pooled arms try their whole grids in every run."""
+    train = config.train.model_copy(update={"learning_rate": rate})
+    rates = {"local_rates": list(grid["local"]), "private_rates": list(grid["private"])}
+    return config.model_copy(update={"train": train, "personal": config.personal.model_copy(update=rates)})
+
+
+def one(demo: str, seed: int, out: Path, rate: float) -> dict[str, Any]:
+    """Tune, run with counterfactuals, and read the figures from the ledger."""
+    path, _ = write_demo(demo, out / f"seed{seed}", seed)
+    begin = time.perf_counter()
+    config = with_rates(load_federation(path), rate, GRIDS[demo])
+    outcome = start(config, out / f"seed{seed}" / "run", counterfactuals=True)
+    with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    personal = {e.body["name"]: e.body for e in entries if e.kind == "personal"}
+    pooled = next(e.body for e in entries if e.kind == "pooled")
+    everybody = next(e.body for e in entries if e.kind == "everybody")
+    general = next(e.body for e in entries if e.kind == "general")
+    print(f"seed {seed}: {time.perf_counter() - begin:.0f} s")
+    return {"seed": seed, "personal": personal, "pooled": pooled, "everybody": everybody, "general": general}
+
+
+def show(result: dict[str, Any]) -> dict[str, float]:
+    """Print one seed; return its means."""
+    measure = "accuracy" if next(iter(result["personal"].values()))["test"]["base"]["accuracy"] is not None else "loss"
+    sign = 1.0 if measure == "accuracy" else -1.0
+    print(
+        f"| participant | base | local | shared | delivered | pooled | delivered − local [95 %] | chosen | ({measure})"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    worse = 0
+    for name, body in result["personal"].items():
+        t, gain = body["test"], body["gains"]["personal_over_local"][measure]
+        cells = [t[m][measure] for m in ("base", "local", "shared", "personal")] + [
+            result["pooled"]["test"][name][measure]
+        ]
+        worse += gain["high"] < 0
+        interval = f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        print(f"| {name} | " + " | ".join(f"{c:.3f}" for c in cells) + f" | {interval} | {body['chosen']} |")
+    all_ = result["everybody"]
+
+    def mean(model: str) -> float:
+        return statistics.fmean(body["test"][model][measure] for body in result["personal"].values())
+
+    def on_all(model: str) -> float:
+        return statistics.fmean(p[model][measure] for p in all_["participants"].values())
+
+    figures = {
+        "delivered − local, own test": sign * (mean("personal") - mean("local")),
+        "shared − local, own test": sign * (mean("shared") - mean("local")),
+        "delivered − local, everybody": sign * (on_all("personal") - on_all("local")),
+        "shared − local, everybody": sign * (all_["shared"][measure] - on_all("local")),
+        "pooled − local, own test": sign
+        * (statistics.fmean(x[measure] for x in result["pooled"]["test"].values()) - mean("local")),
+        "pooled − local, everybody": sign * (all_["pooled"][measure] - on_all("local")),
+        "participants surely worse than local": float(worse),
+        "general, shared − base": statistics.fmean(
+            sign * (s["shared"][measure] - s["base"][measure]) for s in result["general"].values()
+        )
+        if result["general"]
+        else 0.0,
+    }
+    for key, value in figures.items():
+        print(f"  {key}: {value:+.4f}")
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", default="sentiment", choices=sorted(GRIDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    out = arguments.out or Path(tempfile.mkdtemp(prefix="tequio-bench-"))
+    path, _ = write_demo(arguments.demo, out / "tuning", arguments.seeds[0])
+    rate = best_rate(load_federation(path), GRIDS[arguments.demo]["federated"])
+    seen = []
+    for seed in arguments.seeds:
+        result = one(arguments.demo, seed, out, rate)
+        (out / f"seed{seed}.json").write_text(json.dumps(result))
+        seen.append(show(result))
+    print(f"\n{arguments.demo}, mean over seeds {arguments.seeds}:")
+    for key in seen[0]:
+        values = [s[key] for s in seen]
+        print(f"  {key}: {statistics.fmean(values):+.4f}  ({', '.join(f'{v:+.4f}' for v in values)})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""What does Tequio cost over a plain loop? Wall time of the embedded run ÷ a hand-written loop with the same maths (target ≤ 1.05), and
+peak memory with 200 participants ÷ with 2 (target ≤ 1.1). MiniLM, classification, ranks 2 to 16; medians of paired runs in one process.
+
+Run: python benchmarks/overhead.py [--pairs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tequio.coordinator.federate import federate
+from tequio.core.seeds import derive
+from tequio.core.update import plain
+from tequio.ledger.record import Ledger
+from tequio.recipes.config import load_federation
+from tequio.recipes.demos.fetch import minilm
+from tequio.recipes.paths import cache_folder
+from tequio.recipes.templates import write_federation
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+WORDS = (
+    "the",
+    "flight",
+    "was",
+    "late",
+    "crew",
+    "kind",
+    "bag",
+    "came",
+    "first",
+    "today",
+    "thank",
+    "you",
+    "very",
+    "much",
+)
+
+
+def federation(folder: Path, participants: int, rows: int, rounds: int, max_steps: int) -> Path:
+    """A federation on made-up sentences (the cost does not depend on what they say) with the real MiniLM."""
+    rng = torch.Generator().manual_seed(0)
+    people: list[dict[str, Any]] = []
+    for i in range(participants):
+        lines = []
+        for k in range(rows):
+            pick = torch.randint(0, len(WORDS), (20,), generator=rng).tolist()
+            lines.append(json.dumps({"text": f"{i} {k} " + " ".join(WORDS[j] for j in pick), "label": "ab"[k % 2]}))
+        path = folder / "data" / f"p{i}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines))
+        people.append({"name": f"p{i}", "data": {"path": str(path)}, "hardware": {"max_rank": (2, 4, 8, 16)[i % 4]}})
+    sections: dict[str, Any] = {
+        "name": "overhead",
+        "base": {"model": str(minilm(cache_folder()))},
+        "task": {"kind": "classification", "max_tokens": 32, "labels": {"a": "good", "b": "bad"}},
+        "adapter": {"modules": ["query", "value"]},
+        "train": {"rounds": rounds, "batch_size": 8, "learning_rate": 1e-3, "max_steps": max_steps, "patience": 99},
+        "algorithm": {"weights": "uniform"},
+    }
+    return write_federation(folder, sections, people)
+
+
+class PlainLora(nn.Module):
+    """What one writes by hand: y = Wx + b + s·B(Ax)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.start, self.weight, self.bias = weight, weight, bias
+        self.a: nn.Parameter | None = None
+        self.b: nn.Parameter | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        if self.a is None or self.b is None:
+            return y
+        return y + F.linear(F.linear(x, self.a.to(x.dtype)), (self.b * 2.0).to(x.dtype))
+
+
+def plain_loop(w: Wired) -> dict[str, Tensor]:
+    """Rounds, participants, steps; the mean of B·A folded into the weights; validation after each round. Nothing else."""
+    model, plan = w.bench.model, w.plan
+    layers = {}
+    for name, old in w.bench.layers.items():
+        parent, _, leaf = name.rpartition(".")
+        layers[name] = PlainLora(old.original, old.bias)
+        setattr(model.get_submodule(parent), leaf, layers[name])
+    totals = {name: torch.zeros(shape) for name, shape in plan.shapes.items()}
+    head = {name: t.clone() for name, t in w.bench.head_start.items()}
+    tokenizer: Any = w.bench.base.tokenizer
+
+    def logits(items: list[Any], held: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        longest = max(len(i.ids) for i in items)
+        ids = torch.tensor([list(i.ids) + [tokenizer.pad_token_id] * (longest - len(i.ids)) for i in items])
+        mask = torch.tensor([[1] * len(i.ids) + [0] * (longest - len(i.ids)) for i in items])
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        weight = mask.unsqueeze(-1).float()
+        pooled = F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
+        return F.linear(pooled * 10.0, held["head.weight"], held["head.bias"]), torch.tensor(
+            [i.target[0] for i in items]
+        )
+
+    from tequio.participant.tasks import batches, by_length  # the order of batches is part of the maths
+
+    def evaluate() -> None:
+        with torch.inference_mode():
+            for member in plan.members:
+                items = w.nodes[member.index].data.validation
+                for where in by_length(items, 2048):
+                    out, truth = logits([items[i] for i in where], head)
+                    F.cross_entropy(out, truth, reduction="none").double().numpy()
+
+    evaluate()
+    for round_ in range(1, plan.rounds + 1):
+        change = {name: torch.zeros_like(t) for name, t in totals.items()}
+        heads = {name: torch.zeros_like(t) for name, t in head.items()}
+        for member in plan.members:
+            seed = derive(plan.seed, "train", round_, member.index)
+            generator = torch.Generator().manual_seed(seed)
+            own = {name: nn.Parameter(t.clone()) for name, t in head.items()}
+            for layer in layers.values():
+                m, n = layer.weight.shape
+                layer.a = nn.Parameter((torch.rand(member.rank, n, generator=generator) * 2 - 1) / n**0.5)
+                layer.b = nn.Parameter(torch.zeros(m, member.rank))
+            parameters = [p for layer in layers.values() for p in (layer.a, layer.b) if p is not None] + list(
+                own.values()
+            )
+            optimizer = torch.optim.AdamW(parameters, lr=plan.rate(round_), weight_decay=0.0, foreach=True)
+            stream = batches(w.nodes[member.index].data.train, 8, seed)
+            for _ in range(member.steps):
+                out, truth = logits(next(stream), own)
+                loss = F.cross_entropy(out, truth)
+                if not torch.isfinite(loss):
+                    raise ValueError("NaN")
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            for name, layer in layers.items():
+                if layer.a is not None and layer.b is not None:
+                    change[name] += (layer.b.detach() * 2.0) @ layer.a.detach()
+                layer.a = layer.b = None
+            for name, parameter in own.items():
+                heads[name] += parameter.detach() - head[name]
+        for name, layer in layers.items():
+            totals[name] += change[name] / len(plan.members)
+            layer.weight = (layer.start.float() + totals[name]).to(layer.start.dtype)
+        head = {name: t + heads[name] / len(plan.members) for name, t in head.items()}
+        evaluate()
+    for name, old in w.bench.layers.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, old)
+    return totals
+
+
+def embedded(w: Wired, folder: Path) -> dict[str, Tensor]:
+    """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every round."""
+    with Ledger.create(folder / "ledger.sqlite", dict(w.header)) as ledger:
+        *_, (state, _body) = federate(w.plan, Embedded(w.nodes), ledger, w.meter)
+    return {name: plain(entry) for name, entry in state.shared.entries.items()}
+
+
+def time_ratio(pairs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        w = wire(load_federation(federation(Path(name), 6, 160, 3, 12)))
+        ratios, gap = [], 0.0
+        for pair in range(pairs + 1):
+            folder = Path(name) / f"run{pair}"
+            folder.mkdir()
+            begin = time.perf_counter()
+            by_hand = plain_loop(w)
+            middle = time.perf_counter()
+            ours = embedded(w, folder)
+            end = time.perf_counter()
+            if pair:  # the first pair warms up
+                ratios.append((end - middle) / (middle - begin))
+                print(
+                    f"pair {pair}: plain {middle - begin:.2f} s, embedded {end - middle:.2f} s, ratio {ratios[-1]:.3f}",
+                    flush=True,
+                )
+            gap = max(float((by_hand[n] - ours[n]).norm() / by_hand[n].norm()) for n in by_hand)
+        print(f"wall time embedded ÷ plain: median {statistics.median(ratios):.3f} (target ≤ 1.05), of {pairs} pairs")
+        print(f"same maths: the two shared updates differ by {gap:.1e} of their norm")
+
+
+def peak(participants: int) -> float:
+    """Peak resident memory in MiB of a two-round run of its own process."""
+    command = [sys.executable, __file__, "--memory-of", str(participants)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def memory_of(participants: int) -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        w = wire(load_federation(federation(Path(name), participants, 40, 2, 2)))
+        embedded(w, Path(name))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--memory-of", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        memory_of(arguments.memory_of)
+        return
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    time_ratio(arguments.pairs)
+    few, many = peak(2), peak(200)
+    print(
+        f"peak memory: 2 participants {few:.0f} MiB, 200 participants {many:.0f} MiB, ratio {many / few:.3f} (target ≤ 1.1)"
+    )
+
+
+if __name__ == "__main__":
+    main()
