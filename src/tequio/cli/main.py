@@ -98,6 +98,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Fetch real data and a real model, run a whole federation, and write its report."""
+    from tequio.cli.summary import print_provenance
     from tequio.recipes.config import load_federation
     from tequio.recipes.demo import write_demo
     from tequio.recipes.run import resume, start
@@ -111,6 +112,8 @@ def demo(
         else:
             watch("prepare", "fetching data and model", 0, 1)
             path, provenance = write_demo(name, folder, seed)
+            if not json:
+                print_provenance(provenance)
             outcome = start(load_federation(path), target, counterfactuals, provenance, watch)
     _finish(outcome.folder, lang, json)
 

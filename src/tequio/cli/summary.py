@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
             f"Energy {cost['joules'] / 3600:.2f} Wh{around}, time {cost['seconds']:.0f} s. Gains are judged on loss."
         )
     show.out.print(f"Report: {report}", markup=False)
+
+
+def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
+    """What was fetched, under which licence, and what for."""
+    for piece in provenance:
+        version = f" {piece['version']}" if piece["version"] else ""
+        show.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
 
 
 def _score(scores: Mapping[str, Any] | None, causal: bool) -> str:

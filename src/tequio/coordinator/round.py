@@ -49,6 +49,7 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     body = {
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss,
+        "not_evaluated": dict(looked.failed),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()},
     }
     return state, body
@@ -264,6 +265,7 @@ def _record(
         "train": rows,
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
+        "not_evaluated": dict(looked.failed),
         "gate": {
             name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for name, s in slices.items()
         },

@@ -57,16 +57,12 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, root: Path | None = None) -> Base:
-    """Load `name` (id, folder or .gguf file; relative paths start at `root`) frozen, in `dtype`, on the best device.
+def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
+    """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device.
 
     A GGUF file is converted once to safetensors under `cache`. Raises BaseModelError that says what was looked for.
     """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    folder = _resolve(name, cache, root)
+    folder = _resolve(name, cache)
     auto, from_pretrained = _auto(kind), {"trust_remote_code": False, "use_safetensors": True}
     from transformers import AutoTokenizer
 
@@ -107,13 +103,11 @@ def _check_weights(name: str, model: nn.Module, missing: Iterable[str]) -> None:
             raise BaseModelError(f"[base] model = {name!r} is damaged.", why, "Download the model again.")
 
 
-def model_shape(
-    name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path, root: Path | None = None
-) -> ModelShape:
+def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     from transformers import AutoConfig
 
-    folder = _resolve(name, cache, root)
+    folder = _resolve(name, cache)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
@@ -151,11 +145,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
-def _resolve(name: str, cache: Path, root: Path | None) -> str:
+def _resolve(name: str, cache: Path) -> str:
     """A folder or hub id that transformers can load; a GGUF file becomes a cached folder."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     local = Path(name).expanduser()
-    if not local.is_absolute() and root is not None and (root / local).exists():
-        local = root / local
     if name.endswith(".gguf"):
         if not local.is_file():
             raise BaseModelError(f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file.")

@@ -117,6 +117,10 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         private = fit(node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1)
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
         looked = {name: score(node, model, node.data.validation).scores() for name, model in candidates.items()}
+        looked = {name: scores for name, scores in looked.items() if math.isfinite(scores.loss)}
+        if not looked:
+            fix = "Look for odd rows in its data, or use a base in float32."
+            raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         chosen = min(looked, key=lambda name: (looked[name].loss, name))
         kinds = {
             "base": candidates["base"],

