@@ -171,6 +171,12 @@ def test_an_unknown_key_offers_the_nearest_in_both_files(marked: Any) -> None:
     refused(path, ConfigError, "federation.toml", "unknown key 'train.batchsize', did you mean 'batch_size'?")
 
 
+def test_a_rate_that_no_float_can_follow(marked: Any) -> None:
+    path = marked(train={"learning_rate": 0.005})
+    path.write_text(path.read_text().replace("learning_rate = 0.005", "learning_rate = 1e40"))
+    refused(path, ConfigError, "train.learning_rate", "less than or equal to 1000")
+
+
 def test_a_participant_file_that_is_not_there(marked: Any) -> None:
     path = marked()
     (path.parent / "participants" / "site1.toml").unlink()
@@ -309,7 +315,7 @@ def test_a_full_disk_names_the_file_and_the_run_goes_on_later(marked: Any, stage
     path = marked(rows=40)
     out, unbroken = path.parent / "run", path.parent / "unbroken"
     expected = start(load_federation(path), unbroken, False).end
-    with largest_file(size) as full, pytest.raises(ResourceError, match="The disk (or quota )?is full") as caught:
+    with largest_file(size) as full, pytest.raises(ResourceError, match=r"The disk (or quota )?is full") as caught:
         start(load_federation(path), out, False, watch=lambda s, *_: full() if s == stage else None)
     text = said(caught.value)
     assert name in text
@@ -323,7 +329,7 @@ def test_a_full_disk_names_the_file_and_the_run_goes_on_later(marked: Any, stage
 
 
 def test_all_diverge_names_each(marked: Any) -> None:
-    path = marked(train={"learning_rate": 1e30})
+    path = marked(train={"learning_rate": 1e3})
     with pytest.raises(RunError, match="Round 1: no participant's update could be used") as caught:
         start(load_federation(path), path.parent / "run", False)
     text = said(caught.value)
@@ -334,16 +340,17 @@ def test_all_diverge_names_each(marked: Any) -> None:
 
 
 def test_a_personal_rate_that_diverges_is_given_up_and_named(marked: Any) -> None:
-    path = marked(rows=40, train={"rounds": 1}, personal={"local_rates": [1e30, 5e-3], "private_rates": [1e30]})
+    rates = {"local_rates": [1e3, 5e-3], "private_rates": [1e3], "private_epochs": 8.0}
+    path = marked(rows=40, train={"rounds": 1, "local_epochs": 8.0, "max_steps": 20}, personal=rates)
     out = path.parent / "run"
     start(load_federation(path), out, False)
     with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
         fits = [dict(e.body["fits"]) for e in ledger.entries("personal")]
     assert len(fits) == 2
     for fit in fits:
-        assert fit["local"]["diverged"] == [1e30]
+        assert fit["local"]["diverged"] == [1e3]
         assert fit["local"]["learning_rate"] in (0.0, 5e-3)
-        assert fit["private"] == {"learning_rate": 0.0, "step": 0, "diverged": [1e30]}
+        assert fit["private"] == {"learning_rate": 0.0, "step": 0, "diverged": [1e3]}
     nothing_leaks(out)
 
 
@@ -479,10 +486,11 @@ def test_a_damaged_model_file_is_named_and_not_used(finished: tuple[Path, Path],
     problems = verify_run(run)["problems"]
     assert len(problems) == 1
     assert str(victim) in problems[0]
-    for use in (
+    uses: list[Callable[[], object]] = [
         lambda: predict_texts(run, "site0", ["the pump"], 4),
         lambda: export_models(run, "site0", run / "export", False),
-    ):
+    ]
+    for use in uses:
         with pytest.raises(UpdateError) as caught:
             use()
         assert str(victim) in said(caught.value)

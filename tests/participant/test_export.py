@@ -1,6 +1,6 @@
 """What `export` writes gives, with plain peft and transformers and no Tequio, the logits of the run's own model.
 
-Measured on these models in float32: adapter 1.2e-6 (causal) and 2.1e-6 (classification) at most, merged 0.
+Measured on these models in float32: adapter 9e-8 (causal) and 2e-6 (classification, logits around 10), merged 0.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
     head = load_file(folder / "head.safetensors")
     mean = (out.last_hidden_state * MASK[..., None]).sum(1) / MASK.sum(1, keepdim=True)
     pooled = mean / mean.norm(dim=1, keepdim=True)
-    return 10 * pooled @ head["head.weight"].T + head["head.bias"]
+    scored: Tensor = 10 * pooled @ head["head.weight"].T + head["head.bias"]
+    return scored
 
 
 def ours(bench: Bench, kind: str) -> Tensor:
@@ -69,10 +70,13 @@ def auto(kind: str) -> Any:
     return AutoModelForCausalLM if kind == "causal" else AutoModel
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # between peft and transformers
 @pytest.mark.parametrize("form", ["factors", "dense"])
 @pytest.mark.parametrize("kind", ["causal", "classification"])
 def test_the_adapter_loads_with_plain_peft(
-    kind: str, form: str, tiny_bert: Path, tiny_llama: Path, tmp_path: Path, record_property: Any
+    kind: str, form: str, tiny_bert: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
     from peft import PeftModel
 
@@ -93,7 +97,6 @@ def test_the_adapter_loads_with_plain_peft(
     loaded = PeftModel.from_pretrained(plain, str(tmp_path)).eval()
     with torch.inference_mode():
         difference = float((plain_logits(loaded, kind, tmp_path) - expected).abs().max())
-    record_property("difference", difference)
     print(f"adapter {kind} {form}: {difference:.2e}")
     assert difference <= LIMIT
 

@@ -1,7 +1,8 @@
 """The gate: a candidate that makes the general model worse on public text is rolled back.
 
-Per slice, the paired bootstrap of (candidate − base) loss over examples; rejected where the increase is beyond the margin and its
-95 % interval lies above zero. Slices are public, so their per-example losses may be seen here.
+Harm is wrong answers for classification and loss for language models. Per slice, the paired bootstrap of (candidate − base) over
+examples; rejected where the increase is beyond the margin and its 95 % interval lies above zero. Slices are public, so their
+per-example values may be seen here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tequio.measure.statistics import paired_bootstrap
 
 @dataclass(frozen=True)
 class Slice:
-    """One public slice at the gate: mean losses, 95 % interval of candidate − base, and the allowed increase."""
+    """One public slice at the gate: mean harm, 95 % interval of candidate − base, and the allowed increase."""
 
     base: float
     candidate: float
@@ -27,7 +28,7 @@ class Slice:
 
     @property
     def passes(self) -> bool:
-        """False where the loss surely rose, and by more than the limit."""
+        """False where the harm surely rose, and by more than the limit."""
         return not (self.low > 0.0 and self.candidate - self.base > self.limit)
 
 
@@ -37,7 +38,7 @@ def judge(
     margin: float,
     seed: int,
 ) -> dict[str, Slice]:
-    """Judge every slice; `margin` is relative to the base's loss. A slice the candidate lacks fails (infinite loss)."""
+    """Judge every slice; `margin` is relative to the base's harm. A slice the candidate lacks fails (infinite harm)."""
     out: dict[str, Slice] = {}
     for name, before in base.items():
         after = candidate.get(name)
@@ -54,6 +55,6 @@ def verdict(slices: Mapping[str, Slice]) -> tuple[bool, str]:
     """Whether the candidate may be accepted, and the reason in words."""
     failed = [name for name, s in slices.items() if not s.passes]
     if failed:
-        worst = ", ".join(f"{n} (loss {slices[n].base:.3f} → {slices[n].candidate:.3f})" for n in failed)
+        worst = ", ".join(f"{n} ({slices[n].base:.3f} → {slices[n].candidate:.3f})" for n in failed)
         return False, f"general model worse on {worst}"
     return True, "general model kept" if slices else "no public slice to judge by"

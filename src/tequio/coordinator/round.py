@@ -63,7 +63,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     for outcome in _in_order(runtime.exchange(_training_tasks(state, plan)), state, plan):
         fold = fold.take(outcome, plan)
     if not fold.facts:
-        why = " ".join(f"{r.member.name}: {r.reason}." for r in fold.refused)
+        why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in fold.refused)
         raise RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
     # reduce, mix with the centre, step
     change = _mix(fold, plan)

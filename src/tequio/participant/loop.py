@@ -17,7 +17,7 @@ from tequio.participant.bench import Bench
 from tequio.participant.tasks import Item, TextTask
 
 CLIP = 1.0  # gradient norm
-DIVERGED = 3.0  # the last losses may not exceed this many times the first ones, plus 1
+DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Trained:
     tokens: int
 
 
+def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW with betas (.9, .999) and no decay; `train` sets the rate of each step."""
+    return torch.optim.AdamW(list(parameters), weight_decay=0.0, foreach=True)
+
+
 def train(
     bench: Bench,
     task: TextTask,
@@ -37,9 +42,10 @@ def train(
     stream: Iterator[list[Item]],
     rates: Sequence[float],
     who: str,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Trained:
     """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors."""
-    optimizer = torch.optim.AdamW(list(parameters), lr=rates[0], weight_decay=0.0, foreach=True)
+    optimizer = optimizer or adamw(parameters)
     losses: list[float] = []
     tokens = 0
     for rate in rates:
@@ -57,8 +63,8 @@ def train(
         tokens += sum(len(item.ids) for item in batch)
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
-    if last > DIVERGED * first + 1.0:
-        raise _bad(who, f"The loss went from {first:.3g} to {last:.3g}.")
+    if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
+        raise _bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
     return Trained(first, last, len(losses), tokens)
 
 

@@ -18,7 +18,7 @@ from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.participant.bench import Bench
-from tequio.participant.loop import train
+from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.tasks import Item, Losses, batches
 
@@ -59,11 +59,12 @@ def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], 
         bench.hold(start)
         parameters = bench.attach(budget.rank, derive(seed, "factors"))
         stream = batches(items, node.batch_size, derive(seed, "batches"))
+        optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
             try:
-                train(bench, task, parameters, stream, rates, node.name)
+                train(bench, task, parameters, stream, rates, node.name, optimizer)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break

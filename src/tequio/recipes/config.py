@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tequio.core.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[
+    float, Field(gt=0, le=1000, allow_inf_nan=False)
+]  # above, no step means anything, and float32 overflows
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -103,7 +106,7 @@ class TrainSection(Section):
     max_steps: Count = 200
     min_steps: Count = 2
     batch_size: Count = 8
-    learning_rate: Positive = 5e-4
+    learning_rate: Rate = 5e-4
     final_rate: Share = 0.3
     round_seconds: Positive | None = None
     patience: Count = 3
@@ -135,6 +138,7 @@ class CentreSection(Section):
     federated_share: Share = 0.7
     max_train: Count | None = None
     tokens_per_second: Positive | None = None
+    steps: Count | None = None
 
 
 class GateSection(Section):
@@ -148,8 +152,8 @@ class GateSection(Section):
 class PersonalSection(Section):
     """[personal]. How personal and local-only models are made."""
 
-    local_rates: Annotated[list[Positive], Field(min_length=1)] = [5e-4]
-    private_rates: Annotated[list[Positive], Field(min_length=1)] = [2e-4]
+    local_rates: Annotated[list[Rate], Field(min_length=1)] = [5e-4]
+    private_rates: Annotated[list[Rate], Field(min_length=1)] = [2e-4]
     private_rank: Count = 4
     private_epochs: Positive = 3.0
     checks: Count = 4

@@ -90,7 +90,7 @@ def resume(out: Path, watch: Watch = _silent) -> Outcome:
         if ended is not None:
             return Outcome(folder.path, ended.body)
         watch("prepare", "reading data and base model", 0, 1)
-        speeds = {row["name"]: row["measured_tokens_per_second"] for row in recorded["participants"]}
+        speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
         wired = wire(Federation.model_validate(recorded["config"]), tuple(recorded["provenance"]), speeds)
         differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])
         if differences:

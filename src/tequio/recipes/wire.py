@@ -84,7 +84,8 @@ def wire(
     meter = open_meter()
     encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
     nodes = {
-        i + 1: Node(name, bench, task, encoded[name], config.train.batch_size, meter) for i, name in enumerate(files)
+        i: Node(name, bench, task, encoded[name], config.train.batch_size, _meter(file, meter))
+        for i, (name, file) in enumerate(files.items(), 1)
     }
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in slices.items()}
@@ -106,6 +107,11 @@ def wire(
     }
     digests = {name: s.digest() for name, s in splits.items()}
     return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter)
+
+
+def _meter(file: ParticipantFile, shared: Meter) -> Meter:
+    """The machine's meter, or one of the declared power where the participant states it."""
+    return shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
 
 
 def _columns(file: ParticipantFile) -> Columns:
@@ -221,7 +227,8 @@ def _allot(
             speed = own.tokens_per_second or speeds[node.name]
             hardware = Hardware(speed, own.uplink_mbit, own.memory_gib, own.max_rank)
         else:
-            steps = sorted(a.steps for a in out.values())[len(out) // 2]
+            median = sorted(a.steps for a in out.values())[len(out) // 2]
+            steps = (config.centre.steps if config.centre else None) or median
         workload = Workload(
             tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
             steps=steps,
@@ -285,7 +292,12 @@ def _row(
         "steps": allotment.steps,
         "reason": allotment.reason,
         "hardware": file.hardware.model_dump(exclude_none=True),
-        "data": {**splits[node.name].facts(), "cut": node.data.cut, "licence": file.data.licence},
+        "data": {
+            **splits[node.name].facts(),
+            "cut": node.data.cut,
+            "licence": file.data.licence,
+            "consent": file.data.consent,
+        },
         "batches": _shape_of(node),
     }
 
@@ -340,7 +352,7 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
             differences.append(words)
     if header["base"]["dtype"] != recorded["base"]["dtype"]:
         differences.append('the precision that [base] dtype = "auto" gives on this machine')
-    now, then = header["public_data"], recorded["public_data"]
+    now, then = header["public_data"], recorded.get("public_data", {})
     differences += [f"the public data of {name}" for name in now if now[name] != then.get(name)]
     before = {row["name"]: row for row in recorded["participants"]}
     rows = {row["name"]: row for row in header["participants"]}
