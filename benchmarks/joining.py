@@ -55,14 +55,15 @@ def with_rates(config: Federation, rate: float, grid: dict[str, tuple[float, ...
     """The federation at `rate`; local-only, private and pooled arms try their whole grids in every run."""
     train = config.train.model_copy(update={"learning_rate": rate})
     rates = {"local_rates": list(grid["local"]), "private_rates": list(grid["private"])}
+    rates["pooled_rates"] = list(grid.get("pooled", grid["local"]))
     return config.model_copy(update={"train": train, "personal": config.personal.model_copy(update=rates)})
 
 
-def one(demo: str, seed: int, out: Path, rate: float) -> dict[str, Any]:
+def one(demo: str, seed: int, out: Path, rate: float, grid: dict[str, tuple[float, ...]]) -> dict[str, Any]:
     """Tune, run with counterfactuals, and read the figures from the ledger."""
     path, _ = write_demo(demo, out / f"seed{seed}", seed)
     begin = time.perf_counter()
-    config = with_rates(load_federation(path), rate, GRIDS[demo])
+    config = with_rates(load_federation(path), rate, grid)
     outcome = start(config, out / f"seed{seed}" / "run", counterfactuals=True)
     with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
         entries = list(ledger.entries())
@@ -124,15 +125,22 @@ def main() -> None:
     parser.add_argument("--demo", default="sentiment", choices=sorted(GRIDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--rate", type=float, default=None, help="the federation's, from an earlier tuning")
+    parser.add_argument("--pooled-rate", type=float, default=None, help="pooled central's, from an earlier tuning")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     out = arguments.out or Path(tempfile.mkdtemp(prefix="tequio-bench-"))
-    path, _ = write_demo(arguments.demo, out / "tuning", arguments.seeds[0])
-    rate = best_rate(load_federation(path), GRIDS[arguments.demo]["federated"])
+    grid = dict(GRIDS[arguments.demo])
+    if arguments.pooled_rate is not None:
+        grid["pooled"] = (arguments.pooled_rate,)
+    rate = arguments.rate
+    if rate is None:
+        path, _ = write_demo(arguments.demo, out / "tuning", arguments.seeds[0])
+        rate = best_rate(load_federation(path), grid["federated"])
     seen = []
     for seed in arguments.seeds:
-        result = one(arguments.demo, seed, out, rate)
+        result = one(arguments.demo, seed, out, rate, grid)
         (out / f"seed{seed}.json").write_text(json.dumps(result))
         seen.append(show(result))
     print(f"\n{arguments.demo}, mean over seeds {arguments.seeds}:")

@@ -113,6 +113,10 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "How much worse than the base a slice may surely get, relative to the base's error (classification) or loss (causal).",
     ),
     "gate.max_examples": ("examples", "At most so many of a slice at the gate, twice as many in the final check."),
+    "personal.pooled_rates": (
+        "",
+        "Learning rates that the pooled counterfactual tries. Unset: `local_rates`.",
+    ),
     "personal.local_rates": (
         "",
         "Learning rates tried for the local model, which has as many steps as all rounds together.",

@@ -153,6 +153,7 @@ class PersonalSection(Section):
     """[personal]. How personal and local-only models are made."""
 
     local_rates: Annotated[list[Rate], Field(min_length=1)] = [5e-4]
+    pooled_rates: list[Rate] | None = None
     private_rates: Annotated[list[Rate], Field(min_length=1)] = [2e-4]
     private_rank: Count = 4
     private_epochs: Positive = 3.0

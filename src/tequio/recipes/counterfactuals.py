@@ -29,7 +29,7 @@ def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
     budget = Budget(
         rank=wired.plan.top_rank(),
         steps=sum(m.steps for m in members) * wired.plan.rounds,
-        rates=tuple(config.personal.local_rates),
+        rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
         checks=config.personal.checks,
     )
     train = [item for node in nodes for item in node.data.train]
