@@ -131,7 +131,7 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
             "base": {"model": str(tiny_bert if labelled else tiny_llama), "dtype": "float32", "licence": "test"},
             "task": {"kind": kind, "max_tokens": 16},
             "adapter": {"modules": ["query", "value"] if labelled else ["q_proj", "v_proj"], "ranks": [2, 4]},
-            "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "max_steps": 4},
+            "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "final_rate": 0.3, "max_steps": 4},
             "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
         }
         if labelled:
@@ -139,7 +139,7 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
         if centre:
             data = write_jsonl(root / "public" / "centre.jsonl", _shape(sentences(rows, 100), labelled))
             public = write_jsonl(root / "public" / "slice.jsonl", _shape(sentences(30, 200), labelled))
-            federation["centre"] = {"data": str(data)}
+            federation["centre"] = {"data": str(data), "federated_share": 0.7}
             federation["gate"] = {"slices": {"public": str(public)}, "margin": 0.5}
         for name, values in sections.items():
             federation[name] = {**federation.get(name, {}), **values} if isinstance(values, dict) else values

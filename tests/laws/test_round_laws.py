@@ -210,7 +210,7 @@ def test_no_usable_update_ends_the_run_with_every_reason(make_federation: Any) -
 
 def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: Any) -> None:
     """On a public slice whose labels say the opposite, learning is harm; the shared model stays where it was."""
-    path = make_federation(participants=2, gate={"margin": 0.0}, train={"max_steps": 60, "local_epochs": 10.0})
+    path = make_federation(participants=2, gate={"margin": 0.0}, train={"max_steps": 100, "local_epochs": 20.0})
     public = path.parent / "public" / "slice.jsonl"
     swap = {"good": "bad", "bad": "good"}
     rows = sentences(200, 300)

@@ -24,7 +24,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
 LABELS = st.dictionaries(TEXT.filter(str.strip), TEXT, min_size=2, max_size=4).filter(
     lambda d: len({label.strip() for label in d}) == len(d)
 )
-NUMBERS = st.floats(min_value=5e-324, allow_infinity=False, allow_nan=False)
+NUMBERS = st.floats(min_value=5e-324, max_value=1000.0, allow_nan=False)
 PATHS = TEXT.map(lambda text: "C:\\d\\" + text)  # a backslash is an ordinary character of a name here
 
 

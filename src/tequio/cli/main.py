@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(
     federation: Annotated[Path | None, typer.Argument(help="federation.toml of a new run.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for the run. Default: runs/NAME beside federation.toml."),
+        typer.Option("--out", help="Folder for the run. Default: runs/NAME-SEED beside federation.toml."),
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run instead.")] = None,
     counterfactuals: Annotated[
@@ -91,8 +92,11 @@ def run(
 def demo(
     name: Annotated[str, typer.Argument(help="sentiment, manuals or heart.")] = "sentiment",
     out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: runs/demo-NAME-SEED here.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    counterfactuals: Annotated[bool, typer.Option("--counterfactuals/--no-counterfactuals")] = True,
+    seed: Annotated[int, typer.Option("--seed", help="Which sample of the data, and all random choices.", min=0)] = 0,
+    counterfactuals: Annotated[
+        bool,
+        typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
+    ] = True,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
@@ -161,7 +165,9 @@ def predict(
     file: Annotated[
         Path | None, typer.Option("--file", help="JSONL or CSV with a text column, or plain lines.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 60,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
+    ] = 60,
     json: Json = False,
 ) -> None:
     """A participant's model on a text, or on each text of a file."""
@@ -213,8 +219,6 @@ def version(json: Json = False) -> None:
 
 def _set_threads(threads: int) -> None:
     """Cap torch's threads: more threads than cores is many times slower than one."""
-    import os
-
     import torch
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
@@ -257,6 +261,7 @@ def _finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | Non
 
 def main() -> None:
     """Entry point: every Tequio error becomes one message and an exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads on a busy machine cost many times their work
     try:
         app()
     except TequioError as error:

@@ -106,8 +106,8 @@ class TrainSection(Section):
     max_steps: Count = 200
     min_steps: Count = 2
     batch_size: Count = 8
-    learning_rate: Rate = 5e-4
-    final_rate: Share = 0.3
+    learning_rate: Rate = 3e-3
+    final_rate: Share = 0.1
     round_seconds: Positive | None = None
     patience: Count = 3
 
@@ -135,7 +135,7 @@ class CentreSection(Section):
 
     data: File
     licence: str = "not stated"
-    federated_share: Share = 0.7
+    federated_share: Share = 0.85
     max_train: Count | None = None
     tokens_per_second: Positive | None = None
     steps: Count | None = None
@@ -152,9 +152,9 @@ class GateSection(Section):
 class PersonalSection(Section):
     """[personal]. How personal and local-only models are made."""
 
-    local_rates: Annotated[list[Rate], Field(min_length=1)] = [5e-4]
+    local_rates: Annotated[list[Rate], Field(min_length=1)] = [1e-3, 3e-3]
     pooled_rates: list[Rate] | None = None
-    private_rates: Annotated[list[Rate], Field(min_length=1)] = [2e-4]
+    private_rates: Annotated[list[Rate], Field(min_length=1)] = [5e-4]
     private_rank: Count = 4
     private_epochs: Positive = 3.0
     checks: Count = 4

@@ -24,9 +24,9 @@ def write_starter(folder: Path, task: Literal["classification", "causal"], base:
         "base": {**_base(base, task), "dtype": "auto"},
         "task": {"kind": task, "max_tokens": 128 if task == "classification" else 256},
         "adapter": {"modules": MODULES[task], "ranks": [2, 4, 8, 16]},
-        "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 1e-3, "patience": 3},
+        "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 3e-3, "patience": 3},
         "algorithm": {"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
-        "personal": {"local_rates": [1e-3], "private_rates": [3e-4], "private_rank": 4},
+        "personal": {"local_rates": [1e-3, 3e-3], "private_rates": [5e-4], "private_rank": 4},
     }
     if task == "classification":
         federation["task"]["labels"] = {

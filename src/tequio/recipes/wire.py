@@ -72,7 +72,8 @@ def wire(
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: _splits(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
-    slices = {name: _slice(config, name, path) for name, path in config.gate.slices.items()}
+    known = _hashes(centre_splits)
+    slices = {name: _slice(config, name, path, known) for name, path in config.gate.slices.items()}
     dtype = _dtype(config)
     _check_memory(config, files, dtype)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
@@ -133,12 +134,18 @@ def _centre_splits(config: Federation) -> Splits | None:
     return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
 
 
-def _slice(config: Federation, name: str, path: Path) -> list[Example]:
+def _hashes(centre: Splits | None) -> set[str]:
+    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
+
+
+def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
+    """A public slice in the order of its hashes, without what the centre trains on."""
     who = f"public slice {name}"
     examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
-    examples = sorted((e for e in examples if e.text.strip()), key=content_hash)
+    by_hash = {content_hash(e): e for e in examples if e.text.strip()}
+    examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
     if len(examples) < 4:
-        why = f"It has {len(examples)} usable texts; at least 4 are needed, half for the gate and half for the report."
+        why = f"It has {len(examples)} texts that the centre does not train on; at least 4 are needed."
         raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
     return examples
 
