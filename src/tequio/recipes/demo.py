@@ -38,7 +38,7 @@ SENTIMENT: Mapping[str, Any] = {
     "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
 }
 MANUALS: Mapping[str, Any] = {
-    "task": {"kind": "causal", "max_tokens": 128},
+    "task": {"kind": "causal", "max_tokens": 96},
     "adapter": {"modules": ["q_proj", "v_proj"]},
     "train": {
         "rounds": 4,
@@ -46,10 +46,10 @@ MANUALS: Mapping[str, Any] = {
         "learning_rate": 3e-3,
         "final_rate": 0.1,
         "local_epochs": 1.0,
-        "max_steps": 6,
+        "max_steps": 4,
     },
     "centre": {"federated_share": 0.7, "max_train": 40},
-    "gate": {"margin": 0.02, "max_examples": 12},
+    "gate": {"margin": 0.02, "max_examples": 8},
     "personal": {"local_rates": [3e-3], "private_rates": [1e-3], "private_rank": 4, "private_epochs": 0.4, "checks": 2},
 }
 HEART: Mapping[str, Any] = {
@@ -90,7 +90,7 @@ RECIPES: Mapping[str, Recipe] = {
         smollm2,
         SMOLLM2,
         MANUALS,
-        {"max_train": 60, "max_validation": 15, "max_test": 30},
+        {"max_train": 40, "max_validation": 8, "max_test": 16},
         60.0,
     ),
     "heart": Recipe(
