@@ -32,13 +32,20 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         "95 %",
         "verdict",
     ):
-        table.add_column(column, justify="left" if column in ("participant", "verdict") else "right")
+        table.add_column(column, justify="left" if column in ("participant", "verdict") else "right", no_wrap=True)
     for row in summary["participants"]:
         gain = row["gain"]["loss" if causal else "accuracy"] or {}
         scores = [_score(row["test"].get(model), causal) for model in ("base", "local", "shared", "personal")]
         interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
         verdict = WORDS[row["verdict"]] + (f" ({row['chosen']})" if row["chosen"] else "")
-        table.add_row(row["name"], str(row["rank"] or "–"), *scores, _gain(gain.get("mean"), causal), interval, verdict)
+        table.add_row(
+            row["name"],
+            f"{row['rank']:g}" if row["rank"] else "–",
+            *scores,
+            _gain(gain.get("mean"), causal),
+            interval,
+            verdict,
+        )
     show.out.print(table)
     if not summary["finished"]:
         show.out.print(f"This run is not finished. Go on with: tequio run --resume {folder}")

@@ -34,7 +34,7 @@ SENTIMENT: Mapping[str, Any] = {
     "adapter": {"modules": ["query", "value"]},
     "train": {"rounds": 5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
     "centre": {"federated_share": 0.85, "max_train": 400},
-    "gate": {"margin": 0.02, "max_examples": 50},
+    "gate": {"margin": 0.02, "max_examples": 40},
     "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
 }
 MANUALS: Mapping[str, Any] = {
@@ -81,7 +81,7 @@ RECIPES: Mapping[str, Recipe] = {
         minilm,
         MINILM,
         SENTIMENT,
-        {"max_train": 100, "max_validation": 50, "max_test": 150, "validation_share": 0.2, "test_share": 0.4},
+        {"max_train": 100, "max_validation": 50, "max_test": 80, "validation_share": 0.2, "test_share": 0.4},
         8.0,
     ),
     "manuals": Recipe(
