@@ -106,7 +106,13 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_so(make_federation: Any, tmp_pat
     path = make_federation(participants=2, train={"rounds": 60, "max_steps": 20, "patience": 60})
     out = tmp_path / "run"
     command = [sys.executable, "-m", "tequio.cli.main", "run", str(path), "--out", str(out), "--threads", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job is born deaf to Ctrl-C
+    )
     deadline = time.monotonic() + 120
     while not (out / "ledger.sqlite").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -49,6 +49,7 @@ def test_the_demo_goes_through_on_real_data(short_demo: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks transformers
 def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(short_demo: Path, tmp_path: Path) -> None:
     """Float32, within 1e-4 of logits of size 10; measured 2e-5 on one machine."""
     from peft import PeftModel
