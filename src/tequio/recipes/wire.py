@@ -277,10 +277,9 @@ def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str
 def _settings(config: Federation, node: Node, allotment: Allotment) -> Settings:
     p, rank = config.personal, allotment.rank
     epoch = math.ceil(len(node.data.train) / config.train.batch_size)
-    local = Budget(rank, allotment.steps * config.train.rounds, tuple(p.local_rates), p.checks)
-    private = Budget(
-        min(rank, p.private_rank), max(1, round(epoch * p.private_epochs)), tuple(p.private_rates), p.checks
-    )
+    private_steps = max(1, round(epoch * p.private_epochs))
+    private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
+    local = Budget(rank, allotment.steps * config.train.rounds + private_steps, tuple(p.local_rates), p.checks)
     digest = hashlib.sha256(f"{config.seed}/{node.name}".encode()).digest()
     return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"))
 
