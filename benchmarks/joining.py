@@ -17,7 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from tequio.cli.process import prepare_process
+
+prepare_process()
 
 import torch
 

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from tequio.cli.process import prepare_process
+
+prepare_process()
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tequio.coordinator.federate import federate
 from tequio.core.seeds import derive
-from tequio.core.update import plain
+from tequio.core.update import plain, zero
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
 from tequio.recipes.demos.fetch import minilm
@@ -66,7 +68,7 @@ def federation(folder: Path, participants: int, rows: int, rounds: int, max_step
         path = folder / "data" / f"p{i}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines))
-        people.append({"name": f"p{i}", "data": {"path": str(path)}, "hardware": {"max_rank": (2, 4, 8, 16)[i % 4]}})
+        people.append({"name": f"p{i}", "data": {"path": str(path)}, "hardware": {"max_rank": (16, 2, 4, 8)[i % 4]}})
     sections: dict[str, Any] = {
         "name": "overhead",
         "base": {"model": str(minilm(cache_folder()))},
@@ -174,8 +176,10 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
 def embedded(w: Wired, folder: Path) -> dict[str, Tensor]:
     """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every round."""
     with Ledger.create(folder / "ledger.sqlite", dict(w.header)) as ledger:
-        *_, (state, _body) = federate(w.plan, Embedded(w.nodes), ledger, w.meter)
-    return {name: plain(entry) for name, entry in state.shared.entries.items()}
+        shared = zero(w.plan.spec)
+        for state, _body in federate(w.plan, Embedded(w.nodes), ledger, w.meter):
+            shared = state.shared
+    return {name: plain(entry) for name, entry in shared.entries.items()}
 
 
 def time_ratio(pairs: int) -> None:

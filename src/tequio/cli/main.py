@@ -12,6 +12,7 @@ import typer
 
 import tequio
 from tequio.cli import show
+from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
@@ -261,9 +262,7 @@ def _finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | Non
 
 def main() -> None:
     """Entry point: every Tequio error becomes one message and an exit code."""
-    # OpenMP threads that wait for work: asleep at once, waking them costs a third of a small step; spinning for milliseconds, as
-    # is the default, costs many times the work on a busy machine. A thousand turns, a few microseconds, is good on both.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    prepare_process()
     try:
         app()
     except TequioError as error:
