@@ -44,14 +44,14 @@ MANUALS: Mapping[str, Any] = {
     "train": {
         "rounds": 4,
         "batch_size": 4,
-        "learning_rate": 3e-3,
-        "final_rate": 0.1,
+        "learning_rate": 1e-2,
+        "final_rate": 0.3,
         "local_epochs": 1.0,
         "max_steps": 4,
     },
-    "centre": {"federated_share": 0.7, "max_train": 40},
+    "centre": {"federated_share": 0.85, "max_train": 40},
     "gate": {"margin": 0.02, "max_examples": 8},
-    "personal": {"local_rates": [3e-3], "private_rates": [1e-3], "private_rank": 4, "private_epochs": 0.4, "checks": 2},
+    "personal": {"local_rates": [3e-3], "private_rates": [3e-3], "private_rank": 4, "private_epochs": 0.3, "checks": 2},
 }
 HEART: Mapping[str, Any] = {
     "task": {"kind": "classification", "max_tokens": 96},
