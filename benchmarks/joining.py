@@ -34,7 +34,7 @@ from tequio.runtimes.embedded import Embedded
 
 GRIDS = {
     "sentiment": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
-    "manuals": {"federated": (3e-3, 1e-2, 2e-2), "local": (3e-3, 1e-2), "private": (1e-3, 3e-3)},
+    "manuals": {"federated": (1e-2, 2e-2), "local": (3e-3, 1e-2, 2e-2), "private": (1e-3, 4e-3)},
     "heart": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
 }
 # a demo has no time for more, and accuracy needs more

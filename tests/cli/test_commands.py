@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ["init", "run", "demo", "report", "verify", "predict", "export", "version"]
+COMMANDS = ["init", "run", "demo", "report", "verify", "predict", "export", "adapt", "version"]
 
 
 def tequio(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`tequio`: init, run, report, verify, predict, export, demo. Every command takes --json."""
+"""`tequio`: init, run, report, verify, predict, export, adapt, demo. Every command takes --json."""
 
 from __future__ import annotations
 
@@ -189,6 +189,23 @@ def predict(
                 show.out.print(row["completion"], markup=False)
 
     show.emit({"participant": participant, "predictions": results}, json, words)
+
+
+@app.command()
+def adapt(
+    folder: Run,
+    participant: Annotated[Path, typer.Argument(help="The newcomer's participant.toml.")],
+    out: Annotated[Path | None, typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here.")] = None,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """A newcomer starts from a finished federation: its personal model from few examples, and whether that beat starting alone."""
+    from tequio.cli.summary import print_adapted
+    from tequio.recipes.adapt import adapt as make
+
+    _set_threads(threads)
+    result = make(folder, participant, out or Path("adapted") / participant.stem)
+    show.emit(result, json, lambda: print_adapted(result))
 
 
 @app.command()

@@ -59,6 +59,28 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
     show.out.print(f"Report: {report}", markup=False)
 
 
+def print_adapted(result: Mapping[str, Any]) -> None:
+    """What a newcomer got: its candidates on its own test data, the gain over starting alone, where the adapter is."""
+    causal = result["test"]["base"]["accuracy"] is None
+    sizes = result["examples"]
+    title = f"{result['name']}: {'perplexity' if causal else 'accuracy'} on its own test data"
+    table = Table(title=title)
+    models = ("base", "local", "shared", "personal")
+    for column in models:
+        table.add_column(column, justify="right")
+    table.add_row(*(_score(result["test"][model], causal) for model in models))
+    show.out.print(table)
+    gain = result["gains"]["personal_over_local"]["loss" if causal else "accuracy"]
+    if gain is not None:
+        low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
+        show.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
+    show.out.print(
+        f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on {sizes['train']}, "
+        f"tested on {sizes['test']}."
+    )
+    show.out.print(f"Adapter: {result['adapter']}", markup=False)
+
+
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
     """What was fetched, under which licence, and what for."""
     for piece in provenance:

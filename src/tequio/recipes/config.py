@@ -255,10 +255,10 @@ def load_federation(path: Path) -> Federation:
     return _absolute_federation(_load(path, Federation), path.resolve().parent)
 
 
-def load_participant(path: Path, expected: str) -> ParticipantFile:
-    """Read a participant.toml whose name must be `expected`. Raises ConfigError naming file and key."""
+def load_participant(path: Path, expected: str | None = None) -> ParticipantFile:
+    """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
     loaded = _load(path, ParticipantFile)
-    if loaded.name != expected:
+    if expected is not None and loaded.name != expected:
         why = f"The roster in federation.toml calls it {expected!r}."
         raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
     root = path.resolve().parent

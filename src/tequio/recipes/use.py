@@ -26,8 +26,8 @@ SHARED = "shared"
 
 def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
     """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run."""
-    config, models, head = _models(run, who)
-    bench = _bench(config, head)
+    config, models, head = open_models(run, who)
+    bench = bench_of(config, head)
     bench.hold(models[who])
     if config.task.kind == "classification":
         return classify(bench, texts, config.task.label_names(), config.task.max_tokens)
@@ -44,8 +44,8 @@ def texts_of(file: Path) -> list[str]:
 
 def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[dict[str, Any]]:
     """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked."""
-    config, models, head = _models(run, who)
-    bench = _bench(config, head)
+    config, models, head = open_models(run, who)
+    bench = bench_of(config, head)
     labels = config.task.label_names()
     written: list[dict[str, Any]] = []
     for name, model in models.items():
@@ -60,7 +60,7 @@ def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[d
         if merged:
             save_merged(bench, model, out / name / "merged", labels)
             written[-1]["merged"] = str(out / name / "merged")
-            bench = _bench(config, head)
+            bench = bench_of(config, head)
     return written
 
 
@@ -71,7 +71,7 @@ def bytes_rank(files: Mapping[str, bytes]) -> int:
     return int(json.loads(files["adapter_config.json"])["r"])
 
 
-def _models(run: Path, who: str | None) -> tuple[Federation, dict[str, Update], torch.Tensor | None]:
+def open_models(run: Path, who: str | None) -> tuple[Federation, dict[str, Update], torch.Tensor | None]:
     """The models asked for, each checked against its digest in the ledger."""
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
@@ -92,7 +92,7 @@ def _models(run: Path, who: str | None) -> tuple[Federation, dict[str, Update], 
     return config, {name: read_model(folder, paths[name], digests[name]) for name in wanted}, head
 
 
-def _bench(config: Federation, head: torch.Tensor | None) -> Bench:
-    """The base in float32 on this machine (precision matters more than speed here) with the head the run started from."""
-    base = load_base(config.base.model, config.task.kind, torch.float32, cache_folder())
+def bench_of(config: Federation, head: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> Bench:
+    """The base on this machine, in float32 unless speed matters more, with the head the run started from."""
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
     return Bench(base, config.adapter.modules, config.adapter.scale, head)

@@ -70,18 +70,18 @@ def wire(
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
-    splits = {name: _splits(config, file) for name, file in files.items()}
+    splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
     known = _hashes(centre_splits)
     slices = {name: _slice(config, name, path, known) for name, path in config.gate.slices.items()}
-    dtype = _dtype(config)
+    dtype = dtype_of(config)
     _check_memory(config, files, dtype)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
         raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
     bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base))
-    task = _task(config, base)
+    task = task_of(config, base)
     meter = open_meter()
     encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
     nodes = {
@@ -97,7 +97,7 @@ def wire(
     speeds = {node.name: _speed(files[node.name].hardware, node, measured) for i, node in nodes.items() if i > 0}
     allotments = _allot(config, files, nodes, speeds)
     plan = _plan(config, nodes, allotments, bench)
-    settings = {node.name: _settings(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
+    settings = {node.name: settings_of(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
     rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
     rows = [{**row, "measured_tokens_per_second": speeds[row["name"]]} for row in rows]
     header = _header(config, base, bench, rows) | {
@@ -119,7 +119,8 @@ def _columns(file: ParticipantFile) -> Columns:
     return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
 
 
-def _splits(config: Federation, file: ParticipantFile) -> Splits:
+def splits_of(config: Federation, file: ParticipantFile) -> Splits:
+    """A participant's data, split."""
     d = file.data
     rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
     files = DataFiles(d.path, d.train, d.validation, d.test)
@@ -150,7 +151,8 @@ def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[E
     return examples
 
 
-def _dtype(config: Federation) -> torch.dtype:
+def dtype_of(config: Federation) -> torch.dtype:
+    """The base's precision: as configured, or the machine's best."""
     if config.base.dtype == "auto":
         return best_dtype()
     dtype: torch.dtype = getattr(torch, config.base.dtype)
@@ -177,7 +179,8 @@ def _head(config: Federation, base: Base) -> torch.Tensor | None:
     return head_at_zero(base, len(labels))
 
 
-def _task(config: Federation, base: Base) -> TextTask:
+def task_of(config: Federation, base: Base) -> TextTask:
+    """The task with its tokenizer."""
     if config.task.kind == "causal":
         return Causal(base.tokenizer, config.task.max_tokens)
     return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
@@ -209,7 +212,8 @@ def _probe(node: Node) -> float:
     return speed
 
 
-def _full_steps(config: Federation, data: Encoded) -> int:
+def full_steps(config: Federation, data: Encoded) -> int:
+    """Local steps of a round before hardware is looked at."""
     epoch = math.ceil(len(data.train) / config.train.batch_size)
     wanted = round(epoch * config.train.local_epochs)
     return max(config.train.min_steps, min(config.train.max_steps, wanted))
@@ -222,30 +226,37 @@ def _allot(
     speeds: Mapping[str, float | None],
 ) -> dict[str, Allotment]:
     """Rank and steps of every participant from its hardware; the centre makes as many steps as the median participant."""
-    per_rank = 4 * sum(m + n for m, n in nodes[max(nodes)].bench.shapes.values())
     out: dict[str, Allotment] = {}
     for index in sorted(nodes, reverse=True):  # the centre, index 0, comes last
         node = nodes[index]
-        mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
-        steps = _full_steps(config, node.data)
+        steps = full_steps(config, node.data)
         hardware = Hardware(config.centre.tokens_per_second if config.centre else None, None, None, None)
         if index > 0:
-            own = files[node.name].hardware
-            speed = own.tokens_per_second or speeds[node.name]
-            hardware = Hardware(speed, own.uplink_mbit, own.memory_gib, own.max_rank)
+            hardware = hardware_of(files[node.name], speeds[node.name])
         else:
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
-        workload = Workload(
-            tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
-            steps=steps,
-            ranks=tuple(sorted(set(config.adapter.ranks))),
-            bytes_per_rank=per_rank,
-            deadline_seconds=config.train.round_seconds,
-            min_steps=config.train.min_steps,
-        )
-        out[node.name] = allot(hardware, workload)
+        out[node.name] = allot(hardware, workload_of(config, node, steps))
     return out
+
+
+def hardware_of(file: ParticipantFile, measured: float | None) -> Hardware:
+    """What a participant declares, its speed as measured where it is not declared."""
+    own = file.hardware
+    return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
+
+
+def workload_of(config: Federation, node: Node, steps: int) -> Workload:
+    """What a round of `steps` steps asks of this participant."""
+    mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
+    return Workload(
+        tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
+        steps=steps,
+        ranks=tuple(sorted(set(config.adapter.ranks))),
+        bytes_per_rank=4 * sum(m + n for m, n in node.bench.shapes.values()),
+        deadline_seconds=config.train.round_seconds,
+        min_steps=config.train.min_steps,
+    )
 
 
 def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench) -> Plan:
@@ -274,7 +285,8 @@ def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str
     )
 
 
-def _settings(config: Federation, node: Node, allotment: Allotment) -> Settings:
+def settings_of(config: Federation, node: Node, allotment: Allotment) -> Settings:
+    """How a participant's personal model is made."""
     p, rank = config.personal, allotment.rank
     epoch = math.ceil(len(node.data.train) / config.train.batch_size)
     private_steps = max(1, round(epoch * p.private_epochs))

@@ -1,0 +1,58 @@
+"""A newcomer starts from a finished federation: its own personal model from few examples, and whether that beat starting alone.
+
+Nothing of the newcomer's is written into the run, and nothing leaves its machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tequio.core.canonical import pack
+from tequio.core.errors import RunError
+from tequio.ledger.folder import RunFolder
+from tequio.measure.energy import open_meter
+from tequio.participant.export import adapter_files
+from tequio.participant.node import Node, encode_splits
+from tequio.participant.personal import personalise
+from tequio.planning.allotment import allot
+from tequio.recipes.config import load_participant
+from tequio.recipes.use import SHARED, bench_of, open_models
+from tequio.recipes.wire import dtype_of, full_steps, hardware_of, settings_of, splits_of, task_of, workload_of
+
+
+def adapt(run: Path, participant: Path, out: Path) -> dict[str, Any]:
+    """Make the newcomer's candidates from the run's shared model, choose on its validation data, measure on its test data.
+
+    The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
+    (a new or empty folder): result.json, personal.safetensors and adapter/ in PEFT's format. Raises RunError if the run has no
+    shared model yet, ConfigError or DataError for the newcomer's files.
+    """
+    file = load_participant(participant)
+    config, models, head = open_models(run, SHARED)
+    if file.name in {p.name for p in config.participants}:
+        why = "A member already has its personal model there."
+        raise RunError(f"{participant}: {file.name!r} is a member of {run}.", why, "Give the newcomer another name.")
+    splits = splits_of(config, file)
+    folder = RunFolder.create(out)
+    bench = bench_of(config, head, dtype_of(config))
+    task = task_of(config, bench.base)
+    meter = open_meter(file.hardware.tdp_watts)
+    node = Node(file.name, bench, task, encode_splits(task, splits, file.name), config.train.batch_size, meter)
+    steps = full_steps(config, node.data)
+    allotment = allot(hardware_of(file, None), workload_of(config, node, steps))
+    result = personalise(node, models[SHARED], settings_of(config, node, allotment))
+    body = {
+        **result.body,
+        "examples": {k: len(getattr(node.data, k)) for k in ("train", "validation", "test")},
+        "rank": allotment.rank,
+        "adapter": str(folder.path / "adapter"),
+    }
+    folder.write_atomic("personal.safetensors", pack(result.delivered))
+    bench.hold(result.delivered)
+    files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
+    for name, data in files.items():
+        folder.write_atomic(f"adapter/{name}", data)
+    folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
+    return body

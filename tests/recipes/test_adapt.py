@@ -1,0 +1,66 @@
+"""A newcomer starts from a finished federation; the run is only read, and nothing of the newcomer's text is in what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from conftest import sentences, write_jsonl
+from tequio.core.canonical import digest_update, unpack
+from tequio.core.errors import RunError
+from tequio.recipes.adapt import adapt
+from tequio.recipes.config import load_federation
+from tequio.recipes.run import start
+
+
+def newcomer(folder: Path, name: str, rows: int) -> Path:
+    data = write_jsonl(folder / f"{name}.jsonl", sentences(rows, 900))
+    path = folder / f"{name}.toml"
+    path.write_text(f'name = "{name}"\n[data]\npath = "{data}"\n[hardware]\nmax_rank = 2\n', encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(make_federation: Any, tmp_path: Path) -> Path:
+    return start(load_federation(make_federation(participants=2)), tmp_path / "run", counterfactuals=False).folder
+
+
+def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    file = newcomer(tmp_path, "late", 60)
+    result = adapt(run, file, tmp_path / "out")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before  # the run is only read
+
+    assert sum(result["examples"].values()) == 60  # every row is in one split
+        "train": 37,
+        "validation": 11,
+        "test": 12,
+    }  # 60 rows, shares .6, .2, .2 by content hash
+    assert result["rank"] == 2  # its hardware's limit
+    assert set(result["test"]) == {"base", "local", "shared", "personal"}
+    assert result["chosen"] in result["candidates"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert weights, "an adapter that plain peft can load"
+
+    twin = adapt(run, file, tmp_path / "twin")
+    digests = {digest_update(unpack((tmp_path / x / "personal.safetensors").read_bytes(), x)) for x in ("out", "twin")}
+    assert len(digests) == 1  # the same seed gives the same model
+    assert twin["chosen"] == result["chosen"]
+
+    written = "".join(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert not [row["text"] for row in sentences(60, 900) if row["text"] in written]
+
+
+def test_a_member_is_no_newcomer(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="'site0' is a member"):
+        adapt(run, newcomer(tmp_path, "site0", 60), tmp_path / "out")
+
+
+def test_an_occupied_folder_is_left_alone(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds a run already"):
+        adapt(run, newcomer(tmp_path, "late", 60), run)
