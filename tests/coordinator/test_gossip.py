@@ -1,0 +1,98 @@
+"""Peer-to-peer rounds against the star, on a tiny real model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tequio.coordinator.gossip import complete, disagreement, gossip_round, mean, mixing, open_peers, ring
+from tequio.coordinator.round import open_state, run_round
+from tequio.core.errors import ConfigError
+from tequio.recipes.config import load_federation
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+
+@pytest.fixture
+def four(make_federation: Any) -> Wired:
+    return wire(load_federation(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"})))
+
+
+def test_metropolis_weights_of_a_ring_of_four_are_thirds() -> None:
+    weights = mixing(ring([1, 2, 3, 4]))  # degree 2 everywhere: 1/(1+2)
+    assert set(weights[1]) == {1, 2, 4}
+    for row in weights.values():
+        assert all(w == pytest.approx(1 / 3) for w in row.values())
+
+
+def test_unequal_degrees_still_make_a_symmetric_doubly_stochastic_matrix() -> None:
+    star = {1: frozenset({2, 3}), 2: frozenset({1}), 3: frozenset({1})}
+    weights = mixing(star)
+    assert weights[2] == pytest.approx({2: 2 / 3, 1: 1 / 3})  # 1/(1 + max(1, 2))
+    for i in star:
+        assert sum(weights[i].values()) == pytest.approx(1.0)
+        assert sum(weights[j].get(i, 0.0) for j in star) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        ({1: frozenset({2}), 2: frozenset({1}), 3: frozenset[int]()}, r"\[3\] cannot be reached"),
+        ({1: frozenset({2}), 2: frozenset[int]()}, "1 names 2"),
+    ],
+)
+def test_a_broken_graph_is_refused(graph: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        mixing(graph)
+
+
+def test_a_complete_graph_with_all_sent_is_the_star(four: Wired) -> None:
+    plan = replace(four.plan, broadcast_rank=64)
+    runtime = Embedded(four.nodes)
+    star, _ = open_state(plan, runtime)
+    star, _ = run_round(star, plan, runtime)
+    peers, record = gossip_round(open_peers(plan), plan, mixing(complete([1, 2, 3, 4])), runtime)
+    for model in peers.models.values():
+        assert model.minus(star.shared).norm() <= 1e-5 * star.shared.norm()
+    assert record["disagreement"] <= 1e-5
+    assert {n: pytest.approx(v, abs=1e-5) for n, v in record["validation"].items()} == {
+        n: v["loss"] for n, v in run_round(open_state(plan, runtime)[0], plan, runtime)[1]["validation"].items()
+    }
+
+
+def test_mixing_keeps_the_mean_and_brings_peers_together(four: Wired) -> None:
+    plan = replace(four.plan, broadcast_rank=64)
+    runtime = Embedded(four.nodes)
+    state, record = gossip_round(open_peers(plan), plan, mixing(ring([1, 2, 3, 4])), runtime)
+    alone, _ = gossip_round(open_peers(plan), plan, {i: {i: 1.0} for i in (1, 2, 3, 4)}, runtime)
+    centre = mean(alone.models)
+    assert mean(state.models).minus(centre).norm() <= 1e-5 * centre.norm()
+    # the ring of four contracts deviations by its second eigenvalue, 1/3
+    assert record["disagreement"] <= 0.34 * disagreement(alone.models)
+    assert record["bytes"] > 0
+
+
+def test_what_a_truncation_leaves_out_is_sent_later(four: Wired) -> None:
+    plan = replace(four.plan, broadcast_rank=2)
+    runtime = Embedded(four.nodes)
+    state, _ = gossip_round(open_peers(plan), plan, mixing(ring([1, 2, 3, 4])), runtime)
+    assert all(copy.max_rank() <= 2 for copy in state.copies.values())
+    still = replace(plan, learning_rate=1e-12)  # nobody learns any more: only the rest is sent
+    gaps = []
+    for _ in range(4):
+        state, _ = gossip_round(state, still, mixing(ring([1, 2, 3, 4])), runtime, pace=0.5)
+        gaps.append(sum(state.models[i].minus(state.copies[i]).norm() for i in state.models))
+    assert gaps[-1] < 0.5 * gaps[0]
+
+
+def test_layouts_of_coordinates_and_a_centre_are_refused(make_federation: Any) -> None:
+    with_centre = wire(load_federation(make_federation(participants=2)))
+    with pytest.raises(ConfigError, match="no centre"):
+        open_peers(with_centre.plan)
+    fedit = wire(
+        load_federation(make_federation(participants=2, centre=False, folder="f", algorithm={"reduce": "fedit"}))
+    )
+    with pytest.raises(ConfigError, match="Peers exchange products"):
+        open_peers(fedit.plan)
