@@ -78,21 +78,28 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     ),
     "algorithm.reduce": (
         "",
-        "How updates are added up: `stack` (exact for unequal ranks) or `fedit` (the common baseline).",
+        "How updates are added up: `stack` (exact for unequal ranks), `fedit` (the common baseline), or against bad updates "
+        "`centred_clipping`, `geometric_median`, `trimmed_mean`.",
     ),
     "algorithm.weights": (
         "",
-        "How much each update counts: `norm_equalised`, `examples`, `uniform` or `fednova`.",
+        "How much each update counts: `norm_equalised`, `examples`, `uniform`, `fednova`, or more for who is badly "
+        "served: `q_ffl`, `term`.",
     ),
-    "algorithm.server": ("", "The step: `sgd` (plain, FedAvg) or `nesterov` (DiLoCo, for long runs)."),
-    "algorithm.reduce_settings": ("", "Settings of the piece; `stack` and `fedit` have none."),
+    "algorithm.server": ("", "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam` or `yogi`."),
+    "algorithm.reduce_settings": (
+        "",
+        "Settings of the piece. `centred_clipping`: `iterations` 3, `factor` 1. `geometric_median`: `iterations` 100. "
+        "`trimmed_mean`: `trim` 0.2. Others: none.",
+    ),
     "algorithm.weights_settings": (
         "",
-        "`norm_equalised`: `power` (0.5), 0 is one participant one vote, 1 is by examples.",
+        "`norm_equalised`: `power` (0.5), 0 is one participant one vote, 1 is by examples. `q_ffl`: `q` 1. `term`: `t` 1.",
     ),
     "algorithm.server_settings": (
         "",
-        "`learning_rate` and `momentum`. `sgd`: 1.0 and 0.0; `nesterov`: 0.7 and 0.9.",
+        "`learning_rate` and `momentum`. `sgd`: 1.0 and 0.0; `nesterov`: 0.7 and 0.9. `adam`, `yogi`: `learning_rate` 0.01, "
+        "`beta1` 0.9, `beta2` 0.99, `tau` 0.001.",
     ),
     "algorithm.broadcast_rank": (
         "",
@@ -111,6 +118,11 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "gate.margin": (
         "share",
         "How much worse than the base a slice may surely get, relative to the base's error (classification) or loss (causal).",
+    ),
+    "gate.interpolate": (
+        "points",
+        "Points tried between base and shared model (WiSE-FT), 11 for instance; the best that the gate passes is "
+        "delivered. 0: none.",
     ),
     "gate.max_examples": ("examples", "At most so many of a slice at the gate, twice as many in the final check."),
     "personal.pooled_rates": (

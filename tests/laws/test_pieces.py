@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tequio.algorithms.catalogue import REDUCE, SERVER, WEIGHTS, reduce_by_name, server_by_name, weights_by_name
-from tequio.core.errors import ConfigError
+from tequio.core.canonical import pack, unpack
+from tequio.core.errors import ConfigError, RunError, UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.update import Dense, Factored, Update, plain, zero
 
-REDUCE_ROWS = {"stack": "factored", "fedit": "dense"}
-WEIGHT_ROWS = {  # weights of participants with (examples, steps, norm) = (10, 5, 2), (40, 10, 4); worked by hand
+REDUCE_ROWS = {
+    "stack": "factored",
+    "fedit": "dense",
+    "trimmed_mean": "dense",
+    "centred_clipping": "factored",
+    "geometric_median": "factored",
+}
+LINEAR = ["fedit", "stack"]  # the accumulator is the sum itself; the others keep the updates
+ROBUST = sorted(set(REDUCE_ROWS) - set(LINEAR))
+WEIGHT_ROWS = {  # of participants with (examples, steps, norm, excess) = (10, 5, 2, .5), (40, 10, 4, 1.5); worked by hand
     "examples": (10.0, 40.0),
     "uniform": (1.0, 1.0),
     "fednova": (10.0, 40.0),
     "norm_equalised": (10.0**0.5, 40.0**0.5),
+    "q_ffl": (0.5, 1.5),
+    "term": (math.exp(-0.5), math.exp(0.5)),
 }
-SERVER_ROWS = {"sgd": {}, "nesterov": {"learning_rate": 1.0, "momentum": 0.0}}
-FACTS = [Facts(10, 5, 2.0), Facts(40, 10, 4.0)]
+FIXED = {"learning_rate": 1.0, "beta1": 0.0, "beta2": 1.0, "tau": 0.5}  # v stays τ²: the step is Δ/(√τ² + τ) = Δ
+SERVER_ROWS = {"sgd": {}, "nesterov": {"learning_rate": 1.0, "momentum": 0.0}, "adam": FIXED, "yogi": FIXED}
+FACTS = [Facts(10, 5, 2.0, 0.5), Facts(40, 10, 4.0, 1.5)]
 
 
 def entry(kind: str, rank: int, seed: int) -> Update:
@@ -36,16 +53,55 @@ def test_every_piece_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
 def test_reduce_of_equals_is_the_same(name: str) -> None:
-    piece = reduce_by_name(name)
+    """Whatever the weights where the sum is linear; at equal weights in the robust rules, where a weight is a length."""
     u = entry(REDUCE_ROWS[name], 3, 0)
-    total = piece.init("s")
-    for weight in (1.0, 2.0, 5.0):
-        total = piece.add(total, u, weight)
-    mean = piece.result(total, 8.0)
+    weights = (1.0, 2.0, 5.0) if name in LINEAR else (2.0, 2.0, 2.0)
+    mean = reduced(name, [u] * 3, weights)
     assert mean.minus(u).norm() <= 1e-5 * u.norm()
 
 
+def reduced(name: str, updates: list[Update], weights: tuple[float, ...] = (), **settings: float) -> Update:
+    """Weights 1 if not given; the divisor is their sum."""
+    piece, weights = reduce_by_name(name, **settings), weights or (1.0,) * len(updates)
+    total = piece.init(updates[0].spec)
+    for update, weight in zip(updates, weights, strict=True):
+        total = piece.add(total, update, weight)
+    return piece.result(total, sum(weights))
+
+
 @pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
+def test_twice_the_updates_give_twice_the_aggregate(name: str) -> None:
+    updates = [entry(REDUCE_ROWS[name], 3, seed) for seed in range(5)]
+    expected = reduced(name, updates).scaled(2.0)
+    assert reduced(name, [u.scaled(2.0) for u in updates]).minus(expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
+@settings(max_examples=15)
+@given(order=st.permutations(range(5)))
+def test_reduce_does_not_depend_on_the_order(name: str, order: list[int]) -> None:
+    updates = [entry(REDUCE_ROWS[name], 3, seed) for seed in range(5)]
+    weights = (1.0, 2.0, 1.5, 1.0, 3.0)
+    expected = reduced(name, updates, weights)
+    got = reduced(name, [updates[i] for i in order], tuple(weights[i] for i in order))
+    assert got.minus(expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
+def test_a_streaming_piece_keeps_a_constant_size_and_the_others_say_so(name: str) -> None:
+    piece = reduce_by_name(name)
+    assert piece.streaming is (name in LINEAR)
+    total, sizes = piece.init("s"), []
+    for seed in range(8):
+        total = piece.add(total, entry(REDUCE_ROWS[name], 3, seed), 1.0)
+        sizes.append(total.nbytes() if piece.streaming else len(total.updates))
+    if piece.streaming:
+        assert len(set(sizes[1:])) == 1  # the first may be smaller or larger: factors, before the sum is kept dense
+    else:
+        assert sizes == list(range(1, 9))
+
+
+@pytest.mark.parametrize("name", LINEAR)
 def test_reduce_is_linear_in_the_coefficient(name: str) -> None:
     piece = reduce_by_name(name)
     u, v = entry(REDUCE_ROWS[name], 3, 0), entry(REDUCE_ROWS[name], 3, 1)
@@ -93,7 +149,7 @@ def test_weights_are_those_worked_by_hand(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(WEIGHT_ROWS))
 def test_equal_participants_keep_their_update(name: str) -> None:
     """With equal facts, scale · Σ cΔ / Σ w = Δ for every weighting."""
-    piece, facts = weights_by_name(name), [Facts(7, 3, 1.5)] * 4
+    piece, facts = weights_by_name(name), [Facts(7, 3, 1.5, 0.8)] * 4
     total = sum(piece.coefficient(f) for f in facts) / sum(piece.weight(f) for f in facts)
     assert piece.scale(facts) * total == pytest.approx(1.0)
 
@@ -102,6 +158,27 @@ def test_norm_equalisation_gives_everybody_the_median_length() -> None:
     piece = weights_by_name("norm_equalised", power=0.0)
     lengths = [piece.scale(FACTS) * piece.coefficient(f) * f.norm for f in FACTS]
     assert lengths == pytest.approx([3.0, 3.0])  # the median of 2 and 4
+
+
+@pytest.mark.parametrize("name", ["q_ffl", "term"])
+def test_weights_by_need_equalise_lengths_unless_told_not_to(name: str) -> None:
+    piece, raw = weights_by_name(name), weights_by_name(name, normalise=False)
+    lengths = [piece.scale(FACTS) * piece.coefficient(f) * f.norm / piece.weight(f) for f in FACTS]
+    assert lengths == pytest.approx([3.0, 3.0])  # the median of 2 and 4
+    assert [raw.coefficient(f) for f in FACTS] == [raw.weight(f) for f in FACTS]
+    assert raw.scale(FACTS) == 1.0
+
+
+@pytest.mark.parametrize(("name", "setting", "ratio"), [("q_ffl", "q", 9.0), ("term", "t", math.exp(2.0))])
+def test_weights_by_need_on_numbers(name: str, setting: str, ratio: float) -> None:
+    """At 2, excesses 1.5 and .5 weigh (1.5/.5)² = 9 or e^(2·1) to one; at 0 all weigh 1; unknown weighs as the base's own, 1."""
+    piece, flat = weights_by_name(name, **{setting: 2.0}), weights_by_name(name, **{setting: 0.0})
+    assert piece.weight(FACTS[1]) / piece.weight(FACTS[0]) == pytest.approx(ratio)
+    assert [flat.weight(f) for f in FACTS] == [1.0, 1.0]
+    assert [piece.weight(Facts(5, 5, 1.0, x)) for x in (0.0, 1.0, math.nan)] == [1.0, 1.0, 1.0]
+    assert piece.weight(Facts(5, 5, 1.0, math.inf)) == piece.weight(
+        Facts(5, 5, 1.0, 10.0)
+    )  # ten times the base's at most
 
 
 def test_fednova_counts_steps_once() -> None:
@@ -141,8 +218,202 @@ def test_heavy_ball_and_nesterov_on_numbers() -> None:
     assert (number(s1), number(s2)) == (1.5, 1.75)
 
 
+def test_centred_clipping_without_a_limit_is_stack_to_the_bit() -> None:
+    """τ = ∞, and the coefficients and divisor of norm equalisation: cᵢ = nᵢ^½/‖Δᵢ‖, divisor Σwᵢ/median‖Δ‖."""
+    updates = [entry("factored", rank, rank) for rank in (1, 2, 3, 4, 2)]
+    weighting = weights_by_name("norm_equalised")
+    facts = [Facts(10 * i, 5, u.norm()) for i, u in enumerate(updates, 1)]
+    divisor = sum(weighting.weight(f) for f in facts) / weighting.scale(facts)
+    results = []
+    for piece in (reduce_by_name("stack"), reduce_by_name("centred_clipping", tau=math.inf)):
+        total = piece.init("s")
+        for f, u in zip(facts, updates, strict=True):
+            total = piece.add(total, u, weighting.coefficient(f))
+        results.append(pack(piece.result(total, divisor)))
+    assert results[0] == results[1]
+
+
+def test_trimmed_mean_without_trimming_is_the_mean_of_factors() -> None:
+    updates = [entry("dense", 3, seed) for seed in range(4)]
+    mean = reduced("fedit", updates, (1.0, 2.0, 1.0, 4.0))
+    assert reduced("trimmed_mean", updates, (1.0, 2.0, 1.0, 4.0), trim=0.0).minus(mean).norm() <= 1e-6 * mean.norm()
+
+
+def vectors(*rows: tuple[float, ...]) -> list[Update]:
+    return [Update({"x": Dense(torch.tensor(row))}, "s") for row in rows]
+
+
+def test_the_geometric_median_of_a_quadrilateral_is_where_its_diagonals_cross() -> None:
+    """(0,0)-(3,3) and (4,0)-(0,2): y = x and y = 2 − x/2 meet at x = 4/3."""
+    got = reduced("geometric_median", vectors((0.0, 0.0), (4.0, 0.0), (3.0, 3.0), (0.0, 2.0)))
+    torch.testing.assert_close(plain(got.entries["x"]), torch.tensor([4 / 3, 4 / 3]), atol=1e-4, rtol=0)
+
+
+def test_one_clipping_step_on_numbers() -> None:
+    """1, 2 and 12, τ = 3: the start is their median, 2; offsets −1, 0 and 10 → 3 move it by 2/3. Then −5/3, −2/3, 3 by 2/9."""
+    points = vectors((1.0,), (2.0,), (12.0,))
+    once = number(reduced("centred_clipping", points, tau=3.0, iterations=1))
+    twice = number(reduced("centred_clipping", points, (5.0,) * 3, tau=3.0, iterations=2))  # xᵢ = 3·5·Δᵢ/15: the same
+    assert (once, twice) == pytest.approx((2 + 2 / 3, 2 + 2 / 3 + 2 / 9), abs=1e-3)
+
+
+def test_a_missing_rank_is_no_vote_in_the_trimmed_mean() -> None:
+    """Ranks 1, 2, 2, 2, 1. First row 1 … 5: without 1 and 5 the mean is 3. Second row 6, 7, 11: the middle one, 7; not 0s."""
+    rows = [[1.0], [2.0, 6.0], [3.0, 7.0], [4.0, 11.0], [5.0]]
+    updates = [Update({"m:a": Dense(torch.tensor(row).reshape(-1, 1))}, "s") for row in rows]
+    assert plain(reduced("trimmed_mean", updates).entries["m:a"]).flatten().tolist() == [3.0, 7.0]
+
+
+def test_trimming_rounds_up_and_two_cannot_be_trimmed() -> None:
+    """6 values, 20 %: two at each end, (3 + 4)/2. Two hold the second row: their mean, 15. With fewer than three updates, no."""
+    rows = [[1.0], [2.0], [3.0], [4.0], [50.0, 10.0], [60.0, 20.0]]
+    updates = [Update({"m:a": Dense(torch.tensor(row).reshape(-1, 1))}, "s") for row in rows]
+    assert plain(reduced("trimmed_mean", updates).entries["m:a"]).flatten().tolist() == [3.5, 15.0]
+    with pytest.raises(RunError, match="trimmed_mean has 2 updates"):
+        reduced("trimmed_mean", updates[:2])
+
+
+def cohort(kind: str, seed: int) -> list[Update]:
+    """Five honest updates: a common one and a fifth as much of their own, of unequal rank where that is exact."""
+    common = entry(kind, 2, 1000 + seed)
+    own = [entry(kind, 2, 10 * seed + i).scaled(0.2) for i in range(5)]
+    return [common.plus(x) for x in own]
+
+
+def spoilt(update: Update, how: str, size: float, seed: int) -> Update:
+    if how == "reversed":
+        return update.scaled(-size)
+    g = torch.Generator().manual_seed(seed)
+    noise = {n: Dense(torch.randn(e.shape, generator=g)) for n, e in update.entries.items()}
+    return Update(noise, update.spec).scaled(size * update.norm() / Update(noise, update.spec).norm())
+
+
+@pytest.mark.parametrize("how", ["reversed", "noise"])
+@pytest.mark.parametrize("name", ROBUST)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 50), size=st.floats(10.0, 1e4))
+def test_one_bad_update_of_five_does_not_move_the_robust_ones_far(name: str, how: str, seed: int, size: float) -> None:
+    """Within the length of the longest honest deviation from the honest mean; the plain mean goes at least three times as far."""
+    kind = REDUCE_ROWS[name]
+    honest = cohort(kind, seed)
+    bad = [*honest[:4], spoilt(honest[4], how, size, seed)]
+    plain_rule = "stack" if kind == "factored" else "fedit"
+    truth = reduced(plain_rule, honest[:4])
+    spread = max(u.minus(truth).norm() for u in honest[:4])
+    assert reduced(name, bad).minus(truth).norm() <= spread
+    assert reduced(plain_rule, bad).minus(truth).norm() >= 3.0 * spread
+
+
+@given(seed=st.integers(0, 50), size=st.floats(1.0, 1e6))
+def test_each_trimmed_coordinate_lies_among_the_honest_ones(seed: int, size: float) -> None:
+    honest = cohort("dense", seed)[:4]
+    got = reduced("trimmed_mean", [*honest, spoilt(honest[0], "noise", size, seed)])
+    for name, e in got.entries.items():
+        votes = torch.stack([plain(u.entries[name]) for u in honest])
+        assert bool(((plain(e) >= votes.amin(0) - 1e-5) & (plain(e) <= votes.amax(0) + 1e-5)).all())
+
+
+@pytest.mark.parametrize("name", ["centred_clipping", "geometric_median"])
+@settings(max_examples=15)
+@given(seed=st.integers(0, 50))
+def test_robust_rules_see_products_not_factors(name: str, seed: int) -> None:
+    """(B·M)(M⁻¹·A) is the same update as B·A; and all that is shared by everybody passes through."""
+    updates = [entry("factored", 2, 5 * seed + i) for i in range(5)]
+    expected, mix = reduced(name, updates), torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    turned, shift = [], entry("factored", 1, 999)
+    for u in updates:
+        e = u.entries["m"]
+        assert isinstance(e, Factored)
+        turned.append(Update({"m": Factored(e.b @ mix, torch.linalg.inv(mix) @ e.a)}, "s"))
+    assert reduced(name, turned).minus(expected).norm() <= 1e-3 * expected.norm()
+    shifted = reduced(name, [u.plus(shift) for u in updates])
+    assert shifted.minus(expected.plus(shift)).norm() <= 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["centred_clipping", "geometric_median"])
+def test_one_update_alone_is_the_aggregate(name: str) -> None:
+    u = entry("factored", 3, 0)
+    assert reduced(name, [u]).minus(u).norm() <= 1e-6 * u.norm()
+    with pytest.raises(UpdateError, match="layouts differ"):
+        reduced(name, [u, Update(u.entries, "other")])
+
+
+@pytest.mark.parametrize("name", ["adam", "yogi"])
+def test_the_first_adaptive_step_is_the_sign_of_the_change(name: str) -> None:
+    """m = .1·Δ, v = .01·Δ² and τ → 0: step = η·.1Δ/(.1|Δ|) = η·sign Δ, with η = .01."""
+    change = Update({"x": Dense(torch.tensor([3.0, -0.5, 20.0]))}, "s")
+    piece = server_by_name(name, tau=1e-12)
+    _, step = piece.apply(piece.init("s"), change)
+    torch.testing.assert_close(plain(step.entries["x"]), torch.tensor([0.01, -0.01, 0.01]))
+
+
+@pytest.mark.parametrize(("name", "v"), [("adam", 0.5 * 0.5 + 0.5 * 0.01), ("yogi", 0.5 - 0.5 * 0.01)])
+def test_adam_and_yogi_part_when_changes_become_small(name: str, v: float) -> None:
+    """β = .5, Δ = 1 then .1: m = .5 then .3; v = .5, then Adam's .255 (half forgotten), Yogi's .495 (less Δ²/2 only)."""
+    piece = server_by_name(name, learning_rate=1.0, beta1=0.5, beta2=0.5, tau=1e-12)
+    memory, first = piece.apply(piece.init("s"), scalar(1.0))
+    memory, second = piece.apply(memory, scalar(0.1))
+    assert number(first) == pytest.approx(0.5 / math.sqrt(0.5))
+    assert number(second) == pytest.approx(0.3 / math.sqrt(v))
+    assert sorted(memory.entries) == ["m/x", "v/x"]
+
+
+@pytest.mark.parametrize("name", ["adam", "yogi"])
+def test_the_memory_of_an_adaptive_server_survives_its_bytes(name: str) -> None:
+    """Factors, heads, absent entries and fewer ranks than before; the step is dense and fits the shared model."""
+    piece = server_by_name(name)
+    head = {"head.weight": Dense(torch.ones(2, 5))}
+    memory, step = piece.apply(piece.init("s"), Update({**entry("factored", 2, 0).entries, **head}, "s"))
+    assert {n: type(e) for n, e in step.entries.items()} == {"m": Dense, "head.weight": Dense}
+    again = unpack(pack(memory))
+    results = [piece.apply(start, entry("factored", 1, 1)) for start in (memory, again)]
+    assert [pack(m) for m, _ in results[:1]] == [pack(m) for m, _ in results[1:]]
+    coasting = plain(results[0][1].entries["head.weight"])  # m = .09, v = .99·(.99τ² + .01), no new change
+    torch.testing.assert_close(coasting, torch.full((2, 5), 0.01 * 0.09 / (0.0099 + 9.8e-7) ** 0.5), rtol=2e-2, atol=0)
+    wide, _ = piece.apply(piece.init("s"), entry("dense", 4, 0))
+    assert piece.apply(wide, entry("dense", 2, 1))[1].entries["m:a"].shape == (4, 5)
+    narrow, _ = piece.apply(piece.init("s"), entry("dense", 2, 1).scaled(1e-3))
+    grown, _ = piece.apply(narrow, entry("dense", 4, 0).scaled(1e-3))
+    fresh, _ = piece.apply(piece.init("s"), entry("dense", 4, 0).scaled(1e-3))
+    for name_ in ("m/m:a", "v/m:a"):  # ranks that are new start as in the first round
+        torch.testing.assert_close(plain(grown.entries[name_])[2:], plain(fresh.entries[name_])[2:], atol=0, rtol=1e-5)
+    with pytest.raises(UpdateError, match="layouts differ"):
+        piece.apply(memory, Update(head, "other"))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "wrong"),
+    [
+        (reduce_by_name, "trimmed_mean", {"trim": 0.5}),
+        (reduce_by_name, "centred_clipping", {"iterations": 0}),
+        (reduce_by_name, "centred_clipping", {"factor": 0.0}),
+        (reduce_by_name, "centred_clipping", {"tau": -1.0}),
+        (reduce_by_name, "geometric_median", {"smoothing": 0.0}),
+        (weights_by_name, "q_ffl", {"q": -1.0}),
+        (weights_by_name, "term", {"t": 11.0}),
+        (server_by_name, "adam", {"beta1": 1.0}),
+        (server_by_name, "yogi", {"tau": 0.0}),
+    ],
+)
+def test_a_setting_out_of_range_names_the_piece_and_itself(make: Any, name: str, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: {next(iter(wrong))} = .* is out of range"):
+        make(name, **wrong)
+
+
 def test_an_unknown_piece_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'norm_equalised'"):
         weights_by_name("norm_equalized")
     with pytest.raises(ConfigError, match="does not take these settings"):
         server_by_name("sgd", momentun=0.5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov"])
+def test_momentum_outlives_a_round_without_the_highest_rank(name: str) -> None:
+    piece = server_by_name(name, learning_rate=1.0, momentum=0.5)
+    high, low = entry("dense", 4, 0), entry("dense", 2, 1)
+    memory, _ = piece.apply(piece.init("s"), high)
+    memory, step = piece.apply(memory, low)
+    for update in (memory, step):
+        assert plain(update.entries["m:a"]).shape == (4, 5)
+    expected = plain(high.entries["m:a"])[2:] * 0.5  # what the absent ranks had, decayed once
+    torch.testing.assert_close(plain(memory.entries["m:a"])[2:], expected)

@@ -7,25 +7,45 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from tequio.algorithms.reduce.centred_clipping import CentredClipping
 from tequio.algorithms.reduce.fedit import FedIT
+from tequio.algorithms.reduce.geometric_median import GeometricMedian
 from tequio.algorithms.reduce.stack import Stack
+from tequio.algorithms.reduce.trimmed_mean import TrimmedMean
+from tequio.algorithms.server.adam import Adam
 from tequio.algorithms.server.nesterov import Nesterov
 from tequio.algorithms.server.sgd import Sgd
+from tequio.algorithms.server.yogi import Yogi
 from tequio.algorithms.weights.examples import Examples
 from tequio.algorithms.weights.fednova import FedNova
 from tequio.algorithms.weights.norm_equalised import NormEqualised
+from tequio.algorithms.weights.q_ffl import QFFL
+from tequio.algorithms.weights.term import Term
 from tequio.algorithms.weights.uniform import Uniform
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Weighting
 
-REDUCE: Mapping[str, Callable[..., Aggregator]] = {"stack": Stack, "fedit": FedIT}
+REDUCE: Mapping[str, Callable[..., Aggregator]] = {
+    "stack": Stack,
+    "fedit": FedIT,
+    "trimmed_mean": TrimmedMean,
+    "centred_clipping": CentredClipping,
+    "geometric_median": GeometricMedian,
+}
 WEIGHTS: Mapping[str, Callable[..., Weighting]] = {
     "examples": Examples,
     "uniform": Uniform,
     "fednova": FedNova,
     "norm_equalised": NormEqualised,
+    "q_ffl": QFFL,
+    "term": Term,
 }
-SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {"sgd": Sgd, "nesterov": Nesterov}
+SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {
+    "sgd": Sgd,
+    "nesterov": Nesterov,
+    "adam": Adam,
+    "yogi": Yogi,
+}
 
 
 def reduce_by_name(name: str, **settings: Any) -> Aggregator:

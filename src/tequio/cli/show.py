@@ -25,6 +25,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 STAGES = {
     "prepare": "Preparing",
     "rounds": "Rounds",
+    "shared": "Shared model",
     "personal": "Personal models",
     "counterfactuals": "Counterfactuals",
     "general": "General capability",

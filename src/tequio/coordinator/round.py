@@ -32,7 +32,7 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     shared = nothing
     if plan.aggregator.layout == "factors":
         shared = initial_factors(plan.shapes, plan.top_rank(), derive(plan.seed, "factors"), plan.spec)
-    looked = _evaluate(0, shared, plan, runtime)
+    looked = evaluate(0, shared, plan, runtime)
     if not looked.validation or (plan.centre and plan.centre.name in looked.failed):
         why = " ".join(f"{name}: {reason}" for name, reason in looked.failed.items())
         raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
@@ -73,7 +73,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     broadcast, pending = _broadcast(state, step, plan)
     shared = padded_sum(state.shared, broadcast)
     # gate
-    looked = _evaluate(round_, shared, plan, runtime)
+    looked = evaluate(round_, shared, plan, runtime)
     slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
     accepted, reason = verdict(slices)
     lost = [row["name"] for row in fold.rows if row["name"] in looked.failed]
@@ -181,14 +181,16 @@ def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update]:
 
 
 @dataclass(frozen=True)
-class _Looked:
+class Looked:
+    """A shared model seen through everybody's eyes: validation by name, their mean loss, per-example harm of the public slices."""
+
     validation: dict[str, dict[str, Any]]
     mean_loss: float
     slices: Mapping[str, tuple[float, ...]]
     failed: Mapping[str, str]
 
 
-def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Looked:
+def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
     """Score a shared model with every participant (mean over participants, each counting the same) and on the slices."""
     held = shared_model(shared, plan)
     centre = [] if plan.centre is None else [plan.centre]
@@ -211,7 +213,7 @@ def _evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> _Loo
     order = {m.name: m.index for m in plan.members}
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     losses = [v["loss"] for v in validation.values()]
-    return _Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
+    return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
 
 
 def _progress(state: State, round_: int, loss: float) -> State:
@@ -242,7 +244,7 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
 def _record(
     after: State,
     fold: _Fold,
-    looked: _Looked,
+    looked: Looked,
     slices: Mapping[str, Slice],
     verdict_: tuple[bool, str],
     bytes_down: int,

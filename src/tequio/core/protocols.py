@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tequio.core.types import EvaluateTask, Failure, Layout, Reply, Task, TrainTask
 from tequio.core.update import Update
@@ -33,11 +33,16 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a weighting may know of one admitted reply: no tensors."""
+    """What a weighting may know of one admitted reply: no tensors.
+
+    excess: validation loss of the shared model at the start of the round on the participant's own data, relative to the
+    base's there: loss / base loss; 0.0 = not known.
+    """
 
     examples: int
     steps: int
     norm: float
+    excess: float = 0.0
 
 
 class Weighting(Protocol):
@@ -58,7 +63,10 @@ class Weighting(Protocol):
 
 
 class Aggregator(Protocol):
-    """Streaming weighted sum of updates: memory does not grow with the number of participants."""
+    """Adds updates up. The accumulator is the piece's own: nobody else looks into it.
+
+    A streaming piece keeps it at a constant size, however many updates go in; one that must see all updates keeps them.
+    """
 
     @property
     def name(self) -> str:
@@ -68,14 +76,18 @@ class Aggregator(Protocol):
     def layout(self) -> Layout:
         """What its updates are."""
 
-    def init(self, spec: str) -> Update:
+    @property
+    def streaming(self) -> bool:
+        """Whether memory does not grow with the number of updates."""
+
+    def init(self, spec: str) -> Any:
         """The empty accumulator."""
 
-    def add(self, total: Update, update: Update, coefficient: float) -> Update:
-        """total + coefficient · update."""
+    def add(self, total: Any, update: Update, coefficient: float) -> Any:
+        """A new accumulator in which coefficient · update counts too."""
 
-    def result(self, total: Update, divisor: float) -> Update:
-        """The aggregate."""
+    def result(self, total: Any, divisor: float) -> Update:
+        """The aggregate; `divisor` is Σ wᵢ over the weighting's scale."""
 
 
 class ServerOptimizer(Protocol):

@@ -147,6 +147,14 @@ class GateSection(Section):
     slices: dict[Name, File] = Field(default_factory=dict)
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
     max_examples: Count = 100
+    interpolate: Annotated[int, Field(ge=0, le=101)] = 0
+
+    @field_validator("interpolate")
+    @classmethod
+    def _two_ends(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("expected 0 (off) or 2 and more points: base and shared model are two of them")
+        return value
 
 
 class PersonalSection(Section):

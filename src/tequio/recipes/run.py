@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.coordinator.federate import federate
+from tequio.coordinator.interpolate import best, points, record
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
 from tequio.core.errors import LedgerCorrupt, LedgerError, RunError, UpdateError
@@ -143,10 +144,7 @@ def _salt_file(name: str) -> str:
 
 def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: bool, watch: Watch) -> Outcome:
     state = _rounds(ledger, wired, watch)
-    shared = shared_model(state.best, wired.plan)
-    _save(folder, "shared.safetensors", shared)
-    if ledger.last("shared") is None:
-        ledger.append("shared", {"digest": digest_update(shared), "round": state.best_round})
+    shared = _shared(folder, ledger, state, wired, watch)
     models = _personal(folder, ledger, wired, shared, watch)
     if counterfactuals:
         _counterfactuals(folder, ledger, wired, shared, models, watch)
@@ -154,6 +152,27 @@ def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: boo
         watch("general", "public slices", 0, 1)
         ledger.append("general", _general(wired, shared))
     return _end(folder, ledger, state, wired)
+
+
+def _shared(folder: RunFolder, ledger: Ledger, state: State, wired: Wired, watch: Watch) -> Update:
+    """The shared model that is delivered: the best round's, or the point between base and it that validation and gate prefer."""
+    model = shared_model(state.best, wired.plan)
+    recorded, tries = ledger.last("shared"), wired.config.gate.interpolate
+    if recorded is not None:
+        alpha = float(recorded.body.get("alpha", 1.0))
+        shared = model if alpha == 1.0 else model.scaled(alpha)
+    else:
+        body: dict[str, Any] = {"round": state.best_round}
+        shared = model
+        if tries:
+            watch("shared", f"{tries} points between base and shared model", 0, 1)
+            tried = points(model, tries, state, wired.plan, Embedded(wired.nodes))
+            alpha = best(tried).alpha
+            shared = model if alpha == 1.0 else model.scaled(alpha)
+            body |= {"alpha": alpha, "points": record(tried)}
+        ledger.append("shared", body | {"digest": digest_update(shared)})
+    _save(folder, "shared.safetensors", shared)
+    return shared
 
 
 def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State:

@@ -17,7 +17,10 @@ COMMENTS = {
     "task": "# classification (text to label) or causal (language model). Label descriptions give the head its start.\n",
     "adapter": "# LoRA: on which linear layers, and the ladder of ranks. Each participant gets the largest its hardware allows.\n",
     "train": "# Rounds, local epochs a round, batch, learning rate. round_seconds is the deadline that sizes weak machines.\n",
-    "algorithm": "# reduce: stack, fedit. weights: norm_equalised, examples, uniform, fednova. server: sgd, nesterov.\n",
+    "algorithm": (
+        "# reduce: stack, fedit, trimmed_mean, centred_clipping, geometric_median. server: sgd, nesterov, adam, yogi. "
+        "weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
+    ),
     "centre": "# The central resource trains on public data too. federated_share: what the participants count against it.\n",
     "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",
     "personal": "# Each participant's own model: rates to try, private adapter, and the mixes among which it chooses.\n",

@@ -1,4 +1,4 @@
-"""How updates are added up: `stack` (exact for unequal ranks) and `mean` of factors (the FedIT baseline).
+"""How updates are added up: exactly (`stack`), as factors (`fedit`), or so that a few bad updates cannot steer the result.
 
-Each is a streaming sum: the accumulator's size does not depend on how many updates went in.
+`stack` and `fedit` stream: their accumulator's size does not depend on how many updates went in. The robust ones keep them all.
 """

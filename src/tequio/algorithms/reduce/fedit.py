@@ -19,6 +19,7 @@ class FedIT:
 
     name: str = "fedit"
     layout: Layout = "factors"
+    streaming: bool = True
 
     def init(self, spec: str) -> Update:
         """Nothing yet."""

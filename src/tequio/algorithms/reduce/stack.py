@@ -18,6 +18,7 @@ class Stack:
 
     name: str = "stack"
     layout: Layout = "product"
+    streaming: bool = True
 
     def init(self, spec: str) -> Update:
         """Nothing yet."""

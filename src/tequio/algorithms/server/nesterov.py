@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tequio.algorithms.factors import padded_sum
 from tequio.core.update import Update, zero
 
 
@@ -24,5 +25,5 @@ class Nesterov:
 
     def apply(self, momentum: Update, change: Update) -> tuple[Update, Update]:
         """(m, step)."""
-        memory = momentum.scaled(self.momentum).plus(change)
-        return memory, change.plus(memory.scaled(self.momentum)).scaled(self.learning_rate)
+        memory = padded_sum(momentum.scaled(self.momentum), change)
+        return memory, padded_sum(change, memory.scaled(self.momentum)).scaled(self.learning_rate)

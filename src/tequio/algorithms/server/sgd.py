@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tequio.algorithms.factors import padded_sum
 from tequio.core.update import Update, zero
 
 
@@ -23,7 +24,7 @@ class Sgd:
         """(m, step)."""
         if self.momentum == 0.0:
             return momentum, _times(change, self.learning_rate)
-        memory = momentum.scaled(self.momentum).plus(change)
+        memory = padded_sum(momentum.scaled(self.momentum), change)
         return memory, _times(memory, self.learning_rate)
 
 

@@ -31,4 +31,9 @@ class NormEqualised:
 
     def scale(self, facts: Sequence[Facts]) -> float:
         """The median norm."""
-        return statistics.median(f.norm for f in facts)
+        return median_norm(facts)
+
+
+def median_norm(facts: Sequence[Facts]) -> float:
+    """The length that equalised updates get."""
+    return statistics.median(f.norm for f in facts)

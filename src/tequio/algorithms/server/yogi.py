@@ -1,0 +1,44 @@
+"""FedYogi (Reddi et al., arXiv 2003.00295): FedAdam, but v ← v − (1−β₂)·Δ²·sign(v − Δ²): v forgets a large change more slowly.
+
+For many rounds and layout factors; `moments.py` says what it costs with layout product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tequio.algorithms.server.moments import moments
+from tequio.algorithms.settings import require
+from tequio.core.update import Dense, Entry, Update, zero
+
+
+@dataclass(frozen=True)
+class Yogi:
+    """Learning rate η, decay β₁ and β₂ of the moments, and τ, the degree of adaptivity (smaller adapts more)."""
+
+    learning_rate: float = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+    name: str = "yogi"
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.beta1 < 1.0, self.name, "beta1", self.beta1, "0 or more and under 1")
+        require(0.0 <= self.beta2 <= 1.0, self.name, "beta2", self.beta2, "0 to 1")
+        require(self.tau >= 1e-15, self.name, "tau", self.tau, "1e-15 or more")
+
+    def init(self, spec: str) -> Update:
+        """m = 0, v = τ²."""
+        return zero(spec)
+
+    def apply(self, momentum: Update, change: Update) -> tuple[Update, Update]:
+        """(moments, dense step). Raises UpdateError if the two belong to different layouts."""
+        memory: dict[str, Entry] = {}
+        step: dict[str, Entry] = {}
+        for name, (m, v, delta) in moments(momentum, change, self.tau**2).items():
+            square = delta.square()
+            m = self.beta1 * m + (1.0 - self.beta1) * delta
+            v = v - (1.0 - self.beta2) * square * (v - square).sign()
+            memory[f"m/{name}"], memory[f"v/{name}"] = Dense(m), Dense(v)
+            step[name] = Dense(self.learning_rate * m / (v.sqrt() + self.tau))
+        return Update(memory, momentum.spec), Update(step, momentum.spec)

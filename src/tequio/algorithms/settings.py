@@ -1,0 +1,11 @@
+"""Ranges of the pieces' settings, checked when a run is built."""
+
+from __future__ import annotations
+
+from tequio.core.errors import ConfigError
+
+
+def require(fits: bool, piece: str, setting: str, value: float, expected: str) -> None:
+    """Raise ConfigError naming the piece and its setting unless it fits."""
+    if not fits:
+        raise ConfigError(f"[algorithm] {piece}: {setting} = {value:g} is out of range;", f"expected {expected}.")
