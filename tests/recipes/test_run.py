@@ -146,7 +146,7 @@ def test_a_fit_never_ends_worse_than_it_began(make_federation: Any) -> None:
     assert (fitted.step, fitted.rate) == (0, 0.0)
     assert not fitted.tail.entries
     base = score(node, zero(w.plan.spec), node.data.validation).scores().loss
-    assert fitted.loss == pytest.approx(base)
+    assert fitted.after.scores().loss == pytest.approx(base)
 
 
 def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, tmp_path: Path) -> None:

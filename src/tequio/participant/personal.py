@@ -37,10 +37,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best adapter of a fit on validation (what it adds to its start), its loss there, and how it was reached."""
+    """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached."""
 
     tail: Update
-    loss: float
+    before: Losses
+    after: Losses
     rate: float
     step: int
     diverged: tuple[float, ...] = ()  # rates that were tried in vain
@@ -55,7 +56,8 @@ def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], 
     bench, task = node.bench, node.task
     items, validation = data
     bench.hold(start)
-    best = Fitted(zero(bench.spec), task.losses(bench, validation).scores().loss, 0.0, 0)
+    before = task.losses(bench, validation)
+    best = Fitted(zero(bench.spec), before, before, 0.0, 0)
     for rate in budget.rates:
         bench.hold(start)
         parameters = bench.attach(budget.rank, derive(seed, "factors"))
@@ -70,9 +72,9 @@ def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], 
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
             done = end
-            loss = task.losses(bench, validation).scores().loss
-            if loss < best.loss and math.isfinite(loss):
-                best = Fitted(bench.take(), loss, rate, done, best.diverged)
+            after = task.losses(bench, validation)
+            if after.scores().loss < best.after.scores().loss:  # never true of NaN
+                best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
     bench.drop()
     return best
 
@@ -118,24 +120,21 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         )
         private = fit(node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1)
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
-        looked = {name: score(node, model, node.data.validation) for name, model in candidates.items()}
+        looked = {"base": local.before, "local": local.after, "shared": private.before}
+        for name in candidates.keys() - looked.keys():
+            looked[name] = score(node, candidates[name], node.data.validation)
         looked = {name: losses for name, losses in looked.items() if math.isfinite(losses.scores().loss)}
         if not looked:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         chosen = choose(looked)
-        kinds = {
-            "base": candidates["base"],
-            "local": local.tail,
-            "shared": shared,
-            "personal": candidates[chosen],
-        }
-        tested = {name: score(node, model, node.data.test) for name, model in kinds.items()}
+        tested = {name: score(node, candidates[name], node.data.test) for name in {"base", "local", "shared", chosen}}
+        tested["personal"] = tested[chosen]
     body = {
         "name": node.name,
         "chosen": chosen,
-        "candidates": {name: asdict(losses.scores()) for name, losses in looked.items()},
-        "test": {name: asdict(losses.scores()) for name, losses in tested.items()},
+        "candidates": {name: asdict(losses.scores()) for name, losses in sorted(looked.items())},
+        "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.coordinator.federate import federate
-from tequio.coordinator.interpolate import best, points, record
+from tequio.coordinator.interpolate import Point, best, points, record
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
 from tequio.core.errors import LedgerCorrupt, LedgerError, RunError, UpdateError
@@ -158,18 +158,14 @@ def _shared(folder: RunFolder, ledger: Ledger, state: State, wired: Wired, watch
     """The shared model that is delivered: the best round's, or the point between base and it that validation and gate prefer."""
     model = shared_model(state.best, wired.plan)
     recorded, tries = ledger.last("shared"), wired.config.gate.interpolate
-    if recorded is not None:
-        alpha = float(recorded.body.get("alpha", 1.0))
-        shared = model if alpha == 1.0 else model.scaled(alpha)
-    else:
-        body: dict[str, Any] = {"round": state.best_round}
-        shared = model
-        if tries:
-            watch("shared", f"{tries} points between base and shared model", 0, 1)
-            tried = points(model, tries, state, wired.plan, Embedded(wired.nodes))
-            alpha = best(tried).alpha
-            shared = model if alpha == 1.0 else model.scaled(alpha)
-            body |= {"alpha": alpha, "points": record(tried)}
+    tried: list[Point] = []
+    if recorded is None and tries:
+        watch("shared", f"{tries} points between base and shared model", 0, 1)
+        tried = points(model, tries, state, wired.plan, Embedded(wired.nodes))
+    alpha = float(recorded.body["alpha"]) if recorded else best(tried).alpha if tried else 1.0
+    shared = model if alpha == 1.0 else model.scaled(alpha)
+    if recorded is None:
+        body = {"round": state.best_round, "alpha": alpha, "points": record(tried)}
         ledger.append("shared", body | {"digest": digest_update(shared)})
     _save(folder, "shared.safetensors", shared)
     return shared
