@@ -147,7 +147,9 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
             optimizer = torch.optim.AdamW(parameters, lr=plan.rate(round_), weight_decay=0.0, foreach=True)
             stream = batches(w.nodes[member.index].data.train, 8, seed)
             for _ in range(member.steps):
-                with sdpa_kernel([SDPBackend.MATH]):  # the faster kernel here, as in ours: only the framework is measured
+                with sdpa_kernel(
+                    [SDPBackend.MATH]
+                ):  # the faster kernel here, as in ours: only the framework is measured
                     out, truth = logits(next(stream), own)
                 loss = F.cross_entropy(out, truth)
                 if not torch.isfinite(loss):

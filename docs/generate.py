@@ -78,8 +78,8 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     ),
     "algorithm.reduce": (
         "",
-        "How updates are added up: `stack` (exact for unequal ranks), `fedit` (the common baseline), or against bad updates "
-        "`centred_clipping`, `geometric_median`, `trimmed_mean`.",
+        "How updates are added up: `stack` (exact for unequal ranks), `fedit` (the common baseline), `ffa` (A frozen), "
+        "`rolora` (B and A in turn), or against bad updates `centred_clipping`, `geometric_median`, `trimmed_mean`.",
     ),
     "algorithm.weights": (
         "",
@@ -87,6 +87,12 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "served: `q_ffl`, `term`.",
     ),
     "algorithm.server": ("", "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam` or `yogi`."),
+    "algorithm.start": (
+        "",
+        "How a round starts from the shared model: `fresh` factors, or its best ones with the rest frozen (`fedex`) or left out "
+        "(`flexlora`). Not with `fedit`, `ffa`, `rolora`, `trimmed_mean`; the robust reduces of products not with `flexlora`.",
+    ),
+    "algorithm.start_settings": ("", "None of these has any; for pieces of your own."),
     "algorithm.reduce_settings": (
         "",
         "Settings of the piece. `centred_clipping`: `iterations` 3, `factor` 1. `geometric_median`: `iterations` 100. "

@@ -19,11 +19,13 @@ from tequio.core.update import Dense, Factored, Update, plain, zero
 REDUCE_ROWS = {
     "stack": "factored",
     "fedit": "dense",
+    "ffa": "dense",
+    "rolora": "dense",
     "trimmed_mean": "dense",
     "centred_clipping": "factored",
     "geometric_median": "factored",
 }
-LINEAR = ["fedit", "stack"]  # the accumulator is the sum itself; the others keep the updates
+LINEAR = ["fedit", "ffa", "rolora", "stack"]  # the accumulator is the sum itself; the others keep the updates
 ROBUST = sorted(set(REDUCE_ROWS) - set(LINEAR))
 WEIGHT_ROWS = {  # of participants with (examples, steps, norm, excess) = (10, 5, 2, .5), (40, 10, 4, 1.5); worked by hand
     "examples": (10.0, 40.0),

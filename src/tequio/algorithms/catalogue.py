@@ -9,13 +9,18 @@ from typing import Any
 
 from tequio.algorithms.reduce.centred_clipping import CentredClipping
 from tequio.algorithms.reduce.fedit import FedIT
+from tequio.algorithms.reduce.ffa import FFA
 from tequio.algorithms.reduce.geometric_median import GeometricMedian
+from tequio.algorithms.reduce.rolora import RoLoRA
 from tequio.algorithms.reduce.stack import Stack
 from tequio.algorithms.reduce.trimmed_mean import TrimmedMean
 from tequio.algorithms.server.adam import Adam
 from tequio.algorithms.server.nesterov import Nesterov
 from tequio.algorithms.server.sgd import Sgd
 from tequio.algorithms.server.yogi import Yogi
+from tequio.algorithms.start.fedex import FedEx
+from tequio.algorithms.start.flexlora import FlexLoRA
+from tequio.algorithms.start.fresh import Fresh
 from tequio.algorithms.weights.examples import Examples
 from tequio.algorithms.weights.fednova import FedNova
 from tequio.algorithms.weights.norm_equalised import NormEqualised
@@ -23,14 +28,21 @@ from tequio.algorithms.weights.q_ffl import QFFL
 from tequio.algorithms.weights.term import Term
 from tequio.algorithms.weights.uniform import Uniform
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Aggregator, ServerOptimizer, Weighting
+from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
     "fedit": FedIT,
+    "ffa": FFA,
+    "rolora": RoLoRA,
     "trimmed_mean": TrimmedMean,
     "centred_clipping": CentredClipping,
     "geometric_median": GeometricMedian,
+}
+START: Mapping[str, Callable[..., Start]] = {
+    "fresh": Fresh,
+    "fedex": FedEx,
+    "flexlora": FlexLoRA,
 }
 WEIGHTS: Mapping[str, Callable[..., Weighting]] = {
     "examples": Examples,
@@ -51,6 +63,12 @@ SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {
 def reduce_by_name(name: str, **settings: Any) -> Aggregator:
     """The aggregator called `name`. Raises ConfigError with the nearest known name."""
     piece: Aggregator = _build("reduce", REDUCE, name, settings)
+    return piece
+
+
+def start_by_name(name: str, **settings: Any) -> Start:
+    """The start called `name`. Raises ConfigError with the nearest known name."""
+    piece: Start = _build("start", START, name, settings)
     return piece
 
 

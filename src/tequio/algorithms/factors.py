@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
-from tequio.core.update import Dense, Entry, Factored, Update
+from tequio.core.types import Trained
+from tequio.core.update import Dense, Entry, Factored, Update, plain
 
 
 def initial_factors(shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, spec: str) -> Update:
@@ -53,6 +54,37 @@ def prefix(shared: Update, rank: int) -> Update:
         else:
             entries[name] = entry
     return Update(entries, shared.spec)
+
+
+def tail(shared: Update, rank: int, scale: float) -> Update:
+    """What the ranks after the first `rank` mean, s·B[:, rank:]·A[rank:] a module; nothing where there are none."""
+    rest: dict[str, Entry] = {}
+    for name, entry in shared.entries.items():
+        value = plain(entry)
+        if name.endswith(":a") and len(value) > rank:
+            rest[name], rest[f"{name[:-2]}:b"] = (
+                Dense(value[rank:]),
+                Dense(plain(shared.entries[f"{name[:-2]}:b"])[:, rank:]),
+            )
+    return product(Update(rest, shared.spec), scale)
+
+
+def trainable(shared: Update, which: Trained) -> Trained:
+    """`which`, but B instead of A while all of B is 0: A has no gradient then."""
+    if which == "a" and not any(bool(plain(e).any()) for name, e in shared.entries.items() if name.endswith(":b")):
+        return "b"
+    return which
+
+
+def parted(update: Update, trained: Trained) -> tuple[Update, Update]:
+    """(what a round that trains these factors moves, heads included; the entries of the factors that rest).
+
+    Goes by the end of the names, so a server optimiser's memory can be parted too.
+    """
+    resting = {"both": "", "a": ":b", "b": ":a"}[trained]
+    rests = {n: e for n, e in update.entries.items() if resting and n.endswith(resting)}
+    moves = {n: e for n, e in update.entries.items() if n not in rests}
+    return Update(moves, update.spec), Update(rests, update.spec)
 
 
 def padded_sum(x: Update, y: Update) -> Update:

@@ -195,7 +195,9 @@ def predict(
 def adapt(
     folder: Run,
     participant: Annotated[Path, typer.Argument(help="The newcomer's participant.toml.")],
-    out: Annotated[Path | None, typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here.")
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tequio.algorithms.factors import prefix
+from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.protocols import Facts
 from tequio.core.types import Layout, Reply, State
@@ -43,7 +43,8 @@ def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | 
         return Refused(member, f"it answers round {reply.round}, not round {state.round + 1}")
     if update.spec != plan.spec:
         return Refused(member, "it belongs to another base model or adapter layout")
-    problem = _misfit(update, _expected(plan, state, member.rank), member.rank, plan.aggregator.layout)
+    widest = 2 * member.rank if plan.start.continues else member.rank
+    problem = _misfit(update, _expected(plan, state, member.rank), widest, plan.aggregator.layout)
     if problem:
         return Refused(member, problem)
     if not update.is_finite():
@@ -56,13 +57,21 @@ def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | 
         return Refused(member, f"its norm is {times:.1f} times the median of the round before (limit {NORM_LIMIT:g})")
     if reply.examples < 1 or reply.steps < 1:
         return Refused(member, "it says that it saw no example or made no step")
-    return Admitted(member, reply, update, Facts(reply.examples, reply.steps, norm))
+    facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
+    return Admitted(member, reply, update, facts)
+
+
+def _excess(state: State, name: str) -> float:
+    """Validation loss of the shared model over the base's, at this participant; 0 (not known) unless both are positive numbers."""
+    loss, base = state.losses.get(name, 0.0), state.base_losses.get(name, 0.0)
+    known = loss > 0.0 and base > 0.0 and math.isfinite(loss / base)
+    return loss / base if known else 0.0
 
 
 def _expected(plan: Plan, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:
     if plan.aggregator.layout == "product":
         return {**plan.shapes, **plan.head_shapes}
-    sent = prefix(state.shared, rank)
+    sent, _ = parted(prefix(state.shared, rank), plan.trained(state))
     return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **plan.head_shapes}
 
 
@@ -75,7 +84,7 @@ def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, 
         if tuple(entry.shape) != expected[name]:
             return f"entry {name} has shape {tuple(entry.shape)}, expected {expected[name]}"
         if isinstance(entry, Factored) and entry.rank > rank:
-            return f"entry {name} has rank {entry.rank}, allotted {rank}"
+            return f"entry {name} has rank {entry.rank}, at most {rank} may come"
         if isinstance(entry, Factored) is not (layout == "product" and name not in expected_heads(expected)):
             return f"entry {name} is not in the form of layout {layout}"
     return ""

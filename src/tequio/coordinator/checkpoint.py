@@ -26,6 +26,8 @@ def pack_state(state: State) -> bytes:
         "stale_rounds": state.stale_rounds,
         "step_scale": state.step_scale,
         "norm_reference": state.norm_reference,
+        "base_losses": dict(state.base_losses),
+        "losses": dict(state.losses),
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,
     }

@@ -73,9 +73,11 @@ def reachable(graph: Graph) -> set[int]:
 
 
 def open_peers(plan: Plan) -> PeerState:
-    """Everybody at the base. Raises ConfigError if the reduce does not take products."""
+    """Everybody at the base. Raises ConfigError if the reduce does not take products, or the start is not fresh."""
     if plan.aggregator.layout != "product":
         raise ConfigError("Peers exchange products.", f"reduce = {plan.aggregator.name!r} does not.", "Use 'stack'.")
+    if plan.start.continues:
+        raise ConfigError("Peers start afresh.", f"start = {plan.start.name!r} does not.", "Use 'fresh'.")
     if plan.centre is not None:
         raise ConfigError("Peers have no centre.", "", "Leave out [centre], or make it a participant.")
     start = {member.index: zero(plan.spec) for member in plan.members}

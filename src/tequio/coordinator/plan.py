@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tequio.core.protocols import Aggregator, ServerOptimizer, Weighting
+from tequio.algorithms.factors import trainable
+from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+from tequio.core.types import State, Trained
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
     learning_rate: float
     final_rate: float
     aggregator: Aggregator
+    start: Start
     weighting: Weighting
     server: ServerOptimizer
     broadcast_rank: int
@@ -44,6 +47,10 @@ class Plan:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it."""
         done = (round_ - 1) / max(1, self.rounds - 1)
         return self.learning_rate * (1.0 + (self.final_rate - 1.0) * done)
+
+    def trained(self, state: State) -> Trained:
+        """Which factors the round after `state` trains (layout factors)."""
+        return trainable(state.shared, self.aggregator.trained(state.round + 1))
 
     def top_rank(self) -> int:
         """The largest rank of all, the centre's included."""

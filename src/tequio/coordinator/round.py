@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tequio.algorithms.factors import heads, initial_factors, padded_sum, prefix, product
+from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
 from tequio.coordinator.admit import Admitted, Refused, admit
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
@@ -21,7 +21,7 @@ from tequio.core.errors import RunError
 from tequio.core.protocols import Facts, Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
-from tequio.core.update import Update, zero
+from tequio.core.update import Update, is_matrix, zero
 
 BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
@@ -45,6 +45,8 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
         best_loss=looked.mean_loss,
         best_round=0,
         base_slices=looked.slices,
+        base_losses=looked.losses(),
+        losses=looked.losses(),
     )
     body = {
         "validation": looked.validation,
@@ -66,8 +68,8 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
         why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in fold.refused)
         raise RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
     # reduce, mix with the centre, step
-    change = _mix(fold, plan)
-    momentum, step = plan.server.apply(state.momentum, change)
+    change = _mix(fold, plan).plus(_left_out(fold, state, plan))
+    momentum, step = _step(state, change, plan)
     if state.step_scale != 1.0:
         step = step.scaled(state.step_scale)
     broadcast, pending = _broadcast(state, step, plan)
@@ -82,7 +84,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     reference = statistics.median(f.norm for f in fold.facts)
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
-        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0))
+        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
         after = _progress(after, round_, looked.mean_loss)
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
@@ -98,10 +100,13 @@ def shared_model(shared: Update, plan: Plan) -> Update:
 
 def _training_tasks(state: State, plan: Plan) -> Iterator[Task]:
     """One task a member, the centre first; made one by one, so that a large cohort needs no list of them."""
-    product_layout = plan.aggregator.layout == "product"
-    held = state.shared if product_layout else heads(state.shared)
+    trained = plan.trained(state)
+    begun: dict[int, tuple[Update, Update | None]] = {}
     centre = [] if plan.centre is None else [plan.centre]
     for member in (*centre, *plan.members):
+        if member.rank not in begun:
+            begun[member.rank] = _begin(state.shared, member.rank, plan)
+        held, start = begun[member.rank]
         yield TrainTask(
             round=state.round + 1,
             index=member.index,
@@ -112,8 +117,17 @@ def _training_tasks(state: State, plan: Plan) -> Iterator[Task]:
             learning_rate=plan.rate(state.round + 1),
             seed=derive(plan.seed, "train", state.round + 1, member.index),
             held=held,
-            start=None if product_layout else prefix(state.shared, member.rank),
+            start=start,
+            trained=trained,
         )
+
+
+def _begin(shared: Update, rank: int, plan: Plan) -> tuple[Update, Update | None]:
+    """What a participant of this rank holds frozen, and what it goes on with."""
+    if plan.aggregator.layout == "product":
+        return plan.start.begin(shared, rank)
+    held = heads(shared)
+    return (held.plus(tail(shared, rank, plan.scale)) if plan.aggregator.nested else held), prefix(shared, rank)
 
 
 def _in_order(arrivals: Iterator[Reply | Failure], state: State, plan: Plan) -> Iterator[Admitted | Refused]:
@@ -143,7 +157,7 @@ def _in_order(arrivals: Iterator[Reply | Failure], state: State, plan: Plan) -> 
 class _Fold:
     """The running sum and what is known of each reply; no update is kept but the centre's."""
 
-    total: Update
+    total: Any  # the aggregator's own
     facts: list[Facts]
     refused: list[Refused]
     centre: Admitted | None
@@ -173,6 +187,33 @@ def _mix(fold: _Fold, plan: Plan) -> Update:
     return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
 
 
+def _left_out(fold: _Fold, state: State, plan: Plan) -> Update:
+    """Mean of P_r(G) − G over those who trained: replies are changes of P_r(G), the server's step is one of G.
+
+    Added to the mixed changes it gives, at plain weights, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ (FlexLoRA); nothing where the start truncates nothing.
+    """
+    if not plan.start.truncates:
+        return zero(plan.spec)
+    share = 1.0 if fold.centre is None else plan.federated_share
+    total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
+    parts: dict[int, float] = {}
+    for row in fold.rows:
+        part = 1.0 - share if row["weight"] is None else share * row["weight"] / total
+        parts[row["rank"]] = parts.get(row["rank"], 0.0) + part
+    whole = {name: entry for name, entry in state.shared.entries.items() if is_matrix(name, entry)}
+    out = Update(whole, plan.spec).scaled(-1.0)
+    for rank, part in sorted(parts.items()):
+        out = out.plus((plan.start.begin(state.shared, rank)[1] or zero(plan.spec)).scaled(part))
+    return out
+
+
+def _step(state: State, change: Update, plan: Plan) -> tuple[Update, Update]:
+    """The server optimiser's (memory, step). Factors that are not trained in this round rest, and so does the memory of them."""
+    moves, rests = parted(state.momentum, plan.trained(state))
+    memory, step = plan.server.apply(moves, change)
+    return memory.plus(rests), step
+
+
 def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update]:
     """What participants are sent, and what stays pending: the exact remainder of the rank truncation."""
     if plan.aggregator.layout == "factors":
@@ -188,6 +229,10 @@ class Looked:
     mean_loss: float
     slices: Mapping[str, tuple[float, ...]]
     failed: Mapping[str, str]
+
+    def losses(self) -> dict[str, float]:
+        """Validation loss by participant."""
+        return {name: float(scores["loss"]) for name, scores in self.validation.items()}
 
 
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:

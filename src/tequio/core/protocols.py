@@ -1,4 +1,4 @@
-"""The seams: what a runtime, an aggregator, a weighting and a server optimiser must offer. Structural, no base class."""
+"""The seams: what a runtime, an aggregator, a weighting, a start and a server optimiser must offer. Structural, no base class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tequio.core.types import EvaluateTask, Failure, Layout, Reply, Task, TrainTask
+from tequio.core.types import EvaluateTask, Failure, Layout, Reply, Task, Trained, TrainTask
 from tequio.core.update import Update
 
 
@@ -80,6 +80,13 @@ class Aggregator(Protocol):
     def streaming(self) -> bool:
         """Whether memory does not grow with the number of updates."""
 
+    @property
+    def nested(self) -> bool:
+        """Layout factors: whether ranks above a participant's own are folded into what it holds, frozen; else it lacks them."""
+
+    def trained(self, round_: int) -> Trained:
+        """Layout factors: which of them round `round_` (from 1) trains."""
+
     def init(self, spec: str) -> Any:
         """The empty accumulator."""
 
@@ -88,6 +95,25 @@ class Aggregator(Protocol):
 
     def result(self, total: Any, divisor: float) -> Update:
         """The aggregate; `divisor` is Σ wᵢ over the weighting's scale."""
+
+
+class Start(Protocol):
+    """How a participant starts a round from the shared product G (layout product)."""
+
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether factors are continued: the change that comes back then has up to twice the participant's rank."""
+
+    @property
+    def truncates(self) -> bool:
+        """Whether participants lack a part of G: the new G is then the mean of what they end with, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ."""
+
+    def begin(self, shared: Update, rank: int) -> tuple[Update, Update | None]:
+        """(what is held frozen, heads included; factored entries to go on with, or None for fresh factors)."""
 
 
 class ServerOptimizer(Protocol):

@@ -15,6 +15,9 @@ Layout = Literal["product", "factors"]
 """product: participants train fresh factors over the folded shared model (mode X).
 factors: participants continue the shared factors themselves (mode L, FedIT)."""
 
+Trained = Literal["both", "a", "b"]
+"""Which factors a round trains (layout factors); the other is frozen, common to all, and not sent."""
+
 
 @dataclass(frozen=True)
 class Energy:
@@ -29,7 +32,11 @@ class Energy:
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train for one round. `start` is the factors to continue (layout factors) or None (fresh ones)."""
+    """Train for one round.
+
+    start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product: factored entries, scale included, to be
+    filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model that training starts from.
+    """
 
     round: int
     index: int
@@ -41,6 +48,7 @@ class TrainTask:
     seed: int
     held: Update  # the shared model of this round, relative to the base
     start: Update | None = None
+    trained: Trained = "both"
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class State:
     momentum: the server optimiser's memory. best: the shared update with the lowest validation loss so far.
     step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
     norm_reference: median norm of the last admitted updates. base_slices: the base's losses on the public slices.
+    base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
     """
 
     round: int
@@ -117,3 +126,5 @@ class State:
     step_scale: float = 1.0
     norm_reference: float = 0.0
     base_slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    base_losses: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)

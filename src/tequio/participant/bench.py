@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tequio.core.canonical import digest_json
 from tequio.core.errors import UpdateError
+from tequio.core.types import Trained
 from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.base import Base
 from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
@@ -44,7 +45,8 @@ class Bench:
         head_shapes = {name: list(tensor.shape) for name, tensor in self.head.items()}
         self.spec = digest_json([base.digest, scale, sorted(self.shapes.items()), sorted(head_shapes.items())])
         self._held: Update | None = zero(self.spec)
-        self._start: dict[str, tuple[Tensor, Tensor]] | None = None
+        self._start: dict[str, Factored] = {}  # what attached factors were before training; a layer without: fresh ones
+        self._trained: Trained | None = None  # of shared factors; None in layout product
 
     def head_update(self) -> Update:
         """The head at the start (empty where there is none), as a file of the run."""
@@ -69,22 +71,49 @@ class Bench:
         for layer in self.layers.values():
             m, n = layer.weight.shape
             layer.attach(fresh_a(rank, n, generator), torch.zeros(m, rank), self.scale)
-        self._start = None
+        self._start, self._trained = {}, None
         return self._parameters()
 
-    def attach_factors(self, start: Update, rank: int) -> list[nn.Parameter]:
-        """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors)."""
-        self._start = {}
+    def attach_product(self, start: Update, rank: int, seed: int) -> list[nn.Parameter]:
+        """Continue the product `start` (scale included), with fresh ranks from `seed` where it has fewer than `rank`.
+
+        b and a share the scale: s·(b/√s)·(a/√s), so that balanced factors stay so. Raises UpdateError if an entry does not fit.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        self._start, self._trained = {}, None
+        root = math.sqrt(self.scale)
+        for name, layer in self.layers.items():
+            m, n = layer.weight.shape
+            entry = start.entries.get(name, Factored(torch.zeros(m, 0), torch.zeros(0, n)))
+            if not isinstance(entry, Factored) or tuple(entry.shape) != (m, n) or entry.rank > rank:
+                why = f"Expected factors of rank {rank} or less, for {m} × {n}."
+                raise UpdateError(f"Entry {name} of the start does not fit.", why)
+            known = Factored(b=entry.b / root, a=entry.a / root)
+            fresh = rank - known.rank
+            a = torch.cat([known.a, fresh_a(fresh, n, generator)])
+            layer.attach(a, torch.cat([known.b, torch.zeros(m, fresh)], 1), self.scale)
+            self._start[name] = known
+        return self._parameters()
+
+    def attach_factors(self, start: Update, rank: int, trained: Trained = "both") -> list[nn.Parameter]:
+        """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors).
+
+        trained: what is not named is frozen, and left out of what `take` returns.
+        """
+        self._start, self._trained = {}, trained
         for name, layer in self.layers.items():
             a, b = plain(start.entries[f"{name}:a"]), plain(start.entries[f"{name}:b"])
             layer.attach(a[:rank], b[:, :rank], self.scale)
-            self._start[name] = (a, b)
+            for factor, key in ((layer.a, "a"), (layer.b, "b")):
+                if factor is not None:
+                    factor.requires_grad_(trained in ("both", key))
+            self._start[name] = Factored(b=b, a=a)
         return self._parameters()
 
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
             self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
-        factors = [p for layer in self.layers.values() for p in (layer.a, layer.b) if p is not None]
+        factors = [p for layer in self.layers.values() for p in (layer.a, layer.b) if p is not None and p.requires_grad]
         return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def take(self) -> Update:
@@ -94,13 +123,13 @@ class Bench:
             if layer.a is None or layer.b is None:
                 raise UpdateError("No factors are attached.")
             a, b = layer.a.detach().cpu(), layer.b.detach().cpu()
-            if self._start is None:
+            start = self._start.get(name)
+            if start is None:
                 out[name] = Factored(b=b * self.scale, a=a.clone())
-                continue
-            a0, b0 = self._start[name]
-            da, db = torch.zeros_like(a0), torch.zeros_like(b0)
-            da[: len(a)], db[:, : len(a)] = a - a0[: len(a)], b - b0[:, : len(a)]
-            out[f"{name}:a"], out[f"{name}:b"] = Dense(da), Dense(db)
+            elif self._trained is None:
+                out[name] = _change(a, b, start, self.scale)
+            else:
+                out |= _moved(name, a, b, start, self._trained)
         for name in self.head_start:
             out[name] = Dense((self.head[name].detach() - self._held_head(name)).cpu())
         return Update(out, self.spec)
@@ -130,6 +159,28 @@ class Bench:
         with _attention(ids):
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
+
+
+def _change(a: Tensor, b: Tensor, start: Factored, scale: float) -> Factored:
+    """s·(b·a − b₀·a₀) as s·[(b − b₀)·a + b₀·(a − a₀)]: no difference of large products. b₀ and a₀ have the first k of r ranks."""
+    k = start.rank
+    db = b.clone()
+    db[:, :k] -= start.b
+    return Factored(b=torch.cat([db, start.b], 1) * scale, a=torch.cat([a, a[:k] - start.a]))
+
+
+def _moved(name: str, a: Tensor, b: Tensor, start: Factored, trained: Trained) -> dict[str, Entry]:
+    """Coordinates' changes, of the factors that were trained; ranks that `start` has beyond those of a and b did not change."""
+    out: dict[str, Entry] = {}
+    if trained in ("both", "a"):
+        da = torch.zeros_like(start.a)
+        da[: len(a)] = a - start.a[: len(a)]
+        out[f"{name}:a"] = Dense(da)
+    if trained in ("both", "b"):
+        db = torch.zeros_like(start.b)
+        db[:, : len(a)] = b - start.b[:, : len(a)]
+        out[f"{name}:b"] = Dense(db)
+    return out
 
 
 def _attention(ids: Tensor) -> AbstractContextManager[None]:

@@ -55,13 +55,15 @@ class Node:
     slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
 
     def train(self, task: TrainTask) -> Reply:
-        """`task.steps` steps on fresh factors over the held model, or on the shared factors."""
+        """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         with self.meter.measure() as reading:
             self.bench.hold(task.held)
             if task.start is None:
                 parameters = self.bench.attach(task.rank, task.seed)
+            elif task.layout == "product":
+                parameters = self.bench.attach_product(task.start, task.rank, task.seed)
             else:
-                parameters = self.bench.attach_factors(task.start, task.rank)
+                parameters = self.bench.attach_factors(task.start, task.rank, task.trained)
             stream = batches(self.data.train, self.batch_size, task.seed)
             try:
                 trained = train(self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name)

@@ -124,9 +124,11 @@ class AlgorithmSection(Section):
     reduce: str = "stack"
     weights: str = "norm_equalised"
     server: str = "sgd"
+    start: str = "fresh"
     reduce_settings: dict[str, Finite] = Field(default_factory=dict)
     weights_settings: dict[str, Finite] = Field(default_factory=dict)
     server_settings: dict[str, Finite] = Field(default_factory=dict)
+    start_settings: dict[str, Finite] = Field(default_factory=dict)
     broadcast_rank: Count | None = None
 
 

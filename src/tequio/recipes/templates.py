@@ -18,8 +18,8 @@ COMMENTS = {
     "adapter": "# LoRA: on which linear layers, and the ladder of ranks. Each participant gets the largest its hardware allows.\n",
     "train": "# Rounds, local epochs a round, batch, learning rate. round_seconds is the deadline that sizes weak machines.\n",
     "algorithm": (
-        "# reduce: stack, fedit, trimmed_mean, centred_clipping, geometric_median. server: sgd, nesterov, adam, yogi. "
-        "weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
+        "# reduce: stack, fedit, ffa, rolora, trimmed_mean, centred_clipping, geometric_median. start: fresh, fedex, "
+        "flexlora. server: sgd, nesterov, adam, yogi. weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
     ),
     "centre": "# The central resource trains on public data too. federated_share: what the participants count against it.\n",
     "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import tequio
-from tequio.algorithms.catalogue import reduce_by_name, server_by_name, weights_by_name
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import ConfigError, DataError
+from tequio.core.protocols import Start
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
@@ -34,6 +34,7 @@ from tequio.planning.allotment import Allotment, Hardware, Workload, allot, prob
 from tequio.planning.memory import BatchShape, available_bytes, check_memory, estimate_memory
 from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.recipes.paths import cache_folder
+from tequio.recipes.pieces import Pieces, pieces_of
 
 CENTRE = "centre"
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
@@ -69,13 +70,14 @@ def wire(
 
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
+    pieces = pieces_of(config.algorithm)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
     known = _hashes(centre_splits)
     slices = {name: _slice(config, name, path, known) for name, path in config.gate.slices.items()}
     dtype = dtype_of(config)
-    _check_memory(config, files, dtype)
+    _check_memory(config, files, dtype, pieces.start)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
@@ -96,7 +98,7 @@ def wire(
         nodes[0] = Node(CENTRE, bench, task, centre, config.train.batch_size, meter, gate)
     speeds = {node.name: _speed(files[node.name].hardware, node, measured) for i, node in nodes.items() if i > 0}
     allotments = _allot(config, files, nodes, speeds)
-    plan = _plan(config, nodes, allotments, bench)
+    plan = _plan(config, pieces, nodes, allotments, bench)
     settings = {node.name: settings_of(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
     rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
     rows = [{**row, "measured_tokens_per_second": speeds[row["name"]]} for row in rows]
@@ -159,10 +161,11 @@ def dtype_of(config: Federation) -> torch.dtype:
     return dtype
 
 
-def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype) -> None:
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
     shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
     batch = BatchShape(config.train.batch_size, config.task.max_tokens)
-    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=STATE_COPIES)
+    begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
+    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=STATE_COPIES + begun)
     lone = estimate_memory(shape, batch, max(config.adapter.ranks))
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
@@ -248,22 +251,24 @@ def hardware_of(file: ParticipantFile, measured: float | None) -> Hardware:
 
 def workload_of(config: Federation, node: Node, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
+    twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors has up to twice their rank
     mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
     return Workload(
         tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
         steps=steps,
         ranks=tuple(sorted(set(config.adapter.ranks))),
-        bytes_per_rank=4 * sum(m + n for m, n in node.bench.shapes.values()),
+        bytes_per_rank=4 * twice * sum(m + n for m, n in node.bench.shapes.values()),
         deadline_seconds=config.train.round_seconds,
         min_steps=config.train.min_steps,
     )
 
 
-def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench) -> Plan:
+def _plan(
+    config: Federation, pieces: Pieces, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench
+) -> Plan:
     members = {
         i: Member(node.name, i, allotments[node.name].rank, allotments[node.name].steps) for i, node in nodes.items()
     }
-    algorithm = config.algorithm
     return Plan(
         seed=config.seed,
         rounds=config.train.rounds,
@@ -275,10 +280,11 @@ def _plan(config: Federation, nodes: Mapping[int, Node], allotments: Mapping[str
         federated_share=1.0 if config.centre is None else config.centre.federated_share,
         learning_rate=config.train.learning_rate,
         final_rate=config.train.final_rate,
-        aggregator=reduce_by_name(algorithm.reduce, **algorithm.reduce_settings),
-        weighting=weights_by_name(algorithm.weights, **algorithm.weights_settings),
-        server=server_by_name(algorithm.server, **algorithm.server_settings),
-        broadcast_rank=algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
+        aggregator=pieces.reduce,
+        start=pieces.start,
+        weighting=pieces.weights,
+        server=pieces.server,
+        broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         gate_margin=config.gate.margin,
         head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},

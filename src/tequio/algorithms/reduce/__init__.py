@@ -1,4 +1,4 @@
-"""How updates are added up: exactly (`stack`), as factors (`fedit`), or so that a few bad updates cannot steer the result.
+"""How updates are added up: exactly (`stack`), as factors (`fedit`; one at a time: `ffa`, `rolora`), or robustly against bad ones.
 
-`stack` and `fedit` stream: their accumulator's size does not depend on how many updates went in. The robust ones keep them all.
+All but the robust ones stream: their accumulator's size does not depend on how many updates went in.
 """

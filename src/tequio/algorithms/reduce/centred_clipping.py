@@ -13,7 +13,7 @@ import torch
 
 from tequio.algorithms.reduce.points import Kept, centre, distances, gram, median_votes
 from tequio.algorithms.settings import require
-from tequio.core.types import Layout
+from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
 
 START_STEPS = 100
@@ -30,11 +30,16 @@ class CentredClipping:
     name: str = "centred_clipping"
     layout: Layout = "product"
     streaming: bool = False
+    nested: bool = False
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
         require(self.factor > 0.0, self.name, "factor", self.factor, "above 0")
         require(self.tau is None or self.tau > 0.0, self.name, "tau", self.tau or 0.0, "above 0")
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
 
     def init(self, spec: str) -> Kept:
         """Nothing yet."""

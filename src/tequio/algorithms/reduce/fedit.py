@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tequio.algorithms.factors import padded_sum
-from tequio.core.types import Layout
+from tequio.core.types import Layout, Trained
 from tequio.core.update import Update, zero
 
 
@@ -20,6 +20,11 @@ class FedIT:
     name: str = "fedit"
     layout: Layout = "factors"
     streaming: bool = True
+    nested: bool = False
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
 
     def init(self, spec: str) -> Update:
         """Nothing yet."""

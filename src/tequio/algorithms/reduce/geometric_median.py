@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tequio.algorithms.reduce.points import Kept, centre, gram, median_votes
 from tequio.algorithms.settings import require
-from tequio.core.types import Layout
+from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
 
 
@@ -23,10 +23,15 @@ class GeometricMedian:
     name: str = "geometric_median"
     layout: Layout = "product"
     streaming: bool = False
+    nested: bool = False
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
         require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "above 0, at most 1")
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
 
     def init(self, spec: str) -> Kept:
         """Nothing yet."""

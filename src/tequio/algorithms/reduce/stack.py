@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.core.types import Layout
+from tequio.core.types import Layout, Trained
 from tequio.core.update import Update, zero
 
 
@@ -19,6 +19,11 @@ class Stack:
     name: str = "stack"
     layout: Layout = "product"
     streaming: bool = True
+    nested: bool = False
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
 
     def init(self, spec: str) -> Update:
         """Nothing yet."""

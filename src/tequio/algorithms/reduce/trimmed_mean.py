@@ -17,7 +17,7 @@ from torch import Tensor
 from tequio.algorithms.reduce.points import Kept
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
-from tequio.core.types import Layout
+from tequio.core.types import Layout, Trained
 from tequio.core.update import Dense, Entry, Update, plain
 
 FEWEST = 3
@@ -31,9 +31,14 @@ class TrimmedMean:
     name: str = "trimmed_mean"
     layout: Layout = "factors"
     streaming: bool = False
+    nested: bool = False
 
     def __post_init__(self) -> None:
         require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 or more and under 0.5")
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
 
     def init(self, spec: str) -> Kept:
         """Nothing yet."""

@@ -1,0 +1,60 @@
+"""16 bits a number: float16 under one shared power of two (relative error ≤ 2^−11 near the largest numbers), or bfloat16 (≤ 2^−8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tequio.algorithms.compress.codec import LIMIT
+from tequio.algorithms.compress.container import coded_matrices, cut, items_of, seal, unseal
+from tequio.algorithms.compress.halves import (
+    EXPONENT_LIMIT,
+    exponent_of,
+    from_half,
+    from_planes,
+    to_half,
+    to_planes,
+)
+from tequio.core.errors import ConfigError, UpdateError
+from tequio.core.update import Update
+
+
+@dataclass(frozen=True)
+class Half:
+    """form: fp16 (finer) or bf16 (zstd leaves about 11 of its 16 bits)."""
+
+    form: str = "fp16"
+    name: str = "half"
+    stochastic: bool = False
+    unbiased: bool = False
+
+    def __post_init__(self) -> None:
+        if self.form not in ("fp16", "bf16"):
+            raise ConfigError(f"[algorithm] half: form = {self.form!r} is not known;", "expected fp16 or bf16.")
+
+    @property
+    def label(self) -> str:
+        """Name and settings, as the message states them."""
+        return f"{self.name}/{self.form}"
+
+    def encode(self, update: Update, seed: int) -> bytes:
+        """See `Codec`."""
+        items = items_of(update)
+        flat = torch.cat([torch.empty(0), *(m.reshape(-1) for m in coded_matrices(update, items))])
+        exponent = exponent_of(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
+        short = to_half(flat, exponent) if self.form == "fp16" else flat.bfloat16()
+        if not bool(torch.isfinite(short).all()):
+            raise UpdateError("An update to be sent is too large for bfloat16;", "expected numbers under 3e38.")
+        return seal(self.label, update, items, {"values": to_planes(short)}, {"exponent": exponent})
+
+    def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
+        """See `Codec`."""
+        opened = unseal(data, source, self.label, ("values",), limit)
+        layouts = opened.layouts()
+        sizes = [vectors * length for vectors, length in layouts]
+        planes = opened.tensor("values", 2 * sum(sizes))
+        exponent = opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT)
+        dtype = torch.float16 if self.form == "fp16" else torch.bfloat16
+        flat = from_half(from_planes(planes, dtype), exponent)
+        return opened.update([part.reshape(shape) for part, shape in zip(cut(flat, sizes), layouts, strict=True)])

@@ -1,0 +1,39 @@
+"""FFA-LoRA (Sun et al., arXiv 2403.12313): A stays at its seeded start, only B is trained, sent and averaged.
+
+Exact, for the mean of B·A is (mean of B)·A where A is common. Half the bytes. Updates are changes of shared factors `module:b`
+(layout factors). Unequal ranks, which the paper does not have, are nested: a participant trains the first columns of B over the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tequio.algorithms.factors import padded_sum
+from tequio.core.types import Layout, Trained
+from tequio.core.update import Update, zero
+
+
+@dataclass(frozen=True)
+class FFA:
+    """Weighted mean of changes of B; a column that a lower rank does not train counts as 0."""
+
+    name: str = "ffa"
+    layout: Layout = "factors"
+    streaming: bool = True
+    nested: bool = True
+
+    def trained(self, round_: int) -> Trained:
+        """B, always."""
+        return "b"
+
+    def init(self, spec: str) -> Update:
+        """Nothing yet."""
+        return zero(spec)
+
+    def add(self, total: Update, update: Update, coefficient: float) -> Update:
+        """total + coefficient · update, coordinate by coordinate."""
+        return padded_sum(total, update.scaled(coefficient))
+
+    def result(self, total: Update, divisor: float) -> Update:
+        """The sum over the sum of weights."""
+        return total.scaled(1.0 / divisor)

@@ -1,0 +1,40 @@
+"""RoLoRA (Chen et al., arXiv 2409.02346): rounds of B and rounds of A take turns; what is not trained is frozen and common.
+
+Exact, for the mean of B·A is (mean of B)·A where A is common, and likewise for A. Half the bytes. Updates are changes of shared factors
+`module:b` in odd rounds, `module:a` in even ones (layout factors). Unequal ranks are nested: a participant trains the first rᵢ rows or
+columns over the frozen rest, and the mean divides by all participants, so all start from one function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tequio.algorithms.factors import padded_sum
+from tequio.core.types import Layout, Trained
+from tequio.core.update import Update, zero
+
+
+@dataclass(frozen=True)
+class RoLoRA:
+    """Weighted mean of changes of B, then of A; a row or column that a lower rank does not train counts as 0."""
+
+    name: str = "rolora"
+    layout: Layout = "factors"
+    streaming: bool = True
+    nested: bool = True
+
+    def trained(self, round_: int) -> Trained:
+        """B in odd rounds (it starts at 0, so A could not learn before it), A in even ones."""
+        return "b" if round_ % 2 else "a"
+
+    def init(self, spec: str) -> Update:
+        """Nothing yet."""
+        return zero(spec)
+
+    def add(self, total: Update, update: Update, coefficient: float) -> Update:
+        """total + coefficient · update, coordinate by coordinate."""
+        return padded_sum(total, update.scaled(coefficient))
+
+    def result(self, total: Update, divisor: float) -> Update:
+        """The sum over the sum of weights."""
+        return total.scaled(1.0 / divisor)
