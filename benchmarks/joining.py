@@ -33,7 +33,12 @@ from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 
 GRIDS = {
-    "sentiment": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
+    "sentiment": {
+        "federated": (3e-3, 6e-3, 1e-2),
+        "local": (1e-3, 2e-3, 4e-3),
+        "private": (5e-4, 2e-3),
+        "pooled": (2.5e-4, 5e-4, 1e-3),
+    },
     "manuals": {"federated": (1e-2, 2e-2), "local": (3e-3, 1e-2, 2e-2), "private": (1e-3, 4e-3)},
     "heart": {"federated": (3e-3, 6e-3, 1e-2), "local": (1e-3, 2e-3, 4e-3), "private": (5e-4, 2e-3)},
 }

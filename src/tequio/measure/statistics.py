@@ -80,7 +80,7 @@ def gini(values: ArrayLike) -> float:
     if total == 0 or array[0] == array[-1]:
         return 0.0
     weights = 2 * np.arange(1, size + 1) - size - 1
-    return float(np.clip(weights @ array / (size * total), 0.0, (size - 1) / size))
+    return min(max(float(weights @ array / (size * total)), 0.0), (size - 1) / size)
 
 
 def jain(values: ArrayLike) -> float:
@@ -93,7 +93,7 @@ def jain(values: ArrayLike) -> float:
     squares = float(array @ array)
     if squares == 0:
         return 1.0
-    return float(np.clip(array.sum() ** 2 / (array.size * squares), 1 / array.size, 1.0))
+    return min(max(float(array.sum() ** 2 / (array.size * squares)), 1 / array.size), 1.0)
 
 
 def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
@@ -117,7 +117,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     norm = float(np.sqrt((centred[0] @ centred[0]) * (centred[1] @ centred[1])))
     if norm == 0:
         return None
-    return float(np.clip(centred[0] @ centred[1] / norm, -1.0, 1.0))
+    return min(max(float(centred[0] @ centred[1] / norm), -1.0), 1.0)
 
 
 def worst_decile(values: ArrayLike) -> float:

@@ -36,7 +36,14 @@ SENTIMENT: Mapping[str, Any] = {
     "train": {"rounds": 5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.5},
     "centre": {"federated_share": 0.85, "max_train": 400},
     "gate": {"margin": 0.02, "max_examples": 40},
-    "personal": {"local_rates": [2e-3], "private_rates": [5e-4], "private_rank": 4, "private_epochs": 1.0, "checks": 3},
+    "personal": {
+        "local_rates": [2e-3],
+        "pooled_rates": [5e-4],
+        "private_rates": [5e-4],
+        "private_rank": 4,
+        "private_epochs": 1.0,
+        "checks": 3,
+    },
 }
 MANUALS: Mapping[str, Any] = {
     "task": {"kind": "causal", "max_tokens": 96},

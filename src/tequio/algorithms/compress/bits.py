@@ -44,10 +44,10 @@ def unpack_bits(data: Bytes, count: int, bits: int) -> Ints:
         shifts = (np.arange(8 // bits) * bits).astype(np.uint8)
         out: Ints = ((data[:, None] >> shifts) & np.uint8(2**bits - 1)).reshape(-1)[:count]
         return out
-    digits = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
-    total = np.zeros(count, np.int64)
+    digits = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits).astype(np.int64)
+    total: NDArray[np.int64] = np.zeros(count, np.int64)
     for column in range(bits):
-        total |= digits[:, column].astype(np.int64) << column
+        total += digits[:, column] << column
     return total
 
 
@@ -79,11 +79,12 @@ def rice_decode(unary: Bytes, low: Bytes, k: int, count: int) -> Ints | None:
 
 def _steps(positions: Ints) -> Ints:
     """From one position to the next, the first one from −1."""
-    out: Ints = np.diff(positions.astype(np.int64), prepend=np.int64(-1))
-    return out
+    wide: Ints = np.empty(positions.size + 1, np.int64)
+    wide[0], wide[1:] = -1, positions
+    return wide[1:] - wide[:-1]
 
 
-def as_tensor(data: Bytes) -> Tensor:
+def as_tensor(data: Ints) -> Tensor:
     """Bytes as a uint8 tensor."""
     return torch.from_numpy(np.ascontiguousarray(data))
 

@@ -1,8 +1,9 @@
 """EDEN (Vargaftik et al., arXiv 2108.08842; its 1-bit form is DRIVE, arXiv 2105.08339): random rotation, nearest Lloyd-Max level, and a
 scale that undoes the shrinkage: z = Rx, q = levels(z·√L/‖z‖), S = ‖z‖²/⟨z, q⟩, decode = S·Rᵀq.
 
-⟨x, decode⟩ = ‖x‖² always, and with a uniform rotation E[decode] = x; with the Hadamard rotation used here that is close, not exact.
-At 2 bits its squared error is about a fifth of stochastic rounding's.
+⟨x, decode⟩ = ‖x‖² always, and with a uniform rotation E[decode] = x. The Hadamard rotation used here is not uniform: no bias was found on
+normal numbers, but on vectors with 2 or 3 non-zeros it reaches .6 of their norm (1 bit) and .23 (2 bits). Its squared error at 2 bits is
+about a fifth of stochastic rounding's.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _nearest(matrix: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     spread = torch.sqrt(square / max(matrix.shape[1], 1)).float()
     levels = _levels(bits)
     unit = matrix / torch.where(spread > 0.0, spread, 1.0)[:, None]
-    codes = torch.bucketize(unit, (levels[1:] + levels[:-1]) / 2.0)
+    codes = torch.bucketize(unit.contiguous(), (levels[1:] + levels[:-1]) / 2.0)
     overlap = (matrix.double() * levels[codes].double()).sum(1)
     scale = torch.where(overlap > 0.0, square / torch.where(overlap > 0.0, overlap, 1.0), 0.0)
     return codes.to(torch.uint8), scale.float()

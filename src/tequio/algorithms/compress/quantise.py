@@ -88,7 +88,7 @@ class Quantise:
         out: list[Tensor] = []
         for index, (part, scale, (vectors, length)) in enumerate(zip(parts, scales, layouts, strict=True)):
             unit = part.reshape(vectors, length).float() * (2.0 / (2**self.bits - 1)) - 1.0
-            matrix = unit * _spread(scale.reshape(vectors, -1), length, self.block)
+            matrix = unit * _spread(scale.reshape(vectors, piece_count(length, self.block)), length, self.block)
             out.append(unrotate(matrix, spin, index) if self.rotate else matrix)
         return opened.update(out)
 
