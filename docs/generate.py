@@ -93,6 +93,17 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "(`flexlora`). Not with `fedit`, `ffa`, `rolora`, `trimmed_mean`; the robust reduces of products not with `flexlora`.",
     ),
     "algorithm.start_settings": ("", "None of these has any; for pieces of your own."),
+    "algorithm.upload": (
+        "",
+        "How an update is coded for its way up: `plain` (float32), `half`, `quantise` (unbiased, 8, 4 or 2 bits) or `eden` "
+        "(1, 2 or 4 bits).",
+    ),
+    "algorithm.upload_settings": ("", "`quantise`, `eden`: `bits`. `quantise`: `block` 256."),
+    "algorithm.download": (
+        "",
+        "The same for the way down; what the code loses stays pending at the coordinator and is sent in a later round.",
+    ),
+    "algorithm.download_settings": ("", "As `upload_settings`."),
     "algorithm.reduce_settings": (
         "",
         "Settings of the piece. `centred_clipping`: `iterations` 3, `factor` 1. `geometric_median`: `iterations` 100. "

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from tequio.algorithms.compress.codec import Codec
+from tequio.algorithms.compress.registry import COMPRESS
 from tequio.algorithms.reduce.centred_clipping import CentredClipping
 from tequio.algorithms.reduce.fedit import FedIT
 from tequio.algorithms.reduce.ffa import FFA
@@ -81,6 +83,13 @@ def weights_by_name(name: str, **settings: Any) -> Weighting:
 def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     """The server optimiser called `name`. Raises ConfigError with the nearest known name."""
     piece: ServerOptimizer = _build("server", SERVER, name, settings)
+    return piece
+
+
+def codec_by_name(name: str, **settings: Any) -> Codec:
+    """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
+    whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
+    piece: Codec = _build("compress", COMPRESS, name, whole)
     return piece
 
 

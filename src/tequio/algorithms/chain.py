@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tequio.algorithms.compress.codec import Codec
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, Start
 
@@ -22,3 +23,10 @@ def check_chain(reduce: Aggregator, start: Start) -> None:
         raise ConfigError(
             what, why, f'Use start = "fedex" with {reduce.name!r}, or reduce = "stack" with {start.name!r}.'
         )
+
+
+def check_codec(direction: str, codec: Codec) -> None:
+    """Raise ConfigError for a codec that loses what nobody sends later."""
+    if codec.name == "topk":
+        why = "What it leaves out must be kept and sent later (error feedback), which rounds do not do yet."
+        raise ConfigError(f"[algorithm] {direction} = 'topk':", why, 'Use "quantise" or "eden".')

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.plan import Member, Plan
+from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.types import Layout, Reply, State
 from tequio.core.update import Factored, Update
@@ -36,7 +37,10 @@ class Refused:
 
 def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | Refused:
     """Check one reply to a training task."""
-    update = reply.update
+    try:
+        update = _opened(reply, member, plan)
+    except UpdateError as error:
+        return Refused(member, f"it cannot be decoded: {error}")
     if update is None:
         return Refused(member, "the reply carries no update")
     if (reply.round, reply.index) != (state.round + 1, member.index):
@@ -59,6 +63,15 @@ def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | 
         return Refused(member, "it says that it saw no example or made no step")
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
     return Admitted(member, reply, update, facts)
+
+
+def _opened(reply: Reply, member: Member, plan: Plan) -> Update | None:
+    """The update of a reply, decoded where it came as bytes: at most twice the allotted ranks, whatever the bytes promise."""
+    if reply.payload is None:
+        return reply.update
+    matrices = sum(2 * member.rank * (m + n) for m, n in plan.shapes.values())
+    limit = 8 * (matrices + sum(math.prod(s) for s in plan.head_shapes.values())) + 65536
+    return plan.upload.codec().decode(reply.payload, f"the update of {member.name}", limit)
 
 
 def _excess(state: State, name: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tequio.algorithms.catalogue import codec_by_name
+from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.factors import trainable
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
 from tequio.core.types import State, Trained
@@ -18,6 +20,18 @@ class Member:
     index: int
     rank: int
     steps: int
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A codec by name, with its settings: what a task can carry."""
+
+    name: str = "plain"
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def codec(self) -> Codec:
+        """The codec itself."""
+        return codec_by_name(self.name, **self.settings)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,8 @@ class Plan:
     broadcast_rank: int
     patience: int
     gate_margin: float
+    upload: Coding = Coding()
+    download: Coding = Coding()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def rate(self, round_: int) -> float:

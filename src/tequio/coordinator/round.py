@@ -72,7 +72,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     momentum, step = _step(state, change, plan)
     if state.step_scale != 1.0:
         step = step.scaled(state.step_scale)
-    broadcast, pending = _broadcast(state, step, plan)
+    broadcast, pending, bytes_down = _broadcast(state, step, plan)
     shared = padded_sum(state.shared, broadcast)
     # gate
     looked = evaluate(round_, shared, plan, runtime)
@@ -89,8 +89,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
     after = replace(after, round=round_)
-    sent = len(pack(broadcast)) if accepted else 0
-    return after, _record(after, fold, looked, slices, (accepted, reason), sent)
+    return after, _record(after, fold, looked, slices, (accepted, reason), bytes_down if accepted else 0)
 
 
 def shared_model(shared: Update, plan: Plan) -> Update:
@@ -119,6 +118,8 @@ def _training_tasks(state: State, plan: Plan) -> Iterator[Task]:
             held=held,
             start=start,
             trained=trained,
+            upload=plan.upload.name,
+            upload_settings=plan.upload.settings,
         )
 
 
@@ -214,11 +215,20 @@ def _step(state: State, change: Update, plan: Plan) -> tuple[Update, Update]:
     return memory.plus(rests), step
 
 
-def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update]:
-    """What participants are sent, and what stays pending: the exact remainder of the rank truncation."""
+def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update, int]:
+    """What participants are sent, what stays pending (the exact remainder of truncation and coding), and the bytes sent."""
     if plan.aggregator.layout == "factors":
-        return step, state.pending
-    return state.pending.plus(step).split_rank(plan.broadcast_rank)
+        head, tail_ = step, state.pending
+        if plan.download.name != "plain":
+            head, tail_ = padded_sum(state.pending, step), zero(plan.spec)
+    else:
+        head, tail_ = state.pending.plus(step).split_rank(plan.broadcast_rank)
+    if plan.download.name == "plain":
+        return head, tail_, len(pack(head))
+    codec = plan.download.codec()
+    coded = codec.encode(head, derive(plan.seed, "download", state.round + 1))
+    sent = codec.decode(coded, "the broadcast")
+    return sent, tail_.plus(head.minus(sent)), len(coded)
 
 
 @dataclass(frozen=True)
@@ -280,7 +290,7 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "loss_last": reply.metrics.get("loss_last"),
         "norm": admitted.facts.norm,
         "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
-        "bytes_up": len(pack(admitted.update)),
+        "bytes_up": len(pack(admitted.update) if reply.payload is None else reply.payload),
         "seconds": None if energy is None else energy.seconds,
         "joules": None if energy is None else energy.joules,
     }

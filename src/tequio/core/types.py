@@ -48,6 +48,8 @@ class TrainTask:
     seed: int
     held: Update  # the shared model of this round, relative to the base
     start: Update | None = None
+    upload: str = "plain"  # the codec of the reply, by name, and its settings
+    upload_settings: Mapping[str, float] = field(default_factory=dict)
     trained: Trained = "both"
 
 
@@ -75,6 +77,7 @@ class Reply:
     index: int
     name: str
     update: Update | None = None
+    payload: bytes | None = None  # the update as coded bytes, in place of `update`
     examples: int = 0
     steps: int = 0
     tokens: int = 0

@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tequio.algorithms.catalogue import codec_by_name
 from tequio.core.errors import DataError, TrainingError
+from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Reply, TrainTask
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
@@ -70,11 +72,16 @@ class Node:
                 update = self.bench.take()
             finally:
                 self.bench.drop()
+            payload = None
+            if task.upload != "plain":
+                codec = codec_by_name(task.upload, **task.upload_settings)
+                payload = codec.encode(update, derive(task.seed, "upload"))
         return Reply(
             round=task.round,
             index=task.index,
             name=task.name,
-            update=update,
+            update=update if payload is None else None,
+            payload=payload,
             examples=len(self.data.train),
             steps=trained.steps,
             tokens=trained.tokens,

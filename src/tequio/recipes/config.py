@@ -129,6 +129,10 @@ class AlgorithmSection(Section):
     weights_settings: dict[str, Finite] = Field(default_factory=dict)
     server_settings: dict[str, Finite] = Field(default_factory=dict)
     start_settings: dict[str, Finite] = Field(default_factory=dict)
+    upload: str = "plain"
+    upload_settings: dict[str, Finite] = Field(default_factory=dict)
+    download: str = "plain"
+    download_settings: dict[str, Finite] = Field(default_factory=dict)
     broadcast_rank: Count | None = None
 
 

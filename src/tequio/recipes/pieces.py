@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
-from tequio.algorithms.chain import check_chain
+from tequio.algorithms.chain import check_chain, check_codec
+from tequio.coordinator.plan import Coding
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
 from tequio.recipes.config import AlgorithmSection
 
@@ -18,6 +19,8 @@ class Pieces:
     weights: Weighting
     start: Start
     server: ServerOptimizer
+    upload: Coding
+    download: Coding
 
 
 def pieces_of(chosen: AlgorithmSection) -> Pieces:
@@ -27,6 +30,10 @@ def pieces_of(chosen: AlgorithmSection) -> Pieces:
         weights_by_name(chosen.weights, **chosen.weights_settings),
         start_by_name(chosen.start, **chosen.start_settings),
         server_by_name(chosen.server, **chosen.server_settings),
+        Coding(chosen.upload, chosen.upload_settings),
+        Coding(chosen.download, chosen.download_settings),
     )
     check_chain(pieces.reduce, pieces.start)
+    check_codec("upload", pieces.upload.codec())
+    check_codec("download", pieces.download.codec())
     return pieces

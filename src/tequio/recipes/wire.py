@@ -284,6 +284,8 @@ def _plan(
         start=pieces.start,
         weighting=pieces.weights,
         server=pieces.server,
+        upload=pieces.upload,
+        download=pieces.download,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         gate_margin=config.gate.margin,

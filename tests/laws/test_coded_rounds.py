@@ -1,0 +1,96 @@
+"""Rounds with coded updates: fewer bytes, nearly the same model, nothing lost on the way down, hostile bytes refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from tequio.coordinator.checkpoint import pack_state, unpack_state
+from tequio.coordinator.plan import Coding
+from tequio.coordinator.round import open_state, run_round
+from tequio.core.canonical import digest_update
+from tequio.core.errors import ConfigError
+from tequio.core.types import Failure, Reply, State, Task
+from tequio.recipes.config import load_federation
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+CODES = [("half", {}), ("quantise", {"bits": 8.0}), ("quantise", {"bits": 4.0}), ("eden", {"bits": 2.0})]
+
+
+@pytest.fixture
+def small(make_federation: Any) -> Wired:
+    return wire(load_federation(make_federation(participants=3)))
+
+
+def two_rounds(w: Wired, **changes: Any) -> tuple[State, dict[str, Any]]:
+    plan, runtime = replace(w.plan, **changes), Embedded(w.nodes)
+    state, _ = open_state(plan, runtime)
+    state, _ = run_round(state, plan, runtime)
+    return run_round(state, plan, runtime)
+
+
+@pytest.mark.parametrize(("name", "settings"), CODES)
+def test_a_coded_upload_costs_less_and_says_nearly_the_same(
+    small: Wired, name: str, settings: dict[str, float]
+) -> None:
+    plain, full = two_rounds(small)
+    coded, body = two_rounds(small, upload=Coding(name, settings))
+    for row, whole in zip(body["train"], full["train"], strict=True):
+        assert row["bytes_up"] < 0.9 * whole["bytes_up"]
+    loss = body["mean_validation_loss"]
+    assert loss < body["validation"]["site0"]["loss"] + 1.0
+    assert coded.shared.minus(plain.shared).norm() < 0.9 * plain.shared.norm()
+    again, _ = two_rounds(small, upload=Coding(name, settings))
+    assert digest_update(again.shared) == digest_update(coded.shared)
+
+
+@pytest.mark.parametrize(("name", "settings"), CODES)
+def test_what_a_coded_broadcast_loses_stays_pending(small: Wired, name: str, settings: dict[str, float]) -> None:
+    """One round from the same replies: shared + pending is the same, whatever the code of the way down."""
+    runtime = Embedded(small.nodes)
+    state, _ = open_state(small.plan, runtime)
+    plain, full = run_round(state, small.plan, runtime)
+    plan = replace(small.plan, download=Coding(name, settings))
+    coded, body = run_round(state, plan, runtime)
+    whole = plain.shared.plus(plain.pending)
+    assert coded.shared.plus(coded.pending).minus(whole).norm() <= 1e-5 * whole.norm()
+    assert coded.pending.norm() > plain.pending.norm()
+    assert body["train"][0]["bytes_down"] < full["train"][0]["bytes_down"]
+    assert digest_update(unpack_state(pack_state(coded), "x").pending) == digest_update(coded.pending)
+
+
+@dataclass(frozen=True)
+class Forger:
+    """A runtime in which participant 1 answers with other bytes."""
+
+    inner: Embedded
+    bytes_: bytes
+
+    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+        for reply in self.inner.exchange(tasks):
+            hit = isinstance(reply, Reply) and reply.index == 1 and reply.payload is not None
+            yield replace(reply, payload=self.bytes_) if isinstance(reply, Reply) and hit else reply
+
+
+@pytest.mark.parametrize("data", [b"", b"not a message", b"\x28\xb5\x2f\xfd" + bytes(40)])
+def test_bytes_that_are_no_update_are_refused_with_the_name(small: Wired, data: bytes) -> None:
+    plan = replace(small.plan, upload=Coding("quantise", {"bits": 4.0}))
+    runtime = Forger(Embedded(small.nodes), data)
+    state, _ = open_state(plan, runtime)
+    _, body = run_round(state, plan, runtime)
+    row = next(a for a in body["admissions"] if a["name"] == "site0")
+    assert row["status"] == "rejected"
+    assert "cannot be decoded" in row["reason"]
+    assert "site0" in row["reason"]
+
+
+def test_a_codec_that_needs_memory_is_refused_when_the_run_is_built(make_federation: Any) -> None:
+    path = make_federation(participants=2, algorithm={"upload": "topk"})
+    with pytest.raises(ConfigError, match=r"upload = 'topk'.*error feedback"):
+        wire(load_federation(path))
+    with pytest.raises(ConfigError, match="compress = 'quantize' is not known"):
+        wire(load_federation(make_federation(participants=2, folder="g", algorithm={"download": "quantize"})))
