@@ -101,6 +101,8 @@ def _build(kind: str, known: Mapping[str, Callable[..., Any]], name: str, settin
     if factory is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         why = f"Known: {', '.join(known)}."
+        if kind != "start" and name in START:
+            raise ConfigError(f"[algorithm] {kind} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
         raise ConfigError(f"[algorithm] {kind} = {name!r} is not known.", why, f"Did you mean {near!r}?")
     try:
         return factory(**settings)

@@ -148,10 +148,10 @@ def verify(folder: Run, json: Json = False) -> None:
             show.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
             if result["outcome"]:
                 show.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
-        show.out.print(
-            "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
-            "keep the head hash elsewhere to notice a ledger rewritten whole."
-        )
+            show.out.print(
+                "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
+                "keep the head hash elsewhere to notice a ledger rewritten whole."
+            )
 
     show.emit(result, json, words)
     if not result["ok"]:

@@ -15,7 +15,7 @@ def verify_run(run: Path) -> dict[str, Any]:
     """Everything that is wrong with a run, in words; `ok` only if nothing is."""
     folder = RunFolder.open(run)
     chain = verify(folder.ledger_path)
-    problems = [str(problem) for problem in chain.problems]
+    problems = [p.what if p.seq is None else f"record {p.seq}: {p.what}" for p in chain.problems]
     files: dict[str, str] = {}
     outcome = None
     if chain.ok:

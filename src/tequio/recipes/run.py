@@ -105,8 +105,11 @@ def _unbroken(folder: RunFolder) -> Ledger:
     found = verify(folder.ledger_path)
     if not found.ok:
         first = found.problems[0]
-        place = "" if first.seq is None else f", record {first.seq}"
-        raise LedgerCorrupt(f"{folder.ledger_path}{place}: {first.what}.", "", "Restore the ledger from a copy.")
+        if first.seq is None:  # it names the file itself
+            raise LedgerCorrupt(first.what, "", "Restore the ledger from a copy.")
+        raise LedgerCorrupt(
+            f"{folder.ledger_path}, record {first.seq}: {first.what}.", "", "Restore the ledger from a copy."
+        )
     return Ledger.open(folder.ledger_path)
 
 

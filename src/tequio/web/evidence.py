@@ -339,6 +339,7 @@ def _digests(page: Page) -> list[list[Cell]]:
     best = s["rounds"]["best"]
     shared = next((r["digest"] for r in s["rounds"]["history"] if r["round"] == best), None)
     pairs = [
+        (w("digest.algorithm"), chain["algorithm"]),
         (w("digest.config"), chain["config"]),
         (w("digest.spec"), chain["spec"]),
         (w("digest.base"), s["base"].get("digest")),

@@ -29,6 +29,7 @@ from tequio.web.records import (
     whole,
 )
 
+PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 MODELS = ("base", "local", "shared", "personal")
 Verdict = Literal["gains", "undecided", "loses"]
 
@@ -79,10 +80,19 @@ def summary(entries: Sequence[Record]) -> Json:
             "records": len(entries),
             "last_hash": entries[-1].hash if entries else None,
             "outcome": last_body(entries, "end").get("outcome"),
+            "algorithm": _algorithm(table(run.get("config"))),
             "config": run.get("config_digest"),
             "spec": run.get("spec"),
         },
     }
+
+
+def _algorithm(config: Mapping[str, Any]) -> str:
+    """The pieces by name, in the words of federation.toml."""
+    chosen = table(config.get("algorithm"))
+    pieces = [f"{kind} = {chosen[kind]}" for kind in PIECES if kind in chosen]
+    tries = table(config.get("gate")).get("interpolate")
+    return ", ".join(pieces + ([f"interpolate = {tries}"] if tries else []))
 
 
 def _header(run: Mapping[str, Any]) -> Json:
