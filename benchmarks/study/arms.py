@@ -1,0 +1,279 @@
+"""The arms that questions compare: base, local-only, pooled central, and federations of given pieces, each over its own grid of rates.
+
+Rates and checkpoints are chosen on validation, figures are of test. All arms see the same tokens: a participant's steps are the same
+alone and federated, and central takes the steps of all. A grid whose best rate lies at its edge is extended, for every arm alike.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from benchmarks.study.world import World
+
+from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.round import open_state, run_round, shared_model
+from tequio.core.errors import RunError
+from tequio.core.seeds import derive
+from tequio.core.types import State
+from tequio.core.update import Update, zero
+from tequio.measure.statistics import relative_benefit, spearman
+from tequio.participant.node import Node
+from tequio.participant.personal import Budget, fit, score
+from tequio.participant.tasks import Item, Losses
+from tequio.recipes.config import AlgorithmSection
+from tequio.recipes.pieces import pieces_of
+from tequio.runtimes.embedded import Embedded
+
+Grid = tuple[float, ...]
+FEDERATED: Grid = (1e-2, 2e-2, 4e-2)
+LOCAL: Grid = (5e-3, 1e-2, 2e-2)
+CENTRAL: Grid = (5e-3, 1e-2, 2e-2)
+FACTOR, EXTENSIONS = 2.0, 3  # of a grid whose best is at its edge
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms of a question share: rounds, local steps a round, and the rate's fall (linear, to final_rate times it).
+
+    federated_share below 1 brings the centre in, as a trainer and with its slices at the gate.
+    """
+
+    rounds: int = 10
+    steps: int = 10
+    final_rate: float = 0.1
+    federated_share: float = 1.0
+    gate_margin: float = math.inf
+    centre_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an arm gave: mean losses in nats a byte (validation, the public slices) and the test loss of each participant.
+
+    tried: validation loss by rate, None where it diverged. at_edge: the best rate is at the end of its (extended) grid.
+    seconds, bytes up and down: of the chosen run alone.
+    """
+
+    arm: str
+    seed: int
+    rate: float
+    validation: float
+    test: Mapping[str, float]
+    public: Mapping[str, float] = field(default_factory=dict)
+    tried: Mapping[str, float | None] = field(default_factory=dict)
+    at_edge: bool = False
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean test loss over participants, each counting the same."""
+        return statistics.fmean(self.test.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """One federation at one rate: its last state, the records of its rounds, and what it took."""
+
+    plan: Plan
+    state: State
+    bodies: tuple[dict[str, Any], ...]
+    seconds: float
+
+    @property
+    def model(self) -> Update:
+        """The shared model that was best on validation."""
+        return shared_model(self.state.best, self.plan)
+
+    def bytes(self, way: str) -> int:
+        """Bytes of all rounds; `way` is up or down."""
+        return sum(row[f"bytes_{way}"] for body in self.bodies for row in body["train"])
+
+
+def base(world: World) -> Outcome:
+    """No training."""
+    nothing = zero(world.bench.spec)
+    losses = [_loss(score(node, nothing, node.data.validation)) for node in world.participants]
+    return Outcome("base", world.seed, 0.0, statistics.fmean(losses), _test(world, nothing), _public(world, nothing))
+
+
+def local(world: World, setting: Setting, grid: Grid = LOCAL) -> Outcome:
+    """Every participant alone, at its own rank, rate and checkpoint; `rate` is the median one."""
+    begin = time.perf_counter()
+    losses, test, rates, edges = [], {}, [], []
+    for node, rank in zip(world.participants, world.ranks, strict=True):
+        seed, data = derive(world.seed, "local", node.name), (node.data.train, node.data.validation)
+        budget = Budget(rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate)
+        best = search(grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed))  # noqa: B023
+        losses.append(best.loss)
+        test[node.name] = _loss(score(node, best.value, node.data.test))
+        rates.append(best.rate)
+        edges.append(best.at_edge)
+    seconds, rate = time.perf_counter() - begin, statistics.median(rates)
+    return Outcome("local", world.seed, rate, statistics.fmean(losses), test, at_edge=any(edges), seconds=seconds)
+
+
+def central(world: World, setting: Setting, grid: Grid = CENTRAL) -> Outcome:
+    """One model on everybody's data, at the largest rank, with the steps of all."""
+    begin = time.perf_counter()
+    people = world.participants
+    train = [item for node in people for item in node.data.train]
+    validation = [item for node in people for item in node.data.validation]
+    steps = setting.rounds * setting.steps * len(people)
+    budget = Budget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
+    worker, seed = replace(people[0], name="central"), derive(world.seed, "central")
+    best = search(grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed))
+    return _outcome("central", world, best, time.perf_counter() - begin)
+
+
+def federated(
+    world: World,
+    arm: str,
+    algorithm: AlgorithmSection,
+    setting: Setting,
+    grid: Grid = FEDERATED,
+    ranks: Sequence[int] | None = None,
+    extend: bool = True,
+) -> Outcome:
+    """A federation of these pieces; `ranks` replaces the world's."""
+    best = search(grid, lambda rate: _federated(world, algorithm, setting, rate, ranks), EXTENSIONS if extend else 0)
+    run = best.value
+    out = _outcome(arm, world, replace(best, value=run.model), run.seconds)
+    return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"))
+
+
+def federate(
+    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
+) -> Run:
+    """All rounds of one federation, through Tequio's own coordinator and embedded runtime."""
+    begin = time.perf_counter()
+    plan, runtime = plan_of(world, algorithm, setting, rate, ranks), Embedded(world.nodes)
+    state, _ = open_state(plan, runtime)
+    bodies = []
+    while state.round < plan.rounds:
+        state, body = run_round(state, plan, runtime)
+        bodies.append(body)
+    return Run(plan, state, tuple(bodies), time.perf_counter() - begin)
+
+
+def plan_of(
+    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
+) -> Plan:
+    """The plan of a run. Raises ConfigError where the pieces do not go together."""
+    pieces = pieces_of(algorithm)
+    people = zip(world.participants, ranks or world.ranks, strict=True)
+    members = tuple(Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1))
+    top = max(member.rank for member in members)
+    centre = Member("centre", 0, top, setting.centre_steps or setting.steps) if setting.federated_share < 1.0 else None
+    return Plan(
+        seed=world.seed,
+        rounds=setting.rounds,
+        spec=world.bench.spec,
+        scale=world.bench.scale,
+        shapes=world.bench.shapes,
+        members=members,
+        centre=centre,
+        federated_share=setting.federated_share,
+        learning_rate=rate,
+        final_rate=setting.final_rate,
+        aggregator=pieces.reduce,
+        start=pieces.start,
+        weighting=pieces.weights,
+        server=pieces.server,
+        broadcast_rank=algorithm.broadcast_rank or 2 * top,
+        patience=setting.rounds,
+        gate_margin=setting.gate_margin,
+    )
+
+
+@dataclass(frozen=True)
+class Best(Generic[T]):
+    """The best of a grid: its rate, validation loss, and what came of it; the losses of all rates (inf: diverged)."""
+
+    rate: float
+    loss: float
+    value: T
+    tried: Mapping[float, float]
+    at_edge: bool
+
+
+def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], extensions: int = EXTENSIONS) -> Best[T]:
+    """Try each rate, then go on beyond the end of the grid while the best is there.
+
+    `attempt` gives a validation loss and what was trained, None where it diverged. Raises RunError if all diverge.
+    """
+    tried: dict[float, float] = {}
+    best: tuple[float, float, T] | None = None
+    waiting = list(grid)
+    while waiting:
+        rate = waiting.pop(0)
+        outcome = attempt(rate)
+        tried[rate] = math.inf if outcome is None else outcome[0]
+        if outcome is not None and (best is None or outcome[0] < best[0]):
+            best = (outcome[0], rate, outcome[1])
+        at = best[1] if best else max(tried)  # all diverged so far: look below
+        beyond = at * FACTOR if best and at == max(tried) else min(tried) / FACTOR
+        if not waiting and at in (min(tried), max(tried)) and len(tried) < len(grid) + extensions:
+            waiting.append(beyond)
+    if best is None:
+        raise RunError(
+            "No learning rate of the grid could be trained.", f"Tried: {', '.join(f'{r:g}' for r in tried)}."
+        )
+    loss, rate, value = best
+    return Best(rate, loss, value, dict(sorted(tried.items())), rate in (min(tried), max(tried)))
+
+
+def _federated(
+    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None
+) -> tuple[float, Run] | None:
+    try:
+        run = federate(world, algorithm, setting, rate, ranks)
+    except RunError:
+        return None
+    return run.state.best_loss, run
+
+
+def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> tuple[float, Update]:
+    fitted = fit(node, zero(node.bench.spec), data, budget, seed)
+    return _loss(fitted.after), fitted.tail
+
+
+def _outcome(arm: str, world: World, best: Best[Update], seconds: float) -> Outcome:
+    tried = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in best.tried.items()}
+    test, public = _test(world, best.value), _public(world, best.value)
+    return Outcome(arm, world.seed, best.rate, best.loss, test, public, tried, best.at_edge, seconds)
+
+
+def _test(world: World, model: Update) -> dict[str, float]:
+    return {node.name: _loss(score(node, model, node.data.test)) for node in world.participants}
+
+
+def _public(world: World, model: Update) -> dict[str, float]:
+    return {name: _loss(score(world.centre, model, items)) for name, items in world.centre.slices.items()}
+
+
+def _loss(losses: Losses) -> float:
+    return losses.scores().loss
+
+
+def benefits(alone: Outcome, together: Outcome) -> dict[str, float]:
+    """b = (local − federated) / local, of test losses, by participant."""
+    return {name: relative_benefit(loss, together.test[name]) for name, loss in alone.test.items()}
+
+
+def closed(start: Outcome, end: Outcome, arm: Outcome) -> float:
+    """Share of the gap between two arms' mean test losses that a third closes."""
+    return (start.mean - arm.mean) / (start.mean - end.mean)
+
+
+def rank_correlation(benefit: Mapping[str, float], ranks: Sequence[int]) -> float | None:
+    """Spearman's correlation of benefit and rank; None where it is not defined."""
+    return spearman(list(benefit.values()), list(ranks))
