@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from benchmarks.study.world import World
-
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.core.errors import RunError
@@ -146,7 +145,8 @@ def federated(
     """A federation of these pieces; `ranks` replaces the world's."""
     best = search(grid, lambda rate: _federated(world, algorithm, setting, rate, ranks), EXTENSIONS if extend else 0)
     run = best.value
-    out = _outcome(arm, world, replace(best, value=run.model), run.seconds)
+    model = Best(best.rate, best.loss, run.model, best.tried, best.at_edge)
+    out = _outcome(arm, world, model, run.seconds)
     return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"))
 
 

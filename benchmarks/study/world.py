@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from benchmarks.study.base import LENGTH, base_folder
 
+from benchmarks.study.base import LENGTH, base_folder
 from tequio.core.errors import DataError
 from tequio.measure.energy import open_meter
 from tequio.participant.base import load_base
