@@ -76,6 +76,11 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "rounds",
         "So many rounds in a row without progress on validation (or rejected by the gate) end the run.",
     ),
+    "train.cohort": (
+        "participants",
+        "So many, drawn anew, train in a round, besides the centre; as many, drawn once for the run, evaluate. Unset: everybody. "
+        "Not with `q_ffl` and `term`.",
+    ),
     "algorithm.reduce": (
         "",
         "How updates are added up: `stack` (exact for unequal ranks), `fedit` (the common baseline), `ffa` (A frozen), "

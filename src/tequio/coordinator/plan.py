@@ -9,6 +9,7 @@ from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.factors import trainable
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+from tequio.core.seeds import derive
 from tequio.core.types import State, Trained
 
 
@@ -36,7 +37,10 @@ class Coding:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655)."""
+    """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
+
+    cohort: how many members train in a round, and how many evaluate; None for all.
+    """
 
     seed: int
     rounds: int
@@ -58,11 +62,30 @@ class Plan:
     upload: Coding = Coding()
     download: Coding = Coding()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    cohort: int | None = None
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it."""
         done = (round_ - 1) / max(1, self.rounds - 1)
         return self.learning_rate * (1.0 + (self.final_rate - 1.0) * done)
+
+    def roster(self, round_: int) -> tuple[Member, ...]:
+        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`, in order of index."""
+        return self._with_centre("cohort", round_)
+
+    def panel(self) -> tuple[Member, ...]:
+        """Who evaluates: the centre first, then everybody, or one sample of `cohort` that stays the same for the whole run.
+
+        Mean losses of different rounds are then of the same participants, and can be compared.
+        """
+        return self._with_centre("panel")
+
+    def _with_centre(self, *purpose: str | int) -> tuple[Member, ...]:
+        centre = () if self.centre is None else (self.centre,)
+        if self.cohort is None or self.cohort >= len(self.members):
+            return (*centre, *self.members)
+        chosen = sample(len(self.members), self.cohort, self.seed, *purpose)
+        return (*centre, *(self.members[i] for i in chosen))
 
     def trained(self, state: State) -> Trained:
         """Which factors the round after `state` trains (layout factors)."""
@@ -72,3 +95,12 @@ class Plan:
         """The largest rank of all, the centre's included."""
         centre = [] if self.centre is None else [self.centre.rank]
         return max([m.rank for m in self.members] + centre)
+
+
+def sample(count: int, size: int, seed: int, *purpose: str | int) -> list[int]:
+    """`size` different numbers below `count`, rising; every such set is equally likely (Floyd's algorithm, Bentley 1987)."""
+    chosen: set[int] = set()
+    for top in range(count - size, count):
+        drawn = derive(seed, *purpose, top) % (top + 1)
+        chosen.add(top if drawn in chosen else drawn)
+    return sorted(chosen)

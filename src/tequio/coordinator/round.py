@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
 from tequio.coordinator.admit import Admitted, Refused, admit
+from tequio.coordinator.fold import Fold, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import RunError
-from tequio.core.protocols import Facts, Runtime
+from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Update, is_matrix, zero
@@ -59,16 +60,25 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
 
 def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """Round state.round + 1. Raises RunError if no participant's update can be used."""
-    round_ = state.round + 1
+    roster = plan.roster(state.round + 1)
     # dispatch and admit, folding as replies come
-    fold = _Fold(plan.aggregator.init(plan.spec), [], [], None)
-    for outcome in _in_order(runtime.exchange(_training_tasks(state, plan)), state, plan):
-        fold = fold.take(outcome, plan)
+    arrivals = runtime.exchange(training_tasks(state, plan, roster))
+    fold = folded((counted(outcome, plan) for outcome in in_order(arrivals, state, plan, roster)), plan)
     if not fold.facts:
-        why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in fold.refused)
-        raise RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
-    # reduce, mix with the centre, step
-    change = _mix(fold, plan).plus(_left_out(fold, state, plan))
+        raise none_usable(state.round + 1, fold.refused)
+    return conclude(state, fold, plan, runtime)
+
+
+def none_usable(round_: int, refused: Sequence[Refused]) -> RunError:
+    """The error that ends a run, with every reason."""
+    why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in refused)
+    return RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
+
+
+def conclude(state: State, fold: Fold, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+    """From the sum to the next state and the record: centre, step, broadcast, gate."""
+    round_ = state.round + 1
+    change = mix(fold, plan).plus(_left_out(fold, state, plan))
     momentum, step = _step(state, change, plan)
     if state.step_scale != 1.0:
         step = step.scaled(state.step_scale)
@@ -89,7 +99,8 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
     after = replace(after, round=round_)
-    return after, _record(after, fold, looked, slices, (accepted, reason), bytes_down if accepted else 0)
+    down = _down(fold, state, plan, bytes_down if accepted else 0)
+    return after, _record(after, replace(fold, rows=down), looked, slices, (accepted, reason))
 
 
 def shared_model(shared: Update, plan: Plan) -> Update:
@@ -97,12 +108,11 @@ def shared_model(shared: Update, plan: Plan) -> Update:
     return shared if plan.aggregator.layout == "product" else product(shared, plan.scale)
 
 
-def _training_tasks(state: State, plan: Plan) -> Iterator[Task]:
-    """One task a member, the centre first; made one by one, so that a large cohort needs no list of them."""
+def training_tasks(state: State, plan: Plan, roster: Sequence[Member]) -> Iterator[Task]:
+    """One task a member of the roster, in its order; made one by one, so that a large cohort needs no list of them."""
     trained = plan.trained(state)
     begun: dict[int, tuple[Update, Update | None]] = {}
-    centre = [] if plan.centre is None else [plan.centre]
-    for member in (*centre, *plan.members):
+    for member in roster:
         if member.rank not in begun:
             begun[member.rank] = _begin(state.shared, member.rank, plan)
         held, start = begun[member.rank]
@@ -131,10 +141,10 @@ def _begin(shared: Update, rank: int, plan: Plan) -> tuple[Update, Update | None
     return (held.plus(tail(shared, rank, plan.scale)) if plan.aggregator.nested else held), prefix(shared, rank)
 
 
-def _in_order(arrivals: Iterator[Reply | Failure], state: State, plan: Plan) -> Iterator[Admitted | Refused]:
+def in_order(
+    arrivals: Iterator[Reply | Failure], state: State, plan: Plan, roster: Sequence[Member]
+) -> Iterator[Admitted | Refused]:
     """Admit each reply, and hand them on in the order of the roster; only those that are early wait in memory."""
-    centre = [] if plan.centre is None else [plan.centre]
-    roster = [*centre, *plan.members]
     by_index = {member.index: position for position, member in enumerate(roster)}
     waiting: dict[int, Admitted | Refused] = {}
     turn = 0
@@ -154,41 +164,7 @@ def _in_order(arrivals: Iterator[Reply | Failure], state: State, plan: Plan) -> 
         yield waiting.get(position, Refused(roster[position], "no reply", failed=True))
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """The running sum and what is known of each reply; no update is kept but the centre's."""
-
-    total: Any  # the aggregator's own
-    facts: list[Facts]
-    refused: list[Refused]
-    centre: Admitted | None
-    rows: tuple[dict[str, Any], ...] = ()
-
-    def take(self, outcome: Admitted | Refused, plan: Plan) -> _Fold:
-        if isinstance(outcome, Refused):
-            return replace(self, refused=[*self.refused, outcome])
-        rows = (*self.rows, _row(outcome, plan))
-        if outcome.member.index == 0:
-            return replace(self, centre=outcome, rows=rows)
-        coefficient = plan.weighting.coefficient(outcome.facts)
-        total = plan.aggregator.add(self.total, outcome.update, coefficient)
-        return replace(self, total=total, facts=[*self.facts, outcome.facts], rows=rows)
-
-
-def _mix(fold: _Fold, plan: Plan) -> Update:
-    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are."""
-    weights = sum(plan.weighting.weight(f) for f in fold.facts)
-    scale = plan.weighting.scale(fold.facts)
-    federated = plan.aggregator.result(fold.total, weights / scale)
-    if fold.centre is None:
-        return federated
-    facts = fold.centre.facts
-    factor = plan.weighting.coefficient(facts) / plan.weighting.weight(facts) * scale
-    share = plan.federated_share
-    return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
-
-
-def _left_out(fold: _Fold, state: State, plan: Plan) -> Update:
+def _left_out(fold: Fold, state: State, plan: Plan) -> Update:
     """Mean of P_r(G) − G over those who trained: replies are changes of P_r(G), the server's step is one of G.
 
     Added to the mixed changes it gives, at plain weights, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ (FlexLoRA); nothing where the start truncates nothing.
@@ -246,10 +222,9 @@ class Looked:
 
 
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
-    """Score a shared model with every participant (mean over participants, each counting the same) and on the slices."""
-    held = shared_model(shared, plan)
-    centre = [] if plan.centre is None else [plan.centre]
-    tasks = (EvaluateTask(round_, m.index, m.name, held) for m in (*centre, *plan.members))
+    """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
+    held, panel = shared_model(shared, plan), plan.panel()
+    tasks = (EvaluateTask(round_, m.index, m.name, held) for m in panel)
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
@@ -265,7 +240,7 @@ def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looke
                 "accuracy": scores.get("accuracy"),
                 "examples": reply.examples,
             }
-    order = {m.name: m.index for m in plan.members}
+    order = {m.name: m.index for m in panel}
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     losses = [v["loss"] for v in validation.values()]
     return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
@@ -277,38 +252,21 @@ def _progress(state: State, round_: int, loss: float) -> State:
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
-def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
-    member: Member = admitted.member
-    reply, energy = admitted.reply, admitted.reply.energy
-    return {
-        "name": member.name,
-        "rank": member.rank,
-        "steps": reply.steps,
-        "tokens": reply.tokens,
-        "examples": reply.examples,
-        "loss_first": reply.metrics.get("loss_first"),
-        "loss_last": reply.metrics.get("loss_last"),
-        "norm": admitted.facts.norm,
-        "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
-        "bytes_up": len(pack(admitted.update) if reply.payload is None else reply.payload),
-        "seconds": None if energy is None else energy.seconds,
-        "joules": None if energy is None else energy.joules,
-    }
+def _down(fold: Fold, state: State, plan: Plan, broadcast: int) -> list[dict[str, Any]]:
+    """Rows with the bytes sent down: everybody follows by broadcasts, but who is drawn now and then is sent the whole model."""
+    down = broadcast if plan.cohort is None else len(pack(state.shared))
+    return [{**row, "bytes_down": down} for row in fold.rows]
 
 
 def _record(
     after: State,
-    fold: _Fold,
+    fold: Fold,
     looked: Looked,
     slices: Mapping[str, Slice],
     verdict_: tuple[bool, str],
-    bytes_down: int,
 ) -> dict[str, Any]:
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
-    rows = [
-        {**r, "weight": None if r["weight"] is None else r["weight"] / total, "bytes_down": bytes_down}
-        for r in fold.rows
-    ]
+    rows = [{**r, "weight": None if r["weight"] is None else r["weight"] / total} for r in fold.rows]
     admitted = [{"name": r["name"], "status": "admitted", "reason": ""} for r in fold.rows]
     refused = [
         {"name": r.member.name, "status": "failed" if r.failed else "rejected", "reason": r.reason}

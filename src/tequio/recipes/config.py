@@ -25,6 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 File = Annotated[Path, Field(strict=False)]  # a path is written as text
+BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
 EXPECTED = {
     "model_type": "expected a table",
     "dict_type": "expected a table",
@@ -110,6 +111,7 @@ class TrainSection(Section):
     final_rate: Share = 0.1
     round_seconds: Positive | None = None
     patience: Count = 3
+    cohort: Count | None = None
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:
@@ -206,6 +208,13 @@ class Federation(Section):
             raise ValueError(f"participants: {', '.join(twice)} is on the roster twice")
         if "centre" in names:
             raise ValueError("participants: the name 'centre' is taken by the central resource")
+        cohort = self.train.cohort
+        if cohort is not None and cohort > len(names):
+            why = f"train.cohort = {cohort} is more than the {len(names)} participants"
+            raise ValueError(f"{why}: leave it out, and everybody takes part")
+        if cohort is not None and self.algorithm.weights in BY_NEED:
+            why = f"algorithm.weights = {self.algorithm.weights!r} needs every participant's validation loss"
+            raise ValueError(f"{why}, which train.cohort does not measure: use 'norm_equalised', or leave cohort out")
         if self.gate.slices and self.centre is None:
             raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
         return self

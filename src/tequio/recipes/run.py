@@ -176,7 +176,7 @@ def _shared(folder: RunFolder, ledger: Ledger, state: State, wired: Wired, watch
 
 def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State:
     plan, rounds = wired.plan, wired.plan.rounds
-    members = len(wired.nodes)
+    members = len(plan.roster(1))
     done = {"round": 0, "trained": 0}
 
     def told(task: Any) -> None:

@@ -288,6 +288,7 @@ def _plan(
         download=pieces.download,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
+        cohort=config.train.cohort,
         gate_margin=config.gate.margin,
         head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
     )

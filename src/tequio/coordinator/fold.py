@@ -1,0 +1,94 @@
+"""The running sum of a round: what is admitted is added as it comes, then the centre's update is mixed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tequio.algorithms.factors import padded_sum
+from tequio.coordinator.admit import Admitted, Refused
+from tequio.coordinator.plan import Member, Plan
+from tequio.core.canonical import pack
+from tequio.core.protocols import Facts
+from tequio.core.update import Update
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One admitted update on its way into the sum, and its row in the record."""
+
+    member: Member
+    update: Update
+    facts: Facts
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The finished sum and what is known of each reply; no update is kept but the centre's."""
+
+    total: Any  # the aggregator's own
+    facts: list[Facts]
+    refused: list[Refused]
+    centre: Counted | None
+    rows: list[dict[str, Any]]
+
+
+def counted(outcome: Admitted | Refused, plan: Plan) -> Counted | Refused:
+    """An admitted reply with its row; a refused one as it is."""
+    if isinstance(outcome, Refused):
+        return outcome
+    return Counted(outcome.member, outcome.update, outcome.facts, _row(outcome, plan))
+
+
+def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
+    """Add up what comes, in the order in which it comes."""
+    total = plan.aggregator.init(plan.spec)
+    facts: list[Facts] = []
+    refused: list[Refused] = []
+    rows: list[dict[str, Any]] = []
+    centre: Counted | None = None
+    for outcome in outcomes:
+        if isinstance(outcome, Refused):
+            refused.append(outcome)
+            continue
+        rows.append(outcome.row)
+        if outcome.member.index == 0:
+            centre = outcome
+            continue
+        facts.append(outcome.facts)
+        total = plan.aggregator.add(total, outcome.update, plan.weighting.coefficient(outcome.facts))
+    return Fold(total, facts, refused, centre, rows)
+
+
+def mix(fold: Fold, plan: Plan) -> Update:
+    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are."""
+    weights = sum(plan.weighting.weight(f) for f in fold.facts)
+    scale = plan.weighting.scale(fold.facts)
+    federated = plan.aggregator.result(fold.total, weights / scale)
+    if fold.centre is None:
+        return federated
+    facts = fold.centre.facts
+    factor = plan.weighting.coefficient(facts) / plan.weighting.weight(facts) * scale
+    share = plan.federated_share
+    return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
+
+
+def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
+    member: Member = admitted.member
+    reply, energy = admitted.reply, admitted.reply.energy
+    return {
+        "name": member.name,
+        "rank": member.rank,
+        "steps": reply.steps,
+        "tokens": reply.tokens,
+        "examples": reply.examples,
+        "loss_first": reply.metrics.get("loss_first"),
+        "loss_last": reply.metrics.get("loss_last"),
+        "norm": admitted.facts.norm,
+        "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
+        "bytes_up": len(pack(admitted.update) if reply.payload is None else reply.payload),
+        "seconds": None if energy is None else energy.seconds,
+        "joules": None if energy is None else energy.joules,
+    }
