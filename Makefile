@@ -1,11 +1,11 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench: the benchmarks.
+# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench study docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ test: check
 
 bench: $(VENV)/.dev
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+study: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.study
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py

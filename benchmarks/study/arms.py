@@ -57,7 +57,7 @@ class Outcome:
     """What an arm gave: mean losses in nats a byte (validation, the public slices) and the test loss of each participant.
 
     tried: validation loss by rate, None where it diverged. at_edge: the best rate is at the end of its (extended) grid.
-    seconds, bytes up and down: of the chosen run alone.
+    curve: mean validation loss after each round. seconds, bytes up and down: of the chosen run alone.
     """
 
     arm: str
@@ -68,6 +68,7 @@ class Outcome:
     public: Mapping[str, float] = field(default_factory=dict)
     tried: Mapping[str, float | None] = field(default_factory=dict)
     at_edge: bool = False
+    curve: Sequence[float] = ()
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -104,14 +105,14 @@ def base(world: World) -> Outcome:
     return Outcome("base", world.seed, 0.0, statistics.fmean(losses), _test(world, nothing), _public(world, nothing))
 
 
-def local(world: World, setting: Setting, grid: Grid = LOCAL) -> Outcome:
+def local(world: World, setting: Setting, grid: Grid = LOCAL, extensions: int = EXTENSIONS) -> Outcome:
     """Every participant alone, at its own rank, rate and checkpoint; `rate` is the median one."""
     begin = time.perf_counter()
     losses, test, rates, edges = [], {}, [], []
     for node, rank in zip(world.participants, world.ranks, strict=True):
         seed, data = derive(world.seed, "local", node.name), (node.data.train, node.data.validation)
         budget = Budget(rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate)
-        best = search(grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed))  # noqa: B023
+        best = search(grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed), extensions)  # noqa: B023
         losses.append(best.loss)
         test[node.name] = _loss(score(node, best.value, node.data.test))
         rates.append(best.rate)
@@ -120,7 +121,7 @@ def local(world: World, setting: Setting, grid: Grid = LOCAL) -> Outcome:
     return Outcome("local", world.seed, rate, statistics.fmean(losses), test, at_edge=any(edges), seconds=seconds)
 
 
-def central(world: World, setting: Setting, grid: Grid = CENTRAL) -> Outcome:
+def central(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS) -> Outcome:
     """One model on everybody's data, at the largest rank, with the steps of all."""
     begin = time.perf_counter()
     people = world.participants
@@ -129,7 +130,9 @@ def central(world: World, setting: Setting, grid: Grid = CENTRAL) -> Outcome:
     steps = setting.rounds * setting.steps * len(people)
     budget = Budget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
     worker, seed = replace(people[0], name="central"), derive(world.seed, "central")
-    best = search(grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed))
+    best = search(
+        grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
+    )
     return _outcome("central", world, best, time.perf_counter() - begin)
 
 
@@ -140,14 +143,15 @@ def federated(
     setting: Setting,
     grid: Grid = FEDERATED,
     ranks: Sequence[int] | None = None,
-    extend: bool = True,
+    extensions: int = EXTENSIONS,
 ) -> Outcome:
     """A federation of these pieces; `ranks` replaces the world's."""
-    best = search(grid, lambda rate: _federated(world, algorithm, setting, rate, ranks), EXTENSIONS if extend else 0)
+    best = search(grid, lambda rate: _federated(world, algorithm, setting, rate, ranks), extensions)
     run = best.value
     model = Best(best.rate, best.loss, run.model, best.tried, best.at_edge)
     out = _outcome(arm, world, model, run.seconds)
-    return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"))
+    curve = tuple(float(body["mean_validation_loss"]) for body in run.bodies)
+    return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"), curve=curve)
 
 
 def federate(
@@ -189,6 +193,8 @@ def plan_of(
         weighting=pieces.weights,
         server=pieces.server,
         broadcast_rank=algorithm.broadcast_rank or 2 * top,
+        upload=pieces.upload,
+        download=pieces.download,
         patience=setting.rounds,
         gate_margin=setting.gate_margin,
     )
@@ -249,7 +255,7 @@ def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget
 def _outcome(arm: str, world: World, best: Best[Update], seconds: float) -> Outcome:
     tried = {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in best.tried.items()}
     test, public = _test(world, best.value), _public(world, best.value)
-    return Outcome(arm, world.seed, best.rate, best.loss, test, public, tried, best.at_edge, seconds)
+    return Outcome(arm, world.seed, best.rate, best.loss, test, public, tried, best.at_edge, seconds=seconds)
 
 
 def _test(world: World, model: Update) -> dict[str, float]:
@@ -270,8 +276,9 @@ def benefits(alone: Outcome, together: Outcome) -> dict[str, float]:
 
 
 def closed(start: Outcome, end: Outcome, arm: Outcome) -> float:
-    """Share of the gap between two arms' mean test losses that a third closes."""
-    return (start.mean - arm.mean) / (start.mean - end.mean)
+    """Share of the gap between two arms' mean test losses that a third closes; NaN where there is no gap."""
+    gap = start.mean - end.mean
+    return (start.mean - arm.mean) / gap if gap else math.nan
 
 
 def rank_correlation(benefit: Mapping[str, float], ranks: Sequence[int]) -> float | None:

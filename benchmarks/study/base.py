@@ -27,10 +27,11 @@ WARM = 100  # steps in which the rate rises
 THIRD = 3  # manuals.py keeps the first third of the shuffled topics for its public slice; so do we
 
 
-def base_folder() -> Path:
+def base_folder(steps: int = STEPS) -> Path:
     """The trained base, as a folder that `load_base` reads; made where it is not there yet (a minute or two)."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    target = cache_folder() / "study" / f"base-v{VERSION}-py{python}"
+    fewer = "" if steps == STEPS else f"-{steps}"
+    target = cache_folder() / "study" / f"base-v{VERSION}{fewer}-py{python}"
     if (target / "config.json").is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def base_folder() -> Path:
     try:
         tokenizer = byte_tokenizer()
         tokenizer.save_pretrained(work)
-        trained(tokenizer).save_pretrained(work)
+        trained(tokenizer, steps).save_pretrained(work)
         if not target.exists():
             os.replace(work, target)
     finally:
@@ -65,8 +66,8 @@ def base_text() -> str:
     return "\n\n".join(page.text for page in pages[len(pages) // THIRD :])
 
 
-def trained(tokenizer: Any) -> Any:
-    """The model after STEPS steps of AdamW (betas .9, .95; rate falls as a cosine) on random windows of the text."""
+def trained(tokenizer: Any, steps: int = STEPS) -> Any:
+    """The model after `steps` steps of AdamW (betas .9, .95; rate falls as a cosine) on random windows of the text."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -87,8 +88,8 @@ def trained(tokenizer: Any) -> Any:
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.1, foreach=True)
-        for step in range(STEPS):
-            falling = 0.5 * (1.0 + math.cos(math.pi * step / STEPS))
+        for step in range(steps):
+            falling = 0.5 * (1.0 + math.cos(math.pi * step / steps))
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARM) * falling
             starts = torch.randint(0, len(text) - LENGTH, (BATCH,))
             batch = text[starts[:, None] + torch.arange(LENGTH)]

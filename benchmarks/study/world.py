@@ -2,6 +2,8 @@
 
 Four domains are sections of the Spanish manual (1, 5, 7, 8), four are English reviews, editorials and tweets. The centre has Spanish
 manual pages of other sections and other topics of Python's manual; public slices are topics that neither base nor centre has read.
+Offline (`--quick`, tests) all of them are topics of Python's manual and the base has hardly learnt: nothing is fetched, and figures
+mean nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.study.base import LENGTH, base_folder
+from benchmarks.study.base import LENGTH, STEPS, base_folder
 from tequio.core.errors import DataError
 from tequio.measure.energy import open_meter
 from tequio.participant.base import load_base
@@ -23,6 +25,7 @@ from tequio.participant.node import Encoded, Node
 from tequio.participant.splits import content_hash
 from tequio.participant.tasks import Causal, Item
 from tequio.recipes.demos import fetch, manuals, sentiment
+from tequio.recipes.demos.manuals import python_topics
 from tequio.recipes.paths import cache_folder
 
 MANUALS = ("man1", "man5", "man7", "man8")
@@ -34,6 +37,7 @@ SCALE = 2.0
 BATCH = 4  # blocks of LENGTH bytes
 TEST, VALIDATION = 0.2, 0.2  # shares of the texts, by content hash
 BYTES_PER_CALL = 4096  # of an evaluation
+OFFLINE_STEPS = 40  # of the base
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,12 @@ def ranks_of(seed: int, count: int = len(DOMAINS)) -> tuple[int, ...]:
     return (RANKS[turn:] + RANKS[:turn])[:count]
 
 
-def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS) -> World:
+def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline: bool = False) -> World:
     """The world of one seed. A domain named k times is dealt out among k participants. Raises DataError if texts run short."""
-    base = load_base(str(base_folder()), "causal", torch.float32, cache_folder())
+    base = load_base(str(base_folder(OFFLINE_STEPS if offline else STEPS)), "causal", torch.float32, cache_folder())
     bench = Bench(base, MODULES, SCALE)
     task = Causal(base.tokenizer, LENGTH, BYTES_PER_CALL)
-    texts = domain_texts(set(domains))
+    texts = (offline_texts if offline else domain_texts)(set(domains))
     nodes: dict[int, Node] = {}
     blank = Node("", bench, task, Encoded((), (), (), 0), BATCH, open_meter())
     for index, domain in enumerate(domains, start=1):
@@ -95,7 +99,7 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS) -> World
         pool = _ordered(texts[domain], seed)[share.index(index) :: len(share)]
         name = domain if len(share) == 1 else f"{domain}-{share.index(index) + 1}"
         nodes[index] = replace(blank, name=name, data=_encoded(task, pool, size, name))
-    centre, slices = public_texts()
+    centre, slices = offline_public() if offline else public_texts()
     blocks = _blocks(task, _ordered(centre, seed), size.centre, "centre")
     shown = {name: _blocks(task, _ordered(part, 0), size.public, name) for name, part in slices.items()}
     nodes[0] = replace(blank, name="centre", data=Encoded(blocks, (), (), 0), slices=shown)
@@ -124,6 +128,19 @@ def public_texts() -> tuple[list[Example], dict[str, list[Example]]]:
     pieces = _read(demo.slices["english"])
     halves = [[e for e in pieces if int(content_hash(e)[0], 16) % 2 == half] for half in (0, 1)]
     return _read(demo.centre), {"english": halves[0], "unseen": halves[1]}
+
+
+def offline_texts(names: Iterable[str]) -> dict[str, list[Example]]:
+    """Other paragraphs of Python's manual for each name."""
+    lines = [Example(line) for page in python_topics() for line in page.split("\n\n") if len(line) > LENGTH]
+    order = sorted(names)
+    return {name: lines[i :: len(order)] for i, name in enumerate(order)}
+
+
+def offline_public() -> tuple[list[Example], dict[str, list[Example]]]:
+    """As `public_texts`, in three parts of Python's manual."""
+    texts = offline_texts(("centre", "english", "unseen"))
+    return texts.pop("centre"), texts
 
 
 def _read(path: Path) -> list[Example]:
