@@ -100,10 +100,17 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "algorithm.start_settings": ("", "None of these has any; for pieces of your own."),
     "algorithm.upload": (
         "",
-        "How an update is coded for its way up: `plain` (float32), `half`, `quantise` (unbiased, 8, 4 or 2 bits) or `eden` "
-        "(1, 2 or 4 bits).",
+        "How an update is coded for its way up: `plain` (float32), `half`, `quantise` (unbiased, 8, 4 or 2 bits), `eden` "
+        "(1, 2 or 4 bits), or `topk` with error feedback (only with `fedit`, `ffa`, `rolora`).",
     ),
-    "algorithm.upload_settings": ("", "`quantise`, `eden`: `bits`. `quantise`: `block` 256."),
+    "algorithm.upload_settings": (
+        "",
+        "`quantise`, `eden`, `topk`: `bits`. `quantise`: `block` 256. `topk`: `density` 0.01, the share that is sent.",
+    ),
+    "algorithm.feedback": (
+        "`topk`: 1.0; others: off",
+        "What an upload leaves out is kept by the participant, times this, and sent in a later round. With `fedit`, `ffa`, `rolora`.",
+    ),
     "algorithm.download": (
         "",
         "The same for the way down; what the code loses stays pending at the coordinator and is sent in a later round.",

@@ -45,9 +45,15 @@ def work(path: Path, out: Path, mode: str, kill_at: int) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+SPARSE = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.1}, "feedback": 0.9}
+
+
 @pytest.mark.slow
-def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(make_federation: Any, tmp_path: Path) -> None:
-    path = make_federation(participants=2)
+@pytest.mark.parametrize("sections", [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}])
+def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
+    make_federation: Any, tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    path = make_federation(participants=2, **sections)
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
     assert unbroken.returncode == 0, unbroken.stderr
     lines = unbroken.stdout.splitlines()

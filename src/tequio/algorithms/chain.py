@@ -25,8 +25,24 @@ def check_chain(reduce: Aggregator, start: Start) -> None:
         )
 
 
-def check_codec(direction: str, codec: Codec) -> None:
-    """Raise ConfigError for a codec that loses what nobody sends later."""
-    if codec.name == "topk":
-        why = "What it leaves out must be kept and sent later (error feedback), which rounds do not do yet."
-        raise ConfigError(f"[algorithm] {direction} = 'topk':", why, 'Use "quantise" or "eden".')
+def check_codec(direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None) -> None:
+    """Raise ConfigError for a codec that needs error feedback, or feedback that is asked for, where it has no meaning.
+
+    direction: upload or download. On the way down the coordinator's pending remainder is the feedback.
+    """
+    wanted = codec.name == "topk" or feedback is not None
+    key = f"[algorithm] {direction} = {codec.name!r}"
+    key += " with feedback" if feedback is not None and codec.name != "topk" else ""
+    what = f"{key} does not go with reduce = {reduce.name!r}."
+    if feedback is not None and codec.name == "plain":
+        why = "Nothing is left out, so there is nothing to send later."
+        raise ConfigError(f"{key}: {why}", "", 'Leave out feedback, or use upload = "topk".')
+    if wanted and reduce.layout == "product":
+        why = "What it leaves out is sent later (error feedback), but factors are drawn afresh each round,"
+        why += " so what the last one left out means nothing now."
+        raise ConfigError(
+            what, why, f'Use reduce = "rolora" with it, or {direction} = "quantise" with {reduce.name!r}.'
+        )
+    if direction == "upload" and wanted and not reduce.streaming:
+        why = "It counts as sent what the reduce may throw away coordinate by coordinate."
+        raise ConfigError(what, why, f'Use reduce = "rolora" with it, or upload = "quantise" with {reduce.name!r}.')

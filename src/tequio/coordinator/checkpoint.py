@@ -28,6 +28,7 @@ def pack_state(state: State) -> bytes:
         "norm_reference": state.norm_reference,
         "base_losses": dict(state.base_losses),
         "losses": dict(state.losses),
+        "memory_rounds": dict(state.memory_rounds),
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,
     }

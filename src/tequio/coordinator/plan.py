@@ -61,6 +61,7 @@ class Plan:
     gate_margin: float
     upload: Coding = Coding()
     download: Coding = Coding()
+    feedback: float | None = None  # decay of the uploads' error feedback; None: what a code drops is lost
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     cohort: int | None = None
 

@@ -95,12 +95,19 @@ def conclude(state: State, fold: Fold, plan: Plan, runtime: Runtime) -> tuple[St
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
         after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
-        after = _progress(after, round_, looked.mean_loss)
+        after = replace(_progress(after, round_, looked.mean_loss), memory_rounds=_memories(state, fold, plan))
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
     after = replace(after, round=round_)
-    down = _down(fold, state, plan, bytes_down if accepted else 0)
+    down = _down(fold, state, plan, bytes_down)
     return after, _record(after, replace(fold, rows=down), looked, slices, (accepted, reason))
+
+
+def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:
+    """Of whom this round took something: the memory after it counts. Who failed, or a rejected round, keeps the one before."""
+    if plan.feedback is None:
+        return state.memory_rounds
+    return {**state.memory_rounds, **{row["name"]: state.round + 1 for row in fold.rows}}
 
 
 def shared_model(shared: Update, plan: Plan) -> Update:
@@ -130,6 +137,8 @@ def training_tasks(state: State, plan: Plan, roster: Sequence[Member]) -> Iterat
             trained=trained,
             upload=plan.upload.name,
             upload_settings=plan.upload.settings,
+            feedback=plan.feedback,
+            memory_round=state.memory_rounds.get(member.name, 0),
         )
 
 
@@ -194,9 +203,8 @@ def _step(state: State, change: Update, plan: Plan) -> tuple[Update, Update]:
 def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update, int]:
     """What participants are sent, what stays pending (the exact remainder of truncation and coding), and the bytes sent."""
     if plan.aggregator.layout == "factors":
-        head, tail_ = step, state.pending
-        if plan.download.name != "plain":
-            head, tail_ = padded_sum(state.pending, step), zero(plan.spec)
+        due, tail_ = parted(state.pending, plan.trained(state))  # what waits of resting factors rests too
+        head = padded_sum(due, step)
     else:
         head, tail_ = state.pending.plus(step).split_rank(plan.broadcast_rank)
     if plan.download.name == "plain":

@@ -51,6 +51,8 @@ class TrainTask:
     upload: str = "plain"  # the codec of the reply, by name, and its settings
     upload_settings: Mapping[str, float] = field(default_factory=dict)
     trained: Trained = "both"
+    feedback: float | None = None  # what the codec drops is kept, times this, and sent later; None: it is lost
+    memory_round: int = 0  # the round after which the kept memory counts; 0: none yet
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class State:
     step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
     norm_reference: median norm of the last admitted updates. base_slices: the base's losses on the public slices.
     base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
+    memory_rounds: with error feedback, by participant, the last round whose update is in `shared`; its own memory is the one after that.
     """
 
     round: int
@@ -131,3 +134,4 @@ class State:
     base_slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     base_losses: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+    memory_rounds: Mapping[str, int] = field(default_factory=dict)

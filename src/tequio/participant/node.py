@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tequio.algorithms.catalogue import codec_by_name
+from tequio.algorithms.compress.feedback import step
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Reply, TrainTask
+from tequio.core.update import Update
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
 from tequio.participant.loop import train
+from tequio.participant.memory import Memory
 from tequio.participant.splits import Splits
 from tequio.participant.tasks import Item, TextTask, batches
 
@@ -46,7 +49,10 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
 
 @dataclass(frozen=True)
 class Node:
-    """A participant in this process; all share one bench. `slices` are public and belong to the centre."""
+    """A participant in this process; all share one bench. `slices` are public and belong to the centre.
+
+    memory: what uploads left out so far (error feedback). It never leaves the participant.
+    """
 
     name: str
     bench: Bench
@@ -55,6 +61,7 @@ class Node:
     batch_size: int
     meter: Meter
     slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
@@ -72,10 +79,7 @@ class Node:
                 update = self.bench.take()
             finally:
                 self.bench.drop()
-            payload = None
-            if task.upload != "plain":
-                codec = codec_by_name(task.upload, **task.upload_settings)
-                payload = codec.encode(update, derive(task.seed, "upload"))
+            payload = None if task.upload == "plain" else self._coded(update, task)
         return Reply(
             round=task.round,
             index=task.index,
@@ -88,6 +92,16 @@ class Node:
             metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
             energy=reading.energy,
         )
+
+    def _coded(self, update: Update, task: TrainTask) -> bytes:
+        """The update as the task's codec writes it; with feedback, also what earlier rounds left out."""
+        codec, seed = codec_by_name(task.upload, **task.upload_settings), derive(task.seed, "upload")
+        if task.feedback is None:
+            return codec.encode(update, seed)
+        memory = self.memory.load(task.memory_round, update.spec, self.name)
+        sent, memory = step(memory, update, codec, seed, task.feedback)
+        self.memory.save(task.round, memory, task.memory_round)
+        return sent
 
     def evaluate(self, task: EvaluateTask) -> Reply:
         """Means on the own validation data; per-example harm on the public slices, if it has any.

@@ -133,6 +133,7 @@ class AlgorithmSection(Section):
     start_settings: dict[str, Finite] = Field(default_factory=dict)
     upload: str = "plain"
     upload_settings: dict[str, Finite] = Field(default_factory=dict)
+    feedback: Share | None = None
     download: str = "plain"
     download_settings: dict[str, Finite] = Field(default_factory=dict)
     broadcast_rank: Count | None = None

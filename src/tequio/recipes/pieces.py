@@ -21,6 +21,7 @@ class Pieces:
     server: ServerOptimizer
     upload: Coding
     download: Coding
+    feedback: float | None
 
 
 def pieces_of(chosen: AlgorithmSection) -> Pieces:
@@ -32,8 +33,9 @@ def pieces_of(chosen: AlgorithmSection) -> Pieces:
         server_by_name(chosen.server, **chosen.server_settings),
         Coding(chosen.upload, chosen.upload_settings),
         Coding(chosen.download, chosen.download_settings),
+        1.0 if chosen.feedback is None and chosen.upload == "topk" else chosen.feedback,
     )
     check_chain(pieces.reduce, pieces.start)
-    check_codec("upload", pieces.upload.codec())
-    check_codec("download", pieces.download.codec())
+    check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback)
+    check_codec("download", pieces.download.codec(), pieces.reduce)
     return pieces

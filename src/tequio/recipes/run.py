@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
+from tequio.participant.memory import Memory
 from tequio.participant.personal import gain, personalise, score
 from tequio.recipes.config import Federation
 from tequio.recipes.counterfactuals import everybody, pooled
@@ -146,6 +147,8 @@ def _salt_file(name: str) -> str:
 
 
 def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: bool, watch: Watch) -> Outcome:
+    nodes = {i: replace(node, memory=Memory(folder, f"participants/{node.name}")) for i, node in wired.nodes.items()}
+    wired = replace(wired, nodes=nodes)
     state = _rounds(ledger, wired, watch)
     shared = _shared(folder, ledger, state, wired, watch)
     models = _personal(folder, ledger, wired, shared, watch)

@@ -286,6 +286,7 @@ def _plan(
         server=pieces.server,
         upload=pieces.upload,
         download=pieces.download,
+        feedback=pieces.feedback,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         cohort=config.train.cohort,
