@@ -124,7 +124,9 @@ def test_the_bytes_of_the_record_are_those_of_the_whole_messages(
         assert (reply.payload is None) is (name == "plain")
     head = state.shared.plus(state.pending).split_rank(plan.broadcast_rank)[0]
     again = plan.download.codec().encode(head, derive(plan.seed, "download", 1))
-    assert body["train"][0]["bytes_down"] == pytest.approx(len(again), rel=0.05)  # another SVD: signs and last bits differ
+    assert body["train"][0]["bytes_down"] == pytest.approx(
+        len(again), rel=0.05
+    )  # another SVD: signs and last bits differ
 
 
 def test_a_broadcast_that_the_gate_rejects_was_sent_all_the_same(small: Wired) -> None:
