@@ -154,6 +154,31 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "delivered. 0: none.",
     ),
     "gate.max_examples": ("examples", "At most so many of a slice at the gate, twice as many in the final check."),
+    "screen.norm_bound": (
+        "× median",
+        "Longer updates are cut to so many times the median norm of the round before (1: at the median). Unset: off. "
+        "Not with weights that give every update one length.",
+    ),
+    "screen.cosine": (
+        "",
+        "An update whose cosine with `cosine_to` is under this raises an alarm; 0: it points away. Unset: off.",
+    ),
+    "screen.cosine_to": (
+        "",
+        "`others`: the mean direction of the other participants' updates, three or more; all are kept in memory until the "
+        "last is in. `centre`: the centre's update; nothing is kept.",
+    ),
+    "screen.cosine_action": (
+        "",
+        "`record`: the alarm is in the ledger, the update counts. `refuse`: it stays out as well.",
+    ),
+    "screen.loss": (
+        "share",
+        "An update that alone makes a public slice surely worse, by more than this relative to the shared model's error "
+        "(classification) or loss (causal), raises an alarm. One evaluation by the centre an update, and all are kept in "
+        "memory. Unset: off. Needs `gate.slices`.",
+    ),
+    "screen.loss_action": ("", "As `cosine_action`. Refusing by loss also silences whose domain the slices lack."),
     "personal.pooled_rates": (
         "",
         "Learning rates that the pooled counterfactual tries. Unset: `local_rates`.",

@@ -259,6 +259,23 @@ def test_refused_and_failed_updates_are_listed() -> None:
     assert "all participants ran on one machine" in text
 
 
+def test_alarms_are_listed_where_there_are_any() -> None:
+    """Two rounds with the same alarm are one row, with the last figure; without an alarm there is no such table."""
+    rows = [{"name": "bob", "alarm": "cosine", "figure": f, "limit": 0.0, "action": "record"} for f in (-0.5, -0.25)]
+    rounds = [("round", {"round": i, "accepted": True, "alarms": [row]}) for i, row in enumerate(rows, 1)]
+    run = chained([("run", {"participants": [{"name": "bob"}]}), *rounds])
+    expected = {"name": "bob", "alarm": "cosine", "action": "record", "rounds": [1, 2], "figure": -0.25, "limit": 0.0}
+    assert summary(run)["alarms"] == [expected]
+    for lang, title, done in (
+        ("en", "What screening noted", "noted, it counted"),
+        ("es", "Lo que la revisión", "contó"),
+    ):
+        text = Page(render(run, lang)).text  # type: ignore[arg-type]
+        assert title in text
+        assert done in text
+        assert title not in Page(render(made_run(Shape()), lang)).text  # type: ignore[arg-type]
+
+
 def test_many_participants_open_with_the_worst_tenth() -> None:
     entries = made_run(SHAPES["two hundred"])
     html, found = render(entries, "en"), summary(entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tequio.algorithms.compress.codec import Codec
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Aggregator, Start
+from tequio.core.protocols import Aggregator, Facts, Start, Weighting
 
 
 def check_chain(reduce: Aggregator, start: Start) -> None:
@@ -23,6 +23,15 @@ def check_chain(reduce: Aggregator, start: Start) -> None:
         raise ConfigError(
             what, why, f'Use start = "fedex" with {reduce.name!r}, or reduce = "stack" with {start.name!r}.'
         )
+
+
+def check_bound(bound: float | None, weights: Weighting) -> None:
+    """Raise ConfigError if a bound on norms is asked for where the weights give every update the same length anyway."""
+    once, twice = (weights.coefficient(Facts(1, 1, norm, 1.0)) * norm for norm in (1.0, 2.0))
+    if bound is not None and once == twice:
+        what = f"[screen] norm_bound = {bound:g} does nothing with weights = {weights.name!r}."
+        why = "With these weights each update counts at the same length, however long it came."
+        raise ConfigError(what, why, 'Leave norm_bound out, or use weights = "examples".')
 
 
 def check_codec(direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None) -> None:

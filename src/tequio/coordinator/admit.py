@@ -17,13 +17,29 @@ NORM_LIMIT = 10.0  # times the median norm of the round before
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """What screening noted: whose update, which alarm (norm, cosine, loss), the figure (None: not measurable), its limit, what was done."""
+
+    name: str
+    alarm: str
+    figure: float | None
+    limit: float
+    action: str  # clip | record | refuse
+
+
+@dataclass(frozen=True)
 class Admitted:
-    """A reply whose update fits the plan: right names and shapes, allotted rank, finite, not absurdly long."""
+    """A reply whose update fits the plan: right names and shapes, allotted rank, finite, not absurdly long.
+
+    norm: of the update as it came; `facts.norm` is that of `update`, which screening may have cut.
+    """
 
     member: Member
     reply: Reply
     update: Update
     facts: Facts
+    norm: float
+    alarms: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Refused:
     member: Member
     reason: str
     failed: bool = False  # it could not do its task; otherwise its update was rejected
+    alarms: tuple[Alarm, ...] = ()
 
 
 def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | Refused:
@@ -62,7 +79,7 @@ def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | 
     if reply.examples < 1 or reply.steps < 1:
         return Refused(member, "it says that it saw no example or made no step")
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, reply, update, facts)
+    return Admitted(member, reply, update, facts, norm)
 
 
 def _opened(reply: Reply, member: Member, plan: Plan) -> Update | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tequio.algorithms.factors import padded_sum
-from tequio.coordinator.admit import Admitted, Refused
+from tequio.coordinator.admit import Admitted, Alarm, Refused
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.canonical import pack
 from tequio.core.protocols import Facts
@@ -22,6 +22,7 @@ class Counted:
     update: Update
     facts: Facts
     row: dict[str, Any]
+    alarms: tuple[Alarm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class Fold:
     refused: list[Refused]
     centre: Counted | None
     rows: list[dict[str, Any]]
+    alarms: list[Alarm]
 
 
 def counted(outcome: Admitted | Refused, plan: Plan) -> Counted | Refused:
     """An admitted reply with its row; a refused one as it is."""
     if isinstance(outcome, Refused):
         return outcome
-    return Counted(outcome.member, outcome.update, outcome.facts, _row(outcome, plan))
+    return Counted(outcome.member, outcome.update, outcome.facts, _row(outcome, plan), outcome.alarms)
 
 
 def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
@@ -48,8 +50,10 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
     facts: list[Facts] = []
     refused: list[Refused] = []
     rows: list[dict[str, Any]] = []
+    alarms: list[Alarm] = []
     centre: Counted | None = None
     for outcome in outcomes:
+        alarms.extend(outcome.alarms)
         if isinstance(outcome, Refused):
             refused.append(outcome)
             continue
@@ -59,7 +63,7 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
             continue
         facts.append(outcome.facts)
         total = plan.aggregator.add(total, outcome.update, plan.weighting.coefficient(outcome.facts))
-    return Fold(total, facts, refused, centre, rows)
+    return Fold(total, facts, refused, centre, rows, alarms)
 
 
 def mix(fold: Fold, plan: Plan) -> Update:
@@ -86,7 +90,7 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "examples": reply.examples,
         "loss_first": reply.metrics.get("loss_first"),
         "loss_last": reply.metrics.get("loss_last"),
-        "norm": admitted.facts.norm,
+        "norm": admitted.norm,
         "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
         "bytes_up": len(pack(admitted.update) if reply.payload is None else reply.payload),
         "seconds": None if energy is None else energy.seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.codec import Codec
@@ -36,6 +37,27 @@ class Coding:
 
 
 @dataclass(frozen=True)
+class Screening:
+    """What `screen.py` does with admitted updates; None: nothing.
+
+    norm_bound: × the median norm of the round before. cosine: least value, -1 to 1. loss: largest increase on a public slice,
+    relative to the shared model's.
+    """
+
+    norm_bound: float | None = None
+    cosine: float | None = None
+    cosine_to: Literal["others", "centre"] = "others"
+    cosine_action: Literal["record", "refuse"] = "record"
+    loss: float | None = None
+    loss_action: Literal["record", "refuse"] = "record"
+
+    @property
+    def streaming(self) -> bool:
+        """Whether no update need be kept until all are in."""
+        return self.loss is None and (self.cosine is None or self.cosine_to == "centre")
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
@@ -62,6 +84,7 @@ class Plan:
     upload: Coding = Coding()
     download: Coding = Coding()
     feedback: float | None = None  # decay of the uploads' error feedback; None: what a code drops is lost
+    screening: Screening = Screening()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     cohort: int | None = None
 

@@ -1,4 +1,4 @@
-"""One round, on the page: plan → dispatch → admit → reduce → centre → step → gate → record.
+"""One round, on the page: plan → dispatch → admit → screen → reduce → centre → step → gate → record.
 
 `run_round(state, plan, runtime)` returns the next state and the record of what happened; the caller commits the record before it
 goes on. Replies are folded in the order of the roster whatever the order of arrival, so the result does not depend on it.
@@ -17,6 +17,7 @@ from tequio.coordinator.admit import Admitted, Refused, admit
 from tequio.coordinator.fold import Fold, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.screen import screened
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
@@ -61,9 +62,9 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
 def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """Round state.round + 1. Raises RunError if no participant's update can be used."""
     roster = plan.roster(state.round + 1)
-    # dispatch and admit, folding as replies come
-    arrivals = runtime.exchange(training_tasks(state, plan, roster))
-    fold = folded((counted(outcome, plan) for outcome in in_order(arrivals, state, plan, roster)), plan)
+    # dispatch, admit and screen, folding as replies come
+    arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster)), state, plan, roster)
+    fold = folded((counted(outcome, plan) for outcome in screened(arrivals, state, plan, runtime)), plan)
     if not fold.facts:
         raise none_usable(state.round + 1, fold.refused)
     return conclude(state, fold, plan, runtime)
@@ -91,7 +92,7 @@ def conclude(state: State, fold: Fold, plan: Plan, runtime: Runtime) -> tuple[St
     lost = [row["name"] for row in fold.rows if row["name"] in looked.failed]
     if accepted and lost:
         accepted, reason = False, f"it could be trained but not evaluated: {looked.failed[lost[0]]}"
-    reference = statistics.median(f.norm for f in fold.facts)
+    reference = statistics.median(row["norm"] for row in fold.rows if row["weight"] is not None)
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
         after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
@@ -285,6 +286,7 @@ def _record(
         "accepted": verdict_[0],
         "reason": verdict_[1],
         "admissions": admitted + refused,
+        "alarms": [asdict(alarm) for alarm in fold.alarms],
         "train": rows,
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,

@@ -166,6 +166,17 @@ class GateSection(Section):
         return value
 
 
+class ScreenSection(Section):
+    """[screen]. What is done with updates that stand out: bounded, noted ("record") or left out ("refuse")."""
+
+    norm_bound: Positive | None = None
+    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
+    cosine_to: Literal["others", "centre"] = "others"
+    cosine_action: Literal["record", "refuse"] = "record"
+    loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    loss_action: Literal["record", "refuse"] = "record"
+
+
 class PersonalSection(Section):
     """[personal]. How personal and local-only models are made."""
 
@@ -198,6 +209,7 @@ class Federation(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     centre: CentreSection | None = None
     gate: GateSection = GateSection()
+    screen: ScreenSection = ScreenSection()
     personal: PersonalSection = PersonalSection()
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
@@ -218,6 +230,14 @@ class Federation(Section):
             raise ValueError(f"{why}, which train.cohort does not measure: use 'norm_equalised', or leave cohort out")
         if self.gate.slices and self.centre is None:
             raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
+        if self.screen.loss is not None and not self.gate.slices:
+            raise ValueError("screen.loss: updates are tried on public slices, so gate.slices is needed")
+        if self.screen.cosine is not None and self.screen.cosine_to == "centre" and self.centre is None:
+            raise ValueError('screen.cosine_to: there is no [centre]; use "others"')
+        if self.screen.cosine is not None and self.screen.cosine_to == "others" and len(names) < 3:
+            raise ValueError(
+                "screen.cosine: of two that disagree nobody can say which is wrong; 3 participants are needed"
+            )
         return self
 
 

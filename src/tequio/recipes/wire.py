@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 import tequio
-from tequio.coordinator.plan import Member, Plan
+from tequio.algorithms.chain import check_bound
+from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import ConfigError, DataError
 from tequio.core.protocols import Start
@@ -71,6 +72,7 @@ def wire(
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
     pieces = pieces_of(config.algorithm)
+    check_bound(config.screen.norm_bound, pieces.weights)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
@@ -287,6 +289,7 @@ def _plan(
         upload=pieces.upload,
         download=pieces.download,
         feedback=pieces.feedback,
+        screening=Screening(**config.screen.model_dump()),
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         cohort=config.train.cohort,

@@ -268,6 +268,7 @@ def origin(page: Page) -> Safe:
         el("h3", w("table.origin")),
         grid(w("table.origin"), head, _sources(page)),
         _refused(page),
+        _alarms(page),
         el("h3", w("table.digests")),
         grid(w("table.digests"), [w("col.what"), w("col.digest")], _digests(page)),
         el("p", w("origin.verify")),
@@ -321,6 +322,36 @@ def _refused(page: Page) -> Safe:
     shown = grid(w("table.refused"), head, body[:MANY])
     rest = folded(w("show.more", n=page.n.fixed(len(body) - MANY)), grid(w("table.refused"), head, body[MANY:]))
     return join(title, shown, rest if len(body) > MANY else None)
+
+
+def _alarms(page: Page) -> Safe | None:
+    """What screening noted; nothing where it noted nothing."""
+    w, n, found = page.w, page.n, page.s["alarms"]
+    if not found:
+        return None
+    head = [
+        w("col.participant"),
+        w("col.alarm"),
+        w("col.rounds"),
+        f"{w('col.figure')}#",
+        f"{w('col.limit')}#",
+        w("col.done"),
+    ]
+    body: list[list[Cell]] = [
+        [
+            row["name"],
+            w.name("alarm", row["alarm"]),
+            _spans(row["rounds"]),
+            n.fixed(row["figure"], 3),
+            n.fixed(row["limit"], 3),
+            w.name("action", row["action"]),
+        ]
+        for row in found
+    ]
+    title = w("table.alarms")
+    shown, rest = grid(title, head, body[:MANY]), body[MANY:]
+    more = folded(w("show.more", n=n.fixed(len(rest))), grid(title, head, rest)) if rest else None
+    return join(el("h3", title), el("p", w("alarms.what")), shown, more)
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -76,6 +76,7 @@ def summary(entries: Sequence[Record]) -> Json:
             str(centre.get("name")),
         ),
         "refused": _refused(rounds),
+        "alarms": _alarms(rounds),
         "chain": {
             "records": len(entries),
             "last_hash": entries[-1].hash if entries else None,
@@ -404,3 +405,17 @@ def _refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
                 key = (str(row.get("name")), str(row.get("status")), str(row.get("reason") or ""))
                 groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
     return [{"name": n, "status": s, "reason": r, "rounds": at} for (n, s, r), at in groups.items()]
+
+
+def _alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Alarms of screening, grouped by participant, alarm and what was done; figure and limit are the last ones."""
+    groups: dict[tuple[str, str, str], Json] = {}
+    for body in rounds:
+        for row in tables(body.get("alarms")):
+            name, alarm, action = (str(row.get(key)) for key in ("name", "alarm", "action"))
+            found = groups.setdefault(
+                (name, alarm, action), {"name": name, "alarm": alarm, "action": action, "rounds": []}
+            )
+            found["rounds"].append(int(finite(body.get("round")) or 0))
+            found |= {"figure": finite(row.get("figure")), "limit": finite(row.get("limit"))}
+    return list(groups.values())
