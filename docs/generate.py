@@ -91,7 +91,7 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "How much each update counts: `norm_equalised`, `examples`, `uniform`, `fednova`, or more for who is badly "
         "served: `q_ffl`, `term`.",
     ),
-    "algorithm.server": ("", "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam` or `yogi`."),
+    "algorithm.server": ("", "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam`, `yogi`, or `reptile`."),
     "algorithm.start": (
         "",
         "How a round starts from the shared model: `fresh` factors, or its best ones with the rest frozen (`fedex`) or left out "
@@ -128,11 +128,26 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "algorithm.server_settings": (
         "",
         "`learning_rate` and `momentum`. `sgd`: 1.0 and 0.0; `nesterov`: 0.7 and 0.9. `adam`, `yogi`: `learning_rate` 0.01, "
-        "`beta1` 0.9, `beta2` 0.99, `tau` 0.001.",
+        "`beta1` 0.9, `beta2` 0.99, `tau` 0.001. `reptile`: `learning_rate` 0.5.",
     ),
     "algorithm.broadcast_rank": (
         "",
         "Rank of what is sent back in a round; the exact remainder waits for the next. Unset: twice the largest rank.",
+    ),
+    "local.terms": (
+        "",
+        "What a step minimises besides the own loss, name = strength: `fedprox` (μ, 0.01 to 0.1), `kl` to the base on public text "
+        "(β, 0.05 to 0.5), `replay` of public text (share, 0.05 to 0.2), `transfer` of the centre's gradient (weight). 0 is none.",
+    ),
+    "local.method": (
+        "",
+        "`plain`, or `fomaml`: train how good the model becomes after a step on somebody's own data. Twice the time a step.",
+    ),
+    "local.method_settings": ("", "`fomaml`: `inner_rate` 0.1, the length of that step."),
+    "local.data": (
+        "",
+        "Public text for `kl` and `replay`, columns as in `centre.data`. Unset: the centre's training data. A public batch a step is "
+        "computed beside the own one.",
     ),
     "centre.data": ("", "Public data, one file, columns `text`, `label`, `prompt`, `response` as the task needs."),
     "centre.licence": ("", "Of the public data, as declared."),
@@ -193,6 +208,11 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "personal.checks": ("times", "How often validation is looked at while fitting; the best moment is kept."),
     "personal.alphas": ("share", "Strengths α of the private adapter among which the participant chooses."),
     "personal.mixes": ("share", "Points between shared and local, as the share of local."),
+    "personal.ditto": (
+        "",
+        "λ of private adapters that are pulled towards the shared model, each another candidate (Ditto), for instance "
+        "`[0.1, 1.0]`. Each costs as much as the private adapter.",
+    ),
     "participants.name": ("", "Unique; must equal `name` in the participant's own file. Not `centre`."),
     "participants.file": ("", "The participant's `participant.toml`."),
 }

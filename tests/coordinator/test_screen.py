@@ -19,7 +19,7 @@ from tequio.coordinator.screen import bound, cosine, lowest, screened
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Facts, Participant, Runtime
-from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
+from tequio.core.types import EvaluateTask, Failure, GradientTask, Reply, State, Task, TrainTask
 from tequio.core.update import Dense, Factored, Update
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
@@ -100,6 +100,9 @@ class Flipping:
 
     def evaluate(self, task: EvaluateTask) -> Reply:
         return self.inner.evaluate(task)
+
+    def gradient(self, task: GradientTask) -> Reply:
+        return self.inner.gradient(task)
 
     def train(self, task: TrainTask) -> Reply:
         reply = self.inner.train(task)

@@ -36,7 +36,13 @@ WEIGHT_ROWS = {  # of participants with (examples, steps, norm, excess) = (10, 5
     "term": (math.exp(-0.5), math.exp(0.5)),
 }
 FIXED = {"learning_rate": 1.0, "beta1": 0.0, "beta2": 1.0, "tau": 0.5}  # v stays τ²: the step is Δ/(√τ² + τ) = Δ
-SERVER_ROWS = {"sgd": {}, "nesterov": {"learning_rate": 1.0, "momentum": 0.0}, "adam": FIXED, "yogi": FIXED}
+SERVER_ROWS = {
+    "sgd": {},
+    "nesterov": {"learning_rate": 1.0, "momentum": 0.0},
+    "adam": FIXED,
+    "yogi": FIXED,
+    "reptile": {"learning_rate": 1.0},
+}
 FACTS = [Facts(10, 5, 2.0, 0.5), Facts(40, 10, 4.0, 1.5)]
 
 

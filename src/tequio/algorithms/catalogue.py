@@ -9,6 +9,12 @@ from typing import Any
 
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.registry import COMPRESS
+from tequio.algorithms.local.fedprox import FedProx
+from tequio.algorithms.local.fomaml import FOMAML
+from tequio.algorithms.local.kl import KL
+from tequio.algorithms.local.plain import Plain
+from tequio.algorithms.local.replay import Replay
+from tequio.algorithms.local.transfer import Transfer
 from tequio.algorithms.reduce.centred_clipping import CentredClipping
 from tequio.algorithms.reduce.fedit import FedIT
 from tequio.algorithms.reduce.ffa import FFA
@@ -18,6 +24,7 @@ from tequio.algorithms.reduce.stack import Stack
 from tequio.algorithms.reduce.trimmed_mean import TrimmedMean
 from tequio.algorithms.server.adam import Adam
 from tequio.algorithms.server.nesterov import Nesterov
+from tequio.algorithms.server.reptile import Reptile
 from tequio.algorithms.server.sgd import Sgd
 from tequio.algorithms.server.yogi import Yogi
 from tequio.algorithms.start.fedex import FedEx
@@ -30,7 +37,7 @@ from tequio.algorithms.weights.q_ffl import QFFL
 from tequio.algorithms.weights.term import Term
 from tequio.algorithms.weights.uniform import Uniform
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+from tequio.core.protocols import Aggregator, LocalMethod, LocalTerm, ServerOptimizer, Start, Weighting
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -59,6 +66,17 @@ SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {
     "nesterov": Nesterov,
     "adam": Adam,
     "yogi": Yogi,
+    "reptile": Reptile,
+}
+LOCAL: Mapping[str, Callable[..., LocalTerm]] = {
+    "fedprox": FedProx,
+    "kl": KL,
+    "replay": Replay,
+    "transfer": Transfer,
+}
+METHOD: Mapping[str, Callable[..., LocalMethod]] = {
+    "plain": Plain,
+    "fomaml": FOMAML,
 }
 
 
@@ -86,6 +104,21 @@ def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     return piece
 
 
+def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
+    """The local terms of these names and strengths, sorted by name; one of strength 0 is left out.
+
+    Raises ConfigError with the nearest known name, and for a strength out of range.
+    """
+    built = [_build("local", LOCAL, name, {"strength": x}, "[local] terms") for name, x in sorted(strengths.items())]
+    return tuple(term for term in built if term.strength != 0.0)
+
+
+def method_by_name(name: str, **settings: Any) -> LocalMethod:
+    """The local method called `name`. Raises ConfigError with the nearest known name."""
+    piece: LocalMethod = _build("method", METHOD, name, settings, "[local] method")
+    return piece
+
+
 def codec_by_name(name: str, **settings: Any) -> Codec:
     """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
     whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
@@ -93,7 +126,10 @@ def codec_by_name(name: str, **settings: Any) -> Codec:
     return piece
 
 
-def _build(kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any]) -> Any:
+def _build(
+    kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any], where: str = ""
+) -> Any:
+    where = where or f"[algorithm] {kind}"
     factory = known.get(name)
     if factory is None:
         found = entry_points(group=f"tequio.{kind}", name=name)
@@ -102,9 +138,9 @@ def _build(kind: str, known: Mapping[str, Callable[..., Any]], name: str, settin
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         why = f"Known: {', '.join(known)}."
         if kind != "start" and name in START:
-            raise ConfigError(f"[algorithm] {kind} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
-        raise ConfigError(f"[algorithm] {kind} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+            raise ConfigError(f"{where} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
+        raise ConfigError(f"{where} = {name!r} is not known.", why, f"Did you mean {near!r}?")
     try:
         return factory(**settings)
     except TypeError as error:
-        raise ConfigError(f"[algorithm] {kind} = {name!r} does not take these settings ({error}).") from None
+        raise ConfigError(f"{where} = {name!r} does not take these settings ({error}).") from None

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tequio.algorithms.catalogue import codec_by_name
+from tequio.algorithms.catalogue import codec_by_name, method_by_name, terms_by_name
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.factors import trainable
-from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+from tequio.core.protocols import Aggregator, LocalMethod, LocalTerm, ServerOptimizer, Start, Weighting
 from tequio.core.seeds import derive
 from tequio.core.types import State, Trained
 
@@ -58,6 +58,27 @@ class Screening:
 
 
 @dataclass(frozen=True)
+class Local:
+    """What participants minimise and by which method: names, strengths and settings, as a task carries them."""
+
+    terms: Mapping[str, float] = field(default_factory=dict)
+    method: str = "plain"
+    method_settings: Mapping[str, float] = field(default_factory=dict)
+
+    def built(self) -> tuple[tuple[LocalTerm, ...], LocalMethod]:
+        """The pieces. Raises ConfigError for an unknown name, setting or strength."""
+        return terms_by_name(self.terms), method_by_name(self.method, **self.method_settings)
+
+    def terms_of(self, index: int) -> dict[str, float]:
+        """The terms of one member's task; the centre (0) has not all of them."""
+        return {term.name: term.strength for term in self.built()[0] if index > 0 or term.for_centre}
+
+    def needs(self, what: str) -> bool:
+        """Whether a term needs `what`: public, base or gradient."""
+        return any(what in term.needs for term in self.built()[0])
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
@@ -85,6 +106,7 @@ class Plan:
     download: Coding = Coding()
     feedback: float | None = None  # decay of the uploads' error feedback; None: what a code drops is lost
     screening: Screening = Screening()
+    local: Local = Local()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     cohort: int | None = None
 

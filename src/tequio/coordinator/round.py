@@ -18,6 +18,7 @@ from tequio.coordinator.fold import Fold, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.screen import screened
+from tequio.coordinator.transfer import central_gradient
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
@@ -62,12 +63,13 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
 def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """Round state.round + 1. Raises RunError if no participant's update can be used."""
     roster = plan.roster(state.round + 1)
+    gradient = central_gradient(state.round + 1, shared_model(state.shared, plan), plan, runtime)
     # dispatch, admit and screen, folding as replies come
-    arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster)), state, plan, roster)
+    arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster, gradient)), state, plan, roster)
     fold = folded((counted(outcome, plan) for outcome in screened(arrivals, state, plan, runtime)), plan)
     if not fold.facts:
         raise none_usable(state.round + 1, fold.refused)
-    return conclude(state, fold, plan, runtime)
+    return conclude(state, fold, plan, runtime, gradient)
 
 
 def none_usable(round_: int, refused: Sequence[Refused]) -> RunError:
@@ -76,7 +78,9 @@ def none_usable(round_: int, refused: Sequence[Refused]) -> RunError:
     return RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
 
 
-def conclude(state: State, fold: Fold, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+def conclude(
+    state: State, fold: Fold, plan: Plan, runtime: Runtime, gradient: Update | None = None
+) -> tuple[State, dict[str, Any]]:
     """From the sum to the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
     change = mix(fold, plan).plus(_left_out(fold, state, plan))
@@ -100,7 +104,7 @@ def conclude(state: State, fold: Fold, plan: Plan, runtime: Runtime) -> tuple[St
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
     after = replace(after, round=round_)
-    down = _down(fold, state, plan, bytes_down)
+    down = _down(fold, state, plan, bytes_down, gradient)
     return after, _record(after, replace(fold, rows=down), looked, slices, (accepted, reason))
 
 
@@ -116,8 +120,13 @@ def shared_model(shared: Update, plan: Plan) -> Update:
     return shared if plan.aggregator.layout == "product" else product(shared, plan.scale)
 
 
-def training_tasks(state: State, plan: Plan, roster: Sequence[Member]) -> Iterator[Task]:
-    """One task a member of the roster, in its order; made one by one, so that a large cohort needs no list of them."""
+def training_tasks(
+    state: State, plan: Plan, roster: Sequence[Member], gradient: Update | None = None
+) -> Iterator[Task]:
+    """One task a member of the roster, in its order; made one by one, so that a large cohort needs no list of them.
+
+    gradient: the centre's, which travels with the tasks of the others.
+    """
     trained = plan.trained(state)
     begun: dict[int, tuple[Update, Update | None]] = {}
     for member in roster:
@@ -140,6 +149,10 @@ def training_tasks(state: State, plan: Plan, roster: Sequence[Member]) -> Iterat
             upload_settings=plan.upload.settings,
             feedback=plan.feedback,
             memory_round=state.memory_rounds.get(member.name, 0),
+            terms=plan.local.terms_of(member.index),
+            gradient=gradient if member.index > 0 else None,
+            method=plan.local.method,
+            method_settings=plan.local.method_settings,
         )
 
 
@@ -261,9 +274,13 @@ def _progress(state: State, round_: int, loss: float) -> State:
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
-def _down(fold: Fold, state: State, plan: Plan, broadcast: int) -> list[dict[str, Any]]:
-    """Rows with the bytes sent down: everybody follows by broadcasts, but who is drawn now and then is sent the whole model."""
+def _down(fold: Fold, state: State, plan: Plan, broadcast: int, gradient: Update | None) -> list[dict[str, Any]]:
+    """Rows with the bytes sent down: everybody follows by broadcasts, but who is drawn now and then is sent the whole model.
+
+    The centre's gradient, where a term needs it, goes down too.
+    """
     down = broadcast if plan.cohort is None else len(pack(state.shared))
+    down += 0 if gradient is None else len(pack(gradient))
     return [{**row, "bytes_down": down} for row in fold.rows]
 
 

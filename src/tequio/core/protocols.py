@@ -1,12 +1,14 @@
-"""The seams: what a runtime, an aggregator, a weighting, a start and a server optimiser must offer. Structural, no base class."""
+"""The seams: what a runtime, an aggregator, a weighting, a start, a server optimiser and a local term offer. Structural, no base class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from tequio.core.types import EvaluateTask, Failure, Layout, Reply, Task, Trained, TrainTask
+from torch import Tensor
+
+from tequio.core.types import EvaluateTask, Failure, GradientTask, Layout, Reply, Task, Trained, TrainTask
 from tequio.core.update import Update
 
 
@@ -22,6 +24,9 @@ class Participant(Protocol):
 
     def evaluate(self, task: EvaluateTask) -> Reply:
         """Score a shared model on its own validation data."""
+
+    def gradient(self, task: GradientTask) -> Reply:
+        """The gradient of its own loss; only the centre is asked, whose texts are public."""
 
 
 class Runtime(Protocol):
@@ -128,3 +133,63 @@ class ServerOptimizer(Protocol):
 
     def apply(self, momentum: Update, change: Update) -> tuple[Update, Update]:
         """(new memory, step to add to the shared model)."""
+
+
+Need = Literal["public", "base", "gradient"]
+"""What a local term looks at: the model's output on public text, the base's there, the centre's gradient."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a local term may know of one step. Tensors are on the training device; `own`, `now` and `public` carry gradients.
+
+    own: loss of the participant's batch. now, start: what is trained, s·B·A a module and the head itself, at this step and at the
+    start of the round. public, base: logits (rows × classes) of a public batch, of the model and of the base; truth: classes (rows).
+    gradient: that of the centre's public loss. None where no term needs it.
+    """
+
+    own: Tensor
+    now: Update
+    start: Update
+    public: Tensor | None = None
+    truth: Tensor | None = None
+    base: Tensor | None = None
+    gradient: Update | None = None
+
+
+class LocalTerm(Protocol):
+    """What is added to the loss of a local step. Strength 0 is no term."""
+
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
+
+    @property
+    def strength(self) -> float:
+        """How much it counts; 0 or more."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What must be in a `Step` for it."""
+
+    @property
+    def for_centre(self) -> bool:
+        """Whether the centre's own training has it too."""
+
+    def added(self, step: Step) -> Tensor:
+        """A differentiable scalar, strength included."""
+
+
+class LocalMethod(Protocol):
+    """Where the gradient of a local step is taken."""
+
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
+
+    @property
+    def batches(self) -> int:
+        """Batches a step draws: 1, or 2 where it looks ahead by the gradient of the first."""
+
+    def ahead(self, values: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The point at which the gradient of the second batch is taken; it is applied at `values`."""

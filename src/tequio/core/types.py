@@ -53,6 +53,10 @@ class TrainTask:
     trained: Trained = "both"
     feedback: float | None = None  # what the codec drops is kept, times this, and sent later; None: it is lost
     memory_round: int = 0  # the round after which the kept memory counts; 0: none yet
+    terms: Mapping[str, float] = field(default_factory=dict)  # local loss terms by name, and their strengths
+    gradient: Update | None = None  # of the centre's public loss at the round's shared model; for the term `transfer`
+    method: str = "plain"  # the local method by name, and its settings
+    method_settings: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,20 @@ class EvaluateTask:
     held: Update
 
 
-Task = TrainTask | EvaluateTask
+@dataclass(frozen=True)
+class GradientTask:
+    """Give the gradient of the own loss at base + `held`, a mean over `batches`, as factored entries of at most `rank` (the centre)."""
+
+    round: int
+    index: int
+    name: str
+    held: Update
+    rank: int
+    batches: int
+    seed: int
+
+
+Task = TrainTask | EvaluateTask | GradientTask
 
 
 @dataclass(frozen=True)

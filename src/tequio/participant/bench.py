@@ -7,8 +7,8 @@ A classification head (float32) sits on the mean-pooled last hidden states of an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,28 @@ class Bench:
         for name in self.head_start:
             out[name] = Dense((self.head[name].detach() - self._held_head(name)).cpu())
         return Update(out, self.spec)
+
+    def moving(self) -> Update:
+        """What is being trained, on the device and with gradient: s·B·A a module, and the head as it is."""
+        entries: dict[str, Entry] = {name: Dense(tensor) for name, tensor in self.head.items()}
+        for name, layer in self.layers.items():
+            if layer.a is not None and layer.b is not None:
+                entries[name] = Factored(b=layer.b * self.scale, a=layer.a)
+        return Update(entries, self.spec)
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """Inside, the model is the base: neither factors nor what is held, and the head of the start."""
+        head, self.head = self.head, self.head_start
+        kept = [(layer, layer.weight, layer.a, layer.b) for layer in self.layers.values()]
+        for layer in self.layers.values():
+            layer.weight, layer.a, layer.b = layer.original, None, None
+        try:
+            yield
+        finally:
+            self.head = head
+            for layer, weight, a, b in kept:
+                layer.weight, layer.a, layer.b = weight, a, b
 
     def drop(self) -> None:
         """Forget factors and head changes: back to what is held."""

@@ -1,5 +1,7 @@
 """The local loop, on one page: AdamW on the factors (and head), gradient clipped at 1, no schedule of its own.
 
+What is minimised, the own loss or more, and where its gradient is taken, says an `Objective`. Losses that are reported are the own ones.
+
 Raises TrainingError when the loss is NaN or infinite, or when training diverges.
 """
 
@@ -10,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tequio.core.errors import TrainingError
+from tequio.core.protocols import LocalMethod
 from tequio.participant.bench import Bench
+from tequio.participant.objective import Objective
 from tequio.participant.tasks import Item, TextTask
 
 CLIP = 1.0  # gradient norm
@@ -43,29 +47,58 @@ def train(
     rates: Sequence[float],
     who: str,
     optimizer: torch.optim.Optimizer | None = None,
+    objective: Objective | None = None,
 ) -> Trained:
     """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors."""
     optimizer = optimizer or adamw(parameters)
+    objective = objective or Objective()
     losses: list[float] = []
     tokens = 0
     for rate in rates:
+        kept: list[Tensor] = []
+        if objective.method.batches > 1:  # look ahead: the gradient below is taken where a step on this batch leads
+            support = next(stream)
+            kept = _look_ahead(parameters, task.loss(bench, support), objective.method)
+            tokens += sum(len(item.ids) for item in support)
         batch = next(stream)
         optimizer.param_groups[0]["lr"] = rate
-        loss = task.loss(bench, batch)
+        own = task.loss(bench, batch)
+        loss = objective.total(own, bench, task)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _bad(who, f"The loss became {value} at step {len(losses) + 1}.")
         loss.backward()  # type: ignore[no-untyped-call]
+        if kept:
+            _put_back(parameters, kept)
         torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(value)
+        losses.append(float(own.detach()))
         tokens += sum(len(item.ids) for item in batch)
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
         raise _bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
     return Trained(first, last, len(losses), tokens)
+
+
+def _look_ahead(parameters: Sequence[nn.Parameter], loss: Tensor, method: LocalMethod) -> list[Tensor]:
+    """Move the parameters ahead by the clipped gradient of `loss`; returns what they were."""
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+    kept = [p.detach().clone() for p in parameters]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    with torch.no_grad():
+        for p, value in zip(parameters, method.ahead(kept, gradients), strict=True):
+            p.copy_(value)
+            p.grad = None
+    return kept
+
+
+def _put_back(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(parameters, kept, strict=True):
+            p.copy_(value)
 
 
 def _bad(who: str, why: str) -> TrainingError:

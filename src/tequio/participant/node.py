@@ -8,17 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, Reply, TrainTask
+from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
 from tequio.core.update import Update
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
+from tequio.participant.gradient import public_gradient
 from tequio.participant.loop import train
 from tequio.participant.memory import Memory
+from tequio.participant.objective import objective_of
+from tequio.participant.public import Public
 from tequio.participant.splits import Splits
 from tequio.participant.tasks import Item, TextTask, batches
 
@@ -51,7 +55,7 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
 class Node:
     """A participant in this process; all share one bench. `slices` are public and belong to the centre.
 
-    memory: what uploads left out so far (error feedback). It never leaves the participant.
+    memory: what uploads left out so far (error feedback). It never leaves the participant. public: text for local terms.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Node:
     meter: Meter
     slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    public: Public | None = None
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
@@ -74,8 +79,10 @@ class Node:
             else:
                 parameters = self.bench.attach_factors(task.start, task.rank, task.trained)
             stream = batches(self.data.train, self.batch_size, task.seed)
+            rates = [task.learning_rate] * task.steps
             try:
-                trained = train(self.bench, self.task, parameters, stream, [task.learning_rate] * task.steps, self.name)
+                objective = objective_of(task, self.bench, self.public)
+                trained = train(self.bench, self.task, parameters, stream, rates, self.name, objective=objective)
                 update = self.bench.take()
             finally:
                 self.bench.drop()
@@ -119,3 +126,14 @@ class Node:
             raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
         return Reply(task.round, task.index, task.name, examples=scores.examples, metrics=metrics)
+
+    def gradient(self, task: GradientTask) -> Reply:
+        """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""
+        if task.index != 0:
+            why = "Only the centre's texts are public; the gradient of private ones stays where it is."
+            raise TrainingError(f"Participant {self.name}: no gradient is given.", why)
+        parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
+        with self.meter.measure() as reading:
+            update = public_gradient(self.bench, self.task, parts, task.held, task.rank, task.seed)
+        seen = len(self.data.train)
+        return Reply(task.round, task.index, task.name, update, examples=seen, steps=len(parts), energy=reading.energy)

@@ -1,7 +1,9 @@
 """The personal model: each participant trains its own candidates and keeps the one that is best on its own validation data.
 
 Candidates: the base; a model it trains alone (local); the shared one; the shared one with a private adapter on top, W₀ + G + α·P, for
-several α; and points between local and shared. Test data are looked at once, after the choice.
+several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises f(v) + λ/2·‖v − w‖²
+with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)), and on the head. (On
+factors it would depend on how P is split.) Test data are looked at once, after the choice.
 The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
@@ -14,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tequio.algorithms.catalogue import terms_by_name
+from tequio.algorithms.local.products import still
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
@@ -21,6 +25,7 @@ from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.participant.bench import Bench
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
+from tequio.participant.objective import Objective
 from tequio.participant.tasks import Item, Losses, batches
 
 
@@ -47,11 +52,18 @@ class Fitted:
     diverged: tuple[float, ...] = ()  # rates that were tried in vain
 
 
-def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> Fitted:
+def fit(
+    node: Node,
+    start: Update,
+    data: tuple[Sequence[Item], Sequence[Item]],
+    budget: Budget,
+    seed: int,
+    pull: float = 0.0,
+) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
     The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
-    diverges is given up and named; its checkpoints from before that count.
+    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`.
     """
     bench, task = node.bench, node.task
     items, validation = data
@@ -62,12 +74,13 @@ def fit(node: Node, start: Update, data: tuple[Sequence[Item], Sequence[Item]], 
         bench.hold(start)
         parameters = bench.attach(budget.rank, derive(seed, "factors"))
         stream = batches(items, node.batch_size, derive(seed, "batches"))
+        objective = Objective(terms_by_name({"fedprox": pull}), start=still(bench.moving()))
         optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
             try:
-                train(bench, task, parameters, stream, rates, node.name, optimizer)
+                train(bench, task, parameters, stream, rates, node.name, optimizer, objective)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
@@ -97,6 +110,7 @@ class Settings:
     alphas: tuple[float, ...]
     mixes: tuple[float, ...]
     seed: int
+    ditto: tuple[float, ...] = ()  # λ of each candidate that is pulled towards the shared model
 
 
 @dataclass(frozen=True)
@@ -118,8 +132,14 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             settings.local,
             settings.seed,
         )
-        private = fit(node, shared, (node.data.train, node.data.validation), settings.private, settings.seed + 1)
+        data = (node.data.train, node.data.validation)
+        private = fit(node, shared, data, settings.private, settings.seed + 1)
+        pulled = {
+            f"ditto {pull:g}": fit(node, shared, data, settings.private, settings.seed + 1, pull)
+            for pull in settings.ditto
+        }
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
+        candidates |= {name: shared.plus(f.tail) for name, f in pulled.items() if f.tail.entries}
         looked = {"base": local.before, "local": local.after, "shared": private.before}
         for name in candidates.keys() - looked.keys():
             looked[name] = score(node, candidates[name], node.data.validation)
@@ -142,7 +162,7 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
         "fits": {
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
-            for k, f in (("local", local), ("private", private))
+            for k, f in {"local": local, "private": private, **pulled}.items()
         },
         "energy": asdict(reading.energy),
         "seconds": reading.energy.seconds,

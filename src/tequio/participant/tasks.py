@@ -64,6 +64,9 @@ class TextTask(Protocol):
     def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
         """Mean training loss of a batch, with gradient."""
 
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target token. With gradient."""
+
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Losses of a set, without gradient, in the order given."""
 
@@ -88,9 +91,12 @@ class Classification:
 
     def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats an example."""
+        return F.cross_entropy(*self.logits(bench, items))
+
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """(batch × labels), (batch)."""
         ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
-        truth = torch.tensor([i.target[0] for i in items], device=bench.device)
-        return F.cross_entropy(bench.class_logits(ids, mask), truth)
+        return bench.class_logits(ids, mask), torch.tensor([i.target[0] for i in items], device=bench.device)
 
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Loss and right-or-wrong of each example."""
@@ -149,6 +155,13 @@ class Causal:
         """Cross-entropy, nats a target token."""
         logits, truth = self._forward(bench, items)
         return F.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=IGNORE)
+
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """(target tokens × vocabulary) in the base's precision, (target tokens)."""
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
+        truth, _ = pad([i.target for i in items], IGNORE, bench.device)
+        counts = truth[:, 1:] != IGNORE
+        return bench.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
 
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Summed loss and number of target tokens of each block."""

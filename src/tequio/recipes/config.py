@@ -139,6 +139,18 @@ class AlgorithmSection(Section):
     broadcast_rank: Count | None = None
 
 
+class LocalSection(Section):
+    """[local]. What participants minimise besides their own loss, and how a step is made.
+
+    terms: name -> strength. data: public text for them; unset, the centre's training data.
+    """
+
+    terms: dict[str, Finite] = Field(default_factory=dict)
+    method: str = "plain"
+    method_settings: dict[str, Finite] = Field(default_factory=dict)
+    data: File | None = None
+
+
 class CentreSection(Section):
     """[centre]. The central resource: its public data, and how much the participants count against it."""
 
@@ -188,6 +200,7 @@ class PersonalSection(Section):
     checks: Count = 4
     alphas: list[Share] = [0.5, 1.0]
     mixes: list[Share] = [0.5]
+    ditto: list[Positive] = []
 
 
 class RosterEntry(Section):
@@ -207,6 +220,7 @@ class Federation(Section):
     adapter: AdapterSection
     train: TrainSection = TrainSection()
     algorithm: AlgorithmSection = AlgorithmSection()
+    local: LocalSection = LocalSection()
     centre: CentreSection | None = None
     gate: GateSection = GateSection()
     screen: ScreenSection = ScreenSection()
@@ -327,9 +341,11 @@ def _absolute_federation(loaded: Federation, root: Path) -> Federation:
         "participants": roster,
         "gate": loaded.gate.model_copy(update={"slices": slices}),
     }
-    local = _below(Path(loaded.base.model), root)
-    if os.path.exists(local):  # False, not an error, for what can be no path
-        changes["base"] = loaded.base.model_copy(update={"model": str(local)})
+    folder = _below(Path(loaded.base.model), root)
+    if os.path.exists(folder):  # False, not an error, for what can be no path
+        changes["base"] = loaded.base.model_copy(update={"model": str(folder)})
+    if loaded.local.data is not None:
+        changes["local"] = loaded.local.model_copy(update={"data": _below(loaded.local.data, root)})
     if loaded.centre is not None:
         changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
     return loaded.model_copy(update=changes)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
 from tequio.algorithms.chain import check_chain, check_codec
-from tequio.coordinator.plan import Coding
+from tequio.coordinator.plan import Coding, Local
+from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
-from tequio.recipes.config import AlgorithmSection
+from tequio.recipes.config import AlgorithmSection, Federation
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,16 @@ def pieces_of(chosen: AlgorithmSection) -> Pieces:
     check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback)
     check_codec("download", pieces.download.codec(), pieces.reduce)
     return pieces
+
+
+def local_of(config: Federation) -> Local:
+    """What participants minimise. Raises ConfigError for an unknown name or setting, and where a term lacks what it needs."""
+    local = Local(config.local.terms, config.local.method, config.local.method_settings)
+    for term in local.built()[0]:
+        what = f"[local] terms: {term.name} cannot be computed."
+        if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:
+            fix = "Give [local] data, a file of public text, or a [centre], whose training data are used."
+            raise ConfigError(what, "It needs public text, and there is none.", fix)
+        if "gradient" in term.needs and config.centre is None:
+            raise ConfigError(what, "It needs the gradient of a centre, and there is none.", "Give a [centre].")
+    return local

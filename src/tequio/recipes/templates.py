@@ -19,8 +19,9 @@ COMMENTS = {
     "train": "# Rounds, local epochs a round, batch, learning rate. round_seconds is the deadline that sizes weak machines.\n",
     "algorithm": (
         "# reduce: stack, fedit, ffa, rolora, trimmed_mean, centred_clipping, geometric_median. start: fresh, fedex, "
-        "flexlora. server: sgd, nesterov, adam, yogi. weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
+        "flexlora. server: sgd, nesterov, adam, yogi, reptile. weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
     ),
+    "local": "# terms: fedprox, kl, replay, transfer, each = strength. method: plain, fomaml.\n",
     "centre": "# The central resource trains on public data too. federated_share: what the participants count against it.\n",
     "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",
     "personal": "# Each participant's own model: rates to try, private adapter, and the mixes among which it chooses.\n",

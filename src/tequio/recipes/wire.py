@@ -35,7 +35,8 @@ from tequio.planning.allotment import Allotment, Hardware, Workload, allot, prob
 from tequio.planning.memory import BatchShape, available_bytes, check_memory, estimate_memory
 from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.recipes.paths import cache_folder
-from tequio.recipes.pieces import Pieces, pieces_of
+from tequio.recipes.pieces import Pieces, local_of, pieces_of
+from tequio.recipes.public import public_examples, public_of
 
 CENTRE = "centre"
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
@@ -73,10 +74,12 @@ def wire(
     """
     pieces = pieces_of(config.algorithm)
     check_bound(config.screen.norm_bound, pieces.weights)
+    local_of(config)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
-    known = _hashes(centre_splits)
+    text = public_examples(config)
+    known = _hashes(centre_splits) | {content_hash(e) for e in text}
     slices = {name: _slice(config, name, path, known) for name, path in config.gate.slices.items()}
     dtype = dtype_of(config)
     _check_memory(config, files, dtype, pieces.start)
@@ -88,16 +91,18 @@ def wire(
     task = task_of(config, base)
     meter = open_meter()
     encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
+    centre = None if centre_splits is None else encode_splits(task, centre_splits, CENTRE)
+    public = public_of(config, task, text, centre)
+    size = config.train.batch_size
     nodes = {
-        i: Node(name, bench, task, encoded[name], config.train.batch_size, _meter(file, meter))
+        i: Node(name, bench, task, encoded[name], size, _meter(file, meter), public=public)
         for i, (name, file) in enumerate(files.items(), 1)
     }
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in slices.items()}
     held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in slices.items()}
-    if centre_splits is not None:
-        centre = encode_splits(task, centre_splits, CENTRE)
-        nodes[0] = Node(CENTRE, bench, task, centre, config.train.batch_size, meter, gate)
+    if centre is not None:
+        nodes[0] = Node(CENTRE, bench, task, centre, size, meter, gate, public=public)
     speeds = {node.name: _speed(files[node.name].hardware, node, measured) for i, node in nodes.items() if i > 0}
     allotments = _allot(config, files, nodes, speeds)
     plan = _plan(config, pieces, nodes, allotments, bench)
@@ -107,7 +112,7 @@ def wire(
     header = _header(config, base, bench, rows) | {
         "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
         "slices": {name: len(items) for name, items in held_out.items()},
-        "public_data": _public_digests(centre_splits, slices),
+        "public_data": _public_digests(centre_splits, slices, text),
         "provenance": [dict(p) for p in provenance],
     }
     digests = {name: s.digest() for name, s in splits.items()}
@@ -165,7 +170,8 @@ def dtype_of(config: Federation) -> torch.dtype:
 
 def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
     shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
-    batch = BatchShape(config.train.batch_size, config.task.max_tokens)
+    beside = 2 if local_of(config).needs("public") else 1  # a public batch lives beside the own one
+    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
     begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
     total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=STATE_COPIES + begun)
     lone = estimate_memory(shape, batch, max(config.adapter.ranks))
@@ -191,10 +197,13 @@ def task_of(config: Federation, base: Base) -> TextTask:
     return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
 
 
-def _public_digests(centre: Splits | None, slices: Mapping[str, Sequence[Example]]) -> dict[str, str]:
+def _public_digests(
+    centre: Splits | None, slices: Mapping[str, Sequence[Example]], text: Sequence[Example]
+) -> dict[str, str]:
     """Digests of the data that are public anyway; a participant's are committed to with a salt instead."""
     out = {} if centre is None else {CENTRE: centre.digest()}
-    return out | {f"slice {n}": digest_json([[content_hash(e), e.label] for e in x]) for n, x in slices.items()}
+    named = {f"slice {n}": x for n, x in slices.items()} | ({"[local] data": text} if text else {})
+    return out | {n: digest_json([[content_hash(e), e.label] for e in x]) for n, x in named.items()}
 
 
 def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | None]) -> float | None:
@@ -255,8 +264,10 @@ def workload_of(config: Federation, node: Node, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
     twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors has up to twice their rank
     mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
+    local = local_of(config)
+    drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
     return Workload(
-        tokens_per_step=max(1, round(mean_tokens * config.train.batch_size)),
+        tokens_per_step=max(1, round(mean_tokens * config.train.batch_size * drawn)),
         steps=steps,
         ranks=tuple(sorted(set(config.adapter.ranks))),
         bytes_per_rank=4 * twice * sum(m + n for m, n in node.bench.shapes.values()),
@@ -290,6 +301,7 @@ def _plan(
         download=pieces.download,
         feedback=pieces.feedback,
         screening=Screening(**config.screen.model_dump()),
+        local=local_of(config),
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         cohort=config.train.cohort,
@@ -306,7 +318,7 @@ def settings_of(config: Federation, node: Node, allotment: Allotment) -> Setting
     private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
     local = Budget(rank, allotment.steps * config.train.rounds + private_steps, tuple(p.local_rates), p.checks)
     digest = hashlib.sha256(f"{config.seed}/{node.name}".encode()).digest()
-    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"))
+    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))
 
 
 def _row(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Participant
-from tequio.core.types import Failure, Reply, Task, TrainTask
+from tequio.core.types import Failure, GradientTask, Reply, Task, TrainTask
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Embedded:
             try:
                 if isinstance(task, TrainTask):
                     yield participant.train(task)
+                elif isinstance(task, GradientTask):
+                    yield participant.gradient(task)
                 else:
                     yield participant.evaluate(task)
             except (TrainingError, UpdateError) as error:

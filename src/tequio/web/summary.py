@@ -92,6 +92,9 @@ def _algorithm(config: Mapping[str, Any]) -> str:
     """The pieces by name, in the words of federation.toml."""
     chosen = table(config.get("algorithm"))
     pieces = [f"{kind} = {chosen[kind]}" for kind in PIECES if kind in chosen]
+    local = table(config.get("local"))
+    pieces += [f"{name} = {strength}" for name, strength in table(local.get("terms")).items()]
+    pieces += [f"method = {method}" for method in (local.get("method"),) if method not in (None, "plain")]
     tries = table(config.get("gate")).get("interpolate")
     return ", ".join(pieces + ([f"interpolate = {tries}"] if tries else []))
 

@@ -1,0 +1,36 @@
+"""Public text for the local terms: the file that [local] data names, or else the centre's training data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tequio.core.errors import DataError
+from tequio.core.seeds import derive
+from tequio.participant.data import Columns, Example, read_examples
+from tequio.participant.node import Encoded
+from tequio.participant.public import Public, public_text
+from tequio.participant.splits import content_hash
+from tequio.participant.tasks import Item, TextTask
+from tequio.recipes.config import Federation
+from tequio.recipes.pieces import local_of
+
+
+def public_examples(config: Federation) -> list[Example]:
+    """The texts of [local] data, without empty ones and repetitions; none where it is not given."""
+    path = config.local.data
+    if path is None:
+        return []
+    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), "[local] data")
+    return list({content_hash(e): e for e in examples if e.text.strip()}.values())
+
+
+def public_of(config: Federation, task: TextTask, text: Sequence[Example], centre: Encoded | None) -> Public | None:
+    """In batches; None where no term looks at it. Raises DataError where the file has no text."""
+    if not local_of(config).needs("public"):
+        return None
+    items: Sequence[Item] = () if centre is None else centre.train
+    if config.local.data is not None:
+        items = task.encode(text, "[local] data")[0]
+    if not items:
+        raise DataError(f"[local] data: {config.local.data} holds no text.", "", "Give it some, or leave the key out.")
+    return public_text(items, config.train.batch_size, derive(config.seed, "public"))

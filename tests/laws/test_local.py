@@ -1,0 +1,408 @@
+"""Every local term and method obeys the laws of its kind, on toy numbers and on tiny real models. A new piece joins by one row here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from conftest import sentences, write_jsonl
+from tequio.algorithms.catalogue import LOCAL, METHOD, method_by_name, terms_by_name
+from tequio.algorithms.local.products import inner, still
+from tequio.core.canonical import digest_update
+from tequio.core.errors import ConfigError, TrainingError
+from tequio.core.protocols import LocalTerm, Step
+from tequio.core.seeds import derive
+from tequio.core.types import GradientTask, TrainTask
+from tequio.core.update import Dense, Factored, Update, zero
+from tequio.participant.base import load_base
+from tequio.participant.bench import Bench, head_at_zero
+from tequio.participant.data import Example
+from tequio.participant.gradient import public_gradient
+from tequio.participant.loop import train
+from tequio.participant.objective import Objective, objective_of
+from tequio.participant.public import public_text
+from tequio.participant.tasks import Causal, Classification, Item, batches
+from tequio.recipes.config import load_federation
+from tequio.recipes.wire import wire
+
+TERMS = {  # name -> (strength, what it adds at `toy()`; worked by hand)
+    # B = [2, 1]ᵀ, A = [3, 1] against B₀ = [1, 1]ᵀ, A₀ = [3, 1]: BA − B₀A₀ = [[3, 1], [0, 0]], head 1 − 3: (10 + 4)·0.5/2
+    "fedprox": (0.5, 3.5),
+    # p_base = (3/4, 1/4) against (1/2, 1/2): ¾·ln(3/2) + ¼·ln(1/2)
+    "kl": (2.0, 2.0 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))),
+    "replay": (0.25, 0.25 * (math.log(2.0) - 4.0)),  # loss of (1/2, 1/2) is ln 2; own is 4
+    # G = [1, 0]ᵀ[1, 2], head 5: ⟨G, BA⟩ = 2·(3·1 + 1·2) = 10, 5·1 for the head
+    "transfer": (0.1, 0.1 * 15.0),
+}
+METHODS: dict[str, dict[str, float]] = {"plain": {}, "fomaml": {"inner_rate": 0.1}}
+
+
+def column(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float32, requires_grad=True).reshape(-1, 1)
+
+
+def toy() -> Step:
+    now = Update({"m": Factored(column(2, 1), column(3, 1).T), "head.bias": Dense(column(1))}, "s")
+    start = Update(
+        {"m": Factored(column(1, 1).detach(), column(3, 1).detach().T), "head.bias": Dense(torch.full((1, 1), 3.0))},
+        "s",
+    )
+    gradient = Update(
+        {
+            "m": Factored(torch.tensor([[1.0], [0.0]]), torch.tensor([[1.0, 2.0]])),
+            "head.bias": Dense(torch.full((1, 1), 5.0)),
+        },
+        "s",
+    )
+    base = torch.tensor([[math.log(0.75), math.log(0.25)]])
+    return Step(torch.tensor(4.0), now, start, torch.zeros(1, 2), torch.tensor([0]), base, gradient)
+
+
+def test_every_piece_has_a_row() -> None:
+    assert set(TERMS) == set(LOCAL)
+    assert set(METHODS) == set(METHOD)
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_known_answers(name: str) -> None:
+    strength, expected = TERMS[name]
+    (term,) = terms_by_name({name: strength})
+    assert term.name == name
+    assert float(term.added(toy()).detach()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_strength_0_is_no_term_and_twice_the_strength_is_twice_the_term(name: str) -> None:
+    assert terms_by_name({name: 0.0}) == ()
+    once, twice = terms_by_name({name: 0.2})[0], terms_by_name({name: 0.4})[0]
+    assert float(twice.added(toy()).detach()) == pytest.approx(2.0 * float(once.added(toy()).detach()), rel=1e-6)
+
+
+def _fedprox(values: list[Tensor]) -> Tensor:
+    b, a, logits = values
+    start = Update({"m": Factored(torch.ones(3, 2, dtype=b.dtype), torch.full((2, 4), 0.3, dtype=b.dtype))}, "s")
+    return terms_by_name({"fedprox": 0.7})[0].added(Step(logits.sum(), Update({"m": Factored(b, a)}, "s"), start))
+
+
+def _transfer(values: list[Tensor]) -> Tensor:
+    b, a, logits = values
+    g = torch.Generator().manual_seed(9)
+    left, right = torch.randn(3, 1, generator=g, dtype=b.dtype), torch.randn(1, 4, generator=g, dtype=b.dtype)
+    now, gradient = Update({"m": Factored(b, a)}, "s"), Update({"m": Factored(left, right)}, "s")
+    return terms_by_name({"transfer": 0.7})[0].added(Step(logits.sum(), now, now, gradient=gradient))
+
+
+def _public(name: str) -> Callable[[list[Tensor]], Tensor]:
+    def value(values: list[Tensor]) -> Tensor:
+        logits, nothing = values[2], zero("s")
+        g = torch.Generator().manual_seed(9)
+        base = torch.randn(logits.shape, generator=g)
+        step = Step(values[0].sum(), nothing, nothing, logits, torch.tensor([0, 2]), base)
+        return terms_by_name({name: 0.7})[0].added(step)
+
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance"),
+    [(_fedprox, 1e-6), (_transfer, 1e-6), (_public("kl"), 1e-2), (_public("replay"), 1e-2)],
+)
+def test_gradients_are_those_of_finite_differences(value: Callable[[list[Tensor]], Tensor], tolerance: float) -> None:
+    """Central differences, h = 1e-4 in float64; logits are taken in float32 by the terms, hence h = 1e-2 and 1 % there."""
+    g = torch.Generator().manual_seed(1)
+    points = [
+        torch.randn(shape, generator=g, dtype=torch.float64, requires_grad=True) for shape in ((3, 2), (2, 4), (2, 3))
+    ]
+    gradients = torch.autograd.grad(value(points), points, allow_unused=True)
+    h = 1e-4 if tolerance < 1e-3 else 1e-2
+    for k, gradient in enumerate(gradients):
+        if gradient is None:
+            continue
+        for place in range(points[k].numel()):
+            moved = []
+            for sign in (1.0, -1.0):
+                other = [p.detach().clone() for p in points]
+                other[k].view(-1)[place] += sign * h
+                moved.append(float(value(other)))
+            expected = (moved[0] - moved[1]) / (2 * h)
+            assert float(gradient.reshape(-1)[place]) == pytest.approx(expected, rel=tolerance, abs=tolerance)
+
+
+def test_the_transferred_gradient_is_g_projected_on_the_factors() -> None:
+    """gB = w·s·G·Aᵀ and gA = w·s·Bᵀ·G, with G = LR formed here and never there."""
+    g = torch.Generator().manual_seed(3)
+    left, right, scale = torch.randn(5, 2, generator=g), torch.randn(2, 7, generator=g), 2.0
+    b, a = torch.randn(5, 3, generator=g, requires_grad=True), torch.randn(3, 7, generator=g, requires_grad=True)
+    now, gradient = Update({"m": Factored(b * scale, a)}, "s"), Update({"m": Factored(left, right)}, "s")
+    added = terms_by_name({"transfer": 0.3})[0].added(Step(torch.zeros(()), now, now, gradient=gradient))
+    gb, ga = torch.autograd.grad(added, [b, a])
+    whole = left @ right
+    assert torch.allclose(gb, 0.3 * scale * whole @ a.detach().T, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(ga, 0.3 * scale * b.detach().T @ whole, rtol=1e-5, atol=1e-5)
+
+
+def test_inner_is_the_dot_of_updates() -> None:
+    g = torch.Generator().manual_seed(4)
+    x = Update(
+        {
+            "m": Factored(torch.randn(5, 2, generator=g), torch.randn(2, 7, generator=g)),
+            "v": Dense(torch.randn(3, generator=g)),
+        },
+        "s",
+    )
+    y = Update(
+        {
+            "m": Factored(torch.randn(5, 3, generator=g), torch.randn(3, 7, generator=g)),
+            "v": Dense(torch.randn(3, generator=g)),
+        },
+        "s",
+    )
+    assert float(inner(x, y)) == pytest.approx(x.dot(y), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_methods_on_a_parabola(name: str) -> None:
+    """f = 3/2·x² at x = 2 has gradient 6. Plain: where it is. FOMAML with α = 0.1 looks at 2 − 0.6 = 1.4, where the gradient is 4.2."""
+    method = method_by_name(name, **METHODS[name])
+    (point,) = method.ahead([torch.tensor(2.0)], [torch.tensor(6.0)])
+    assert float(point) == pytest.approx({"plain": 2.0, "fomaml": 1.4}[name])
+    assert method.batches == {"plain": 1, "fomaml": 2}[name]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: terms_by_name({"fedprx": 0.1}), r"\[local\] terms = 'fedprx' is not known.*Did you mean 'fedprox'"),
+        (lambda: method_by_name("fomalm"), r"\[local\] method = 'fomalm' is not known.*Did you mean 'fomaml'"),
+        (lambda: method_by_name("fomaml", rate=0.1), r"\[local\] method = 'fomaml' does not take"),
+        (lambda: method_by_name("fomaml", inner_rate=0.0), r"\[local\] fomaml: inner_rate = 0 is out of range"),
+        (lambda: terms_by_name({"replay": 1.5}), r"\[local\] terms: replay = 1.5 is out of range; expected a share"),
+        (lambda: terms_by_name({"kl": -1.0}), r"\[local\] terms: kl = -1 is out of range; expected 0 or more"),
+    ],
+)
+def test_what_is_not_known_or_out_of_range_is_refused(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+# --- on tiny real models -------------------------------------------------------------------------------------------------
+
+Opened = tuple[Bench, Any, list[Item]]
+KINDS = ("classification", "causal")
+
+
+@pytest.fixture
+def opened(tiny_bert: Path, tiny_llama: Path, tmp_path: Path) -> Callable[[str], Opened]:
+    def make(kind: str) -> Opened:
+        causal = kind == "causal"
+        base = load_base(str(tiny_llama if causal else tiny_bert), kind, torch.float32, tmp_path)  # type: ignore[arg-type]
+        bench = Bench(
+            base, ["q_proj", "v_proj"] if causal else ["query", "value"], 2.0, None if causal else head_at_zero(base, 2)
+        )
+        task: Any = Causal(base.tokenizer, 8) if causal else Classification(base.tokenizer, ("good", "bad"), 16)
+        rows = [Example(r["text"], label=None if causal else r["label"]) for r in sentences(24, 5)]
+        return bench, task, task.encode(rows, "x")[0]
+
+    return make
+
+
+def asked(bench: Bench, terms: dict[str, float], gradient: Update | None = None) -> TrainTask:
+    return TrainTask(1, 1, "x", "product", 2, 3, 5e-3, 11, zero(bench.spec), terms=terms, gradient=gradient)
+
+
+def trained(setup: Opened, objective: Callable[[Bench], Objective | None], held: Update | None = None) -> Update:
+    """Three steps at 0.005 from fresh factors of rank 2."""
+    bench, task, items = setup
+    bench.hold(held or zero(bench.spec))
+    parameters = bench.attach(2, 3)
+    train(bench, task, parameters, batches(items, 4, 5), [5e-3] * 3, "x", objective=objective(bench))
+    update = bench.take()
+    bench.drop()
+    return update
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_weight_0_trains_to_the_same_bits_and_more_does_not(
+    opened: Callable[[str], Opened], kind: str, name: str
+) -> None:
+    setup = opened(kind)
+    bench, task, items = setup
+    public = public_text(items, 4, 0)
+    gradient = public_gradient(bench, task, public.batches, zero(bench.spec), 4, 1)
+    none = digest_update(trained(setup, lambda _: None))
+    strengths = {"fedprox": 100.0, "kl": 1.0, "replay": 0.5, "transfer": 1.0}
+    for strength, same in ((0.0, True), (strengths[name], False)):
+        task_ = asked(bench, {name: strength}, gradient)
+        other = trained(setup, lambda b, t=task_: objective_of(t, b, public))  # type: ignore[misc]
+        assert (digest_update(other) == none) is same, strength
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_base_is_what_the_model_is_without_adapters_and_shared_update(
+    opened: Callable[[str], Opened], kind: str
+) -> None:
+    bench, task, items = opened(kind)
+    public = public_text(items, 4, 0)
+    with torch.no_grad():
+        expected = [task.logits(bench, batch)[0] for batch in public.batches]
+    g = torch.Generator().manual_seed(0)
+    names = [*bench.layers, *bench.head]
+    held = Update(
+        {n: Dense(torch.randn(*(bench.shapes.get(n) or bench.head[n].shape), generator=g)) for n in names}, bench.spec
+    )
+    bench.hold(held)
+    bench.attach(2, 0)
+    before = digest_update(still(bench.moving()))
+    for k, logits in enumerate(expected):
+        assert torch.equal(public.base(k, bench, task), logits)
+        assert public.base(k, bench, task) is public.base(k, bench, task)  # the base is not run twice
+        with torch.no_grad():
+            assert not torch.allclose(task.logits(bench, public.batches[k])[0], logits)  # and all is put back
+    assert digest_update(still(bench.moving())) == before
+    assert {k: v.requires_grad for k, v in bench.head.items()} == dict.fromkeys(bench.head, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kl_is_0_at_the_base_and_its_training_keeps_near_it(opened: Callable[[str], Opened], kind: str) -> None:
+    setup = opened(kind)
+    bench, task, items = setup
+    public = public_text(items, 4, 0)
+    bench.attach(2, 3)
+    objective = objective_of(asked(bench, {"kl": 1.0}), bench, public)
+    own = torch.zeros(())
+    assert float(objective.total(own, bench, task).detach()) == pytest.approx(0.0, abs=1e-6)
+
+    def distance(update: Update) -> float:
+        bench.hold(update)
+        bench.attach(2, 3)
+        far = objective_of(asked(bench, {"kl": 1.0}), bench, public)
+        return float(far.total(own, bench, task).detach())
+
+    free = trained(setup, lambda _: None)
+    near = trained(setup, lambda b: objective_of(asked(b, {"kl": 1000.0}), b, public))
+    assert distance(near) < 0.7 * distance(free)
+
+
+def test_fedprox_pulls_the_change_of_the_round_towards_0(opened: Callable[[str], Opened]) -> None:
+    """The longer the pull, the shorter the change; with no distance there is no pull, so the first step is the free one."""
+    setup = opened("classification")
+    lengths = []
+    for strength in (0.0, 10.0, 1e3):
+        task = asked(setup[0], {"fedprox": strength})
+        lengths.append(trained(setup, lambda b, t=task: objective_of(t, b, None)).norm())  # type: ignore[misc]
+    assert lengths[0] > lengths[1] > lengths[2] > 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sketched_gradient_is_the_gradient_of_the_weights(opened: Callable[[str], Opened], kind: str) -> None:
+    """At full rank exactly, up to rounding; at rank r as good as the best rank r up to a small factor (Halko et al., theorem 10.5)."""
+    bench, task, items = opened(kind)
+    parts = [items[:4], items[4:8]]
+    held = trained((bench, task, items), lambda _: None)
+    bench.hold(held)
+    weights = {n: layer.weight.detach().clone().requires_grad_() for n, layer in bench.layers.items()}
+    heads = {n: t.detach().clone().requires_grad_() for n, t in bench.head.items()}
+    for n, layer in bench.layers.items():
+        layer.weight = weights[n]
+    bench.head = dict(heads)
+    loss = (task.loss(bench, parts[0]) + task.loss(bench, parts[1])) / 2
+    gradients = torch.autograd.grad(loss, [*weights.values(), *heads.values()])
+    exact = Update({n: Dense(g) for n, g in zip([*weights, *heads], gradients, strict=True)}, bench.spec)
+    bench.hold(zero(bench.spec))
+
+    full = public_gradient(bench, task, parts, held, 32, 7)
+    assert set(full.entries) == set(exact.entries)
+    assert full.minus(exact).norm() <= 1e-4 * exact.norm()
+    few = public_gradient(bench, task, parts, held, 8, 7)
+    assert few.max_rank() == 8
+    best = exact.minus(exact.to_rank(4)).norm()
+    assert few.minus(exact).norm() <= 2.0 * best + 1e-4 * exact.norm()
+    assert all(layer.a is None for layer in bench.layers.values())  # the bench is left clean
+
+
+def test_a_gradient_is_the_centres_only(make_federation: Any) -> None:
+    w = wire(load_federation(make_federation()))
+    with pytest.raises(TrainingError, match="site0: no gradient is given"):
+        w.nodes[1].gradient(GradientTask(1, 1, "site0", zero(w.plan.spec), 2, 1, 0))
+
+
+class _Parabola:
+    """A task whose loss is 3/2·Σx² over all parameters, whatever the batch."""
+
+    def __init__(self, parameters: list[Any]) -> None:
+        self.parameters = parameters
+
+    def loss(self, bench: Bench, items: Any) -> Tensor:
+        return torch.stack([1.5 * p.square().sum() for p in self.parameters]).sum()
+
+
+def test_fomaml_applies_the_gradient_of_the_point_ahead_where_it_was(opened: Callable[[str], Opened]) -> None:
+    """With all x at 0.001 gradients are 0.003, unclipped; ahead by α = 0.1 they are 0.0021. Adam's first moment is a tenth of it."""
+    bench, _, _ = opened("causal")
+    parameters = bench.attach(2, 0)
+    with torch.no_grad():
+        for p in parameters:
+            p.fill_(1e-3)
+    one: Iterator[list[Item]] = iter([[Item((1, 2), (1, 2))], [Item((1, 2, 3), (1, 2, 3))]])
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+    objective = Objective(method=method_by_name("fomaml", inner_rate=0.1))
+    done = train(bench, _Parabola(parameters), parameters, one, [1e-4], "x", optimizer, objective)  # type: ignore[arg-type]
+    assert (done.steps, done.tokens) == (1, 5)
+    for p in parameters:
+        moment = optimizer.state[p]["exp_avg"]
+        assert torch.allclose(moment, torch.full_like(moment, 0.1 * 3.0 * (1e-3 - 0.1 * 3e-3)), rtol=1e-5)
+        assert torch.allclose(
+            p, torch.full_like(p, 1e-3 - 1e-4), rtol=1e-4
+        )  # Adam's first step is the rate, from x itself
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"), [({"kl": 0.1}, "public text"), ({"transfer": 1.0}, "no gradient of the centre")]
+)
+def test_a_node_that_lacks_what_a_term_needs_says_so(
+    opened: Callable[[str], Opened], terms: dict[str, float], message: str
+) -> None:
+    bench, _, _ = opened("causal")
+    bench.attach(2, 0)
+    with pytest.raises(TrainingError, match=message):
+        objective_of(asked(bench, terms), bench, None)
+
+
+def test_terms_add_up_and_share_one_public_batch(opened: Callable[[str], Opened]) -> None:
+    bench, task, items = opened("causal")
+    public = public_text(items, 4, 0)
+    bench.attach(2, 0)
+    own = torch.tensor(2.0)
+    alone = [
+        float(objective_of(asked(bench, {n: s}), bench, public).total(own, bench, task).detach()) - 2.0
+        for n, s in (("kl", 0.5), ("replay", 0.1))
+    ]
+    both = float(objective_of(asked(bench, {"kl": 0.5, "replay": 0.1}), bench, public).total(own, bench, task).detach())
+    assert both == pytest.approx(2.0 + sum(alone), rel=1e-5)
+    logits, truth = task.logits(bench, public.batches[next(public.order(derive(11, "public")))])
+    assert alone[1] == pytest.approx(0.1 * (float(F.cross_entropy(logits, truth).detach()) - 2.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(TERMS))
+def test_terms_follow_the_protocol(name: str) -> None:
+    term: LocalTerm = terms_by_name({name: 0.1})[0]
+    assert (term.name, term.strength) == (name, 0.1)
+    assert term.needs <= {"public", "base", "gradient"}
+
+
+def test_public_text_need_not_be_the_centres(make_federation: Any, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "public.jsonl", sentences(20, 321))
+    w = wire(load_federation(make_federation(centre=False, local={"terms": {"kl": 0.1}, "data": str(data)})))
+    public = w.nodes[1].public
+    assert public is not None
+    assert public is w.nodes[2].public
+    assert sum(len(batch) for batch in public.batches) == 20
+    assert "[local] data" in w.header["public_data"]
