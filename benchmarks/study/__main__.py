@@ -16,7 +16,7 @@ from benchmarks.study.jobs import Result, plain, run_jobs, sources
 from benchmarks.study.scenes import prepare
 from tequio.core.errors import TequioError
 
-QUESTIONS = ("reduces",)  # modules here, each with QUESTION, jobs(quick) and answer(results)
+QUESTIONS = ("reduces", "bytes", "who")  # modules here, each with QUESTION, jobs(quick) and answer(results)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

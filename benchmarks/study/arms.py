@@ -21,6 +21,7 @@ from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.measure.statistics import relative_benefit, spearman
+from tequio.participant.memory import Memory
 from tequio.participant.node import Node
 from tequio.participant.personal import Budget, fit, score
 from tequio.participant.tasks import Item, Losses
@@ -136,6 +137,25 @@ def central(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: in
     return _outcome("central", world, best, time.perf_counter() - begin)
 
 
+def data_parallel(
+    world: World, setting: Setting, rank: int, grid: Grid = CENTRAL, extensions: int = EXTENSIONS
+) -> Outcome:
+    """Everybody's gradients averaged in every step, as many steps as one participant makes: AdamW on pooled batches.
+
+    Bytes: each step, an adapter of this rank up and down for each participant, in float32.
+    """
+    people, steps = world.participants, setting.rounds * setting.steps
+    train = [item for node in people for item in node.data.train]
+    validation = [item for node in people for item in node.data.validation]
+    worker = replace(people[0], name="data parallel", batch_size=people[0].batch_size * len(people))
+    budget, seed = Budget(rank, steps, (), min(10, steps), setting.final_rate), derive(world.seed, "data parallel")
+    best = search(
+        grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
+    )
+    sent = 4 * rank * sum(m + n for m, n in world.bench.shapes.values()) * steps * len(people)
+    return replace(_outcome("data parallel", world, best, 0.0), bytes_up=sent, bytes_down=sent, curve=(best.loss,))
+
+
 def federated(
     world: World,
     arm: str,
@@ -159,7 +179,8 @@ def federate(
 ) -> Run:
     """All rounds of one federation, through Tequio's own coordinator and embedded runtime."""
     begin = time.perf_counter()
-    plan, runtime = plan_of(world, algorithm, setting, rate, ranks), Embedded(world.nodes)
+    nodes = {index: replace(node, memory=Memory()) for index, node in world.nodes.items()}  # of error feedback
+    plan, runtime = plan_of(world, algorithm, setting, rate, ranks), Embedded(nodes)
     state, _ = open_state(plan, runtime)
     bodies = []
     while state.round < plan.rounds:
@@ -195,6 +216,7 @@ def plan_of(
         broadcast_rank=algorithm.broadcast_rank or 2 * top,
         upload=pieces.upload,
         download=pieces.download,
+        feedback=pieces.feedback,
         patience=setting.rounds,
         gate_margin=setting.gate_margin,
     )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def read(job: Job, folder: Path) -> Result | None:
     return Result(**{**json.loads(path.read_text(encoding="utf-8")), "kept": True})
 
 
+@lru_cache(maxsize=1)
 def sources() -> str:
     """Digest of the sources of Tequio and of the study: tells a result from one of other sources."""
     total = hashlib.sha256()
@@ -119,6 +121,7 @@ def _begin() -> None:
     import torch
 
     torch.set_num_threads(1)
+    sources()  # as they are now, not as they will be when a job ends
 
 
 def plain(value: Any, whole: bool = True) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.study.answers import Answer, Table, Target
-from benchmarks.study.arms import Outcome, benefits, closed, rank_correlation
+from benchmarks.study.arms import Outcome, Setting, benefits, closed, rank_correlation
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, federation, mean, outcomes, spread
-from benchmarks.study.world import DOMAINS, ranks_of
+from benchmarks.study.world import DOMAINS, Size, ranks_of
 
 QUESTION = "unequal ranks: which way of adding updates up loses least?"
-SCENE = Scene()
+SCENE = Scene(Size(train=256), Setting(rounds=5, steps=20))
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "stack": {},
     "stack, uniform weights": {"weights": "uniform"},

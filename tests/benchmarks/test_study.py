@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,6 +15,7 @@ from benchmarks.study.__main__ import QUESTIONS, main
 from benchmarks.study.answers import Answer, Table, Target, markdown
 from benchmarks.study.arms import Outcome, Setting, benefits, closed, search
 from benchmarks.study.jobs import Job, plain, read, run_jobs
+from benchmarks.study.picture import Curve, picture
 from benchmarks.study.scenes import Scene, federation
 from benchmarks.study.world import DOMAINS, ranks_of
 from tequio.core.errors import RunError
@@ -97,6 +99,16 @@ def test_a_page_says_what_was_missed() -> None:
     assert "| a | b |\n| --- | --- |\n| 1 | 2 |" in page
     assert "- **missed**: more: less\n- met: any: some" in page
     assert "figures mean nothing" in page
+
+
+def test_a_picture_stands_alone_and_places_points_by_powers_of_ten() -> None:
+    """From 1 kB to 100 kB over the 444 units from 56 to 500: 10 kB lies in the middle, at 278."""
+    svg = picture("t", "bytes", [Curve("<a>", ((1e3, 3.0), (1e4, 2.0), (1e5, 1.0)))])
+    root = ElementTree.fromstring(svg)
+    line = root.find("{http://www.w3.org/2000/svg}polyline")
+    assert line is not None
+    assert [float(point.split(",")[0]) for point in line.attrib["points"].split()] == [56.0, 278.0, 500.0]
+    assert "&lt;a&gt;: 1.000" in svg
 
 
 @pytest.mark.timeout(300)
