@@ -70,11 +70,21 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "train.final_rate": ("share", "Learning rate of the last round as a share of the first; linear in between."),
     "train.round_seconds": (
         "seconds",
-        "The time a round may take. It sizes ranks and steps before the run; nobody is cut off by it.",
+        "The time a round may take. It sizes ranks and steps before the run; nobody is cut off by it. With "
+        '`pace = "buffered"`: the length of a window, which sizes nothing.',
     ),
     "train.patience": (
         "rounds",
         "So many rounds in a row without progress on validation (or rejected by the gate) end the run.",
+    ),
+    "train.pace": (
+        "",
+        "`rounds` wait for everybody, and slow participants make fewer steps. `buffered`: windows of `round_seconds`; slow "
+        "participants make all their steps, and count where they arrive (FedBuff). With `stack` and `fresh` only.",
+    ),
+    "train.buffer": (
+        "participants",
+        "Buffered: a window with fewer replies makes no step, and they wait for the next. Unset: 1.",
     ),
     "train.cohort": (
         "participants",

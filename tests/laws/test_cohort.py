@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from tequio.coordinator.plan import sample
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError
+from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
+from tequio.recipes.run import start
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
+from tequio.web.report import render
 
 
 def test_every_set_is_drawn_equally_often() -> None:
@@ -80,3 +84,12 @@ def test_a_run_cut_off_draws_the_same_cohort(make_federation: Any) -> None:
 def test_what_makes_no_sense_is_refused(make_federation: Any, train: Any, algorithm: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_federation(make_federation(train=train, algorithm=algorithm))
+
+
+def test_a_run_with_a_cohort_ends_and_its_report_can_be_read(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(participants=3, train={"cohort": 1})
+    outcome = start(load_federation(path), tmp_path / "run", counterfactuals=False)
+    with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    assert len([e for e in entries if e.kind == "personal"]) == 3  # who was never drawn gets a model too
+    assert "site2" in render(entries, "en")

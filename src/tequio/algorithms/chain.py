@@ -34,6 +34,31 @@ def check_bound(bound: float | None, weights: Weighting) -> None:
         raise ConfigError(what, why, 'Leave norm_bound out, or use weights = "examples".')
 
 
+def check_buffered(reduce: Aggregator, start: Start, cosine: float | None = None) -> None:
+    """Raise ConfigError where the change of an older model cannot be added to a newer one, or compared with its changes.
+
+    cosine: the limit of that screening, None if it is not used.
+    """
+    what, fix = (
+        '[train] pace = "buffered" does not go with',
+        'use reduce = "stack" and start = "fresh", or pace = "rounds".',
+    )
+    late = "A late update is a change of an older model"
+    if reduce.layout == "factors":
+        why = f"{late}: products of any age can be added up, factors that have moved on since cannot;"
+        raise ConfigError(f"{what} reduce = {reduce.name!r}.", why, fix)
+    if not reduce.streaming:
+        raise ConfigError(
+            f"{what} reduce = {reduce.name!r}.", f"{late}, and a robust reduce compares those of one;", fix
+        )
+    if start.continues:
+        why = f"{late}: what it took out of that model's factors is not in the newer one's;"
+        raise ConfigError(f"{what} start = {start.name!r}.", why, fix)
+    if cosine is not None:
+        why = f"{late}, and this alarm compares changes of one."
+        raise ConfigError(f"{what} [screen] cosine = {cosine:g}.", why, "Use norm_bound or loss instead.")
+
+
 def check_codec(direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None) -> None:
     """Raise ConfigError for a codec that needs error feedback, or feedback that is asked for, where it has no meaning.
 

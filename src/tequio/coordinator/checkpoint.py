@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
-from tequio.core.types import State
+from tequio.core.types import Flight, State
 from tequio.core.update import Update
 
 PARTS = ("shared", "pending", "momentum", "best")
@@ -32,6 +33,10 @@ def pack_state(state: State) -> bytes:
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,
     }
+    for flight in state.flights:
+        flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
+    if state.flights:
+        numbers["flights"] = [_numbers(flight) for flight in state.flights]
     # tensors that share memory are written twice: safetensors refuses aliases
     return pack_tensors({name: tensor.clone() for name, tensor in flat.items()}, numbers)
 
@@ -41,10 +46,26 @@ def unpack_state(data: bytes, source: str) -> State:
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
-    parts: dict[str, Any] = {
-        part: from_tensors(
-            {n.removeprefix(f"{part}/"): t for n, t in flat.items() if n.startswith(f"{part}/")}, spec, source
-        )
-        for part in PARTS
+    parts: dict[str, Any] = {part: from_tensors(_below(f"{part}/", flat), spec, source) for part in PARTS}
+    flying = _below("flights/", flat)
+    flights = tuple(
+        Flight(**row, update=from_tensors(_below(f"{row['index']}/", flying), spec, source))
+        for row in numbers.pop("flights", [])
+    )
+    return State(**parts, **numbers, base_slices=slices, flights=flights)
+
+
+def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
+
+
+def _numbers(flight: Flight) -> dict[str, Any]:
+    """All of it but the tensors."""
+    return {
+        "index": flight.index,
+        "sent": flight.sent,
+        "due": flight.due,
+        "staleness": flight.staleness,
+        "facts": dict(flight.facts),
+        "row": dict(flight.row),
     }
-    return State(**parts, **numbers, base_slices=slices)

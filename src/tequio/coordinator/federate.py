@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round
@@ -36,9 +37,10 @@ def federate(
     else:
         state = unpack_state(saved[1], "the checkpoint in the ledger")
     yield state, None
+    advance = run_round if plan.window_seconds is None else run_window
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
         with meter.measure() as reading:
-            state, body = run_round(state, plan, runtime)
+            state, body = advance(state, plan, runtime)
         ledger.append("round", body | _cost(reading.energy), pack_state(state))
         yield state, body
 

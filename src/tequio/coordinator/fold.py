@@ -16,13 +16,17 @@ from tequio.core.update import Update
 
 @dataclass(frozen=True)
 class Counted:
-    """One admitted update on its way into the sum, and its row in the record."""
+    """One admitted update on its way into the sum, and its row in the record.
 
-    member: Member
+    discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see buffered.py).
+    """
+
+    index: int
     update: Update
     facts: Facts
     row: dict[str, Any]
     alarms: tuple[Alarm, ...] = ()
+    discount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def counted(outcome: Admitted | Refused, plan: Plan) -> Counted | Refused:
     """An admitted reply with its row; a refused one as it is."""
     if isinstance(outcome, Refused):
         return outcome
-    return Counted(outcome.member, outcome.update, outcome.facts, _row(outcome, plan), outcome.alarms)
+    return Counted(outcome.member.index, outcome.update, outcome.facts, _row(outcome, plan), outcome.alarms)
 
 
 def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
@@ -57,12 +61,13 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
         if isinstance(outcome, Refused):
             refused.append(outcome)
             continue
-        rows.append(outcome.row)
-        if outcome.member.index == 0:
+        rows.append({**outcome.row, "discount": outcome.discount} if outcome.discount != 1.0 else outcome.row)
+        if outcome.index == 0:
             centre = outcome
             continue
         facts.append(outcome.facts)
-        total = plan.aggregator.add(total, outcome.update, plan.weighting.coefficient(outcome.facts))
+        coefficient = plan.weighting.coefficient(outcome.facts) * outcome.discount
+        total = plan.aggregator.add(total, outcome.update, coefficient)
     return Fold(total, facts, refused, centre, rows, alarms)
 
 

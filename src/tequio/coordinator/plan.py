@@ -16,12 +16,13 @@ from tequio.core.types import State, Trained
 
 @dataclass(frozen=True)
 class Member:
-    """One participant's part: index (the centre is 0), rank and local steps a round."""
+    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it needs, None if not known."""
 
     name: str
     index: int
     rank: int
     steps: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Plan:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
     cohort: how many members train in a round, and how many evaluate; None for all.
+    window_seconds: length of a window of buffered rounds, None where rounds wait for everybody; buffer: replies that a step needs.
     """
 
     seed: int
@@ -109,6 +111,8 @@ class Plan:
     local: Local = Local()
     head_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     cohort: int | None = None
+    window_seconds: float | None = None
+    buffer: int = 1
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it."""

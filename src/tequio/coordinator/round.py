@@ -104,8 +104,9 @@ def conclude(
     else:
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
     after = replace(after, round=round_)
-    down = _down(fold, state, plan, bytes_down, gradient)
-    return after, _record(after, replace(fold, rows=down), looked, slices, (accepted, reason))
+    fold = replace(fold, rows=_down(fold, state, plan, bytes_down, gradient))
+    body = _record(after, fold, looked, slices, (accepted, reason))
+    return after, body | {"bytes_broadcast": bytes_down}
 
 
 def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:
@@ -277,11 +278,26 @@ def _progress(state: State, round_: int, loss: float) -> State:
 def _down(fold: Fold, state: State, plan: Plan, broadcast: int, gradient: Update | None) -> list[dict[str, Any]]:
     """Rows with the bytes sent down: everybody follows by broadcasts, but who is drawn now and then is sent the whole model.
 
-    The centre's gradient, where a term needs it, goes down too.
+    The centre's gradient, where a term needs it, goes down too. What a row brings along was sent before (see buffered.py).
     """
-    down = broadcast if plan.cohort is None else len(pack(state.shared))
-    down += 0 if gradient is None else len(pack(gradient))
-    return [{**row, "bytes_down": down} for row in fold.rows]
+    if plan.cohort is None:
+        follows = broadcast + task_bytes(state, plan, gradient)
+        return [{**row, "bytes_down": row.get("bytes_down", 0) + follows} for row in fold.rows]
+    whole = task_bytes(state, plan, gradient)
+    return [{"bytes_down": whole, **row} for row in fold.rows]
+
+
+def task_bytes(state: State, plan: Plan, gradient: Update | None) -> int:
+    """What goes down with a task: the whole model to who is drawn now and then, and the centre's gradient."""
+    model = 0 if plan.cohort is None else len(pack(state.shared))
+    return model + (0 if gradient is None else len(pack(gradient)))
+
+
+def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, str]]:
+    """Who was admitted, and who was not and why."""
+    admitted = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
+    status = {True: "failed", False: "rejected"}
+    return admitted + [{"name": r.member.name, "status": status[r.failed], "reason": r.reason} for r in refused]
 
 
 def _record(
@@ -292,17 +308,15 @@ def _record(
     verdict_: tuple[bool, str],
 ) -> dict[str, Any]:
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
-    rows = [{**r, "weight": None if r["weight"] is None else r["weight"] / total} for r in fold.rows]
-    admitted = [{"name": r["name"], "status": "admitted", "reason": ""} for r in fold.rows]
-    refused = [
-        {"name": r.member.name, "status": "failed" if r.failed else "rejected", "reason": r.reason}
-        for r in fold.refused
+    rows = [
+        {**r, "weight": None if r["weight"] is None else r["weight"] / total * r.get("discount", 1.0)}
+        for r in fold.rows
     ]
     return {
         "round": after.round,
         "accepted": verdict_[0],
         "reason": verdict_[1],
-        "admissions": admitted + refused,
+        "admissions": admissions(rows, fold.refused),
         "alarms": [asdict(alarm) for alarm in fold.alarms],
         "train": rows,
         "validation": looked.validation,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tequio.core.update import Update
 
@@ -126,6 +126,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Flight:
+    """An admitted update on its way (buffered rounds): sent for in round `sent`, it counts in a round from `due` on.
+
+    staleness: steps that the shared model has made since. facts and row: what the coordinator will weigh and record.
+    """
+
+    index: int
+    sent: int
+    due: int
+    staleness: int
+    update: Update
+    facts: Mapping[str, Any]
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class State:
     """What the coordinator knows after `round` rounds.
 
@@ -136,6 +152,7 @@ class State:
     norm_reference: median norm of the last admitted updates. base_slices: the base's losses on the public slices.
     base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
     memory_rounds: with error feedback, by participant, the last round whose update is in `shared`; its own memory is the one after that.
+    flights: updates on their way (buffered rounds).
     """
 
     round: int
@@ -152,3 +169,4 @@ class State:
     base_losses: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
     memory_rounds: Mapping[str, int] = field(default_factory=dict)
+    flights: tuple[Flight, ...] = ()

@@ -112,11 +112,17 @@ class TrainSection(Section):
     round_seconds: Positive | None = None
     patience: Count = 3
     cohort: Count | None = None
+    pace: Literal["rounds", "buffered"] = "rounds"
+    buffer: Count | None = None
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:
         if self.min_steps > self.max_steps:
             raise ValueError(f"min_steps = {self.min_steps} is more than max_steps = {self.max_steps}")
+        if self.pace == "buffered" and self.round_seconds is None:
+            raise ValueError('pace = "buffered" needs round_seconds, the length of a window')
+        if self.pace == "rounds" and self.buffer is not None:
+            raise ValueError(f'buffer = {self.buffer} has a meaning with pace = "buffered" only: leave it out')
         return self
 
 
@@ -242,6 +248,9 @@ class Federation(Section):
         if cohort is not None and self.algorithm.weights in BY_NEED:
             why = f"algorithm.weights = {self.algorithm.weights!r} needs every participant's validation loss"
             raise ValueError(f"{why}, which train.cohort does not measure: use 'norm_equalised', or leave cohort out")
+        if (self.train.buffer or 1) > (cohort or len(names)):
+            why = f"train.buffer = {self.train.buffer} is more than the {cohort or len(names)} who take part in a round"
+            raise ValueError(f"{why}: lower it, or no step is ever made")
         if self.gate.slices and self.centre is None:
             raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
         if self.screen.loss is not None and not self.gate.slices:

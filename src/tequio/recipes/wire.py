@@ -9,7 +9,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import tequio
-from tequio.algorithms.chain import check_bound
+from tequio.algorithms.chain import check_bound, check_buffered
 from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import ConfigError, DataError
@@ -75,6 +75,8 @@ def wire(
     pieces = pieces_of(config.algorithm)
     check_bound(config.screen.norm_bound, pieces.weights)
     local_of(config)
+    if config.train.pace == "buffered":
+        check_buffered(pieces.reduce, pieces.start, config.screen.cosine)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
@@ -250,8 +252,17 @@ def _allot(
         else:
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
-        out[node.name] = allot(hardware, workload_of(config, node, steps))
+        out[node.name] = _in_windows(config, index, allot(hardware, workload_of(config, node, steps)))
     return out
+
+
+def _in_windows(config: Federation, index: int, allotment: Allotment) -> Allotment:
+    """The allotment, saying how often a participant that needs more than a window counts (buffered rounds)."""
+    window, seconds = config.train.round_seconds, allotment.seconds
+    if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
+        return allotment
+    every = math.ceil(seconds / window)
+    return replace(allotment, reason=f"{allotment.reason} A window is {window:.3g} s: it counts in one of {every}.")
 
 
 def hardware_of(file: ParticipantFile, measured: float | None) -> Hardware:
@@ -263,6 +274,7 @@ def hardware_of(file: ParticipantFile, measured: float | None) -> Hardware:
 def workload_of(config: Federation, node: Node, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
     twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors has up to twice their rank
+    whole = config.train.pace == "buffered" and node.name != CENTRE  # who is slow is late instead of cut short
     mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
     local = local_of(config)
     drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
@@ -271,7 +283,7 @@ def workload_of(config: Federation, node: Node, steps: int) -> Workload:
         steps=steps,
         ranks=tuple(sorted(set(config.adapter.ranks))),
         bytes_per_rank=4 * twice * sum(m + n for m, n in node.bench.shapes.values()),
-        deadline_seconds=config.train.round_seconds,
+        deadline_seconds=None if whole else config.train.round_seconds,
         min_steps=config.train.min_steps,
     )
 
@@ -279,9 +291,8 @@ def workload_of(config: Federation, node: Node, steps: int) -> Workload:
 def _plan(
     config: Federation, pieces: Pieces, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench
 ) -> Plan:
-    members = {
-        i: Member(node.name, i, allotments[node.name].rank, allotments[node.name].steps) for i, node in nodes.items()
-    }
+    given = {i: allotments[node.name] for i, node in nodes.items()}
+    members = {i: Member(nodes[i].name, i, a.rank, a.steps, a.seconds) for i, a in given.items()}
     return Plan(
         seed=config.seed,
         rounds=config.train.rounds,
@@ -305,6 +316,8 @@ def _plan(
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         cohort=config.train.cohort,
+        window_seconds=config.train.round_seconds if config.train.pace == "buffered" else None,
+        buffer=config.train.buffer or 1,
         gate_margin=config.gate.margin,
         head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
     )

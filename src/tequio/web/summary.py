@@ -181,7 +181,7 @@ def _training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
     status: dict[str, Counter[str]] = {}
     for body in rounds:
-        for row in tables(body.get("train")):
+        for row in (*tables(body.get("train")), *tables(body.get("in_flight"))):  # what is in flight has cost already
             rows.setdefault(str(row.get("name")), []).append(row)
         for row in tables(body.get("admissions")):
             status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1

@@ -1,0 +1,139 @@
+"""Buffered asynchronous rounds: windows of fixed length, so that a slow participant is late instead of cut short.
+
+FedBuff (Nguyen et al., arXiv 2106.06639): who is idle at the start of a window trains on the shared model of that moment. A reply counts in
+the window in which it arrives; one that was sent s steps of the shared model ago counts (1 + s)^-½ of its weight, and its change is
+added to the newer model. A window with fewer replies than `buffer` makes no step, and its replies wait for the next.
+
+    Δ = scale · Σ (1 + sᵢ)^-½ cᵢ Δᵢ / Σ wᵢ
+
+Time is simulated: a reply is trained when it is sent for and held until the time that its participant's speed says. Who is without a known
+speed, and the centre, are in time. With everybody in time, a window is a round, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from tequio.coordinator.admit import Refused
+from tequio.coordinator.fold import Counted, counted, folded
+from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.round import (
+    admissions,
+    conclude,
+    in_order,
+    none_usable,
+    shared_model,
+    task_bytes,
+    training_tasks,
+)
+from tequio.coordinator.screen import screened
+from tequio.coordinator.transfer import central_gradient
+from tequio.core.canonical import digest_update
+from tequio.core.protocols import Facts, Runtime
+from tequio.core.types import Flight, State
+
+COST = ("seconds", "joules")
+
+
+def run_window(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+    """Window state.round + 1. Raises RunError if no participant has, or is at work on, an update that can be used."""
+    round_ = state.round + 1
+    # dispatch to who is idle
+    busy = {flight.index for flight in state.flights}
+    idle = [member for member in plan.roster(round_) if member.index not in busy]
+    flights, refused, alarms = list(state.flights), [], []
+    gradient = central_gradient(round_, shared_model(state.shared, plan), plan, runtime) if idle else None
+    arrivals = in_order(runtime.exchange(training_tasks(state, plan, idle, gradient)), state, plan, idle)
+    down = task_bytes(state, plan, gradient)
+    for admitted in screened(arrivals, state, plan, runtime):
+        outcome = counted(admitted, plan)
+        alarms += [asdict(alarm) for alarm in outcome.alarms]
+        if isinstance(outcome, Refused):
+            refused.append(outcome)
+        else:
+            flights.append(_send(outcome, admitted.member, round_, plan, down))
+    if not any(flight.index > 0 for flight in flights):
+        raise none_usable(round_, refused)
+    # what has arrived, in the order of the roster
+    arrived = sorted((flight for flight in flights if flight.due <= round_), key=lambda flight: flight.index)
+    replies = sum(flight.index > 0 for flight in arrived)
+    if replies < plan.buffer:
+        after = replace(state, round=round_, flights=_timeless(flights))
+        return after, _without_step(after, replies, refused, plan) | {
+            "alarms": alarms,
+            "in_flight": _in_flight(flights),
+        }
+    # a round of these
+    fold = folded([*refused, *(_land(flight) for flight in arrived)], plan)
+    after, body = conclude(replace(state, flights=()), fold, plan, runtime)
+    late = [_passed(flight, plan, body) for flight in flights if flight.due > round_]
+    return replace(after, flights=_timeless(late)), body | {
+        "step": True,
+        "alarms": alarms,
+        "in_flight": _in_flight(late),
+    }
+
+
+def discount(staleness: int) -> float:
+    """(1 + s)^-½."""
+    return float((1 + staleness) ** -0.5)
+
+
+def _send(outcome: Counted, member: Member, round_: int, plan: Plan, down: int) -> Flight:
+    """An update trained now, and when it arrives: seconds since the first window began (None: speed not known, in time)."""
+    window = plan.window_seconds or math.inf
+    seconds = None if member.index == 0 else member.seconds
+    windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
+    row = {**outcome.row, "sent": round_, "bytes_down": down}
+    row["arrival"] = None if seconds is None else (round_ - 1) * window + seconds
+    return Flight(member.index, round_, round_ + windows - 1, 0, outcome.update, asdict(outcome.facts), row)
+
+
+def _land(flight: Flight) -> Counted:
+    row = {**flight.row, "staleness": flight.staleness}
+    return Counted(flight.index, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
+
+
+def _passed(flight: Flight, plan: Plan, body: Mapping[str, Any]) -> Flight:
+    """A round has passed it by: its participant was sent the candidate too, and the shared model has moved if that was accepted."""
+    row = dict(flight.row)
+    if plan.cohort is None:
+        row["bytes_down"] += body["bytes_broadcast"]
+    return replace(flight, staleness=flight.staleness + int(body["accepted"]), row=row)
+
+
+def _in_flight(flights: Sequence[Flight]) -> list[dict[str, Any]]:
+    """For the record; with the cost of what was trained in this window."""
+    out = []
+    for flight in sorted(flights, key=lambda flight: flight.index):
+        cost = {key: flight.row[key] for key in COST if flight.row[key] is not None}
+        where = {"name": flight.row["name"], "sent": flight.sent, "due": flight.due, "staleness": flight.staleness}
+        out.append(where | cost)
+    return out
+
+
+def _timeless(flights: Sequence[Flight]) -> tuple[Flight, ...]:
+    """Without measured time and energy: a state is the same to the bit however fast the machine was."""
+    return tuple(replace(flight, row={**flight.row, **dict.fromkeys(COST)}) for flight in flights)
+
+
+def _without_step(after: State, replies: int, refused: list[Refused], plan: Plan) -> dict[str, Any]:
+    """The record of a window that made no step: nothing was trained on, evaluated or changed but what is in flight."""
+    return {
+        "round": after.round,
+        "accepted": False,
+        "step": False,
+        "reason": f"no step: {replies} of {plan.buffer} replies have arrived; they wait for the next window",
+        "admissions": admissions([], refused),
+        "train": [],
+        "validation": {},
+        "mean_validation_loss": None,
+        "not_evaluated": {},
+        "gate": {},
+        "step_scale": after.step_scale,
+        "bytes_broadcast": 0,
+        "digest": digest_update(after.shared),
+    }
