@@ -101,7 +101,10 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "How much each update counts: `norm_equalised`, `examples`, `uniform`, `fednova`, or more for who is badly "
         "served: `q_ffl`, `term`.",
     ),
-    "algorithm.server": ("", "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam`, `yogi`, or `reptile`."),
+    "algorithm.server": (
+        "",
+        "The step: `sgd` (plain, FedAvg), `nesterov` (DiLoCo, for long runs), `adam`, `yogi`, or `reptile`.",
+    ),
     "algorithm.start": (
         "",
         "How a round starts from the shared model: `fresh` factors, or its best ones with the rest frozen (`fedex`) or left out "
@@ -158,6 +161,16 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "",
         "Public text for `kl` and `replay`, columns as in `centre.data`. Unset: the centre's training data. A public batch a step is "
         "computed beside the own one.",
+    ),
+    "topology.kind": (
+        "",
+        "`star`: all exchange with the coordinator. `ring`, `complete`, `graph`: peers exchange with their neighbours, without centre, "
+        "gate and screening, with `stack`, `uniform`, `sgd`, `fresh` and plain codes; `broadcast_rank` is what goes along an edge.",
+    ),
+    "topology.edges": ("", 'With `graph`: pairs of participants, `[["north", "south"], …]`; both ways.'),
+    "topology.pace": (
+        "share",
+        "γ: how far a peer moves toward its neighbours; less than 1 where `broadcast_rank` cuts much.",
     ),
     "centre.data": ("", "Public data, one file, columns `text`, `label`, `prompt`, `response` as the task needs."),
     "centre.licence": ("", "Of the public data, as declared."),

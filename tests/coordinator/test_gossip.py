@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tequio.coordinator.gossip import complete, disagreement, gossip_round, mean, mixing, open_peers, ring
+from tequio.coordinator.gossip import Peers, complete, disagreement, gossip_round, mean, mixing, open_peers, ring
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.errors import ConfigError
 from tequio.recipes.config import load_federation
@@ -53,11 +53,11 @@ def test_a_complete_graph_with_all_sent_is_the_star(four: Wired) -> None:
     runtime = Embedded(four.nodes)
     star, _ = open_state(plan, runtime)
     star, _ = run_round(star, plan, runtime)
-    peers, record = gossip_round(open_peers(plan), plan, mixing(complete([1, 2, 3, 4])), runtime)
+    peers, record = gossip_round(open_peers(plan), plan, Peers(mixing(complete([1, 2, 3, 4]))), runtime)
     for model in peers.models.values():
         assert model.minus(star.shared).norm() <= 1e-5 * star.shared.norm()
     assert record["disagreement"] <= 1e-5
-    assert {n: pytest.approx(v, abs=1e-5) for n, v in record["validation"].items()} == {
+    assert {n: pytest.approx(v["loss"], abs=1e-5) for n, v in record["validation"].items()} == {
         n: v["loss"] for n, v in run_round(open_state(plan, runtime)[0], plan, runtime)[1]["validation"].items()
     }
 
@@ -65,8 +65,8 @@ def test_a_complete_graph_with_all_sent_is_the_star(four: Wired) -> None:
 def test_mixing_keeps_the_mean_and_brings_peers_together(four: Wired) -> None:
     plan = replace(four.plan, broadcast_rank=64)
     runtime = Embedded(four.nodes)
-    state, record = gossip_round(open_peers(plan), plan, mixing(ring([1, 2, 3, 4])), runtime)
-    alone, _ = gossip_round(open_peers(plan), plan, {i: {i: 1.0} for i in (1, 2, 3, 4)}, runtime)
+    state, record = gossip_round(open_peers(plan), plan, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
+    alone, _ = gossip_round(open_peers(plan), plan, Peers({i: {i: 1.0} for i in (1, 2, 3, 4)}), runtime)
     centre = mean(alone.models)
     assert mean(state.models).minus(centre).norm() <= 1e-5 * centre.norm()
     # the ring of four contracts deviations by its second eigenvalue, 1/3
@@ -77,12 +77,12 @@ def test_mixing_keeps_the_mean_and_brings_peers_together(four: Wired) -> None:
 def test_what_a_truncation_leaves_out_is_sent_later(four: Wired) -> None:
     plan = replace(four.plan, broadcast_rank=2)
     runtime = Embedded(four.nodes)
-    state, _ = gossip_round(open_peers(plan), plan, mixing(ring([1, 2, 3, 4])), runtime)
+    state, _ = gossip_round(open_peers(plan), plan, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
     assert all(copy.max_rank() <= 2 for copy in state.copies.values())
     still = replace(plan, learning_rate=1e-12)  # nobody learns any more: only the rest is sent
     gaps = []
     for _ in range(4):
-        state, _ = gossip_round(state, still, mixing(ring([1, 2, 3, 4])), runtime, pace=0.5)
+        state, _ = gossip_round(state, still, Peers(mixing(ring([1, 2, 3, 4])), 0.5), runtime)
         gaps.append(sum(state.models[i].minus(state.copies[i]).norm() for i in state.models))
     assert gaps[-1] < 0.5 * gaps[0]
 

@@ -48,10 +48,12 @@ def work(path: Path, out: Path, mode: str, kill_at: int) -> subprocess.Completed
 SPARSE = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.1}, "feedback": 0.9}
 BUFFERED = {"pace": "buffered", "round_seconds": 10.0, "rounds": 4, "patience": 9}
 
+RING = {"centre": False, "algorithm": {"weights": "uniform"}, "topology": {"kind": "ring"}}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sections", [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}]
+    "sections", [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}, RING]
 )
 def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
     make_federation: Any, tmp_path: Path, sections: dict[str, Any]

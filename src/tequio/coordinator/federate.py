@@ -33,7 +33,7 @@ def federate(
     if saved is None:
         with meter.measure() as reading:
             state, body = open_state(plan, runtime)
-        ledger.append("start", body | _cost(reading.energy), pack_state(state))
+        ledger.append("start", body | cost(reading.energy), pack_state(state))
     else:
         state = unpack_state(saved[1], "the checkpoint in the ledger")
     yield state, None
@@ -41,10 +41,10 @@ def federate(
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
         with meter.measure() as reading:
             state, body = advance(state, plan, runtime)
-        ledger.append("round", body | _cost(reading.energy), pack_state(state))
+        ledger.append("round", body | cost(reading.energy), pack_state(state))
         yield state, body
 
 
-def _cost(energy: Energy) -> dict[str, Any]:
+def cost(energy: Energy) -> dict[str, Any]:
     """Energy and time of a round: training, evaluation and the coordinator together."""
     return {"energy": asdict(energy), "seconds": energy.seconds}

@@ -7,16 +7,18 @@ sent later. With all of it sent, γ = 1 and a complete graph, a round is that of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tequio.coordinator.plan import Plan
-from tequio.core.canonical import pack
+from tequio.coordinator.round import BETTER, Looked, seen
+from tequio.core.canonical import digest_json, digest_update, pack
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, Failure, TrainTask
+from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
 from tequio.core.update import Update, zero
 
 Graph = Mapping[int, frozenset[int]]
@@ -24,12 +26,27 @@ Graph = Mapping[int, frozenset[int]]
 
 
 @dataclass(frozen=True)
+class Peers:
+    """Who mixes with whom. weights: W, by `mixing`. pace: γ, at most 1; less than 1 where much is truncated."""
+
+    weights: Mapping[int, Mapping[int, float]]
+    pace: float = 1.0
+
+
+@dataclass(frozen=True)
 class PeerState:
-    """After `round` rounds: each peer's model, and the copy of it that its neighbours hold (changes of the base, layout product)."""
+    """After `round` rounds: each peer's model, and the copy of it that its neighbours hold (changes of the base, layout product).
+
+    best: everybody's models after the round of least mean validation loss, which only a simulation can know.
+    """
 
     round: int
     models: Mapping[int, Update]
     copies: Mapping[int, Update]
+    best: Mapping[int, Update]
+    best_loss: float = math.inf
+    best_round: int = 0
+    stale_rounds: int = 0
 
 
 def ring(members: Sequence[int]) -> Graph:
@@ -72,8 +89,11 @@ def reachable(graph: Graph) -> set[int]:
     return seen
 
 
-def open_peers(plan: Plan) -> PeerState:
-    """Everybody at the base. Raises ConfigError if the reduce does not take products, or the start is not fresh."""
+def open_peers(plan: Plan, loss: float = math.inf) -> PeerState:
+    """Everybody at the base, whose mean validation loss is `loss`.
+
+    Raises ConfigError if the reduce does not take products, or the start is not fresh.
+    """
     if plan.aggregator.layout != "product":
         raise ConfigError("Peers exchange products.", f"reduce = {plan.aggregator.name!r} does not.", "Use 'stack'.")
     if plan.start.continues:
@@ -81,40 +101,86 @@ def open_peers(plan: Plan) -> PeerState:
     if plan.centre is not None:
         raise ConfigError("Peers have no centre.", "", "Leave out [centre], or make it a participant.")
     start = {member.index: zero(plan.spec) for member in plan.members}
-    return PeerState(0, start, start)
+    return PeerState(0, start, start, start, loss)
 
 
-def gossip_round(
-    state: PeerState, plan: Plan, weights: Mapping[int, Mapping[int, float]], runtime: Runtime, pace: float = 1.0
-) -> tuple[PeerState, dict[str, Any]]:
+def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -> tuple[PeerState, dict[str, Any]]:
     """Train everywhere, send `plan.broadcast_rank` ranks along every edge, mix. A peer that fails keeps its model and still mixes.
 
-    pace: γ, at most 1; less than 1 where much is truncated. Raises RunError if nobody could train.
+    Raises RunError if nobody could train.
     """
-    round_ = state.round + 1
-    models, failed, rows = dict(state.models), {}, []
+    round_, weights = state.round + 1, peers.weights
+    models, failed, replies = dict(state.models), {}, []
     for reply in runtime.exchange(_tasks(state, plan)):
         if isinstance(reply, Failure) or reply.update is None or not reply.update.is_finite():
             failed[reply.name] = f"{reply.error}: {reply.message}" if isinstance(reply, Failure) else "no usable update"
             continue
         models[reply.index] = models[reply.index].plus(reply.update)
-        rows.append({"name": reply.name, "steps": reply.steps, "tokens": reply.tokens, "norm": reply.update.norm()})
-    if not rows:
+        replies.append(reply)
+    if not replies:
         raise RunError(f"Round {round_}: no peer could train.", " ".join(failed.values()), "Mend these and go on.")
     sent = {i: model.minus(state.copies[i]).to_rank(plan.broadcast_rank) for i, model in models.items()}
     copies = {i: state.copies[i].plus(sent[i]) for i in models}
-    mixed = {i: _mix(i, models[i], copies, weights[i], pace) for i in models}
+    mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
     looked = _evaluate(round_, mixed, plan, runtime)
+    after = _progress(replace(state, round=round_, models=mixed, copies=copies), looked)
     sizes = {i: len(pack(update)) for i, update in sent.items()}
-    record = {
-        "round": round_,
-        "train": rows,
-        "failed": failed,
+    ranks = {m.index: m.rank for m in plan.members}
+    rows = [_row(reply, ranks[reply.index], sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
+    return after, _record(after, rows, failed, looked) | {
         "bytes": sum(sizes[i] * (len(weights[i]) - 1) for i in sizes),
-        "validation": looked,
         "disagreement": disagreement(mixed),
     }
-    return replace(state, round=round_, models=mixed, copies=copies), record
+
+
+def _progress(state: PeerState, looked: Looked) -> PeerState:
+    """The best round so far; one in which a peer's model could not be evaluated is none."""
+    if not looked.failed and looked.mean_loss < state.best_loss * (1.0 - BETTER):
+        return replace(state, best=state.models, best_loss=looked.mean_loss, best_round=state.round, stale_rounds=0)
+    return replace(state, stale_rounds=state.stale_rounds + 1)
+
+
+def _row(
+    reply: Reply, rank: int, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
+) -> dict[str, Any]:
+    """A peer's row: what it sends to each neighbour, and what each of them sends."""
+    near = [j for j in weights[reply.index] if j != reply.index]
+    energy, update = reply.energy, reply.update
+    return {
+        "name": reply.name,
+        "rank": rank,
+        "steps": reply.steps,
+        "tokens": reply.tokens,
+        "examples": reply.examples,
+        "loss_first": reply.metrics.get("loss_first"),
+        "loss_last": reply.metrics.get("loss_last"),
+        "norm": None if update is None else update.norm(),
+        "weight": None,
+        "bytes_up": sizes[reply.index] * len(near),
+        "bytes_down": sum(sizes[j] for j in near),
+        "seconds": None if energy is None else energy.seconds,
+        "joules": None if energy is None else energy.joules,
+    }
+
+
+def _record(after: PeerState, rows: list[dict[str, Any]], failed: Mapping[str, str], looked: Looked) -> dict[str, Any]:
+    """In the form of a star's round; nobody judges it, so it is accepted. The digest is over all peers' models."""
+    admissions = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
+    admissions += [{"name": name, "status": "failed", "reason": reason} for name, reason in failed.items()]
+    return {
+        "round": after.round,
+        "accepted": True,
+        "reason": "no public slice to judge by",
+        "admissions": admissions,
+        "alarms": [],
+        "train": rows,
+        "validation": looked.validation,
+        "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
+        "not_evaluated": dict(looked.failed),
+        "gate": {},
+        "step_scale": 1.0,
+        "digest": digest_json({str(i): digest_update(model) for i, model in after.models.items()}),
+    }
 
 
 def _tasks(state: PeerState, plan: Plan) -> list[TrainTask]:
@@ -130,6 +196,9 @@ def _tasks(state: PeerState, plan: Plan) -> list[TrainTask]:
             learning_rate=plan.rate(round_),
             seed=derive(plan.seed, "train", round_, m.index),
             held=state.models[m.index],
+            terms=plan.local.terms_of(m.index),
+            method=plan.local.method,
+            method_settings=plan.local.method_settings,
         )
         for m in plan.members
     ]
@@ -144,11 +213,10 @@ def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[i
     return model.plus(pull)
 
 
-def _evaluate(round_: int, models: Mapping[int, Update], plan: Plan, runtime: Runtime) -> dict[str, float]:
+def _evaluate(round_: int, models: Mapping[int, Update], plan: Plan, runtime: Runtime) -> Looked:
     """Each peer's own model on its own validation data."""
     tasks = [EvaluateTask(round_, m.index, m.name, models[m.index]) for m in plan.members]
-    replies = runtime.exchange(tasks)
-    return {reply.name: reply.metrics["loss"] for reply in replies if not isinstance(reply, Failure)}
+    return seen(runtime.exchange(tasks), plan.members)
 
 
 def mean(models: Mapping[int, Update]) -> Update:

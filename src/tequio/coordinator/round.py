@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -247,11 +247,15 @@ class Looked:
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
     held, panel = shared_model(shared, plan), plan.panel()
-    tasks = (EvaluateTask(round_, m.index, m.name, held) for m in panel)
+    return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held) for m in panel), panel)
+
+
+def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
+    """What came back of an evaluation, in the order of the panel."""
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
-    for reply in runtime.exchange(tasks):
+    for reply in replies:
         if isinstance(reply, Failure):
             failed[reply.name] = f"{reply.error}: {reply.message}"
         elif reply.index == 0:

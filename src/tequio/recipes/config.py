@@ -157,6 +157,14 @@ class LocalSection(Section):
     data: File | None = None
 
 
+class TopologySection(Section):
+    """[topology]. Who exchanges with whom: all with the coordinator (a star), or peers with their neighbours."""
+
+    kind: Literal["star", "ring", "complete", "graph"] = "star"
+    edges: list[Annotated[list[Name], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    pace: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class CentreSection(Section):
     """[centre]. The central resource: its public data, and how much the participants count against it."""
 
@@ -227,6 +235,7 @@ class Federation(Section):
     train: TrainSection = TrainSection()
     algorithm: AlgorithmSection = AlgorithmSection()
     local: LocalSection = LocalSection()
+    topology: TopologySection = TopologySection()
     centre: CentreSection | None = None
     gate: GateSection = GateSection()
     screen: ScreenSection = ScreenSection()

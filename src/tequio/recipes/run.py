@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tequio.coordinator.federate import federate
+from tequio.coordinator.gossip import PeerState, disagreement, mean
 from tequio.coordinator.interpolate import Point, best, points, record
+from tequio.coordinator.peers import federate_peers
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
 from tequio.core.errors import LedgerCorrupt, LedgerError, RunError, UpdateError
@@ -150,8 +152,12 @@ def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: boo
     nodes = {i: replace(node, memory=Memory(folder, f"participants/{node.name}")) for i, node in wired.nodes.items()}
     wired = replace(wired, nodes=nodes)
     state = _rounds(ledger, wired, watch)
-    shared = _shared(folder, ledger, state, wired, watch)
-    models = _personal(folder, ledger, wired, shared, watch)
+    if isinstance(state, PeerState):
+        shared, own = _mean(folder, ledger, state, wired)
+    else:
+        shared = _shared(folder, ledger, state, wired, watch)
+        own = {node.name: shared for node in wired.participants}
+    models = _personal(folder, ledger, wired, own, watch)
     if counterfactuals:
         _counterfactuals(folder, ledger, wired, shared, models, watch)
     if ledger.last("general") is None:
@@ -177,7 +183,17 @@ def _shared(folder: RunFolder, ledger: Ledger, state: State, wired: Wired, watch
     return shared
 
 
-def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State:
+def _mean(folder: RunFolder, ledger: Ledger, state: PeerState, wired: Wired) -> tuple[Update, dict[str, Update]]:
+    """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
+    shared = mean(state.best)
+    if ledger.last("shared") is None:
+        body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
+        ledger.append("shared", body | {"disagreement": disagreement(state.best)})
+    _save(folder, "shared.safetensors", shared)
+    return shared, {m.name: state.best[m.index] for m in wired.plan.members}
+
+
+def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State | PeerState:
     plan, rounds = wired.plan, wired.plan.rounds
     members = len(plan.roster(1))
     done = {"round": 0, "trained": 0}
@@ -192,8 +208,11 @@ def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State:
                 rounds * members,
             )
 
-    state: State | None = None
-    for state, _body in federate(plan, Embedded(wired.nodes, told), ledger, wired.meter):
+    runtime, state = Embedded(wired.nodes, told), None
+    made: Iterator[tuple[State | PeerState, Any]] = federate(plan, runtime, ledger, wired.meter)
+    if wired.peers is not None:
+        made = federate_peers(plan, wired.peers, runtime, ledger, wired.meter)
+    for state, _body in made:
         done["trained"] = 0
         watch("rounds", f"round {state.round} of {rounds}", state.round * members, rounds * members)
     if state is None:
@@ -202,9 +221,12 @@ def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State:
 
 
 def _personal(
-    folder: RunFolder, ledger: Ledger, wired: Wired, shared: Update, watch: Watch
+    folder: RunFolder, ledger: Ledger, wired: Wired, shared: Mapping[str, Update], watch: Watch
 ) -> dict[str, tuple[Update, Update]]:
-    """(delivered, local) of every participant; made, or read back where the ledger says that they are done."""
+    """(delivered, local) of every participant; made, or read back where the ledger says that they are done.
+
+    shared: by participant; peers have a model each.
+    """
     recorded = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}
     models: dict[str, tuple[Update, Update]] = {}
     nodes = wired.participants
@@ -217,7 +239,7 @@ def _personal(
                 read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
             )
             continue
-        result = personalise(node, shared, wired.settings[node.name])
+        result = personalise(node, shared[node.name], wired.settings[node.name])
         _save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
         _save(folder, f"participants/{node.name}/local.safetensors", result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
@@ -263,7 +285,7 @@ def _general(wired: Wired, shared: Update) -> dict[str, Any]:
     return out
 
 
-def _end(folder: RunFolder, ledger: Ledger, state: State, wired: Wired) -> Outcome:
+def _end(folder: RunFolder, ledger: Ledger, state: State | PeerState, wired: Wired) -> Outcome:
     reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
     facts = [[entry.kind, _speed_free(dict(entry.body))] for entry in ledger.entries()]
     body = {

@@ -18,6 +18,7 @@ import torch
 
 import tequio
 from tequio.algorithms.chain import check_bound, check_buffered
+from tequio.coordinator.gossip import Peers
 from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import ConfigError, DataError
@@ -37,9 +38,13 @@ from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, 
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.pieces import Pieces, local_of, pieces_of
 from tequio.recipes.public import public_examples, public_of
+from tequio.recipes.topology import peers_of
 
 CENTRE = "centre"
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
+PEER_COPIES = (
+    5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Wired:
     header: Mapping[str, Any]
     data_digests: Mapping[str, str]
     meter: Meter
+    peers: Peers | None = None
 
     @property
     def participants(self) -> list[Node]:
@@ -73,6 +79,7 @@ def wire(
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
     pieces = pieces_of(config.algorithm)
+    peers = peers_of(config)
     check_bound(config.screen.norm_bound, pieces.weights)
     local_of(config)
     if config.train.pace == "buffered":
@@ -118,7 +125,7 @@ def wire(
         "provenance": [dict(p) for p in provenance],
     }
     digests = {name: s.digest() for name, s in splits.items()}
-    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter)
+    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter, peers)
 
 
 def _meter(file: ParticipantFile, shared: Meter) -> Meter:
@@ -175,7 +182,8 @@ def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtyp
     beside = 2 if local_of(config).needs("public") else 1  # a public batch lives beside the own one
     batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
     begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
-    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=STATE_COPIES + begun)
+    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
+    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=copies)
     lone = estimate_memory(shape, batch, max(config.adapter.ranks))
     for name, file in files.items():
         if file.hardware.memory_gib is not None:

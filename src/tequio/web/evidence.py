@@ -33,7 +33,16 @@ def rounds(page: Page) -> Safe:
         accepted=n.fixed(found["accepted"]),
         rejected=n.fixed(found["rejected"]),
     )
-    return join(opening(here, w("curve.what"), limit), _curve(page), _round_table(page))
+    return join(opening(here, w("curve.what"), limit), _between_peers(page), _curve(page), _round_table(page))
+
+
+def _between_peers(page: Page) -> Safe | None:
+    """That there was no coordinator, and how far the models lie apart."""
+    w, found = page.w, page.s["peers"]
+    if not found:
+        return None
+    words = w("curve.peers", graph=w(f"graph.{found['kind']}"), apart=page.n.percent(found["disagreement"]))
+    return el("p", words)
 
 
 def _best_loss(found: Json) -> float | None:

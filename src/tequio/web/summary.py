@@ -77,6 +77,7 @@ def summary(entries: Sequence[Record]) -> Json:
         ),
         "refused": _refused(rounds),
         "alarms": _alarms(rounds),
+        "peers": _peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
         "chain": {
             "records": len(entries),
             "last_hash": entries[-1].hash if entries else None,
@@ -96,6 +97,8 @@ def _algorithm(config: Mapping[str, Any]) -> str:
     pieces += [f"{name} = {strength}" for name, strength in table(local.get("terms")).items()]
     pieces += [f"method = {method}" for method in (local.get("method"),) if method not in (None, "plain")]
     tries = table(config.get("gate")).get("interpolate")
+    kind = table(config.get("topology")).get("kind")
+    pieces = ([f"topology = {kind}"] if kind not in (None, "star") else []) + pieces
     return ", ".join(pieces + ([f"interpolate = {tries}"] if tries else []))
 
 
@@ -422,3 +425,12 @@ def _alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
             found["rounds"].append(int(finite(body.get("round")) or 0))
             found |= {"figure": finite(row.get("figure")), "limit": finite(row.get("limit"))}
     return list(groups.values())
+
+
+def _peers(topology: Mapping[str, Any], shared: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Json | None:
+    """The kind of graph, and how far the peers' models lie from their mean, as a share of its length; None for a star."""
+    kind = topology.get("kind")
+    if kind not in ("ring", "complete", "graph"):
+        return None
+    last = rounds[-1] if rounds else {}
+    return {"kind": kind, "disagreement": finite((shared or last).get("disagreement"))}
