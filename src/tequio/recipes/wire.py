@@ -30,17 +30,17 @@ from tequio.participant.data import Columns, Example, read_examples
 from tequio.participant.loop import train
 from tequio.participant.node import Encoded, Node, encode_splits
 from tequio.participant.personal import Budget, Settings
+from tequio.participant.public import KEPT_BYTES
 from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
 from tequio.participant.tasks import Causal, Classification, Item, TextTask, batches
 from tequio.planning.allotment import Allotment, Hardware, Workload, allot, probe_tokens_per_second
-from tequio.planning.memory import BatchShape, available_bytes, check_memory, estimate_memory
+from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
 from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.pieces import Pieces, local_of, pieces_of
-from tequio.recipes.public import public_examples, public_of
+from tequio.recipes.public import CENTRE, public_digests, public_examples, public_of
 from tequio.recipes.topology import peers_of
 
-CENTRE = "centre"
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
 PEER_COPIES = (
     5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
@@ -121,7 +121,7 @@ def wire(
     header = _header(config, base, bench, rows) | {
         "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
         "slices": {name: len(items) for name, items in held_out.items()},
-        "public_data": _public_digests(centre_splits, slices, text),
+        "public_data": public_digests(centre_splits, slices, text),
         "provenance": [dict(p) for p in provenance],
     }
     digests = {name: s.digest() for name, s in splits.items()}
@@ -179,12 +179,15 @@ def dtype_of(config: Federation) -> torch.dtype:
 
 def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
     shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
-    beside = 2 if local_of(config).needs("public") else 1  # a public batch lives beside the own one
+    local = local_of(config)
+    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
     batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
+    rank = max(config.adapter.ranks)
+    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
-    total = estimate_memory(shape, batch, max(config.adapter.ranks), shared_copies=copies)
-    lone = estimate_memory(shape, batch, max(config.adapter.ranks))
+    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process)
+    lone = estimate_memory(shape, batch, rank, runtime_bytes=process)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
@@ -205,15 +208,6 @@ def task_of(config: Federation, base: Base) -> TextTask:
     if config.task.kind == "causal":
         return Causal(base.tokenizer, config.task.max_tokens)
     return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
-
-
-def _public_digests(
-    centre: Splits | None, slices: Mapping[str, Sequence[Example]], text: Sequence[Example]
-) -> dict[str, str]:
-    """Digests of the data that are public anyway; a participant's are committed to with a salt instead."""
-    out = {} if centre is None else {CENTRE: centre.digest()}
-    named = {f"slice {n}": x for n, x in slices.items()} | ({"[local] data": text} if text else {})
-    return out | {n: digest_json([[content_hash(e), e.label] for e in x]) for n, x in named.items()}
 
 
 def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | None]) -> float | None:
