@@ -51,9 +51,9 @@ def main() -> None:
     path, _ = write_demo("sentiment", Path(tempfile.mkdtemp(prefix="tequio-bench-")), arguments.seed)
     config = load_federation(path)
     train = config.train.model_copy(update={"rounds": arguments.rounds, "max_steps": arguments.steps})
-    everything = LocalSection(terms={"kl": 0.1, "transfer": 0.1})  # so that public text is read; each arm chooses its own
+    everything = LocalSection(terms={"kl": 0.1, "transfer": 0.1})  # public text is read; each arm chooses its own
     wired = wire(config.model_copy(update={"train": train, "local": everything}))
-    print("| arm | s of a processor a round | validation loss | wrong on public slices |\n|---|---|---|---|", flush=True)
+    print("| arm | processor s a round | validation loss | wrong on public slices |\n|---|---|---|---|", flush=True)
     for arm in arguments.arms:
         chosen = section(arm)
         plan = replace(wired.plan, local=Local(chosen.terms, chosen.method, chosen.method_settings))
