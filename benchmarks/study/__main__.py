@@ -16,7 +16,8 @@ from benchmarks.study.jobs import Result, plain, run_jobs, sources
 from benchmarks.study.scenes import prepare
 from tequio.core.errors import TequioError
 
-QUESTIONS = ("reduces", "bytes", "who")  # modules here, each with QUESTION, jobs(quick) and answer(results)
+QUESTIONS = ("reduces", "bytes", "who", "hybrid", "newcomer", "forgetting", "poison")
+# modules here, each with QUESTION, jobs(quick) and answer(results)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from benchmarks.study.world import World
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.core.errors import RunError
+from tequio.core.protocols import Participant
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
@@ -125,16 +126,21 @@ def local(world: World, setting: Setting, grid: Grid = LOCAL, extensions: int = 
 def central(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS) -> Outcome:
     """One model on everybody's data, at the largest rank, with the steps of all."""
     begin = time.perf_counter()
+    best = pooled(world, setting, grid, extensions)
+    return _outcome("central", world, best, time.perf_counter() - begin)
+
+
+def pooled(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int = EXTENSIONS) -> Best[Update]:
+    """The model of `central`, at the best rate."""
     people = world.participants
     train = [item for node in people for item in node.data.train]
     validation = [item for node in people for item in node.data.validation]
     steps = setting.rounds * setting.steps * len(people)
     budget = Budget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
     worker, seed = replace(people[0], name="central"), derive(world.seed, "central")
-    best = search(
+    return search(
         grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
     )
-    return _outcome("central", world, best, time.perf_counter() - begin)
 
 
 def data_parallel(
@@ -166,21 +172,44 @@ def federated(
     extensions: int = EXTENSIONS,
 ) -> Outcome:
     """A federation of these pieces; `ranks` replaces the world's."""
-    best = search(grid, lambda rate: _federated(world, algorithm, setting, rate, ranks), extensions)
+    return outcome_of(
+        world, arm, tuned(lambda rate: federate(world, algorithm, setting, rate, ranks), grid, extensions)
+    )
+
+
+def outcome_of(world: World, arm: str, best: Best[Run]) -> Outcome:
+    """What a federation's best run gave."""
     run = best.value
-    model = Best(best.rate, best.loss, run.model, best.tried, best.at_edge)
-    out = _outcome(arm, world, model, run.seconds)
+    out = _outcome(arm, world, Best(best.rate, best.loss, run.model, best.tried, best.at_edge), run.seconds)
     curve = tuple(float(body["mean_validation_loss"]) for body in run.bodies)
     return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"), curve=curve)
+
+
+def tuned(run: Callable[[float], Run], grid: Grid, extensions: int = EXTENSIONS) -> Best[Run]:
+    """The run at the rate that is best on validation."""
+
+    def attempt(rate: float) -> tuple[float, Run] | None:
+        try:
+            made = run(rate)
+        except RunError:
+            return None
+        return made.state.best_loss, made
+
+    return search(grid, attempt, extensions)
 
 
 def federate(
     world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
 ) -> Run:
     """All rounds of one federation, through Tequio's own coordinator and embedded runtime."""
-    begin = time.perf_counter()
     nodes = {index: replace(node, memory=Memory()) for index, node in world.nodes.items()}  # of error feedback
-    plan, runtime = plan_of(world, algorithm, setting, rate, ranks), Embedded(nodes)
+    return play(plan_of(world, algorithm, setting, rate, ranks), nodes)
+
+
+def play(plan: Plan, participants: Mapping[int, Participant]) -> Run:
+    """All rounds of a plan."""
+    begin = time.perf_counter()
+    runtime = Embedded(participants)
     state, _ = open_state(plan, runtime)
     bodies = []
     while state.round < plan.rounds:
@@ -257,16 +286,6 @@ def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], exten
         )
     loss, rate, value = best
     return Best(rate, loss, value, dict(sorted(tried.items())), rate in (min(tried), max(tried)))
-
-
-def _federated(
-    world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None
-) -> tuple[float, Run] | None:
-    try:
-        run = federate(world, algorithm, setting, rate, ranks)
-    except RunError:
-        return None
-    return run.state.best_loss, run
 
 
 def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> tuple[float, Update]:

@@ -106,6 +106,29 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline:
     return World(seed, size, bench, nodes, tuple(domains), ranks_of(seed, len(domains)))
 
 
+def split(world: World) -> tuple[World, tuple[Node, ...]]:
+    """The world without one pair of organisations (a manual and a review, another pair in each seed), and that pair."""
+    first = 2 * world.seed % len(world.domains)
+    out = (first, first + 1)
+    stay = [k for k in range(len(world.domains)) if k not in out]
+    nodes = {0: world.centre} | {i: world.participants[k] for i, k in enumerate(stay, start=1)}
+    domains, ranks = tuple(world.domains[k] for k in stay), tuple(world.ranks[k] for k in stay)
+    return replace(world, nodes=nodes, domains=domains, ranks=ranks), tuple(world.participants[k] for k in out)
+
+
+def with_centre(world: World, english: bool) -> World:
+    """The world with a centre of one language: English topics of Python's manual, or Spanish manual pages."""
+    texts, _ = public_texts()
+    topics = "\n".join(python_topics())
+    chosen = [e for e in texts if (max(e.text.split("\n"), key=len) in topics) is english]
+    task = world.centre.task
+    if not isinstance(task, Causal):
+        raise DataError("The study's tasks are causal.")
+    blocks = _blocks(task, _ordered(chosen, world.seed), world.size.centre, "centre")
+    centre = replace(world.centre, data=Encoded(blocks, (), (), 0))
+    return replace(world, nodes=world.nodes | {0: centre})
+
+
 def domain_texts(names: Iterable[str]) -> dict[str, list[Example]]:
     """All texts of each domain, fetched where they are not there yet."""
     out: dict[str, list[Example]] = {}

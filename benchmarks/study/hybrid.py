@@ -1,0 +1,137 @@
+"""Question 3: does a centre that trains on public text save the participants work?
+
+Eight organisations, two of each section of the Spanish manual. A centre with related text (other sections) or unrelated text (English
+topics of Python's manual) trains too: mixed in with λ from 1 to 0, or as one-way transfer of its gradient. Participants make all their
+steps, half of them, or half the rounds. Targets: with half of the work and a related centre, the loss of the whole federation without a
+centre; with unrelated text, no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from benchmarks.study import arms
+from benchmarks.study.answers import Answer, Table, Target
+from benchmarks.study.arms import FEDERATED, Grid, Outcome, Run, Setting
+from benchmarks.study.jobs import Job
+from benchmarks.study.scenes import Scene, baselines, mean, outcomes, over_seeds, spread
+from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
+from tequio.coordinator.plan import Local
+from tequio.recipes.config import AlgorithmSection
+
+QUESTION = "does a centre that trains save the participants work?"
+WHOLE = Setting(rounds=6, steps=8)
+SCENE = Scene(SCARCE, WHOLE, domains=tuple(name for name in MANUALS for _ in range(2)))
+CENTRE_STEPS = 16  # a round: the centre has the larger machine
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The participants' rounds and steps; λ; whose language the centre has (None: no centre); local terms."""
+
+    rounds: int = WHOLE.rounds
+    steps: int = WHOLE.steps
+    federated_share: float = 1.0
+    related: bool | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def work(self) -> float:
+        """Local steps over those of the whole federation."""
+        return self.rounds * self.steps / (WHOLE.rounds * WHOLE.steps)
+
+
+HALF = WHOLE.steps // 2
+HYBRIDS = {
+    "no centre": Hybrid(),
+    "related, λ = .7": Hybrid(federated_share=0.7, related=True),
+    "unrelated, λ = .85": Hybrid(federated_share=0.85, related=False),
+    "half the steps, no centre": Hybrid(steps=HALF),
+    "half the rounds, no centre": Hybrid(rounds=WHOLE.rounds // 2),
+    **{
+        f"half the steps, related, λ = {share:g}": Hybrid(steps=HALF, federated_share=share, related=True)
+        for share in (0.9, 0.7, 0.5, 0.25, 0.0)
+    },
+    "half the steps, unrelated, λ = 0.85": Hybrid(steps=HALF, federated_share=0.85, related=False),
+    "half the steps, related, transfer .5": Hybrid(steps=HALF, related=True, terms={"transfer": 0.5}),
+}
+
+
+def jobs(quick: bool) -> dict[str, Job]:
+    """Baselines and each hybrid, at its own rate."""
+    scene = SCENE.shown(quick)
+    made = {name: Job(run_hybrid, {"scene": scene, "arm": name, "hybrid": h}) for name, h in HYBRIDS.items()}
+    return baselines(scene) | made
+
+
+def run_hybrid(scene: Scene, arm: str, hybrid: Hybrid, grid: Grid = FEDERATED) -> list[Outcome]:
+    """The federation in every seed."""
+
+    def attempt(world: World, rates: Grid, more: int) -> Outcome:
+        if hybrid.related is not None and not scene.quick:
+            world = with_centre(world, english=not hybrid.related)
+        best = arms.tuned(lambda rate: _run(world, scene, hybrid, rate), rates, more)
+        return arms.outcome_of(world, arm, best)
+
+    return over_seeds(scene, grid, attempt)
+
+
+def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
+    few = scene.setting
+    setting = replace(few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps))
+    steps = min(CENTRE_STEPS, 2 * few.steps)
+    share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)
+    plan = arms.plan_of(world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate)
+    return arms.play(replace(plan, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
+
+
+def answer(results: Mapping[str, Any]) -> Answer:
+    """Test loss against the whole federation without a centre, and what the centre's choice by validation gives."""
+    found = {name: outcomes(results, name) for name in results}
+    whole = found["no centre"]
+    rows = []
+    for name in ("base", "local", "central", *HYBRIDS):
+        arm = found[name]
+        over = mean(o.mean / w.mean - 1.0 for o, w in zip(arm, whole, strict=True))
+        work = f"{100 * HYBRIDS[name].work:.0f} %" if name in HYBRIDS else ""
+        rate = "" if name == "base" else f"{arm[0].rate:g}{' (edge)' if arm[0].at_edge else ''}"
+        rows.append(
+            [name, work, rate, spread(o.mean for o in arm), f"{100 * over:+.1f} %", _public(arm, found["base"])]
+        )
+    columns = ["arm", "participants' work", "rate", "test loss", "over no centre", "harm, English"]
+    half = [name for name, h in HYBRIDS.items() if h.related and h.work <= 0.5]
+    chosen = min(half, key=lambda name: mean(o.validation for o in found[name]))
+    without = "half the steps, no centre"
+    targets = [
+        Target(
+            "half the work or less, related centre (chosen on validation): no more loss than the whole federation",
+            f"{chosen}: {_pair(found, chosen, 'no centre')}",
+            _mean(found[chosen]) <= _mean(whole),
+        ),
+        _no_harm(found, "unrelated, λ = .85", "no centre"),
+        _no_harm(found, "half the steps, unrelated, λ = 0.85", without),
+    ]
+    return Answer([Table(columns, rows)], targets, figures={name: [o.mean for o in arm] for name, arm in found.items()})
+
+
+def _no_harm(found: Mapping[str, list[Outcome]], name: str, without: str) -> Target:
+    claim = f"{name}: no more loss than {without}"
+    return Target(claim, _pair(found, name, without), _mean(found[name]) <= _mean(found[without]))
+
+
+def _mean(arm: list[Outcome]) -> float:
+    return mean(o.mean for o in arm)
+
+
+def _pair(found: Mapping[str, list[Outcome]], name: str, other: str) -> str:
+    return f"{_mean(found[name]):.3f} against {_mean(found[other]):.3f}"
+
+
+def _public(arm: list[Outcome], base: list[Outcome]) -> str:
+    """Rise of the loss on the slices, over the base's."""
+    if not arm[0].public:
+        return ""
+    rise = mean(mean(o.public.values()) / mean(b.public.values()) - 1.0 for o, b in zip(arm, base, strict=True))
+    return f"{100 * rise:+.0f} %"
