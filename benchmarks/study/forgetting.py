@@ -44,14 +44,10 @@ class Protection:
 
 PROTECTIONS = {
     "none": Protection(),
-    "gate, margin .5 %": Protection(gate_margin=0.005),
-    "gate, margin 5 %": Protection(gate_margin=0.05),
-    "gate, margin 20 %": Protection(gate_margin=0.2),
-    "centre, λ = .7": Protection(federated_share=0.7),
-    "centre, λ = .4": Protection(federated_share=0.4),
-    "replay .2": Protection(terms={"replay": 0.2}),
+    "gate, margin 2 %": Protection(gate_margin=0.02),
+    "gate, margin 10 %": Protection(gate_margin=0.1),
+    "centre, λ = .5": Protection(federated_share=0.5),
     "replay .5": Protection(terms={"replay": 0.5}),
-    "kl .2": Protection(terms={"kl": 0.2}),
     "kl 1": Protection(terms={"kl": 1.0}),
 }
 

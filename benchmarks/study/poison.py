@@ -30,6 +30,8 @@ QUESTION = "two of eight attack: what stops what?"
 SCENE = Scene(SCARCE, Setting(rounds=4, steps=5))
 RATE = {"product": 2e-2, "factors": 2e-2}  # of the clean arms on validation; `answer` says so if they choose another
 NOBODY = "nobody"
+ALL = (NOBODY, *ATTACKS)
+HARD = (NOBODY, "flip", "labels", "backdoor")  # those that equal lengths do not stop
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Defence:
     algorithm: AlgorithmSection = field(default_factory=AlgorithmSection)
     screening: Screening = field(default_factory=Screening)
     gate_margin: float | None = None
+    against: tuple[str, ...] = ALL
 
     @property
     def judged(self) -> bool:
@@ -47,31 +50,38 @@ class Defence:
 
 
 BY_EXAMPLES = AlgorithmSection(weights="examples")
-ONE_VOTE = {"weights_settings": {"power": 0.0}}
+ONE_VOTE = {"power": 0.0}
 DEFENCES = {
-    "none": Defence(BY_EXAMPLES),
-    "norm_bound": Defence(BY_EXAMPLES, Screening(norm_bound=1.0)),
     "norm_equalised": Defence(),
-    "centred_clipping": Defence(AlgorithmSection(reduce="centred_clipping", **ONE_VOTE)),
-    "geometric_median": Defence(AlgorithmSection(reduce="geometric_median", **ONE_VOTE)),
-    "trimmed_mean": Defence(AlgorithmSection(reduce="trimmed_mean", **ONE_VOTE)),
-    "cosine": Defence(screening=Screening(cosine=-0.025, cosine_action="refuse")),
-    "loss": Defence(screening=Screening(loss=1.5, loss_action="refuse")),
-    "gate": Defence(BY_EXAMPLES, gate_margin=0.5),
+    "none": Defence(BY_EXAMPLES, against=("flip", "noise", "backdoor")),
+    "norm_bound": Defence(BY_EXAMPLES, Screening(norm_bound=1.0), against=("flip",)),
+    "gate": Defence(BY_EXAMPLES, gate_margin=0.5, against=("flip",)),
+    "loss": Defence(screening=Screening(loss=1.5, loss_action="refuse"), against=HARD),
+    "cosine": Defence(screening=Screening(cosine=-0.025, cosine_action="refuse"), against=HARD),
+    "centred_clipping": Defence(
+        AlgorithmSection(reduce="centred_clipping", weights_settings=ONE_VOTE), against=("flip", "backdoor")
+    ),
+    "geometric_median": Defence(
+        AlgorithmSection(reduce="geometric_median", weights_settings=ONE_VOTE), against=("flip", "backdoor")
+    ),
+    "trimmed_mean": Defence(
+        AlgorithmSection(reduce="trimmed_mean", weights_settings=ONE_VOTE), against=(NOBODY, "flip", "backdoor")
+    ),
 }
 OURS = "norm_equalised"
 # Limits of cosine, loss and gate lie just beyond what the first seed shows without attackers: cosines down to -.02, losses up to 1.2, .32
 
 
 def jobs(quick: bool) -> dict[str, Job]:
-    """Baselines, and each defence against each attack and against nobody."""
+    """Baselines, and each defence against attacks and against nobody."""
     scene = SCENE.shown(quick)
     made = baselines(scene)
     for name, defence in DEFENCES.items():
         rate = RATE["factors" if name == "trimmed_mean" else "product"]
-        for attack in (NOBODY, *ATTACKS):
+        for attack in defence.against:
             tunes = attack == NOBODY and name in (OURS, "trimmed_mean") and not quick
-            arguments = {"scene": scene, "defence": defence, "attack": attack, "grid": FEDERATED if tunes else (rate,)}
+            pieces = replace(defence, against=ALL)
+            arguments = {"scene": scene, "defence": pieces, "attack": attack, "grid": FEDERATED if tunes else (rate,)}
             made[f"{name}, {attack}"] = Job(run_defence, arguments)
     return made
 
@@ -138,49 +148,44 @@ def _refused(run: Run, names: set[str]) -> float | None:
 
 def answer(results: Mapping[str, Any]) -> Answer:
     """Loss over the clean run's, the backdoor's likelihood over the clean run's, and refusals, for each defence and attack."""
-    found = {name: [results[f"{name}, {attack}"] for attack in (NOBODY, *ATTACKS)] for name in DEFENCES}
-    clean = found[OURS][0]
-    loss = {name: [_over(rows, clean, _loss) for rows in cells] for name, cells in found.items()}
-    success = {name: [_over(rows, clean, _likely) for rows in cells] for name, cells in found.items()}
-    tables = [
-        Table(
-            ["defence", "nobody attacks", *ATTACKS, "planted text, times as likely", "greedy"],
-            [
-                [
-                    name,
-                    *(f"{100 * (x - 1):+.1f} %" for x in loss[name]),
-                    f"{success[name][-1]:.1f}",
-                    f"{100 * mean(row['greedy'] for row in found[name][-1]):.0f} %",
-                ]
-                for name in DEFENCES
-            ],
-            "Mean test loss of the honest, over that of norm_equalised without attackers; the backdoor's success:",
-        ),
-        Table(
-            ["defence", "honest, nobody attacks", *ATTACKS, *(f"honest, {attack}" for attack in ATTACKS)],
-            [
-                [
-                    name,
-                    _share(found[name][0], "refused_honest"),
-                    *(_share(rows, "refused_bad") for rows in found[name][1:]),
-                    *(_share(rows, "refused_honest") for rows in found[name][1:]),
-                ]
-                for name in ("cosine", "loss")
-            ],
-            "Share of updates refused:",
-        ),
-        _levels(results, clean),
-    ]
-    targets = [_within(attack, i, loss) for i, attack in enumerate(ATTACKS, start=1)]
-    least = min(success, key=lambda name: success[name][-1])
-    words = f"{least}: {success[least][-1]:.2f} times, with a loss of {100 * (loss[least][-1] - 1):+.1f} %"
-    targets.append(Target("backdoor: at most 1.5 times the clean rate", words, success[least][-1] <= 1.5))
-    chosen = {name: rows[0]["rate"] for name, rows in ((n, found[n][0]) for n in (OURS, "trimmed_mean"))}
-    notes = [f"Rates of the clean arms: {chosen[OURS]:g} (products), {chosen['trimmed_mean']:g} (factors)."]
-    if (chosen[OURS], chosen["trimmed_mean"]) != tuple(RATE.values()):
-        notes.append(f"**The attacked arms ran at {RATE}: not at these. Change RATE.**")
-    figures = {"loss": loss, "success": success, "clean": [_loss(row) for row in clean]}
-    return Answer(tables, targets, notes, figures)
+    found = {name: {a: results[f"{name}, {a}"] for a in defence.against} for name, defence in DEFENCES.items()}
+    clean = found[OURS][NOBODY]
+    loss = {name: {a: _over(rows, clean, _loss) for a, rows in cells.items()} for name, cells in found.items()}
+    success = {name: _over(cells["backdoor"], clean, _likely) for name, cells in found.items() if "backdoor" in cells}
+    rows = []
+    for name, cells in found.items():
+        losses = [f"{100 * (loss[name][a] - 1):+.1f} %" if a in cells else "" for a in ALL]
+        planted = found[name].get("backdoor", ())
+        said = (
+            [f"{success[name]:.1f}", f"{100 * mean(row['greedy'] for row in planted):.0f} %"] if planted else ["", ""]
+        )
+        rows.append([name, *losses, *said])
+    title = "Mean test loss of the honest, over that of norm_equalised without attackers; the planted text after the trigger:"
+    columns = ["defence", "nobody attacks", *ATTACKS, "times as likely", "bytes right"]
+    tables = [Table(columns, rows, title), _refusals(found), _levels(results, clean)]
+    targets = [_within(attack, loss) for attack in ATTACKS]
+    least = min(success, key=lambda name: success[name])
+    words = f"best is {least}: {success[least]:.1f} times"
+    targets.append(Target("backdoor: at most 1.5 times as likely as without attackers", words, success[least] <= 1.5))
+    chosen = (clean[0]["rate"], found["trimmed_mean"][NOBODY][0]["rate"])
+    notes = [f"Rates of the clean arms: {chosen[0]:g} (products), {chosen[1]:g} (factors)."]
+    if chosen != tuple(RATE.values()):
+        notes.append(f"**The other arms ran at {RATE}: not at these. Change RATE.**")
+    return Answer(tables, targets, notes, {"loss": loss, "success": success, "clean": [_loss(row) for row in clean]})
+
+
+def _refusals(found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
+    """Whose updates the screens refused."""
+    rows = []
+    for name in ("cosine", "loss"):
+        cells = [
+            f"{_share(rows, 'refused_bad')}, {_share(rows, 'refused_honest')}"
+            for a, rows in found[name].items()
+            if a != NOBODY
+        ]
+        rows.append([name, _share(found[name][NOBODY], "refused_honest"), *cells])
+    columns = ["screen", "honest, nobody attacks", *(f"{a}: attackers, honest" for a in HARD[1:])]
+    return Table(columns, rows, "Share of updates refused:")
 
 
 def _levels(results: Mapping[str, Any], clean: Sequence[Mapping[str, Any]]) -> Table:
@@ -193,10 +198,11 @@ def _levels(results: Mapping[str, Any], clean: Sequence[Mapping[str, Any]]) -> T
     return Table(["arm", "test loss"], rows, "Levels, on the same six (central: pooled with all eight, all honest):")
 
 
-def _within(attack: str, place: int, loss: Mapping[str, Sequence[float]]) -> Target:
-    best = min(loss, key=lambda name: loss[name][place])
-    words = f"{best} {100 * (loss[best][place] - 1):+.1f} %, none {100 * (loss['none'][place] - 1):+.1f} %"
-    return Target(f"{attack}: the honest within 2 % of the clean run", words, loss[best][place] <= 1.02)
+def _within(attack: str, loss: Mapping[str, Mapping[str, float]]) -> Target:
+    tried = {name: cells[attack] for name, cells in loss.items() if attack in cells}
+    best = min(tried, key=lambda name: tried[name])
+    words = ", ".join(f"{name} {100 * (x - 1):+.1f} %" for name, x in tried.items() if name in ("none", OURS, best))
+    return Target(f"{attack}: the honest within 2 % of the clean run", words, tried[best] <= 1.02)
 
 
 def _over(rows: Sequence[Mapping[str, Any]], clean: Sequence[Mapping[str, Any]], measure: Any) -> float:
