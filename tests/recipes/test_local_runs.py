@@ -134,6 +134,12 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
         wire(load_federation(path))
 
 
+def test_a_base_without_a_head_is_nothing_to_keep_to(make_federation: Any) -> None:
+    path = make_federation(task={"labels": ["good", "bad"]}, local={"terms": {"kl": 0.1}})
+    with pytest.raises(ConfigError, match=r"kl cannot be computed. With a list of labels the base's head is zero"):
+        wire(load_federation(path))
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{k} = {v}" for k, v in value.items()) + " }"

@@ -50,6 +50,9 @@ def local_of(config: Federation) -> Local:
         if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:
             fix = "Give [local] data, a file of public text, or a [centre], whose training data are used."
             raise ConfigError(what, "It needs public text, and there is none.", fix)
+        if "base" in term.needs and isinstance(config.task.labels, list) and config.task.labels:
+            why = "With a list of labels the base's head is zero: it says nothing that one could keep to."
+            raise ConfigError(what, why, "Give [task] labels as a table, label = description.")
         if "gradient" in term.needs and config.centre is None:
             raise ConfigError(what, "It needs the gradient of a centre, and there is none.", "Give a [centre].")
     return local
