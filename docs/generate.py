@@ -57,6 +57,11 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "Linear layers that get an adapter, by the last part of their name (`query`) or in full.",
     ),
     "adapter.ranks": ("", "The ladder. Each participant gets the largest that its hardware finishes in time."),
+    "adapter.kind": (
+        "",
+        "`lora` trains factors of the named layers; `full` trains their whole weights (continued pre-training; with `stack` and `fresh` only), "
+        "and `ranks` is not used.",
+    ),
     "adapter.scale": ("", "s in s·B·A (LoRA's α/r), the same for every rank."),
     "train.rounds": ("rounds", "At most so many; `patience` may end the run before."),
     "train.local_epochs": (

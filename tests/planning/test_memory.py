@@ -51,6 +51,9 @@ def test_options_by_hand() -> None:
     assert (four_bit.activations, four_bit.base_weights) == (plain.activations, 500)  # computed in 2 bytes
     assert estimate_memory(replace(TINY, causal=False), batch, 2).logits == 0
     assert estimate_memory(TINY, batch, 2, shared_copies=5).shared_update == 6000
+    # whole weights, (100 + 200) places: 16 bytes of master weight, gradient and moments, and 2 of the copy in 16 bits
+    assert estimate_memory(TINY, batch, 2, full=True).adapters_and_optimizer == 300 * 18
+    assert estimate_memory(replace(TINY, bytes_per_parameter=4), batch, 9, full=True).adapters_and_optimizer == 300 * 16
     assert plain.runtime == RUNTIME_BYTES
 
 

@@ -34,10 +34,12 @@ def check_bound(bound: float | None, weights: Weighting) -> None:
         raise ConfigError(what, why, 'Leave norm_bound out, or use weights = "examples".')
 
 
-def check_buffered(reduce: Aggregator, start: Start, cosine: float | None = None) -> None:
+def check_buffered(
+    reduce: Aggregator, start: Start, cosine: float | None = None, feedback: float | None = None
+) -> None:
     """Raise ConfigError where the change of an older model cannot be added to a newer one, or compared with its changes.
 
-    cosine: the limit of that screening, None if it is not used.
+    cosine: the limit of that screening; feedback: the decay of error feedback; None where they are not used.
     """
     what, fix = (
         '[train] pace = "buffered" does not go with',
@@ -54,15 +56,36 @@ def check_buffered(reduce: Aggregator, start: Start, cosine: float | None = None
     if start.continues:
         why = f"{late}: what it took out of that model's factors is not in the newer one's;"
         raise ConfigError(f"{what} start = {start.name!r}.", why, fix)
+    if feedback is not None:
+        why = "While an update is on its way, nobody knows whether what it left out will count."
+        raise ConfigError(f"{what} feedback = {feedback:g}.", why, 'Use upload = "quantise" without feedback.')
     if cosine is not None:
         why = f"{late}, and this alarm compares changes of one."
         raise ConfigError(f"{what} [screen] cosine = {cosine:g}.", why, "Use norm_bound or loss instead.")
 
 
-def check_codec(direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None) -> None:
+def check_full(reduce: Aggregator, start: Start) -> None:
+    """Raise ConfigError where whole weights cannot be what is trained."""
+    what = '[adapter] kind = "full" does not go with'
+    if reduce.layout == "factors":
+        raise ConfigError(
+            f"{what} reduce = {reduce.name!r}.", "Whole weights have no factors.", 'Use reduce = "stack".'
+        )
+    if not reduce.streaming:
+        why = "It keeps every update until the last is in, and each is as large as the trained weights."
+        raise ConfigError(f"{what} reduce = {reduce.name!r}.", why, 'Use reduce = "stack".')
+    if start.continues:
+        why = "It goes on with factors, and whole weights have none."
+        raise ConfigError(f"{what} start = {start.name!r}.", why, 'Use start = "fresh".')
+
+
+def check_codec(
+    direction: str, codec: Codec, reduce: Aggregator, feedback: float | None = None, full: bool = False
+) -> None:
     """Raise ConfigError for a codec that needs error feedback, or feedback that is asked for, where it has no meaning.
 
     direction: upload or download. On the way down the coordinator's pending remainder is the feedback.
+    full: whole weights are trained, whose coordinates mean the same in every round.
     """
     wanted = codec.name == "topk" or feedback is not None
     key = f"[algorithm] {direction} = {codec.name!r}"
@@ -71,7 +94,7 @@ def check_codec(direction: str, codec: Codec, reduce: Aggregator, feedback: floa
     if feedback is not None and codec.name == "plain":
         why = "Nothing is left out, so there is nothing to send later."
         raise ConfigError(f"{key}: {why}", "", 'Leave out feedback, or use upload = "topk".')
-    if wanted and reduce.layout == "product":
+    if wanted and reduce.layout == "product" and not full:
         why = "What it leaves out is sent later (error feedback), but factors are drawn afresh each round,"
         why += " so what the last one left out means nothing now."
         raise ConfigError(

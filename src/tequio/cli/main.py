@@ -226,7 +226,10 @@ def export(
 
     def words() -> None:
         for row in written:
-            show.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
+            if "adapter" in row:
+                show.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
+            else:
+                show.out.print(f"{row['name']}: {row['merged']}")
 
     show.emit({"exported": written}, json, words)
 

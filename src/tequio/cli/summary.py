@@ -78,7 +78,8 @@ def print_adapted(result: Mapping[str, Any]) -> None:
         f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on {sizes['train']}, "
         f"tested on {sizes['test']}."
     )
-    show.out.print(f"Adapter: {result['adapter']}", markup=False)
+    if "adapter" in result:
+        show.out.print(f"Adapter: {result['adapter']}", markup=False)
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:

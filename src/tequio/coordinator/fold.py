@@ -11,6 +11,7 @@ from tequio.coordinator.admit import Admitted, Alarm, Refused
 from tequio.coordinator.plan import Member, Plan
 from tequio.core.canonical import pack
 from tequio.core.protocols import Facts
+from tequio.core.types import Reply
 from tequio.core.update import Update
 
 
@@ -67,7 +68,8 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
             continue
         facts.append(outcome.facts)
         coefficient = plan.weighting.coefficient(outcome.facts) * outcome.discount
-        total = plan.aggregator.add(total, outcome.update, coefficient)
+        for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
+            total = plan.aggregator.add(total, piece, coefficient)
     return Fold(total, facts, refused, centre, rows, alarms)
 
 
@@ -97,7 +99,14 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "loss_last": reply.metrics.get("loss_last"),
         "norm": admitted.norm,
         "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
-        "bytes_up": len(pack(admitted.update) if reply.payload is None else reply.payload),
+        "bytes_up": _size(reply, admitted.update),
         "seconds": None if energy is None else energy.seconds,
         "joules": None if energy is None else energy.joules,
     }
+
+
+def _size(reply: Reply, update: Update) -> int:
+    """Bytes of the message that brought the update."""
+    if reply.parts is not None:
+        return sum(len(part) for part in reply.parts)
+    return len(pack(update) if reply.payload is None else reply.payload)

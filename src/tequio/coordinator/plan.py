@@ -106,6 +106,7 @@ class Plan:
     gate_margin: float
     upload: Coding = Coding()
     download: Coding = Coding()
+    full: bool = False  # updates are changes of whole weights, entry by entry (`Reply.parts`), not factors
     feedback: float | None = None  # decay of the uploads' error feedback; None: what a code drops is lost
     screening: Screening = Screening()
     local: Local = Local()

@@ -5,7 +5,7 @@ All are frozen. A `State` is the whole memory of the coordinator and *is* the ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -97,6 +97,9 @@ class Reply:
     name: str
     update: Update | None = None
     payload: bytes | None = None  # the update as coded bytes, in place of `update`
+    parts: Sequence[bytes] | None = (
+        None  # or as one coded message an entry, sorted by name; may lie on disk (full weights)
+    )
     examples: int = 0
     steps: int = 0
     tokens: int = 0

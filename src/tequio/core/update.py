@@ -9,7 +9,7 @@ Sums of factored entries are exact, by stacking: [B₁ B₂]·[A₁; A₂] (FLoR
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -61,6 +61,31 @@ class Dense:
 Entry = Factored | Dense
 
 
+class Streamed(Mapping[str, Entry]):
+    """Entries that are read one by one whenever they are looked at, and not kept: an update larger than one wants in memory.
+
+    names in order; read: name -> entry, the same each time.
+    """
+
+    def __init__(self, names: Sequence[str], read: Callable[[str], Entry]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def map(self, change: Callable[[Entry], Entry]) -> Streamed:
+        """The same, each entry changed as it is read."""
+        return Streamed(list(self._names), lambda name: change(self._read(name)))
+
+
 def plain(entry: Entry) -> Tensor:
     """ΔW as one tensor."""
     return entry.value() if isinstance(entry, Factored) else entry.value
@@ -72,6 +97,12 @@ def _add(x: Entry, y: Entry) -> Entry:
         if (x.rank + y.rank) * (m + n) < m * n:  # stacked factors are still smaller than the matrix
             return Factored(torch.cat([x.b, y.b], 1), torch.cat([x.a, y.a], 0))
     return Dense(plain(x) + plain(y))
+
+
+def _scaled(entry: Entry, factor: float) -> Entry:
+    if isinstance(entry, Factored):
+        return Factored(entry.b * factor, entry.a)
+    return Dense(entry.value * factor)
 
 
 def _dot(x: Entry, y: Entry) -> float:
@@ -105,7 +136,8 @@ class Update:
     spec: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "entries", MappingProxyType(dict(self.entries)))
+        if not isinstance(self.entries, Streamed):
+            object.__setattr__(self, "entries", MappingProxyType(dict(self.entries)))
 
     def _zip(self, other: Update, combine: Callable[[Entry, Entry], Entry]) -> Update:
         self._check(other)
@@ -130,13 +162,9 @@ class Update:
 
     def scaled(self, factor: float) -> Update:
         """factor · self."""
-        out: dict[str, Entry] = {}
-        for name, entry in self.entries.items():
-            if isinstance(entry, Factored):
-                out[name] = Factored(entry.b * factor, entry.a)
-            else:
-                out[name] = Dense(entry.value * factor)
-        return Update(out, self.spec)
+        if isinstance(self.entries, Streamed):
+            return Update(self.entries.map(lambda entry: _scaled(entry, factor)), self.spec)
+        return Update({name: _scaled(entry, factor) for name, entry in self.entries.items()}, self.spec)
 
     def minus(self, other: Update) -> Update:
         """self − other."""
@@ -150,7 +178,15 @@ class Update:
 
     def norm(self) -> float:
         """Frobenius norm over all entries."""
-        return math.sqrt(max(self.dot(self), 0.0))
+        return math.sqrt(max(math.fsum(_dot(entry, entry) for entry in self.entries.values()), 0.0))
+
+    def pieces(self) -> Iterator[Update]:
+        """Parts that add up to self: one an entry where entries are read as they are looked at, else all at once."""
+        if not isinstance(self.entries, Streamed):
+            yield self
+            return
+        for name, entry in self.entries.items():
+            yield Update({name: entry}, self.spec)
 
     def split_rank(self, rank: int) -> tuple[Update, Update]:
         """(head, tail): head has factored entries of at most `rank`, the best such approximation; head + tail = self.

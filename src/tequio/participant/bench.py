@@ -28,12 +28,18 @@ SHORT = 96  # tokens: up to here plain attention trains faster on a CPU
 
 
 class Bench:
-    """A base with adapters. `spec` is the digest of the layout: updates of another base or layout are refused."""
+    """A base with adapters. `spec` is the digest of the layout: updates of another base or layout are refused.
 
-    def __init__(self, base: Base, modules: list[str], scale: float, head: Tensor | None = None) -> None:
+    full: shared updates are changes of whole weights, not factors.
+    """
+
+    def __init__(
+        self, base: Base, modules: list[str], scale: float, head: Tensor | None = None, full: bool = False
+    ) -> None:
         self.base = base
         self.model = base.model
         self.scale = scale
+        self.full = full
         self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules)
         self.device = base.device
         self.head_start: dict[str, Tensor] = {}
@@ -43,7 +49,8 @@ class Bench:
         self.head: dict[str, Tensor] = dict(self.head_start)
         self.shapes = {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self.layers.items()}
         head_shapes = {name: list(tensor.shape) for name, tensor in self.head.items()}
-        self.spec = digest_json([base.digest, scale, sorted(self.shapes.items()), sorted(head_shapes.items())])
+        layout = [base.digest, scale, sorted(self.shapes.items()), sorted(head_shapes.items())]
+        self.spec = digest_json([*layout, "full"] if full else layout)
         self._held: Update | None = zero(self.spec)
         self._start: dict[str, Factored] = {}  # what attached factors were before training; a layer without: fresh ones
         self._trained: Trained | None = None  # of shared factors; None in layout product
@@ -71,6 +78,13 @@ class Bench:
         for layer in self.layers.values():
             m, n = layer.weight.shape
             layer.attach(fresh_a(rank, n, generator), torch.zeros(m, rank), self.scale)
+        self._start, self._trained = {}, None
+        return self._parameters()
+
+    def attach_full(self) -> list[nn.Parameter]:
+        """The whole weights of the adapted layers, from W₀ + what is held; returns what is to be trained."""
+        for layer in self.layers.values():
+            layer.attach_full()
         self._start, self._trained = {}, None
         return self._parameters()
 
@@ -113,52 +127,62 @@ class Bench:
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
             self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
-        factors = [p for layer in self.layers.values() for p in (layer.a, layer.b) if p is not None and p.requires_grad]
+        own = [p for layer in self.layers.values() for p in (layer.full, layer.a, layer.b)]
+        factors = [p for p in own if p is not None and p.requires_grad]
         return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def take(self) -> Update:
         """What training changed since `attach`, as an update of its layout. The factors stay attached."""
-        out: dict[str, Entry] = {}
-        for name, layer in self.layers.items():
-            if layer.a is None or layer.b is None:
-                raise UpdateError("No factors are attached.")
-            a, b = layer.a.detach().cpu(), layer.b.detach().cpu()
-            start = self._start.get(name)
-            if start is None:
-                out[name] = Factored(b=b * self.scale, a=a.clone())
-            elif self._trained is None:
-                out[name] = _change(a, b, start, self.scale)
-            else:
-                out |= _moved(name, a, b, start, self._trained)
-        for name in self.head_start:
-            out[name] = Dense((self.head[name].detach() - self._held_head(name)).cpu())
-        return Update(out, self.spec)
+        return Update(dict(self.changes()), self.spec)
+
+    def changes(self) -> Iterator[tuple[str, Entry]]:
+        """The entries of `take` one by one, each made as it is asked for; full weights come sorted by name."""
+        for name in sorted([*self.layers, *self.head_start]):
+            yield from self._change_of(name).items()
+
+    def _change_of(self, name: str) -> dict[str, Entry]:
+        if name in self.head_start:
+            return {name: Dense((self.head[name].detach() - self._held_head(name)).cpu())}
+        layer = self.layers[name]
+        if layer.full is not None:
+            return {name: Dense(layer.change())}
+        if layer.a is None or layer.b is None:
+            raise UpdateError("No factors are attached.")
+        a, b = layer.a.detach().cpu(), layer.b.detach().cpu()
+        start = self._start.get(name)
+        if start is None:
+            return {name: Factored(b=b * self.scale, a=a.clone())}
+        if self._trained is None:
+            return {name: _change(a, b, start, self.scale)}
+        return _moved(name, a, b, start, self._trained)
 
     def moving(self) -> Update:
-        """What is being trained, on the device and with gradient: s·B·A a module, and the head as it is."""
+        """What is being trained, on the device and with gradient: s·B·A, or W − (W₀ + H), a module; and the head as it is."""
         entries: dict[str, Entry] = {name: Dense(tensor) for name, tensor in self.head.items()}
         for name, layer in self.layers.items():
             if layer.a is not None and layer.b is not None:
                 entries[name] = Factored(b=layer.b * self.scale, a=layer.a)
+            elif layer.full is not None:
+                entries[name] = Dense(layer.full - layer.exact())
         return Update(entries, self.spec)
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        """Inside, the model is the base: neither factors nor what is held, and the head of the start."""
+        """Inside, the model is the base: neither what is trained nor what is held, and the head of the start."""
         head, self.head = self.head, self.head_start
-        kept = [(layer, layer.weight, layer.a, layer.b) for layer in self.layers.values()]
+        kept = [(layer, layer.weight, layer.a, layer.b, layer.full) for layer in self.layers.values()]
         for layer in self.layers.values():
-            layer.weight, layer.a, layer.b = layer.original, None, None
+            layer.weight, layer.a, layer.b, layer.full = layer.original, None, None, None
         try:
             yield
         finally:
             self.head = head
-            for layer, weight, a, b in kept:
-                layer.weight, layer.a, layer.b = weight, a, b
+            for layer, weight, a, b, full in kept:
+                layer.weight, layer.a, layer.b, layer.full = weight, a, b, full
 
     def drop(self) -> None:
         """Forget factors and head changes: back to what is held."""
-        attached = any(layer.a is not None for layer in self.layers.values())
+        attached = any(layer.a is not None or layer.full is not None for layer in self.layers.values())
         for layer in self.layers.values():
             layer.detach()
         if attached:

@@ -1,7 +1,8 @@
 """LoRA on a frozen linear layer (Hu et al., arXiv 2106.09685): y = (W₀ + H)x + s·B(Ax).
 
 H, the shared update that everybody holds, is folded into the frozen weight; A and B are the participant's own, float32 masters
-used in the base's precision. With no factors attached the layer is a plain linear layer.
+used in the base's precision. Or the whole weight is trained: a float32 master of W₀ + H. With nothing attached the layer is a plain
+linear layer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tequio.core.errors import BaseModelError
+from tequio.core.errors import BaseModelError, UpdateError
 from tequio.core.update import Entry, plain
 
 
@@ -26,11 +27,13 @@ class AdaptedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach()
         self.a: nn.Parameter | None = None
         self.b: nn.Parameter | None = None
+        self.full: nn.Parameter | None = None  # W, in place of W₀ + H, where all of it is trained
+        self.held: Entry | None = None  # H
         self.scale = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, n) to (…, m)."""
-        y = F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight if self.full is None else self.full.to(x.dtype), self.bias)
         if self.a is None or self.b is None:
             return y
         inner = F.linear(x, self.a.to(x.dtype))
@@ -38,21 +41,35 @@ class AdaptedLinear(nn.Module):
 
     def fold(self, entry: Entry | None) -> None:
         """Hold W₀ + ΔW; None holds W₀ itself. The sum is made in float32 and rounded once."""
-        if entry is None:
-            self.weight = self.original
-            return
-        self.weight = (self.original.float() + plain(entry).to(self.original.device)).to(self.original.dtype)
+        self.held = entry
+        self.weight = self.original if entry is None else self.exact().to(self.original.dtype)
+
+    def exact(self) -> Tensor:
+        """W₀ + H in float32, not rounded to the base's precision."""
+        whole = self.original.float()
+        return whole if self.held is None else whole + plain(self.held).to(self.original.device)
+
+    def attach_full(self) -> None:
+        """Start training the whole weight, from W₀ + H."""
+        self.detach()
+        self.full = nn.Parameter(self.exact().clone())
+
+    def change(self) -> Tensor:
+        """What training changed of the whole weight, on the CPU."""
+        if self.full is None:
+            raise UpdateError("No full weights are attached.")
+        return (self.full.detach() - self.exact()).cpu()
 
     def attach(self, a: Tensor, b: Tensor, scale: float) -> None:
         """Start training from copies of these factors."""
         device = self.original.device
         self.a = nn.Parameter(a.detach().clone().to(device, torch.float32))
         self.b = nn.Parameter(b.detach().clone().to(device, torch.float32))
-        self.scale = scale
+        self.full, self.scale = None, scale
 
     def detach(self) -> None:
-        """Drop the factors."""
-        self.a = self.b = None
+        """Drop the factors, or the weight that was trained."""
+        self.a = self.b = self.full = None
 
 
 def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from tequio.algorithms.compress.feedback import step
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
-from tequio.core.update import Update
+from tequio.core.update import Entry, Update, zero
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
 from tequio.participant.gradient import public_gradient
@@ -24,6 +24,7 @@ from tequio.participant.memory import Memory
 from tequio.participant.objective import objective_of
 from tequio.participant.public import Public
 from tequio.participant.splits import Splits
+from tequio.participant.spool import Spool
 from tequio.participant.tasks import Item, TextTask, batches
 
 
@@ -72,7 +73,9 @@ class Node:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         with self.meter.measure() as reading:
             self.bench.hold(task.held)
-            if task.start is None:
+            if self.bench.full:
+                parameters = self.bench.attach_full()
+            elif task.start is None:
                 parameters = self.bench.attach(task.rank, task.seed)
             elif task.layout == "product":
                 parameters = self.bench.attach_product(task.start, task.rank, task.seed)
@@ -83,16 +86,18 @@ class Node:
             try:
                 objective = objective_of(task, self.bench, self.public)
                 trained = train(self.bench, self.task, parameters, stream, rates, self.name, objective=objective)
-                update = self.bench.take()
+                parts = self._spooled(task) if self.bench.full else None
+                update = self.bench.take() if parts is None else None
             finally:
                 self.bench.drop()
-            payload = None if task.upload == "plain" else self._coded(update, task)
+            payload = None if update is None or task.upload == "plain" else self._coded(update, task)
         return Reply(
             round=task.round,
             index=task.index,
             name=task.name,
             update=update if payload is None else None,
             payload=payload,
+            parts=parts,
             examples=len(self.data.train),
             steps=trained.steps,
             tokens=trained.tokens,
@@ -109,6 +114,26 @@ class Node:
         sent, memory = step(memory, update, codec, seed, task.feedback)
         self.memory.save(task.round, memory, task.memory_round)
         return sent
+
+    def _spooled(self, task: TrainTask) -> Spool:
+        """What training changed, as one coded message an entry, sorted by name; only one entry is in memory at a time."""
+        codec, spool = codec_by_name(task.upload, **task.upload_settings), Spool()
+        memory = zero(self.bench.spec)
+        if task.feedback is not None:
+            memory = self.memory.load(task.memory_round, memory.spec, self.name)
+        left: dict[str, Entry] = {}
+        for number, (name, entry) in enumerate(self.bench.changes()):
+            update, seed = Update({name: entry}, self.bench.spec), derive(task.seed, "upload", number)
+            if task.feedback is None:
+                spool.append(codec.encode(update, seed))
+                continue
+            kept = {name: memory.entries[name]} if name in memory.entries else {}
+            sent, rest = step(Update(kept, memory.spec), update, codec, seed, task.feedback)
+            spool.append(sent)
+            left |= rest.entries
+        if task.feedback is not None:
+            self.memory.save(task.round, Update(left, memory.spec), task.memory_round)
+        return spool
 
     def evaluate(self, task: EvaluateTask) -> Reply:
         """Means on the own validation data; per-example harm on the public slices, if it has any.

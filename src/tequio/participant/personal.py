@@ -38,6 +38,7 @@ class Budget:
     rates: tuple[float, ...]
     checks: int
     final_rate: float = 0.1
+    full: bool = False  # whole weights, not factors of `rank`
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def fit(
     best = Fitted(zero(bench.spec), before, before, 0.0, 0)
     for rate in budget.rates:
         bench.hold(start)
-        parameters = bench.attach(budget.rank, derive(seed, "factors"))
+        parameters = bench.attach_full() if budget.full else bench.attach(budget.rank, derive(seed, "factors"))
         stream = batches(items, node.batch_size, derive(seed, "batches"))
         objective = Objective(terms_by_name({"fedprox": pull}), start=still(bench.moving()))
         optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it

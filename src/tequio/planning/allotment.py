@@ -32,7 +32,7 @@ class Workload:
     """What a full round asks. `ranks` is the ladder; `bytes_per_rank` is what one rank adds to the upload.
 
     memory_bytes and memory_bytes_per_rank: the sum of planning.memory at rank 0 and what one rank adds; 0
-    leaves memory out.
+    leaves memory out. rank_cost: what one more rank adds to a step; 0 where the speed is that of the whole step.
     """
 
     tokens_per_step: int
@@ -43,6 +43,7 @@ class Workload:
     min_steps: int = 1
     memory_bytes: int = 0
     memory_bytes_per_rank: int = 0
+    rank_cost: float = RANK_COST
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> f
     time."""
     if hardware.tokens_per_second is None:
         return None
-    step = workload.tokens_per_step / hardware.tokens_per_second * (1 + RANK_COST * rank)
+    step = workload.tokens_per_step / hardware.tokens_per_second * (1 + workload.rank_cost * rank)
     upload = 8 * workload.bytes_per_rank * rank / (hardware.uplink_mbit * 1e6) if hardware.uplink_mbit else 0.0
     return steps * step + upload
 

@@ -79,6 +79,7 @@ def estimate_memory(
     flash: bool = True,
     shared_copies: int = 1,
     runtime_bytes: int = RUNTIME_BYTES,
+    full: bool = False,
 ) -> MemorySum:
     """Peak bytes of LoRA training at this rank, for b sequences of s tokens, L layers of width h, V words.
 
@@ -93,6 +94,8 @@ def estimate_memory(
     logits                  12·b·s·V where the model is causal
     runtime                 `runtime_bytes`: interpreter and libraries; 0 where they are loaded already
 
+    full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16 (float32 master weight,
+    gradient, two moments), and Σ m·n · 2 more for the copy in the base's precision where that has 16 bits.
     shared_copies: whole shared updates held at once; 1 in a participant, more where the coordinator lives in
     the same process. Raises ConfigError when a size is not positive.
     """
@@ -103,12 +106,15 @@ def estimate_memory(
     positions = batch.size * batch.tokens
     number = 4 if shape.bytes_per_parameter > 2 else 2
     heads = shape.heads or max(1, shape.hidden // 64)
+    trained = ADAPTER_BYTES * rank * sum(m + n for m, n in shape.adapted)
+    if full:
+        trained = (ADAPTER_BYTES + (0 if number == 4 else 2)) * places
     per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
     return MemorySum(
         base_weights=round(shape.parameters * shape.bytes_per_parameter),
         folded_weights=round(places * shape.bytes_per_parameter),
         shared_update=4 * places * shared_copies,
-        adapters_and_optimizer=ADAPTER_BYTES * rank * sum(m + n for m, n in shape.adapted),
+        adapters_and_optimizer=trained,
         activations=positions * shape.layers * per_position * number // 2,
         logits=LOGITS_BYTES * positions * shape.vocabulary if shape.causal else 0,
         runtime=runtime_bytes,

@@ -26,8 +26,8 @@ def adapt(run: Path, participant: Path, out: Path) -> dict[str, Any]:
     """Make the newcomer's candidates from the run's shared model, choose on its validation data, measure on its test data.
 
     The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
-    (a new or empty folder): result.json, personal.safetensors and adapter/ in PEFT's format. Raises RunError if the run has no
-    shared model yet, ConfigError or DataError for the newcomer's files.
+    (a new or empty folder): result.json, personal.safetensors and, but for whole weights, adapter/ in PEFT's format. Raises RunError
+    if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
     config, models, head = open_models(run, SHARED)
@@ -41,18 +41,19 @@ def adapt(run: Path, participant: Path, out: Path) -> dict[str, Any]:
     meter = open_meter(file.hardware.tdp_watts)
     node = Node(file.name, bench, task, encode_splits(task, splits, file.name), config.train.batch_size, meter)
     steps = full_steps(config, node.data)
-    allotment = allot(hardware_of(file, None), workload_of(config, node, steps))
+    allotment = allot(hardware_of(file, None, bench.full), workload_of(config, node, steps))
     result = personalise(node, models[SHARED], settings_of(config, node, allotment))
     body = {
         **result.body,
         "examples": {k: len(getattr(node.data, k)) for k in ("train", "validation", "test")},
         "rank": allotment.rank,
-        "adapter": str(folder.path / "adapter"),
     }
     folder.write_atomic("personal.safetensors", pack(result.delivered))
-    bench.hold(result.delivered)
-    files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
-    for name, data in files.items():
-        folder.write_atomic(f"adapter/{name}", data)
+    if not bench.full:
+        bench.hold(result.delivered)
+        files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
+        for name, data in files.items():
+            folder.write_atomic(f"adapter/{name}", data)
+        body["adapter"] = str(folder.path / "adapter")
     folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
     return body

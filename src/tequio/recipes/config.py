@@ -92,8 +92,12 @@ class TaskSection(Section):
 
 
 class AdapterSection(Section):
-    """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time."""
+    """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time.
 
+    kind: lora trains factors; full trains the whole weights of the named modules, and there are no ranks.
+    """
+
+    kind: Literal["lora", "full"] = "lora"
     modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     ranks: Annotated[list[Count], Field(min_length=1)] = [2, 4, 8, 16]
     scale: Positive = 2.0
@@ -260,6 +264,8 @@ class Federation(Section):
         if (self.train.buffer or 1) > (cohort or len(names)):
             why = f"train.buffer = {self.train.buffer} is more than the {cohort or len(names)} who take part in a round"
             raise ValueError(f"{why}: lower it, or no step is ever made")
+        if self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None:
+            raise ValueError("algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out")
         if self.gate.slices and self.centre is None:
             raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
         if self.screen.loss is not None and not self.gate.slices:

@@ -31,6 +31,7 @@ def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
         steps=sum(m.steps for m in members) * wired.plan.rounds,
         rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
         checks=config.personal.checks,
+        full=wired.plan.full,
     )
     train = [item for node in nodes for item in node.data.train]
     validation = [item for node in wired.participants for item in node.data.validation]

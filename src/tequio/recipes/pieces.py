@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
-from tequio.algorithms.chain import check_chain, check_codec
+from tequio.algorithms.chain import check_chain, check_codec, check_full
 from tequio.coordinator.plan import Coding, Local
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
@@ -25,8 +25,11 @@ class Pieces:
     feedback: float | None
 
 
-def pieces_of(chosen: AlgorithmSection) -> Pieces:
-    """Build them. Raises ConfigError for an unknown name or setting, and where they do not go together."""
+def pieces_of(chosen: AlgorithmSection, full: bool = False) -> Pieces:
+    """Build them. Raises ConfigError for an unknown name or setting, and where they do not go together.
+
+    full: whole weights are trained.
+    """
     pieces = Pieces(
         reduce_by_name(chosen.reduce, **chosen.reduce_settings),
         weights_by_name(chosen.weights, **chosen.weights_settings),
@@ -37,8 +40,10 @@ def pieces_of(chosen: AlgorithmSection) -> Pieces:
         1.0 if chosen.feedback is None and chosen.upload == "topk" else chosen.feedback,
     )
     check_chain(pieces.reduce, pieces.start)
-    check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback)
-    check_codec("download", pieces.download.codec(), pieces.reduce)
+    if full:
+        check_full(pieces.reduce, pieces.start)
+    check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback, full)
+    check_codec("download", pieces.download.codec(), pieces.reduce, full=full)
     return pieces
 
 

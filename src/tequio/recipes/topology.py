@@ -71,6 +71,9 @@ def _no_coordinator(config: Federation) -> None:
         raise ConfigError(f"{what}screening.", "Nobody sees all updates.", "Leave out [screen].")
     if len(config.participants) < 2:
         raise ConfigError(f"{what}neighbours.", "There is one participant.", "Add one, or use a star.")
+    if config.adapter.kind == "full":
+        why = "Every peer would keep its neighbours' whole weights beside its own."
+        raise ConfigError(f'{what}[adapter] kind = "full".', why, 'Use kind = "lora", or a star.')
     if config.train.cohort is not None:
         raise ConfigError(f"{what}cohort.", "Nobody draws it; everybody trains in each round.", "Leave out cohort.")
     if config.train.pace != "rounds":

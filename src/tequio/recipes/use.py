@@ -45,18 +45,23 @@ def texts_of(file: Path) -> list[str]:
 def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[dict[str, Any]]:
     """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked."""
     config, models, head = open_models(run, who)
+    full = config.adapter.kind == "full"
+    if full and not merged:
+        why = "This run trained whole weights, and an adapter of them would be larger than the model."
+        raise RunError(f"{run} has no adapters.", why, "Use --merged.")
     bench = bench_of(config, head)
     labels = config.task.label_names()
     written: list[dict[str, Any]] = []
     for name, model in models.items():
         folder = RunFolder(out)
         bench.hold(model)
-        files = adapter_files(bench, model, config.base.model, labels)
-        for file, data in files.items():
-            folder.write_atomic(f"{name}/adapter/{file}", data)
-        rank = int(bytes_rank(files))
-        size = sum(len(data) for data in files.values())
-        written.append({"name": name, "adapter": str(out / name / "adapter"), "rank": rank, "bytes": size})
+        written.append({"name": name})
+        if not full:
+            files = adapter_files(bench, model, config.base.model, labels)
+            for file, data in files.items():
+                folder.write_atomic(f"{name}/adapter/{file}", data)
+            size = sum(len(data) for data in files.values())
+            written[-1] |= {"adapter": str(out / name / "adapter"), "rank": bytes_rank(files), "bytes": size}
         if merged:
             save_merged(bench, model, out / name / "merged", labels)
             written[-1]["merged"] = str(out / name / "merged")
@@ -95,4 +100,4 @@ def open_models(run: Path, who: str | None) -> tuple[Federation, dict[str, Updat
 def bench_of(config: Federation, head: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> Bench:
     """The base on this machine, in float32 unless speed matters more, with the head the run started from."""
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
-    return Bench(base, config.adapter.modules, config.adapter.scale, head)
+    return Bench(base, config.adapter.modules, config.adapter.scale, head, config.adapter.kind == "full")

@@ -33,7 +33,7 @@ from tequio.participant.personal import Budget, Settings
 from tequio.participant.public import KEPT_BYTES
 from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
 from tequio.participant.tasks import Causal, Classification, Item, TextTask, batches
-from tequio.planning.allotment import Allotment, Hardware, Workload, allot, probe_tokens_per_second
+from tequio.planning.allotment import RANK_COST, Allotment, Hardware, Workload, allot, probe_tokens_per_second
 from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
 from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.recipes.paths import cache_folder
@@ -41,6 +41,7 @@ from tequio.recipes.pieces import Pieces, local_of, pieces_of
 from tequio.recipes.public import CENTRE, public_digests, public_examples, public_of
 from tequio.recipes.topology import peers_of
 
+FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
 PEER_COPIES = (
     5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
@@ -78,12 +79,13 @@ def wire(
 
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
-    pieces = pieces_of(config.algorithm)
+    full = config.adapter.kind == "full"
+    pieces = pieces_of(config.algorithm, full)
     peers = peers_of(config)
     check_bound(config.screen.norm_bound, pieces.weights)
     local_of(config)
     if config.train.pace == "buffered":
-        check_buffered(pieces.reduce, pieces.start, config.screen.cosine)
+        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {name: splits_of(config, file) for name, file in files.items()}
     centre_splits = _centre_splits(config)
@@ -96,7 +98,7 @@ def wire(
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
         raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
-    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base))
+    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
     task = task_of(config, base)
     meter = open_meter()
     encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
@@ -185,9 +187,11 @@ def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtyp
     rank = max(config.adapter.ranks)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
+    full = config.adapter.kind == "full"
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
-    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process)
-    lone = estimate_memory(shape, batch, rank, runtime_bytes=process)
+    copies += FULL_COPIES if full else 0
+    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process, full=full)
+    lone = estimate_memory(shape, batch, rank, runtime_bytes=process, full=full)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
@@ -219,7 +223,7 @@ def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | 
 
 def _probe(node: Node) -> float:
     """Tokens a second of real training steps on this machine; what they changed is thrown away."""
-    parameters = node.bench.attach(8, 0)
+    parameters = node.bench.attach_full() if node.bench.full else node.bench.attach(8, 0)
     stream = batches(node.data.train, node.batch_size, 0)
 
     def step() -> int:
@@ -250,7 +254,7 @@ def _allot(
         steps = full_steps(config, node.data)
         hardware = Hardware(config.centre.tokens_per_second if config.centre else None, None, None, None)
         if index > 0:
-            hardware = hardware_of(files[node.name], speeds[node.name])
+            hardware = hardware_of(files[node.name], speeds[node.name], node.bench.full)
         else:
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
@@ -267,26 +271,38 @@ def _in_windows(config: Federation, index: int, allotment: Allotment) -> Allotme
     return replace(allotment, reason=f"{allotment.reason} A window is {window:.3g} s: it counts in one of {every}.")
 
 
-def hardware_of(file: ParticipantFile, measured: float | None) -> Hardware:
-    """What a participant declares, its speed as measured where it is not declared."""
+def hardware_of(file: ParticipantFile, measured: float | None, full: bool = False) -> Hardware:
+    """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
     own = file.hardware
+    if full and own.max_rank is not None:
+        why = 'With [adapter] kind = "full" everybody trains whole weights, which have no rank.'
+        raise ConfigError(f"Participant {file.name}: max_rank = {own.max_rank}.", why, "Leave it out, or use lora.")
     return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
 
 
 def workload_of(config: Federation, node: Node, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
-    twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors has up to twice their rank
     whole = config.train.pace == "buffered" and node.name != CENTRE  # who is slow is late instead of cut short
-    mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
     local = local_of(config)
     drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
+    mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
+    shapes = node.bench.shapes.values()
+    if node.bench.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
+        rank = max(min(m, n) for m, n in shapes)
+        ranks: tuple[int, ...] = (rank,)
+        bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
+    else:
+        twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors: up to twice their rank
+        ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
+        bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
     return Workload(
         tokens_per_step=max(1, round(mean_tokens * config.train.batch_size * drawn)),
         steps=steps,
-        ranks=tuple(sorted(set(config.adapter.ranks))),
-        bytes_per_rank=4 * twice * sum(m + n for m, n in node.bench.shapes.values()),
+        ranks=ranks,
+        bytes_per_rank=bytes_per_rank,
         deadline_seconds=None if whole else config.train.round_seconds,
         min_steps=config.train.min_steps,
+        rank_cost=rank_cost,
     )
 
 
@@ -315,6 +331,7 @@ def _plan(
         feedback=pieces.feedback,
         screening=Screening(**config.screen.model_dump()),
         local=local_of(config),
+        full=bench.full,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
         patience=config.train.patience,
         cohort=config.train.cohort,
@@ -331,7 +348,8 @@ def settings_of(config: Federation, node: Node, allotment: Allotment) -> Setting
     epoch = math.ceil(len(node.data.train) / config.train.batch_size)
     private_steps = max(1, round(epoch * p.private_epochs))
     private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
-    local = Budget(rank, allotment.steps * config.train.rounds + private_steps, tuple(p.local_rates), p.checks)
+    steps, full = allotment.steps * config.train.rounds + private_steps, config.adapter.kind == "full"
+    local = Budget(rank, steps, tuple(p.local_rates), p.checks, full=full)
     digest = hashlib.sha256(f"{config.seed}/{node.name}".encode()).digest()
     return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))
 
@@ -345,7 +363,7 @@ def _row(
     allotment, file = allotments[node.name], files[node.name]
     return {
         "name": node.name,
-        "tier": f"rank {allotment.rank}",
+        "tier": _tier(node, allotment),
         "rank": allotment.rank,
         "steps": allotment.steps,
         "reason": allotment.reason,
@@ -360,10 +378,14 @@ def _row(
     }
 
 
+def _tier(node: Node, allotment: Allotment) -> str:
+    return "full weights" if node.bench.full else f"rank {allotment.rank}"
+
+
 def _centre_row(node: Node, allotments: Mapping[str, Allotment], splits: Splits) -> dict[str, Any]:
     allotment = allotments[CENTRE]
     data = {**splits.facts(), "cut": node.data.cut}
-    row = {"name": CENTRE, "tier": f"rank {allotment.rank}", "rank": allotment.rank, "steps": allotment.steps}
+    row = {"name": CENTRE, "tier": _tier(node, allotment), "rank": allotment.rank, "steps": allotment.steps}
     return row | {"reason": allotment.reason, "hardware": {}, "data": data, "batches": _shape_of(node)}
 
 

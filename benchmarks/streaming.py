@@ -1,0 +1,128 @@
+"""How much memory does a coordinator need to add up full-weight updates? Peak resident memory over its start ÷ the size of one update,
+for updates that are streamed entry by entry and for whole ones, when the first participant of the roster answers first, and last.
+
+Each measurement is a process of its own. Made-up numbers; nobody trains.
+
+Run: python benchmarks/streaming.py [--megabytes 200] [--participants 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import torch
+
+from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
+from tequio.coordinator.fold import counted, folded
+from tequio.coordinator.plan import Coding, Member, Plan
+from tequio.coordinator.round import in_order
+from tequio.core.seeds import derive
+from tequio.core.types import Reply, State
+from tequio.core.update import Dense, Update, zero
+from tequio.participant.spool import Spool
+
+SPEC = "made-up"
+MODES = ("streamed", "whole")
+ORDERS = ("first", "last")
+ENTRY = 1 << 20  # bytes, 512 × 512 float32
+
+
+def plan_of(megabytes: int, participants: int) -> Plan:
+    """A plan of `megabytes` entries of 1 MiB."""
+    members = tuple(Member(f"p{i}", i, 512, 1) for i in range(1, participants + 1))
+    return Plan(
+        seed=0,
+        rounds=1,
+        spec=SPEC,
+        scale=1.0,
+        shapes={f"layer.{i:04d}": (512, 512) for i in range(megabytes)},
+        members=members,
+        centre=None,
+        federated_share=1.0,
+        learning_rate=1e-3,
+        final_rate=1.0,
+        aggregator=reduce_by_name("stack"),
+        start=start_by_name("fresh"),
+        weighting=weights_by_name("norm_equalised"),
+        server=server_by_name("sgd"),
+        broadcast_rank=512,
+        patience=1,
+        gate_margin=0.0,
+        full=True,
+    )
+
+
+def replies(plan: Plan, mode: str, order: str) -> Iterator[Reply]:
+    """One made-up reply a member; with order "last", the first of the roster comes last, and all others wait."""
+    members = plan.members if order == "first" else (*plan.members[1:], plan.members[0])
+    for member in members:
+        entries = ((name, made_up(name, member.index)) for name in sorted(plan.shapes))
+        if mode == "whole":
+            update = Update(dict(entries), SPEC)
+            yield Reply(1, member.index, member.name, update=update, examples=1, steps=1)
+            del update
+            continue
+        spool = Spool()
+        for name, entry in entries:
+            spool.append(Coding().codec().encode(Update({name: entry}, SPEC), 0))
+        yield Reply(1, member.index, member.name, parts=spool, examples=1, steps=1)
+        del spool
+
+
+def made_up(name: str, index: int) -> Dense:
+    """A 512 × 512 matrix of normal numbers."""
+    return Dense(torch.randn(512, 512, generator=torch.Generator().manual_seed(derive(index, name))))
+
+
+def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+    """Peak over start ÷ one update, and seconds of processor time; in this process."""
+    torch.set_num_threads(1)
+    plan = plan_of(megabytes, participants)
+    state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
+    made_up("warm", 0)
+    before, began = psutil.Process().memory_info().rss, time.process_time()
+    arrivals = in_order(replies(plan, mode, order), state, plan, plan.members)
+    fold = folded((counted(outcome, plan) for outcome in arrivals), plan)
+    seconds = time.process_time() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"folded": len(fold.facts), "ratio": (peak - before) / (megabytes * ENTRY), "seconds": seconds}
+
+
+def measured_apart(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+    """The same in a process of its own, in which freed memory goes back to the system at once."""
+    numbers = ["--megabytes", str(megabytes), "--participants", str(participants)]
+    command = [sys.executable, __file__, *numbers, "--mode", mode, "--order", order]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--participants", type=int, default=8)
+    parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--order", choices=ORDERS)
+    chosen = parser.parse_args()
+    if chosen.mode and chosen.order:
+        print(json.dumps(measure(chosen.megabytes, chosen.participants, chosen.mode, chosen.order)))
+        return
+    print(f"{chosen.participants} updates of {chosen.megabytes} MiB, in entries of 1 MiB")
+    print(f"{'updates':<10}{'roster first answers':>22}{'peak ÷ one update':>20}{'CPU s':>10}")
+    for mode in MODES:
+        for order in ORDERS:
+            found = measured_apart(chosen.megabytes, chosen.participants, mode, order)
+            print(f"{mode:<10}{order:>22}{found['ratio']:>20.2f}{found['seconds']:>10.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Full weights in rounds: one participant is the plain fine-tuning loop to the bit; updates stream, and are admitted before folded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tequio.coordinator.checkpoint import pack_state, unpack_state
+from tequio.coordinator.plan import Coding, Plan
+from tequio.coordinator.round import open_state, run_round
+from tequio.core.canonical import digest_update
+from tequio.core.errors import ConfigError, RunError
+from tequio.core.seeds import derive
+from tequio.core.types import Failure, Reply, State, Task, TrainTask
+from tequio.core.update import Dense, Factored, Update, plain, zero
+from tequio.participant.base import load_base
+from tequio.participant.loop import CLIP
+from tequio.participant.spool import Spool
+from tequio.participant.tasks import IGNORE, Item, batches, pad
+from tequio.recipes.config import load_federation
+from tequio.recipes.run import resume, start
+from tequio.recipes.use import export_models
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+
+def federation(make_federation: Any, **sections: Any) -> Path:
+    """Whole weights; nobody declares a largest rank."""
+    adapter = {"kind": "full", **sections.pop("adapter", {})}
+    path: Path = make_federation(adapter=adapter, **sections)
+    for file in path.parent.rglob("*.toml"):
+        file.write_text(re.sub(r"max_rank = \d+\n", "", file.read_text()))
+    return path
+
+
+def wired(make_federation: Any, **sections: Any) -> Wired:
+    return wire(load_federation(federation(make_federation, **sections)))
+
+
+def rounds(plan: Plan, runtime: Any, count: int = 2) -> State:
+    state, _ = open_state(plan, runtime)
+    for _ in range(count):
+        state, _ = run_round(state, plan, runtime)
+    return state
+
+
+def loss_of(model: Any, items: list[Item]) -> Any:
+    """Cross-entropy of next tokens, by hand."""
+    ids, mask = pad([i.ids for i in items], 0, torch.device("cpu"))
+    truth, _ = pad([i.target for i in items], IGNORE, torch.device("cpu"))
+    with sdpa_kernel([SDPBackend.MATH]):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), truth[:, 1:].flatten(), ignore_index=IGNORE)
+
+
+def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: Any, tiny_llama: Path) -> None:
+    """Against the model as transformers loads it, its weights trained by torch alone. Rounds begin with a fresh AdamW from W₀ + H."""
+    sections = {"kind": "causal", "participants": 1, "centre": False, "algorithm": {"weights": "uniform"}}
+    w = wired(make_federation, base={"dtype": "float32"}, **sections)
+    state = rounds(w.plan, Embedded(w.nodes))
+    node, member = w.nodes[1], w.plan.members[0]
+    model = load_base(str(tiny_llama), "causal", torch.float32, tiny_llama).model
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in sorted(w.plan.shapes)}
+    first = {name: weight.detach().clone() for name, weight in weights.items()}
+    change = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    for round_ in (1, 2):
+        seed = derive(w.plan.seed, "train", round_, 1)
+        begin = {name: first[name] + change[name] for name in weights}
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(begin[name])
+        optimizer = torch.optim.AdamW(list(weights.values()), lr=w.plan.rate(round_), weight_decay=0.0)
+        stream = batches(node.data.train, node.batch_size, seed)
+        for _ in range(member.steps):
+            loss_of(model, next(stream)).backward()
+            nn.utils.clip_grad_norm_(list(weights.values()), CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+        change = {name: change[name] + (weights[name].detach() - begin[name]) for name in weights}
+    expected = Update({name: Dense(value) for name, value in change.items()}, w.plan.spec)
+    assert digest_update(state.shared) == digest_update(expected)
+    assert state.shared.norm() > 0.0
+
+
+def test_several_participants_give_their_weighted_mean(make_federation: Any) -> None:
+    """λ·Σ nᵢΔᵢ/Σ nᵢ + (1 − λ)·Δ_centre, each Δ trained here once more."""
+    w = wired(make_federation, participants=3, algorithm={"weights": "examples"})
+    state = rounds(w.plan, Embedded(w.nodes), 1)
+    changes = {}
+    for index, node in w.nodes.items():
+        node.bench.hold(zero(w.plan.spec))
+        member = w.plan.centre if index == 0 else w.plan.members[index - 1]
+        assert member is not None
+        seed = derive(w.plan.seed, "train", 1, index)
+        task = TrainTask(1, index, node.name, "product", 1, member.steps, w.plan.rate(1), seed, zero(w.plan.spec))
+        changes[index] = opened(node.train(task), w.plan)
+    total = sum(len(w.nodes[i].data.train) for i in (1, 2, 3))
+    expected = changes[0].scaled(1.0 - w.plan.federated_share)
+    for i in (1, 2, 3):
+        expected = expected.plus(changes[i].scaled(w.plan.federated_share * len(w.nodes[i].data.train) / total))
+    assert state.shared.minus(expected).norm() <= 1e-6 * expected.norm()
+    assert not state.pending.entries  # nothing is cut to a rank
+    assert all(isinstance(entry, Dense) for entry in state.shared.entries.values())
+
+
+def opened(reply: Reply, plan: Plan) -> Update:
+    out = zero(plan.spec)
+    for part in reply.parts or ():
+        out = out.plus(plan.upload.codec().decode(part, "part"))
+    return out
+
+
+def test_a_state_of_full_weights_resumes_to_the_same_bits(make_federation: Any) -> None:
+    w = wired(make_federation, participants=2, algorithm={"server": "nesterov", "upload": "quantise"})
+    unbroken = rounds(w.plan, Embedded(w.nodes), 3)
+    state, _ = open_state(w.plan, Embedded(w.nodes))
+    for _ in range(3):
+        again = wire(w.config)
+        state, _ = run_round(unpack_state(pack_state(state), "checkpoint"), again.plan, Embedded(again.nodes))
+    assert pack_state(state) == pack_state(unbroken)
+
+
+def test_a_whole_run_with_merged_export(make_federation: Any, tmp_path: Path) -> None:
+    path = federation(make_federation, participants=2, train={"rounds": 1})
+    out = start(load_federation(path), tmp_path / "run", True).folder
+    assert resume(out).end["rounds"] == 1
+    with pytest.raises(RunError, match=r"no adapters.*--merged"):
+        export_models(out, "shared", tmp_path / "x", merged=False)
+    row = export_models(out, "shared", tmp_path / "x", merged=True)[0]
+    assert sorted(row) == ["merged", "name"]
+    assert (Path(row["merged"]) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["half", "quantise", "eden"])
+def test_full_weights_travel_coded(make_federation: Any, name: str) -> None:
+    w = wired(make_federation, participants=2)
+    state, full = run_round(open_state(w.plan, Embedded(w.nodes))[0], w.plan, Embedded(w.nodes))
+    plan = replace(w.plan, upload=Coding(name))
+    coded, body = run_round(open_state(plan, Embedded(w.nodes))[0], plan, Embedded(w.nodes))
+    for row, whole in zip(body["train"], full["train"], strict=True):
+        assert row["bytes_up"] < 0.8 * whole["bytes_up"]
+    assert coded.shared.minus(state.shared).norm() < 0.9 * state.shared.norm()
+
+
+def test_topk_with_feedback_loses_nothing_of_full_weights(make_federation: Any) -> None:
+    """Whole weights are coordinates that persist: Σ sent + memory = Σ updates, entry by entry (SparseLoCo's own setting)."""
+    algorithm = {"upload": "topk", "upload_settings": {"density": 0.1, "bits": 2.0}, "weights": "uniform"}
+    w = wired(make_federation, participants=1, centre=False, algorithm=algorithm)
+    node, plan = w.nodes[1], w.plan
+    state = rounds(plan, Embedded(w.nodes))
+    wanted, held = zero(plan.spec), zero(plan.spec)
+    for round_ in (1, 2):
+        seed = derive(plan.seed, "train", round_, 1)
+        task = TrainTask(
+            round_, 1, node.name, "product", 1, plan.members[0].steps, plan.rate(round_), seed, held, upload="plain"
+        )
+        wanted = wanted.plus(opened(node.train(task), replace(plan, upload=Coding())))
+        held = rounds(plan, Embedded(w.nodes), round_).shared
+    memory = node.memory.load(2, plan.spec, "x")
+    assert memory.norm() > 0.1 * wanted.norm()
+    assert state.shared.plus(memory).minus(wanted).norm() <= 1e-5 * wanted.norm()
+
+
+@dataclass(frozen=True)
+class Forger:
+    """A runtime in which participant 1 answers with other parts."""
+
+    inner: Embedded
+    forge: Any
+
+    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+        for reply in self.inner.exchange(tasks):
+            hit = isinstance(reply, Reply) and reply.index == 1 and reply.parts is not None
+            yield (
+                replace(reply, parts=self.forge(list(reply.parts or ()))) if isinstance(reply, Reply) and hit else reply
+            )
+
+
+def _nan(parts: list[bytes]) -> list[bytes]:
+    codec = Coding().codec()
+    update = codec.decode(parts[-1], "x")
+    (name,) = update.entries
+    from tequio.core.canonical import pack
+
+    broken = Dense(plain(update.entries[name]) * float("nan"))
+    return [*parts[:-1], pack(Update({name: broken}, update.spec))]
+
+
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (lambda parts: parts[:-1], "parts"),
+        (lambda parts: [*parts, parts[0]], "parts"),
+        (lambda parts: [parts[1], parts[0], *parts[2:]], "is not entry"),
+        (lambda parts: [*parts[:-1], b"no message"], "cannot be decoded"),
+        (_nan, "NaN"),
+    ],
+)
+def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
+    make_federation: Any, forge: Any, reason: str
+) -> None:
+    """The fault is in the last part; the round ends as if the participant had not been there."""
+    w = wired(make_federation, participants=3)
+    state, _ = open_state(w.plan, Embedded(w.nodes))
+    after, body = run_round(state, w.plan, Forger(Embedded(w.nodes), forge))
+    refused = [a for a in body["admissions"] if a["status"] != "admitted"]
+    assert [a["name"] for a in refused] == ["site0"]
+    assert re.search(reason, refused[0]["reason"])
+    without = replace(w.plan, members=tuple(m for m in w.plan.members if m.index != 1))
+    expected, _ = run_round(state, without, Embedded(w.nodes))
+    assert digest_update(after.shared) == digest_update(expected.shared)
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"algorithm": {"reduce": "rolora"}}, "\"full\" does not go with reduce = 'rolora'.*no factors"),
+        ({"algorithm": {"reduce": "centred_clipping"}}, 'every update until the last is in.*"stack"'),
+        ({"algorithm": {"start": "fedex"}}, "start = 'fedex'"),
+        ({"algorithm": {"broadcast_rank": 4}}, "there are no ranks"),
+    ],
+)
+def test_what_has_no_meaning_with_full_weights_is_refused(make_federation: Any, sections: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        wired(make_federation, **sections)
+
+
+def test_a_largest_rank_is_refused_with_full_weights(make_federation: Any) -> None:
+    with pytest.raises(ConfigError, match=r"site1: max_rank = 2.*no rank"):
+        wire(load_federation(make_federation(adapter={"kind": "full"})))
+
+
+def test_a_spool_gives_back_what_it_got() -> None:
+    spool = Spool()
+    messages = [b"", b"one", bytes(100_000), b"four"]
+    for message in messages:
+        spool.append(message)
+    assert list(spool) == messages
+    assert [spool[-1], *spool[1:3]] == [b"four", b"one", bytes(100_000)]
+    with pytest.raises(IndexError):
+        spool[4]
+
+
+def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) -> None:
+    w = wired(make_federation, participants=1)
+    bench = w.bench
+    shared = rounds(w.plan, Embedded(w.nodes), 1).shared
+    bench.hold(shared)
+    bench.attach(2, 0)
+    private = bench.take()
+    assert all(isinstance(e, Factored) for n, e in private.entries.items() if not n.startswith("head."))
+    assert all(isinstance(e, Dense) for e in shared.plus(private).entries.values())
+    settings = w.settings["site0"]
+    assert (settings.local.full, settings.private.full) == (True, False)
