@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Coding, Plan
+from tequio.coordinator.plan import Coding, Local, Plan
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
@@ -263,3 +263,14 @@ def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) 
     assert all(isinstance(e, Dense) for e in shared.plus(private).entries.values())
     settings = w.settings["site0"]
     assert (settings.local.full, settings.private.full) == (True, False)
+
+
+def test_local_terms_work_on_full_weights(make_federation: Any) -> None:
+    """A pull to the start so strong that nothing moves far; the others only change the outcome."""
+    w = wired(make_federation, kind="causal", participants=1, local={"terms": {"fedprox": 100.0, "kl": 0.5}})
+    free = rounds(replace(w.plan, local=Local()), Embedded(w.nodes), 1).shared
+    pulled = rounds(replace(w.plan, local=Local({"fedprox": 100.0})), Embedded(w.nodes), 1).shared
+    assert pulled.norm() < 0.9 * free.norm()
+    for term in ("kl", "transfer"):
+        plan = replace(w.plan, local=Local({term: 0.5}))
+        assert digest_update(rounds(plan, Embedded(w.nodes), 1).shared) != digest_update(free)
