@@ -229,6 +229,8 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
         ({"algorithm": {"reduce": "centred_clipping"}}, 'every update until the last is in.*"stack"'),
         ({"algorithm": {"start": "fedex"}}, "start = 'fedex'"),
         ({"algorithm": {"broadcast_rank": 4}}, "there are no ranks"),
+        ({"topology": {"kind": "ring"}, "centre": False}, 'peers have no.*"full"'),
+        ({"train": {"pace": "buffered", "round_seconds": 9.0}, "algorithm": {"upload": "topk"}}, "feedback = 1"),
     ],
 )
 def test_what_has_no_meaning_with_full_weights_is_refused(make_federation: Any, sections: Any, reason: str) -> None:
