@@ -146,3 +146,24 @@ def test_norms_do_not_form_the_matrix() -> None:
     """A matrix of 200,000 × 200,000 (160 GB) has a norm here: ‖b·a‖ of two vectors is ‖b‖·‖a‖."""
     b, a = torch.ones(200_000, 1), torch.full((1, 200_000), 2.0)
     assert Update({"x": Factored(b, a)}, "s").norm() == pytest.approx(200_000 * 2.0, rel=1e-6)
+
+
+def test_a_split_is_as_exact_as_the_svd_of_the_matrix_however_fast_singular_values_fall() -> None:
+    """Singular values 1, 10^-0.25, … 10^-5.75, 24 ranks stacked twice: against the float64 SVD, as near as the whole's float32 allows."""
+    g = torch.Generator().manual_seed(5)
+    u, _ = torch.linalg.qr(torch.randn(96, 24, generator=g, dtype=torch.float64))
+    v, _ = torch.linalg.qr(torch.randn(80, 24, generator=g, dtype=torch.float64))
+    values = torch.logspace(0, -5.75, 24, dtype=torch.float64)
+    one = Update({"x": Factored((u * values).float(), v.T.float().contiguous())}, "s")
+    twice = one.scaled(0.25).plus(one.scaled(0.75))  # rank 48 in factors, 24 in truth
+    head, tail = twice.split_rank(12)
+    x = head.entries["x"]
+    assert isinstance(x, Factored)
+    assert x.rank == 12
+    found = torch.linalg.svdvals(x.value().double())[:12]
+    assert float((found - values[:12]).abs().max()) <= 1e-6  # float32 of the largest, 1: 6e-8 a rounding
+    best = (u[:, :12] * values[:12]) @ v[:, :12].T
+    rest = float(values[12:].norm())
+    assert float((x.value().double() - (u * values) @ v.T).norm()) == pytest.approx(rest, rel=1e-3)
+    assert float((x.value().double() - best).norm()) <= 1e-2 * rest
+    assert head.plus(tail).minus(twice).norm() <= 1e-6 * twice.norm()

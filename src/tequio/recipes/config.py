@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -249,7 +250,7 @@ class Federation(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
         names = [p.name for p in self.participants]
-        twice = sorted({n for n in names if names.count(n) > 1})
+        twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
             raise ValueError(f"participants: {', '.join(twice)} is on the roster twice")
         if "centre" in names:
