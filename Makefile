@@ -30,7 +30,7 @@ test: check
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.dev
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 study: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.study
