@@ -175,7 +175,7 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "topology.edges": ("", 'With `graph`: pairs of participants, `[["north", "south"], …]`; both ways.'),
     "topology.pace": (
         "share",
-        "γ: how far a peer moves toward its neighbours; less than 1 where `broadcast_rank` cuts much.",
+        "γ: how far a peer moves toward its neighbours. Where `broadcast_rank` cuts much, 1 can be worse than no exchange: try 0.5.",
     ),
     "centre.data": ("", "Public data, one file, columns `text`, `label`, `prompt`, `response` as the task needs."),
     "centre.licence": ("", "Of the public data, as declared."),
