@@ -241,6 +241,28 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "λ of private adapters that are pulled towards the shared model, each another candidate (Ditto), for instance "
         "`[0.1, 1.0]`. Each costs as much as the private adapter.",
     ),
+    "bases.name": ("", "What the roster calls this base. `main` is `[base]` itself."),
+    "bases.model": ("", "As `base.model`. For `[distil]` with language models: one with the same tokenizer."),
+    "bases.licence": ("", "As `base.licence`."),
+    "bases.dtype": ("", "As `base.dtype`."),
+    "bases.modules": ("", "As `adapter.modules`, where they are called otherwise in this base; else the same."),
+    "distil.teachers": (
+        "",
+        "`groups`: the shared models of all bases teach. `participants`: the participants' own models do, as they are after "
+        "local training (also with one base).",
+    ),
+    "distil.ensemble": ("", "`feddf`: mean of the logits. `mixture`: mean of the probabilities."),
+    "distil.votes": ("", "`participants`: every participant counts the same in the teacher; `bases`: every base does."),
+    "distil.every": ("rounds", "Distil after every so many rounds."),
+    "distil.steps": ("steps", "The centre's, for each base, each time."),
+    "distil.items": ("texts", "Of the centre's training data, drawn anew each time (causal: blocks)."),
+    "distil.rank": ("", "Of the adapter that is trained. Default: the largest rank of all participants."),
+    "distil.learning_rate": (
+        "",
+        "AdamW's at the first step; it falls to 0 in one distillation, and from round to round as `[train]`'s.",
+    ),
+    "distil.temperature": ("", "Above 1 the teacher is softened, and less likely classes count more."),
+    "participants.base": ("", "The base that it holds: `main`, or a name of `[[bases]]`."),
     "participants.name": ("", "Unique; must equal `name` in the participant's own file. Not `centre`."),
     "participants.file": ("", "The participant's `participant.toml`."),
 }
@@ -352,7 +374,9 @@ def configuration() -> str:
             table, _, leaf = key.rpartition(".")
             if table != section:
                 section = table
-                heading = f"[[{table}]]" if table == "participants" else f"[{table}]" if table else "At the top"
+                heading = (
+                    f"[[{table}]]" if table in ("participants", "bases") else f"[{table}]" if table else "At the top"
+                )
                 out.append(f"### {heading}\n" + _intro(schema, table))
                 out.append("| key | type | default | unit | meaning |\n|---|---|---|---|---|")
             unit, words = meaning[key]

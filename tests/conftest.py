@@ -87,6 +87,50 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer BERT, 16 wide, random weights: a second base, for the smaller machines."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    folder = tmp_path_factory.mktemp("small-bert")
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer Llama, 16 wide, random weights, with the tokenizer of the larger one and more room for words."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(4)
+    config = LlamaConfig(
+        vocab_size=48,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        eos_token_id=2,
+        bos_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("small-llama")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
 def sentences(count: int, seed: int) -> list[dict[str, str]]:
     """Distinct sentences whose label follows from one word."""
     rng = random.Random(seed)
@@ -121,6 +165,7 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
         centre: bool = True,
         rows: int = 80,
         folder: str = "fed",
+        holds: dict[str, str] | None = None,
         **sections: dict[str, Any],
     ) -> Path:
         root = tmp_path / folder
@@ -149,10 +194,28 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
             people.append(
                 {"name": f"site{i}", "data": {"path": str(data)}, "hardware": {"max_rank": 2 if i % 2 else 4}}
             )
-        return write_federation(root, federation, people)
+        return write_federation(root, federation, people, holds or {})
 
     return make
 
 
 def _shape(rows: list[dict[str, str]], labelled: bool) -> list[dict[str, str]]:
     return rows if labelled else [{"text": row["text"]} for row in rows]
+
+
+@pytest.fixture
+def make_two_bases(make_federation: Maker, small_bert: Path, small_llama: Path) -> Maker:
+    """make(kind=..., distil={...}, ...): such a federation, in which participants of odd number hold a smaller base, with [distil]."""
+
+    def make(kind: str = "classification", participants: int = 4, small: Path | None = None, **sections: Any) -> Path:
+        labelled = kind == "classification"
+        model = small or (small_bert if labelled else small_llama)
+        modules = ["query", "value"] if labelled else ["q_proj", "v_proj", "up_proj"]
+        bases = [{"name": "small", "model": str(model), "dtype": "float32", "modules": modules}]
+        holds = {f"site{i}": "small" for i in range(1, participants, 2)}
+        distil = {"steps": 6, "items": 32, "learning_rate": 5e-3} | sections.pop("distil", {})
+        return make_federation(
+            kind=kind, participants=participants, rows=60, holds=holds, bases=bases, distil=distil, **sections
+        )
+
+    return make

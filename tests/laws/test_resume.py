@@ -35,7 +35,8 @@ path, out = Path(sys.argv[1]), Path(sys.argv[2])
 if sys.argv[3] == "resume":
     outcome = resume(out, watch)
 else:
-    outcome = start(load_federation(path), out, True, watch=watch)
+    config = load_federation(path)
+    outcome = start(config, out, not config.bases, watch=watch)
 print(json.dumps(dict(outcome.end)), flush=True)
 """
 
@@ -81,6 +82,20 @@ def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
         kills += 1
     assert kills >= 4
     assert json.loads(again.stdout.splitlines()[-1]) == expected
+
+
+@pytest.mark.slow
+def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_same(
+    make_two_bases: Any, tmp_path: Path
+) -> None:
+    path, out = make_two_bases(participants=2), tmp_path / "killed"
+    unbroken = work(path, tmp_path / "unbroken", "start", -1)
+    assert unbroken.returncode == 0, unbroken.stderr
+    assert work(path, out, "start", 4).returncode == -signal.SIGKILL  # in the first round, one group done
+    for kill_at in (7, 6, 3):
+        assert work(path, out, "resume", kill_at).returncode == -signal.SIGKILL
+    again = work(path, out, "resume", -1)
+    assert json.loads(again.stdout.splitlines()[-1]) == json.loads(unbroken.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -136,8 +136,12 @@ def test_the_starter_claims_no_licence_for_a_model_of_the_users(
 
 
 def test_each_section_has_its_comment(tmp_path: Path) -> None:
-    tables: dict[str, Any] = {name: {} for name in ("train", "algorithm", "gate", "personal")}
-    main = write_federation(tmp_path, small(**tables, centre={"data": "c"}), [person() | {"hardware": {}}])
+    tables: dict[str, Any] = {
+        name: {} for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal")
+    }
+    further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
+    people = [person() | {"hardware": {}}, person("ben")]
+    main = write_federation(tmp_path, small(**tables, **further, centre={"data": "c"}), people, {"ben": "mini"})
     lines = main.read_text(encoding="utf-8").splitlines()
     own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == COMMENTS["federation.toml"].strip()
@@ -145,10 +149,10 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 11  # nine of federation.toml, two of participant.toml
+    assert len(sections) == 16  # fourteen of federation.toml, two of participant.toml
     for name in sections:
         text = own if name in ("data", "hardware") else lines
-        header = text.index(f"[[{name}]]" if name == "participants" else f"[{name}]")
+        header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")
         assert text[header - 1] == COMMENTS[name].strip()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.registry import COMPRESS
+from tequio.algorithms.distil.feddf import FedDF
+from tequio.algorithms.distil.mixture import Mixture
 from tequio.algorithms.local.fedprox import FedProx
 from tequio.algorithms.local.fomaml import FOMAML
 from tequio.algorithms.local.kl import KL
@@ -37,7 +39,7 @@ from tequio.algorithms.weights.q_ffl import QFFL
 from tequio.algorithms.weights.term import Term
 from tequio.algorithms.weights.uniform import Uniform
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Aggregator, LocalMethod, LocalTerm, ServerOptimizer, Start, Weighting
+from tequio.core.protocols import Aggregator, Ensemble, LocalMethod, LocalTerm, ServerOptimizer, Start, Weighting
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -79,6 +81,11 @@ METHOD: Mapping[str, Callable[..., LocalMethod]] = {
     "fomaml": FOMAML,
 }
 
+ENSEMBLE: Mapping[str, Callable[..., Ensemble]] = {
+    "feddf": FedDF,
+    "mixture": Mixture,
+}
+
 
 def reduce_by_name(name: str, **settings: Any) -> Aggregator:
     """The aggregator called `name`. Raises ConfigError with the nearest known name."""
@@ -116,6 +123,12 @@ def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
 def method_by_name(name: str, **settings: Any) -> LocalMethod:
     """The local method called `name`. Raises ConfigError with the nearest known name."""
     piece: LocalMethod = _build("method", METHOD, name, settings, "[local] method")
+    return piece
+
+
+def ensemble_by_name(name: str) -> Ensemble:
+    """The ensemble called `name`. Raises ConfigError with the nearest known name."""
+    piece: Ensemble = _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
     return piece
 
 

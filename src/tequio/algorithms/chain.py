@@ -103,3 +103,10 @@ def check_codec(
     if direction == "upload" and wanted and not reduce.streaming:
         why = "It counts as sent what the reduce may throw away coordinate by coordinate."
         raise ConfigError(what, why, f'Use reduce = "rolora" with it, or upload = "quantise" with {reduce.name!r}.')
+
+
+def check_distil(reduce: Aggregator) -> None:
+    """Raise ConfigError if what is distilled cannot be added to what this reduce shares."""
+    if reduce.layout == "factors":
+        why = f"What is distilled is a change of the product; reduce = {reduce.name!r} shares two factors."
+        raise ConfigError("[distil] does not go with this reduce.", why, 'Use reduce = "stack".')

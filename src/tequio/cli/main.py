@@ -161,7 +161,9 @@ def verify(folder: Run, json: Json = False) -> None:
 @app.command()
 def predict(
     folder: Run,
-    participant: Annotated[str, typer.Argument(help="Whose model; 'shared' for the general one.")],
+    participant: Annotated[
+        str, typer.Argument(help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further base.")
+    ],
     text: Annotated[str | None, typer.Argument(help="A text, or a prompt.")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="JSONL or CSV with a text column, or plain lines.")
@@ -198,6 +200,7 @@ def adapt(
     out: Annotated[
         Path | None, typer.Option("--out", help="New folder. Default: adapted/NAME OF THE FILE here.")
     ] = None,
+    base: Annotated[str, typer.Option("--base", help="Which base of the run, where it has several.")] = "main",
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -206,7 +209,7 @@ def adapt(
     from tequio.recipes.adapt import adapt as make
 
     _set_threads(threads)
-    result = make(folder, participant, out or Path("adapted") / participant.stem)
+    result = make(folder, participant, out or Path("adapted") / participant.stem, base)
     show.emit(result, json, lambda: print_adapted(result))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
+from tequio.core.errors import UpdateError
 from tequio.core.types import Flight, State
 from tequio.core.update import Update
 
@@ -69,3 +71,18 @@ def _numbers(flight: Flight) -> dict[str, Any]:
         "facts": dict(flight.facts),
         "row": dict(flight.row),
     }
+
+
+def pack_states(states: Mapping[str, State]) -> bytes:
+    """The states of several groups as one checkpoint."""
+    blobs = {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()}
+    return pack_tensors(blobs, {"groups": list(states)})
+
+
+def unpack_states(data: bytes, source: str) -> dict[str, State]:
+    """The inverse, in the same order. Raises UpdateError naming `source`."""
+    blobs, meta = unpack_tensors(data, source)
+    names = [str(name) for name in meta.get("groups", [])]
+    if sorted(names) != sorted(blobs):
+        raise UpdateError(f"{source} is damaged.", "Its groups are not those it names.", "Restore it from a copy.")
+    return {name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}") for name in names}

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from tequio.core.types import EvaluateTask, Failure, GradientTask, Layout, Reply, Task, Trained, TrainTask
+from tequio.core.types import DistilTask, EvaluateTask, Failure, GradientTask, Layout, Reply, Task, Trained, TrainTask
 from tequio.core.update import Update
 
 
@@ -193,3 +193,31 @@ class LocalMethod(Protocol):
 
     def ahead(self, values: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """The point at which the gradient of the second batch is taken; it is applied at `values`."""
+
+
+class Ensemble(Protocol):
+    """How several models' predictions become one teacher: teacher(Σ wₖ term(zₖ) / Σ wₖ)."""
+
+    @property
+    def name(self) -> str:
+        """How configuration calls it."""
+
+    def term(self, logits: Tensor, temperature: float) -> Tensor:
+        """What is averaged, of logits (rows × classes)."""
+
+    def teacher(self, mean: Tensor) -> Tensor:
+        """Probabilities (rows × classes) of the mean of terms."""
+
+
+class Distiller(Protocol):
+    """The centre, over one group's base and its own public texts: says what a model predicts there, and trains it toward a teacher."""
+
+    @property
+    def count(self) -> int:
+        """Public items; item k is the same text over every base."""
+
+    def logits(self, model: Update, items: Sequence[int]) -> Tensor:
+        """What base + `model` predicts, float32 (rows × classes), item after item. Raises TrainingError unless all are finite."""
+
+    def distil(self, task: DistilTask) -> tuple[Update, float, float]:
+        """(change, first loss, last loss) of training toward the teacher. Raises TrainingError where it diverges."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from tequio.core.update import Update
 
 Layout = Literal["product", "factors"]
@@ -117,6 +119,20 @@ class Failure:
     name: str
     error: str
     message: str
+
+
+@dataclass(frozen=True)
+class DistilTask:
+    """Train base + `held` toward `teacher`, probabilities (rows × classes) at `temperature`, on these public items in this order."""
+
+    held: Update
+    items: tuple[int, ...]
+    teacher: Tensor
+    temperature: float
+    rank: int
+    steps: int
+    learning_rate: float
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,9 @@ class TextTask(Protocol):
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Losses of a set, without gradient, in the order given."""
 
+    def row_count(self, item: Item) -> int:
+        """How many rows of `logits` an item has."""
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -109,6 +112,10 @@ class Classification:
                 total[where] = F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
                 right[where] = (logits.argmax(1) == truth).double().cpu().numpy()
         return Losses(total, np.ones(len(items)), right)
+
+    def row_count(self, item: Item) -> int:
+        """One."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,10 @@ class Causal:
                 total[where] = loss.sum(1).double().cpu().numpy()
                 terms[where] = (truth != IGNORE).sum(1).double().cpu().numpy()
         return Losses(total, terms, np.full(len(items), np.nan))
+
+    def row_count(self, item: Item) -> int:
+        """Tokens that are predicted: all but the first, without those of a prompt."""
+        return sum(t != IGNORE for t in item.target[1:])
 
     def _forward(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)

@@ -17,32 +17,33 @@ from tequio.participant.export import adapter_files
 from tequio.participant.node import Node, encode_splits
 from tequio.participant.personal import personalise
 from tequio.planning.allotment import allot
-from tequio.recipes.config import load_participant
-from tequio.recipes.use import SHARED, bench_of, open_models
+from tequio.recipes.config import MAIN, load_participant
+from tequio.recipes.use import members, open_models, shared_of
 from tequio.recipes.wire import dtype_of, full_steps, hardware_of, settings_of, splits_of, task_of, workload_of
 
 
-def adapt(run: Path, participant: Path, out: Path) -> dict[str, Any]:
-    """Make the newcomer's candidates from the run's shared model, choose on its validation data, measure on its test data.
+def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str, Any]:
+    """Make the newcomer's candidates from the run's shared model (that of `base`), choose on its validation data, measure on its test data.
 
     The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
     (a new or empty folder): result.json, personal.safetensors and, but for whole weights, adapter/ in PEFT's format. Raises RunError
     if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
-    config, models, head = open_models(run, SHARED)
-    if file.name in {p.name for p in config.participants}:
+    opened = open_models(run, shared_of(base))[0]
+    config = opened.config
+    if file.name in members(run):
         why = "A member already has its personal model there."
         raise RunError(f"{participant}: {file.name!r} is a member of {run}.", why, "Give the newcomer another name.")
     splits = splits_of(config, file)
     folder = RunFolder.create(out)
-    bench = bench_of(config, head, dtype_of(config))
+    bench = opened.bench(dtype_of(config))
     task = task_of(config, bench.base)
     meter = open_meter(file.hardware.tdp_watts)
     node = Node(file.name, bench, task, encode_splits(task, splits, file.name), config.train.batch_size, meter)
     steps = full_steps(config, node.data)
     allotment = allot(hardware_of(file, None, bench.full), workload_of(config, node, steps))
-    result = personalise(node, models[SHARED], settings_of(config, node, allotment))
+    result = personalise(node, opened.model, settings_of(config, node, allotment))
     body = {
         **result.body,
         "examples": {k: len(getattr(node.data, k)) for k in ("train", "validation", "test")},

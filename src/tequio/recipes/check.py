@@ -8,7 +8,7 @@ from typing import Any
 from tequio.core.errors import TequioError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
-from tequio.recipes.run import HEAD_FILE, read_model
+from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model
 
 
 def verify_run(run: Path) -> dict[str, Any]:
@@ -41,9 +41,9 @@ def verify_run(run: Path) -> dict[str, Any]:
 def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
     """File -> digest, as one record states them."""
     if kind == "run":
-        return {HEAD_FILE: body["head_digest"]}
+        return {HEAD_FILE: body["head_digest"]} | _of_bases(HEAD_FILE, body, "head_digest")
     if kind in ("shared", "pooled"):
-        return {f"{kind}.safetensors": body["digest"]}
+        return {f"{kind}.safetensors": body["digest"]} | _of_bases(SHARED_FILE, body, "digest")
     if kind == "personal":
         own = f"participants/{body['name']}"
         return {
@@ -51,3 +51,7 @@ def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
             f"{own}/local.safetensors": body["local_digest"],
         }
     return {}
+
+
+def _of_bases(file: str, body: dict[str, Any], key: str) -> dict[str, str]:
+    return {of_base(name, file): further[key] for name, further in body.get("bases", {}).items()}

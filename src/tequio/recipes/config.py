@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
+from tequio.core.seeds import derive
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -27,6 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 File = Annotated[Path, Field(strict=False)]  # a path is written as text
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
+MAIN = "main"  # what [base] is called on the roster
 EXPECTED = {
     "model_type": "expected a table",
     "dict_type": "expected a table",
@@ -53,6 +55,13 @@ class BaseSection(Section):
     model: Annotated[str, Field(min_length=1)]
     licence: str = "not stated"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+class FurtherBase(BaseSection):
+    """[[bases]]. Another base for participants that name it; `modules` where they are called otherwise there."""
+
+    name: Name
+    modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
 
 
 class TaskSection(Section):
@@ -222,11 +231,26 @@ class PersonalSection(Section):
     ditto: list[Positive] = []
 
 
+class DistilSection(Section):
+    """[distil]. Models teach each other on the centre's public texts (FedDF): those of the groups, or the participants' own."""
+
+    teachers: Literal["groups", "participants"] = "groups"
+    ensemble: str = "feddf"
+    votes: Literal["participants", "bases"] = "participants"
+    every: Count = 1
+    steps: Count = 20
+    items: Count = 128
+    rank: Count | None = None
+    learning_rate: Rate = 1e-3
+    temperature: Positive = 1.0
+
+
 class RosterEntry(Section):
     """[[participants]]. `file` is needed where the participant runs on this machine."""
 
     name: Name
     file: File
+    base: Name = MAIN
 
 
 class Federation(Section):
@@ -235,6 +259,7 @@ class Federation(Section):
     name: Name
     seed: Annotated[int, Field(ge=0)] = 0
     base: BaseSection
+    bases: list[FurtherBase] = Field(default_factory=list)
     task: TaskSection
     adapter: AdapterSection
     train: TrainSection = TrainSection()
@@ -245,6 +270,7 @@ class Federation(Section):
     gate: GateSection = GateSection()
     screen: ScreenSection = ScreenSection()
     personal: PersonalSection = PersonalSection()
+    distil: DistilSection | None = None
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -278,6 +304,64 @@ class Federation(Section):
                 "screen.cosine: of two that disagree nobody can say which is wrong; 3 participants are needed"
             )
         return self
+
+    @model_validator(mode="after")
+    def _bases_fit(self) -> Federation:
+        known = self.base_names()
+        twice = sorted({n for n in known if known.count(n) > 1})
+        if twice:
+            raise ValueError(f"bases: {twice[0]!r} is there twice ([base] itself is called {MAIN!r})")
+        for entry in self.participants:
+            if entry.base not in known:
+                near = difflib.get_close_matches(entry.base, known, n=1, cutoff=0.0)[0]
+                why = f"participants: {entry.name} has base = {entry.base!r}, which no [[bases]] is called"
+                raise ValueError(f"{why}; did you mean {near!r}? Known: {', '.join(known)}")
+            if entry.name in {f"shared-{name}" for name in known}:
+                raise ValueError(f"participants: the name {entry.name!r} is taken by the shared model of that base")
+        unused = [name for name in known if name not in {entry.base for entry in self.participants}]
+        if unused:
+            raise ValueError(f"bases: no participant has base = {unused[0]!r}; give it one, or leave that base out")
+        least = min(known, key=[entry.base for entry in self.participants].count)
+        members = [entry.base for entry in self.participants].count(least)
+        if self.bases and self.train.cohort is not None and self.train.cohort > members:
+            raise ValueError(
+                f"train.cohort = {self.train.cohort} is of each base, and {least!r} has {members} participants"
+            )
+        if self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3:
+            raise ValueError(f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}")
+        if self.topology.kind != "star" and (self.bases or self.distil):
+            raise ValueError('topology: peers exchange changes of one base and have no centre that distils; use "star"')
+        if self.distil and self.distil.teachers == "participants" and self.train.pace == "buffered":
+            raise ValueError('distil: replies of buffered rounds began from different models; use teachers = "groups"')
+        if self.distil and self.adapter.kind == "full":
+            raise ValueError(
+                'distil: what is distilled is an adapter, and whole weights are trained; use kind = "lora"'
+            )
+        if self.distil and self.centre is None:
+            raise ValueError("distil: it needs public texts, so [centre] is needed")
+        if self.distil and self.distil.teachers == "groups" and not self.bases:
+            raise ValueError('distil: with one base a model would teach itself; set teachers = "participants"')
+        return self
+
+    def base_names(self) -> list[str]:
+        """The bases as the roster calls them, that of [base] first."""
+        return [MAIN, *(base.name for base in self.bases)]
+
+    def part(self, base: str) -> Federation:
+        """The federation of the participants of one base, as if it were the only one; its random streams are its own."""
+        members = [entry for entry in self.participants if entry.base == base]
+        if base == MAIN:
+            return self.model_copy(update={"participants": members, "bases": []})
+        own = next(further for further in self.bases if further.name == base)
+        modules = own.modules or self.adapter.modules
+        changes: dict[str, Any] = {
+            "seed": derive(self.seed, "base", base),
+            "base": BaseSection(model=own.model, licence=own.licence, dtype=own.dtype),
+            "adapter": self.adapter.model_copy(update={"modules": modules}),
+            "participants": members,
+            "bases": [],
+        }
+        return self.model_copy(update=changes)
 
 
 class DataSection(Section):
@@ -366,14 +450,22 @@ def _absolute_federation(loaded: Federation, root: Path) -> Federation:
         "participants": roster,
         "gate": loaded.gate.model_copy(update={"slices": slices}),
     }
-    folder = _below(Path(loaded.base.model), root)
-    if os.path.exists(folder):  # False, not an error, for what can be no path
-        changes["base"] = loaded.base.model_copy(update={"model": str(folder)})
+    changes["base"] = _local(loaded.base, root)
+    changes["bases"] = [_local(further, root) for further in loaded.bases]
     if loaded.local.data is not None:
         changes["local"] = loaded.local.model_copy(update={"data": _below(loaded.local.data, root)})
     if loaded.centre is not None:
         changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
     return loaded.model_copy(update=changes)
+
+
+AnyBase = TypeVar("AnyBase", bound=BaseSection)
+
+
+def _local(base: AnyBase, root: Path) -> AnyBase:
+    """The base with an absolute path, if there is such a folder or file (no error for what can be no path)."""
+    local = _below(Path(base.model), root)
+    return base.model_copy(update={"model": str(local)}) if os.path.exists(local) else base
 
 
 def _load(path: Path, model: type[Model]) -> Model:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
-from tequio.algorithms.chain import check_chain, check_codec, check_full
+from tequio.algorithms.catalogue import ensemble_by_name, reduce_by_name, server_by_name, start_by_name, weights_by_name
+from tequio.algorithms.chain import check_chain, check_codec, check_distil, check_full
+from tequio.coordinator.distil import Distillation
 from tequio.coordinator.plan import Coding, Local
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
-from tequio.recipes.config import AlgorithmSection, Federation
+from tequio.recipes.config import AlgorithmSection, DistilSection, Federation
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,20 @@ def local_of(config: Federation) -> Local:
         if "gradient" in term.needs and config.centre is None:
             raise ConfigError(what, "It needs the gradient of a centre, and there is none.", "Give a [centre].")
     return local
+
+
+def distillation_of(chosen: DistilSection, reduce: Aggregator, top_rank: int, seed: int) -> Distillation:
+    """[distil] as the coordinator wants it. Raises ConfigError for an unknown ensemble, and where the reduce does not fit."""
+    check_distil(reduce)
+    return Distillation(
+        ensemble=ensemble_by_name(chosen.ensemble),
+        every=chosen.every,
+        teachers=chosen.teachers,
+        votes=chosen.votes,
+        temperature=chosen.temperature,
+        rank=chosen.rank or top_rank,
+        steps=chosen.steps,
+        items=chosen.items,
+        rate=chosen.learning_rate,
+        seed=seed,
+    )

@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.coordinator.distil import Group
 from tequio.coordinator.federate import federate
 from tequio.coordinator.gossip import PeerState, disagreement, mean
+from tequio.coordinator.groups import States, federate_groups
 from tequio.coordinator.interpolate import Point, best, points, record
 from tequio.coordinator.peers import federate_peers
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
-from tequio.core.errors import LedgerCorrupt, LedgerError, RunError, UpdateError
+from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, RunError, UpdateError
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
@@ -27,7 +29,7 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
 from tequio.participant.memory import Memory
 from tequio.participant.personal import gain, personalise, score
-from tequio.recipes.config import Federation
+from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.counterfactuals import everybody, pooled
 from tequio.recipes.wire import Wired, same_run, wire
 from tequio.runtimes.embedded import Embedded
@@ -36,6 +38,7 @@ Watch = Callable[[str, str, int, int], None]
 """Told (stage, what, done, of) as work goes on: for progress bars. It decides nothing."""
 
 HEAD_FILE = "head.safetensors"
+SHARED_FILE = "shared.safetensors"
 SPEED_FREE = (
     "seconds",
     "joules",
@@ -72,12 +75,16 @@ def start(
 ) -> Outcome:
     """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked."""
     watch("prepare", "reading data and base model", 0, 1)
+    if counterfactuals and config.bases:
+        why = "They train one model on everybody's data, and with several bases there is no one model."
+        raise ConfigError("Counterfactuals need one base.", why, "Run without --counterfactuals.")
     wired = wire(config, provenance)
     folder = RunFolder.create(out)
     commitments = _commit_data(folder, wired)
     header = {**wired.header, "counterfactuals": counterfactuals, "commitment": commitments}
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    _save(folder, HEAD_FILE, wired.bench.head_update())
+    for group in wired.groups:
+        _save(folder, of_base(group.name, HEAD_FILE), group.bench.head_update())
     with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
         return _drive(folder, ledger, wired, counterfactuals, watch)
 
@@ -149,53 +156,72 @@ def _salt_file(name: str) -> str:
 
 
 def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: bool, watch: Watch) -> Outcome:
-    nodes = {i: replace(node, memory=Memory(folder, f"participants/{node.name}")) for i, node in wired.nodes.items()}
-    wired = replace(wired, nodes=nodes)
+    wired = _remembering(folder, wired)
     state = _rounds(ledger, wired, watch)
     if isinstance(state, PeerState):
         shared, own = _mean(folder, ledger, state, wired)
     else:
         shared = _shared(folder, ledger, state, wired, watch)
-        own = {node.name: shared for node in wired.participants}
+        own = {node.name: shared[group.name] for group in wired.groups for node in group.participants}
     models = _personal(folder, ledger, wired, own, watch)
     if counterfactuals:
-        _counterfactuals(folder, ledger, wired, shared, models, watch)
+        _counterfactuals(folder, ledger, wired, shared[MAIN], models, watch)
     if ledger.last("general") is None:
         watch("general", "public slices", 0, 1)
         ledger.append("general", _general(wired, shared))
     return _end(folder, ledger, state, wired)
 
 
-def _shared(folder: RunFolder, ledger: Ledger, state: State, wired: Wired, watch: Watch) -> Update:
-    """The shared model that is delivered: the best round's, or the point between base and it that validation and gate prefer."""
-    model = shared_model(state.best, wired.plan)
+def _shared(
+    folder: RunFolder, ledger: Ledger, states: Mapping[str, State], wired: Wired, watch: Watch
+) -> dict[str, Update]:
+    """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
+    gate prefer."""
     recorded, tries = ledger.last("shared"), wired.config.gate.interpolate
-    tried: list[Point] = []
-    if recorded is None and tries:
-        watch("shared", f"{tries} points between base and shared model", 0, 1)
-        tried = points(model, tries, state, wired.plan, Embedded(wired.nodes))
-    alpha = float(recorded.body["alpha"]) if recorded else best(tried).alpha if tried else 1.0
-    shared = model if alpha == 1.0 else model.scaled(alpha)
-    if recorded is None:
+    models: dict[str, Update] = {}
+    bodies: dict[str, dict[str, Any]] = {}
+    for group in wired.groups:
+        state = states[group.name]
+        model = shared_model(state.best, group.plan)
+        tried: list[Point] = []
+        if recorded is None and tries:
+            watch("shared", f"{tries} points between base and shared model", 0, 1)
+            tried = points(model, tries, state, group.plan, Embedded(group.nodes))
+        done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
+        alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
+        models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
         body = {"round": state.best_round, "alpha": alpha, "points": record(tried)}
-        ledger.append("shared", body | {"digest": digest_update(shared)})
-    _save(folder, "shared.safetensors", shared)
-    return shared
+        bodies[group.name] = body | {"digest": digest_update(shared)}
+    if recorded is None:
+        main = bodies.pop(MAIN)
+        ledger.append("shared", main | ({"bases": bodies} if bodies else {}))
+    for name, shared in models.items():
+        _save(folder, of_base(name, SHARED_FILE), shared)
+    return models
 
 
-def _mean(folder: RunFolder, ledger: Ledger, state: PeerState, wired: Wired) -> tuple[Update, dict[str, Update]]:
+def _mean(
+    folder: RunFolder, ledger: Ledger, state: PeerState, wired: Wired
+) -> tuple[dict[str, Update], dict[str, Update]]:
     """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
     shared = mean(state.best)
     if ledger.last("shared") is None:
         body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
         ledger.append("shared", body | {"disagreement": disagreement(state.best)})
     _save(folder, "shared.safetensors", shared)
-    return shared, {m.name: state.best[m.index] for m in wired.plan.members}
+    return {MAIN: shared}, {m.name: state.best[m.index] for m in wired.plan.members}
 
 
-def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State | PeerState:
-    plan, rounds = wired.plan, wired.plan.rounds
-    members = len(plan.roster(1))
+def _remembering(folder: RunFolder, wired: Wired) -> Wired:
+    """Every node with its memory in the run's folder."""
+    under = {node.name: of_base(wired.name, f"participants/{node.name}") for node in wired.nodes.values()}
+    nodes = {i: replace(node, memory=Memory(folder, under[node.name])) for i, node in wired.nodes.items()}
+    return replace(wired, nodes=nodes, others=tuple(_remembering(folder, other) for other in wired.others))
+
+
+def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> States | PeerState:
+    rounds = wired.plan.rounds
+    members = sum(len(group.plan.roster(1)) for group in wired.groups)
     done = {"round": 0, "trained": 0}
 
     def told(task: Any) -> None:
@@ -208,16 +234,29 @@ def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> State | PeerState:
                 rounds * members,
             )
 
-    runtime, state = Embedded(wired.nodes, told), None
-    made: Iterator[tuple[State | PeerState, Any]] = federate(plan, runtime, ledger, wired.meter)
-    if wired.peers is not None:
-        made = federate_peers(plan, wired.peers, runtime, ledger, wired.meter)
-    for state, _body in made:
+    made: States | PeerState | None = None
+    for made in _made(ledger, wired, told):
+        round_ = made.round if isinstance(made, PeerState) else made[MAIN].round
         done["trained"] = 0
-        watch("rounds", f"round {state.round} of {rounds}", state.round * members, rounds * members)
-    if state is None:
+        watch("rounds", f"round {round_} of {rounds}", round_ * members, rounds * members)
+    if made is None:
         raise RunError("No round was made.")
-    return state
+    return made
+
+
+def _made(ledger: Ledger, wired: Wired, told: Callable[[Any], None]) -> Iterator[States | PeerState]:
+    """What is known after each committed round: the states by base, or the peers'."""
+    if wired.peers is not None:
+        for peers, _ in federate_peers(wired.plan, wired.peers, Embedded(wired.nodes, told), ledger, wired.meter):
+            yield peers
+        return
+    if not wired.others and wired.distillation is None:
+        for state, _ in federate(wired.plan, Embedded(wired.nodes, told), ledger, wired.meter):
+            yield {MAIN: state}
+        return
+    groups = [Group(g.name, g.plan, Embedded(g.nodes, told), g.public) for g in wired.groups]
+    for states, _ in federate_groups(groups, wired.distillation, ledger, wired.meter):
+        yield states
 
 
 def _personal(
@@ -229,8 +268,9 @@ def _personal(
     """
     recorded = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}
     models: dict[str, tuple[Update, Update]] = {}
-    nodes = wired.participants
+    nodes = [node for group in wired.groups for node in group.participants]
     for done, node in enumerate(nodes):
+        group = wired.group_of(node.name)
         watch("personal", node.name, done, len(nodes))
         if node.name in recorded:
             body = recorded[node.name]
@@ -239,7 +279,7 @@ def _personal(
                 read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
             )
             continue
-        result = personalise(node, shared[node.name], wired.settings[node.name])
+        result = personalise(node, shared[node.name], group.settings[node.name])
         _save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
         _save(folder, f"participants/{node.name}/local.safetensors", result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
@@ -272,20 +312,23 @@ def _counterfactuals(
     watch("counterfactuals", "done", 2, 2)
 
 
-def _general(wired: Wired, shared: Update) -> dict[str, Any]:
+def _general(wired: Wired, shared: Mapping[str, Update]) -> dict[str, Any]:
     """Base against shared on the halves of the public slices that the gate never saw."""
-    centre = wired.nodes.get(0)
     out: dict[str, Any] = {}
-    for name, items in wired.report_slices.items():
-        if centre is None or not items:
-            continue
-        before, after = score(centre, zero(wired.plan.spec), items), score(centre, shared, items)
-        gains = gain(after, before, derive(wired.plan.seed, "general", name))
-        out[name] = {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
+    for group in wired.groups:
+        centre = group.nodes.get(0)
+        for name, items in group.report_slices.items():
+            if centre is None or not items:
+                continue
+            before, after = score(centre, zero(group.plan.spec), items), score(centre, shared[group.name], items)
+            gains = gain(after, before, derive(group.plan.seed, "general", name))
+            row = {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
+            out[name if group.name == MAIN else f"{name} ({group.name})"] = row
     return out
 
 
-def _end(folder: RunFolder, ledger: Ledger, state: State | PeerState, wired: Wired) -> Outcome:
+def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wired) -> Outcome:
+    state = made if isinstance(made, PeerState) else made[MAIN]
     reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
     facts = [[entry.kind, _speed_free(dict(entry.body))] for entry in ledger.entries()]
     body = {
@@ -302,6 +345,11 @@ def _speed_free(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
     return [_speed_free(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def of_base(name: str, file: str) -> str:
+    """Where a file of one base lies in the run."""
+    return file if name == MAIN else f"bases/{name}/{file}"
 
 
 def _save(folder: RunFolder, relative: str, update: Update) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tequio.core.errors import ConfigError, ResourceError
@@ -14,6 +15,7 @@ COMMENTS = {
     "federation.toml": "# What all participants agree to. It is public inside the federation: no private path belongs here.\n",
     "participant.toml": "# One participant's own file. It is private: it stays on its machine and is never sent.\n",
     "base": "# The open model that everybody starts from: a Hugging Face id, a folder with safetensors, or a .gguf file.\n",
+    "bases": "# Further bases, smaller ones for smaller machines. On the roster, base = NAME says who holds which.\n",
     "task": "# classification (text to label) or causal (language model). Label descriptions give the head its start.\n",
     "adapter": "# LoRA: on which linear layers, and the ladder of ranks. Each participant gets the largest its hardware allows.\n",
     "train": "# Rounds, local epochs a round, batch, learning rate. round_seconds is the deadline that sizes weak machines.\n",
@@ -24,7 +26,10 @@ COMMENTS = {
     "local": "# terms: fedprox, kl, replay, transfer, each = strength. method: plain, fomaml.\n",
     "centre": "# The central resource trains on public data too. federated_share: what the participants count against it.\n",
     "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",
+    "screen": "# What is looked at in an update beyond its form: a bound on its norm, alarms on cosine and on loss.\n",
+    "topology": "# Who exchanges with whom: star (round the coordinator), ring, complete, or a graph with edges.\n",
     "personal": "# Each participant's own model: rates to try, private adapter, and the mixes among which it chooses.\n",
+    "distil": "# Models teach each other on the centre's public texts: those of all bases, or the participants' own.\n",
     "participants": "# The roster. In a simulation every participant's own file is on this machine.\n",
     "data": "# Private, never leaves. path is split by content; or give train, validation and test. JSONL, CSV, TSV or Parquet.\n",
     "hardware": "# Declared; what is missing is not a limit. probe = true measures tokens_per_second on this machine.\n",
@@ -74,9 +79,15 @@ def _inline(value: Any) -> str:
     return _quoted(str(value)) if isinstance(value, str | Path) else json.dumps(value)
 
 
-def write_federation(folder: Path, federation: Mapping[str, Any], participants: Sequence[Mapping[str, Any]]) -> Path:
+def write_federation(
+    folder: Path,
+    federation: Mapping[str, Any],
+    participants: Sequence[Mapping[str, Any]],
+    bases: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write federation.toml and participants/NAME.toml into `folder`, checked before they are written.
 
+    bases: participant -> the further base it holds, for the roster.
     Raises ConfigError if a file would be overwritten or if the values are not legal, ResourceError if nothing can be
     written there.
     """
@@ -85,7 +96,11 @@ def write_federation(folder: Path, federation: Mapping[str, Any], participants: 
         validated(participant, ParticipantFile, own / f"{participant.get('name', number)}.toml")
     whole = {
         **federation,
-        "participants": [{"name": p["name"], "file": f"participants/{p['name']}.toml"} for p in participants],
+        "participants": [
+            {"name": p["name"], "file": f"participants/{p['name']}.toml"}
+            | ({"base": bases[p["name"]]} if p["name"] in bases else {})
+            for p in participants
+        ],
     }
     validated(whole, Federation, main)
     files = {main: toml_of(whole, "federation.toml")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,39 @@ from tequio.participant.bench import HEAD_WEIGHT, Bench
 from tequio.participant.data import SUFFIXES, read_texts
 from tequio.participant.export import adapter_files, save_merged
 from tequio.participant.predict import classify, complete
-from tequio.recipes.config import Federation
+from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.paths import cache_folder
-from tequio.recipes.run import HEAD_FILE, read_model, recorded_header
+from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model, recorded_header
 
 SHARED = "shared"
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model of a run, checked against its digest: `config` as for its base alone, `head` as the run started from it."""
+
+    name: str
+    base: str
+    config: Federation
+    model: Update
+    head: torch.Tensor | None
+
+    def bench(self, dtype: torch.dtype = torch.float32) -> Bench:
+        """Its base on this machine, in float32 unless speed matters more."""
+        base = load_base(self.config.base.model, self.config.task.kind, dtype, cache_folder())
+        return Bench(base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full)
+
+    @property
+    def full(self) -> bool:
+        """Whether whole weights were trained."""
+        return self.config.adapter.kind == "full"
+
+
 def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
     """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run."""
-    config, models, head = open_models(run, who)
-    bench = bench_of(config, head)
-    bench.hold(models[who])
+    opened = open_models(run, who)[0]
+    config, bench = opened.config, opened.bench()
+    bench.hold(opened.model)
     if config.task.kind == "classification":
         return classify(bench, texts, config.task.label_names(), config.task.max_tokens)
     return complete(bench, texts, max_new_tokens)
@@ -44,20 +66,20 @@ def texts_of(file: Path) -> list[str]:
 
 def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[dict[str, Any]]:
     """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked."""
-    config, models, head = open_models(run, who)
-    full = config.adapter.kind == "full"
-    if full and not merged:
-        why = "This run trained whole weights, and an adapter of them would be larger than the model."
-        raise RunError(f"{run} has no adapters.", why, "Use --merged.")
-    bench = bench_of(config, head)
-    labels = config.task.label_names()
     written: list[dict[str, Any]] = []
-    for name, model in models.items():
+    benches: dict[str, Bench] = {}
+    for opened in open_models(run, who):
+        name, model, labels = opened.name, opened.model, opened.config.task.label_names()
+        if opened.full and not merged:
+            why = "This run trained whole weights, and an adapter of them would be larger than the model."
+            raise RunError(f"{run} has no adapters.", why, "Use --merged.")
+        bench = benches.get(opened.base) or opened.bench()
+        benches = {} if merged else {opened.base: bench}  # merging uses a bench up
         folder = RunFolder(out)
         bench.hold(model)
         written.append({"name": name})
-        if not full:
-            files = adapter_files(bench, model, config.base.model, labels)
+        if not opened.full:
+            files = adapter_files(bench, model, opened.config.base.model, labels)
             for file, data in files.items():
                 folder.write_atomic(f"{name}/adapter/{file}", data)
             size = sum(len(data) for data in files.values())
@@ -65,7 +87,6 @@ def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[d
         if merged:
             save_merged(bench, model, out / name / "merged", labels)
             written[-1]["merged"] = str(out / name / "merged")
-            bench = bench_of(config, head)
     return written
 
 
@@ -76,28 +97,43 @@ def bytes_rank(files: Mapping[str, bytes]) -> int:
     return int(json.loads(files["adapter_config.json"])["r"])
 
 
-def open_models(run: Path, who: str | None) -> tuple[Federation, dict[str, Update], torch.Tensor | None]:
-    """The models asked for, each checked against its digest in the ledger."""
+def open_models(run: Path, who: str | None) -> list[Opened]:
+    """The model asked for, or all, those of one base together; each checked against its digest in the ledger."""
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
-        config = Federation.model_validate(header["config"])
-        digests = {e.body["name"]: e.body["digest"] for e in ledger.entries("personal")}
+        personal = {e.body["name"]: e.body["digest"] for e in ledger.entries("personal")}
         shared = ledger.last("shared")
-    paths = {name: f"participants/{name}/personal.safetensors" for name in digests}
+    config = Federation.model_validate(header["config"])
+    bases = {entry.name: entry.base for entry in config.participants}
+    known = {n: (bases[n], f"participants/{n}/personal.safetensors", digest) for n, digest in personal.items()}
     if shared is not None:
-        digests[SHARED], paths[SHARED] = shared.body["digest"], "shared.safetensors"
-    wanted = list(digests) if who is None else [who]
+        known[SHARED] = (MAIN, SHARED_FILE, shared.body["digest"])
+        for base, body in shared.body.get("bases", {}).items():
+            known[shared_of(base)] = (base, of_base(base, SHARED_FILE), body["digest"])
+    wanted = sorted(known, key=lambda n: config.base_names().index(known[n][0])) if who is None else [who]
     for name in wanted:
-        if name not in digests:
-            known = ", ".join(digests) or "none yet: the run has not come that far"
-            raise RunError(f"{run} has no model of {name!r}.", f"It has: {known}.", "Name one of these.")
-    start = read_model(folder, HEAD_FILE, header["head_digest"]).entries.get(HEAD_WEIGHT)
-    head = start.value if isinstance(start, Dense) else None
-    return config, {name: read_model(folder, paths[name], digests[name]) for name in wanted}, head
+        if name not in known:
+            these = ", ".join(known) or "none yet: the run has not come that far"
+            raise RunError(f"{run} has no model of {name!r}.", f"It has: {these}.", "Name one of these.")
+    out = []
+    for name in wanted:
+        base, path, digest = known[name]
+        head_digest = header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
+        start = read_model(folder, of_base(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
+        head = start.value if isinstance(start, Dense) else None
+        out.append(Opened(name, base, config.part(base), read_model(folder, path, digest), head))
+    return out
 
 
-def bench_of(config: Federation, head: torch.Tensor | None, dtype: torch.dtype = torch.float32) -> Bench:
-    """The base on this machine, in float32 unless speed matters more, with the head the run started from."""
-    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
-    return Bench(base, config.adapter.modules, config.adapter.scale, head, config.adapter.kind == "full")
+def shared_of(base: str) -> str:
+    """What the shared model of a base is called."""
+    return SHARED if base == MAIN else f"{SHARED}-{base}"
+
+
+def members(run: Path) -> set[str]:
+    """Names on the roster, of all bases."""
+    folder = RunFolder.open(run)
+    with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+        header = recorded_header(ledger, folder)
+    return {row["name"] for row in header["config"]["participants"]}

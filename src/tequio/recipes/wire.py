@@ -18,15 +18,17 @@ import torch
 
 import tequio
 from tequio.algorithms.chain import check_bound, check_buffered
+from tequio.coordinator.distil import Distillation
 from tequio.coordinator.gossip import Peers
 from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.core.errors import ConfigError, DataError
+from tequio.core.errors import ConfigError, DataError, ResourceError
 from tequio.core.protocols import Start
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
 from tequio.participant.data import Columns, Example, read_examples
+from tequio.participant.distil import PublicTexts
 from tequio.participant.loop import train
 from tequio.participant.node import Encoded, Node, encode_splits
 from tequio.participant.personal import Budget, Settings
@@ -35,9 +37,9 @@ from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash
 from tequio.participant.tasks import Causal, Classification, Item, TextTask, batches
 from tequio.planning.allotment import RANK_COST, Allotment, Hardware, Workload, allot, probe_tokens_per_second
 from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
-from tequio.recipes.config import Federation, HardwareSection, ParticipantFile, load_participant
+from tequio.recipes.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.recipes.paths import cache_folder
-from tequio.recipes.pieces import Pieces, local_of, pieces_of
+from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
 from tequio.recipes.public import CENTRE, public_digests, public_examples, public_of
 from tequio.recipes.topology import peers_of
 
@@ -46,6 +48,8 @@ STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and t
 PEER_COPIES = (
     5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
 )
+PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
+BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,32 @@ class Wired:
     data_digests: Mapping[str, str]
     meter: Meter
     peers: Peers | None = None
+    name: str = MAIN
+    others: tuple[Wired, ...] = ()
+    distillation: Distillation | None = None
 
     @property
     def participants(self) -> list[Node]:
-        """Without the centre."""
+        """Of this base, without the centre."""
         return [node for index, node in sorted(self.nodes.items()) if index > 0]
+
+    @property
+    def groups(self) -> tuple[Wired, ...]:
+        """One a base, that of [base] first."""
+        return (self, *self.others)
+
+    def group_of(self, participant: str) -> Wired:
+        """The group in which a participant is."""
+        return next(group for group in self.groups if participant in group.settings)
+
+    @property
+    def public(self) -> PublicTexts | None:
+        """The centre as distiller over this base."""
+        centre = self.nodes.get(0)
+        if centre is None:
+            return None
+        size, classes = self.config.train.batch_size, classes_of(self)
+        return PublicTexts(self.name, self.bench, self.task, centre.data.train, size, classes)
 
 
 def wire(
@@ -79,6 +104,42 @@ def wire(
 
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
     """
+    reduce = pieces_of(config.algorithm, config.adapter.kind == "full").reduce
+    if config.distil is not None:
+        distillation_of(config.distil, reduce, 1, config.seed)  # refused before anything is read
+    main, *others = [_wire(config.part(name), name, places_of(config), measured) for name in config.base_names()]
+    how = None
+    if config.distil is not None:
+        ranks = [group.plan.top_rank() for group in (main, *others)]
+        how = distillation_of(config.distil, reduce, max(ranks), config.seed)
+        check_teaching((main, *others), how)
+    wired = replace(main, config=config, others=tuple(others), distillation=how)
+    rows = [row for group in wired.groups for row in _named(group, bool(others))]
+    header = _header(config, main.bench.base, main.bench, sorted(rows, key=lambda r: places_of(config)[r["name"]]))
+    header |= {key: main.header[key] for key in ("centre", "slices", "public_data")}
+    header["provenance"] = [dict(p) for p in provenance]
+    if others:
+        header["bases"] = {group.name: {k: group.header[k] for k in BASE_KEYS} for group in others}
+    return replace(wired, header=header, data_digests=_joined([group.data_digests for group in wired.groups]))
+
+
+def places_of(config: Federation) -> dict[str, int]:
+    """Each participant's index: its place on the whole roster, from 1."""
+    return {entry.name: i for i, entry in enumerate(config.participants, 1)}
+
+
+def _named(group: Wired, several: bool) -> list[dict[str, Any]]:
+    """The rows of the header; with several bases each says over which one, in its tier too."""
+    rows: list[dict[str, Any]] = group.header["participants"]
+    return [{**r, "base": group.name, "tier": f"{group.name}, {r['tier']}"} for r in rows] if several else rows
+
+
+def _joined(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _wire(config: Federation, name: str, places: Mapping[str, int], measured: Mapping[str, float | None]) -> Wired:
+    """One group: the participants of one base."""
     full = config.adapter.kind == "full"
     pieces = pieces_of(config.algorithm, full)
     peers = peers_of(config)
@@ -87,11 +148,11 @@ def wire(
     if config.train.pace == "buffered":
         check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
-    splits = {name: splits_of(config, file) for name, file in files.items()}
+    splits = {who: splits_of(config, file) for who, file in files.items()}
     centre_splits = _centre_splits(config)
     text = public_examples(config)
     known = _hashes(centre_splits) | {content_hash(e) for e in text}
-    slices = {name: _slice(config, name, path, known) for name, path in config.gate.slices.items()}
+    slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
     dtype = dtype_of(config)
     _check_memory(config, files, dtype, pieces.start)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
@@ -101,13 +162,13 @@ def wire(
     bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
     task = task_of(config, base)
     meter = open_meter()
-    encoded = {name: encode_splits(task, s, name) for name, s in splits.items()}
+    encoded = {who: encode_splits(task, s, who) for who, s in splits.items()}
     centre = None if centre_splits is None else encode_splits(task, centre_splits, CENTRE)
     public = public_of(config, task, text, centre)
     size = config.train.batch_size
     nodes = {
-        i: Node(name, bench, task, encoded[name], size, _meter(file, meter), public=public)
-        for i, (name, file) in enumerate(files.items(), 1)
+        places[who]: Node(who, bench, task, encoded[who], size, _meter(file, meter), public=public)
+        for who, file in files.items()
     }
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in slices.items()}
@@ -124,10 +185,36 @@ def wire(
         "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
         "slices": {name: len(items) for name, items in held_out.items()},
         "public_data": public_digests(centre_splits, slices, text),
-        "provenance": [dict(p) for p in provenance],
     }
-    digests = {name: s.digest() for name, s in splits.items()}
-    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter, peers)
+    digests = {who: s.digest() for who, s in splits.items()}
+    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter, peers, name)
+
+
+def classes_of(group: Wired) -> int:
+    """Labels, or words of the tokenizer."""
+    return len(group.bench.base.tokenizer) if isinstance(group.task, Causal) else len(group.config.task.label_names())
+
+
+def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
+    """Raise ConfigError where models cannot teach one another (other vocabularies), ResourceError where predictions fill the memory."""
+    main = groups[0]
+    if isinstance(main.task, Causal):
+        known = main.bench.base.tokenizer.get_vocab()
+        for group in groups[1:]:
+            theirs = group.bench.base.tokenizer.get_vocab()
+            if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
+                what = f"[distil]: base {group.name!r} has another tokenizer than [base]"
+                what += (
+                    f" ({len(theirs)} and {len(known)} words, {len(theirs.items() & known.items())} of them the same)."
+                )
+                why = "Language models can teach each other only word by word, so the vocabulary must be one."
+                fix = "Take a smaller model of the same family, or leave out [distil]: the groups then train apart."
+                raise ConfigError(what, why, fix)
+    rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
+    need, free = PREDICTION_BYTES * classes_of(main) * sum(rows[: how.items]), available_bytes(None)
+    if need > free:
+        why = f"The predictions for {how.items} texts need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free."
+        raise ResourceError("[distil]: memory is too small.", why, "Lower items.")
 
 
 def _meter(file: ParticipantFile, shared: Meter) -> Meter:
@@ -430,6 +517,12 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
     ):
         if header[key] != recorded.get(key):
             differences.append(words)
+    for name, further in header.get("bases", {}).items():
+        then = recorded.get("bases", {}).get(name, {})
+        if further["spec"] != then.get("spec"):
+            differences.append(f"the base {name} or its adapter layout")
+        elif further["base"]["dtype"] != then["base"]["dtype"]:
+            differences.append(f'the precision that dtype = "auto" gives base {name} on this machine')
     if header["base"]["dtype"] != recorded["base"]["dtype"]:
         differences.append('the precision that [base] dtype = "auto" gives on this machine')
     now, then = header["public_data"], recorded.get("public_data", {})

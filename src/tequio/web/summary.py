@@ -99,7 +99,16 @@ def _algorithm(config: Mapping[str, Any]) -> str:
     tries = table(config.get("gate")).get("interpolate")
     kind = table(config.get("topology")).get("kind")
     pieces = ([f"topology = {kind}"] if kind not in (None, "star") else []) + pieces
-    return ", ".join(pieces + ([f"interpolate = {tries}"] if tries else []))
+    pieces += [f"interpolate = {tries}"] if tries else []
+    how = table(config.get("distil"))
+    return ", ".join(pieces + ([f"distil = {how.get('ensemble')} of {how.get('teachers')}"] if how else []))
+
+
+def _base(run: Mapping[str, Any]) -> Json:
+    """The main base; where there are several, `model` names all of them."""
+    own = table(run.get("base"))
+    further = [table(body.get("base")) for body in table(run.get("bases")).values() if isinstance(body, Mapping)]
+    return {**own, "model": " + ".join(str(b.get("model")) for b in (own, *further))} if further else dict(own)
 
 
 def _header(run: Mapping[str, Any]) -> Json:
@@ -107,7 +116,7 @@ def _header(run: Mapping[str, Any]) -> Json:
         "name": run.get("name"),
         "created": run.get("created"),
         "seed": finite(run.get("seed")),
-        "base": dict(table(run.get("base"))),
+        "base": _base(run),
         "task": table(run.get("task")).get("kind"),
         "centre": table(run.get("centre")).get("name"),
         "provenance": [dict(item) for item in tables(run.get("provenance"))],

@@ -1,0 +1,221 @@
+"""The laws of distillation: what an ensemble of equals is, what a teacher cannot do, and which groups can teach one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tequio.algorithms.catalogue import ENSEMBLE, ensemble_by_name
+from tequio.algorithms.distil.loss import distil_loss
+from tequio.coordinator.checkpoint import pack_states, unpack_states
+from tequio.coordinator.distil import Distillation, Group, Teacher, distil, models_shared, voting
+from tequio.coordinator.groups import open_groups, run_groups
+from tequio.core.canonical import digest_update
+from tequio.core.errors import ConfigError, TrainingError, UpdateError
+from tequio.core.types import DistilTask, State
+from tequio.core.update import Factored, Update, zero
+from tequio.recipes.config import load_federation
+from tequio.recipes.pieces import distillation_of
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+
+ENSEMBLE_ROWS = {  # teacher of (.9, .1) and (.5, .5), worked by hand: √.45 : √.05 = 3 : 1, and the plain mean
+    "feddf": (0.75, 0.25),
+    "mixture": (0.7, 0.3),
+}
+
+
+def test_every_ensemble_has_a_row() -> None:
+    assert set(ENSEMBLE_ROWS) == set(ENSEMBLE)
+
+
+@pytest.mark.parametrize("name", sorted(ENSEMBLE_ROWS))
+def test_the_teacher_of_two_is_the_one_worked_by_hand(name: str) -> None:
+    piece = ensemble_by_name(name)
+    one, other = torch.tensor([[0.9, 0.1]]).log() + 7.0, torch.tensor([[0.5, 0.5]]).log()  # a constant does not matter
+    mean = (piece.term(one, 1.0) + piece.term(other, 1.0)) / 2
+    assert piece.teacher(mean)[0].tolist() == pytest.approx(ENSEMBLE_ROWS[name])
+
+
+@pytest.mark.parametrize("name", sorted(ENSEMBLE_ROWS))
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_teacher_of_identical_models_is_the_model_whatever_the_weights(name: str, temperature: float) -> None:
+    piece, logits = ensemble_by_name(name), torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    mean = sum((piece.term(logits, temperature) * w for w in (1.0, 2.0, 5.0)), torch.zeros(5, 7)) / 8.0
+    teacher = piece.teacher(mean)
+    torch.testing.assert_close(teacher, torch.softmax(logits / temperature, 1))
+    assert float(distil_loss(logits, teacher, temperature)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_unknown_ensemble_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"\[distil\] ensemble = 'fedf' is not known.*'feddf'"):
+        ensemble_by_name("fedf")
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_gradient_is_student_minus_teacher_and_its_size_does_not_depend_on_the_temperature(
+    temperature: float,
+) -> None:
+    """d/dz T²·KL = T·(q − p). Near each other q − p ≈ (z − t)/(T·C): T cancels. Here p is uniform, z = ±.02."""
+    logits = torch.tensor([[0.02, -0.02]], requires_grad=True)
+    distil_loss(logits, torch.tensor([[0.5, 0.5]]), temperature).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([0.01, -0.01], rel=1e-3)
+
+
+def test_votes_count_participants_or_bases() -> None:
+    nothing = zero("")
+    teachers = [
+        Teacher("a", "main", nothing, 3.0),
+        Teacher("b", "main", nothing, 1.0),
+        Teacher("c", "small", nothing, 1.0),
+    ]
+    assert [t.weight for t in voting(teachers, "participants")] == [3.0, 1.0, 1.0]
+    assert [t.weight for t in voting(teachers, "bases")] == [0.75, 0.25, 1.0]
+
+
+# --- in real groups ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["classification", "causal"])
+def wired(request: Any, make_two_bases: Any) -> Wired:
+    return wire(load_federation(make_two_bases(kind=request.param)))
+
+
+def groups_of(w: Wired) -> list[Group]:
+    return [Group(g.name, g.plan, Embedded(g.nodes), g.public) for g in w.groups]
+
+
+def how_of(w: Wired, **changes: Any) -> Distillation:
+    assert w.distillation is not None
+    return replace(w.distillation, **changes)
+
+
+def kl(group: Group, state: State, target: Tensor, items: tuple[int, ...]) -> float:
+    """Mean KL(teacher ‖ the group's shared model) on public items."""
+    assert group.distiller is not None
+    return float(distil_loss(group.distiller.logits(state.shared, items), target, 1.0))
+
+
+def test_two_bases_share_a_round_and_each_student_comes_nearer_to_the_teacher(wired: Wired) -> None:
+    groups = groups_of(wired)
+    assert [[m.name for m in g.plan.members] for g in groups] == [["site0", "site2"], ["site1", "site3"]]
+    assert [m.index for g in groups for m in g.plan.members] == [1, 3, 2, 4]
+    assert groups[0].plan.spec != groups[1].plan.spec
+    states, _ = open_groups(groups)
+    before, body = run_groups(states, groups, None)
+    assert "distil" not in body
+    how = how_of(wired)
+    after, told = distil(before, groups, models_shared(groups, before), how)
+    assert told["teachers"] == ["main", "small"]
+    items = tuple(range(20))
+    terms = [how.ensemble.term(g.distiller.logits(before[g.name].shared, items), 1.0) for g in groups if g.distiller]
+    target = how.ensemble.teacher((terms[0] + terms[1]) / 2)
+    kept = [g for g in groups if told["groups"][g.name]["accepted"]]
+    assert kept, told
+    for group in kept:
+        assert kl(group, after[group.name], target, items) < kl(group, before[group.name], target, items)
+        assert told["groups"][group.name]["after"] <= told["groups"][group.name]["before"]
+
+
+def test_distilling_from_oneself_changes_next_to_nothing(wired: Wired) -> None:
+    """The gradient is rounding noise; AdamW makes steps of it, which undo one another. Toward the uniform teacher it goes far."""
+    groups, items = groups_of(wired)[:1], (0, 1, 2, 3)
+    shared = run_groups(open_groups(groups)[0], groups, None)[0]["main"].shared
+    assert wired.public is not None
+    own = torch.softmax(wired.public.logits(shared, items), 1)
+    left: dict[str, float] = {}
+    for name, teacher in (("own", own), ("uniform", torch.full_like(own, 1 / own.shape[1]))):
+        task = DistilTask(shared, items, teacher, 1.0, 2, 4, 1e-3, 0)
+        change, first, last = wired.public.distil(task)
+        assert first == pytest.approx(0.0, abs=1e-6) if name == "own" else last < first
+        left[name] = float(distil_loss(wired.public.logits(shared.plus(change), items), own, 1.0))
+    assert left["own"] < 2e-4
+    assert left["uniform"] > 10 * left["own"]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A centre over a base whose predictions are not numbers."""
+
+    inner: Any
+
+    @property
+    def count(self) -> int:
+        return int(self.inner.count)
+
+    def logits(self, model: Update, items: Sequence[int]) -> Tensor:
+        raise TrainingError("It cannot teach.", "NaN.")
+
+    def distil(self, task: DistilTask) -> tuple[Update, float, float]:
+        out: tuple[Update, float, float] = self.inner.distil(task)
+        return out
+
+
+def test_a_model_that_predicts_nan_is_refused_as_a_teacher_and_named(wired: Wired) -> None:
+    public = wired.others[0].public
+    assert public is not None
+    name = next(name for name in public.bench.shapes if "value" in name or "v_proj" in name)
+    m, n = public.bench.shapes[name]
+    bad = Update({name: Factored(torch.full((m, 1), math.inf), torch.ones(1, n))}, public.bench.spec)
+    with pytest.raises(TrainingError, match="base small a model predicts NaN"):
+        public.logits(bad, (0, 1))
+
+
+def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_learns(wired: Wired) -> None:
+    groups = groups_of(wired)
+    states, _ = run_groups(open_groups(groups)[0], groups, None)
+    half = [groups[0], replace(groups[1], distiller=Broken(groups[1].distiller))]
+    _, told = distil(states, half, models_shared(half, states), how_of(wired))
+    assert told["teachers"] == ["main"]
+    assert told["silent"] == {"small": "It cannot teach. NaN."}
+    none = [replace(g, distiller=Broken(g.distiller)) for g in groups]
+    after, told = distil(states, none, models_shared(none, states), how_of(wired))
+    assert {row["reason"] for row in told["groups"].values()} == {"no teacher's predictions can be used"}
+    assert all(after[name] is states[name] for name in states)
+
+
+def test_a_candidate_that_harms_the_group_is_left_with_the_reason(wired: Wired) -> None:
+    """Toward a teacher that is told off every public text at a huge rate, no validation loss falls."""
+    groups = groups_of(wired)
+    states, _ = run_groups(open_groups(groups)[0], groups, None)
+    after, told = distil(states, groups, models_shared(groups, states), how_of(wired, rate=100.0, temperature=0.01))
+    for name, row in told["groups"].items():
+        assert not row["accepted"]
+        assert "would rise" in row["reason"] or "diverged" in row["reason"] or "NaN" in row["reason"]
+        assert after[name] is states[name]
+
+
+def test_participants_teach_their_own_shared_model_and_a_round_is_the_same_to_the_bit(wired: Wired) -> None:
+    how = how_of(wired, teachers="participants")
+    groups = groups_of(wired)
+    states, _ = run_groups(open_groups(groups)[0], groups, how)
+    saved = pack_states(states)
+    again = unpack_states(saved, "x")
+    assert pack_states(again) == saved
+    one, body = run_groups(states, groups, how)
+    two, _ = run_groups(again, groups, how)
+    assert [digest_update(s.shared) for s in one.values()] == [digest_update(s.shared) for s in two.values()]
+    assert body["distil"]["teachers"] == ["site0", "site2", "site1", "site3"]
+    assert sorted(body["validation"]) == ["site0", "site1", "site2", "site3"]
+    assert set(body["bases"]) == {"main", "small"}
+
+
+def test_a_checkpoint_of_groups_that_is_damaged_is_refused(wired: Wired) -> None:
+    states, _ = open_groups(groups_of(wired))
+    with pytest.raises(UpdateError):
+        unpack_states(pack_states(states)[:-40], "the checkpoint")
+
+
+def test_only_products_are_distilled(wired: Wired) -> None:
+    assert wired.config.distil is not None
+    from tequio.algorithms.catalogue import reduce_by_name
+
+    with pytest.raises(ConfigError, match=r'two factors. Use reduce = "stack"'):
+        distillation_of(wired.config.distil, reduce_by_name("fedit"), 4, 0)
