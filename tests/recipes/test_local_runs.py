@@ -17,7 +17,7 @@ from tequio.core.update import zero
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import fit, personalise
 from tequio.recipes.adapt import adapt
-from tequio.recipes.config import load_federation
+from tequio.recipes.config import HardwareSection, load_federation
 from tequio.recipes.run import resume, start
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
@@ -199,11 +199,12 @@ def test_a_newcomer_starts_from_a_federation_of_fomaml_and_reptile(make_federati
 
 def test_two_batches_a_step_count_as_twice_the_work(make_federation: Any) -> None:
     """Hardware that makes 4 plain steps in a round's time makes 2 of FOMAML."""
-    from tequio.recipes.wire import workload_of
+    from tequio.recipes.told import told_of_node, workload_of
 
     sizes: list[int] = []
     for local in ({}, {"method": "fomaml"}, {"terms": {"replay": 0.1}}, {"method": "fomaml", "terms": {"kl": 0.1}}):
         config = load_federation(make_federation(local=local, folder=f"fed{len(sizes)}"))
         node = wire(config).participants[0]
-        sizes.append(workload_of(config, node, 4).tokens_per_step)
+        told = told_of_node(node, HardwareSection(), {})
+        sizes.append(workload_of(config, told, 4, node.bench).tokens_per_step)
     assert [size / sizes[0] for size in sizes] == pytest.approx([1.0, 2.0, 2.0, 3.0], rel=0.02)

@@ -14,12 +14,12 @@ from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
 from tequio.measure.energy import open_meter
 from tequio.participant.export import adapter_files
-from tequio.participant.node import Node, encode_splits
 from tequio.participant.personal import personalise
 from tequio.planning.allotment import allot
 from tequio.recipes.config import MAIN, load_participant
+from tequio.recipes.ground import Ground, dtype_of, node_of, splits_of, task_of
+from tequio.recipes.told import full_steps, hardware_of, settings_of, told_of_node, workload_of
 from tequio.recipes.use import members, open_models, shared_of
-from tequio.recipes.wire import dtype_of, full_steps, hardware_of, settings_of, splits_of, task_of, workload_of
 
 
 def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str, Any]:
@@ -38,12 +38,12 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     splits = splits_of(config, file)
     folder = RunFolder.create(out)
     bench = opened.bench(dtype_of(config))
-    task = task_of(config, bench.base)
-    meter = open_meter(file.hardware.tdp_watts)
-    node = Node(file.name, bench, task, encode_splits(task, splits, file.name), config.train.batch_size, meter)
-    steps = full_steps(config, node.data)
-    allotment = allot(hardware_of(file, None, bench.full), workload_of(config, node, steps))
-    result = personalise(node, opened.model, settings_of(config, node, allotment))
+    node = node_of(Ground(config, bench, task_of(config, bench.base), open_meter()), file, splits, None)
+    examples = len(node.data.train)
+    told = told_of_node(node, file.hardware, {})
+    work = workload_of(config, told, full_steps(config, examples), bench)
+    allotment = allot(hardware_of(file.name, file.hardware, None, bench.full), work)
+    result = personalise(node, opened.model, settings_of(config, examples, file.name, allotment))
     body = {
         **result.body,
         "examples": {k: len(getattr(node.data, k)) for k in ("train", "validation", "test")},

@@ -1,21 +1,74 @@
-"""Public data of a run: text for the local terms (the file that [local] data names, or else the centre's training data), and digests."""
+"""Public data of a run: the centre's, the slices of the gate, and text for the local terms ([local] data, or the centre's)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tequio.core.canonical import digest_json
 from tequio.core.errors import DataError
 from tequio.core.seeds import derive
 from tequio.participant.data import Columns, Example, read_examples
-from tequio.participant.node import Encoded
+from tequio.participant.node import Encoded, Node, encode_splits
 from tequio.participant.public import Public, public_text
-from tequio.participant.splits import Splits, content_hash
+from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
 from tequio.participant.tasks import Item, TextTask
 from tequio.recipes.config import Federation
+from tequio.recipes.ground import Ground
 from tequio.recipes.pieces import local_of
 
 CENTRE = "centre"
+
+
+@dataclass(frozen=True)
+class PublicData:
+    """As read: the centre's data, the slices by name (without what is trained on), the text of [local] data."""
+
+    splits: Splits | None
+    slices: Mapping[str, Sequence[Example]]
+    text: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Centre:
+    """As encoded: the centre itself (None without [centre]), the halves of the slices that the gate never sees, text for local terms."""
+
+    node: Node | None
+    held_out: Mapping[str, Sequence[Item]]
+    text: Public | None
+
+
+def read_public(config: Federation) -> PublicData:
+    """Read everything public. Raises DataError or ConfigError naming the file."""
+    splits, text = _centre_splits(config), public_examples(config)
+    known = _hashes(splits) | {content_hash(e) for e in text}
+    slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
+    return PublicData(splits, slices, text)
+
+
+def centre_of(ground: Ground, public: PublicData) -> Centre:
+    """Encode it. One half of each slice is the gate's, the other is kept for the end."""
+    config, task = ground.config, ground.task
+    data = None if public.splits is None else encode_splits(task, public.splits, CENTRE)
+    text = public_of(config, task, public.text, data)
+    most = config.gate.max_examples
+    gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in public.slices.items()}
+    held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
+    if data is None:
+        return Centre(None, held_out, text)
+    size = config.train.batch_size
+    return Centre(Node(CENTRE, ground.bench, task, data, size, ground.meter, gate, public=text), held_out, text)
+
+
+def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:
+    """What the record of a run says of its public data."""
+    return {
+        "centre": next((row for row in rows if row["name"] == CENTRE), None),
+        "slices": {name: len(items) for name, items in centre.held_out.items()},
+        "public_data": public_digests(public.splits, public.slices, public.text),
+    }
 
 
 def public_examples(config: Federation) -> list[Example]:
@@ -46,3 +99,27 @@ def public_digests(
     out = {} if centre is None else {CENTRE: centre.digest()}
     named = {f"slice {n}": x for n, x in slices.items()} | ({"[local] data": text} if text else {})
     return out | {n: digest_json([[content_hash(e), e.label] for e in x]) for n, x in named.items()}
+
+
+def _centre_splits(config: Federation) -> Splits | None:
+    if config.centre is None:
+        return None
+    rule = SplitRule(0.1, 0.1, config.centre.max_train, 200, 200)
+    files = DataFiles(config.centre.data, None, None, None)
+    return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
+
+
+def _hashes(centre: Splits | None) -> set[str]:
+    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
+
+
+def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
+    """A public slice in the order of its hashes, without what the centre trains on."""
+    who = f"public slice {name}"
+    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
+    by_hash = {content_hash(e): e for e in examples if e.text.strip()}
+    examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
+    if len(examples) < 4:
+        why = f"It has {len(examples)} texts that the centre does not train on; at least 4 are needed."
+        raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
+    return examples

@@ -5,12 +5,9 @@ Everything that can be wrong is found here, before the first step.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,32 +19,22 @@ from tequio.coordinator.distil import Distillation
 from tequio.coordinator.gossip import Peers
 from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.core.errors import ConfigError, DataError, ResourceError
-from tequio.core.protocols import Start
-from tequio.measure.energy import Meter, open_meter
-from tequio.participant.base import Base, best_dtype, load_base, model_shape
-from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
-from tequio.participant.data import Columns, Example, read_examples
+from tequio.core.errors import ConfigError, ResourceError
+from tequio.measure.energy import Meter
+from tequio.participant.bench import Bench
 from tequio.participant.distil import PublicTexts
-from tequio.participant.loop import train
-from tequio.participant.node import Encoded, Node, encode_splits
-from tequio.participant.personal import Budget, Settings
-from tequio.participant.public import KEPT_BYTES
-from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
-from tequio.participant.tasks import Causal, Classification, Item, TextTask, batches
-from tequio.planning.allotment import RANK_COST, Allotment, Hardware, Workload, allot, probe_tokens_per_second
-from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
-from tequio.recipes.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
-from tequio.recipes.paths import cache_folder
+from tequio.participant.node import Node
+from tequio.participant.personal import Settings
+from tequio.participant.tasks import Causal, Item, TextTask
+from tequio.planning.allotment import Allotment
+from tequio.planning.memory import available_bytes
+from tequio.recipes.config import MAIN, Federation, load_participant
+from tequio.recipes.ground import ground_of, node_of, splits_of
 from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
-from tequio.recipes.public import CENTRE, public_digests, public_examples, public_of
+from tequio.recipes.public import CENTRE, centre_header, centre_of, read_public
+from tequio.recipes.told import Told, allotments, row_of, settings_of, told_of, told_of_centre
 from tequio.recipes.topology import peers_of
 
-FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
-STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
-PEER_COPIES = (
-    5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
-)
 PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
@@ -115,7 +102,7 @@ def wire(
         check_teaching((main, *others), how)
     wired = replace(main, config=config, others=tuple(others), distillation=how)
     rows = [row for group in wired.groups for row in _named(group, bool(others))]
-    header = _header(config, main.bench.base, main.bench, sorted(rows, key=lambda r: places_of(config)[r["name"]]))
+    header = header_of(config, main.bench, sorted(rows, key=lambda r: places_of(config)[r["name"]]))
     header |= {key: main.header[key] for key in ("centre", "slices", "public_data")}
     header["provenance"] = [dict(p) for p in provenance]
     if others:
@@ -149,45 +136,35 @@ def _wire(config: Federation, name: str, places: Mapping[str, int], measured: Ma
         check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     splits = {who: splits_of(config, file) for who, file in files.items()}
-    centre_splits = _centre_splits(config)
-    text = public_examples(config)
-    known = _hashes(centre_splits) | {content_hash(e) for e in text}
-    slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
-    dtype = dtype_of(config)
-    _check_memory(config, files, dtype, pieces.start)
-    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
-    if config.task.max_tokens > base.max_positions:
-        why = f"The base reads at most {base.max_positions} tokens."
-        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
-    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
-    task = task_of(config, base)
-    meter = open_meter()
-    encoded = {who: encode_splits(task, s, who) for who, s in splits.items()}
-    centre = None if centre_splits is None else encode_splits(task, centre_splits, CENTRE)
-    public = public_of(config, task, text, centre)
-    size = config.train.batch_size
-    nodes = {
-        places[who]: Node(who, bench, task, encoded[who], size, _meter(file, meter), public=public)
-        for who, file in files.items()
-    }
-    most = config.gate.max_examples
-    gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in slices.items()}
-    held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in slices.items()}
-    if centre is not None:
-        nodes[0] = Node(CENTRE, bench, task, centre, size, meter, gate, public=public)
-    speeds = {node.name: _speed(files[node.name].hardware, node, measured) for i, node in nodes.items() if i > 0}
-    allotments = _allot(config, files, nodes, speeds)
-    plan = _plan(config, pieces, nodes, allotments, bench)
-    settings = {node.name: settings_of(config, node, allotments[node.name]) for i, node in nodes.items() if i > 0}
-    rows = [_row(nodes[i], allotments, splits, files) for i in sorted(nodes) if i > 0]
-    rows = [{**row, "measured_tokens_per_second": speeds[row["name"]]} for row in rows]
-    header = _header(config, base, bench, rows) | {
-        "centre": None if centre_splits is None else _centre_row(nodes[0], allotments, centre_splits),
-        "slices": {name: len(items) for name, items in held_out.items()},
-        "public_data": public_digests(centre_splits, slices, text),
-    }
+    public = read_public(config)
+    ground = ground_of(config, files)
+    centre = centre_of(ground, public)
+    nodes = {places[who]: node_of(ground, file, splits[who], centre.text) for who, file in files.items()}
+    told = {places[who]: told_of(nodes[places[who]], f, splits[who], measured.get(who)) for who, f in files.items()}
+    if centre.node is not None and public.splits is not None:
+        nodes[0], told[0] = centre.node, told_of_centre(config, centre.node, public.splits)
+    given = allotments(config, told, ground.bench)
+    plan = plan_of(config, pieces, told, given, ground.bench)
+    settings = {n.name: settings_of(config, len(n.data.train), n.name, given[n.name]) for i, n in nodes.items() if i}
+    rows = [row_of(told[i], given[told[i].name], full) for i in sorted(told)]
+    header = header_of(config, ground.bench, [row for row in rows if row["name"] != CENTRE]) | centre_header(
+        rows, centre, public
+    )
     digests = {who: s.digest() for who, s in splits.items()}
-    return Wired(config, bench, task, plan, nodes, held_out, settings, header, digests, meter, peers, name)
+    return Wired(
+        config,
+        ground.bench,
+        ground.task,
+        plan,
+        nodes,
+        centre.held_out,
+        settings,
+        header,
+        digests,
+        ground.meter,
+        peers,
+        name,
+    )
 
 
 def classes_of(group: Wired) -> int:
@@ -217,187 +194,12 @@ def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
         raise ResourceError("[distil]: memory is too small.", why, "Lower items.")
 
 
-def _meter(file: ParticipantFile, shared: Meter) -> Meter:
-    """The machine's meter, or one of the declared power where the participant states it."""
-    return shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
-
-
-def _columns(file: ParticipantFile) -> Columns:
-    return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
-
-
-def splits_of(config: Federation, file: ParticipantFile) -> Splits:
-    """A participant's data, split."""
-    d = file.data
-    rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
-    files = DataFiles(d.path, d.train, d.validation, d.test)
-    return load_splits(files, _columns(file), rule, config.task.kind, config.task.label_names(), file.name)
-
-
-def _centre_splits(config: Federation) -> Splits | None:
-    if config.centre is None:
-        return None
-    rule = SplitRule(0.1, 0.1, config.centre.max_train, 200, 200)
-    files = DataFiles(config.centre.data, None, None, None)
-    return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
-
-
-def _hashes(centre: Splits | None) -> set[str]:
-    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
-
-
-def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
-    """A public slice in the order of its hashes, without what the centre trains on."""
-    who = f"public slice {name}"
-    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
-    by_hash = {content_hash(e): e for e in examples if e.text.strip()}
-    examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
-    if len(examples) < 4:
-        why = f"It has {len(examples)} texts that the centre does not train on; at least 4 are needed."
-        raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
-    return examples
-
-
-def dtype_of(config: Federation) -> torch.dtype:
-    """The base's precision: as configured, or the machine's best."""
-    if config.base.dtype == "auto":
-        return best_dtype()
-    dtype: torch.dtype = getattr(torch, config.base.dtype)
-    return dtype
-
-
-def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
-    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
-    local = local_of(config)
-    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
-    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
-    rank = max(config.adapter.ranks)
-    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
-    begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
-    full = config.adapter.kind == "full"
-    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
-    copies += FULL_COPIES if full else 0
-    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process, full=full)
-    lone = estimate_memory(shape, batch, rank, runtime_bytes=process, full=full)
-    for name, file in files.items():
-        if file.hardware.memory_gib is not None:
-            check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
-    check_memory(total, available_bytes(None), "This machine")
-
-
-def _head(config: Federation, base: Base) -> torch.Tensor | None:
-    if config.task.kind == "causal":
-        return None
-    labels = config.task.labels
-    if isinstance(labels, dict):
-        return head_from_descriptions(base, labels)
-    return head_at_zero(base, len(labels))
-
-
-def task_of(config: Federation, base: Base) -> TextTask:
-    """The task with its tokenizer."""
-    if config.task.kind == "causal":
-        return Causal(base.tokenizer, config.task.max_tokens)
-    return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
-
-
-def _speed(section: HardwareSection, node: Node, measured: Mapping[str, float | None]) -> float | None:
-    """Probed tokens a second, where nothing is declared and a probe is asked for."""
-    if section.tokens_per_second is not None or not section.probe:
-        return None
-    return measured.get(node.name) or _probe(node)
-
-
-def _probe(node: Node) -> float:
-    """Tokens a second of real training steps on this machine; what they changed is thrown away."""
-    parameters = node.bench.attach_full() if node.bench.full else node.bench.attach(8, 0)
-    stream = batches(node.data.train, node.batch_size, 0)
-
-    def step() -> int:
-        return train(node.bench, node.task, parameters, stream, [1e-9], node.name).tokens
-
-    speed = probe_tokens_per_second(step)
-    node.bench.drop()
-    return speed
-
-
-def full_steps(config: Federation, data: Encoded) -> int:
-    """Local steps of a round before hardware is looked at."""
-    epoch = math.ceil(len(data.train) / config.train.batch_size)
-    wanted = round(epoch * config.train.local_epochs)
-    return max(config.train.min_steps, min(config.train.max_steps, wanted))
-
-
-def _allot(
-    config: Federation,
-    files: Mapping[str, ParticipantFile],
-    nodes: Mapping[int, Node],
-    speeds: Mapping[str, float | None],
-) -> dict[str, Allotment]:
-    """Rank and steps of every participant from its hardware; the centre makes as many steps as the median participant."""
-    out: dict[str, Allotment] = {}
-    for index in sorted(nodes, reverse=True):  # the centre, index 0, comes last
-        node = nodes[index]
-        steps = full_steps(config, node.data)
-        hardware = Hardware(config.centre.tokens_per_second if config.centre else None, None, None, None)
-        if index > 0:
-            hardware = hardware_of(files[node.name], speeds[node.name], node.bench.full)
-        else:
-            median = sorted(a.steps for a in out.values())[len(out) // 2]
-            steps = (config.centre.steps if config.centre else None) or median
-        out[node.name] = _in_windows(config, index, allot(hardware, workload_of(config, node, steps)))
-    return out
-
-
-def _in_windows(config: Federation, index: int, allotment: Allotment) -> Allotment:
-    """The allotment, saying how often a participant that needs more than a window counts (buffered rounds)."""
-    window, seconds = config.train.round_seconds, allotment.seconds
-    if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
-        return allotment
-    every = math.ceil(seconds / window)
-    return replace(allotment, reason=f"{allotment.reason} A window is {window:.3g} s: it counts in one of {every}.")
-
-
-def hardware_of(file: ParticipantFile, measured: float | None, full: bool = False) -> Hardware:
-    """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
-    own = file.hardware
-    if full and own.max_rank is not None:
-        why = 'With [adapter] kind = "full" everybody trains whole weights, which have no rank.'
-        raise ConfigError(f"Participant {file.name}: max_rank = {own.max_rank}.", why, "Leave it out, or use lora.")
-    return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
-
-
-def workload_of(config: Federation, node: Node, steps: int) -> Workload:
-    """What a round of `steps` steps asks of this participant."""
-    whole = config.train.pace == "buffered" and node.name != CENTRE  # who is slow is late instead of cut short
-    local = local_of(config)
-    drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
-    mean_tokens = sum(len(i.ids) for i in node.data.train) / len(node.data.train)
-    shapes = node.bench.shapes.values()
-    if node.bench.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
-        rank = max(min(m, n) for m, n in shapes)
-        ranks: tuple[int, ...] = (rank,)
-        bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
-    else:
-        twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors: up to twice their rank
-        ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
-        bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
-    return Workload(
-        tokens_per_step=max(1, round(mean_tokens * config.train.batch_size * drawn)),
-        steps=steps,
-        ranks=ranks,
-        bytes_per_rank=bytes_per_rank,
-        deadline_seconds=None if whole else config.train.round_seconds,
-        min_steps=config.train.min_steps,
-        rank_cost=rank_cost,
-    )
-
-
-def _plan(
-    config: Federation, pieces: Pieces, nodes: Mapping[int, Node], allotments: Mapping[str, Allotment], bench: Bench
+def plan_of(
+    config: Federation, pieces: Pieces, told: Mapping[int, Told], given: Mapping[str, Allotment], bench: Bench
 ) -> Plan:
-    given = {i: allotments[node.name] for i, node in nodes.items()}
-    members = {i: Member(nodes[i].name, i, a.rank, a.steps, a.seconds) for i, a in given.items()}
+    """The plan of all rounds."""
+    shares = {i: given[who.name] for i, who in told.items()}
+    members = {i: Member(told[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
     return Plan(
         seed=config.seed,
         rounds=config.train.rounds,
@@ -429,62 +231,9 @@ def _plan(
     )
 
 
-def settings_of(config: Federation, node: Node, allotment: Allotment) -> Settings:
-    """How a participant's personal model is made."""
-    p, rank = config.personal, allotment.rank
-    epoch = math.ceil(len(node.data.train) / config.train.batch_size)
-    private_steps = max(1, round(epoch * p.private_epochs))
-    private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
-    steps, full = allotment.steps * config.train.rounds + private_steps, config.adapter.kind == "full"
-    local = Budget(rank, steps, tuple(p.local_rates), p.checks, full=full)
-    digest = hashlib.sha256(f"{config.seed}/{node.name}".encode()).digest()
-    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))
-
-
-def _row(
-    node: Node,
-    allotments: Mapping[str, Allotment],
-    splits: Mapping[str, Splits],
-    files: Mapping[str, ParticipantFile],
-) -> dict[str, Any]:
-    allotment, file = allotments[node.name], files[node.name]
-    return {
-        "name": node.name,
-        "tier": _tier(node, allotment),
-        "rank": allotment.rank,
-        "steps": allotment.steps,
-        "reason": allotment.reason,
-        "hardware": file.hardware.model_dump(exclude_none=True),
-        "data": {
-            **splits[node.name].facts(),
-            "cut": node.data.cut,
-            "licence": file.data.licence,
-            "consent": file.data.consent,
-        },
-        "batches": _shape_of(node),
-    }
-
-
-def _tier(node: Node, allotment: Allotment) -> str:
-    return "full weights" if node.bench.full else f"rank {allotment.rank}"
-
-
-def _centre_row(node: Node, allotments: Mapping[str, Allotment], splits: Splits) -> dict[str, Any]:
-    allotment = allotments[CENTRE]
-    data = {**splits.facts(), "cut": node.data.cut}
-    row = {"name": CENTRE, "tier": _tier(node, allotment), "rank": allotment.rank, "steps": allotment.steps}
-    return row | {"reason": allotment.reason, "hardware": {}, "data": data, "batches": _shape_of(node)}
-
-
-def _shape_of(node: Node) -> dict[str, int]:
-    return {
-        "train": len(node.data.train),
-        "validation": len(node.data.validation),
-        "test": len(node.data.test),
-    }
-
-
-def _header(config: Federation, base: Base, bench: Bench, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def header_of(config: Federation, bench: Bench, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the run began: configuration, base, roster, versions."""
+    base = bench.base
     plain = config.model_dump(mode="json")
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {

@@ -1,0 +1,122 @@
+"""What one machine has of a federation, whoever it is: the base in memory, the task, the meter; and a participant's data on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from tequio.core.errors import ConfigError
+from tequio.core.protocols import Start
+from tequio.measure.energy import Meter, open_meter
+from tequio.participant.base import Base, best_dtype, load_base, model_shape
+from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
+from tequio.participant.data import Columns
+from tequio.participant.node import Node, encode_splits
+from tequio.participant.public import KEPT_BYTES, Public
+from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
+from tequio.participant.tasks import Causal, Classification, TextTask
+from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
+from tequio.recipes.config import Federation, ParticipantFile
+from tequio.recipes.paths import cache_folder
+from tequio.recipes.pieces import local_of, pieces_of
+
+STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
+PEER_COPIES = (
+    5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
+)
+FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One base loaded, with its task and the machine's meter."""
+
+    config: Federation
+    bench: Bench
+    task: TextTask
+    meter: Meter
+
+
+def ground_of(config: Federation, files: Mapping[str, ParticipantFile]) -> Ground:
+    """Load the base for these participants, once it is known that it fits.
+
+    Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
+    """
+    full = config.adapter.kind == "full"
+    dtype = dtype_of(config)
+    _check_memory(config, files, dtype, pieces_of(config.algorithm, full).start)
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
+    if config.task.max_tokens > base.max_positions:
+        why = f"The base reads at most {base.max_positions} tokens."
+        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
+    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
+    return Ground(config, bench, task_of(config, base), open_meter())
+
+
+def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None) -> Node:
+    """A participant on this machine, its data encoded."""
+    data = encode_splits(ground.task, splits, file.name)
+    size, meter = ground.config.train.batch_size, _meter(file, ground.meter)
+    return Node(file.name, ground.bench, ground.task, data, size, meter, public=public)
+
+
+def dtype_of(config: Federation) -> torch.dtype:
+    """The base's precision: as configured, or the machine's best."""
+    if config.base.dtype == "auto":
+        return best_dtype()
+    dtype: torch.dtype = getattr(torch, config.base.dtype)
+    return dtype
+
+
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
+    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
+    local = local_of(config)
+    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
+    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
+    rank = max(config.adapter.ranks)
+    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
+    begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
+    full = config.adapter.kind == "full"
+    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
+    copies += FULL_COPIES if full else 0
+    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process, full=full)
+    lone = estimate_memory(shape, batch, rank, runtime_bytes=process, full=full)
+    for name, file in files.items():
+        if file.hardware.memory_gib is not None:
+            check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
+    check_memory(total, available_bytes(None), "This machine")
+
+
+def _head(config: Federation, base: Base) -> torch.Tensor | None:
+    if config.task.kind == "causal":
+        return None
+    labels = config.task.labels
+    if isinstance(labels, dict):
+        return head_from_descriptions(base, labels)
+    return head_at_zero(base, len(labels))
+
+
+def task_of(config: Federation, base: Base) -> TextTask:
+    """The task with its tokenizer."""
+    if config.task.kind == "causal":
+        return Causal(base.tokenizer, config.task.max_tokens)
+    return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
+
+
+def _meter(file: ParticipantFile, shared: Meter) -> Meter:
+    """The machine's meter, or one of the declared power where the participant states it."""
+    return shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
+
+
+def _columns(file: ParticipantFile) -> Columns:
+    return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
+
+
+def splits_of(config: Federation, file: ParticipantFile) -> Splits:
+    """A participant's data, split."""
+    d = file.data
+    rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
+    files = DataFiles(d.path, d.train, d.validation, d.test)
+    return load_splits(files, _columns(file), rule, config.task.kind, config.task.label_names(), file.name)
