@@ -16,7 +16,7 @@ from benchmarks.study.jobs import Result, plain, run_jobs, sources
 from benchmarks.study.scenes import prepare
 from tequio.core.errors import TequioError
 
-QUESTIONS = ("reduces", "bytes", "who", "hybrid", "newcomer", "forgetting", "poison")
+QUESTIONS = ("reduces", "bytes", "who", "hybrid", "newcomer", "forgetting", "poison", "bases")
 # modules here, each with QUESTION, jobs(quick) and answer(results)
 
 

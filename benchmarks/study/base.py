@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,31 @@ from tequio.recipes.demos.text import Sample, shuffled
 from tequio.recipes.paths import cache_folder
 
 VERSION = 1
-HIDDEN, LAYERS, HEADS, WIDE = 96, 2, 3, 256
 STEPS, BATCH, LENGTH, RATE = 1800, 16, 64, 5e-3
 WARM = 100  # steps in which the rate rises
 THIRD = 3  # manuals.py keeps the first third of the shuffled topics for its public slice; so do we
 
 
-def base_folder(steps: int = STEPS) -> Path:
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a base; `name` is part of its folder's."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    wide: int
+
+
+LARGE = Shape("base", 96, 2, 3, 256)
+SMALL = Shape("small", 48, 1, 3, 128)  # about an eighth of the parameters
+
+
+def base_folder(steps: int = STEPS, shape: Shape = LARGE) -> Path:
     """The trained base, as a folder that `load_base` reads; made where it is not there yet (a minute or two)."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     fewer = "" if steps == STEPS else f"-{steps}"
-    target = cache_folder() / "study" / f"base-v{VERSION}{fewer}-py{python}"
+    target = cache_folder() / "study" / f"{shape.name}-v{VERSION}{fewer}-py{python}"
     if (target / "config.json").is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +54,7 @@ def base_folder(steps: int = STEPS) -> Path:
     try:
         tokenizer = byte_tokenizer()
         tokenizer.save_pretrained(work)
-        trained(tokenizer, steps).save_pretrained(work)
+        trained(tokenizer, steps, shape).save_pretrained(work)
         if not target.exists():
             os.replace(work, target)
     finally:
@@ -66,17 +81,17 @@ def base_text() -> str:
     return "\n\n".join(page.text for page in pages[len(pages) // THIRD :])
 
 
-def trained(tokenizer: Any, steps: int = STEPS) -> Any:
+def trained(tokenizer: Any, steps: int = STEPS, shape: Shape = LARGE) -> Any:
     """The model after `steps` steps of AdamW (betas .9, .95; rate falls as a cosine) on random windows of the text."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        intermediate_size=WIDE,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        intermediate_size=shape.wide,
         max_position_embeddings=2 * LENGTH,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
