@@ -31,18 +31,18 @@ def watch(stage, what, done, of):
     if said == int(sys.argv[4]):
         os.kill(os.getpid(), 9)
 
-path, out = Path(sys.argv[1]), Path(sys.argv[2])
+path, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[5])
 if sys.argv[3] == "resume":
-    outcome = resume(out, watch)
+    outcome = resume(out, watch, workers)
 else:
     config = load_federation(path)
-    outcome = start(config, out, not config.bases, watch=watch)
+    outcome = start(config, out, not config.bases, watch=watch, workers=workers)
 print(json.dumps(dict(outcome.end)), flush=True)
 """
 
 
-def work(path: Path, out: Path, mode: str, kill_at: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WORKER, str(path), str(out), mode, str(kill_at)]
+def work(path: Path, out: Path, mode: str, kill_at: int, workers: int = 1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WORKER, str(path), str(out), mode, str(kill_at), str(workers)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -75,7 +75,7 @@ def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
     assert first.returncode == -signal.SIGKILL
     kills = 1
     for kill_at in range(2, 2 * stages):
-        again = work(path, out, "resume", kill_at)
+        again = work(path, out, "resume", kill_at, workers=1 + kill_at % 2)  # now alone, now side by side
         if again.returncode == 0:
             break
         assert again.returncode == -signal.SIGKILL, again.stderr
@@ -106,7 +106,7 @@ def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Pat
     out = tmp_path / "killed"
     mode = "start"
     for attempt in range(12):
-        command = [sys.executable, "-c", WORKER, str(path), str(out), mode, "-1"]
+        command = [sys.executable, "-c", WORKER, str(path), str(out), mode, "-1", "2"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()  # it has started to work
@@ -127,7 +127,7 @@ def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Pat
 def test_two_runs_cannot_write_one_folder(make_federation: Any, tmp_path: Path) -> None:
     path, out = make_federation(participants=2), tmp_path / "run"
     assert work(path, out, "start", 4).returncode == -signal.SIGKILL
-    command = [sys.executable, "-c", WORKER, str(path), str(out), "resume", "-1"]
+    command = [sys.executable, "-c", WORKER, str(path), str(out), "resume", "-1", "1"]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     holder.stdout.readline()

@@ -1,5 +1,6 @@
 """The power meter, with a powercap tree in a temporary folder as its sensor."""
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -188,3 +189,14 @@ def test_cpu_share(own: float, busy: float, seconds: float, expected: float) -> 
 @given(st.integers(0, 999), st.integers(0, 999))
 def test_unwrap_is_addition_on_the_circle(before: int, used: int) -> None:
     assert unwrap(before, (before + used) % 1000, 1000) == used
+
+
+def test_the_meter_of_a_thread_charges_what_that_thread_computed(tmp_path: Path) -> None:
+    # 100 W on one CPU: 0.3 CPU seconds of the other thread are 30 J, and are not this thread's
+    meter = open_meter(tdp_watts=100, powercap=tmp_path, cores=1)
+    other = threading.Thread(target=burn, args=(0.3,))
+    with meter.measure() as process, meter.of_thread().measure() as thread:
+        other.start()
+        other.join()
+    assert thread.energy.joules < 5.0
+    assert process.energy.joules >= 29.0

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from tequio.coordinator.checkpoint import pack_state
 from tequio.coordinator.plan import Plan
+from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_update
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
 from tequio.core.update import Dense, Update, zero
 from tequio.recipes.config import load_federation
+from tequio.recipes.cores import side_by_side
 from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
@@ -102,3 +105,70 @@ def test_a_validation_loss_that_is_not_a_number_is_a_failure(make_federation: An
     (reply,) = Embedded(w.nodes).exchange([EvaluateTask(1, 1, "site0", zero(w.plan.spec))])
     assert isinstance(reply, Failure)
     assert "site0: the loss of its validation data is nan" in reply.message
+
+
+def together(w: Wired, workers: int, watch: Any = None) -> Embedded:
+    first, *others = side_by_side(w, workers)
+    return Embedded(first.nodes, watch, tuple(place.nodes for place in others))
+
+
+def speed_free(body: Any) -> Any:
+    free = ("seconds", "joules")
+    return {**body, "train": [{k: v for k, v in row.items() if k not in free} for row in body["train"]]}
+
+
+@pytest.mark.parametrize("kind", ["classification", "causal"])
+def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(make_federation: Any, kind: str) -> None:
+    w = wired(make_federation(kind=kind, participants=4))
+    found = []
+    for workers in (1, 2, 3, 1):
+        runtime = together(w, workers)
+        state, _ = open_state(w.plan, runtime)
+        records = []
+        for _ in range(2):
+            state, body = run_round(state, w.plan, runtime)
+            records.append(speed_free(body))
+        found.append((pack_state(state), records))
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_twins_share_the_base_and_are_clean_after_work(make_federation: Any) -> None:
+    w = wired(make_federation(participants=4))
+    before = tensors_of(w)
+    places = side_by_side(w, 3)
+    assert len({id(place.bench.model) for place in places}) == 3
+    assert set().union(*(tensors_of(place) for place in places)) == before  # nothing of the base is there twice
+    runtime = Embedded(places[0].nodes, None, tuple(place.nodes for place in places[1:]))
+    list(runtime.exchange(training(w.plan, m.index) for m in w.plan.members))
+    assert set().union(*(tensors_of(place) for place in places)) == before
+
+
+def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are_made_one_by_one(
+    make_federation: Any,
+) -> None:
+    w = wired(make_federation(participants=4))
+    made, seen = [], []
+
+    def tasks() -> Any:
+        for number in range(40):
+            made.append(number)
+            task = training(w.plan, 1 + number % 4)
+            yield replace(task, held=zero("another base")) if number % 5 == 0 else replace(task, steps=1)
+
+    replies = together(w, 2, lambda task: seen.append(task.index)).exchange(tasks())
+    first = next(replies)
+    assert len(made) <= 2 * 4 + 1  # two workers, four replies each may wait
+    kinds = [first, *replies]
+    assert [reply.index for reply in kinds] == [1 + n % 4 for n in range(40)] == seen
+    assert [isinstance(reply, Failure) for reply in kinds] == [n % 5 == 0 for n in range(40)]
+
+
+def test_energy_of_participants_side_by_side_adds_up_to_that_of_the_whole(make_federation: Any) -> None:
+    w = wired(make_federation(participants=4, rows=200, train={"max_steps": 30}))
+    runtime = together(w, 2)
+    with w.meter.measure() as whole:
+        replies = list(runtime.exchange(replace(training(w.plan, i), steps=30) for i in (1, 2, 3, 4)))
+    parts = [reply.energy.joules for reply in replies if isinstance(reply, Reply) and reply.energy is not None]
+    assert len(parts) == 4
+    # what is not training is the interpreter that hands tasks out; with process time, four parts would be twice the whole
+    assert 0.8 * whole.energy.joules <= sum(parts) <= 1.05 * whole.energy.joules

@@ -26,6 +26,10 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", help="Participants side by side, one thread each; 0: as cores and memory allow.", min=0),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 
 
@@ -66,6 +70,7 @@ def run(
     ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
     threads: Threads = 0,
+    workers: Workers = 0,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
@@ -80,12 +85,12 @@ def run(
     with show.progress(json) as watch:
         if resume is not None:
             with _interruptible(resume):
-                outcome = resume_run(resume, watch)
+                outcome = resume_run(resume, watch, workers)
         elif federation is not None:
             config = with_seed(load_federation(federation), seed)
             target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
             with _interruptible(target):
-                outcome = start(config, target, counterfactuals, watch=watch)
+                outcome = start(config, target, counterfactuals, watch=watch, workers=workers)
     _finish(outcome.folder, lang, json)
 
 
@@ -99,6 +104,7 @@ def demo(
         typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
     ] = True,
     threads: Threads = 0,
+    workers: Workers = 0,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
@@ -113,13 +119,13 @@ def demo(
     target = folder / "run"
     with show.progress(json) as watch, _interruptible(target):
         if (target / "ledger.sqlite").exists():
-            outcome = resume(target, watch)
+            outcome = resume(target, watch, workers)
         else:
             watch("prepare", "fetching data and model", 0, 1)
             path, provenance = write_demo(name, folder, seed)
             if not json:
                 print_provenance(provenance)
-            outcome = start(load_federation(path), target, counterfactuals, provenance, watch)
+            outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers)
     _finish(outcome.folder, lang, json)
 
 
@@ -296,6 +302,12 @@ def main() -> None:
         else:
             show.err.print(f"Error: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
+    except SystemExit as end:
+        if end.code == 130:  # stopped by hand: workers in the middle of something must not hold the process up
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ model: watts per logical CPU times the CPU seconds of this process; an estimate,
 
 Time in which this process computes nothing is charged to nobody: the figure is what the work took, not what
 the machine draws when idle. Not seen: memory, GPU, fans, power supply, and child processes. Two readings open
-at the same time in two threads of one process both count all its threads.
+at the same time in two threads of one process both count all its threads; where work goes on side by side, one
+thread each, the meter `of_thread` counts only the CPU time of the thread that reads, so that the parts add up.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -102,8 +103,9 @@ class Reading:
 
     _watts: float
     _counter: _Counter | None
+    _clock: Callable[[], float]
+    _own: float
     _wall: float = field(default_factory=time.perf_counter)
-    _own: float = field(default_factory=time.process_time)
     _busy: float = field(default_factory=_busy_seconds)
     _final: Energy | None = None
 
@@ -114,7 +116,7 @@ class Reading:
 
     def _now(self) -> Energy:
         seconds = time.perf_counter() - self._wall
-        own = time.process_time() - self._own
+        own = self._clock() - self._own
         package = self._counter.joules() if self._counter else None
         if package is not None:
             joules = package * cpu_share(own, _busy_seconds() - self._busy, seconds)
@@ -127,12 +129,18 @@ class Reading:
 class Meter:
     """Measures intervals with the best tier of this machine. `watts` is per logical CPU, for the model tier.
 
-    The counters are read at least every `resample_seconds`, so that none wraps twice unseen.
+    The counters are read at least every `resample_seconds`, so that none wraps twice unseen. `clock` says whose CPU
+    seconds are charged: those of this process, or of the thread that measures.
     """
 
     watts: float
     domains: tuple[_Domain, ...] = ()
     resample_seconds: float = RESAMPLE_SECONDS
+    clock: Callable[[], float] = time.process_time
+
+    def of_thread(self) -> Meter:
+        """The same for work that stays in the thread that measures it (and starts no threads of its own)."""
+        return replace(self, clock=time.thread_time)
 
     @property
     def method(self) -> str:
@@ -144,7 +152,7 @@ class Meter:
         """Measure the `with` block; a block that raises is measured too. A sensor that vanishes falls back to
         the model."""
         counter = _Counter(self.domains) if self.domains else None
-        reading, done = Reading(self.watts, counter), threading.Event()
+        reading, done = Reading(self.watts, counter, self.clock, self.clock()), threading.Event()
         sampler = None
         if counter:
             arguments = (counter, done, self.resample_seconds)

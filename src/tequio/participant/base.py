@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tequio.core.errors import BaseModelError
+from tequio.participant.attention import use_plain_where_short
 from tequio.planning.memory import ModelShape
 
 Kind = Literal["classification", "causal"]
@@ -75,6 +76,7 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
     device = best_device()
     model.requires_grad_(False)
     model.eval().to(device)
+    use_plain_where_short(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     config = model.config

@@ -6,14 +6,14 @@ A classification head (float32) sits on the mean-pooled last hidden states of an
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tequio.core.canonical import digest_json
 from tequio.core.errors import UpdateError
@@ -24,7 +24,6 @@ from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
 
 HEAD_WEIGHT, HEAD_BIAS = f"{HEAD_PREFIX}weight", f"{HEAD_PREFIX}bias"
 LOGIT_SCALE = 10.0  # logits are 10 · cosine at the start: sharp enough, and the head learns as fast as the factors
-SHORT = 96  # tokens: up to here plain attention trains faster on a CPU
 
 
 class Bench:
@@ -54,6 +53,23 @@ class Bench:
         self._held: Update | None = zero(self.spec)
         self._start: dict[str, Factored] = {}  # what attached factors were before training; a layer without: fresh ones
         self._trained: Trained | None = None  # of shared factors; None in layout product
+
+    def twin(self) -> Bench:
+        """A second bench on the same frozen base: its weights are shared, what is held and attached is each one's own."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        for layer in self.layers.values():
+            tensors += [t for t in (layer.original, layer.bias) if t is not None]
+        other = copy.copy(self)
+        shared: dict[int, object] = {id(tensor): tensor for tensor in tensors}
+        shared |= {id(layer.weight): layer.original for layer in self.layers.values()}
+        self.drop()
+        other.model = copy.deepcopy(self.model, shared)
+        other.layers = {name: other.model.get_submodule(name) for name in self.layers}  # type: ignore[misc]
+        for layer in other.layers.values():
+            layer.fold(None)
+        other._held, other._start, other._trained = zero(self.spec), {}, None
+        other._reset_head()
+        return other
 
     def head_update(self) -> Update:
         """The head at the start (empty where there is none), as a file of the run."""
@@ -202,8 +218,7 @@ class Bench:
 
     def token_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Next-token logits (batch × length × vocabulary) in the base's precision."""
-        with _attention(ids):
-            logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
 
 
@@ -229,19 +244,9 @@ def _moved(name: str, a: Tensor, b: Tensor, start: Factored, trained: Trained) -
     return out
 
 
-def _attention(ids: Tensor) -> AbstractContextManager[None]:
-    """Plain attention for short texts that are trained on a CPU: there the flash kernel's backward pass is slow.
-
-    MiniLM in bf16, one core: 1.5 times the steps a second at 25 tokens, 1.4 at 64; SmolLM2: no difference at 96.
-    """
-    short = torch.is_grad_enabled() and ids.device.type == "cpu" and ids.shape[1] <= SHORT
-    return sdpa_kernel([SDPBackend.MATH]) if short else nullcontext()
-
-
 def embed(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Mean of the last hidden states over real tokens, at unit length: (batch × hidden), float32."""
-    with _attention(ids):
-        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
     weights = mask.unsqueeze(-1).float()
     return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=-1)
 

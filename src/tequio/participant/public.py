@@ -37,7 +37,7 @@ class Public:
         if position not in self._kept:
             with torch.no_grad(), bench.as_base():
                 logits, _ = task.logits(bench, self.batches[position])
-            held = sum(t.numel() * t.element_size() for t in self._kept.values())
+            held = sum(t.numel() * t.element_size() for t in list(self._kept.values()))
             if held + logits.numel() * logits.element_size() > KEPT_BYTES:
                 return logits
             self._kept[position] = logits

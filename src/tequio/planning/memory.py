@@ -80,6 +80,7 @@ def estimate_memory(
     shared_copies: int = 1,
     runtime_bytes: int = RUNTIME_BYTES,
     full: bool = False,
+    benches: int = 1,
 ) -> MemorySum:
     """Peak bytes of LoRA training at this rank, for b sequences of s tokens, L layers of width h, V words.
 
@@ -97,9 +98,10 @@ def estimate_memory(
     full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16 (float32 master weight,
     gradient, two moments), and Σ m·n · 2 more for the copy in the base's precision where that has 16 bits.
     shared_copies: whole shared updates held at once; 1 in a participant, more where the coordinator lives in
-    the same process. Raises ConfigError when a size is not positive.
+    the same process. benches: how many train at once on one base; each folds, adapts and activates, and holds a
+    candidate of its own, for itself. Raises ConfigError when a size is not positive.
     """
-    for key, value in (("rank", rank), ("batch_size", batch.size), ("max_tokens", batch.tokens)):
+    for key, value in (("rank", rank), ("batch_size", batch.size), ("max_tokens", batch.tokens), ("workers", benches)):
         if value < 1:
             raise ConfigError(f"{key} = {value}:", "expected 1 or more.")
     places = sum(m * n for m, n in shape.adapted)
@@ -112,11 +114,11 @@ def estimate_memory(
     per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
     return MemorySum(
         base_weights=round(shape.parameters * shape.bytes_per_parameter),
-        folded_weights=round(places * shape.bytes_per_parameter),
-        shared_update=4 * places * shared_copies,
-        adapters_and_optimizer=trained,
-        activations=positions * shape.layers * per_position * number // 2,
-        logits=LOGITS_BYTES * positions * shape.vocabulary if shape.causal else 0,
+        folded_weights=benches * round(places * shape.bytes_per_parameter),
+        shared_update=4 * places * (shared_copies + benches - 1),
+        adapters_and_optimizer=benches * trained,
+        activations=benches * (positions * shape.layers * per_position * number // 2),
+        logits=benches * LOGITS_BYTES * positions * shape.vocabulary if shape.causal else 0,
         runtime=runtime_bytes,
     )
 
@@ -160,6 +162,15 @@ def available_bytes(declared_gib: float | None = None, cgroup: Path = CGROUP) ->
     limits = [int(psutil.virtual_memory().available), _container_bytes(cgroup)]
     limits.append(None if declared_gib is None else int(declared_gib * GIB))
     return min(limit for limit in limits if limit is not None)
+
+
+def installed_bytes(cgroup: Path = CGROUP) -> int:
+    """Memory of the machine, or the limit of the container: what does not change from run to run."""
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
 
 
 def _container_bytes(cgroup: Path) -> int | None:

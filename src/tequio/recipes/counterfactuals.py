@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tequio.participant.node import Node
 from tequio.participant.personal import Budget, fit, score
 from tequio.participant.tasks import Losses
 from tequio.recipes.wire import Wired
+from tequio.runtimes.workers import Job, Workers
 
 
 def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
@@ -49,26 +51,40 @@ def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
 
 
 def everybody(
-    wired: Wired, shared: Update, central: Update, models: Mapping[str, tuple[Update, Update]]
+    places: tuple[Wired, ...],
+    workers: Workers,
+    shared: Update,
+    central: Mapping[str, Any],
+    models: Mapping[str, tuple[Update, Update]],
 ) -> dict[str, Any]:
-    """Scores of every model on the test data of all participants together."""
-    seen: dict[str, dict[str, Any]] = {}
+    """Scores of every model on the test data of all participants together; `central` are those of the pooled model, as recorded.
 
-    def on_all(model: Update) -> dict[str, Any]:
+    places: the run as each worker sees it. Models go side by side.
+    """
+    jobs: dict[str, Job[dict[str, Any]]] = {}
+
+    def on_all(model: Update) -> str:
         key = digest_update(model)  # many participants are delivered the same model
-        if key not in seen:
-            losses = {node.name: score(node, model, node.data.test) for node in wired.participants}
-            seen[key] = asdict(joined(losses).scores())
-        return seen[key]
+        if key not in jobs:
+            jobs[key] = workers.submit(partial(_on_all, places, model))
+        return key
 
+    base, common = on_all(zero(places[0].plan.spec)), on_all(shared)
+    keys = {name: (on_all(local), on_all(delivered)) for name, (delivered, local) in models.items()}
+    scores = {key: job.result() for key, job in jobs.items()}
     return {
-        "base": on_all(zero(wired.plan.spec)),
-        "shared": on_all(shared),
-        "pooled": on_all(central),
+        "base": scores[base],
+        "shared": scores[common],
+        "pooled": dict(central),
         "participants": {
-            name: {"local": on_all(local), "personal": on_all(delivered)} for name, (delivered, local) in models.items()
+            name: {"local": scores[local], "personal": scores[personal]} for name, (local, personal) in keys.items()
         },
     }
+
+
+def _on_all(places: tuple[Wired, ...], model: Update, worker: int) -> dict[str, Any]:
+    nodes = places[worker].participants
+    return asdict(joined({node.name: score(node, model, node.data.test) for node in nodes}).scores())
 
 
 def joined(losses: Mapping[str, Losses]) -> Losses:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Start
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
@@ -17,7 +16,15 @@ from tequio.participant.node import Node, encode_splits
 from tequio.participant.public import KEPT_BYTES, Public
 from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
 from tequio.participant.tasks import Causal, Classification, TextTask
-from tequio.planning.memory import RUNTIME_BYTES, BatchShape, available_bytes, check_memory, estimate_memory
+from tequio.planning.memory import (
+    RUNTIME_BYTES,
+    BatchShape,
+    MemorySum,
+    ModelShape,
+    available_bytes,
+    check_memory,
+    estimate_memory,
+)
 from tequio.recipes.config import Federation, ParticipantFile
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.pieces import local_of, pieces_of
@@ -46,7 +53,7 @@ def ground_of(config: Federation, files: Mapping[str, ParticipantFile]) -> Groun
     """
     full = config.adapter.kind == "full"
     dtype = dtype_of(config)
-    _check_memory(config, files, dtype, pieces_of(config.algorithm, full).start)
+    _check_memory(config, files)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
@@ -70,23 +77,35 @@ def dtype_of(config: Federation) -> torch.dtype:
     return dtype
 
 
-def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], dtype: torch.dtype, start: Start) -> None:
-    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype, cache_folder())
-    local = local_of(config)
-    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
-    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
-    rank = max(config.adapter.ranks)
-    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
-    begun = len(set(config.adapter.ranks)) if start.continues else 0  # what is held differs from rank to rank
-    full = config.adapter.kind == "full"
-    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * len(files) + 1
-    copies += FULL_COPIES if full else 0
-    total = estimate_memory(shape, batch, rank, shared_copies=copies, runtime_bytes=process, full=full)
-    lone = estimate_memory(shape, batch, rank, runtime_bytes=process, full=full)
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile]) -> None:
+    lone = _memory(config, 1, 1)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
-    check_memory(total, available_bytes(None), "This machine")
+    check_memory(memory_of(config, len(files)), available_bytes(None), "This machine")
+
+
+def memory_of(config: Federation, hosted: int, benches: int = 1) -> MemorySum:
+    """Memory of a process that hosts so many participants and the coordinator, with so many benches at work."""
+    full = config.adapter.kind == "full"
+    continues = pieces_of(config.algorithm, full).start.continues
+    begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
+    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
+    return _memory(config, copies + (FULL_COPIES if full else 0), benches)
+
+
+def _memory(config: Federation, copies: int, benches: int) -> MemorySum:
+    local = local_of(config)
+    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
+    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
+    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
+    full, rank = config.adapter.kind == "full", max(config.adapter.ranks)
+    return estimate_memory(shape_of(config), batch, rank, True, copies, process, full, benches)
+
+
+def shape_of(config: Federation) -> ModelShape:
+    """The base's sizes, without its weights."""
+    return model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype_of(config), cache_folder())
 
 
 def _head(config: Federation, base: Base) -> torch.Tensor | None:

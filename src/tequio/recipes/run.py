@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tequio.coordinator.distil import Group
 from tequio.coordinator.federate import federate
@@ -28,11 +31,13 @@ from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
 from tequio.participant.memory import Memory
-from tequio.participant.personal import gain, personalise, score
+from tequio.participant.personal import Personal, gain, personalise, score
 from tequio.recipes.config import MAIN, Federation
+from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import everybody, pooled
 from tequio.recipes.wire import Wired, same_run, wire
 from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.workers import Job, Workers
 
 Watch = Callable[[str, str, int, int], None]
 """Told (stage, what, done, of) as work goes on: for progress bars. It decides nothing."""
@@ -45,6 +50,7 @@ SPEED_FREE = (
     "energy",
     "created",
     "commitment",
+    "threads",
 )  # what two runs of one seed may differ in
 
 
@@ -72,25 +78,31 @@ def start(
     counterfactuals: bool,
     provenance: tuple[Mapping[str, Any], ...] = (),
     watch: Watch = _silent,
+    workers: int | None = None,
 ) -> Outcome:
-    """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked."""
+    """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked.
+
+    workers: how many participants work side by side, as `choose_workers` reads it; the result does not depend on it.
+    """
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
         why = "They train one model on everybody's data, and with several bases there is no one model."
         raise ConfigError("Counterfactuals need one base.", why, "Run without --counterfactuals.")
+    count = choose_workers(config, workers)
     wired = wire(config, provenance)
     folder = RunFolder.create(out)
     commitments = _commit_data(folder, wired)
     header = {**wired.header, "counterfactuals": counterfactuals, "commitment": commitments}
+    header["threads"] = torch.get_num_threads()
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     for group in wired.groups:
         _save(folder, of_base(group.name, HEAD_FILE), group.bench.head_update())
     with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
-        return _drive(folder, ledger, wired, counterfactuals, watch)
+        return _drive(folder, ledger, wired, count, counterfactuals, watch)
 
 
-def resume(out: Path, watch: Watch = _silent) -> Outcome:
-    """Go on with a run that was cut off.
+def resume(out: Path, watch: Watch = _silent, workers: int | None = None) -> Outcome:
+    """Go on with a run that was cut off, with any number of workers.
 
     Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began.
     """
@@ -102,12 +114,14 @@ def resume(out: Path, watch: Watch = _silent) -> Outcome:
             return Outcome(folder.path, ended.body)
         watch("prepare", "reading data and base model", 0, 1)
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
-        wired = wire(Federation.model_validate(recorded["config"]), tuple(recorded["provenance"]), speeds)
+        config = Federation.model_validate(recorded["config"])
+        count = choose_workers(config, workers, recorded.get("threads"))
+        wired = wire(config, tuple(recorded["provenance"]), speeds)
         differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])
         if differences:
             why = f"Changed since the run began: {', '.join(differences)}."
             raise RunError(f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run.")
-        return _drive(folder, ledger, wired, bool(recorded["counterfactuals"]), watch)
+        return _drive(folder, ledger, wired, count, bool(recorded["counterfactuals"]), watch)
 
 
 def _unbroken(folder: RunFolder) -> Ledger:
@@ -155,38 +169,53 @@ def _salt_file(name: str) -> str:
     return f"participants/{name}/salt"
 
 
-def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, counterfactuals: bool, watch: Watch) -> Outcome:
+Places = tuple[Wired, ...]
+"""The run as each worker sees it: with benches of its own."""
+
+
+def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, count: int, counterfactuals: bool, watch: Watch) -> Outcome:
     wired = _remembering(folder, wired)
-    state = _rounds(ledger, wired, watch)
+    places = side_by_side(wired, count)
+    state = _rounds(ledger, wired, places, watch)
     if isinstance(state, PeerState):
         shared, own = _mean(folder, ledger, state, wired)
     else:
-        shared = _shared(folder, ledger, state, wired, watch)
+        shared = _shared(folder, ledger, state, places, watch)
         own = {node.name: shared[group.name] for group in wired.groups for node in group.participants}
-    models = _personal(folder, ledger, wired, own, watch)
-    if counterfactuals:
-        _counterfactuals(folder, ledger, wired, shared[MAIN], models, watch)
-    if ledger.last("general") is None:
-        watch("general", "public slices", 0, 1)
-        ledger.append("general", _general(wired, shared))
+    with Workers(len(places)) as workers:
+        central: Job[tuple[Update, dict[str, Any]]] | None = None
+        if counterfactuals and ledger.last("pooled") is None:  # the longest piece of work, so it begins first
+            central = workers.submit(lambda k: pooled(places[k]))
+        models = _personal(folder, ledger, places, own, workers, watch)
+        if counterfactuals:
+            _counterfactuals(folder, ledger, places, shared[MAIN], models, workers, central, watch)
+        if ledger.last("general") is None:
+            watch("general", "public slices", 0, 1)
+            ledger.append("general", _general(places, shared, workers))
     return _end(folder, ledger, state, wired)
 
 
+def _runtime(places: Places, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
+    """The participants of one base, at all places."""
+    first, *others = [place.group(base).nodes for place in places]
+    return Embedded(first, watch, tuple(others))
+
+
 def _shared(
-    folder: RunFolder, ledger: Ledger, states: Mapping[str, State], wired: Wired, watch: Watch
+    folder: RunFolder, ledger: Ledger, states: Mapping[str, State], places: Places, watch: Watch
 ) -> dict[str, Update]:
     """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
     gate prefer."""
-    recorded, tries = ledger.last("shared"), wired.config.gate.interpolate
+    recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
     models: dict[str, Update] = {}
     bodies: dict[str, dict[str, Any]] = {}
-    for group in wired.groups:
+    for group in places[0].groups:
         state = states[group.name]
         model = shared_model(state.best, group.plan)
         tried: list[Point] = []
         if recorded is None and tries:
             watch("shared", f"{tries} points between base and shared model", 0, 1)
-            tried = points(model, tries, state, group.plan, Embedded(group.nodes))
+            tried = points(model, tries, state, group.plan, _runtime(places, group.name))
         done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
         alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
         models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
@@ -219,7 +248,7 @@ def _remembering(folder: RunFolder, wired: Wired) -> Wired:
     return replace(wired, nodes=nodes, others=tuple(_remembering(folder, other) for other in wired.others))
 
 
-def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> States | PeerState:
+def _rounds(ledger: Ledger, wired: Wired, places: Places, watch: Watch) -> States | PeerState:
     rounds = wired.plan.rounds
     members = sum(len(group.plan.roster(1)) for group in wired.groups)
     done = {"round": 0, "trained": 0}
@@ -235,7 +264,7 @@ def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> States | PeerState:
             )
 
     made: States | PeerState | None = None
-    for made in _made(ledger, wired, told):
+    for made in _made(ledger, wired, places, told):
         round_ = made.round if isinstance(made, PeerState) else made[MAIN].round
         done["trained"] = 0
         watch("rounds", f"round {round_} of {rounds}", round_ * members, rounds * members)
@@ -244,23 +273,29 @@ def _rounds(ledger: Ledger, wired: Wired, watch: Watch) -> States | PeerState:
     return made
 
 
-def _made(ledger: Ledger, wired: Wired, told: Callable[[Any], None]) -> Iterator[States | PeerState]:
+def _made(ledger: Ledger, wired: Wired, places: Places, told: Callable[[Any], None]) -> Iterator[States | PeerState]:
     """What is known after each committed round: the states by base, or the peers'."""
+    runtime = _runtime(places, MAIN, told)
     if wired.peers is not None:
-        for peers, _ in federate_peers(wired.plan, wired.peers, Embedded(wired.nodes, told), ledger, wired.meter):
+        for peers, _ in federate_peers(wired.plan, wired.peers, runtime, ledger, wired.meter):
             yield peers
         return
     if not wired.others and wired.distillation is None:
-        for state, _ in federate(wired.plan, Embedded(wired.nodes, told), ledger, wired.meter):
+        for state, _ in federate(wired.plan, runtime, ledger, wired.meter):
             yield {MAIN: state}
         return
-    groups = [Group(g.name, g.plan, Embedded(g.nodes, told), g.public) for g in wired.groups]
+    groups = [Group(g.name, g.plan, _runtime(places, g.name, told), g.public) for g in wired.groups]
     for states, _ in federate_groups(groups, wired.distillation, ledger, wired.meter):
         yield states
 
 
 def _personal(
-    folder: RunFolder, ledger: Ledger, wired: Wired, shared: Mapping[str, Update], watch: Watch
+    folder: RunFolder,
+    ledger: Ledger,
+    places: Places,
+    shared: Mapping[str, Update],
+    workers: Workers,
+    watch: Watch,
 ) -> dict[str, tuple[Update, Update]]:
     """(delivered, local) of every participant; made, or read back where the ledger says that they are done.
 
@@ -268,9 +303,13 @@ def _personal(
     """
     recorded = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}
     models: dict[str, tuple[Update, Update]] = {}
-    nodes = [node for group in wired.groups for node in group.participants]
+    nodes = [node for group in places[0].groups for node in group.participants]
+    jobs = {
+        node.name: workers.submit(partial(_personalised, places, node.name, shared[node.name]))
+        for node in nodes
+        if node.name not in recorded
+    }
     for done, node in enumerate(nodes):
-        group = wired.group_of(node.name)
         watch("personal", node.name, done, len(nodes))
         if node.name in recorded:
             body = recorded[node.name]
@@ -279,7 +318,7 @@ def _personal(
                 read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
             )
             continue
-        result = personalise(node, shared[node.name], group.settings[node.name])
+        result = jobs.pop(node.name).result()
         _save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
         _save(folder, f"participants/{node.name}/local.safetensors", result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
@@ -289,42 +328,54 @@ def _personal(
     return models
 
 
+def _personalised(places: Places, name: str, shared: Update, worker: int) -> Personal:
+    group = places[worker].group_of(name)
+    node = next(node for node in group.participants if node.name == name)
+    return personalise(node, shared, group.settings[name])
+
+
 def _counterfactuals(
     folder: RunFolder,
     ledger: Ledger,
-    wired: Wired,
+    places: Places,
     shared: Update,
     models: Mapping[str, tuple[Update, Update]],
+    workers: Workers,
+    begun: Job[tuple[Update, dict[str, Any]]] | None,
     watch: Watch,
 ) -> None:
     """What only a simulation can know: one model trained on everybody's data, and each model on everybody's test data."""
-    entry = ledger.last("pooled")
-    if entry is None:
+    if begun is not None:
         watch("counterfactuals", "one model on everybody's data", 0, 2)
-        central, body = pooled(wired)
+        central, body = begun.result()
         _save(folder, "pooled.safetensors", central)
         ledger.append("pooled", {**body, "digest": digest_update(central)})
-    else:
-        central = read_model(folder, "pooled.safetensors", entry.body["digest"])
     if ledger.last("everybody") is None:
         watch("counterfactuals", "each model on everybody's test data", 1, 2)
-        ledger.append("everybody", everybody(wired, shared, central, models))
+        found = ledger.last("pooled")
+        if found is None:
+            raise LedgerError("The ledger has no record of the model on everybody's data.")
+        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models))
     watch("counterfactuals", "done", 2, 2)
 
 
-def _general(wired: Wired, shared: Mapping[str, Update]) -> dict[str, Any]:
+def _general(places: Places, shared: Mapping[str, Update], workers: Workers) -> dict[str, Any]:
     """Base against shared on the halves of the public slices that the gate never saw."""
-    out: dict[str, Any] = {}
-    for group in wired.groups:
-        centre = group.nodes.get(0)
+    jobs: dict[str, Job[dict[str, Any]]] = {}
+    for group in places[0].groups:
         for name, items in group.report_slices.items():
-            if centre is None or not items:
-                continue
-            before, after = score(centre, zero(group.plan.spec), items), score(centre, shared[group.name], items)
-            gains = gain(after, before, derive(group.plan.seed, "general", name))
-            row = {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
-            out[name if group.name == MAIN else f"{name} ({group.name})"] = row
-    return out
+            if 0 in group.nodes and items:
+                row = name if group.name == MAIN else f"{name} ({group.name})"
+                jobs[row] = workers.submit(partial(_slice, places, group.name, name, shared[group.name]))
+    return {row: job.result() for row, job in jobs.items()}
+
+
+def _slice(places: Places, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
+    group = places[worker].group(base)
+    centre, items = group.nodes[0], group.report_slices[name]
+    before, after = score(centre, zero(group.plan.spec), items), score(centre, shared, items)
+    gains = gain(after, before, derive(group.plan.seed, "general", name))
+    return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
 
 
 def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wired) -> Outcome:

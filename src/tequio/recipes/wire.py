@@ -68,6 +68,10 @@ class Wired:
         """One a base, that of [base] first."""
         return (self, *self.others)
 
+    def group(self, base: str) -> Wired:
+        """The group of one base."""
+        return next(group for group in self.groups if group.name == base)
+
     def group_of(self, participant: str) -> Wired:
         """The group in which a participant is."""
         return next(group for group in self.groups if participant in group.settings)

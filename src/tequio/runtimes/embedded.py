@@ -1,34 +1,52 @@
-"""The embedded runtime: all participants in one process take turns on one frozen base, adapters swapped in place."""
+"""The embedded runtime: all participants in one process on one frozen base, one after the other or a few of them side by side."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Participant
 from tequio.core.types import Failure, GradientTask, Reply, Task, TrainTask
+from tequio.runtimes.workers import Job, Workers
+
+AHEAD = 4  # replies a worker that may wait for a slower one before them
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Participants by index. `watch`, if given, is told each task just before it runs (for progress bars; it decides nothing)."""
+    """Participants by index. `watch`, if given, is told each task as it is handed out (for progress bars; it decides nothing).
+
+    others: the same participants, each time on another bench; with them, as many work side by side, one thread each.
+    """
 
     participants: Mapping[int, Participant]
     watch: Callable[[Task], None] | None = None
+    others: tuple[Mapping[int, Participant], ...] = ()
 
     def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
-        """One after the other, in the order of the tasks. What a participant cannot do comes back as a Failure."""
-        for task in tasks:
-            if self.watch is not None:
-                self.watch(task)
-            participant = self.participants[task.index]
-            try:
-                if isinstance(task, TrainTask):
-                    yield participant.train(task)
-                elif isinstance(task, GradientTask):
-                    yield participant.gradient(task)
-                else:
-                    yield participant.evaluate(task)
-            except (TrainingError, UpdateError) as error:
-                yield Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+        """In the order of the tasks, however many work at once. What a participant cannot do comes back as a Failure."""
+        places = (self.participants, *self.others)
+        with Workers(len(places)) as workers:
+            waiting: deque[Job[Reply | Failure]] = deque()
+            for task in tasks:
+                job = workers.submit_when_free(partial(_answer, places, task))
+                if self.watch is not None:
+                    self.watch(task)
+                waiting.append(job)
+                while waiting and (waiting[0].ready or len(waiting) >= AHEAD * workers.count):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _answer(places: tuple[Mapping[int, Participant], ...], task: Task, worker: int) -> Reply | Failure:
+    participant = places[worker][task.index]
+    try:
+        if isinstance(task, TrainTask):
+            return participant.train(task)
+        return participant.gradient(task) if isinstance(task, GradientTask) else participant.evaluate(task)
+    except (TrainingError, UpdateError) as error:
+        return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
