@@ -25,7 +25,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")]
-Threads = Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)]
+Threads = Annotated[int, typer.Option("--threads", help="CPU cores to use; 0 means all.", min=0)]
 Workers = Annotated[
     int,
     typer.Option("--workers", help="Participants side by side, one thread each; 0: as cores and memory allow.", min=0),
