@@ -39,8 +39,7 @@ def pack_state(state: State) -> bytes:
         flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
     if state.flights:
         numbers["flights"] = [_numbers(flight) for flight in state.flights]
-    # tensors that share memory are written twice: safetensors refuses aliases
-    return pack_tensors({name: tensor.clone() for name, tensor in flat.items()}, numbers)
+    return pack_tensors(flat, numbers)
 
 
 def unpack_state(data: bytes, source: str) -> State:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as safetensors_load
-from safetensors.torch import save as safetensors_save
 from torch import Tensor
 
 from tequio.core.errors import UpdateError
@@ -21,6 +20,8 @@ from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
 META_KEY = "tequio"
+DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
+DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
 
 
 def canonical_json(value: Any) -> bytes:
@@ -84,12 +85,24 @@ def unpack(data: bytes, source: str = "update") -> Update:
 
 
 def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    """Tensors and one JSON value as safetensors bytes.
+    """Tensors and one JSON value as safetensors bytes, in one copy: the library's own writer makes three, and refuses aliases.
 
     All metadata go under one key: safetensors keeps several in a hash map, whose order differs from process to process.
     """
-    data: bytes = safetensors_save(dict(flat), metadata={META_KEY: canonical_json(meta).decode()})
-    return data
+    names = sorted(
+        flat, key=lambda name: (-flat[name].element_size(), name)
+    )  # the widest first, so that all are aligned
+    header: dict[str, Any] = {"__metadata__": {META_KEY: canonical_json(meta).decode()}}
+    parts: list[Any] = []
+    end = 0
+    for name in names:
+        tensor = flat[name].detach().cpu().contiguous()
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        parts.append(tensor.reshape(-1).view(torch.uint8).numpy())
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -125,7 +125,13 @@ def _split(entry: Factored | Dense, rank: int) -> tuple[Entry, Entry]:
     else:
         u, s, vh = torch.linalg.svd(entry.value, full_matrices=False)
         b, a = u * s, vh
-    return Factored(b[:, :rank], a[:rank]), Factored(b[:, rank:], a[rank:])
+    return Factored(b[:, :rank].clone(), a[:rank].clone()), _shorter(Factored(b[:, rank:], a[rank:]))
+
+
+def _shorter(entry: Factored) -> Entry:
+    """The same as factors or as one matrix, whichever has fewer numbers; in memory of its own."""
+    m, n = entry.shape
+    return Dense(entry.value()) if entry.rank * (m + n) >= m * n else Factored(entry.b.clone(), entry.a.clone())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from tequio.ledger.chain import STATE_DIGEST, ZEROS, Entry, link, plain_body, re
 from tequio.ledger.folder import replace_durably, written
 from tequio.ledger.store import SQLITE_ERRORS, build, connect, meaning, translated
 
-PART_BYTES = 16 * 2**20  # SQLite holds at most 1 GB in one value; a checkpoint may be larger
+PART_BYTES = (
+    2**20
+)  # SQLite copies a value twice on its way in, and holds at most 1 GB in one; a checkpoint may be larger
 PAGE_ROWS = 64  # rows read at once: no lock is held while the caller works on them
 COLUMNS = "SELECT seq, kind, body, previous, hash FROM record"
 READ_ERRORS = (TequioError, *SQLITE_ERRORS, OSError, MemoryError)
