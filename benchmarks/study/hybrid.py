@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.study import arms
 from benchmarks.study.answers import Answer, Table, Target
-from benchmarks.study.arms import FEDERATED, Grid, Outcome, Run, Setting
+from benchmarks.study.arms import Grid, Outcome, Run, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes, over_seeds, spread
 from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
@@ -22,8 +22,9 @@ from tequio.coordinator.plan import Local
 from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "does a centre that trains save the participants work?"
-WHOLE = Setting(rounds=6, steps=8)
+WHOLE = Setting(rounds=4, steps=8)
 SCENE = Scene(SCARCE, WHOLE, domains=tuple(name for name in MANUALS for _ in range(2)))
+GRID: Grid = (2e-2, 4e-2, 8e-2)
 CENTRE_STEPS = 16  # a round: the centre has the larger machine
 
 
@@ -66,7 +67,7 @@ def jobs(quick: bool) -> dict[str, Job]:
     return baselines(scene) | made
 
 
-def run_hybrid(scene: Scene, arm: str, hybrid: Hybrid, grid: Grid = FEDERATED) -> list[Outcome]:
+def run_hybrid(scene: Scene, arm: str, hybrid: Hybrid, grid: Grid = GRID) -> list[Outcome]:
     """The federation in every seed."""
 
     def attempt(world: World, rates: Grid, more: int) -> Outcome:

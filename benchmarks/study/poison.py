@@ -16,19 +16,23 @@ from typing import Any
 
 from benchmarks.study import arms
 from benchmarks.study.answers import Answer, Table, Target
-from benchmarks.study.arms import EXTENSIONS, FEDERATED, Grid, Run, Setting
+from benchmarks.study.arms import EXTENSIONS, Grid, Run, Setting
 from benchmarks.study.attackers import ATTACKS, attacker, backdoor
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes
 from benchmarks.study.world import SCARCE, World, split
 from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.protocols import Participant
-from tequio.participant.personal import score
+from tequio.core.update import Update
+from tequio.participant.node import Node
+from tequio.participant.personal import Budget, fit, score
 from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "two of eight attack: what stops what?"
 SCENE = Scene(SCARCE, Setting(rounds=4, steps=5))
-RATE = {"product": 2e-2, "factors": 2e-2}  # of the clean arms on validation; `answer` says so if they choose another
+GRID: Grid = (2e-2, 4e-2, 8e-2)
+RATE = {"product": 4e-2, "factors": 4e-2}  # of the clean arms on validation; `answer` says so if they choose another
+ADAPT_RATE = 1e-2
 NOBODY = "nobody"
 ALL = (NOBODY, *ATTACKS)
 HARD = (NOBODY, "flip", "labels", "backdoor")  # those that equal lengths do not stop
@@ -42,6 +46,7 @@ class Defence:
     screening: Screening = field(default_factory=Screening)
     gate_margin: float | None = None
     against: tuple[str, ...] = ALL
+    adapted: bool = False  # measured on the personal models: a private adapter over the shared model, trained on each one's own data
 
     @property
     def judged(self) -> bool:
@@ -54,10 +59,15 @@ ONE_VOTE = {"power": 0.0}
 DEFENCES = {
     "norm_equalised": Defence(),
     "none": Defence(BY_EXAMPLES, against=("flip", "noise", "backdoor")),
-    "norm_bound": Defence(BY_EXAMPLES, Screening(norm_bound=1.0), against=("flip",)),
-    "gate": Defence(BY_EXAMPLES, gate_margin=0.5, against=("flip",)),
-    "loss": Defence(screening=Screening(loss=1.5, loss_action="refuse"), against=HARD),
-    "cosine": Defence(screening=Screening(cosine=-0.025, cosine_action="refuse"), against=HARD),
+    "norm_bound": Defence(BY_EXAMPLES, Screening(norm_bound=0.5), against=("flip",)),
+    "gate": Defence(BY_EXAMPLES, gate_margin=1.1, against=("flip",)),
+    "loss": Defence(screening=Screening(loss=2.6, loss_action="refuse"), against=HARD),
+    "cosine": Defence(screening=Screening(cosine=0.0, cosine_action="refuse"), against=HARD),
+    "cosine and loss": Defence(
+        screening=Screening(cosine=0.0, cosine_action="refuse", loss=2.6, loss_action="refuse"),
+        against=("flip", "labels"),
+    ),
+    "private adapter": Defence(adapted=True, against=("backdoor",)),
     "centred_clipping": Defence(
         AlgorithmSection(reduce="centred_clipping", weights_settings=ONE_VOTE), against=("flip", "backdoor")
     ),
@@ -69,7 +79,7 @@ DEFENCES = {
     ),
 }
 OURS = "norm_equalised"
-# Limits of cosine, loss and gate lie just beyond what the first seed shows without attackers: cosines down to -.02, losses up to 1.2, .32
+# Limits of cosine, loss and gate lie just beyond what the first seed shows without attackers: .003, 2.52 and 1.05
 
 
 def jobs(quick: bool) -> dict[str, Job]:
@@ -81,7 +91,7 @@ def jobs(quick: bool) -> dict[str, Job]:
         for attack in defence.against:
             tunes = attack == NOBODY and name in (OURS, "trimmed_mean") and not quick
             pieces = replace(defence, against=ALL)
-            arguments = {"scene": scene, "defence": pieces, "attack": attack, "grid": FEDERATED if tunes else (rate,)}
+            arguments = {"scene": scene, "defence": pieces, "attack": attack, "grid": GRID if tunes else (rate,)}
             made[f"{name}, {attack}"] = Job(run_defence, arguments)
     return made
 
@@ -95,16 +105,19 @@ def run_defence(scene: Scene, defence: Defence, attack: str, grid: Grid) -> list
         more = EXTENSIONS if len(rates) > 1 else 0
         best = arms.tuned(lambda rate: _run(world, pair, scene, defence, attack, rate), rates, more)  # noqa: B023
         run = best.value
-        trigger = backdoor(world.participants, run.model)
+        models = {
+            node.name: _personal(node, run, scene) if defence.adapted else run.model for node in world.participants
+        }
+        triggers = [backdoor([node], models[node.name]) for node in world.participants]
         bad = {node.name for node in pair} if attack != NOBODY else set()
         out.append(
             {
                 "seed": seed,
                 "rate": best.rate,
                 "tried": {f"{rate:g}": loss if math.isfinite(loss) else None for rate, loss in best.tried.items()},
-                "test": {n.name: score(n, run.model, n.data.test).scores().loss for n in world.participants},
-                "probability": trigger.probability,
-                "greedy": trigger.greedy,
+                "test": {n.name: score(n, models[n.name], n.data.test).scores().loss for n in world.participants},
+                "probability": mean(t.probability for t in triggers),
+                "greedy": mean(t.greedy for t in triggers),
                 "public": {k: score(world.centre, run.model, x).scores().loss for k, x in world.centre.slices.items()},
                 "best_round": run.state.best_round,
                 "rounds_rejected": sum(not body["accepted"] for body in run.bodies),
@@ -115,7 +128,14 @@ def run_defence(scene: Scene, defence: Defence, attack: str, grid: Grid) -> list
     return out
 
 
-def _run(world: World, pair: Sequence[Any], scene: Scene, defence: Defence, attack: str, rate: float) -> Run:
+def _personal(node: Node, run: Run, scene: Scene) -> Update:
+    """The shared model with a private adapter of the steps of the rounds and at most rank 4."""
+    rank = min(4, next(member.rank for member in run.plan.members if member.name == node.name))
+    budget = Budget(rank, scene.setting.rounds * scene.setting.steps, (ADAPT_RATE,), scene.setting.rounds)
+    return run.model.plus(fit(node, run.model, (node.data.train, node.data.validation), budget, run.plan.seed).tail)
+
+
+def _run(world: World, pair: Sequence[Node], scene: Scene, defence: Defence, attack: str, rate: float) -> Run:
     """The six honest, and the pair as attackers unless the attack is nobody's."""
     plan = arms.plan_of(world, defence.algorithm, scene.setting, rate)
     nodes: dict[int, Participant] = dict(world.nodes)
