@@ -8,6 +8,7 @@ TequioError                      what is wrong, why, and what to do
 ├── UpdateError                  an update or adapter is malformed, corrupted or belongs to another model
 ├── TrainingError                training diverged or gave NaN
 ├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
+├── NetworkError                 the coordinator or a participant cannot be reached, or is not who it should be
 └── LedgerError                  the ledger cannot be read or written
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
@@ -72,6 +73,12 @@ class RunError(TequioError):
     """The run as a whole cannot go on, or names something that is not there."""
 
     exit_code = 8
+
+
+class NetworkError(TequioError):
+    """The coordinator or a participant cannot be reached, or is not who it should be."""
+
+    exit_code = 12
 
 
 class LedgerError(TequioError):

@@ -84,7 +84,28 @@ class GradientTask:
     seed: int
 
 
-Task = TrainTask | EvaluateTask | GradientTask
+@dataclass(frozen=True)
+class DescribeTask:
+    """Say what you have: counts of data, machine, layout. Asked before the first round where participants are elsewhere."""
+
+    round: int
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class PersonaliseTask:
+    """Make your personal model from the shared one, `held`; rank and steps are those of your rounds."""
+
+    round: int
+    index: int
+    name: str
+    held: Update
+    rank: int
+    steps: int
+
+
+Task = TrainTask | EvaluateTask | GradientTask | DescribeTask | PersonaliseTask
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,7 @@ class Reply:
     metrics: Mapping[str, float] = field(default_factory=dict)
     slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     energy: Energy | None = None
+    body: str = ""  # canonical JSON: what is told of data and machine, or of the personal model; counts and means
 
 
 @dataclass(frozen=True)

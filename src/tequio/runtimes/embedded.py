@@ -11,7 +11,7 @@ from functools import partial
 
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Participant
-from tequio.core.types import Failure, GradientTask, Reply, Task, TrainTask
+from tequio.core.types import EvaluateTask, Failure, GradientTask, Reply, Task, TrainTask
 from tequio.runtimes.workers import Job, Workers
 
 AHEAD = 4  # replies a worker that may wait for a slower one before them
@@ -50,7 +50,11 @@ def _answer(places: tuple[Mapping[int, Participant], ...], task: Task, worker: i
     try:
         if isinstance(task, TrainTask):
             return participant.train(task)
-        return participant.gradient(task) if isinstance(task, GradientTask) else participant.evaluate(task)
+        if isinstance(task, GradientTask):
+            return participant.gradient(task)
+        if isinstance(task, EvaluateTask):
+            return participant.evaluate(task)
+        raise UpdateError(f"{task.name}: in one process nobody is asked to describe or to personalise itself.")
     except (TrainingError, UpdateError) as error:
         return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
 

@@ -1,0 +1,120 @@
+"""Keys (NIST P-384, as Flower's node authentication wants) and certificates (X.509, P-256) of a federation's own authority.
+
+Keys are PKCS#8 PEM without a password, in files that only their owner can read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from cryptography.x509.oid import NameOID
+
+from tequio.core.errors import ConfigError, NetworkError
+
+PrivateKey = ec.EllipticCurvePrivateKey
+SKEW = timedelta(minutes=10)  # certificates begin in the past: clocks differ
+
+
+def new_key() -> PrivateKey:
+    """A participant's key."""
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """A new file that only its owner can read. Raises ConfigError if there is one already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already.", "A key is never overwritten.", "Use another folder.") from None
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+
+
+def key_bytes(key: PrivateKey) -> bytes:
+    """PEM."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_bytes(key: PrivateKey) -> bytes:
+    """PEM of the public half."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def load_key(path: Path) -> PrivateKey:
+    """Raises NetworkError if there is no such key."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise NetworkError(
+            f"{path} holds no key ({type(error).__name__}).", "", "Join again with a new invitation."
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise NetworkError(f"{path} holds a key of another kind.", "Expected one on a NIST curve.", "Join again.")
+    return key
+
+
+def is_public_key(data: bytes) -> bool:
+    """Whether `data` is the PEM of a P-384 public key, written as we write it."""
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    same = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP384R1)
+    return same and key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) == data
+
+
+def new_authority(name: str, days: int) -> tuple[bytes, bytes]:
+    """(certificate, key) of an authority of its own for a federation, PEM."""
+    key, subject = ec.generate_private_key(ec.SECP256R1()), _named(f"Tequio federation {name}")
+    builder = _certificate(subject, subject, key.public_key(), days)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
+
+
+def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: int) -> tuple[bytes, bytes]:
+    """(certificate, key) of the coordinator for these host names and addresses, signed by the authority, PEM."""
+    issuer = x509.load_pem_x509_certificate(authority)
+    signer = load_pem_private_key(authority_key, None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise ConfigError("The authority's key is of another kind.", "Expected one on a NIST curve.")
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(now - SKEW).not_valid_after(now + timedelta(days=days))
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
