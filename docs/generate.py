@@ -20,7 +20,17 @@ from tequio.cli.main import app
 from tequio.core import errors
 from tequio.recipes.config import Federation, ParticipantFile
 
-COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+def flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its whole name, those of groups too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from flat(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+COMMANDS: Mapping[str, Any] = dict(flat(typer.main.get_command(app)))
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by `python docs/generate.py` from {source}. Do not edit by hand. -->\n"
 
@@ -264,10 +274,11 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "distil.temperature": ("", "Above 1 the teacher is softened, and less likely classes count more."),
     "participants.base": ("", "The base that it holds: `main`, or a name of `[[bases]]`."),
     "participants.name": ("", "Unique; must equal `name` in the participant's own file. Not `centre`."),
-    "participants.file": ("", "The participant's `participant.toml`."),
+    "participants.file": ("", "The participant's `participant.toml`, where it runs on this machine."),
 }
 PARTICIPANT: Mapping[str, tuple[str, str]] = {
     "name": ("", "As the roster in `federation.toml` calls it."),
+    "base": ("", "Folder or `.gguf` file of the base on this machine, across a network; it must be the same base. Unset: `[base] model`."),
     "data.path": ("", "One file, split by content into train, validation and test. Either this or `train`."),
     "data.train": ("", "Training file. What `validation` and `test` do not give is split off from it."),
     "data.validation": ("", "Validation file, with `train`."),
@@ -335,6 +346,10 @@ WHEN: Mapping[str, tuple[str, str]] = {
     "RunError": (
         "The folder is no run or holds one already; data or configuration changed before `--resume`; no update could be used.",
         "Name the right folder, put back what changed, or start a new run.",
+    ),
+    "NetworkError": (
+        "The coordinator does not answer, shows another certificate, or refuses the key; a participant is missing.",
+        "Read which of these it is; a wrong certificate may be somebody else's machine.",
     ),
     "LedgerError": ("The file is no ledger, or SQLite cannot read it.", "Check the name; restore it from a copy."),
     "LedgerCorrupt": (
@@ -459,11 +474,8 @@ def commands() -> str:
         "`-h` or `--help` after any command shows the same in the terminal. With `--json` a command prints one JSON value, "
         "and an error as `error`, `what`, `why` and `fix`. Exit codes: [errors.md](errors.md).\n",
     ]
-    for command in app.registered_commands:
-        function = command.callback
-        if function is None:
-            continue
-        name = command.name or function.__name__.replace("_", "-")
+    for name, command in COMMANDS.items():
+        function = inspect.unwrap(command.callback)
         rows = list(_parameters(name, function))
         places = " ".join(shown for shown, kind, *_ in rows if kind == "argument")
         out.append(f"## {name}\n\n{inspect.getdoc(function)}\n")
@@ -496,7 +508,7 @@ def _python_type(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(kind))
     options = [option for option in typing.get_args(kind) if option is not type(None)]
-    words = {"bool": "flag", "int": "whole number", "Path": "path", "str": "text"}
+    words = {"bool": "flag", "int": "whole number", "float": "number", "Path": "path", "str": "text"}
     return words[(options[0] if options else kind).__name__]
 
 

@@ -160,11 +160,17 @@ def test_an_unknown_key_of_a_participant(tmp_path: Path, old: str, new: str, key
         ('kind = "classification"', "task.kind"),
         ('modules = ["query", "value"]', "adapter.modules"),
         ('data = "public/centre.jsonl"', "centre.data"),
-        ('file = "ana.toml"', "participants.0.file"),
     ],
 )
 def test_a_missing_key_is_named(tmp_path: Path, old: str, key: str) -> None:
     assert f"the key {key!r} is missing" in refusal(tmp_path, changed(old, ""))
+
+
+def test_a_participant_without_a_file_is_named_where_it_should_run_here(tmp_path: Path) -> None:
+    """On the roster it may lack one, for it may be elsewhere; a run on this machine needs it."""
+    roster = load_federation(write(tmp_path, changed('file = "ana.toml"', ""))).participants
+    with pytest.raises(ConfigError, match=r"\[\[participants\]\] ana: it has no file"):
+        load_participant(roster[0].file, "ana")
 
 
 WRONG = [

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import tequio
-from tequio.cli import show
+from tequio.cli import network, show
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
@@ -81,7 +81,7 @@ def run(
 
     if (federation is None) == (resume is None):
         raise typer.BadParameter("give federation.toml, or --resume RUN")
-    _set_threads(threads)
+    set_threads(threads)
     with show.progress(json) as watch:
         if resume is not None:
             with _interruptible(resume):
@@ -91,7 +91,7 @@ def run(
             target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
             with _interruptible(target):
                 outcome = start(config, target, counterfactuals, watch=watch, workers=workers)
-    _finish(outcome.folder, lang, json)
+    finish(outcome.folder, lang, json)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def demo(
     from tequio.recipes.run import resume, start
 
     folder = out or Path("runs") / f"demo-{name}-{seed}"
-    _set_threads(threads)
+    set_threads(threads)
     target = folder / "run"
     with show.progress(json) as watch, _interruptible(target):
         if (target / "ledger.sqlite").exists():
@@ -126,7 +126,7 @@ def demo(
             if not json:
                 print_provenance(provenance)
             outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers)
-    _finish(outcome.folder, lang, json)
+    finish(outcome.folder, lang, json)
 
 
 @app.command()
@@ -137,7 +137,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the report of a run (also an unfinished one) as one offline HTML file, and print its summary."""
-    _finish(folder, lang, json, out)
+    finish(folder, lang, json, out)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def predict(
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
-    _set_threads(0)
+    set_threads(0)
     texts = texts_of(file) if file is not None else [text or ""]
     results = predict_texts(folder, participant, texts, max_new_tokens)
 
@@ -214,7 +214,7 @@ def adapt(
     from tequio.cli.summary import print_adapted
     from tequio.recipes.adapt import adapt as make
 
-    _set_threads(threads)
+    set_threads(threads)
     result = make(folder, participant, out or Path("adapted") / participant.stem, base)
     show.emit(result, json, lambda: print_adapted(result))
 
@@ -230,7 +230,7 @@ def export(
     """Write adapters in PEFT's format (and, with --merged, whole models) that load without Tequio."""
     from tequio.recipes.use import export_models
 
-    _set_threads(0)
+    set_threads(0)
     written = export_models(folder, participant, out or folder / "export", merged)
 
     def words() -> None:
@@ -243,13 +243,18 @@ def export(
     show.emit({"exported": written}, json, words)
 
 
+app.add_typer(network.coordinator, name="coordinator")
+app.command()(network.join)
+app.command()(network.participate)
+
+
 @app.command()
 def version(json: Json = False) -> None:
     """Print the version."""
     show.emit({"version": tequio.__version__}, json, lambda: show.out.print(tequio.__version__))
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
     """Cap torch's threads: more threads than cores is many times slower than one."""
     import torch
 
@@ -278,7 +283,7 @@ class _interruptible:
             raise typer.Exit(130)
 
 
-def _finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
+def finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
     """Write the report and print the summary."""
     from tequio.cli.summary import print_summary
     from tequio.web.publish import write_report

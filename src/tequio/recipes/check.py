@@ -44,7 +44,7 @@ def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
         return {HEAD_FILE: body["head_digest"]} | _of_bases(HEAD_FILE, body, "head_digest")
     if kind in ("shared", "pooled"):
         return {f"{kind}.safetensors": body["digest"]} | _of_bases(SHARED_FILE, body, "digest")
-    if kind == "personal":
+    if kind == "personal" and body.get("kept") != "participant":  # else its files are there
         own = f"participants/{body['name']}"
         return {
             f"{own}/personal.safetensors": body["digest"],

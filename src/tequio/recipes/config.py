@@ -249,7 +249,7 @@ class RosterEntry(Section):
     """[[participants]]. `file` is needed where the participant runs on this machine."""
 
     name: Name
-    file: File
+    file: File | None = None
     base: Name = MAIN
 
 
@@ -407,9 +407,10 @@ class HardwareSection(Section):
 
 
 class ParticipantFile(Section):
-    """participant.toml."""
+    """participant.toml. `base`: where the base model is on this machine, if it is not to be had by the name in federation.toml."""
 
     name: Name
+    base: File | None = None
     data: DataSection
     hardware: HardwareSection = HardwareSection()
 
@@ -422,15 +423,28 @@ def load_federation(path: Path) -> Federation:
     return _absolute_federation(_load(path, Federation), path.resolve().parent)
 
 
-def load_participant(path: Path, expected: str | None = None) -> ParticipantFile:
+def federation_of_text(text: str, source: str) -> Federation:
+    """A federation.toml that came as text, from `source`; its paths are those of the machine that it came from."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.") from None
+    return validated(raw, Federation, Path(source))
+
+
+def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
     """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
+    if path is None:
+        fix = 'Add file = "…/participant.toml" to it, or run across a network: tequio coordinator --help'
+        raise ConfigError(f"[[participants]] {expected}: it has no file,", "which a run on this machine needs.", fix)
     loaded = _load(path, ParticipantFile)
     if expected is not None and loaded.name != expected:
         why = f"The roster in federation.toml calls it {expected!r}."
         raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
     root = path.resolve().parent
     paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
-    return loaded.model_copy(update={"data": loaded.data.model_copy(update=paths)})
+    data = loaded.data.model_copy(update=paths)
+    return loaded.model_copy(update={"data": data, "base": _absolute(loaded.base, root)})
 
 
 def _absolute(path: Path | None, root: Path) -> Path | None:
@@ -444,7 +458,7 @@ def _below(path: Path, root: Path) -> Path:
 
 def _absolute_federation(loaded: Federation, root: Path) -> Federation:
     """With absolute paths. `base.model` is one if there is such a folder or file; otherwise it is an id of the hub."""
-    roster = [e.model_copy(update={"file": _below(e.file, root)}) for e in loaded.participants]
+    roster = [e.model_copy(update={"file": _absolute(e.file, root)}) for e in loaded.participants]
     slices = {name: _below(p, root) for name, p in loaded.gate.slices.items()}
     changes: dict[str, Any] = {
         "participants": roster,

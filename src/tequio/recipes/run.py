@@ -25,6 +25,7 @@ from tequio.coordinator.peers import federate_peers
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
 from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, RunError, UpdateError
+from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
@@ -96,7 +97,7 @@ def start(
     header["threads"] = torch.get_num_threads()
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     for group in wired.groups:
-        _save(folder, of_base(group.name, HEAD_FILE), group.bench.head_update())
+        save(folder, of_base(group.name, HEAD_FILE), group.bench.head_update())
     with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
         return _drive(folder, ledger, wired, count, counterfactuals, watch)
 
@@ -107,7 +108,7 @@ def resume(out: Path, watch: Watch = _silent, workers: int | None = None) -> Out
     Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began.
     """
     folder = RunFolder.open(out)
-    with _writing(folder, lambda: _unbroken(folder)) as ledger:
+    with _writing(folder, lambda: unbroken(folder)) as ledger:
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:
@@ -124,7 +125,7 @@ def resume(out: Path, watch: Watch = _silent, workers: int | None = None) -> Out
         return _drive(folder, ledger, wired, count, bool(recorded["counterfactuals"]), watch)
 
 
-def _unbroken(folder: RunFolder) -> Ledger:
+def unbroken(folder: RunFolder) -> Ledger:
     """The ledger, after its whole chain was checked: nothing is built on a damaged record."""
     found = verify(folder.ledger_path)
     if not found.ok:
@@ -201,11 +202,36 @@ def _runtime(places: Places, base: str, watch: Callable[[Any], None] | None = No
     return Embedded(first, watch, tuple(others))
 
 
+def finish(
+    folder: RunFolder,
+    ledger: Ledger,
+    states: States,
+    wired: Wired,
+    runtime: Runtime,
+    personal: Callable[[Ledger, Wired, Update, int], None],
+    watch: Watch,
+) -> Outcome:
+    """The end of a run whose participants are elsewhere: `personal` has them make their models and records what they tell."""
+    shared = _shared(folder, ledger, states, (wired,), watch, runtime)
+    watch("personal", "at the participants", 0, 1)
+    personal(ledger, wired, shared[MAIN], states[MAIN].best_round)
+    if ledger.last("general") is None:
+        watch("general", "public slices", 0, 1)
+        with Workers(1) as workers:
+            ledger.append("general", _general((wired,), shared, workers))
+    return _end(folder, ledger, states, wired)
+
+
 def _shared(
-    folder: RunFolder, ledger: Ledger, states: Mapping[str, State], places: Places, watch: Watch
+    folder: RunFolder,
+    ledger: Ledger,
+    states: Mapping[str, State],
+    places: Places,
+    watch: Watch,
+    runtime: Runtime | None = None,
 ) -> dict[str, Update]:
     """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
-    gate prefer."""
+    gate prefer; `runtime` is asked in place of the participants in this process."""
     recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
     models: dict[str, Update] = {}
     bodies: dict[str, dict[str, Any]] = {}
@@ -215,7 +241,7 @@ def _shared(
         tried: list[Point] = []
         if recorded is None and tries:
             watch("shared", f"{tries} points between base and shared model", 0, 1)
-            tried = points(model, tries, state, group.plan, _runtime(places, group.name))
+            tried = points(model, tries, state, group.plan, runtime or _runtime(places, group.name))
         done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
         alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
         models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
@@ -225,7 +251,7 @@ def _shared(
         main = bodies.pop(MAIN)
         ledger.append("shared", main | ({"bases": bodies} if bodies else {}))
     for name, shared in models.items():
-        _save(folder, of_base(name, SHARED_FILE), shared)
+        save(folder, of_base(name, SHARED_FILE), shared)
     return models
 
 
@@ -237,7 +263,7 @@ def _mean(
     if ledger.last("shared") is None:
         body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
         ledger.append("shared", body | {"disagreement": disagreement(state.best)})
-    _save(folder, "shared.safetensors", shared)
+    save(folder, "shared.safetensors", shared)
     return {MAIN: shared}, {m.name: state.best[m.index] for m in wired.plan.members}
 
 
@@ -319,8 +345,8 @@ def _personal(
             )
             continue
         result = jobs.pop(node.name).result()
-        _save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
-        _save(folder, f"participants/{node.name}/local.safetensors", result.local)
+        save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
+        save(folder, f"participants/{node.name}/local.safetensors", result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
         ledger.append("personal", {**result.body, **digests})
         models[node.name] = (result.delivered, result.local)
@@ -348,7 +374,7 @@ def _counterfactuals(
     if begun is not None:
         watch("counterfactuals", "one model on everybody's data", 0, 2)
         central, body = begun.result()
-        _save(folder, "pooled.safetensors", central)
+        save(folder, "pooled.safetensors", central)
         ledger.append("pooled", {**body, "digest": digest_update(central)})
     if ledger.last("everybody") is None:
         watch("counterfactuals", "each model on everybody's test data", 1, 2)
@@ -403,7 +429,8 @@ def of_base(name: str, file: str) -> str:
     return file if name == MAIN else f"bases/{name}/{file}"
 
 
-def _save(folder: RunFolder, relative: str, update: Update) -> None:
+def save(folder: RunFolder, relative: str, update: Update) -> None:
+    """Write a model into the run's folder."""
     folder.write_atomic(relative, pack(update))
 
 

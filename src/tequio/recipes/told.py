@@ -34,6 +34,16 @@ class Told:
     data: Mapping[str, Any]
     speed: float | None = None
 
+    @classmethod
+    def of(cls, name: str, facts: Mapping[str, Any]) -> Told:
+        """From `facts`, as they came. Raises ValueError, TypeError or KeyError if they are not such facts."""
+        counts = {split: int(facts["batches"][split]) for split in SPLITS}
+        mean, speed = float(facts["mean_tokens"]), facts["speed"]
+        if min(counts.values()) < 1 or not 0.0 < mean < math.inf or not isinstance(facts["data"], dict):
+            raise ValueError("counts must be positive")
+        hardware = HardwareSection.model_validate(facts["hardware"])
+        return cls(name, hardware, counts, mean, facts["data"], None if speed is None else float(speed))
+
     def facts(self) -> dict[str, Any]:
         """As JSON, to be told over a network."""
         return {

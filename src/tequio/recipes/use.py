@@ -102,7 +102,8 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
-        personal = {e.body["name"]: e.body["digest"] for e in ledger.entries("personal")}
+        rows = [e.body for e in ledger.entries("personal")]
+        personal = {row["name"]: row["digest"] for row in rows if row.get("kept") != "participant"}
         shared = ledger.last("shared")
     config = Federation.model_validate(header["config"])
     bases = {entry.name: entry.base for entry in config.participants}

@@ -1,0 +1,136 @@
+"""The commands of a federation across a network: `coordinator init`, `coordinator start`, `join`, `participate`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tequio.cli import show
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+coordinator = typer.Typer(help="Coordinate a federation across a network.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@coordinator.command("init")
+def coordinator_init(
+    folder: Annotated[Path, typer.Argument(help="New folder for certificates, invitations and the run.")],
+    federation: Annotated[Path, typer.Argument(help="federation.toml, with everybody on the roster.")],
+    address: Annotated[str, typer.Option("--address", help="host:port at which participants reach this machine.")],
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="Of a real authority, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Its key, PEM.")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority", help="Who signed it, PEM.")] = None,
+    json: Json = False,
+) -> None:
+    """Make certificates, and one invitation for each participant."""
+    from tequio.recipes.office import init_office
+
+    given = [path for path in (certificate, key, authority) if path is not None]
+    if given and len(given) < 3:
+        raise typer.BadParameter("give --certificate, --key and --authority together, or none of them")
+    own = (given[0], given[1], given[2]) if given else None
+    config, invitations = init_office(folder, federation, address, own)
+
+    def words() -> None:
+        show.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
+        for path in invitations:
+            show.out.print(f"  {path}", markup=False)
+        show.out.print(
+            f"Give each to its participant by a way that both trust, then: tequio coordinator start {folder}"
+        )
+
+    show.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
+
+
+@coordinator.command("start")
+def coordinator_start(
+    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option("--port", help="Port to listen on. Default: that of --address.")] = None,
+    wait: Annotated[float, typer.Option("--wait", help="Minutes to wait for participants to join.", min=0)] = 1440.0,
+    deadline: Annotated[float, typer.Option("--deadline", help="Minutes for one exchange of a round.", min=0)] = 60.0,
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    lang: Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")] = "en",
+    json: Json = False,
+) -> None:
+    """Start, or go on with, the federation; ends with the report."""
+    from tequio.cli.main import finish, set_threads
+    from tequio.recipes.coordinate import Times, coordinate
+
+    set_threads(threads)
+
+    def told(what: str) -> None:
+        show.err.print(what, markup=False)
+
+    with show.progress(json) as watch, _stoppable(f"tequio coordinator start {folder}"):
+        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline), told, watch)
+    finish(outcome.folder, lang, json)
+
+
+def join(
+    invitation: Annotated[Path, typer.Argument(help="The file that the coordinator gave you.")],
+    participant: Annotated[Path, typer.Argument(help="Your participant.toml: your data and hardware.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder. Default: the participant's name, here.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
+    from tequio.recipes.join import join_federation, prepare
+
+    ready = prepare(invitation, participant)
+    if not json:
+        for line in ready.leaves:
+            show.out.print(line, markup=False)
+    if not yes and not typer.confirm("Join?"):
+        raise typer.Exit(1)
+    folder = join_federation(ready, out or Path(ready.invitation.name))
+
+    def words() -> None:
+        show.out.print(f"Joined as {ready.invitation.name}. Now: tequio participate {folder}", markup=False)
+
+    show.emit({"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}, json, words)
+
+
+def participate(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Hold the model, and train when the coordinator asks; ends when your personal model is made."""
+    from tequio.cli.main import set_threads
+    from tequio.recipes.participate import stay
+
+    set_threads(threads)
+    with _stoppable(f"tequio participate {folder}"):
+        result = stay(folder, lambda what: None if json else show.err.print(what, markup=False))
+
+    def words() -> None:
+        show.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
+        show.out.print(f'  tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
+        show.out.print(f"  tequio export {result['run']}", markup=False)
+
+    show.emit(result, json, words)
+
+
+@contextmanager
+def _stoppable(again: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM close what is open and end the command; `again` says how to go on."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        show.err.print(f"\nStopped. What was finished is kept. Go on with: {again}", markup=False)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,81 @@
+"""Joining a federation: what an invitation and a participant's own file come to, what will leave the machine, and the folder made.
+
+key.pem          this participant's key; never leaves
+identity.json    where the coordinator is, and our number there
+authority.pem    the certificate that the coordinator must show
+federation.toml  what all agreed to, as it was in the invitation
+participant.toml where your own file is
+run/             personal model, own ledger, reports; made by `tequio participate`
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tequio.core.errors import ConfigError
+from tequio.ledger.folder import RunFolder
+from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
+from tequio.runtimes.flower.enrol import enrol, reach
+from tequio.trust.invitation import Invitation, read_invitation
+from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
+
+IDENTITY, KEY, AUTHORITY, FEDERATION, RUN = "identity.json", "key.pem", "authority.pem", "federation.toml", "run"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything checked, nothing written or sent yet. `leaves`: lines for a person, what will leave this machine."""
+
+    invitation: Invitation
+    config: Federation
+    file: ParticipantFile
+    path: Path
+    leaves: tuple[str, ...]
+
+
+def prepare(invitation: Path, participant: Path) -> Ready:
+    """Raises ConfigError, NetworkError where something does not fit; the coordinator is only asked whether it is there."""
+    asked = read_invitation(invitation)
+    config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
+    if asked.name not in {entry.name for entry in config.participants}:
+        raise ConfigError(f"{invitation}: {asked.name!r} is not on the roster in it.", "", "Ask for a new invitation.")
+    file = load_participant(participant, asked.name)
+    reach(asked.address, asked.authority)
+    return Ready(asked, config, file, participant.resolve(), tuple(_leaves(asked, config, file)))
+
+
+def join_federation(ready: Ready, out: Path) -> Path:
+    """Make the key, enrol it, write the folder. A second try in the same folder uses the same key. Raises NetworkError if refused."""
+    if (out / IDENTITY).exists():
+        raise ConfigError(f"{out} has joined already.", "", f"Go on with: tequio participate {out}")
+    if not (out / KEY).exists():
+        write_secret(out / KEY, key_bytes(new_key()))
+    public = public_bytes(load_key(out / KEY)).decode()
+    asked = ready.invitation
+    node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
+    folder = RunFolder(out)
+    folder.write_atomic(AUTHORITY, asked.authority.encode())
+    folder.write_atomic(FEDERATION, asked.federation.encode())
+    identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
+    folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())
+    return out
+
+
+def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:
+    heads = ", head" if config.task.kind == "classification" else ""
+    rounds = f"{config.train.rounds} rounds at most"
+    return [
+        f"Federation {config.name}, at {asked.address} (its certificate is the one in your invitation).",
+        f"Base model {config.base.model}, licence {config.base.licence}. federation.toml has digest {asked.digest[:16]}….",
+        "",
+        "What will leave this machine:",
+        f"  - the changes that your data make to the model (LoRA factors{heads}), after each of {rounds};",
+        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+        "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your data;",
+        "  - what participant.toml says of your hardware, licence and consent; energy and time.",
+        "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
+        f"Your data: {file.data.path or file.data.train}. Nobody else reads them.",
+        "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",
+    ]

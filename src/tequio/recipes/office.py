@@ -1,0 +1,129 @@
+"""The coordinator's folder: certificates, secret, invitations, and who has joined. `tequio coordinator init` makes it.
+
+coordinator.json   where federation.toml is and its digest; where participants find the coordinator
+tls/               the authority's certificate and key, the server's
+secret             between SuperLink and us, on this machine only
+invitations/       one file a participant, to be given to it by a way that both trust
+enrolled.json      participant -> its key and number; written when it joins
+superlink/ run/    the server's database and log; the run, with its ledger
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tequio.core.canonical import digest
+from tequio.core.errors import ConfigError, NetworkError
+from tequio.ledger.folder import RunFolder
+from tequio.recipes.config import Federation, load_federation
+from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
+from tequio.trust.keys import is_public_key, new_authority, new_server, write_secret
+
+FILE = "coordinator.json"
+ENROLLED = "enrolled.json"
+DAYS = 397  # that certificates are valid
+INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
+CERTIFICATE, KEY, AUTHORITY = "tls/server.pem", "tls/server.key", "tls/authority.pem"
+
+
+@dataclass(frozen=True)
+class Office:
+    """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token."""
+
+    federation: str
+    digest: str
+    address: str
+    tokens: Mapping[str, str]
+    certificate: str = CERTIFICATE
+    key: str = KEY
+    authority: str = AUTHORITY
+
+
+def open_office(folder: Path) -> Office:
+    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
+    try:
+        office = Office(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        fix = "Make one with: tequio coordinator init FOLDER federation.toml"
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {FILE} in it.", fix) from None
+    if digest(_text(Path(office.federation)).encode()) != office.digest:
+        why = "Participants agreed to another text of it."
+        raise NetworkError(f"{office.federation} has changed.", why, "Put it back, or invite anew from a new folder.")
+    return office
+
+
+def init_office(
+    folder: Path, federation: Path, address: str, own: tuple[Path, Path, Path] | None = None
+) -> tuple[Federation, list[Path]]:
+    """Make the folder, certificates and an invitation for each on the roster; returns the invitations' paths.
+
+    address: host:port at which participants reach this machine. own: (certificate, key, authority) of a real certificate authority for
+    it; inside, between us and SuperLink, our own are used in any case.
+    Raises ConfigError for a folder that is one already, or for what cannot run over a network.
+    """
+    config, text = load_federation(federation), _text(federation)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
+    if (folder / FILE).exists():
+        raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
+    tokens = {entry.name: new_token() for entry in config.participants}
+    place = RunFolder(folder)
+    authority, authority_key = new_authority(config.name, DAYS)
+    certificate, key = new_server(authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS)
+    place.write_atomic(AUTHORITY, authority)
+    place.write_atomic(CERTIFICATE, certificate)
+    write_secret(folder / "tls/authority.key", authority_key)
+    write_secret(folder / KEY, key)
+    files: dict[str, str] = {}
+    if own is not None:
+        files = dict(zip(("certificate", "key", "authority"), (str(path.resolve()) for path in own), strict=True))
+        authority = own[2].read_bytes()
+    write_secret(folder / "secret", secrets.token_bytes(32))
+    written = []
+    for name, token in tokens.items():
+        path = folder / "invitations" / f"{name}.json"
+        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token)
+        write_secret(path, invitation_bytes(invitation))
+        written.append(path)
+    hashes = {name: token_hash(token) for name, token in tokens.items()}
+    office = Office(str(federation.resolve()), digest(text.encode()), address, hashes, **files)
+    place.write_atomic(FILE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
+    return config, written
+
+
+def enrolled(folder: Path) -> dict[str, dict[str, str]]:
+    """Participant -> {"public_key": PEM, "node": number}."""
+    path = folder / ENROLLED
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def check_enrolment(folder: Path, office: Office, name: str, token: str, public_key: str) -> None:
+    """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
+    expected = office.tokens.get(name, "")
+    if not hmac.compare_digest(expected, token_hash(token)):
+        raise NetworkError(f"The token for {name[:64]!r} is not right.", "", "Use the newest invitation, unchanged.")
+    if not is_public_key(public_key.encode()):
+        raise NetworkError(f"{name} sent no usable key.", "Expected a P-384 public key in PEM.", "Update Tequio.")
+    known = enrolled(folder).get(name)
+    if known is not None and known["public_key"] != public_key:
+        why = "Another key joined with this invitation before."
+        raise NetworkError(f"{name} has joined already.", why, "If that was not you, tell the coordinator at once.")
+
+
+def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
+    """Keep who joined."""
+    rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node)}}
+    RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}).") from None

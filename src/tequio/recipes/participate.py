@@ -1,0 +1,162 @@
+"""A participant at its own machine: its data and model wired once, the coordinator's tasks answered, its personal model made and kept here.
+
+What leaves are updates, means and counts. The data, the paths of their files and the personal model stay in the participant's folder,
+which is a run of its own: `tequio verify`, `predict` and `export` work on it, with no network at all.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Timer
+from typing import Any
+
+from tequio.core.canonical import canonical_json, digest_json, digest_update
+from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
+from tequio.core.wire import TASKS, Message, pack_message, unpack_message
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.memory import Memory
+from tequio.participant.node import Node
+from tequio.participant.personal import personalise
+from tequio.planning.allotment import Allotment
+from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.recipes.ground import ground_of, node_of, splits_of
+from tequio.recipes.join import AUTHORITY, FEDERATION, IDENTITY, KEY, RUN
+from tequio.recipes.public import public_examples, public_of
+from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, save, unbroken
+from tequio.recipes.told import settings_of, told_of
+from tequio.recipes.wire import header_of
+from tequio.runtimes.flower.node import Identity, serve
+from tequio.trust.keys import load_key
+
+LINGER = 20.0  # seconds after the personal model is told, in which it can be asked for again
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger."""
+
+    config: Federation
+    file: ParticipantFile
+    node: Node
+    facts: Mapping[str, Any]
+    folder: RunFolder
+    ledger: Ledger
+
+    def answer(self, data: bytes) -> bytes:
+        """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
+        task = unpack_message(data, "a task of the coordinator", TASKS)
+        if isinstance(task, Reply | Failure):
+            raise UpdateError("A reply came where a task was expected.")
+        if task.name != self.node.name:
+            raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
+        try:
+            return pack_message(self._do(task))
+        except (TrainingError, UpdateError) as error:
+            return pack_message(Failure(task.round, task.index, task.name, type(error).__name__, str(error)))
+        except ValueError:  # a number that JSON has no word for
+            why = "a result is not a finite number"
+            return pack_message(Failure(task.round, task.index, task.name, TrainingError.__name__, why))
+
+    def _do(self, task: Message) -> Reply:
+        if isinstance(task, TrainTask):
+            return self.node.train(task)
+        if isinstance(task, EvaluateTask):
+            return self.node.evaluate(task)
+        if isinstance(task, DescribeTask):
+            return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
+        if isinstance(task, PersonaliseTask):
+            return self._personalise(task)
+        raise UpdateError(f"A task of a kind that is not known here came to {self.node.name}.")
+
+    def _personalise(self, task: PersonaliseTask) -> Reply:
+        """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
+        done = self.ledger.last("personal")
+        if done is None:
+            given = Allotment(task.rank, task.steps, None, "")
+            settings = settings_of(self.config, len(self.node.data.train), self.node.name, given)
+            made = personalise(self.node, task.held, settings)
+            own = f"participants/{self.node.name}"
+            save(self.folder, SHARED_FILE, task.held)
+            save(self.folder, f"{own}/personal.safetensors", made.delivered)
+            save(self.folder, f"{own}/local.safetensors", made.local)
+            shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
+            self.ledger.append("shared", shared)
+            digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
+            done = self.ledger.append("personal", {**made.body, **digests})
+        return Reply(task.round, task.index, task.name, body=canonical_json(dict(done.body)).decode())
+
+
+def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
+    """Take part until the personal model is made. Raises ConfigError if the folder did not join, RunError if the data changed since."""
+    try:
+        identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        name, node = str(identity["name"]), int(identity["node"])
+        address, own_file = str(identity["address"]), Path(identity["participant"])
+    except (OSError, ValueError, KeyError, TypeError):
+        fix = "Join first: tequio join INVITATION participant.toml"
+        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix) from None
+    key, authority = load_key(folder / KEY), (folder / AUTHORITY).read_bytes()
+    stop = Event()
+    with _resident(folder, load_participant(own_file, name), told) as resident:
+
+        def answer(data: bytes) -> bytes:
+            reply = resident.answer(data)
+            if resident.ledger.last("personal") is not None and not stop.is_set():
+                ending = Timer(LINGER, stop.set)
+                ending.daemon = True
+                ending.start()
+            return reply
+
+        serve(Identity(address, authority, key, node), answer, stop, told)
+        done = resident.ledger.last("personal")
+    if done is None:
+        raise RunError(f"{name} stopped before its personal model was made.", "", f"Go on: tequio participate {folder}")
+    return {"name": name, "run": str(folder / RUN), "chosen": done.body["chosen"]}
+
+
+@contextmanager
+def _resident(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
+    """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
+    config = load_federation(folder / FEDERATION)
+    if file.base is not None:
+        config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
+    told("reading data and base model")
+    splits = splits_of(config, file)
+    ground = ground_of(config, {file.name: file})
+    node = node_of(ground, file, splits, public_of(config, ground.task, public_examples(config), None))
+    run = folder / RUN
+    begun = (run / "ledger.sqlite").exists()
+    place = RunFolder.open(run) if begun else RunFolder.create(run)
+    node = replace(node, memory=Memory(place, f"participants/{file.name}"))
+    with place.lock():
+        if begun:
+            with unbroken(place) as ledger:
+                facts = dict(recorded_header(ledger, place)["facts"])
+                salt = (run / _salt(file.name)).read_text()
+                if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != ground.bench.spec:
+                    fix = "Put them back as they were, or join anew."
+                    raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
+                yield Resident(config, file, node, facts, place, ledger)
+            return
+        salt = secrets.token_hex(16)
+        place.write_atomic(_salt(file.name), salt.encode())
+        said = told_of(node, file, splits)
+        facts = {"spec": ground.bench.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
+        row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
+        header = header_of(config, ground.bench, [row]) | {"simulation": False, "provenance": [], "facts": facts}
+        header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        save(place, HEAD_FILE, ground.bench.head_update())
+        with Ledger.create(place.ledger_path, header) as ledger:
+            yield Resident(config, file, node, facts, place, ledger)
+
+
+def _salt(name: str) -> str:
+    return f"participants/{name}/salt"

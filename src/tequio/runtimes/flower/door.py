@@ -1,0 +1,164 @@
+"""The coordinator's only door to the network: TLS, and nothing behind it but the paths that participants need.
+
+`/v1/fleet/…` goes on to SuperLink on loopback (which checks each participant's signature); `/tequio/join` enrols a key against the token of
+an invitation; `/tequio/health` answers. Everything else is refused, and each refusal is told.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tequio.core.errors import NetworkError
+from tequio.runtimes.flower.superlink import Server
+
+BODY = 16 << 20  # bytes of one request; a message travels in chunks of 5 MB
+SMALL = 1 << 14  # bytes of a request to join
+PATHS = frozenset(
+    f"/v1/fleet/{name}"
+    for name in (
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "pull-object",
+        "confirm-message-received",
+        "push-messages",
+        "push-object",
+    )
+)
+HEADERS = ("content-type", "accept", "flwr-public-key", "flwr-signature", "flwr-timestamp")
+VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
+INSIDE = ("flwr-superexec", "flwr-task")
+SILENT = 90.0  # seconds that SuperLink may take for an answer
+
+Enrol = Callable[[str, str, str], int]
+"""(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where it listens, and with what."""
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+    server: Server
+
+
+@contextmanager
+def open_door(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Iterator[None]:
+    """Listen until the block ends. Raises NetworkError if the address cannot be had."""
+    app = _application(door, enrol, told)
+    config = uvicorn.Config(
+        app,
+        host=door.host,
+        port=door.port,
+        ssl_certfile=str(door.certificate),
+        ssl_keyfile=str(door.key),
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=1 << 16,
+    )
+    listener = uvicorn.Server(config)
+    thread = Thread(target=listener.run, daemon=True)
+    thread.start()
+    while not listener.started:
+        if not thread.is_alive():
+            raise NetworkError(
+                f"{door.host}:{door.port} cannot be listened on.", "", "Is the port taken? Choose another."
+            )
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        listener.should_exit = True
+        thread.join(10.0)
+
+
+def _application(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Starlette:
+    context = ssl.create_default_context(cadata=door.server.authority.read_text())
+    inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
+
+    async def fleet(request: Request) -> Response:
+        if request.url.path not in PATHS:
+            return await other(request)
+        body = await _body(request, BODY)
+        if body is None:
+            told(f"refused: a request of more than {BODY >> 20} MiB, from {_who(request)}")
+            return Response(status_code=413)
+        try:
+            answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
+        except httpx.HTTPError:
+            return Response(status_code=503)
+        if answer.status_code in (401, 403):
+            told(f"refused: unknown key or wrong signature, from {_who(request)}")
+        return Response(answer.content, answer.status_code, _kept(answer.headers))
+
+    async def join(request: Request) -> Response:
+        body = await _body(request, SMALL)
+        try:
+            wanted = json.loads(body or b"{}")
+            name, token, key = (str(wanted[k]) for k in ("name", "token", "public_key"))
+        except (ValueError, TypeError, KeyError):
+            told(f"refused: not a request to join, from {_who(request)}")
+            return JSONResponse({"error": "Expected name, token and public_key."}, 400)
+        try:
+            number = enrol(name, token, key)
+        except NetworkError as error:
+            told(f"refused to join: {error.what}")
+            return JSONResponse({"error": str(error)}, 403)
+        told(f"{name} joined")
+        return JSONResponse({"node": str(number)})
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"ok": True})
+
+    async def other(request: Request) -> Response:
+        told(f"refused: {request.method} {request.url.path[:80]!r}, from {_who(request)}")
+        return Response(status_code=404)
+
+    return Starlette(
+        routes=[
+            Route("/v1/fleet/{rest:path}", fleet, methods=["POST"]),
+            Route("/tequio/join", join, methods=["POST"]),
+            Route("/tequio/health", health, methods=["GET"]),
+            Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
+        ]
+    )
+
+
+async def _body(request: Request, limit: int) -> bytes | None:
+    """The request's body, None where it is longer than `limit`."""
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > limit:
+            return None
+    return bytes(parts)
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers that may pass the door, either way."""
+    wanted = {k.lower(): v for k, v in headers.items()}
+    return {k: v for k, v in wanted.items() if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))}
+
+
+def _who(request: Request) -> str:
+    return request.client.host if request.client else "?"

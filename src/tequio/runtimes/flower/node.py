@@ -1,0 +1,169 @@
+"""A participant's resident process: it holds the model for its whole life, asks the coordinator for tasks, and answers with updates.
+
+It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost connection is tried again for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event, Thread
+
+import httpx
+from flwr.app.message import Message, remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from tequio.core.errors import NetworkError, UpdateError
+from tequio.core.wire import LIMIT
+from tequio.runtimes.flower.envelope import gathered, identified, opened, remaining, sealed
+from tequio.trust.keys import PrivateKey, public_bytes
+
+HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
+WAIT = (0.05, 0.5)  # seconds between two questions for work: at first, and when there has been none for long
+BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
+
+REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
+GONE = (403, 404)  # and to a participant that works for a run that has ended
+
+Answer = Callable[[bytes], bytes | None]
+"""Our message in, our message out; None: not to be answered."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this participant is to the coordinator: where that is, the certificate that it must show, our own key and number."""
+
+    address: str
+    authority: bytes
+    key: PrivateKey
+    node: int
+
+
+def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]) -> None:
+    """Work until `stop` is set. Raises NetworkError if the coordinator refuses this participant's key."""
+    wait = BACKOFF[0]
+    while not stop.is_set():
+        try:
+            with _connected(identity) as client:
+                told(f"connected to {identity.address}")
+                wait = BACKOFF[0]
+                _work(client, identity, answer, stop, told)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+            if status in REFUSED:
+                why = "The coordinator does not know this key, or the clocks of the two machines differ by more than a minute."
+                raise NetworkError(
+                    f"{identity.address} refused this participant.", why, "Ask it for a new invitation."
+                ) from None
+            told(f"no connection ({type(error).__name__} {status or ''}); next try in {wait:.1f} s")
+            stop.wait(wait)
+            wait = min(2 * wait, BACKOFF[1])
+
+
+def _work(
+    client: FleetHttpClient, identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]
+) -> None:
+    node, idle = Node(node_id=identity.node), WAIT[0]
+    while not stop.is_set():
+        got = client.PullMessages(PullMessagesRequest(node=node))
+        if not got.messages_list:
+            stop.wait(idle)
+            idle = min(1.2 * idle, WAIT[1])
+            continue
+        idle = WAIT[0]
+        try:
+            asked = _pull(client, node, message_from_proto(got.messages_list[0]), got.message_object_trees[0])
+            reply = answer(opened(asked, LIMIT))
+            if reply is not None:
+                _push(client, node, asked, reply, told)
+        except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
+            told(f"refused a message: {error}")
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in GONE:
+                raise
+            told("dropped a task of a run that is over: the coordinator was started again")
+
+
+def _pull(client: FleetHttpClient, node: Node, message: Message, tree: object) -> Message:
+    run = message.metadata.run_id
+
+    def part(identity: str) -> bytes:
+        while True:
+            found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identity))
+            if not found.object_found:
+                raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
+            if found.object_available:
+                return bytes(found.object_content)
+            time.sleep(WAIT[0])
+
+    whole = gathered(message, tree, part)
+    client.ConfirmMessageReceived(
+        ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=message.metadata.message_id)
+    )
+    return whole
+
+
+def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told: Callable[[str], None]) -> None:
+    meta = asked.metadata
+    reply = sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
+    reply, parts, tree = identified(reply)
+    taken = client.PushMessages(
+        PushMessagesRequest(
+            node=node,
+            messages_list=[message_to_proto(remove_content_from_message(reply))],
+            message_object_trees=[tree],
+            clientapp_runtime_list=[0.0],
+        )
+    )
+    for identity in taken.objects_to_push:
+        client.PushObject(
+            PushObjectRequest(
+                node=node,
+                run_id=meta.run_id,
+                session_id=taken.session_id,
+                object_id=identity,
+                object_content=parts[identity],
+            )
+        )
+    told(f"sent {len(data):,} bytes")
+
+
+@contextmanager
+def _connected(identity: Identity) -> Iterator[FleetHttpClient]:
+    """A client whose node is active, with a heartbeat beside it. A node that was killed is still active there, so it is put out first."""
+    public = public_bytes(identity.key)
+    interceptors = [
+        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
+    ]
+    with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
+        with suppress(httpx.HTTPStatusError):  # it was not active
+            client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+        client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT))
+        over = Event()
+        beat = Thread(target=_beat, args=(client, identity.node, over), daemon=True)
+        beat.start()
+        try:
+            yield client
+        finally:
+            over.set()
+            beat.join()
+            with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
+                client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+
+
+def _beat(client: FleetHttpClient, node: int, over: Event) -> None:
+    while not over.wait(HEARTBEAT / 2):
+        try:
+            client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT))
+        except httpx.HTTPError:
+            continue  # the loop beside it notices, and connects anew

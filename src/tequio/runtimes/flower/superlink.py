@@ -1,0 +1,194 @@
+"""The server: a SuperLink process, hardened, on loopback, and our place in it. What it is asked to run holds no code.
+
+TLS, node authentication, SQLite state, no installing of packages; tasks are handed out only to who holds a secret of this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SubStatus
+from flwr.common.serde import fab_to_proto, run_from_proto
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid import HttpGrid
+
+from tequio.core.errors import NetworkError
+
+START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
+DATABASE = "superlink.sqlite"
+ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+APP = """\
+[project]
+name = "tequio"
+version = "1.0.0"
+description = "The place of Tequio's coordinator; holds no code."
+license = { file = "LICENSE" }
+dependencies = ["flwr>=1.41.0,<1.42"]
+[tool.flwr.app]
+publisher = "tequio"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "none:app"
+clientapp = "none:app"
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A SuperLink: its port on loopback, and the files that it and we need."""
+
+    port: int
+    folder: Path  # for its database and log
+    certificate: Path
+    key: Path
+    authority: Path  # the certificate that signed `certificate`
+    secret: Path  # shared with us alone
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+
+@contextmanager
+def running(server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, until the block ends. Raises NetworkError if it does not come up."""
+    program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        raise NetworkError("flower-superlink is not installed.", "", 'Install it with: pip install "tequio[flower]"')
+    command = [program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"]
+    command += ["--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"]
+    command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
+    command += ["--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"]
+    command += ["--database", str(server.folder / DATABASE)]
+    _end_orphan(server)
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(server.folder / "flwr")}
+    with (server.folder / "superlink.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **quiet}
+        )
+    try:
+        _pid_file(server).write_text(str(process.pid))
+        _await(server, process)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _pid_file(server).unlink(missing_ok=True)
+
+
+def _pid_file(server: Server) -> Path:
+    return server.folder / "superlink.pid"
+
+
+def _end_orphan(server: Server) -> None:
+    """End the server of a coordinator that was killed, if it is still there: two would write one database."""
+    try:
+        orphan = psutil.Process(int(_pid_file(server).read_text()))
+        if str(server.folder / DATABASE) in orphan.cmdline():
+            orphan.kill()
+            orphan.wait(STOP)
+    except (OSError, ValueError, psutil.Error):
+        return  # there is none
+
+
+def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            why = f"It ended with status {process.returncode}; {server.folder / 'superlink.log'} says why."
+            raise NetworkError("SuperLink did not start.", why, f"Is port {server.port} taken?")
+        try:
+            nodes(server)
+        except httpx.TransportError:
+            time.sleep(0.1)
+            continue
+        return
+    raise NetworkError(f"SuperLink did not answer within {START:.0f} s.", f"See {server.folder / 'superlink.log'}.")
+
+
+def nodes(server: Server) -> dict[bytes, int]:
+    """Registered participants: number by public key (PEM)."""
+    with _control(server) as control:
+        found = control.ListNodes(ListNodesRequest()).nodes_info
+    return {bytes(node.public_key): node.node_id for node in found if node.status != "unregistered"}
+
+
+def register(server: Server, public_key: bytes) -> int:
+    """The number of the participant with this key (PEM); registered if it is not yet."""
+    known = nodes(server)
+    if public_key not in known:
+        with _control(server) as control:
+            control.RegisterNode(RegisterNodeRequest(public_key=public_key))
+        known = nodes(server)
+    return known[public_key]
+
+
+def _control(server: Server) -> ControlHttpClient:
+    version = RuntimeVersionHttpInterceptor(component_name="flwr")
+    return ControlHttpClient.from_server_address(server.address, False, server.authority.read_bytes(), [version])
+
+
+@contextmanager
+def place(server: Server) -> Iterator[HttpGrid]:
+    """A run of our own in the server, and the grid over which messages go. An earlier run is left as it is: nothing of it is needed."""
+    content, _ = build_fab_from_files(
+        {"pyproject.toml": APP.encode(), "LICENSE": b"Apache-2.0\n", "none.py": b"app = None\n"}
+    )
+    fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
+    authority = server.authority.read_bytes()
+    with _control(server) as control:
+        wanted = control.StartRun(StartRunRequest(fab=fab)).run_id
+    grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
+    beat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
+    try:
+        grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+        beat.start()
+        yield grid
+        grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
+    finally:
+        if beat.is_running:
+            beat.stop()
+        grid.close()
+
+
+def _token(server: Server, authority: bytes, run: int) -> str:
+    """What shows that the run's task is ours; tasks of earlier runs, which a crash may have left, are taken and dropped."""
+    sign = SuperExecAuthHttpInterceptor(
+        master_secret=server.secret.read_bytes(), protected_methods=frozenset({ACQUIRE})
+    )
+    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
+    with RuntimeHttpClient.from_server_address(server.address, False, authority, [version, sign]) as runtime:
+        end = time.monotonic() + START
+        while time.monotonic() < end:
+            got = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            if got.token and got.task.run_id == run:
+                return str(got.token)
+            time.sleep(0.05)
+    raise NetworkError(
+        "SuperLink did not hand out the coordinator's task.", "", f"See {server.folder / 'superlink.log'}."
+    )
