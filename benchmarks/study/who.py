@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.study import arms
 from benchmarks.study.answers import Answer, Table, Target
-from benchmarks.study.arms import EXTENSIONS, FEDERATED, LOCAL, Setting
+from benchmarks.study.arms import EXTENSIONS, FEDERATED, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, mean
 from benchmarks.study.world import AMPLE, MANUALS, REVIEWS, SCARCE, World
@@ -29,6 +29,8 @@ from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "scarce or ample data, shared or disjoint domains: who should federate?"
 RANK, PRIVATE_RANK = 8, 4
+CENTRAL_RATES = (5e-3, 1e-2)  # to begin with: the grid is extended
+LOCAL_RATES = (1e-2, 2e-2)  # for each participant; around what `reduces` found best
 PRIVATE_RATES, PRIVATE_SHARE = (3e-3,), 0.25  # of the steps of the rounds
 ALPHAS, MIXES = (0.5, 1.0), (0.5,)
 DISJOINT = (MANUALS[0], REVIEWS[0], MANUALS[1], REVIEWS[1])
@@ -36,8 +38,8 @@ SHARED = (MANUALS[0], REVIEWS[0], MANUALS[0], REVIEWS[0])
 SCENES = {
     "scarce, disjoint": Scene(SCARCE, Setting(5, 20), DISJOINT),
     "scarce, shared": Scene(SCARCE, Setting(5, 20), SHARED),
-    "ample, disjoint": Scene(AMPLE, Setting(5, 40), DISJOINT),
-    "ample, shared": Scene(AMPLE, Setting(5, 40), SHARED),
+    "ample, disjoint": Scene(AMPLE, Setting(5, 30), DISJOINT),
+    "ample, shared": Scene(AMPLE, Setting(5, 30), SHARED),
 }
 
 
@@ -66,7 +68,7 @@ def run_cell(scene: Scene) -> dict[str, Any]:
     """The participants of each seed, and the rates. Federated and central rates are chosen in the first seed, the local one everywhere."""
     seeds: list[list[Person]] = []
     rates: dict[str, float] = {}
-    federated, central = (FEDERATED[:1], LOCAL[:1]) if scene.quick else (FEDERATED, LOCAL)
+    federated, central = (FEDERATED[:1], CENTRAL_RATES[:1]) if scene.quick else (FEDERATED, CENTRAL_RATES)
     for seed in scene.seeds:
         world, more = scene.world(seed), 0 if seeds or scene.quick else EXTENSIONS
         world = replace(world, ranks=(RANK,) * len(scene.domains))
@@ -74,7 +76,7 @@ def run_cell(scene: Scene) -> dict[str, Any]:
         pooled = arms.central(world, scene.setting, central, more)
         federated, central = (shared.rate,), (pooled.rate,)
         rates = {"shared": shared.rate, "central": pooled.rate}
-        local = LOCAL[:1] if scene.quick else LOCAL
+        local = LOCAL_RATES[:1] if scene.quick else LOCAL_RATES
         seeds.append(
             [
                 person(node, shared.value, scene.setting, local, pooled.test[node.name], seed)
