@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -153,6 +154,11 @@ def _build(
         if kind != "start" and name in START:
             raise ConfigError(f"{where} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
         raise ConfigError(f"{where} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+    taken = inspect.signature(factory).parameters
+    if unknown := sorted(settings.keys() - taken.keys()):
+        numbers = [n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)]
+        why = f"It takes: {', '.join(numbers)}." if numbers else "It has none."
+        raise ConfigError(f"{where} = {name!r} does not take these settings: {', '.join(unknown)}.", why)
     try:
         return factory(**settings)
     except TypeError as error:

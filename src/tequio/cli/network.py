@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tequio.cli import show
+from tequio.core.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
@@ -84,12 +85,15 @@ def join(
     """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
     from tequio.recipes.join import join_federation, prepare
 
+    if json and not yes:
+        raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
     ready = prepare(invitation, participant)
     if not json:
         for line in ready.leaves:
             show.out.print(line, markup=False)
     if not yes and not typer.confirm("Join?"):
-        raise typer.Exit(1)
+        show.out.print("Not joined; nothing was sent.")
+        raise typer.Exit(130)
     folder = join_federation(ready, out or Path(ready.invitation.name))
 
     def words() -> None:

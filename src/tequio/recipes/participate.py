@@ -36,7 +36,7 @@ from tequio.recipes.wire import header_of
 from tequio.runtimes.flower.node import Identity, serve
 from tequio.trust.keys import load_key
 
-LINGER = 20.0  # seconds after the personal model is told, in which it can be asked for again
+LINGER = 5.0  # seconds after the personal model is told, in which it can be asked for again
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,18 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     stop = Event()
     with _resident(folder, load_participant(own_file, name), told) as resident:
 
-        def answer(data: bytes) -> bytes:
-            reply = resident.answer(data)
+        def end_soon() -> None:
             if resident.ledger.last("personal") is not None and not stop.is_set():
                 ending = Timer(LINGER, stop.set)
                 ending.daemon = True
                 ending.start()
+
+        def answer(data: bytes) -> bytes:
+            reply = resident.answer(data)
+            end_soon()
             return reply
 
+        end_soon()  # it may have been made before; the coordinator may still want to hear of it
         serve(Identity(address, authority, key, node), answer, stop, told)
         done = resident.ledger.last("personal")
     if done is None:
