@@ -1,13 +1,14 @@
 """Question 3: does a centre that trains on public text save the participants work?
 
 Eight organisations, two of each section of the Spanish manual. A centre with related text (other sections) or unrelated text (English
-topics of Python's manual) trains too: mixed in with λ from 1 to 0, or as one-way transfer of its gradient. Participants make all their
-steps, half of them, or half the rounds. Targets: with half of the work and a related centre, the loss of the whole federation without a
-centre; with unrelated text, no harm.
+topics of Python's manual) trains too, mixed in with λ from 1 to 0; or its gradient is transferred one way; or participants' models teach
+the shared one on its text. Participants make all their steps, half of them, or half the rounds. Targets: with half of the work and a
+related centre, the loss of the whole federation without a centre; with unrelated text, no harm.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,13 +19,19 @@ from benchmarks.study.arms import Grid, Outcome, Run, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes, over_seeds, spread
 from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
-from tequio.coordinator.plan import Local
+from tequio.algorithms.catalogue import ensemble_by_name
+from tequio.coordinator.distil import Distillation, Group
+from tequio.coordinator.groups import finished, open_groups, run_groups
+from tequio.coordinator.plan import Local, Plan
+from tequio.participant.distil import PublicTexts
 from tequio.recipes.config import AlgorithmSection
+from tequio.runtimes.embedded import Embedded
 
 QUESTION = "does a centre that trains save the participants work?"
 WHOLE = Setting(rounds=4, steps=8)
 SCENE = Scene(SCARCE, WHOLE, domains=tuple(name for name in MANUALS for _ in range(2)))
 GRID: Grid = (2e-2, 4e-2, 8e-2)
+DISTIL_RATE = 4e-3  # the middle of the grid of `bases`
 CENTRE_STEPS = 16  # a round: the centre has the larger machine
 
 
@@ -37,6 +44,8 @@ class Hybrid:
     federated_share: float = 1.0
     related: bool | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
+    centre_steps: int = CENTRE_STEPS
+    distilled: bool = False  # participants' models teach the shared one on the centre's text (FedDF); the centre trains on nothing else
 
     @property
     def work(self) -> float:
@@ -57,6 +66,13 @@ HYBRIDS = {
     },
     "half the steps, unrelated, λ = 0.85": Hybrid(steps=HALF, federated_share=0.85, related=False),
     "half the steps, related, transfer .5": Hybrid(steps=HALF, related=True, terms={"transfer": 0.5}),
+    **{
+        f"half the steps, related, λ = {share:g}, centre 48 steps": Hybrid(
+            steps=HALF, federated_share=share, related=True, centre_steps=48
+        )
+        for share in (0.5, 0.25)
+    },
+    "half the steps, related, distilled": Hybrid(steps=HALF, related=True, distilled=True),
 }
 
 
@@ -82,10 +98,38 @@ def run_hybrid(scene: Scene, arm: str, hybrid: Hybrid, grid: Grid = GRID) -> lis
 def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     few = scene.setting
     setting = replace(few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps))
-    steps = min(CENTRE_STEPS, 2 * few.steps)
+    steps = min(hybrid.centre_steps, 6 * few.steps)
+    if hybrid.distilled:
+        return _distilled(world, arms.plan_of(world, AlgorithmSection(), setting, rate), steps)
     share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)
     plan = arms.plan_of(world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate)
     return arms.play(replace(plan, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
+
+
+def _distilled(world: World, plan: Plan, steps: int) -> Run:
+    """Rounds that end in distillation from all participants' own models, at DISTIL_RATE; kept where validation does not get worse."""
+    begin, centre = time.perf_counter(), world.centre
+    words = len(world.bench.base.tokenizer)
+    public = PublicTexts("centre", world.bench, centre.task, centre.data.train, centre.batch_size, words)
+    groups = [Group("all", plan, Embedded(world.nodes), public)]
+    how = Distillation(
+        ensemble=ensemble_by_name("feddf"),
+        every=1,
+        teachers="participants",
+        votes="participants",
+        temperature=1.0,
+        rank=plan.top_rank(),
+        steps=steps,
+        items=min(96, world.size.centre),
+        rate=DISTIL_RATE,
+        seed=plan.seed,
+    )
+    states, _ = open_groups(groups)
+    bodies = []
+    while not finished(states, groups):
+        states, body = run_groups(states, groups, how)
+        bodies.append(body)
+    return Run(plan, states["all"], tuple(bodies), time.perf_counter() - begin)
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
