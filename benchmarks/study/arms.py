@@ -206,11 +206,13 @@ def federate(
     return play(plan_of(world, algorithm, setting, rate, ranks), nodes)
 
 
-def play(plan: Plan, participants: Mapping[int, Participant]) -> Run:
-    """All rounds of a plan."""
+def play(plan: Plan, participants: Mapping[int, Participant], known: State | None = None) -> Run:
+    """All rounds of a plan, from the best model of `known` if that is given."""
     begin = time.perf_counter()
     runtime = Embedded(participants)
     state, _ = open_state(plan, runtime)
+    if known is not None:
+        state = replace(state, shared=known.best, best=known.best, best_loss=known.best_loss)
     bodies = []
     while state.round < plan.rounds:
         state, body = run_round(state, plan, runtime)

@@ -45,6 +45,7 @@ class Hybrid:
     related: bool | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     centre_steps: int = CENTRE_STEPS
+    centre_first: bool = False  # the centre makes all its rounds alone (λ = 0), then the participants theirs (λ = 1)
     distilled: bool = False  # participants' models teach the shared one on the centre's text (FedDF); the centre trains on nothing else
 
     @property
@@ -72,6 +73,8 @@ HYBRIDS = {
         )
         for share in (0.5, 0.25)
     },
+    "half the steps, related centre first": Hybrid(steps=HALF, related=True, centre_first=True),
+    "half the steps, unrelated centre first": Hybrid(steps=HALF, related=False, centre_first=True),
     "half the steps, related, distilled": Hybrid(steps=HALF, related=True, distilled=True),
 }
 
@@ -99,6 +102,12 @@ def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     few = scene.setting
     setting = replace(few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps))
     steps = min(hybrid.centre_steps, 6 * few.steps)
+    if hybrid.centre_first:
+        plan = arms.plan_of(world, AlgorithmSection(), setting, rate)
+        alone = replace(setting, steps=1, federated_share=0.0, centre_steps=steps)
+        return arms.play(
+            plan, world.nodes, arms.play(arms.plan_of(world, AlgorithmSection(), alone, rate), world.nodes).state
+        )
     if hybrid.distilled:
         return _distilled(world, arms.plan_of(world, AlgorithmSection(), setting, rate), steps)
     share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)
