@@ -35,6 +35,7 @@ BITS4 = {
 }
 FEDEX = {"start": "fedex"}  # fresh factors lose more the rarer the rounds: see the lab log
 THREE = {"density": 0.03, "bits": 2}
+ONE = {"density": 0.01, "bits": 2}
 LONG = 100  # rounds of the sparse arms
 FAMILIES: Mapping[str, tuple[int, Grid, Mapping[str, Mapping[str, Any]]]] = {
     # rounds; rates to search with the first arm, which the others of the family take over; arms
@@ -47,6 +48,7 @@ FAMILIES: Mapping[str, tuple[int, Grid, Mapping[str, Mapping[str, Any]]]] = {
         {
             "rolora, H = 2": {"reduce": "rolora"},
             "rolora, 3 % up": {"reduce": "rolora", "upload": "topk", "upload_settings": THREE},
+            "rolora, 1 % up": {"reduce": "rolora", "upload": "topk", "upload_settings": ONE},
             "rolora, 3 % both ways": {
                 "reduce": "rolora",
                 "upload": "topk",
