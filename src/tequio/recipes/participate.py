@@ -30,7 +30,7 @@ from tequio.recipes.config import Federation, ParticipantFile, load_federation, 
 from tequio.recipes.ground import ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, IDENTITY, KEY, RUN
 from tequio.recipes.public import public_examples, public_of
-from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, save, unbroken
+from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
 from tequio.recipes.wire import header_of
 from tequio.runtimes.flower.node import Identity, serve
@@ -144,14 +144,14 @@ def _resident(folder: Path, file: ParticipantFile, told: Callable[[str], None]) 
         if begun:
             with unbroken(place) as ledger:
                 facts = dict(recorded_header(ledger, place)["facts"])
-                salt = (run / _salt(file.name)).read_text()
+                salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != ground.bench.spec:
                     fix = "Put them back as they were, or join anew."
                     raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
                 yield Resident(config, file, node, facts, place, ledger)
             return
         salt = secrets.token_hex(16)
-        place.write_atomic(_salt(file.name), salt.encode())
+        place.write_atomic(salt_file(file.name), salt.encode())
         said = told_of(node, file, splits)
         facts = {"spec": ground.bench.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
         row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
@@ -160,7 +160,3 @@ def _resident(folder: Path, file: ParticipantFile, told: Callable[[str], None]) 
         save(place, HEAD_FILE, ground.bench.head_update())
         with Ledger.create(place.ledger_path, header) as ledger:
             yield Resident(config, file, node, facts, place, ledger)
-
-
-def _salt(name: str) -> str:
-    return f"participants/{name}/salt"

@@ -151,7 +151,7 @@ def _commit_data(folder: RunFolder, wired: Wired) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, data_digest in wired.data_digests.items():
         salt = secrets.token_hex(16)
-        folder.write_atomic(_salt_file(name), salt.encode())
+        folder.write_atomic(salt_file(name), salt.encode())
         out[name] = digest_json([salt, data_digest])
     return out
 
@@ -159,14 +159,15 @@ def _commit_data(folder: RunFolder, wired: Wired) -> dict[str, str]:
 def _changed_data(folder: RunFolder, wired: Wired, recorded: Mapping[str, str]) -> list[str]:
     changed = []
     for name, data_digest in wired.data_digests.items():
-        path = folder.path / _salt_file(name)
+        path = folder.path / salt_file(name)
         salt = path.read_text() if path.is_file() else ""
         if digest_json([salt, data_digest]) != recorded.get(name):
             changed.append(f"the data of participant {name}")
     return changed
 
 
-def _salt_file(name: str) -> str:
+def salt_file(name: str) -> str:
+    """Where the salt of a participant's commitment lies in its folder."""
     return f"participants/{name}/salt"
 
 
