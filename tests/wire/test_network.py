@@ -27,7 +27,7 @@ from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
 from tequio.recipes.run import start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TEQUIO = [sys.executable, "-m", "tequio.cli.main"]
 ALONE = ["--threads", "1"]  # as the tests' own process: more threads add in another order
 
@@ -53,7 +53,7 @@ def background(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[b
             process.wait()
 
 
-def until(what: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(what: Callable[[], bool], seconds: float = 500.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it took too long"

@@ -36,7 +36,7 @@ from tequio.participant.personal import Personal, gain, personalise, score
 from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import everybody, pooled
-from tequio.recipes.wire import Wired, same_run, wire
+from tequio.recipes.wire import Wired, read_roster, same_run, wire
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.workers import Job, Workers
 
@@ -89,8 +89,9 @@ def start(
     if counterfactuals and config.bases:
         why = "They train one model on everybody's data, and with several bases there is no one model."
         raise ConfigError("Counterfactuals need one base.", why, "Run without --counterfactuals.")
+    roster = read_roster(config)
     count = choose_workers(config, workers)
-    wired = wire(config, provenance)
+    wired = wire(config, provenance, roster=roster)
     folder = RunFolder.create(out)
     commitments = _commit_data(folder, wired)
     header = {**wired.header, "counterfactuals": counterfactuals, "commitment": commitments}

@@ -25,10 +25,11 @@ from tequio.participant.bench import Bench
 from tequio.participant.distil import PublicTexts
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
+from tequio.participant.splits import Splits
 from tequio.participant.tasks import Causal, Item, TextTask
 from tequio.planning.allotment import Allotment
 from tequio.planning.memory import available_bytes
-from tequio.recipes.config import MAIN, Federation, load_participant
+from tequio.recipes.config import MAIN, Federation, ParticipantFile, load_participant
 from tequio.recipes.ground import ground_of, node_of, splits_of
 from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
 from tequio.recipes.public import CENTRE, centre_header, centre_of, read_public
@@ -86,19 +87,34 @@ class Wired:
         return PublicTexts(self.name, self.bench, self.task, centre.data.train, size, classes)
 
 
+Roster = Mapping[str, tuple[ParticipantFile, Splits]]
+"""Participant -> its file and its data, split."""
+
+
+def read_roster(config: Federation) -> Roster:
+    """What participants bring. It needs no base, so what is wrong here is told before one is looked for."""
+    files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
+    return {who: (file, splits_of(config, file)) for who, file in files.items()}
+
+
 def wire(
     config: Federation,
     provenance: Sequence[Mapping[str, Any]] = (),
     measured: Mapping[str, float | None] = MappingProxyType({}),
+    roster: Roster | None = None,
 ) -> Wired:
     """Build everything. Raises the error of whatever is wrong, naming file, key or participant.
 
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
+    roster: what participants bring, where it has been read already.
     """
+    roster = read_roster(config) if roster is None else roster
     reduce = pieces_of(config.algorithm, config.adapter.kind == "full").reduce
     if config.distil is not None:
         distillation_of(config.distil, reduce, 1, config.seed)  # refused before anything is read
-    main, *others = [_wire(config.part(name), name, places_of(config), measured) for name in config.base_names()]
+    main, *others = [
+        _wire(config.part(name), name, roster, places_of(config), measured) for name in config.base_names()
+    ]
     how = None
     if config.distil is not None:
         ranks = [group.plan.top_rank() for group in (main, *others)]
@@ -129,7 +145,9 @@ def _joined(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _wire(config: Federation, name: str, places: Mapping[str, int], measured: Mapping[str, float | None]) -> Wired:
+def _wire(
+    config: Federation, name: str, roster: Roster, places: Mapping[str, int], measured: Mapping[str, float | None]
+) -> Wired:
     """One group: the participants of one base."""
     full = config.adapter.kind == "full"
     pieces = pieces_of(config.algorithm, full)
@@ -138,8 +156,8 @@ def _wire(config: Federation, name: str, places: Mapping[str, int], measured: Ma
     local_of(config)
     if config.train.pace == "buffered":
         check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
-    files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
-    splits = {who: splits_of(config, file) for who, file in files.items()}
+    files = {entry.name: roster[entry.name][0] for entry in config.participants}
+    splits = {entry.name: roster[entry.name][1] for entry in config.participants}
     public = read_public(config)
     ground = ground_of(config, files)
     centre = centre_of(ground, public)
