@@ -190,6 +190,10 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "centre.data": ("", "Public data, one file, columns `text`, `label`, `prompt`, `response` as the task needs."),
     "centre.licence": ("", "Of the public data, as declared."),
     "centre.federated_share": ("share", "λ in λ·Δ_participants + (1 − λ)·Δ_centre."),
+    "centre.first": (
+        "rounds",
+        "Of `train.rounds`, those that the centre trains alone before the participants begin; the learning rate then begins anew.",
+    ),
     "centre.max_train": ("examples", "At most so many of the centre's training examples."),
     "centre.tokens_per_second": ("tokens/s", "The centre's declared speed. Unset: no limit."),
     "centre.steps": ("steps", "The centre's local steps a round. Unset: as many as the median participant."),
@@ -278,7 +282,10 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
 }
 PARTICIPANT: Mapping[str, tuple[str, str]] = {
     "name": ("", "As the roster in `federation.toml` calls it."),
-    "base": ("", "Folder or `.gguf` file of the base on this machine, across a network; it must be the same base. Unset: `[base] model`."),
+    "base": (
+        "",
+        "Folder or `.gguf` file of the base on this machine, across a network; it must be the same base. Unset: `[base] model`.",
+    ),
     "data.path": ("", "One file, split by content into train, validation and test. Either this or `train`."),
     "data.train": ("", "Training file. What `validation` and `test` do not give is split off from it."),
     "data.validation": ("", "Validation file, with `train`."),

@@ -162,7 +162,7 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
     def make(
         kind: str = "classification",
         participants: int = 2,
-        centre: bool = True,
+        centre: bool | dict[str, Any] = True,
         rows: int = 80,
         folder: str = "fed",
         holds: dict[str, str] | None = None,
@@ -184,7 +184,8 @@ def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
         if centre:
             data = write_jsonl(root / "public" / "centre.jsonl", _shape(sentences(rows, 100), labelled))
             public = write_jsonl(root / "public" / "slice.jsonl", _shape(sentences(30, 200), labelled))
-            federation["centre"] = {"data": str(data), "federated_share": 0.7}
+            keys = centre if isinstance(centre, dict) else {}
+            federation["centre"] = {"data": str(data), "federated_share": 0.7, **keys}
             federation["gate"] = {"slices": {"public": str(public)}, "margin": 0.5}
         for name, values in sections.items():
             federation[name] = {**federation.get(name, {}), **values} if isinstance(values, dict) else values

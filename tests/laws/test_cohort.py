@@ -37,7 +37,7 @@ def test_a_sample_of_all_is_all() -> None:
 def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_federation: Any) -> None:
     w = wire(load_federation(make_federation(participants=5, train={"cohort": 2, "rounds": 4})))
     plan, runtime = w.plan, Embedded(w.nodes)
-    panel = {m.name for m in plan.panel()} - {"centre"}
+    panel = {m.name for m in plan.panel(1)} - {"centre"}
     state, body = open_state(plan, runtime)
     assert set(body["validation"]) == set(state.losses) == panel
     assert len(panel) == 2

@@ -74,7 +74,9 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
 
 
 def mix(fold: Fold, plan: Plan) -> Update:
-    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are."""
+    """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are. Alone it counts whole."""
+    if fold.centre is not None and not fold.facts:
+        return fold.centre.update
     weights = sum(plan.weighting.weight(f) for f in fold.facts)
     scale = plan.weighting.scale(fold.facts)
     federated = plan.aggregator.result(fold.total, weights / scale)

@@ -84,6 +84,7 @@ class Plan:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
     cohort: how many members train in a round, and how many evaluate; None for all.
+    centre_first: rounds that the centre trains alone before the others begin; the rate then begins anew.
     window_seconds: length of a window of buffered rounds, None where rounds wait for everybody; buffer: replies that a step needs.
     """
 
@@ -114,25 +115,41 @@ class Plan:
     cohort: int | None = None
     window_seconds: float | None = None
     buffer: int = 1
+    centre_first: int = 0
 
     def rate(self, round_: int) -> float:
-        """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it."""
-        done = (round_ - 1) / max(1, self.rounds - 1)
+        """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""
+        first = self.centre_first
+        begun, rounds = (0, first) if self.centre_alone(round_) else (first, self.rounds - first)
+        done = (round_ - begun - 1) / max(1, rounds - 1)
         return self.learning_rate * (1.0 + (self.final_rate - 1.0) * done)
 
-    def roster(self, round_: int) -> tuple[Member, ...]:
-        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`, in order of index."""
-        return self._with_centre("cohort", round_)
+    def centre_alone(self, round_: int) -> bool:
+        """Whether only the centre trains in a round, and only it evaluates."""
+        return 0 < round_ <= self.centre_first
 
-    def panel(self) -> tuple[Member, ...]:
+    def roster(self, round_: int) -> tuple[Member, ...]:
+        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`, in order of index.
+
+        A centre that does not count (λ = 1) does not train, unless the participants' updates are compared with its.
+        """
+        return self._with_centre(self._centre_trains(round_), round_, "cohort", round_)
+
+    def panel(self, round_: int) -> tuple[Member, ...]:
         """Who evaluates: the centre first, then everybody, or one sample of `cohort` that stays the same for the whole run.
 
-        Mean losses of different rounds are then of the same participants, and can be compared.
+        Mean losses of different rounds are then of the same participants, and can be compared. Round 0 is the base.
         """
-        return self._with_centre("panel")
+        return self._with_centre(True, round_, "panel")
 
-    def _with_centre(self, *purpose: str | int) -> tuple[Member, ...]:
-        centre = () if self.centre is None else (self.centre,)
+    def _centre_trains(self, round_: int) -> bool:
+        compared = self.screening.cosine is not None and self.screening.cosine_to == "centre"
+        return self.federated_share < 1.0 or compared or self.centre_alone(round_)
+
+    def _with_centre(self, centre_too: bool, round_: int, *purpose: str | int) -> tuple[Member, ...]:
+        centre = (self.centre,) if self.centre is not None and centre_too else ()
+        if self.centre_alone(round_):
+            return centre
         if self.cohort is None or self.cohort >= len(self.members):
             return (*centre, *self.members)
         chosen = sample(len(self.members), self.cohort, self.seed, *purpose)

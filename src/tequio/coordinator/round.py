@@ -67,7 +67,7 @@ def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[s
     # dispatch, admit and screen, folding as replies come
     arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster, gradient)), state, plan, roster)
     fold = folded((counted(outcome, plan) for outcome in screened(arrivals, state, plan, runtime)), plan)
-    if not fold.facts:
+    if not fold.facts and not (fold.centre and plan.centre_alone(state.round + 1)):
         raise none_usable(state.round + 1, fold.refused)
     return conclude(state, fold, plan, runtime, gradient)
 
@@ -96,13 +96,16 @@ def conclude(
     lost = [row["name"] for row in fold.rows if row["name"] in looked.failed]
     if accepted and lost:
         accepted, reason = False, f"it could be trained but not evaluated: {looked.failed[lost[0]]}"
-    reference = statistics.median(row["norm"] for row in fold.rows if row["weight"] is not None)
+    norms = [row["norm"] for row in fold.rows if row["weight"] is not None]
+    reference = statistics.median(norms) if norms else state.norm_reference
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
         after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
-        after = replace(_progress(after, round_, looked.mean_loss), memory_rounds=_memories(state, fold, plan))
+        after = replace(after, memory_rounds=_memories(state, fold, plan))
+        after = after if plan.centre_alone(round_) else _progress(after, round_, looked.mean_loss)
     else:
-        after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=state.stale_rounds + 1)
+        stale = 0 if plan.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
+        after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=stale)
     after = replace(after, round=round_)
     fold = replace(fold, rows=_down(fold, state, plan, bytes_down, gradient))
     body = _record(after, fold, looked, slices, (accepted, reason))
@@ -195,7 +198,7 @@ def _left_out(fold: Fold, state: State, plan: Plan) -> Update:
     """
     if not plan.start.truncates:
         return zero(plan.spec)
-    share = 1.0 if fold.centre is None else plan.federated_share
+    share = 1.0 if fold.centre is None else plan.federated_share if fold.facts else 0.0
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
     parts: dict[int, float] = {}
     for row in fold.rows:
@@ -246,7 +249,7 @@ class Looked:
 
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
-    held, panel = shared_model(shared, plan), plan.panel()
+    held, panel = shared_model(shared, plan), plan.panel(round_)
     return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held) for m in panel), panel)
 
 
@@ -292,8 +295,9 @@ def _down(fold: Fold, state: State, plan: Plan, broadcast: int, gradient: Update
 
 
 def task_bytes(state: State, plan: Plan, gradient: Update | None) -> int:
-    """What goes down with a task: the whole model to who is drawn now and then, and the centre's gradient."""
-    model = 0 if plan.cohort is None else len(pack(state.shared))
+    """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
+    late = plan.centre_first and state.round == plan.centre_first
+    model = len(pack(state.shared)) if plan.cohort is not None or late else 0
     return model + (0 if gradient is None else len(pack(gradient)))
 
 

@@ -180,11 +180,15 @@ class TopologySection(Section):
 
 
 class CentreSection(Section):
-    """[centre]. The central resource: its public data, and how much the participants count against it."""
+    """[centre]. The central resource: its public data, and how much the participants count against it.
+
+    first: rounds of `[train] rounds` that the centre trains alone, before the participants begin.
+    """
 
     data: File
     licence: str = "not stated"
     federated_share: Share = 0.85
+    first: Annotated[int, Field(ge=0)] = 0
     max_train: Count | None = None
     tokens_per_second: Positive | None = None
     steps: Count | None = None
@@ -293,6 +297,18 @@ class Federation(Section):
             raise ValueError(f"{why}: lower it, or no step is ever made")
         if self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None:
             raise ValueError("algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out")
+        first = 0 if self.centre is None else self.centre.first
+        if first >= self.train.rounds:
+            why = f"centre.first = {first}: of {self.train.rounds} rounds none is left for the participants"
+            raise ValueError(f"{why}; raise train.rounds, or lower it")
+        if first and self.train.pace == "buffered":
+            raise ValueError('centre.first: with train.pace = "buffered" nobody waits for the centre; use "rounds"')
+        if self.screen.loss_action != "record" and self.screen.loss is None:
+            raise ValueError(
+                "screen.loss_action: nothing is measured without screen.loss; give a limit, or leave it out"
+            )
+        if self.screen.cosine_action != "record" and self.screen.cosine is None:
+            raise ValueError("screen.cosine_action: nothing is measured without screen.cosine; give a limit")
         if self.gate.slices and self.centre is None:
             raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
         if self.screen.loss is not None and not self.gate.slices:

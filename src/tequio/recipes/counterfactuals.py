@@ -26,11 +26,12 @@ from tequio.runtimes.workers import Job, Workers
 def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
     """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
     nodes = [wired.nodes[i] for i in sorted(wired.nodes)]
-    members = [*wired.plan.members, *([wired.plan.centre] if wired.plan.centre else [])]
-    config = wired.config
+    plan, config = wired.plan, wired.config
+    steps = sum(m.steps for m in plan.members) * (plan.rounds - plan.centre_first)
+    steps += plan.centre.steps * plan.rounds if plan.centre else 0
     budget = Budget(
-        rank=wired.plan.top_rank(),
-        steps=sum(m.steps for m in members) * wired.plan.rounds,
+        rank=plan.top_rank(),
+        steps=steps,
         rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
         checks=config.personal.checks,
         full=wired.plan.full,

@@ -160,7 +160,8 @@ def settings_of(config: Federation, examples: int, name: str, allotment: Allotme
     epoch = math.ceil(examples / config.train.batch_size)
     private_steps = max(1, round(epoch * p.private_epochs))
     private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
-    steps, full = allotment.steps * config.train.rounds + private_steps, config.adapter.kind == "full"
+    rounds = config.train.rounds - (0 if config.centre is None else config.centre.first)
+    steps, full = allotment.steps * rounds + private_steps, config.adapter.kind == "full"
     local = Budget(rank, steps, tuple(p.local_rates), p.checks, full=full)
     digest = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
     return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))

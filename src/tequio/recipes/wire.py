@@ -92,9 +92,22 @@ Roster = Mapping[str, tuple[ParticipantFile, Splits]]
 
 
 def read_roster(config: Federation) -> Roster:
-    """What participants bring. It needs no base, so what is wrong here is told before one is looked for."""
+    """What participants bring, once it is known that the pieces go together. It needs no base: one is looked for when this is right."""
+    check_pieces(config)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     return {who: (file, splits_of(config, file)) for who, file in files.items()}
+
+
+def check_pieces(config: Federation) -> None:
+    """Raise ConfigError for an illegal chain."""
+    pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
+    peers_of(config)
+    check_bound(config.screen.norm_bound, pieces.weights)
+    local_of(config)
+    if config.train.pace == "buffered":
+        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
+    if config.distil is not None:
+        distillation_of(config.distil, pieces.reduce, 1, config.seed)
 
 
 def wire(
@@ -110,8 +123,6 @@ def wire(
     """
     roster = read_roster(config) if roster is None else roster
     reduce = pieces_of(config.algorithm, config.adapter.kind == "full").reduce
-    if config.distil is not None:
-        distillation_of(config.distil, reduce, 1, config.seed)  # refused before anything is read
     main, *others = [
         _wire(config.part(name), name, roster, places_of(config), measured) for name in config.base_names()
     ]
@@ -152,10 +163,6 @@ def _wire(
     full = config.adapter.kind == "full"
     pieces = pieces_of(config.algorithm, full)
     peers = peers_of(config)
-    check_bound(config.screen.norm_bound, pieces.weights)
-    local_of(config)
-    if config.train.pace == "buffered":
-        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
     files = {entry.name: roster[entry.name][0] for entry in config.participants}
     splits = {entry.name: roster[entry.name][1] for entry in config.participants}
     public = read_public(config)
@@ -231,6 +238,7 @@ def plan_of(
         members=tuple(members[i] for i in sorted(members) if i > 0),
         centre=members.get(0),
         federated_share=1.0 if config.centre is None else config.centre.federated_share,
+        centre_first=0 if config.centre is None else config.centre.first,
         learning_rate=config.train.learning_rate,
         final_rate=config.train.final_rate,
         aggregator=pieces.reduce,

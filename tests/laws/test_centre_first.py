@@ -1,0 +1,135 @@
+"""A centre that trains before the others: they rest meanwhile, begin from its model, and a resumed run is the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from tequio.coordinator.checkpoint import pack_state, unpack_state
+from tequio.coordinator.plan import Plan
+from tequio.coordinator.round import open_state, run_round
+from tequio.core.canonical import digest_update, pack
+from tequio.core.errors import ConfigError
+from tequio.core.protocols import Runtime
+from tequio.core.types import State
+from tequio.core.update import Update
+from tequio.ledger.record import Ledger
+from tequio.recipes.check import verify_run
+from tequio.recipes.config import load_federation
+from tequio.recipes.run import start
+from tequio.recipes.wire import Wired, wire
+from tequio.runtimes.embedded import Embedded
+from tequio.web.publish import write_report
+
+TWO_AND_TWO = {"train": {"rounds": 4}, "centre": {"first": 2}}
+
+
+def wired(make: Any, **sections: Any) -> Wired:
+    return wire(load_federation(make(participants=2, **sections)))
+
+
+def run(plan: Plan, runtime: Runtime, until: int) -> tuple[State, list[dict[str, Any]]]:
+    state, _ = open_state(plan, runtime)
+    bodies = []
+    while state.round < until:
+        state, body = run_round(state, plan, runtime)
+        bodies.append(body)
+    return state, bodies
+
+
+@pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
+def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federation: Any, reduce: str) -> None:
+    w = wired(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)
+    state, bodies = run(w.plan, Embedded(w.nodes), 4)
+    assert [[row["name"] for row in body["train"]] for body in bodies] == [
+        ["centre"],
+        ["centre"],
+        ["centre", "site0", "site1"],
+        ["centre", "site0", "site1"],
+    ]
+    assert [sorted(body["validation"]) for body in bodies] == [[], [], ["site0", "site1"], ["site0", "site1"]]
+    assert [body["mean_validation_loss"] is None for body in bodies] == [True, True, False, False]
+    assert all(body["gate"] for body in bodies)  # it judges the centre's rounds too
+    after, _ = run(w.plan, Embedded(w.nodes), 2)
+    asked: list[Update] = []
+
+    class Asking(Embedded):
+        def exchange(self, tasks: Any) -> Any:
+            for task in tasks:
+                if getattr(task, "steps", 0) and task.index == 1:
+                    asked.append(task.held if task.start is None else task.start)
+                yield from super().exchange([task])
+
+    run_round(after, w.plan, Asking(w.nodes))
+    assert asked[0].entries
+    assert asked[0].norm() > 0.0
+    down = {row["name"]: row["bytes_down"] for row in bodies[2]["train"]}
+    assert down["site0"] == bodies[2]["bytes_broadcast"] + len(pack(after.shared))  # what it had not been sent before
+    assert state.round == 4
+
+
+def test_alone_it_makes_the_steps_of_a_federation_of_one(make_federation: Any) -> None:
+    """The centre's first rounds are those of a run in which the participants count nothing, at plain weights."""
+    w = wired(make_federation, algorithm={"weights": "uniform"}, **TWO_AND_TWO)
+    first, _ = run(w.plan, Embedded(w.nodes), 2)
+    beside = replace(w.plan, centre_first=0, federated_share=0.0, rounds=2)
+    assert first.shared.minus(run(beside, Embedded(w.nodes), 2)[0].shared).norm() <= 1e-5 * first.shared.norm()
+
+
+def test_each_phase_has_its_own_fall_of_the_rate(make_federation: Any) -> None:
+    plan = wired(make_federation, train={"rounds": 5}, centre={"first": 2}).plan
+    top, low = plan.learning_rate, plan.learning_rate * plan.final_rate
+    assert [plan.rate(r) for r in range(1, 6)] == pytest.approx([top, low, top, (top + low) / 2, low])
+
+
+def test_a_resumed_run_is_the_same(make_federation: Any) -> None:
+    w = wired(make_federation, algorithm={"server": "nesterov"}, **TWO_AND_TWO)
+    unbroken, _ = run(w.plan, Embedded(w.nodes), 3)
+    broken, _ = run(w.plan, Embedded(w.nodes), 2)
+    resumed, _ = run_round(unpack_state(pack_state(broken), "test"), w.plan, Embedded(w.nodes))
+    assert pack_state(resumed) == pack_state(unbroken)
+
+
+def test_patience_waits_until_participants_are_asked(make_federation: Any, tmp_path: Path) -> None:
+    toml = make_federation(participants=2, train={"rounds": 4, "patience": 1}, centre={"first": 3})
+    out = start(load_federation(toml), tmp_path / "run", False).folder
+    assert verify_run(out)["ok"]
+    with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
+        rounds = [entry.body for entry in ledger.entries() if entry.kind == "round"]
+    assert len(rounds) == 4
+    languages: tuple[Literal["en", "es"], ...] = ("en", "es")
+    for lang in languages:
+        path, summary = write_report(out, lang, None)
+        assert path.is_file()
+        assert [row["loss"] is None for row in summary["rounds"]["history"]] == [True, True, True, False]
+
+
+def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> None:
+    w = wired(make_federation, centre={"federated_share": 1.0})
+    state, (body,) = run(w.plan, Embedded(w.nodes), 1)
+    assert [row["name"] for row in body["train"]] == ["site0", "site1"]
+    assert body["gate"]
+    without = wired(make_federation, centre=False, folder="without")
+    assert digest_update(state.shared) == digest_update(run(without.plan, Embedded(without.nodes), 1)[0].shared)
+    compared = wired(
+        make_federation,
+        folder="compared",
+        centre={"federated_share": 1.0},
+        screen={"cosine": 0.0, "cosine_to": "centre"},
+    )
+    assert [m.name for m in compared.plan.roster(1)] == ["centre", "site0", "site1"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"centre": {"first": 2}}, "of 2 rounds none is left for the participants"),
+        ({"centre": {"first": 1}, "train": {"pace": "buffered", "round_seconds": 1.0}}, "nobody waits for the centre"),
+    ],
+)
+def test_what_cannot_be_is_refused(make_federation: Any, sections: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_federation(make_federation(**sections))
