@@ -24,7 +24,7 @@ COMMENTS = {
         "flexlora. server: sgd, nesterov, adam, yogi, reptile. weights: norm_equalised, examples, uniform, fednova, q_ffl, term.\n"
     ),
     "local": "# terms: fedprox, kl, replay, transfer, each = strength. method: plain, fomaml.\n",
-    "centre": "# The central resource trains on public data too. federated_share: what participants count against it; first: its own rounds.\n",
+    "centre": "# The central resource trains on public data too. federated_share: what participants count; first: its own rounds.\n",
     "gate": "# Public texts on which the general model may not get worse by more than margin; otherwise the round is rolled back.\n",
     "screen": "# What is looked at in an update beyond its form: a bound on its norm, alarms on cosine and on loss.\n",
     "topology": "# Who exchanges with whom: star (round the coordinator), ring, complete, or a graph with edges.\n",
