@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Setting:
     """What all arms of a question share: rounds, local steps a round, and the rate's fall (linear, to final_rate times it).
 
-    federated_share below 1 brings the centre in, as a trainer and with its slices at the gate.
+    federated_share below 1 brings the centre in, as a trainer and with its slices at the gate; so do rounds that it makes first.
     """
 
     rounds: int = 10
@@ -52,6 +52,7 @@ class Setting:
     federated_share: float = 1.0
     gate_margin: float = math.inf
     centre_steps: int | None = None
+    centre_first: int = 0  # of the rounds
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ def outcome_of(world: World, arm: str, best: Best[Run]) -> Outcome:
     """What a federation's best run gave."""
     run = best.value
     out = _outcome(arm, world, Best(best.rate, best.loss, run.model, best.tried, best.at_edge), run.seconds)
-    curve = tuple(float(body["mean_validation_loss"]) for body in run.bodies)
+    losses = (body["mean_validation_loss"] for body in run.bodies)
+    curve = tuple(float(loss) for loss in losses if loss is not None)  # None: the centre alone
     return replace(out, bytes_up=run.bytes("up"), bytes_down=run.bytes("down"), curve=curve)
 
 
@@ -206,13 +208,11 @@ def federate(
     return play(plan_of(world, algorithm, setting, rate, ranks), nodes)
 
 
-def play(plan: Plan, participants: Mapping[int, Participant], known: State | None = None) -> Run:
-    """All rounds of a plan, from the best model of `known` if that is given."""
+def play(plan: Plan, participants: Mapping[int, Participant]) -> Run:
+    """All rounds of a plan."""
     begin = time.perf_counter()
     runtime = Embedded(participants)
     state, _ = open_state(plan, runtime)
-    if known is not None:
-        state = replace(state, shared=known.best, best=known.best, best_loss=known.best_loss)
     bodies = []
     while state.round < plan.rounds:
         state, body = run_round(state, plan, runtime)
@@ -228,7 +228,8 @@ def plan_of(
     people = zip(world.participants, ranks or world.ranks, strict=True)
     members = tuple(Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1))
     top = max(member.rank for member in members)
-    centre = Member("centre", 0, top, setting.centre_steps or setting.steps) if setting.federated_share < 1.0 else None
+    trains = setting.federated_share < 1.0 or setting.centre_first > 0
+    centre = Member("centre", 0, top, setting.centre_steps or setting.steps) if trains else None
     return Plan(
         seed=world.seed,
         rounds=setting.rounds,
@@ -250,6 +251,7 @@ def plan_of(
         feedback=pieces.feedback,
         patience=setting.rounds,
         gate_margin=setting.gate_margin,
+        centre_first=setting.centre_first,
     )
 
 

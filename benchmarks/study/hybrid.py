@@ -45,7 +45,7 @@ class Hybrid:
     related: bool | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     centre_steps: int = CENTRE_STEPS
-    centre_first: bool = False  # the centre makes all its rounds alone (λ = 0), then the participants theirs (λ = 1)
+    centre_first: bool = False  # the centre makes as many rounds alone before the participants begin
     distilled: bool = False  # participants' models teach the shared one on the centre's text (FedDF); the centre trains on nothing else
 
     @property
@@ -67,13 +67,13 @@ HYBRIDS = {
     },
     "half the steps, unrelated, λ = 0.85": Hybrid(steps=HALF, federated_share=0.85, related=False),
     "half the steps, related, transfer .5": Hybrid(steps=HALF, related=True, terms={"transfer": 0.5}),
-    **{
-        f"half the steps, related, λ = {share:g}, centre 48 steps": Hybrid(
-            steps=HALF, federated_share=share, related=True, centre_steps=48
-        )
-        for share in (0.5, 0.25)
-    },
     "half the steps, related centre first": Hybrid(steps=HALF, related=True, centre_first=True),
+    **{
+        f"half the steps, related centre first, then λ = {share:g}": Hybrid(
+            steps=HALF, federated_share=share, related=True, centre_first=True
+        )
+        for share in (0.85, 0.5)
+    },
     "half the steps, unrelated centre first": Hybrid(steps=HALF, related=False, centre_first=True),
     "half the steps, related, distilled": Hybrid(steps=HALF, related=True, distilled=True),
 }
@@ -103,14 +103,10 @@ def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     setting = replace(few, rounds=min(hybrid.rounds, few.rounds), steps=min(hybrid.steps, few.steps))
     steps = min(hybrid.centre_steps, 6 * few.steps)
     if hybrid.centre_first:
-        plan = arms.plan_of(world, AlgorithmSection(), setting, rate)
-        alone = replace(setting, steps=1, federated_share=0.0, centre_steps=steps)
-        return arms.play(
-            plan, world.nodes, arms.play(arms.plan_of(world, AlgorithmSection(), alone, rate), world.nodes).state
-        )
+        setting = replace(setting, rounds=few.rounds + setting.rounds, centre_first=few.rounds)
     if hybrid.distilled:
         return _distilled(world, arms.plan_of(world, AlgorithmSection(), setting, rate), steps)
-    share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)
+    share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)  # so that it has its steps
     plan = arms.plan_of(world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate)
     return arms.play(replace(plan, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
 
