@@ -80,6 +80,18 @@ def test_what_is_no_invitation_is_named(tmp_path: Path, content: str) -> None:
         read_invitation(path)
 
 
+@pytest.mark.parametrize("key", ["address", "token", "format"])
+def test_a_field_that_is_no_text_is_named_and_not_blamed_on_the_version(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "north.json"
+    raw = json.loads(invitation_bytes(an_invitation()))
+    path.write_text(json.dumps({**raw, key: 7}))
+    with pytest.raises(ConfigError, match=f"{key} in it is not text"):
+        read_invitation(path)
+    path.write_text(json.dumps({**raw, "format": "tequio-invitation-9"}))
+    with pytest.raises(ConfigError, match="not an invitation of this version"):
+        read_invitation(path)
+
+
 def test_tokens_differ_and_only_their_hash_is_kept() -> None:
     one, other = new_token(), new_token()
     assert one != other

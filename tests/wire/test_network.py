@@ -8,13 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import ssl
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +16,14 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
+
 from tequio.core.canonical import unpack
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
 from tequio.recipes.run import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-TEQUIO = [sys.executable, "-m", "tequio.cli.main"]
-ALONE = ["--threads", "1"]  # as the tests' own process: more threads add in another order
-
-
-def tequio(*arguments: str | Path, fails: bool = False) -> str:
-    done = subprocess.run([*TEQUIO, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode != 0) == fails, done.stderr + done.stdout
-    return done.stderr if fails else done.stdout
-
-
-@contextmanager
-def background(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as stream:
-        process = subprocess.Popen([*TEQUIO, *map(str, arguments)], stdout=stream, stderr=stream)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def until(what: Callable[[], bool], seconds: float = 500.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.2)
-
-
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def ready(root: Path) -> bool:
-    return "Listening" in (root / "coordinator.log").read_text()
-
-
-def kinds(ledger: Path) -> list[str]:
-    with Ledger.open(ledger, read_only=True) as opened:
-        return [entry.kind for entry in opened.entries()]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -81,22 +32,6 @@ def digests(folder: Path) -> dict[str, str]:
         shared = ledger.last("shared")
         assert shared is not None
         return {**rows, "shared": shared.body["digest"]}
-
-
-@contextmanager
-def federation(root: Path, toml: Path, address: str, kill: bool = False) -> Iterator[dict[str, Path]]:
-    """A coordinator that listens, and everybody joined; yields the participants' folders. kill: with SIGKILL in the end."""
-    hub = root / "hub"
-    tequio("coordinator", "init", hub, toml, "--address", address)
-    with background(root / "coordinator.log", "coordinator", "start", hub, "--wait", "10", *ALONE) as coordinator:
-        until(lambda: ready(root))
-        names = [entry.name for entry in load_federation(toml).participants]
-        for name in names:
-            own = toml.parent / "participants" / f"{name}.toml"
-            tequio("join", hub / "invitations" / f"{name}.json", own, "--out", root / name, "--yes")
-        yield {name: root / name for name in names}
-        if kill:
-            coordinator.kill()
 
 
 def test_a_network_gives_the_tensors_of_one_process(make_federation: Any, tmp_path: Path) -> None:
@@ -213,6 +148,6 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
         said = tequio(
             "join", foreign, toml.parent / "participants" / "site1.toml", "--out", tmp_path / "x", "--yes", fails=True
         )
-        assert "cannot be reached as the invitation says" in said
+        assert "does not show the certificate of the invitation" in said
         until(lambda: log.read_text().count("refused") >= 8, 10)
     assert not os.path.exists(tmp_path / "x" / "identity.json")

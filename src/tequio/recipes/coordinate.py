@@ -42,7 +42,7 @@ from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, recorded_heade
 from tequio.recipes.told import Told, allotments, row_of, told_of_centre
 from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, open_door
+from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.superlink import Server, place, register, running
 
@@ -67,26 +67,40 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, say: Say
     _check(config)
     if (ended := _ended(folder / "run")) is not None:
         return ended
+    with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
+        return _coordinate(folder, office, config, host, own, times, say, watch)
+
+
+def _coordinate(
+    folder: Path,
+    office: Office,
+    config: Federation,
+    host: str,
+    own: socket.socket,
+    times: Times,
+    say: Say,
+    watch: Watch,
+) -> Outcome:
     watch("prepare", "base model and public data", 0, 1)
     public, ground = read_public(config), ground_of(config, {})
     centre = _remembering(centre_of(ground, public), folder / "run")
     (folder / "superlink").mkdir(exist_ok=True)
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
-    listen = Door(
-        host, port or int(office.address.rpartition(":")[2]), folder / office.certificate, folder / office.key, server
-    )
+    listen = Door(folder / office.certificate, folder / office.key, server)
     here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with (
         RunFolder(folder).lock(),
         running(server),
-        open_door(listen, _enrolment(folder, office, server), say),
+        open_door(listen, own, _enrolment(folder, office, server), say) as guests,
         place(server) as grid,
     ):
-        say(f"Listening on {listen.host}:{listen.port}.")
+        say(f"Listening on {host}:{own.getsockname()[1]}.")
         nodes = _all_there(folder, config, grid.get_node_ids, times.wait, say)
         net = Networked(grid, nodes, Embedded(here), times.deadline)
-        return _run(folder / "run", config, ground, centre, public, net, say, watch)
+        outcome = _run(folder / "run", config, ground, centre, public, net, say, watch)
+        guests.farewell()
+        return outcome
 
 
 def _ended(run: Path) -> Outcome | None:

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tequio.core.errors import ConfigError
+from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import RunFolder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
 from tequio.runtimes.flower.enrol import enrol, reach
@@ -55,6 +55,8 @@ def join_federation(ready: Ready, out: Path) -> Path:
     public = public_bytes(load_key(out / KEY)).decode()
     asked = ready.invitation
     node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
+    if isinstance(node, str):
+        raise NetworkError(f"{asked.address} refused:", node)
     folder = RunFolder(out)
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())

@@ -56,7 +56,11 @@ def read_invitation(path: Path) -> Invitation:
         ) from None
     except (ValueError, TypeError):
         raise ConfigError(f"{path} is not an invitation.", "", "Give the file that you were sent, unchanged.") from None
-    if invitation.format != FORMAT or not all(isinstance(value, str) for value in raw.values()):
+    for key, value in raw.items():
+        if not isinstance(value, str):
+            why = f"{key} in it is not text: it was changed or damaged."
+            raise ConfigError(f"{path} is not an invitation.", why, "Give the file that you were sent, unchanged.")
+    if invitation.format != FORMAT:
         raise ConfigError(f"{path} is not an invitation of this version.", f"Expected {FORMAT}.", "Update Tequio.")
     if digest(invitation.federation.encode()) != invitation.digest:
         why = "The federation.toml in it does not have the digest that it states."

@@ -7,13 +7,14 @@ an invitation; `/tequio/health` answers. Everything else is refused, and each re
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import httpx
 import uvicorn
@@ -43,6 +44,12 @@ PATHS = frozenset(
 HEADERS = ("content-type", "accept", "flwr-public-key", "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 INSIDE = ("flwr-superexec", "flwr-task")
+OVER = 410  # to who asks for work when the federation has come to its end
+AWAY, FAREWELL, MOST = (
+    30.0,
+    5.0,
+    10_000,
+)  # seconds after which one is away, and in which all are told; connected at most
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 
 Enrol = Callable[[str, str, str], int]
@@ -51,23 +58,60 @@ Enrol = Callable[[str, str, str], int]
 
 @dataclass(frozen=True)
 class Door:
-    """Where it listens, and with what."""
+    """What it shows, and what is behind it."""
 
-    host: str
-    port: int
     certificate: Path
     key: Path
     server: Server
 
 
+class Guests:
+    """Whose nodes are connected (by their keys), and how they are told that it is over."""
+
+    def __init__(self) -> None:
+        self._over, self._here = Event(), dict[str, float]()
+
+    def farewell(self) -> None:
+        """Tell everybody, as they ask for work, that there will be none; at most FAREWELL seconds."""
+        self._over.set()
+        end = time.monotonic() + FAREWELL
+        while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
+            time.sleep(0.05)
+
+    def dismissed(self, request: Request) -> bool:
+        """Note a request; whether its answer is that it is over."""
+        key, what = request.headers.get("flwr-public-key", ""), request.url.path.rpartition("/")[2]
+        dismissed = self._over.is_set() and what == "pull-messages"
+        if dismissed or what == "deactivate-node":
+            self._here.pop(key, None)
+        elif what == "pull-messages" and len(self._here) < MOST:
+            self._here[key] = time.monotonic()
+        return dismissed
+
+
 @contextmanager
-def open_door(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Iterator[None]:
-    """Listen until the block ends. Raises NetworkError if the address cannot be had."""
-    app = _application(door, enrol, told)
+def claimed(host: str, port: int) -> Iterator[socket.socket]:
+    """The address, ours from here on; nobody is answered yet. Raises NetworkError if it cannot be had."""
+    with ExitStack() as open_:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+            own = open_.enter_context(socket.socket(family))
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own.bind((host, port))
+        except OSError as error:
+            why = f"({error.strerror or error})"
+            fix = "Is the port taken, or is the address another machine's? Choose with --host and --port."
+            raise NetworkError(f"{host}:{port} cannot be listened on {why}.", "", fix) from None
+        yield own
+
+
+@contextmanager
+def open_door(door: Door, own: socket.socket, enrol: Enrol, told: Callable[[str], None]) -> Iterator[Guests]:
+    """Listen at the claimed address until the block ends."""
+    guests = Guests()
+    app = _application(door, guests, enrol, told)
     config = uvicorn.Config(
         app,
-        host=door.host,
-        port=door.port,
         ssl_certfile=str(door.certificate),
         ssl_keyfile=str(door.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
@@ -77,22 +121,20 @@ def open_door(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Iterator
         h11_max_incomplete_event_size=1 << 16,
     )
     listener = uvicorn.Server(config)
-    thread = Thread(target=listener.run, daemon=True)
+    thread = Thread(target=listener.run, args=([own],), daemon=True)
     thread.start()
     while not listener.started:
         if not thread.is_alive():
-            raise NetworkError(
-                f"{door.host}:{door.port} cannot be listened on.", "", "Is the port taken? Choose another."
-            )
+            raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
         time.sleep(0.02)
     try:
-        yield
+        yield guests
     finally:
         listener.should_exit = True
         thread.join(10.0)
 
 
-def _application(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Starlette:
+def _application(door: Door, guests: Guests, enrol: Enrol, told: Callable[[str], None]) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
 
@@ -103,6 +145,8 @@ def _application(door: Door, enrol: Enrol, told: Callable[[str], None]) -> Starl
         if body is None:
             told(f"refused: a request of more than {BODY >> 20} MiB, from {_who(request)}")
             return Response(status_code=413)
+        if guests.dismissed(request):
+            return Response(status_code=OVER)
         try:
             answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
         except httpx.HTTPError:

@@ -3,44 +3,81 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 
 import httpx
 
 from tequio.core.errors import NetworkError
 
 PATIENCE = 30.0  # seconds
+OK = 200
 
 
 def reach(address: str, authority: str) -> None:
     """Raises NetworkError if the coordinator does not answer, or does not show the right certificate."""
-    _ask(address, authority, "GET", "/tequio/health", None)
+    status, _ = _ask(address, authority, "GET", "/tequio/health", None)
+    if status != OK:
+        raise NetworkError(f"{address} says that it is not well ({status}).", "", "Tell the coordinator.")
 
 
-def enrol(address: str, authority: str, name: str, token: str, public_key: str) -> int:
-    """Our number there. Raises NetworkError if it refuses."""
+def foreign(error: BaseException | None) -> str:
+    """In what the other side's certificate is not the expected one, where that is why something failed; else nothing."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def not_ours(address: str, how: str) -> NetworkError:
+    """What a foreign certificate means."""
+    what = f"{address} does not show the certificate of the invitation ({how.rstrip('.')})."
+    why = "It may be another machine, or somebody in between; nothing was sent to it."
+    return NetworkError(
+        what, why, "Check the address and this machine's clock, or ask the coordinator for a new invitation."
+    )
+
+
+def enrol(address: str, authority: str, name: str, token: str, public_key: str) -> int | str:
+    """Our number there, or why it refused. Raises NetworkError if it does not answer: it may have heard us then."""
     body = {"name": name, "token": token, "public_key": public_key}
+    status, found = _ask(address, authority, "POST", "/tequio/join", body)
+    if status != OK:
+        return found.get("error", "")[:400] or f"no reason given ({status})."
     try:
-        return int(_ask(address, authority, "POST", "/tequio/join", body)["node"])
+        return int(found["node"])
     except (KeyError, ValueError):
         raise NetworkError(
             f"{address} answered something else than a number.", "", "Is it a Tequio coordinator?"
         ) from None
 
 
-def _ask(address: str, authority: str, method: str, path: str, body: dict[str, str] | None) -> dict[str, str]:
+def _ask(
+    address: str, authority: str, method: str, path: str, body: Mapping[str, str] | None
+) -> tuple[int, dict[str, str]]:
+    """(status, what was answered)."""
     try:
+        if not authority.strip():  # with none at all, every authority that this machine knows would do
+            raise ValueError
         context = ssl.create_default_context(cadata=authority)
+    except (ssl.SSLError, ValueError):
+        why = "It was changed or damaged."
+        raise NetworkError(
+            "The certificate in the invitation cannot be read.", why, "Ask the coordinator for a new one."
+        ) from None
+    try:
         answer = httpx.request(method, f"https://{address}{path}", json=body, verify=context, timeout=PATIENCE)
         found = answer.json()
     except (ssl.SSLError, httpx.HTTPError) as error:
+        if how := foreign(error):
+            raise not_ours(address, how) from None
         why = f"({type(error).__name__}: {str(error)[:120]})"
-        fix = "Is it started, and is the address right? A wrong certificate may be somebody else's machine."
-        raise NetworkError(f"{address} cannot be reached as the invitation says {why}.", "", fix) from None
+        fix = "Is the coordinator started, and is the address right?"
+        raise NetworkError(f"{address} cannot be reached {why}.", "", fix) from None
+    except httpx.InvalidURL:
+        raise NetworkError(f"{address!r} is no address.", "Expected host:port.", "Ask for a new invitation.") from None
     except ValueError:
         raise NetworkError(
             f"{address} answered something else than expected.", "", "Is it a Tequio coordinator?"
         ) from None
-    if answer.status_code != 200 or not isinstance(found, dict):
-        said = str(found.get("error", "")) if isinstance(found, dict) else ""
-        raise NetworkError(f"{address} refused ({answer.status_code}):", said[:400] or "no reason given.")
-    return {str(k): str(v) for k, v in found.items()}
+    return answer.status_code, {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

@@ -24,6 +24,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.errors import NetworkError, UpdateError
 from tequio.core.wire import LIMIT
+from tequio.runtimes.flower.enrol import foreign, not_ours
 from tequio.runtimes.flower.envelope import gathered, identified, opened, remaining, sealed
 from tequio.trust.keys import PrivateKey, public_bytes
 
@@ -32,6 +33,7 @@ WAIT = (0.05, 0.5)  # seconds between two questions for work: at first, and when
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
 REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
+OVER = 410  # when the federation has come to its end
 GONE = (403, 404)  # and to a participant that works for a run that has ended
 
 Answer = Callable[[bytes], bytes | None]
@@ -49,7 +51,7 @@ class Identity:
 
 
 def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]) -> None:
-    """Work until `stop` is set. Raises NetworkError if the coordinator refuses this participant's key."""
+    """Work until `stop` is set, or the federation is over. Raises NetworkError if the coordinator refuses this participant's key."""
     wait = BACKOFF[0]
     while not stop.is_set():
         try:
@@ -64,7 +66,16 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str],
                 raise NetworkError(
                     f"{identity.address} refused this participant.", why, "Ask it for a new invitation."
                 ) from None
-            told(f"no connection ({type(error).__name__} {status or ''}); next try in {wait:.1f} s")
+            if status == OVER:
+                told(f"{identity.address} says that the federation is over")
+                return
+            how = foreign(error)
+            said = (
+                str(not_ours(identity.address, how))
+                if how
+                else f"no connection ({type(error).__name__} {status or ''})"
+            )
+            told(f"{said}; next try in {wait:.1f} s")
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])
 

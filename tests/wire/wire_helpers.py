@@ -1,0 +1,76 @@
+"""What tests of a federation across a network share: commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tequio.ledger.record import Ledger
+from tequio.recipes.config import load_federation
+
+TEQUIO = [sys.executable, "-m", "tequio.cli.main"]
+ALONE = ["--threads", "1"]  # as the tests' own process: more threads add in another order
+
+
+def tequio(*arguments: str | Path, fails: bool = False) -> str:
+    done = subprocess.run([*TEQUIO, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode != 0) == fails, done.stderr + done.stdout
+    return done.stderr if fails else done.stdout
+
+
+@contextmanager
+def background(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as stream:
+        process = subprocess.Popen([*TEQUIO, *map(str, arguments)], stdout=stream, stderr=stream)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def until(what: Callable[[], bool], seconds: float = 500.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.2)
+
+
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ready(root: Path) -> bool:
+    return "Listening" in (root / "coordinator.log").read_text()
+
+
+def kinds(ledger: Path) -> list[str]:
+    with Ledger.open(ledger, read_only=True) as opened:
+        return [entry.kind for entry in opened.entries()]
+
+
+@contextmanager
+def federation(root: Path, toml: Path, address: str, kill: bool = False) -> Iterator[dict[str, Path]]:
+    """A coordinator that listens, and everybody joined; yields the participants' folders. kill: with SIGKILL in the end."""
+    hub = root / "hub"
+    tequio("coordinator", "init", hub, toml, "--address", address)
+    with background(root / "coordinator.log", "coordinator", "start", hub, "--wait", "10", *ALONE) as coordinator:
+        until(lambda: ready(root))
+        names = [entry.name for entry in load_federation(toml).participants]
+        for name in names:
+            own = toml.parent / "participants" / f"{name}.toml"
+            tequio("join", hub / "invitations" / f"{name}.json", own, "--out", root / name, "--yes")
+        yield {name: root / name for name in names}
+        if kill:
+            coordinator.kill()
