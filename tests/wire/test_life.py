@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,10 +18,25 @@ pytest.importorskip("flwr")
 
 from wire_helpers import port, tequio, until
 
-from tequio.core.errors import NetworkError
-from tequio.runtimes.flower.enrol import reach
+from tequio.core.errors import ConfigError, NetworkError
+from tequio.recipes.join import Ready, join_federation, prepare, read_identity
+from tequio.recipes.office import (
+    check_enrolment,
+    enrolled,
+    init_office,
+    invite,
+    numbers_of,
+    withdrawn,
+    write_enrolment,
+    write_leave,
+)
+from tequio.runtimes.flower.door import Door, claimed, open_door
+from tequio.runtimes.flower.enrol import reach, take_leave
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.trust.keys import new_authority, new_key, new_server
+from tequio.runtimes.flower.superlink import Server
+from tequio.trust.invitation import read_invitation
+from tequio.trust.keys import load_key, new_authority, new_key, new_server, public_bytes
+from tequio.trust.leaving import leaving
 
 
 @contextmanager
@@ -82,3 +99,118 @@ def test_a_taken_port_is_told_before_a_base_is_looked_for(make_federation: Any, 
         said = tequio("coordinator", "start", tmp_path / "hub", fails=True)
     assert said.startswith(f"Error: {address} cannot be listened on")
     assert "Errno" not in said
+
+
+@contextmanager
+def opened(make_federation: Any, root: Path) -> Iterator[tuple[Path, Path]]:
+    """(a coordinator's folder whose door is open, the participants' files); nothing is behind the door."""
+    toml, number = make_federation(participants=2), port()
+    hub = root / "hub"
+    init_office(hub, toml, f"127.0.0.1:{number}")
+    files = [hub / name for name in ("tls/server.pem", "tls/server.key", "tls/authority.pem", "secret")]
+    server = Server(port(), root, *files)
+
+    def enrol(name: str, token: str, public_key: str) -> int:
+        check_enrolment(hub, name, token, public_key)
+        node = 7 + len(withdrawn(hub))
+        write_enrolment(hub, name, public_key, node)
+        return node
+
+    door = Door(files[0], files[1], server)
+    with (
+        claimed("127.0.0.1", number) as own,
+        open_door(door, own, enrol, lambda wanted: write_leave(hub, wanted), lambda _: None),
+    ):
+        yield hub, toml.parent / "participants"
+
+
+def asked(hub: Path, people: Path, name: str = "site0") -> Ready:
+    return prepare(hub / "invitations" / f"{name}.json", people / f"{name}.toml")
+
+
+def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federation: Any, tmp_path: Path) -> None:
+    with opened(make_federation, tmp_path) as (hub, people):
+        first = asked(hub, people)
+        folder = join_federation(first, tmp_path / "site0")
+        old_key = public_bytes(load_key(folder / "key.pem")).decode()
+        path = invite(hub, "site0")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert enrolled(hub) == {}
+        assert withdrawn(hub) == {old_key: "site0"}
+        second = read_invitation(path)
+        with pytest.raises(NetworkError, match="counts no more"):
+            check_enrolment(hub, "site0", second.token, old_key)
+        with pytest.raises(NetworkError, match="token for 'site0' is not right"):
+            check_enrolment(hub, "site0", first.invitation.token, public_bytes(new_key()).decode())
+        with pytest.raises(ConfigError, match=r"site9.*not on the roster"):
+            invite(hub, "site9")
+        (folder / "run").mkdir()
+        (folder / "run" / "kept").write_text("as it was")
+        join_federation(asked(hub, people), folder)  # the same folder, a new key
+        assert read_identity(folder)["node"] == "8"
+        assert enrolled(hub)["site0"]["invitation"] == "1"
+        assert enrolled(hub)["site0"]["public_key"] != old_key
+        assert sorted(os.listdir(folder)) == ["authority.pem", "federation.toml", "identity.json", "key-2.pem", "run"]
+        assert (folder / "run" / "kept").read_text() == "as it was"
+        with pytest.raises(ConfigError, match="has joined already"):
+            join_federation(asked(hub, people), folder)
+        invite(hub, "site0")
+        join_federation(asked(hub, people), folder)
+        assert "key.pem" in os.listdir(folder)
+        assert "key-2.pem" not in os.listdir(folder)
+        with pytest.raises(ConfigError, match="belongs to another participant"):
+            join_federation(asked(hub, people, "site1"), folder)
+
+
+def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any, tmp_path: Path) -> None:
+    with opened(make_federation, tmp_path) as (hub, people):
+        stale = asked(hub, people)
+        invite(hub, "site0")
+        with pytest.raises(NetworkError, match=r"refused.*token"):
+            join_federation(stale, tmp_path / "site0")
+        assert not (tmp_path / "site0").exists()
+        join_federation(asked(hub, people), tmp_path / "site0")
+        with pytest.raises(NetworkError, match=r"joined already.*tell the coordinator"):  # a thief of the invitation
+            join_federation(asked(hub, people), tmp_path / "thief")
+        assert not (tmp_path / "thief").exists()
+
+
+def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: Any, tmp_path: Path) -> None:
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+        other = join_federation(asked(hub, people, "site1"), tmp_path / "site1")
+        key, node = load_key(folder / "key.pem"), read_identity(folder)["node"]
+        address, authority = read_identity(folder)["address"], (folder / "authority.pem").read_text()
+        good = leaving(key, "site0", node)
+        wrong = [
+            {**good, "name": "site1"},
+            {**good, "node": "8"},
+            {**good, "time": str(float(good["time"]) - 1)},
+            {**good, "time": "nan"},
+            {**good, "signature": "00"},
+            {**good, "signature": "x"},
+            leaving(load_key(other / "key.pem"), "site0", node),
+            leaving(key, "nobody", node),
+        ]
+        for request in wrong:
+            assert "Nobody leaves in the name of" in take_leave(address, authority, request)
+        assert "Expected name, node" in take_leave(address, authority, {"name": "site0"})
+        assert set(numbers_of(hub)) == {"site0", "site1"}
+        assert take_leave(address, authority, good) == ""
+        assert take_leave(address, authority, good) == ""  # the answer to the first may have been lost
+        assert set(numbers_of(hub)) == {"site1"}
+        assert list(withdrawn(hub).values()) == ["site0"]
+        invite(hub, "site0")  # it may come back
+        join_federation(asked(hub, people), folder)
+        assert set(numbers_of(hub)) == {"site0", "site1"}
+        assert "Nobody leaves" in take_leave(address, authority, good)  # said by the key before
+
+
+def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tequio.trust.leaving as module
+
+    key = new_key()
+    request = leaving(key, "site0", "7")
+    assert module.is_leaving(public_bytes(key), request)
+    monkeypatch.setattr(module, "FRESH", 0.0)
+    assert not module.is_leaving(public_bytes(key), request)

@@ -1,4 +1,4 @@
-"""The commands of a federation across a network: `coordinator init`, `coordinator start`, `join`, `participate`."""
+"""The commands of a federation across a network: `coordinator init`, `invite` and `start`, `join`, `participate`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,24 @@ def coordinator_init(
         )
 
     show.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
+
+
+@coordinator.command("invite")
+def coordinator_invite(
+    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
+    name: Annotated[str, typer.Argument(help="Who, as the roster in federation.toml calls it.")],
+    json: Json = False,
+) -> None:
+    """Invite one on the roster anew: the invitation before, and the key that joined with it, count no more."""
+    from tequio.recipes.office import invite
+
+    path = invite(folder, name)
+
+    def words() -> None:
+        show.out.print(f"Wrote {path}, a secret for {name}. The invitation before it counts no more,", markup=False)
+        show.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
+
+    show.emit({"name": name, "invitation": str(path)}, json, words)
 
 
 @coordinator.command("start")

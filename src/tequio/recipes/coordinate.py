@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from tequio.coordinator.federate import federate
@@ -26,15 +25,14 @@ from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation, load_federation
 from tequio.recipes.ground import Ground, ground_of
+from tequio.recipes.membership import Membership
 from tequio.recipes.office import (
     AUTHORITY,
     CERTIFICATE,
     KEY,
     Office,
-    check_enrolment,
-    enrolled,
+    numbers_of,
     open_office,
-    write_enrolment,
 )
 from tequio.recipes.pieces import pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of, read_public
@@ -44,7 +42,7 @@ from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
-from tequio.runtimes.flower.superlink import Server, place, register, running
+from tequio.runtimes.flower.superlink import Server, place, running
 
 Say = Callable[[str], None]
 
@@ -87,12 +85,14 @@ def _coordinate(
     (folder / "superlink").mkdir(exist_ok=True)
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
+    members = Membership(folder, server, say)
     listen = Door(folder / office.certificate, folder / office.key, server)
     here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with (
         RunFolder(folder).lock(),
         running(server),
-        open_door(listen, own, _enrolment(folder, office, server), say) as guests,
+        members.watched(),
+        open_door(listen, own, members.enrol, members.leave, say) as guests,
         place(server) as grid,
     ):
         say(f"Listening on {host}:{own.getsockname()[1]}.")
@@ -136,24 +136,11 @@ def _check(config: Federation) -> None:
             )
 
 
-def _enrolment(folder: Path, office: Office, server: Server) -> Callable[[str, str, str], int]:
-    lock = Lock()
-
-    def enrol(name: str, token: str, public_key: str) -> int:
-        with lock:
-            check_enrolment(folder, office, name, token, public_key)
-            node = register(server, public_key.encode())
-            write_enrolment(folder, name, public_key, node)
-            return node
-
-    return enrol
-
-
 def _all_there(folder: Path, config: Federation, online: Callable[[], Any], wait: float, say: Say) -> dict[int, int]:
     """Index -> number of every participant, once all are connected. Raises NetworkError naming those who are not."""
     end, told = time.monotonic() + wait, None
     while True:
-        numbers = {name: int(row["node"]) for name, row in enrolled(folder).items()}
+        numbers = numbers_of(folder)
         connected = set(online())
         missing = [e.name for e in config.participants if numbers.get(e.name) not in connected]
         if not missing:

@@ -1,7 +1,7 @@
 """Joining a federation: what an invitation and a participant's own file come to, what will leave the machine, and the folder made.
 
 key.pem          this participant's key; never leaves
-identity.json    where the coordinator is, and our number there
+identity.json    where the coordinator is, our number there, and which key is ours
 authority.pem    the certificate that the coordinator must show
 federation.toml  what all agreed to, as it was in the invitation
 participant.toml where your own file is
@@ -18,10 +18,11 @@ from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import RunFolder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
 from tequio.runtimes.flower.enrol import enrol, reach
-from tequio.trust.invitation import Invitation, read_invitation
+from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
 IDENTITY, KEY, AUTHORITY, FEDERATION, RUN = "identity.json", "key.pem", "authority.pem", "federation.toml", "run"
+SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,55 @@ def prepare(invitation: Path, participant: Path) -> Ready:
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
-    """Make the key, enrol it, write the folder. A second try in the same folder uses the same key. Raises NetworkError if refused."""
-    if (out / IDENTITY).exists():
-        raise ConfigError(f"{out} has joined already.", "", f"Go on with: tequio participate {out}")
-    if not (out / KEY).exists():
-        write_secret(out / KEY, key_bytes(new_key()))
-    public = public_bytes(load_key(out / KEY)).decode()
-    asked = ready.invitation
+    """Make the key, enrol it, write the folder. A folder that joined before can join anew with a new invitation: its run goes on.
+
+    Where no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if refused; then nothing is left behind.
+    """
+    asked, before = ready.invitation, _before(ready.invitation, out)
+    key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
+    if not (out / key).exists():
+        write_secret(out / key, key_bytes(new_key()))
+    public = public_bytes(load_key(out / key)).decode()
     node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
     if isinstance(node, str):
+        (out / key).unlink()
+        if not any(out.iterdir()):
+            out.rmdir()
         raise NetworkError(f"{asked.address} refused:", node)
     folder = RunFolder(out)
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
     identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
-    folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())
+    identity |= {"key": key, "invitation": token_hash(asked.token)}
+    folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
+    (out / (KEY if key == SECOND_KEY else SECOND_KEY)).unlink(missing_ok=True)
     return out
+
+
+def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
+    """Who this folder was so far. Raises ConfigError where this invitation is none to join anew with."""
+    if not (out / IDENTITY).exists():
+        return None
+    before = read_identity(out)
+    if before["name"] != asked.name or (out / FEDERATION).read_text(encoding="utf-8") != asked.federation:
+        why = f"It is that of {before['name']}, in the federation that it joined."
+        raise ConfigError(f"{out} belongs to another participant.", why, "Name another with --out.")
+    if before.get("invitation", token_hash(asked.token)) == token_hash(asked.token):
+        raise ConfigError(f"{out} has joined already.", "", f"Go on with: tequio participate {out}")
+    return before
+
+
+def read_identity(folder: Path) -> dict[str, str]:
+    """identity.json. Raises ConfigError if the folder did not join."""
+    try:
+        raw = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        identity = {str(key): str(value) for key, value in raw.items()}
+        if {"name", "address", "node", "participant"} <= identity.keys() and int(identity["node"]) > 0:
+            return identity
+    except (OSError, ValueError, AttributeError):
+        pass
+    fix = "Join first: tequio join INVITATION participant.toml"
+    raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
 
 
 def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:

@@ -4,28 +4,34 @@ coordinator.json   where federation.toml is and its digest; where participants f
 tls/               the authority's certificate and key, the server's
 secret             between SuperLink and us, on this machine only
 invitations/       one file a participant, to be given to it by a way that both trust
-enrolled.json      participant -> its key and number; written when it joins
+enrolled.json      participant -> its key and number, and when it left; written when it joins
+withdrawn.json     keys that count no more -> whose they were
 superlink/ run/    the server's database and log; the run, with its ledger
 """
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import RunFolder
 from tequio.recipes.config import Federation, load_federation
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
-from tequio.trust.keys import is_public_key, new_authority, new_server, write_secret
+from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
+from tequio.trust.leaving import is_leaving
 
 FILE = "coordinator.json"
-ENROLLED = "enrolled.json"
+ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
 DAYS = 397  # that certificates are valid
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
 CERTIFICATE, KEY, AUTHORITY = "tls/server.pem", "tls/server.key", "tls/authority.pem"
@@ -33,7 +39,10 @@ CERTIFICATE, KEY, AUTHORITY = "tls/server.pem", "tls/server.key", "tls/authority
 
 @dataclass(frozen=True)
 class Office:
-    """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token."""
+    """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token.
+
+    invited: how often one was invited anew.
+    """
 
     federation: str
     digest: str
@@ -42,6 +51,7 @@ class Office:
     certificate: str = CERTIFICATE
     key: str = KEY
     authority: str = AUTHORITY
+    invited: Mapping[str, int] = field(default_factory=dict)
 
 
 def open_office(folder: Path) -> Office:
@@ -80,7 +90,7 @@ def init_office(
     place.write_atomic(CERTIFICATE, certificate)
     write_secret(folder / "tls/authority.key", authority_key)
     write_secret(folder / KEY, key)
-    files: dict[str, str] = {}
+    files: dict[str, Any] = {}
     if own is not None:
         files = dict(zip(("certificate", "key", "authority"), (str(path.resolve()) for path in own), strict=True))
         authority = own[2].read_bytes()
@@ -97,19 +107,86 @@ def init_office(
     return config, written
 
 
+def invite(folder: Path, name: str) -> Path:
+    """A new invitation for one on the roster, and its path; the token before it and the key that joined with that count no more.
+
+    A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for who is not on the roster.
+    """
+    with changing(folder):
+        office = open_office(folder)
+        if name not in office.tokens:
+            raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(office.tokens)}.")
+        token = new_token()
+        invited = {**office.invited, name: office.invited.get(name, 0) + 1}
+        after = replace(office, tokens={**office.tokens, name: token_hash(token)}, invited=invited)
+        RunFolder(folder).write_atomic(FILE, json.dumps(asdict(after), indent=1).encode())
+        rows = enrolled(folder)
+        row = rows.pop(name, None)
+        if row is not None:
+            _withdraw(folder, name, row["public_key"])
+            RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+        path, authority = folder / "invitations" / f"{name}.json", (folder / office.authority).read_text()
+        text = _text(Path(office.federation))
+        invitation = Invitation(name, office.address, authority, text, office.digest, token)
+        replace_secret(path, invitation_bytes(invitation))
+    return path
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Who belongs is changed by one at a time, threads and processes alike."""
+    with (folder / "enrolment.lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def enrolled(folder: Path) -> dict[str, dict[str, str]]:
-    """Participant -> {"public_key": PEM, "node": number}."""
+    """Participant -> {"public_key": PEM, "node": number, "invitation": how often it was invited anew, "left": when}."""
     path = folder / ENROLLED
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def check_enrolment(folder: Path, office: Office, name: str, token: str, public_key: str) -> None:
+def numbers_of(folder: Path) -> dict[str, int]:
+    """Participant -> its number, of those who joined and did not leave."""
+    return {name: int(row["node"]) for name, row in enrolled(folder).items() if "left" not in row}
+
+
+def withdrawn(folder: Path) -> dict[str, str]:
+    """Keys (PEM) that count no more -> whose they were."""
+    path = folder / WITHDRAWN
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _withdraw(folder: Path, name: str, public_key: str) -> None:
+    rows = withdrawn(folder) | {public_key: name}
+    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(rows, indent=1).encode())
+
+
+def write_leave(folder: Path, wanted: dict[str, str]) -> None:
+    """Keep that one left: its key counts no more. Raises NetworkError unless its owner says so, now."""
+    rows = enrolled(folder)
+    name = wanted["name"]
+    row = rows.get(name)
+    if row is None or row["node"] != wanted["node"] or not is_leaving(row["public_key"].encode(), wanted):
+        why = (
+            "It is not signed with the key that joined, or the clocks of the two machines differ by more than a minute."
+        )
+        raise NetworkError(f"Nobody leaves in the name of {name[:64]!r}.", why)
+    _withdraw(folder, name, row["public_key"])
+    rows[name] = {"left": datetime.now(UTC).isoformat(timespec="seconds"), **row}
+    RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+
+
+def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
     """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
+    office = open_office(folder)
     expected = office.tokens.get(name, "")
     if not hmac.compare_digest(expected, token_hash(token)):
         raise NetworkError(f"The token for {name[:64]!r} is not right.", "", "Use the newest invitation, unchanged.")
     if not is_public_key(public_key.encode()):
         raise NetworkError(f"{name} sent no usable key.", "Expected a P-384 public key in PEM.", "Update Tequio.")
+    if public_key in withdrawn(folder):
+        raise NetworkError(f"{name} came with a key that counts no more.", "", "Join again: that makes a new key.")
     known = enrolled(folder).get(name)
     if known is not None and known["public_key"] != public_key:
         why = "Another key joined with this invitation before."
@@ -118,7 +195,8 @@ def check_enrolment(folder: Path, office: Office, name: str, token: str, public_
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
     """Keep who joined."""
-    rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node)}}
+    times = open_office(folder).invited.get(name, 0)
+    rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node), "invitation": str(times)}}
     RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
 
 

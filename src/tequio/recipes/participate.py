@@ -6,7 +6,6 @@ which is a run of its own: `tequio verify`, `predict` and `export` work on it, w
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from threading import Event, Timer
 from typing import Any
 
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.errors import RunError, TrainingError, UpdateError
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
 from tequio.core.wire import TASKS, Message, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
@@ -28,7 +27,7 @@ from tequio.participant.personal import personalise
 from tequio.planning.allotment import Allotment
 from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.recipes.ground import ground_of, node_of, splits_of
-from tequio.recipes.join import AUTHORITY, FEDERATION, IDENTITY, KEY, RUN
+from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.public import public_examples, public_of
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
@@ -96,14 +95,10 @@ class Resident:
 
 def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     """Take part until the personal model is made. Raises ConfigError if the folder did not join, RunError if the data changed since."""
-    try:
-        identity = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        name, node = str(identity["name"]), int(identity["node"])
-        address, own_file = str(identity["address"]), Path(identity["participant"])
-    except (OSError, ValueError, KeyError, TypeError):
-        fix = "Join first: tequio join INVITATION participant.toml"
-        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix) from None
-    key, authority = load_key(folder / KEY), (folder / AUTHORITY).read_bytes()
+    identity = read_identity(folder)
+    name, own_file = identity["name"], Path(identity["participant"])
+    key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
+    who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
     with _resident(folder, load_participant(own_file, name), told) as resident:
 
@@ -119,7 +114,7 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
             return reply
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
-        serve(Identity(address, authority, key, node), answer, stop, told)
+        serve(who, answer, stop, told)
         done = resident.ledger.last("personal")
     if done is None:
         raise RunError(f"{name} stopped before its personal model was made.", "", f"Go on: tequio participate {folder}")

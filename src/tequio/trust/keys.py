@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -44,6 +44,31 @@ def write_secret(path: Path, data: bytes) -> None:
         raise ConfigError(f"{path} exists already.", "A key is never overwritten.", "Use another folder.") from None
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Such a file, in place of an older one; whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fresh.unlink(missing_ok=True)
+    write_secret(fresh, data)
+    os.replace(fresh, path)
+
+
+def sign(key: PrivateKey, data: bytes) -> str:
+    """A signature (ECDSA, SHA-256), hexadecimal."""
+    return key.sign(data, ec.ECDSA(hashes.SHA256())).hex()
+
+
+def is_signed(public: bytes, data: bytes, signature: str) -> bool:
+    """Whether the owner of this public key (PEM) signed `data`."""
+    try:
+        key = load_pem_public_key(public)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(bytes.fromhex(signature), data, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        return False
+    return True
 
 
 def key_bytes(key: PrivateKey) -> bytes:

@@ -1,7 +1,7 @@
 """The coordinator's only door to the network: TLS, and nothing behind it but the paths that participants need.
 
-`/v1/fleet/…` goes on to SuperLink on loopback (which checks each participant's signature); `/tequio/join` enrols a key against the token of
-an invitation; `/tequio/health` answers. Everything else is refused, and each refusal is told.
+`/v1/fleet/…` goes on to SuperLink on loopback (which checks each participant's signature); `/tequio/join` enrols a key against the token
+of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and told.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from tequio.core.errors import NetworkError
 from tequio.runtimes.flower.superlink import Server
+from tequio.trust.leaving import KEYS
 
 BODY = 16 << 20  # bytes of one request; a message travels in chunks of 5 MB
 SMALL = 1 << 14  # bytes of a request to join
@@ -54,6 +55,9 @@ SILENT = 90.0  # seconds that SuperLink may take for an answer
 
 Enrol = Callable[[str, str, str], int]
 """(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
+
+Leave = Callable[[dict[str, str]], None]
+"""What one who leaves says: name, node, time, signature. Raises NetworkError to refuse."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +110,18 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def open_door(door: Door, own: socket.socket, enrol: Enrol, told: Callable[[str], None]) -> Iterator[Guests]:
+def open_door(
+    door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Callable[[str], None]
+) -> Iterator[Guests]:
     """Listen at the claimed address until the block ends."""
     guests = Guests()
-    app = _application(door, guests, enrol, told)
+    app = _application(door, guests, enrol, leave, told)
     config = uvicorn.Config(
         app,
         ssl_certfile=str(door.certificate),
         ssl_keyfile=str(door.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -134,7 +141,7 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, told: Callable[[str]
         thread.join(10.0)
 
 
-def _application(door: Door, guests: Guests, enrol: Enrol, told: Callable[[str], None]) -> Starlette:
+def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Callable[[str], None]) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
 
@@ -171,6 +178,21 @@ def _application(door: Door, guests: Guests, enrol: Enrol, told: Callable[[str],
         told(f"{name} joined")
         return JSONResponse({"node": str(number)})
 
+    async def leaves(request: Request) -> Response:
+        body = await _body(request, SMALL)
+        try:
+            wanted = json.loads(body or b"{}")
+            said = {key: str(wanted[key]) for key in KEYS}
+        except (ValueError, TypeError, KeyError):
+            told(f"refused: not a request to leave, from {_who(request)}")
+            return JSONResponse({"error": f"Expected {', '.join(KEYS)}."}, 400)
+        try:
+            leave(said)
+        except NetworkError as error:
+            told(f"refused to let go: {error.what}")
+            return JSONResponse({"error": str(error)}, 403)
+        return JSONResponse({"left": said["name"]})
+
     async def health(request: Request) -> Response:
         return JSONResponse({"ok": True})
 
@@ -182,6 +204,7 @@ def _application(door: Door, guests: Guests, enrol: Enrol, told: Callable[[str],
         routes=[
             Route("/v1/fleet/{rest:path}", fleet, methods=["POST"]),
             Route("/tequio/join", join, methods=["POST"]),
+            Route("/tequio/leave", leaves, methods=["POST"]),
             Route("/tequio/health", health, methods=["GET"]),
             Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ]

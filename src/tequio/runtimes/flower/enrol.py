@@ -20,6 +20,12 @@ def reach(address: str, authority: str) -> None:
         raise NetworkError(f"{address} says that it is not well ({status}).", "", "Tell the coordinator.")
 
 
+def take_leave(address: str, authority: str, request: Mapping[str, str]) -> str:
+    """Nothing if the coordinator let us go, else why it refused. Raises NetworkError if it does not answer."""
+    status, found = _ask(address, authority, "POST", "/tequio/leave", request)
+    return "" if status == OK else found.get("error", "")[:400] or f"no reason given ({status})."
+
+
 def foreign(error: BaseException | None) -> str:
     """In what the other side's certificate is not the expected one, where that is why something failed; else nothing."""
     while error is not None:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ import psutil
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
@@ -146,6 +146,19 @@ def register(server: Server, public_key: bytes) -> int:
             control.RegisterNode(RegisterNodeRequest(public_key=public_key))
         known = nodes(server)
     return known[public_key]
+
+
+def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
+    """Participants with these keys (PEM) are none any more; returns the keys that were. Raises NetworkError if it does not answer."""
+    try:
+        known = nodes(server)
+        gone = [key for key in public_keys if key in known]
+        for key in gone:
+            with _control(server) as control:
+                control.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
+    except httpx.HTTPError as error:
+        raise NetworkError(f"SuperLink did not unregister a participant ({type(error).__name__}).") from None
+    return gone
 
 
 def _control(server: Server) -> ControlHttpClient:
