@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +21,14 @@ pytest.importorskip("flwr")
 
 from wire_helpers import port, tequio, until
 
+from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.types import Reply, TrainTask
+from tequio.core.update import Update, zero
+from tequio.core.wire import REPLIES, pack_message, unpack_message
+from tequio.recipes.check import verify_run
+from tequio.recipes.config import load_participant
+from tequio.recipes.island import go_alone
 from tequio.recipes.join import Ready, join_federation, prepare, read_identity
 from tequio.recipes.office import (
     check_enrolment,
@@ -30,6 +40,8 @@ from tequio.recipes.office import (
     write_enrolment,
     write_leave,
 )
+from tequio.recipes.participate import Resident, resident_of
+from tequio.recipes.use import open_models
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.enrol import reach, take_leave
 from tequio.runtimes.flower.node import Identity, serve
@@ -37,6 +49,7 @@ from tequio.runtimes.flower.superlink import Server
 from tequio.trust.invitation import read_invitation
 from tequio.trust.keys import load_key, new_authority, new_key, new_server, public_bytes
 from tequio.trust.leaving import leaving
+from tequio.web.publish import write_report
 
 
 @contextmanager
@@ -204,6 +217,68 @@ def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: 
         join_federation(asked(hub, people), folder)
         assert set(numbers_of(hub)) == {"site0", "site1"}
         assert "Nobody leaves" in take_leave(address, authority, good)  # said by the key before
+
+
+OFFLINE = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise SystemExit("it asked for a network")
+
+sys.addaudithook(refuse)
+from tequio.cli.main import main
+main()
+"""
+
+
+def offline(*arguments: str | Path) -> dict[str, Any]:
+    """A command in a process that ends if it asks for any connection; its JSON."""
+    command = [sys.executable, "-c", OFFLINE, *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def trained(resident: Resident, round_: int, held: Update) -> Update:
+    """What the participant makes of a training task."""
+    task = TrainTask(round_, 1, "site0", "product", rank=2, steps=3, learning_rate=5e-3, seed=round_, held=held)
+    reply = unpack_message(resident.answer(pack_message(task)), "a reply", REPLIES)
+    assert isinstance(reply, Reply)
+    assert reply.update is not None
+    return reply.update
+
+
+def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any, tmp_path: Path) -> None:
+    """With no network: from the base where nothing is known, then from what came last; then predict, export, verify and report."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+    run, file = folder / "run", load_participant(people / "site0.toml")
+    nothing = offline("island", folder)
+    assert nothing["from"]["round"] == 0
+    with resident_of(folder, file, lambda _: None) as resident:
+        one = trained(resident, 1, zero(resident.node.bench.spec))
+        assert resident.ledger.last("received") is None  # the base is kept anyway
+        two = trained(resident, 2, one)
+        trained(resident, 3, one.plus(two))
+        trained(resident, 4, one.plus(two))  # the gate refused round 3
+        kept = [(e.body["round"], e.body["digest"]) for e in resident.ledger.entries("received")]
+    assert kept == [(1, digest_update(one)), (2, digest_update(one.plus(two)))]
+    assert [path.name for path in (run / "participants" / "site0").glob("received-*")] == ["received-2.safetensors"]
+    made = go_alone(folder, lambda _: None)
+    assert made["from"] == {"round": 2, "digest": digest_update(one.plus(two))}
+    before = verify_run(run)
+    assert before["ok"]
+    assert go_alone(folder, lambda _: None) == made
+    assert verify_run(run)["entries"] == before["entries"]
+    assert offline("predict", run, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
+    assert {model.name for model in open_models(run, None)} == {"site0", "shared"}
+    rows = offline("export", run, "--out", tmp_path / "out")["exported"]
+    assert {row["name"] for row in rows} == {"site0", "shared"}
+    assert write_report(run, "es", None)[0].exists()
+    (run / "participants" / "site0" / "received-2.safetensors").write_bytes(b"damaged")
+    assert not verify_run(run)["ok"]
 
 
 def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,7 @@ def export(
 app.add_typer(network.coordinator, name="coordinator")
 app.command()(network.join)
 app.command()(network.participate)
+app.command()(network.island)
 
 
 @app.command()

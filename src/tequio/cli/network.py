@@ -141,6 +141,28 @@ def participate(
     show.emit(result, json, words)
 
 
+def island(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Go on alone, with no network: a personal model from the last shared model that came and your own data."""
+    from tequio.cli.main import set_threads
+    from tequio.recipes.island import go_alone
+
+    set_threads(threads)
+    with _stoppable(f"tequio island {folder}"):
+        result = go_alone(folder, lambda what: None if json else show.err.print(what, markup=False))
+
+    def words() -> None:
+        show.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)
+        for model, scores in result["test"].items():
+            show.out.print(f"  {model}: {scores['loss']:.4f}", markup=False)
+        show.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
+
+    show.emit(result, json, words)
+
+
 @contextmanager
 def _stoppable(again: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM close what is open and end the command; `again` says how to go on."""

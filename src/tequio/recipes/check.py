@@ -8,6 +8,7 @@ from typing import Any
 from tequio.core.errors import TequioError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
+from tequio.recipes.kept import RECEIVED, models_of
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model
 
 
@@ -23,6 +24,8 @@ def verify_run(run: Path) -> dict[str, Any]:
             for entry in ledger.entries():
                 files |= _expected(entry.kind, dict(entry.body))
                 outcome = entry.body["outcome"] if entry.kind == "end" else outcome
+            if (received := ledger.last(RECEIVED)) is not None:
+                files[received.body["file"]] = received.body["digest"]
         for relative, expected in files.items():
             try:
                 read_model(folder, relative, expected)
@@ -44,13 +47,7 @@ def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
         return {HEAD_FILE: body["head_digest"]} | _of_bases(HEAD_FILE, body, "head_digest")
     if kind in ("shared", "pooled"):
         return {f"{kind}.safetensors": body["digest"]} | _of_bases(SHARED_FILE, body, "digest")
-    if kind == "personal" and body.get("kept") != "participant":  # else its files are there
-        own = f"participants/{body['name']}"
-        return {
-            f"{own}/personal.safetensors": body["digest"],
-            f"{own}/local.safetensors": body["local_digest"],
-        }
-    return {}
+    return models_of(kind, body)
 
 
 def _of_bases(file: str, body: dict[str, Any], key: str) -> dict[str, str]:

@@ -28,6 +28,7 @@ from tequio.planning.allotment import Allotment
 from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.recipes.ground import ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
+from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.public import public_examples, public_of
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
@@ -66,6 +67,7 @@ class Resident:
 
     def _do(self, task: Message) -> Reply:
         if isinstance(task, TrainTask):
+            keep_received(self.folder, self.ledger, task, self.node.bench.scale)
             return self.node.train(task)
         if isinstance(task, EvaluateTask):
             return self.node.evaluate(task)
@@ -77,8 +79,8 @@ class Resident:
 
     def _personalise(self, task: PersonaliseTask) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
-        done = self.ledger.last("personal")
-        if done is None:
+        body = personal_of(self.ledger, alone=False)
+        if body is None:
             given = Allotment(task.rank, task.steps, None, "")
             settings = settings_of(self.config, len(self.node.data.train), self.node.name, given)
             made = personalise(self.node, task.held, settings)
@@ -87,10 +89,10 @@ class Resident:
             save(self.folder, f"{own}/personal.safetensors", made.delivered)
             save(self.folder, f"{own}/local.safetensors", made.local)
             shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
-            self.ledger.append("shared", shared)
+            self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
             digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
-            done = self.ledger.append("personal", {**made.body, **digests})
-        return Reply(task.round, task.index, task.name, body=canonical_json(dict(done.body)).decode())
+            body = self.ledger.append("personal", {**made.body, **digests}).body
+        return Reply(task.round, task.index, task.name, body=canonical_json(dict(body)).decode())
 
 
 def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
@@ -100,10 +102,10 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
-    with _resident(folder, load_participant(own_file, name), told) as resident:
+    with resident_of(folder, load_participant(own_file, name), told) as resident:
 
         def end_soon() -> None:
-            if resident.ledger.last("personal") is not None and not stop.is_set():
+            if personal_of(resident.ledger, alone=False) is not None and not stop.is_set():
                 ending = Timer(LINGER, stop.set)
                 ending.daemon = True
                 ending.start()
@@ -115,14 +117,16 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
         serve(who, answer, stop, told)
-        done = resident.ledger.last("personal")
+        done = personal_of(resident.ledger, alone=False)
     if done is None:
-        raise RunError(f"{name} stopped before its personal model was made.", "", f"Go on: tequio participate {folder}")
-    return {"name": name, "run": str(folder / RUN), "chosen": done.body["chosen"]}
+        why = "It was not there when that was asked."
+        fix = f"Make it from the last shared model that came: tequio island {folder}"
+        raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
+    return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
 @contextmanager
-def _resident(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
+def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
     """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
     config = load_federation(folder / FEDERATION)
     if file.base is not None:

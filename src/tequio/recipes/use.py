@@ -19,6 +19,7 @@ from tequio.participant.data import SUFFIXES, read_texts
 from tequio.participant.export import adapter_files, save_merged
 from tequio.participant.predict import classify, complete
 from tequio.recipes.config import MAIN, Federation
+from tequio.recipes.kept import last_shared, models_of
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model, recorded_header
 
@@ -103,13 +104,14 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
         rows = [e.body for e in ledger.entries("personal")]
-        personal = {row["name"]: row["digest"] for row in rows if row.get("kept") != "participant"}
-        shared = ledger.last("shared")
+        personal = {row["name"]: next(iter(models_of("personal", row).items()), None) for row in rows}
+        shared, last = ledger.last("shared"), last_shared(ledger)
     config = Federation.model_validate(header["config"])
     bases = {entry.name: entry.base for entry in config.participants}
-    known = {n: (bases[n], f"participants/{n}/personal.safetensors", digest) for n, digest in personal.items()}
+    known = {n: (bases[n], *found) for n, found in personal.items() if found is not None}
+    if last is not None:
+        known[SHARED] = (MAIN, last[0], str(last[1]["digest"]))
     if shared is not None:
-        known[SHARED] = (MAIN, SHARED_FILE, shared.body["digest"])
         for base, body in shared.body.get("bases", {}).items():
             known[shared_of(base)] = (base, of_base(base, SHARED_FILE), body["digest"])
     wanted = sorted(known, key=lambda n: config.base_names().index(known[n][0])) if who is None else [who]
