@@ -213,7 +213,7 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
     "gate.max_examples": ("examples", "At most so many of a slice at the gate, twice as many in the final check."),
     "screen.norm_bound": (
         "× median",
-        "Longer updates are cut to so many times the median norm of the round before (1: at the median). Unset: off. "
+        "Longer updates are cut to so many times the median norm, taken from the round before at this round's rate (1: at the median). Unset: off. "
         "Not with weights that give every update one length.",
     ),
     "screen.cosine": (

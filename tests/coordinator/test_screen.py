@@ -217,25 +217,28 @@ def test_a_centre_that_cannot_evaluate_ends_the_round_where_the_alarm_of_loss_ne
         run_round(state, plan, Blind())
 
 
-def test_noise_of_nine_times_the_norm_is_cut_from_the_second_round_on(make_federation: Any) -> None:
+def test_noise_of_nine_times_the_norm_is_cut_and_the_bound_follows_the_rate(make_federation: Any) -> None:
     """And the reference is the median of norms as they came: it is that of a run without the bound."""
     w = federation(make_federation, algorithm={"weights": "examples"})
     runtime = with_bad(w, Noise, times=9.0)
     plan = replace(w.plan, screening=Screening(norm_bound=1.0))
     state, first = one_round(plan, Embedded(w.nodes))
-    assert first["alarms"] == []
-    median = state.norm_reference
-    after, body = run_round(state, plan, runtime)
-    (long,) = body["alarms"]
+    norms = sorted(r["norm"] for r in first["train"] if r["name"] != "centre")
+    longest = {a["name"]: a["figure"] for a in first["alarms"]}  # of four honest ones two are over their own median
+    assert max(longest.values()) == pytest.approx(norms[-1] / ((norms[1] + norms[2]) / 2))
+    assert plan.rate(2) == pytest.approx(0.3 * plan.rate(1))
+    median = 0.3 * (norms[1] + norms[2]) / 2
+    after, body = run_round(state, replace(plan, screening=Screening(norm_bound=2.0)), runtime)
+    long = next(a for a in body["alarms"] if a["name"] == "site1")
     assert (long["name"], long["alarm"], long["action"]) == ("site1", "norm", "clip")
     assert long["figure"] > 2.0
     assert long["figure"] == pytest.approx(next(r["norm"] for r in body["train"] if r["name"] == "site1") / median)
     unbound, free = run_round(state, w.plan, runtime)
     assert [r["norm"] for r in body["train"]] == [r["norm"] for r in free["train"]]
-    assert after.norm_reference == unbound.norm_reference
+    assert after.norm_per_rate == unbound.norm_per_rate
     # what was cut off: λ · its weight · (1 − 1/figure) of its length
     row = next(r for r in body["train"] if r["name"] == "site1")
-    cut = 0.7 * row["weight"] * row["norm"] * (1.0 - 1.0 / long["figure"])
+    cut = 0.7 * row["weight"] * row["norm"] * (1.0 - 2.0 / long["figure"])
     assert unbound.shared.minus(after.shared).norm() == pytest.approx(cut, rel=1e-3)
 
 
@@ -290,6 +293,7 @@ def test_a_streaming_screen_hands_on_an_update_before_the_next_is_trained(make_f
             made.append(name)
             yield replace(admitted(vector(1.0, 0.0)), member=Member(name, 1, 2, 2))
 
+    state = replace(state, norm_per_rate=1.0)  # as after the first round, which keeps all to find their median
     streaming = screened(outcomes(), state, replace(w.plan, screening=Screening(norm_bound=1.0)), Embedded(w.nodes))
     next(streaming)
     assert made == ["a"]

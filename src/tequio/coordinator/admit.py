@@ -77,9 +77,10 @@ def _looked_at(reply: Reply, member: Member, plan: Plan, state: State) -> Admitt
     norm = update.norm()
     if not math.isfinite(norm) or norm == 0.0:
         return Refused(member, f"its norm is {norm}")
-    if state.norm_reference and norm > NORM_LIMIT * state.norm_reference:
-        times = norm / state.norm_reference
-        return Refused(member, f"its norm is {times:.1f} times the median of the round before (limit {NORM_LIMIT:g})")
+    reference = plan.expected_norm(state)
+    if reference and norm > NORM_LIMIT * reference:
+        times = norm / reference
+        return Refused(member, f"its norm is {times:.1f} times what the round before expects (limit {NORM_LIMIT:g})")
     if reply.examples < 1 or reply.steps < 1:
         return Refused(member, "it says that it saw no example or made no step")
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))

@@ -28,7 +28,7 @@ def pack_state(state: State) -> bytes:
         "best_round": state.best_round,
         "stale_rounds": state.stale_rounds,
         "step_scale": state.step_scale,
-        "norm_reference": state.norm_reference,
+        "norm_per_rate": state.norm_per_rate,
         "base_losses": dict(state.base_losses),
         "losses": dict(state.losses),
         "memory_rounds": dict(state.memory_rounds),

@@ -41,7 +41,7 @@ class Coding:
 class Screening:
     """What `screen.py` does with admitted updates; None: nothing.
 
-    norm_bound: × the median norm of the round before. cosine: least value, -1 to 1. loss: largest increase on a public slice,
+    norm_bound: × the expected norm (see `screen.py`). cosine: least value, -1 to 1. loss: largest increase on a public slice,
     relative to the shared model's.
     """
 
@@ -121,7 +121,7 @@ class Plan:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""
         first = self.centre_first
         begun, rounds = (0, first) if self.centre_alone(round_) else (first, self.rounds - first)
-        done = (round_ - begun - 1) / max(1, rounds - 1)
+        done = min(1.0, (round_ - begun - 1) / max(1, rounds - 1))
         return self.learning_rate * (1.0 + (self.final_rate - 1.0) * done)
 
     def centre_alone(self, round_: int) -> bool:
@@ -158,6 +158,10 @@ class Plan:
     def trained(self, state: State) -> Trained:
         """Which factors the round after `state` trains (layout factors)."""
         return trainable(state.shared, self.aggregator.trained(state.round + 1))
+
+    def expected_norm(self, state: State) -> float:
+        """Median norm of the round before, at the rate of the next; 0 where that is not known."""
+        return state.norm_per_rate * self.rate(state.round + 1)
 
     def top_rank(self) -> int:
         """The largest rank of all, the centre's included."""

@@ -97,9 +97,10 @@ def conclude(
     if accepted and lost:
         accepted, reason = False, f"it could be trained but not evaluated: {looked.failed[lost[0]]}"
     norms = [row["norm"] for row in fold.rows if row["weight"] is not None]
-    reference = statistics.median(norms) if norms else state.norm_reference
+    rate = plan.rate(round_)
+    per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
     if accepted:
-        after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_reference=reference)
+        after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_per_rate=per_rate)
         after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
         after = replace(after, memory_rounds=_memories(state, fold, plan))
         after = after if plan.centre_alone(round_) else _progress(after, round_, looked.mean_loss)

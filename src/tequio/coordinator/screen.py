@@ -1,7 +1,8 @@
 """Screening: admitted updates are bounded, compared and tried before they are added up; what stands out raises an alarm.
 
 An alarm is an entry in the record (participant, what, figure, limit), and where its action is "refuse" the update stays out.
-- `norm`: an update longer than f × the median norm of the round before is cut to that length (Sun et al., arXiv 1911.07963). Streams.
+- `norm`: an update longer than f × the expected norm is cut to that length (Sun et al., arXiv 1911.07963). Expected is the median of the
+  round before, over its learning rate and times this round's; in the first round the median of this one. Streams from the second round on.
 - `cosine` to "centre": against the centre's update of this round, FLTrust's measure (Cao et al., arXiv 2012.13995), here only as an
   alarm: as a weight it silences participants whose domain the public data lack. Streams, for the centre is first on the roster.
 - `cosine` to "others": against the mean direction of the others, Σ_{j≠i} Δ_j/‖Δ_j‖. All updates are kept until the last is in.
@@ -13,6 +14,7 @@ docs/how-a-round-works.md.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -31,7 +33,9 @@ FEWEST = 3  # of two that disagree nobody can say which is wrong
 
 def screened(outcomes: Iterable[Outcome], state: State, plan: Plan, runtime: Runtime) -> Iterator[Outcome]:
     """The same outcomes in the same order, screened. Raises RunError if the centre cannot evaluate the shared model."""
-    each = _each(outcomes, state, plan)
+    if plan.screening.norm_bound is not None and not state.norm_per_rate:
+        outcomes = list(outcomes)
+    each = _each(outcomes, _reference(outcomes, state, plan), plan)
     if plan.screening.streaming:
         yield from each
         return
@@ -43,7 +47,15 @@ def screened(outcomes: Iterable[Outcome], state: State, plan: Plan, runtime: Run
     yield from kept
 
 
-def _each(outcomes: Iterable[Outcome], state: State, plan: Plan) -> Iterator[Outcome]:
+def _reference(outcomes: Iterable[Outcome], state: State, plan: Plan) -> float:
+    """The expected norm; where no round tells it, the median of these updates, which are then all there."""
+    if state.norm_per_rate or not isinstance(outcomes, list):
+        return plan.expected_norm(state)
+    norms = [o.norm for o in outcomes if isinstance(o, Admitted) and o.member.index > 0]
+    return statistics.median(norms) if norms else 0.0
+
+
+def _each(outcomes: Iterable[Outcome], reference: float, plan: Plan) -> Iterator[Outcome]:
     """What can be said of one update as it comes: its norm, and its cosine with the centre's."""
     rule = plan.screening
     centre: Update | None = None
@@ -53,7 +65,7 @@ def _each(outcomes: Iterable[Outcome], state: State, plan: Plan) -> Iterator[Out
         if isinstance(outcome, Refused) or outcome.member.index == 0:
             yield outcome
             continue
-        bounded = outcome if rule.norm_bound is None else bound(outcome, rule.norm_bound, state.norm_reference)
+        bounded = outcome if rule.norm_bound is None else bound(outcome, rule.norm_bound, reference)
         if rule.cosine is None or rule.cosine_to == "others":
             yield bounded
             continue
@@ -63,7 +75,7 @@ def _each(outcomes: Iterable[Outcome], state: State, plan: Plan) -> Iterator[Out
 
 
 def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
-    """The update, not longer than factor × reference; as it is in the first round, which has no reference (0)."""
+    """The update, not longer than factor × reference; as it is where there is no reference (0)."""
     times = admitted.facts.norm / reference if reference else 0.0
     if times <= factor:
         return admitted

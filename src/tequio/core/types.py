@@ -190,7 +190,7 @@ class State:
     pending: what the server has accumulated and not yet sent (product layout; exact remainder of the truncation).
     momentum: the server optimiser's memory. best: the shared update with the lowest validation loss so far.
     step_scale: multiplies the server's step; halved when the gate rejects, doubled back (to 1) when it accepts.
-    norm_reference: median norm of the last admitted updates. base_slices: the base's losses on the public slices.
+    norm_per_rate: median norm of the last admitted updates over their learning rate. base_slices: the base's losses on the public slices.
     base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
     memory_rounds: with error feedback, by participant, the last round whose update is in `shared`; its own memory is the one after that.
     flights: updates on their way (buffered rounds).
@@ -205,7 +205,7 @@ class State:
     best_round: int
     stale_rounds: int = 0
     step_scale: float = 1.0
-    norm_reference: float = 0.0
+    norm_per_rate: float = 0.0
     base_slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     base_losses: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
