@@ -537,7 +537,7 @@ def error_page() -> str:
         example, fix = WHEN[name]
         words = " ".join((inspect.getdoc(error) or "").split())
         out.append(f"| {error.exit_code} | {name} | {words} | {example} | {fix} |")
-    resume = "Nothing that was finished is lost: `tequio run --resume RUN`."
+    resume = "Nothing that was finished is lost. The command says how to go on: `tequio run --resume RUN`, or the same command again."
     out.append(f"| 130 | – | Stopped by Ctrl-C or SIGTERM. | | {resume} |")
     return "\n".join(out) + "\n"
 

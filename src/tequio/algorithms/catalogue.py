@@ -136,7 +136,7 @@ def ensemble_by_name(name: str) -> Ensemble:
 def codec_by_name(name: str, **settings: Any) -> Codec:
     """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
     whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
-    piece: Codec = _build("compress", COMPRESS, name, whole)
+    piece: Codec = _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
     return piece
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tequio.algorithms.compress.codec import Codec
+from tequio.algorithms.reduce.trimmed_mean import FEWEST, TrimmedMean
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, Facts, Start, Weighting
 
@@ -32,6 +33,13 @@ def check_bound(bound: float | None, weights: Weighting) -> None:
         what = f"[screen] norm_bound = {bound:g} does nothing with weights = {weights.name!r}."
         why = "With these weights each update counts at the same length, however long it came."
         raise ConfigError(what, why, 'Leave norm_bound out, or use weights = "examples".')
+
+
+def check_votes(reduce: Aggregator, members: int) -> None:
+    """Raise ConfigError where a round has too few members for the reduce."""
+    if isinstance(reduce, TrimmedMean) and members < FEWEST:
+        why = f"Of {members} updates none can be told to be the odd one: it needs {FEWEST} participants a round."
+        raise ConfigError(f"[algorithm] reduce = {reduce.name!r}.", why, 'Use reduce = "fedit".')
 
 
 def check_buffered(

@@ -103,6 +103,10 @@ def demo(
         bool,
         typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
     ] = True,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch, and write the files.")] = False,
+    participants: Annotated[
+        int | None, typer.Option("--participants", help="Only the first so many. Default: all.", min=1)
+    ] = None,
     threads: Threads = 0,
     workers: Workers = 0,
     lang: Lang = "en",
@@ -118,13 +122,17 @@ def demo(
     set_threads(threads)
     target = folder / "run"
     with show.progress(json) as watch, _interruptible(target):
-        if (target / "ledger.sqlite").exists():
+        if (target / "ledger.sqlite").exists() and not prepare:
             outcome = resume(target, watch, workers)
         else:
             watch("prepare", "fetching data and model", 0, 1)
-            path, provenance = write_demo(name, folder, seed)
+            path, provenance = write_demo(name, folder, seed, participants=participants)
             if not json:
                 print_provenance(provenance)
+            if prepare:
+                words = f"Wrote {path}. Run it with: tequio run {path}"
+                show.emit({"federation": str(path)}, json, lambda: show.out.print(words, markup=False))
+                return
             outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers)
     finish(outcome.folder, lang, json)
 

@@ -42,13 +42,18 @@ class Columns:
     response: str = "response"
 
 
+def _who(reader: str) -> str:
+    """Whose file it is, in words: a participant's, or that of a section of federation.toml."""
+    return reader if reader.startswith("[") else f"Participant {reader}"
+
+
 def read_examples(path: Path, columns: Columns, kind: Kind, labels: Sequence[str], participant: str) -> list[Example]:
     """All rows of a file in order. A row with an empty text is kept, as an empty example, so that it can be counted.
 
     Raises DataError naming the participant, the file and the line.
     """
     use = _Use(path, participant, columns, kind, {label.strip(): label for label in labels})
-    return [use.example(line, row) for line, row in _rows(path, f"Participant {participant}:")]
+    return [use.example(line, row) for line, row in _rows(path, f"{_who(participant)}:")]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class _Use:
 
     def _at(self, line: int | None, what: str, why: str = "", fix: str = "") -> DataError:
         place = "" if line is None else f", line {line}"
-        return DataError(f"Participant {self.participant}, {self.path}{place}: {what}", why, fix)
+        return DataError(f"{_who(self.participant)}, {self.path}{place}: {what}", why, fix)
 
 
 def _found(names: Iterable[str], labels: Iterable[str]) -> tuple[str, list[str]]:

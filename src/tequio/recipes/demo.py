@@ -114,11 +114,16 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def write_demo(
-    name: str, folder: Path, seed: int = 0, limits: Mapping[str, int] = MappingProxyType({})
+    name: str,
+    folder: Path,
+    seed: int = 0,
+    limits: Mapping[str, int] = MappingProxyType({}),
+    participants: int | None = None,
 ) -> tuple[Path, tuple[dict[str, Any], ...]]:
     """Fetch what demo `name` needs and write its files below `folder`: (federation.toml, provenance). ConfigError if unknown.
 
     limits: caps on a participant's rows, in place of the demo's (`max_train`, `max_validation`, `max_test`).
+    participants: only so many, the first ones.
     """
     recipe = RECIPES.get(name)
     if recipe is None:
@@ -140,7 +145,7 @@ def write_demo(
     if data.centre is not None:
         federation["centre"]["data"] = str(data.centre)
         federation["gate"]["slices"] = {n: str(p) for n, p in data.slices.items()}
-    participants = [
+    roster = [
         {
             "name": p.name,
             "data": {"path": str(p.data), **recipe.limits, **limits},
@@ -151,7 +156,7 @@ def write_demo(
                 **({} if p.max_rank is None else {"max_rank": p.max_rank}),
             },
         }
-        for p in data.participants
+        for p in data.participants[:participants]
     ]
-    path = write_federation(folder, federation, participants)
+    path = write_federation(folder, federation, roster)
     return path, tuple(asdict(p) for p in (*data.provenance, recipe.model))

@@ -51,6 +51,9 @@ def pieces_of(chosen: AlgorithmSection, full: bool = False) -> Pieces:
 def local_of(config: Federation) -> Local:
     """What participants minimise. Raises ConfigError for an unknown name or setting, and where a term lacks what it needs."""
     local = Local(config.local.terms, config.local.method, config.local.method_settings)
+    if config.local.data is not None and not local.needs("public"):
+        why = "No term looks at public text, so it would be read for nothing."
+        raise ConfigError("[local] data is given.", why, "Add terms, { replay = 0.5 } for instance, or leave it out.")
     for term in local.built()[0]:
         what = f"[local] terms: {term.name} cannot be computed."
         if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:

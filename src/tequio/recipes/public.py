@@ -115,7 +115,7 @@ def _hashes(centre: Splits | None) -> set[str]:
 
 def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
     """A public slice in the order of its hashes, without what the centre trains on."""
-    who = f"public slice {name}"
+    who = f"[gate] slices, {name}"
     examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
     by_hash = {content_hash(e): e for e in examples if e.text.strip()}
     examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import tequio
-from tequio.algorithms.chain import check_bound, check_buffered
+from tequio.algorithms.chain import check_bound, check_buffered, check_votes
 from tequio.coordinator.distil import Distillation
 from tequio.coordinator.gossip import Peers
 from tequio.coordinator.plan import Member, Plan, Screening
@@ -102,6 +102,7 @@ def check_pieces(config: Federation) -> None:
     """Raise ConfigError for an illegal chain."""
     pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
     peers_of(config)
+    check_votes(pieces.reduce, config.train.cohort or len(config.participants))
     check_bound(config.screen.norm_bound, pieces.weights)
     local_of(config)
     if config.train.pace == "buffered":

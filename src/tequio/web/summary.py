@@ -115,7 +115,7 @@ def _header(run: Mapping[str, Any]) -> Json:
     return {
         "name": run.get("name"),
         "created": run.get("created"),
-        "seed": finite(run.get("seed")),
+        "seed": run.get("seed") if isinstance(run.get("seed"), int) else None,
         "base": _base(run),
         "task": table(run.get("task")).get("kind"),
         "centre": table(run.get("centre")).get("name"),
