@@ -125,13 +125,20 @@ def participate(
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
     json: Json = False,
 ) -> None:
-    """Hold the model, and train when the coordinator asks; ends when your personal model is made."""
+    """Hold the model, and train when the coordinator asks; ends when your personal model is made.
+
+    Started by torchrun, all its processes train together, each on its part of every batch.
+    """
     from tequio.cli.main import set_threads
-    from tequio.recipes.participate import stay
+    from tequio.participant.team import team
+    from tequio.recipes.participate import follow, stay
 
     set_threads(threads)
-    with _stoppable(f"tequio participate {folder}"):
-        result = stay(folder, lambda what: None if json else show.err.print(what, markup=False))
+    with _stoppable(f"tequio participate {folder}"), team() as together:
+        if together.rank > 0:
+            follow(folder, together)
+            return
+        result = stay(folder, lambda what: None if json else show.err.print(what, markup=False), together)
 
     def words() -> None:
         show.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)

@@ -2,7 +2,8 @@
 
 What is minimised, the own loss or more, and where its gradient is taken, says an `Objective`. Losses that are reported are the own ones.
 
-Raises TrainingError when the loss is NaN or infinite, or when training diverges.
+Raises ConfigError where several processes meet a term or a method,
+TrainingError when the loss is NaN or infinite, or when training diverges.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tequio.core.errors import TrainingError
+from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalMethod
 from tequio.participant.bench import Bench
 from tequio.participant.objective import Objective
 from tequio.participant.tasks import Item, TextTask
+from tequio.participant.team import ALONE, Team
 
 CLIP = 1.0  # gradient norm
 DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1
@@ -48,10 +50,16 @@ def train(
     who: str,
     optimizer: torch.optim.Optimizer | None = None,
     objective: Objective | None = None,
+    together: Team = ALONE,
 ) -> Trained:
-    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors."""
+    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors.
+
+    together: the processes that share each batch.
+    """
     optimizer = optimizer or adamw(parameters)
     objective = objective or Objective()
+    if together.size > 1 and (objective.terms or objective.method.batches > 1):
+        raise ConfigError(f"Participant {who} cannot train in {together.size} processes:", "the steps are not plain.")
     losses: list[float] = []
     tokens = 0
     for rate in rates:
@@ -62,24 +70,35 @@ def train(
             tokens += sum(len(item.ids) for item in support)
         batch = next(stream)
         optimizer.param_groups[0]["lr"] = rate
-        own = task.loss(bench, batch)
+        own = _own(bench, task, batch, together)
         loss = objective.total(own, bench, task)
-        value = float(loss.detach())
+        value = together.total(float(loss.detach()))
         if not math.isfinite(value):
             raise _bad(who, f"The loss became {value} at step {len(losses) + 1}.")
         loss.backward()  # type: ignore[no-untyped-call]
+        together.add([p.grad for p in parameters if p.grad is not None])
         if kept:
             _put_back(parameters, kept)
         torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(own.detach()))
+        losses.append(together.total(float(own.detach())))
         tokens += sum(len(item.ids) for item in batch)
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
         raise _bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
     return Trained(first, last, len(losses), tokens)
+
+
+def _own(bench: Bench, task: TextTask, batch: list[Item], together: Team) -> Tensor:
+    """This process's share of the batch's mean loss; the shares add up to it."""
+    if together.size == 1:
+        return task.loss(bench, batch)
+    counted = [item for item in batch if task.row_count(item)]
+    part = together.part(counted)
+    share = sum(map(task.row_count, part)) / max(1, sum(map(task.row_count, counted)))
+    return task.loss(bench, part or counted[:1] or batch) * share  # with no item of its own: a gradient of 0
 
 
 def _look_ahead(parameters: Sequence[nn.Parameter], loss: Tensor, method: LocalMethod) -> list[Tensor]:

@@ -26,6 +26,7 @@ from tequio.participant.public import Public
 from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
 from tequio.participant.tasks import Item, TextTask, batches
+from tequio.participant.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Node:
     """A participant in this process; all share one bench. `slices` are public and belong to the centre.
 
     memory: what uploads left out so far (error feedback). It never leaves the participant. public: text for local terms.
+    together: the processes that train it.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Node:
     slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     public: Public | None = None
+    together: Team = ALONE
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
@@ -85,7 +88,9 @@ class Node:
             rates = [task.learning_rate] * task.steps
             try:
                 objective = objective_of(task, self.bench, self.public)
-                trained = train(self.bench, self.task, parameters, stream, rates, self.name, objective=objective)
+                trained = train(
+                    self.bench, self.task, parameters, stream, rates, self.name, None, objective, self.together
+                )
                 parts = self._spooled(task) if self.bench.full else None
                 update = self.bench.take() if parts is None else None
             finally:
@@ -102,7 +107,7 @@ class Node:
             steps=trained.steps,
             tokens=trained.tokens,
             metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
-            energy=reading.energy,
+            energy=self.together.energy(reading.energy),
         )
 
     def _coded(self, update: Update, task: TrainTask) -> bytes:

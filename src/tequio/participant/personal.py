@@ -81,7 +81,7 @@ def fit(
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
             try:
-                train(bench, task, parameters, stream, rates, node.name, optimizer, objective)
+                train(bench, task, parameters, stream, rates, node.name, optimizer, objective, node.together)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
@@ -165,7 +165,7 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
             for k, f in {"local": local, "private": private, **pulled}.items()
         },
-        "energy": asdict(reading.energy),
+        "energy": asdict(node.together.energy(reading.energy)),
         "seconds": reading.energy.seconds,
     }
     return Personal(candidates[chosen], local.tail, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +16,19 @@ from threading import Event, Timer
 from typing import Any
 
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.core.errors import RunError, TrainingError, UpdateError
+from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
 from tequio.core.wire import TASKS, Message, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.participant.node import Node
-from tequio.participant.personal import personalise
+from tequio.participant.personal import Settings, personalise
+from tequio.participant.splits import Splits
+from tequio.participant.team import ALONE, Team
 from tequio.planning.allotment import Allotment
 from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
-from tequio.recipes.ground import ground_of, node_of, splits_of
+from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.public import public_examples, public_of
@@ -57,6 +59,8 @@ class Resident:
             raise UpdateError("A reply came where a task was expected.")
         if task.name != self.node.name:
             raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
+        if isinstance(task, TrainTask) or (isinstance(task, PersonaliseTask) and self._personal() is None):
+            self.node.together.hand_on(data)
         try:
             return pack_message(self._do(task))
         except (TrainingError, UpdateError) as error:
@@ -77,13 +81,14 @@ class Resident:
             return self._personalise(task)
         raise UpdateError(f"A task of a kind that is not known here came to {self.node.name}.")
 
+    def _personal(self) -> Mapping[str, Any] | None:
+        return personal_of(self.ledger, alone=False)
+
     def _personalise(self, task: PersonaliseTask) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
-        body = personal_of(self.ledger, alone=False)
+        body = self._personal()
         if body is None:
-            given = Allotment(task.rank, task.steps, None, "")
-            settings = settings_of(self.config, len(self.node.data.train), self.node.name, given)
-            made = personalise(self.node, task.held, settings)
+            made = personalise(self.node, task.held, _settings(self.config, self.node, task))
             own = f"participants/{self.node.name}"
             save(self.folder, SHARED_FILE, task.held)
             save(self.folder, f"{own}/personal.safetensors", made.delivered)
@@ -95,14 +100,44 @@ class Resident:
         return Reply(task.round, task.index, task.name, body=canonical_json(dict(body)).decode())
 
 
-def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
-    """Take part until the personal model is made. Raises ConfigError if the folder did not join, RunError if the data changed since."""
+def _settings(config: Federation, node: Node, task: PersonaliseTask) -> Settings:
+    return settings_of(config, len(node.data.train), node.name, Allotment(task.rank, task.steps, None, ""))
+
+
+def follow(folder: Path, together: Team) -> None:
+    """Be one of several processes: make the steps of each task that the first one hands on, and keep nothing."""
+    file = load_participant(Path(read_identity(folder)["participant"]))
+    config, _, _, node = _loaded(folder, file)
+    node = replace(node, together=together)
+    while data := together.hand_on():
+        task = unpack_message(data, "a task handed on", TASKS)
+        with suppress(TrainingError, UpdateError):  # the first process meets the same one, and tells
+            if isinstance(task, TrainTask):
+                node.train(task)
+            elif isinstance(task, PersonaliseTask):
+                personalise(node, task.held, _settings(config, node, task))
+
+
+def _check_together(config: Federation, together: Team) -> None:
+    plain = not config.local.terms and config.local.method == "plain" and not config.personal.ditto
+    if together.size > 1 and not plain:
+        why = "Several processes share plain steps only: no [local] terms, its method plain, no [personal] ditto."
+        raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
+
+
+def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> dict[str, Any]:
+    """Take part until the personal model is made. Raises ConfigError if the folder did not join, RunError if the data changed since.
+
+    together: the processes that train, of which this is the first; the others `follow`.
+    """
     identity = read_identity(folder)
     name, own_file = identity["name"], Path(identity["participant"])
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
-    with resident_of(folder, load_participant(own_file, name), told) as resident:
+    with resident_of(folder, load_participant(own_file, name), told) as alone:
+        _check_together(alone.config, together)
+        resident = replace(alone, node=replace(alone.node, together=together))
 
         def end_soon() -> None:
             if personal_of(resident.ledger, alone=False) is not None and not stop.is_set():
@@ -117,6 +152,7 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
         serve(who, answer, stop, told)
+        together.hand_on()
         done = personal_of(resident.ledger, alone=False)
     if done is None:
         why = "It was not there when that was asked."
@@ -125,16 +161,22 @@ def stay(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
-@contextmanager
-def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
-    """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
+def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:
+    """What was agreed, the data, the base, and the participant on it."""
     config = load_federation(folder / FEDERATION)
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
-    told("reading data and base model")
     splits = splits_of(config, file)
     ground = ground_of(config, {file.name: file})
     node = node_of(ground, file, splits, public_of(config, ground.task, public_examples(config), None))
+    return config, splits, ground, node
+
+
+@contextmanager
+def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
+    """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
+    told("reading data and base model")
+    config, splits, ground, node = _loaded(folder, file)
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run)
