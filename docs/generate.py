@@ -101,6 +101,12 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "participants",
         "Buffered: a window with fewer replies makes no step, and they wait for the next. Unset: 1.",
     ),
+    "train.quorum": (
+        "participants",
+        "Across a network a run begins when so many are connected; who comes later joins at the next round. Unset: all. A round with "
+        "fewer usable replies makes no step: it is recorded, and tried again when so many are there (on one machine it ends the run). "
+        "Unset: 1. Buffered: for the beginning only.",
+    ),
     "train.cohort": (
         "participants",
         "So many, drawn anew, train in a round, besides the centre; as many, drawn once for the run, evaluate. Unset: everybody. "

@@ -6,8 +6,8 @@ added to the newer model. A window with fewer replies than `buffer` makes no ste
 
     Δ = scale · Σ (1 + sᵢ)^-½ cᵢ Δᵢ / Σ wᵢ
 
-Time is simulated: a reply is trained when it is sent for and held until the time that its participant's speed says. Who is without a known
-speed, and the centre, are in time. With everybody in time, a window is a round, to the bit.
+Here time is simulated (arrivals.py has real one): a reply is trained when it is sent for and held until its participant's speed says.
+Who is without a known speed, and the centre, are in time. With everybody in time, a window is a round, to the bit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tequio.coordinator.admit import Refused
 from tequio.coordinator.fold import Counted, counted, folded
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.round import (
+    ShortRound,
     admissions,
     conclude,
     in_order,
-    none_usable,
     shared_model,
     task_bytes,
     training_tasks,
@@ -56,14 +56,27 @@ def run_window(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[
         else:
             flights.append(_send(outcome, admitted.member, round_, plan, down))
     if not any(flight.index > 0 for flight in flights):
-        raise none_usable(round_, refused)
+        raise ShortRound(round_, 0, plan.buffer, refused)
+    return close(state, plan, runtime, flights, refused, alarms)
+
+
+def close(
+    state: State,
+    plan: Plan,
+    runtime: Runtime,
+    flights: Sequence[Flight],
+    refused: Sequence[Refused],
+    alarms: Sequence[dict[str, Any]],
+) -> tuple[State, dict[str, Any]]:
+    """The end of window state.round + 1: a step of what is due, or none where that is too little."""
+    round_ = state.round + 1
     # what has arrived, in the order of the roster
     arrived = sorted((flight for flight in flights if flight.due <= round_), key=lambda flight: flight.index)
     replies = sum(flight.index > 0 for flight in arrived)
     if replies < plan.buffer:
         after = replace(state, round=round_, flights=_timeless(flights))
         return after, _without_step(after, replies, refused, plan) | {
-            "alarms": alarms,
+            "alarms": list(alarms),
             "in_flight": _in_flight(flights),
         }
     # a round of these
@@ -72,7 +85,7 @@ def run_window(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[
     late = [_passed(flight, plan, body) for flight in flights if flight.due > round_]
     return replace(after, flights=_timeless(late)), body | {
         "step": True,
-        "alarms": alarms,
+        "alarms": list(alarms),
         "in_flight": _in_flight(late),
     }
 
@@ -120,7 +133,7 @@ def _timeless(flights: Sequence[Flight]) -> tuple[Flight, ...]:
     return tuple(replace(flight, row={**flight.row, **dict.fromkeys(COST)}) for flight in flights)
 
 
-def _without_step(after: State, replies: int, refused: list[Refused], plan: Plan) -> dict[str, Any]:
+def _without_step(after: State, replies: int, refused: Sequence[Refused], plan: Plan) -> dict[str, Any]:
     """The record of a window that made no step: nothing was trained on, evaluated or changed but what is in flight."""
     return {
         "round": after.round,

@@ -31,6 +31,7 @@ def pack_state(state: State) -> bytes:
         "norm_per_rate": state.norm_per_rate,
         "base_losses": dict(state.base_losses),
         "losses": dict(state.losses),
+        "best_losses": dict(state.best_losses),
         "memory_rounds": dict(state.memory_rounds),
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,

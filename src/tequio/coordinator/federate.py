@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
@@ -25,24 +25,62 @@ class Record(Protocol):
         """The last checkpoint."""
 
 
+class Host(Protocol):
+    """Who knows the participants where they come and go: across a network."""
+
+    def arrived(self, plan: Plan, round_: int) -> Plan:
+        """The plan with those who came since; asked before each round."""
+
+    def short(self, short: ShortRound) -> None:
+        """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
+
+    def carried(self) -> dict[str, Any]:
+        """For the record: what went over the network since it was last asked, and what came late."""
+
+
+class Advance(Protocol):
+    """One round: `run_round`, `run_window` or such."""
+
+    def __call__(self, state: State, plan: Plan, runtime: Runtime, /) -> tuple[State, dict[str, Any]]:
+        """The next state and the record."""
+
+
 def federate(
-    plan: Plan, runtime: Runtime, ledger: Record, meter: Meter
+    plan: Plan, runtime: Runtime, ledger: Record, meter: Meter, host: Host | None = None, advance: Advance | None = None
 ) -> Iterator[tuple[State, dict[str, Any] | None]]:
-    """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end."""
+    """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
+
+    With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
+    """
     saved = ledger.checkpoint()
     if saved is None:
         with meter.measure() as reading:
             state, body = open_state(plan, runtime)
-        ledger.append("start", body | cost(reading.energy), pack_state(state))
+        ledger.append("start", body | cost(reading.energy) | _carried(host), pack_state(state))
     else:
         state = unpack_state(saved[1], "the checkpoint in the ledger")
     yield state, None
-    advance = run_round if plan.window_seconds is None else run_window
+    advance = advance or (run_round if plan.window_seconds is None else run_window)
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
+        plan = plan if host is None else host.arrived(plan, state.round + 1)
+        short: ShortRound | None = None
         with meter.measure() as reading:
-            state, body = advance(state, plan, runtime)
-        ledger.append("round", body | cost(reading.energy), pack_state(state))
-        yield state, body
+            try:
+                state, body = advance(state, plan, runtime)
+            except ShortRound as found:
+                short = found
+        if short is None:
+            ledger.append("round", body | cost(reading.energy) | _carried(host), pack_state(state))
+            yield state, body
+        elif host is None:
+            raise short
+        else:
+            ledger.append("wait", short.body | cost(reading.energy) | _carried(host))
+            host.short(short)
+
+
+def _carried(host: Host | None) -> dict[str, Any]:
+    return {} if host is None else host.carried()
 
 
 def cost(energy: Energy) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class Plan:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
     cohort: how many members train in a round, and how many evaluate; None for all.
+    quorum: usable replies without which a round makes no step.
     centre_first: rounds that the centre trains alone before the others begin; the rate then begins anew.
     window_seconds: length of a window of buffered rounds, None where rounds wait for everybody; buffer: replies that a step needs.
     """
@@ -115,6 +116,7 @@ class Plan:
     cohort: int | None = None
     window_seconds: float | None = None
     buffer: int = 1
+    quorum: int = 1
     centre_first: int = 0
 
     def rate(self, round_: int) -> float:

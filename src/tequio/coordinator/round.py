@@ -26,6 +26,19 @@ from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Update, is_matrix, zero
 
+
+class ShortRound(RunError):
+    """Fewer usable replies than the quorum: no step was made and the state is as it was. `body`: what happened, for the record."""
+
+    def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
+        why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in refused)
+        few = "no participant's update" if usable == 0 else f"{usable} of the {quorum} updates that a step needs"
+        what = f"Round {round_}: {few} could be used."
+        super().__init__(what, why, "Mend these and resume.")
+        self.body: dict[str, Any] = {"round": round_, "usable": usable, "quorum": quorum, "reason": f"{what} {why}"}
+        self.body["admissions"] = admissions([], refused)
+
+
 BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 
@@ -50,6 +63,7 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
         base_slices=looked.slices,
         base_losses=looked.losses(),
         losses=looked.losses(),
+        best_losses=looked.losses(),
     )
     body = {
         "validation": looked.validation,
@@ -61,21 +75,16 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
 
 
 def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
-    """Round state.round + 1. Raises RunError if no participant's update can be used."""
+    """Round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
     roster = plan.roster(state.round + 1)
     gradient = central_gradient(state.round + 1, shared_model(state.shared, plan), plan, runtime)
     # dispatch, admit and screen, folding as replies come
     arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster, gradient)), state, plan, roster)
     fold = folded((counted(outcome, plan) for outcome in screened(arrivals, state, plan, runtime)), plan)
-    if not fold.facts and not (fold.centre and plan.centre_alone(state.round + 1)):
-        raise none_usable(state.round + 1, fold.refused)
+    alone = fold.centre is not None and plan.centre_alone(state.round + 1)
+    if len(fold.facts) < plan.quorum and not alone:
+        raise ShortRound(state.round + 1, len(fold.facts), plan.quorum, fold.refused)
     return conclude(state, fold, plan, runtime, gradient)
-
-
-def none_usable(round_: int, refused: Sequence[Refused]) -> RunError:
-    """The error that ends a run, with every reason."""
-    why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in refused)
-    return RunError(f"Round {round_}: no participant's update could be used.", why, "Mend these and resume.")
 
 
 def conclude(
@@ -103,7 +112,7 @@ def conclude(
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_per_rate=per_rate)
         after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
         after = replace(after, memory_rounds=_memories(state, fold, plan))
-        after = after if plan.centre_alone(round_) else _progress(after, round_, looked.mean_loss)
+        after = after if plan.centre_alone(round_) else _progress(after, round_, looked)
     else:
         stale = 0 if plan.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=stale)
@@ -277,9 +286,16 @@ def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
     return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
 
 
-def _progress(state: State, round_: int, loss: float) -> State:
-    if loss < state.best_loss * (1.0 - BETTER):
-        return replace(state, best=state.shared, best_loss=loss, best_round=round_, stale_rounds=0)
+def _progress(state: State, round_: int, looked: Looked) -> State:
+    """Best so far or not, as those see it who evaluated both models: who comes and goes changes no verdict."""
+    losses = looked.losses()
+    both = [name for name in losses if name in state.best_losses]
+    loss, before = looked.mean_loss, state.best_loss
+    if both and len(both) < max(len(losses), len(state.best_losses)):
+        loss, before = (statistics.fmean(of[name] for name in both) for of in (losses, state.best_losses))
+    if loss < before * (1.0 - BETTER):
+        best = {"best": state.shared, "best_loss": looked.mean_loss, "best_losses": losses, "best_round": round_}
+        return replace(state, **best, stale_rounds=0)  # type: ignore[arg-type]
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 

@@ -193,6 +193,7 @@ class State:
     norm_per_rate: median norm of the last admitted updates over their learning rate. base_slices: the base's losses on the public slices.
     base_losses, losses: validation loss by participant, of the base and of `shared` (as last evaluated).
     memory_rounds: with error feedback, by participant, the last round whose update is in `shared`; its own memory is the one after that.
+    best_losses: validation loss by participant of `best`; empty where an old checkpoint does not have it.
     flights: updates on their way (buffered rounds).
     """
 
@@ -209,5 +210,6 @@ class State:
     base_slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     base_losses: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+    best_losses: Mapping[str, float] = field(default_factory=dict)
     memory_rounds: Mapping[str, int] = field(default_factory=dict)
     flights: tuple[Flight, ...] = ()

@@ -128,6 +128,7 @@ class TrainSection(Section):
     cohort: Count | None = None
     pace: Literal["rounds", "buffered"] = "rounds"
     buffer: Count | None = None
+    quorum: Count | None = None
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:
@@ -295,6 +296,12 @@ class Federation(Section):
         if (self.train.buffer or 1) > (cohort or len(names)):
             why = f"train.buffer = {self.train.buffer} is more than the {cohort or len(names)} who take part in a round"
             raise ValueError(f"{why}: lower it, or no step is ever made")
+        quorum = self.train.quorum
+        if quorum is not None and quorum > (cohort or len(names)):
+            why = f"train.quorum = {quorum} is more than the {cohort or len(names)} who take part in a round"
+            raise ValueError(f"{why}: lower it, or no round is ever made")
+        if quorum is not None and (self.bases or self.topology.kind != "star"):
+            raise ValueError("train.quorum: one base and a coordinator are needed; leave it out")
         if self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None:
             raise ValueError("algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out")
         first = 0 if self.centre is None else self.centre.first

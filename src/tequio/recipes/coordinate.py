@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,28 +15,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.algorithms.chain import check_buffered
+from tequio.coordinator.arrivals import Windows
 from tequio.coordinator.federate import federate
-from tequio.core.errors import ConfigError, NetworkError, RunError
-from tequio.core.types import DescribeTask, Failure, PersonaliseTask, Reply, State
+from tequio.coordinator.plan import Member
+from tequio.core.errors import ConfigError, RunError
+from tequio.core.types import PersonaliseTask, Reply, State
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation, load_federation
-from tequio.recipes.ground import Ground, ground_of
+from tequio.recipes.ground import ground_of
+from tequio.recipes.house import House
 from tequio.recipes.membership import Membership
 from tequio.recipes.office import (
     AUTHORITY,
     CERTIFICATE,
     KEY,
     Office,
-    numbers_of,
     open_office,
 )
 from tequio.recipes.pieces import pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of, read_public
 from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, recorded_header, save, unbroken
-from tequio.recipes.told import Told, allotments, row_of, told_of_centre
+from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
@@ -49,7 +51,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: to wait for everybody to be there, and for one exchange of a round."""
+    """Seconds: to wait for a quorum to be there, and for one exchange of a round."""
 
     wait: float
     deadline: float
@@ -58,7 +60,7 @@ class Times:
 def coordinate(folder: Path, host: str, port: int | None, times: Times, say: Say, watch: Watch) -> Outcome:
     """Start the federation of this folder, or go on with it, to its end.
 
-    Raises NetworkError if not all are there in time, ConfigError for what cannot run over a network yet.
+    Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
     office = open_office(folder)
     config = load_federation(Path(office.federation))
@@ -90,15 +92,14 @@ def _coordinate(
     here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with (
         RunFolder(folder).lock(),
-        running(server),
+        running(server, say),
         members.watched(),
         open_door(listen, own, members.enrol, members.leave, say) as guests,
         place(server) as grid,
     ):
         say(f"Listening on {host}:{own.getsockname()[1]}.")
-        nodes = _all_there(folder, config, grid.get_node_ids, times.wait, say)
-        net = Networked(grid, nodes, Embedded(here), times.deadline)
-        outcome = _run(folder / "run", config, ground, centre, public, net, say, watch)
+        net = Networked(grid, {}, Embedded(here), times.deadline)
+        outcome = _run(folder / "run", House(folder, config, ground, net, times.wait, say), centre, public, watch)
         guests.farewell()
         return outcome
 
@@ -126,7 +127,6 @@ def _check(config: Federation) -> None:
         "[[bases]]": bool(config.bases),
         "[distil]": config.distil is not None,
         "[topology]": config.topology.kind != "star",
-        '[train] pace = "buffered"': config.train.pace == "buffered",
     }
     for key, present in refused.items():
         if present:
@@ -134,109 +134,77 @@ def _check(config: Federation) -> None:
             raise ConfigError(
                 f"{key} cannot be used across a network yet.", "Participants would not be asked for it.", fix
             )
+    if config.train.pace == "buffered":
+        pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
+        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
 
 
-def _all_there(folder: Path, config: Federation, online: Callable[[], Any], wait: float, say: Say) -> dict[int, int]:
-    """Index -> number of every participant, once all are connected. Raises NetworkError naming those who are not."""
-    end, told = time.monotonic() + wait, None
-    while True:
-        numbers = numbers_of(folder)
-        connected = set(online())
-        missing = [e.name for e in config.participants if numbers.get(e.name) not in connected]
-        if not missing:
-            return {i: numbers[e.name] for i, e in enumerate(config.participants, 1)}
-        if missing != told:
-            say(f"Waiting for {', '.join(missing)}.")
-            told = missing
-        if time.monotonic() > end:
-            why = f"They were not connected within {wait / 60:g} minutes."
-            raise NetworkError(
-                f"Missing: {', '.join(missing)}.", why, "Start again when they are there; nothing is lost."
-            )
-        time.sleep(0.2)
-
-
-def _run(
-    path: Path,
-    config: Federation,
-    ground: Ground,
-    centre: Centre,
-    public: PublicData,
-    net: Networked,
-    say: Say,
-    watch: Watch,
-) -> Outcome:
-    said = _describe(config, ground, net)
-    told = {i: _told(e.name, said[e.name]) for i, e in enumerate(config.participants, 1)}
-    if centre.node is not None and public.splits is not None:
-        told[0] = told_of_centre(config, centre.node, public.splits)
-    given = allotments(config, told, ground.bench)
-    full = config.adapter.kind == "full"
-    rows = [row_of(told[i], given[told[i].name], full) for i in sorted(told)]
-    header = header_of(config, ground.bench, [row for row in rows if row["name"] != CENTRE])
-    header |= centre_header(rows, centre, public) | {"simulation": False, "provenance": [], "counterfactuals": False}
-    header["commitment"] = {name: facts["commitment"] for name, facts in said.items()}
-    plan = plan_of(config, pieces_of(config.algorithm, full), told, given, ground.bench)
-    nodes = {} if centre.node is None else {0: centre.node}
-    wired = Wired(config, ground.bench, ground.task, plan, nodes, centre.held_out, {}, header, {}, ground.meter)
-    with _ledger(path, wired) as (folder, ledger):
+def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Watch) -> Outcome:
+    config, ground, net = house.config, house.ground, house.net
+    with _ledger(path, house, centre, public) as (folder, ledger):
+        house.ledger, header = ledger, recorded_header(ledger, folder)
+        members = {**{i: house.members[i] for i in sorted(house.members)}, **_centre_member(header)}
+        began = [row["rank"] for row in (*header["participants"], header["centre"]) if row is not None]
+        pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
+        plan = plan_of(config, pieces, members, ground.bench, max(began))
+        nodes = {} if centre.node is None else {0: centre.node}
+        wired = Wired(config, ground.bench, ground.task, plan, nodes, centre.held_out, {}, header, {}, ground.meter)
         state: State | None = None
-        for state, body in federate(plan, net, ledger, ground.meter):
+        advance = Windows(net) if config.train.pace == "buffered" else None
+        for state, body in federate(plan, net, ledger, ground.meter, house, advance):
             watch("rounds", f"round {state.round} of {plan.rounds}", state.round, plan.rounds)
             for row in (body or {}).get("admissions", []):
                 if row["status"] != "admitted":
-                    say(f"Round {state.round}: {row['name']} {row['status']}: {row['reason']}")
+                    house.say(f"Round {state.round}: {row['name']} {row['status']}: {row['reason']}")
         if state is None:
             raise RunError("No round was made.")
-        return finish(folder, ledger, {MAIN: state}, wired, net, _personal(net, say), watch)
+        wired = replace(wired, plan=house.whole(plan))
+        return finish(folder, ledger, {MAIN: state}, wired, net, _personal(net, house.say), watch)
 
 
-def _describe(config: Federation, ground: Ground, net: Networked) -> dict[str, dict[str, Any]]:
-    """What each says of itself. Raises NetworkError naming who has another base or layout, or does not answer."""
-    tasks = [DescribeTask(0, i, entry.name) for i, entry in enumerate(config.participants, 1)]
-    said: dict[str, dict[str, Any]] = {}
-    for reply in net.exchange(tasks):
-        if isinstance(reply, Failure):
-            raise NetworkError(
-                f"{reply.name} did not say what it has: {reply.message}.", "", "Mend that and start again."
-            )
-        facts = json.loads(reply.body)
-        if facts.get("spec") != ground.bench.spec:
-            why = "Its base model, its adapter layout or its version differ from the coordinator's."
-            raise NetworkError(f"{reply.name} cannot take part.", why, "All need the same base, by its digest.")
-        said[reply.name] = facts
-    return said
-
-
-def _told(name: str, facts: Mapping[str, Any]) -> Told:
-    try:
-        return Told.of(name, facts["told"])
-    except (KeyError, TypeError, ValueError):
-        raise NetworkError(
-            f"What {name} says of itself cannot be read.", "", "Both sides need the same version."
-        ) from None
+def _centre_member(header: Mapping[str, Any]) -> dict[int, Member]:
+    row = header["centre"]
+    return {} if row is None else {0: Member(CENTRE, 0, int(row["rank"]), int(row["steps"]))}
 
 
 @contextmanager
-def _ledger(path: Path, wired: Wired) -> Iterator[tuple[RunFolder, Ledger]]:
+def _ledger(path: Path, house: House, centre: Centre, public: PublicData) -> Iterator[tuple[RunFolder, Ledger]]:
     """The run's folder and ledger, new or gone on with. Raises RunError if what it began with has changed."""
     if (path / "ledger.sqlite").exists():
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
             recorded = recorded_header(ledger, folder)
-            changed = [
-                k for k in ("config_digest", "spec", "participants", "commitment") if wired.header[k] != recorded[k]
-            ]
+            now = header_of(house.config, house.ground.bench, [])
+            changed = [key for key in ("config_digest", "spec") if now[key] != recorded[key]]
             if changed:
                 why = f"Changed since it began: {', '.join(changed)}."
                 raise RunError(f"{path} cannot go on.", why, "Put it back as it was, or begin in a new folder.")
+            house.recall(recorded, ledger)
             yield folder, ledger
         return
+    header = _begin(house, centre, public)
     folder = RunFolder.create(path)
-    save(folder, HEAD_FILE, wired.bench.head_update())
-    header = {**wired.header, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    save(folder, HEAD_FILE, house.ground.bench.head_update())
+    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     with folder.lock(), Ledger.create(folder.ledger_path, header) as ledger:
         yield folder, ledger
+
+
+def _begin(house: House, centre: Centre, public: PublicData) -> dict[str, Any]:
+    """Wait for a quorum, and allot everybody's part: the header of the record."""
+    config, ground = house.config, house.ground
+    told = house.begin()
+    if centre.node is not None and public.splits is not None:
+        told[0] = told_of_centre(config, centre.node, public.splits)
+    given, full = allotments(config, told, ground.bench), config.adapter.kind == "full"
+    rows = {i: row_of(told[i], given[told[i].name], full) for i in sorted(told)}
+    for i, row in rows.items():
+        if i > 0:
+            house.keep(i, row, house.commitments[i])
+    header = header_of(config, ground.bench, [row for i, row in rows.items() if i > 0])
+    header |= centre_header(list(rows.values()), centre, public)
+    header |= {"simulation": False, "provenance": [], "counterfactuals": False}
+    return header | {"commitment": {house.names[i]: said for i, said in house.commitments.items()}}
 
 
 def _personal(net: Networked, say: Say) -> Callable[[Ledger, Wired, Update, int], None]:

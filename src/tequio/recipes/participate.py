@@ -9,13 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
-from tequio.core.canonical import canonical_json, digest_json, digest_update
+from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
 from tequio.core.wire import TASKS, Message, pack_message, unpack_message
@@ -43,7 +43,10 @@ LINGER = 5.0  # seconds after the personal model is told, in which it can be ask
 
 @dataclass(frozen=True)
 class Resident:
-    """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger."""
+    """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
+
+    last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
+    """
 
     config: Federation
     file: ParticipantFile
@@ -51,9 +54,12 @@ class Resident:
     facts: Mapping[str, Any]
     folder: RunFolder
     ledger: Ledger
+    last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes) -> bytes:
         """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
+        if (again := self.last.get(digest(data))) is not None:
+            return again
         task = unpack_message(data, "a task of the coordinator", TASKS)
         if isinstance(task, Reply | Failure):
             raise UpdateError("A reply came where a task was expected.")
@@ -62,7 +68,10 @@ class Resident:
         if isinstance(task, TrainTask) or (isinstance(task, PersonaliseTask) and self._personal() is None):
             self.node.together.hand_on(data)
         try:
-            return pack_message(self._do(task))
+            reply = pack_message(self._do(task))
+            self.last.clear()
+            self.last[digest(data)] = reply
+            return reply
         except (TrainingError, UpdateError) as error:
             return pack_message(Failure(task.round, task.index, task.name, type(error).__name__, str(error)))
         except ValueError:  # a number that JSON has no word for

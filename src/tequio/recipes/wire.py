@@ -174,7 +174,7 @@ def _wire(
     if centre.node is not None and public.splits is not None:
         nodes[0], told[0] = centre.node, told_of_centre(config, centre.node, public.splits)
     given = allotments(config, told, ground.bench)
-    plan = plan_of(config, pieces, told, given, ground.bench)
+    plan = plan_of(config, pieces, members_of(told, given), ground.bench)
     settings = {n.name: settings_of(config, len(n.data.train), n.name, given[n.name]) for i, n in nodes.items() if i}
     rows = [row_of(told[i], given[told[i].name], full) for i in sorted(told)]
     header = header_of(config, ground.bench, [row for row in rows if row["name"] != CENTRE]) | centre_header(
@@ -224,12 +224,16 @@ def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
         raise ResourceError("[distil]: memory is too small.", why, "Lower items.")
 
 
-def plan_of(
-    config: Federation, pieces: Pieces, told: Mapping[int, Told], given: Mapping[str, Allotment], bench: Bench
-) -> Plan:
-    """The plan of all rounds."""
+def members_of(told: Mapping[int, Told], given: Mapping[str, Allotment]) -> dict[int, Member]:
+    """Members by index, as they were allotted."""
     shares = {i: given[who.name] for i, who in told.items()}
-    members = {i: Member(told[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
+    return {i: Member(told[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
+
+
+def plan_of(
+    config: Federation, pieces: Pieces, members: Mapping[int, Member], bench: Bench, top: int | None = None
+) -> Plan:
+    """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if not that of these members."""
     return Plan(
         seed=config.seed,
         rounds=config.train.rounds,
@@ -252,11 +256,12 @@ def plan_of(
         screening=Screening(**config.screen.model_dump()),
         local=local_of(config),
         full=bench.full,
-        broadcast_rank=config.algorithm.broadcast_rank or 2 * max(m.rank for m in members.values()),
+        broadcast_rank=config.algorithm.broadcast_rank or 2 * (top or max(m.rank for m in members.values())),
         patience=config.train.patience,
         cohort=config.train.cohort,
         window_seconds=config.train.round_seconds if config.train.pace == "buffered" else None,
         buffer=config.train.buffer or 1,
+        quorum=config.train.quorum or 1,
         gate_margin=config.gate.margin,
         head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
     )

@@ -17,7 +17,7 @@ class Record(Protocol):
 
     @property
     def kind(self) -> str:
-        """run, start, round, personal, pooled, everybody, general or end."""
+        """run, start, round, wait, joined, shared, personal, pooled, everybody, general or end."""
 
     @property
     def body(self) -> Mapping[str, Any]:

@@ -45,7 +45,9 @@ def summary(entries: Sequence[Record]) -> Json:
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
     comparison = _comparison(personal.values())
     trained = _training(rounds)
-    listed: dict[str, Mapping[str, Any]] = {str(p.get("name")): p for p in tables(run.get("participants"))}
+    later = [body.get("participant") for body in bodies(entries, "joined")]
+    listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
+    waits = bodies(entries, "wait")
     centre = table(run.get("centre"))
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
     people = [
@@ -69,13 +71,13 @@ def summary(entries: Sequence[Record]) -> Json:
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
         "cost": _cost(
-            [last_body(entries, "start"), *rounds],
+            [last_body(entries, "start"), *waits, *rounds],
             list(personal.values()),
             last_body(entries, "pooled"),
             trained,
             str(centre.get("name")),
         ),
-        "refused": _refused(rounds),
+        "refused": _refused([*waits, *rounds]),
         "alarms": _alarms(rounds),
         "peers": _peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
         "chain": {

@@ -10,9 +10,9 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
@@ -42,7 +42,8 @@ PATHS = frozenset(
         "push-object",
     )
 )
-HEADERS = ("content-type", "accept", "flwr-public-key", "flwr-signature", "flwr-timestamp")
+KEY = "flwr-public-key"
+HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 INSIDE = ("flwr-superexec", "flwr-task")
 OVER = 410  # to who asks for work when the federation has come to its end
@@ -51,6 +52,9 @@ AWAY, FAREWELL, MOST = (
     5.0,
     10_000,
 )  # seconds after which one is away, and in which all are told; connected at most
+SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
+TAKEN = 409  # what the others are told
+MANY = 64  # former processes of a key that are remembered
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 
 Enrol = Callable[[str, str, str], int]
@@ -84,13 +88,37 @@ class Guests:
 
     def dismissed(self, request: Request) -> bool:
         """Note a request; whether its answer is that it is over."""
-        key, what = request.headers.get("flwr-public-key", ""), request.url.path.rpartition("/")[2]
+        key, what = request.headers.get(KEY, ""), request.url.path.rpartition("/")[2]
         dismissed = self._over.is_set() and what == "pull-messages"
         if dismissed or what == "deactivate-node":
             self._here.pop(key, None)
         elif what == "pull-messages" and len(self._here) < MOST:
             self._here[key] = time.monotonic()
         return dismissed
+
+
+@dataclass
+class Places:
+    """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
+
+    now: dict[str, str] = field(default_factory=dict)
+    former: dict[str, list[str]] = field(default_factory=dict)
+
+    def free(self, key: str, session: str, path: str) -> bool:
+        """Whether this process may ask: it is the one that works, or it comes to take the place and did not have it before."""
+        if session in self.former.get(key, ()):
+            return False
+        coming = path.endswith(("/activate-node", "/deactivate-node"))
+        return coming or self.now.get(key, session) == session
+
+    def taken(self, key: str, session: str) -> None:
+        """This process came, and SuperLink knows its key."""
+        before = self.now.get(key)
+        if session in self.former.get(key, ()):
+            return  # a question that was under way when its place was taken
+        if before is not None and before != session:
+            self.former[key] = [*self.former.get(key, ()), before][-MANY:]
+        self.now[key] = session
 
 
 @contextmanager
@@ -124,6 +152,7 @@ def open_door(
         ws="none",
         log_config=None,
         access_log=False,
+        ws="none",
         server_header=False,
         h11_max_incomplete_event_size=1 << 16,
     )
@@ -143,6 +172,7 @@ def open_door(
 
 def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Callable[[str], None]) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
+    places = Places()
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
 
     async def fleet(request: Request) -> Response:
@@ -154,12 +184,18 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: C
             return Response(status_code=413)
         if guests.dismissed(request):
             return Response(status_code=OVER)
+        key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
+        if not places.free(key, session, request.url.path):
+            told(f"refused: another process took this participant's place, from {_who(request)}")
+            return Response(status_code=TAKEN)
         try:
             answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
         if answer.status_code in (401, 403):
             told(f"refused: unknown key or wrong signature, from {_who(request)}")
+        if answer.status_code == 200 and request.url.path.endswith(("/activate-node", "/send-node-heartbeat")):
+            places.taken(key, session)
         return Response(answer.content, answer.status_code, _kept(answer.headers))
 
     async def join(request: Request) -> Response:
@@ -200,14 +236,20 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: C
         told(f"refused: {request.method} {request.url.path[:80]!r}, from {_who(request)}")
         return Response(status_code=404)
 
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with inside:
+            yield
+
     return Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/v1/fleet/{rest:path}", fleet, methods=["POST"]),
             Route("/tequio/join", join, methods=["POST"]),
             Route("/tequio/leave", leaves, methods=["POST"]),
             Route("/tequio/health", health, methods=["GET"]),
             Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
-        ]
+        ],
     )
 
 

@@ -1,15 +1,18 @@
 """A participant's resident process: it holds the model for its whole life, asks the coordinator for tasks, and answers with updates.
 
-It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost connection is tried again for ever.
+It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost connection is tried again for ever, and
+an answer that could not be sent is sent then.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event, Thread
+from typing import Any
 
 import httpx
 from flwr.app.message import Message, remove_content_from_message
@@ -19,11 +22,13 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.errors import NetworkError, UpdateError
 from tequio.core.wire import LIMIT
+from tequio.runtimes.flower.door import SESSION, TAKEN
 from tequio.runtimes.flower.enrol import foreign, not_ours
 from tequio.runtimes.flower.envelope import gathered, identified, opened, remaining, sealed
 from tequio.trust.keys import PrivateKey, public_bytes
@@ -50,21 +55,42 @@ class Identity:
     node: int
 
 
+@dataclass
+class Desk:
+    """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
+
+    active: it was connected before.
+    """
+
+    answer: Answer
+    told: Callable[[str], None]
+    session: str = field(default_factory=lambda: secrets.token_hex(16))
+    unsent: tuple[Message, bytes] | None = None
+    active: bool = False
+
+
 def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]) -> None:
-    """Work until `stop` is set, or the federation is over. Raises NetworkError if the coordinator refuses this participant's key."""
-    wait = BACKOFF[0]
+    """Work until `stop` is set, or the federation is over.
+
+    Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
+    """
+    wait, desk = BACKOFF[0], Desk(answer, told)
     while not stop.is_set():
         try:
-            with _connected(identity) as client:
+            with _connected(identity, desk) as client:
                 told(f"connected to {identity.address}")
                 wait = BACKOFF[0]
-                _work(client, identity, answer, stop, told)
+                _work(client, identity, desk, stop)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
-                why = "The coordinator does not know this key, or the clocks of the two machines differ by more than a minute."
+                why = "It does not know this key, or this machine's clock is ahead of its by seconds or behind by minutes."
+                fix = "Set the clock; if it is right, ask for a new invitation."
+                raise NetworkError(f"{identity.address} refused this participant.", why, fix) from None
+            if status == TAKEN:
+                why = "It connected later, with the same key: this folder was copied."
                 raise NetworkError(
-                    f"{identity.address} refused this participant.", why, "Ask it for a new invitation."
+                    "Another process took this participant's place.", why, "Let one of them run."
                 ) from None
             if status == OVER:
                 told(f"{identity.address} says that the federation is over")
@@ -80,11 +106,10 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str],
             wait = min(2 * wait, BACKOFF[1])
 
 
-def _work(
-    client: FleetHttpClient, identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]
-) -> None:
-    node, idle = Node(node_id=identity.node), WAIT[0]
+def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event) -> None:
+    node, idle, told = Node(node_id=identity.node), WAIT[0], desk.told
     while not stop.is_set():
+        _deliver(client, node, desk)
         got = client.PullMessages(PullMessagesRequest(node=node))
         if not got.messages_list:
             stop.wait(idle)
@@ -93,15 +118,28 @@ def _work(
         idle = WAIT[0]
         try:
             asked = _pull(client, node, message_from_proto(got.messages_list[0]), got.message_object_trees[0])
-            reply = answer(opened(asked, LIMIT))
-            if reply is not None:
-                _push(client, node, asked, reply, told)
+            reply = desk.answer(opened(asked, LIMIT))
+            desk.unsent = None if reply is None else (asked, reply)
+            _deliver(client, node, desk)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
             told(f"refused a message: {error}")
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in GONE:
                 raise
             told("dropped a task of a run that is over: the coordinator was started again")
+
+
+def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+    """Send what is unsent; it stays so where the connection fails."""
+    if desk.unsent is None:
+        return
+    try:
+        _push(client, node, *desk.unsent, desk.told)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in GONE:
+            raise
+        desk.told("dropped an answer for a run that is over: the coordinator was started again")
+    desk.unsent = None
 
 
 def _pull(client: FleetHttpClient, node: Node, message: Message, tree: object) -> Message:
@@ -148,33 +186,69 @@ def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told
     told(f"sent {len(data):,} bytes")
 
 
+class _Session:
+    """Names this process to the door, which lets only the newest of a key's processes work."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        add_headers(context.request, {SESSION: self._name})
+        return call_next(context)
+
+
 @contextmanager
-def _connected(identity: Identity) -> Iterator[FleetHttpClient]:
-    """A client whose node is active, with a heartbeat beside it. A node that was killed is still active there, so it is put out first."""
-    public = public_bytes(identity.key)
+def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
+    """A client whose node is active, with a heartbeat beside it.
+
+    A node that was killed is still active there, so it is put out first. Who only lost the connection takes up where it was: what it had in
+    hand is still waited for.
+    """
     interceptors = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
+        _Session(desk.session),
     ]
     with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
-        with suppress(httpx.HTTPStatusError):  # it was not active
-            client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
-        client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT))
+        if desk.active:
+            client.SendNodeHeartbeat(_alive(identity.node))
+        else:
+            _activate(client, identity)
+        desk.active = True
         over = Event()
         beat = Thread(target=_beat, args=(client, identity.node, over), daemon=True)
         beat.start()
+        staying = False
         try:
             yield client
+        except httpx.HTTPError:
+            staying = True
+            raise
         finally:
             over.set()
             beat.join()
-            with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
-                client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+            if not staying:
+                with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
+                    client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+
+
+def _activate(client: FleetHttpClient, identity: Identity) -> None:
+    public = public_bytes(identity.key)
+    try:
+        client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+    except httpx.HTTPStatusError as error:  # it was not active
+        if error.response.status_code == TAKEN:
+            raise
+    client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT))
+
+
+def _alive(node: int) -> SendNodeHeartbeatRequest:
+    return SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT)
 
 
 def _beat(client: FleetHttpClient, node: int, over: Event) -> None:
     while not over.wait(HEARTBEAT / 2):
         try:
-            client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT))
+            client.SendNodeHeartbeat(_alive(node))
         except httpx.HTTPError:
             continue  # the loop beside it notices, and connects anew

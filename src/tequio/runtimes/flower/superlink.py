@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 
 import httpx
 import psutil
@@ -34,6 +35,8 @@ from flwr.superlink.grid import HttpGrid
 from tequio.core.errors import NetworkError
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
+AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
+PATIENCE = 2 * START  # seconds in which a question to it is asked again
 DATABASE = "superlink.sqlite"
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP = """\
@@ -71,8 +74,34 @@ class Server:
 
 
 @contextmanager
-def running(server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, until the block ends. Raises NetworkError if it does not come up."""
+def running(server: Server, told: Callable[[str], None]) -> Iterator[None]:
+    """The process, until the block ends; where it dies it is started again. Raises NetworkError if it does not come up."""
+    command = _command(server)
+    _end_orphan(server)
+    processes, over = [_spawn(server, command)], Event()
+    guard = Thread(target=_guard, args=(server, command, processes, over, told), daemon=True)
+    try:
+        _await(server, processes[0])
+        guard.start()
+        yield
+    finally:
+        over.set()
+        if guard.is_alive():
+            guard.join()
+        _end(processes[-1])
+        _pid_file(server).unlink(missing_ok=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _command(server: Server) -> list[str]:
     program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         raise NetworkError("flower-superlink is not installed.", "", 'Install it with: pip install "tequio[flower]"')
@@ -81,24 +110,37 @@ def running(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
     command += ["--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"]
     command += ["--database", str(server.folder / DATABASE)]
-    _end_orphan(server)
+    return command
+
+
+def _spawn(server: Server, command: list[str]) -> subprocess.Popen[bytes]:
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(server.folder / "flwr")}
     with (server.folder / "superlink.log").open("ab") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **quiet}
         )
-    try:
-        _pid_file(server).write_text(str(process.pid))
-        _await(server, process)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _pid_file(server).unlink(missing_ok=True)
+    _pid_file(server).write_text(str(process.pid))
+    return process
+
+
+def _guard(
+    server: Server,
+    command: list[str],
+    processes: list[subprocess.Popen[bytes]],
+    over: Event,
+    told: Callable[[str], None],
+) -> None:
+    """Start it again where it ends, until `over`; it finds its state in its database. The last of `processes` is the one that runs."""
+    pause, begun = AGAIN[0], time.monotonic()
+    while not over.wait(0.2):
+        if processes[-1].poll() is None:
+            continue
+        pause = AGAIN[0] if time.monotonic() - begun > START else min(2 * pause, AGAIN[1])
+        told(f"SuperLink ended with status {processes[-1].returncode}; it is started again.")
+        if over.wait(pause):
+            return
+        processes.append(_spawn(server, command))
+        begun = time.monotonic()
 
 
 def _pid_file(server: Server) -> Path:
@@ -177,6 +219,7 @@ def place(server: Server) -> Iterator[HttpGrid]:
     with _control(server) as control:
         wanted = control.StartRun(StartRunRequest(fab=fab)).run_id
     grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
+    grid._retry_invoker.max_time = PATIENCE
     beat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
     try:
         grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))

@@ -1,0 +1,219 @@
+"""Who takes part across a network, and from when on: asked on arrival what it has, allotted its part once, and recorded.
+
+A run begins with a quorum of the roster. Who comes later joins at the next round; who goes costs nothing; who comes back has its old part.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.round import ShortRound
+from tequio.core.canonical import canonical_json
+from tequio.core.errors import ConfigError, NetworkError, RunError
+from tequio.core.types import DescribeTask, Failure
+from tequio.ledger.record import Ledger
+from tequio.recipes.config import Federation
+from tequio.recipes.ground import Ground
+from tequio.recipes.office import enrolled, numbers_of
+from tequio.recipes.told import Told, allotments, row_of
+from tequio.runtimes.flower.exchange import Networked
+
+Say = Callable[[str], None]
+LOOK = 0.2  # seconds between two looks at who is there
+ANSWER = 60.0  # seconds that who has just come has to say what it has
+PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
+
+
+@dataclass
+class House:
+    """folder: the office's. wait: seconds to wait for a quorum. rows and commitments: by index, of those who take part."""
+
+    folder: Path
+    config: Federation
+    ground: Ground
+    net: Networked
+    wait: float
+    say: Say
+    members: dict[int, Member] = field(default_factory=dict)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    commitments: dict[int, str] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
+    barred: dict[int, str] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
+    tries: tuple[int, int] = (0, 0)  # round, and how often it was short
+
+    @property
+    def quorum(self) -> int:
+        """So many must be there to begin: as federation.toml says, or all who did not leave."""
+        left = sum(bool(row.get("left")) for row in enrolled(self.folder).values())
+        return self.config.train.quorum or max(1, len(self.config.participants) - left)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The whole roster by index, from 1."""
+        return {i: entry.name for i, entry in enumerate(self.config.participants, 1)}
+
+    def here(self) -> dict[int, str]:
+        """Who is connected, and since when."""
+        numbers = numbers_of(self.folder)
+        self.net.nodes = {i: numbers[name] for i, name in self.names.items() if name in numbers}
+        return self.net.connections()
+
+    def gather(self) -> None:
+        """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
+        end, told = time.monotonic() + self.wait, ""
+        while True:
+            self.net.settle()
+            there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
+            if len(there) >= self.quorum:
+                return
+            missing = ", ".join(name for i, name in self.names.items() if i not in there)
+            if missing != told:
+                self.say(f"{len(there)} of {self.quorum} are there. Waiting for {missing}.")
+                told = missing
+            if time.monotonic() > end:
+                why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
+                why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
+                raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
+            time.sleep(LOOK)
+
+    def begin(self) -> dict[int, Told]:
+        """What those say of themselves who are there; their parts are not allotted yet. Raises NetworkError if they are too few."""
+        facts: dict[int, dict[str, Any]] = {}
+        while len(facts) < self.quorum:
+            self.gather()
+            facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
+            if len(self.names) - len(self.barred) < self.quorum:
+                index, why = next(iter(self.barred.items()))
+                fix = "All need the same base, by its digest, and the same version."
+                raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
+        self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
+        return {i: Told.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
+
+    def recall(self, header: Mapping[str, Any], ledger: Ledger) -> None:
+        """Wait for a quorum; who took part before has the part that it had. Raises RunError if one of them came back as another."""
+        indices = {name: i for i, name in self.names.items()}
+        for row in header["participants"]:
+            self.keep(indices[row["name"]], row, header["commitment"][row["name"]])
+        for entry in ledger.entries("joined"):
+            row = entry.body["participant"]
+            self.keep(indices[row["name"]], row, entry.body["commitment"])
+        self.gather()
+        known = {i: since for i, since in self.here().items() if i in self.members}
+        self.ledger = ledger
+        self._verify(self._describe(known), None)
+        changed = [f"{self.names[i]}: {why}" for i, why in self.barred.items() if i in self.members]
+        if changed:
+            raise RunError(
+                "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
+            )
+
+    def arrived(self, plan: Plan, round_: int) -> Plan:
+        """The plan with those who came since the last round; each has a record."""
+        new = {i: since for i, since in self.here().items() if self.asked.get(i) != since}
+        if not new:
+            return plan
+        facts = self._describe(new)
+        self._verify({i: said for i, said in facts.items() if i in self.members}, round_)
+        for i, said in facts.items():
+            if i not in self.members and i not in self.barred:
+                self._join(i, said, plan, round_)
+        return self.whole(plan)
+
+    def whole(self, plan: Plan) -> Plan:
+        """The plan with everybody who takes part by now."""
+        return replace(plan, members=tuple(self.members[i] for i in sorted(self.members) if i > 0))
+
+    def short(self, short: ShortRound) -> None:
+        """Say why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
+        round_ = int(short.body["round"])
+        self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
+        if self.tries[1] >= TRIES:
+            raise short
+        self.say(f"{short.what} It is tried again. {short.why}")
+        time.sleep(PAUSE * self.tries[1])
+        self.gather()
+
+    def carried(self) -> dict[str, Any]:
+        """What the network carried, for the record; late replies are said, too."""
+        body = self.net.carried()
+        for late in body.get("late", []):
+            at = f"{late['late_seconds']:.0f} s after its deadline"
+            self.say(f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}")
+        return body
+
+    def _may(self, index: int, since: str) -> bool:
+        """Not barred, or connected anew since it was."""
+        return index not in self.barred or self.asked.get(index) != since
+
+    def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+        """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
+        found: dict[int, dict[str, Any]] = {}
+        tasks = [DescribeTask(0, i, self.names[i]) for i in sorted(connected)]
+        for reply in self.net.exchange(tasks, ANSWER):
+            if isinstance(reply, Failure):
+                self.say(f"{reply.name} did not say what it has: {reply.message}")
+                continue
+            i = reply.index
+            self.asked[i] = connected[i]
+            self.barred.pop(i, None)
+            try:
+                facts = json.loads(reply.body)
+                Told.of(reply.name, facts["told"])
+                spec, _ = facts["spec"], str(facts["commitment"])
+            except (KeyError, TypeError, ValueError, ConfigError):
+                self._bar(i, "What it says of itself cannot be read; both sides need the same version.")
+                continue
+            if spec != self.ground.bench.spec:
+                self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
+                continue
+            found[i] = facts
+        return dict(sorted(found.items()))
+
+    def _bar(self, index: int, why: str) -> None:
+        self.barred[index] = why
+        self.say(f"{self.names[index]} cannot take part: {why}")
+
+    def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
+        """Bar who was there before and is not what it was. Another salt (it was invited anew) is a new commitment, and recorded."""
+        for i, said in facts.items():
+            own = Told.of(self.names[i], said["told"])
+            shown = {key: canonical_json(self.rows[i][key]) for key in ("data", "batches")}
+            now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
+            if shown != now:
+                self._bar(i, "Its data changed since it joined.")
+            elif said["commitment"] != self.commitments[i]:
+                self._record(i, self.rows[i], str(said["commitment"]), round_)
+
+    def _join(self, index: int, facts: Mapping[str, Any], plan: Plan, round_: int) -> None:
+        """Allot a part to who came late, and record it."""
+        config, top = self.config, plan.top_rank()
+        if plan.aggregator.layout == "factors":  # which were made for those who began
+            ranks = [rank for rank in config.adapter.ranks if rank <= top]
+            config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
+        told = Told.of(self.names[index], facts["told"])
+        try:
+            given = allotments(config, {index: told}, self.ground.bench)[told.name]
+        except ConfigError as error:
+            self._bar(index, str(error))
+            return
+        row = row_of(told, given, self.config.adapter.kind == "full")
+        self._record(index, row, str(facts["commitment"]), round_)
+        self.say(f"{told.name} joins in round {round_}: {given.reason}")
+
+    def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
+        """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
+        if self.ledger is not None:
+            self.ledger.append("joined", {"round": round_, "participant": dict(row), "commitment": commitment})
+        self.keep(index, row, commitment)
+
+    def keep(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
+        """Who takes part, with this part."""
+        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]))
+        self.rows[index], self.commitments[index] = dict(row), commitment
