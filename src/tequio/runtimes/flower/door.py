@@ -152,7 +152,6 @@ def open_door(
         ws="none",
         log_config=None,
         access_log=False,
-        ws="none",
         server_header=False,
         h11_max_incomplete_event_size=1 << 16,
     )
