@@ -22,7 +22,7 @@ pytest.importorskip("flwr")
 from wire_helpers import port, tequio, until
 
 from tequio.core.canonical import digest_update
-from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.errors import ConfigError, NetworkError, RunBusy
 from tequio.core.types import Reply, TrainTask
 from tequio.core.update import Update, zero
 from tequio.core.wire import REPLIES, pack_message, unpack_message
@@ -30,17 +30,19 @@ from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_participant
 from tequio.recipes.island import go_alone
 from tequio.recipes.join import Ready, join_federation, prepare, read_identity
+from tequio.recipes.leave import leave_federation
 from tequio.recipes.office import (
     check_enrolment,
     enrolled,
     init_office,
     invite,
     numbers_of,
+    open_office,
     withdrawn,
     write_enrolment,
     write_leave,
 )
-from tequio.recipes.participate import Resident, resident_of
+from tequio.recipes.participate import Resident, resident_of, stay
 from tequio.recipes.use import open_models
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.enrol import reach, take_leave
@@ -117,11 +119,18 @@ def test_a_taken_port_is_told_before_a_base_is_looked_for(make_federation: Any, 
 @contextmanager
 def opened(make_federation: Any, root: Path) -> Iterator[tuple[Path, Path]]:
     """(a coordinator's folder whose door is open, the participants' files); nothing is behind the door."""
-    toml, number = make_federation(participants=2), port()
-    hub = root / "hub"
-    init_office(hub, toml, f"127.0.0.1:{number}")
+    toml = make_federation(participants=2)
+    init_office(root / "hub", toml, f"127.0.0.1:{port()}")
+    with reopened(root / "hub"):
+        yield root / "hub", toml.parent / "participants"
+
+
+@contextmanager
+def reopened(hub: Path) -> Iterator[None]:
+    """Its door, open."""
+    number = int(open_office(hub).address.rpartition(":")[2])
     files = [hub / name for name in ("tls/server.pem", "tls/server.key", "tls/authority.pem", "secret")]
-    server = Server(port(), root, *files)
+    server = Server(port(), hub, *files)
 
     def enrol(name: str, token: str, public_key: str) -> int:
         check_enrolment(hub, name, token, public_key)
@@ -134,7 +143,7 @@ def opened(make_federation: Any, root: Path) -> Iterator[tuple[Path, Path]]:
         claimed("127.0.0.1", number) as own,
         open_door(door, own, enrol, lambda wanted: write_leave(hub, wanted), lambda _: None),
     ):
-        yield hub, toml.parent / "participants"
+        yield
 
 
 def asked(hub: Path, people: Path, name: str = "site0") -> Ready:
@@ -279,6 +288,44 @@ def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any
     assert write_report(run, "es", None)[0].exists()
     (run / "participants" / "site0" / "received-2.safetensors").write_bytes(b"damaged")
     assert not verify_run(run)["ok"]
+
+
+def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
+    """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+        token = read_invitation(hub / "invitations" / "site0.json").token
+    with resident_of(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
+        one = trained(resident, 1, zero(resident.node.bench.spec))
+        trained(resident, 2, one)
+        with pytest.raises(RunBusy):
+            leave_federation(folder, None)
+    go_alone(folder, lambda _: None)
+    said = tequio("leave", folder, "--yes")
+    assert "was not told" in said
+    assert "will see you as away" in said
+    bundle = folder / "bundle"
+    assert verify_run(bundle) == verify_run(folder / "run")
+    files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    assert {"README.md", "federation.toml", "report.en.html", "report.es.html", "ledger.sqlite"} <= files
+    assert {
+        "adapters/site0/adapter/adapter_model.safetensors",
+        "adapters/shared/adapter/adapter_model.safetensors",
+    } <= files
+    assert not any("salt" in file or "key" in file or "memory" in file for file in files)
+    whole = b"".join((bundle / file).read_bytes() for file in files)
+    secrets = [token, "PRIVATE KEY", (folder / "run/participants/site0/salt").read_text()]
+    texts = [json.loads(line)["text"] for line in (people.parent / "data/site0.jsonl").read_text().splitlines()]
+    assert [secret for secret in (*secrets, *texts) if secret.encode() in whole] == []
+    assert offline("predict", bundle, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
+    assert "site0" in (bundle / "README.md").read_text()
+    with pytest.raises(ConfigError, match="left the federation"):
+        stay(folder, lambda _: None)
+    with pytest.raises(ConfigError, match="is there already"):
+        leave_federation(folder, None)
+    with reopened(hub):
+        assert leave_federation(folder, tmp_path / "second")["told"]
+    assert numbers_of(hub) == {}
 
 
 def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,7 @@ def export(
 app.add_typer(network.coordinator, name="coordinator")
 app.command()(network.join)
 app.command()(network.participate)
+app.command()(network.leave)
 app.command()(network.island)
 
 

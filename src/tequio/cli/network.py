@@ -148,6 +148,41 @@ def participate(
     show.emit(result, json, words)
 
 
+def leave(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for what you take along. Default: bundle in it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Leave a federation: the coordinator is told, and models, record and report are put into one folder to go on alone."""
+    from tequio.recipes.leave import leave_federation
+    from tequio.web.publish import write_report
+
+    if json and not yes:
+        raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
+    if not yes and not typer.confirm("Leave the federation? To come back takes a new invitation."):
+        raise typer.Exit(130)
+    result = leave_federation(folder, out)
+    if result["bundle"] is not None:
+        for language in ("en", "es"):
+            write_report(Path(result["bundle"]), language, None)
+
+    def words() -> None:
+        if result["told"]:
+            show.out.print(f"{result['name']} left. The coordinator was told.", markup=False)
+        else:
+            show.out.print(f"The coordinator was not told: {result['why']}", markup=False)
+            show.out.print("It will see you as away. To tell it later, leave again with another --out.")
+        if result["bundle"] is None:
+            show.out.print("There is nothing to take along: `tequio participate` never ran here.")
+        else:
+            show.out.print(f"Yours to go on with: {result['bundle']}; README.md in it says how.", markup=False)
+
+    show.emit(result, json, words)
+
+
 def island(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,

@@ -66,6 +66,12 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         return _connection(path, "ro", _check_identity)
 
 
+def copy(path: Path, target: Path) -> None:
+    """A whole copy of a ledger as a new file, even where a transaction was cut off. Raises LedgerError or ResourceError."""
+    with translated(path), closing(connect(path, read_only=True)) as source, closing(sqlite3.connect(target)) as fresh:
+        source.backup(fresh)
+
+
 def _connection(path: Path, mode: str, prepare: Callable[[sqlite3.Connection, Path], None]) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)

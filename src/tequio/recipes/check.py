@@ -21,11 +21,9 @@ def verify_run(run: Path) -> dict[str, Any]:
     outcome = None
     if chain.ok:
         with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-            for entry in ledger.entries():
-                files |= _expected(entry.kind, dict(entry.body))
-                outcome = entry.body["outcome"] if entry.kind == "end" else outcome
-            if (received := ledger.last(RECEIVED)) is not None:
-                files[received.body["file"]] = received.body["digest"]
+            files = files_of(ledger)
+            end = ledger.last("end")
+            outcome = None if end is None else end.body["outcome"]
         for relative, expected in files.items():
             try:
                 read_model(folder, relative, expected)
@@ -39,6 +37,16 @@ def verify_run(run: Path) -> dict[str, Any]:
         "outcome": outcome,
         "problems": problems,
     }
+
+
+def files_of(ledger: Ledger) -> dict[str, str]:
+    """Every model file of a run -> its digest."""
+    files: dict[str, str] = {}
+    for entry in ledger.entries():
+        files |= _expected(entry.kind, dict(entry.body))
+    if (received := ledger.last(RECEIVED)) is not None:
+        files[received.body["file"]] = received.body["digest"]
+    return files
 
 
 def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:

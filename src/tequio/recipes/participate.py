@@ -141,6 +141,9 @@ def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> d
     """
     identity = read_identity(folder)
     name, own_file = identity["name"], Path(identity["participant"])
+    if "left" in identity:
+        fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
+        raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
