@@ -322,6 +322,8 @@ PARTICIPANT: Mapping[str, tuple[str, str]] = {
         "W",
         "Rated power of the processor, for the energy model where no sensor can be read. Unset: 6.25 W a core.",
     ),
+    "schedule.hours": ("", 'Begin and end, `"20:00-07:00"`.'),
+    "schedule.days": ("", "Days of the week on which such a window begins."),
 }
 # what options without a help text of their own do
 HELP: Mapping[str, str] = {

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from wire_helpers import port, tequio, until
+from wire_helpers import ALONE, background, port, tequio, until
 
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, NetworkError, RunBusy
@@ -326,6 +327,23 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     with reopened(hub):
         assert leave_federation(folder, tmp_path / "second")["told"]
     assert numbers_of(hub) == {}
+
+
+def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federation: Any, tmp_path: Path) -> None:
+    """The same folder at two local times: three hours before the window, where it does not even try; and within."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+    own, now = people / "site0.toml", datetime.now(UTC)
+    opens, closes = ((now + timedelta(hours=hours)).strftime("%H:%M") for hours in (3, 4))
+    own.write_text(own.read_text() + f'\n[schedule]\nhours = "{opens}-{closes}"\n')
+    log = tmp_path / "log"
+    with background(log, "participate", folder, *ALONE, env={"TZ": "UTC0"}):
+        until(lambda: "disconnected until" in log.read_text(), 300)
+    assert f"{opens}, local time" in log.read_text()
+    assert "no connection" not in log.read_text()
+    with background(log, "participate", folder, *ALONE, env={"TZ": "THERE-03:30"}):  # that far east of Greenwich
+        until(lambda: "no connection" in log.read_text(), 300)  # it tried: nobody is there
+    assert log.read_text().count("disconnected until") == 1
 
 
 def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
@@ -24,9 +26,12 @@ def tequio(*arguments: str | Path, fails: bool = False) -> str:
 
 
 @contextmanager
-def background(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+def background(
+    log: Path, *arguments: str | Path, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("ab") as stream:
-        process = subprocess.Popen([*TEQUIO, *map(str, arguments)], stdout=stream, stderr=stream)
+        command = [*TEQUIO, *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **env})
     try:
         yield process
     finally:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
+from tequio.planning.schedule import DAYS, Day, window_of
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -429,6 +430,29 @@ class HardwareSection(Section):
     tdp_watts: Positive | None = None
 
 
+class ScheduleSection(Section):
+    """[schedule]: when this machine takes part across a network, in its local time. Outside it is disconnected, and counts as away.
+
+    A window over midnight belongs to the day on which it begins. A task that was begun is finished.
+    """
+
+    hours: str = "00:00-24:00"
+    days: Annotated[list[Day], Field(min_length=1)] = list(DAYS)
+
+    @field_validator("hours")
+    @classmethod
+    def _a_window(cls, hours: str) -> str:
+        window_of(hours)
+        return hours
+
+    @field_validator("days")
+    @classmethod
+    def _each_once(cls, days: list[Any]) -> list[Any]:
+        if len(set(days)) < len(days):
+            raise ValueError("a day stands there twice")
+        return days
+
+
 class ParticipantFile(Section):
     """participant.toml. `base`: where the base model is on this machine, if it is not to be had by the name in federation.toml."""
 
@@ -436,6 +460,7 @@ class ParticipantFile(Section):
     base: File | None = None
     data: DataSection
     hardware: HardwareSection = HardwareSection()
+    schedule: ScheduleSection | None = None
 
 
 Model = TypeVar("Model", bound=Section)

@@ -27,7 +27,8 @@ from tequio.participant.personal import Settings, personalise
 from tequio.participant.splits import Splits
 from tequio.participant.team import ALONE, Team
 from tequio.planning.allotment import Allotment
-from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.planning.schedule import is_open, next_opening, window_of
+from tequio.recipes.config import Federation, ParticipantFile, ScheduleSection, load_federation, load_participant
 from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
@@ -163,7 +164,7 @@ def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> d
             return reply
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
-        serve(who, answer, stop, told)
+        serve(who, answer, stop, told, lambda: closed(resident.file.schedule, datetime.now()))
         together.hand_on()
         done = personal_of(resident.ledger, alone=False)
     if done is None:
@@ -171,6 +172,14 @@ def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> d
         fix = f"Make it from the last shared model that came: tequio island {folder}"
         raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
+
+
+def closed(schedule: ScheduleSection | None, now: datetime) -> str:
+    """Why this machine does not take part at `now`, local time; nothing where it does."""
+    if schedule is None or is_open(window := window_of(schedule.hours), schedule.days, now):
+        return ""
+    opens = next_opening(window, schedule.days, now)
+    return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
 
 
 def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:

@@ -35,6 +35,7 @@ from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
 WAIT = (0.05, 0.5)  # seconds between two questions for work: at first, and when there has been none for long
+PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
 REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
@@ -43,6 +44,8 @@ GONE = (403, 404)  # and to a participant that works for a run that has ended
 
 Answer = Callable[[bytes], bytes | None]
 """Our message in, our message out; None: not to be answered."""
+Closed = Callable[[], str]
+"""Why not to be connected now, in words; nothing where we may. Asked between two tasks, so that one in work is finished."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,25 @@ class Desk:
     active: bool = False
 
 
-def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None]) -> None:
-    """Work until `stop` is set, or the federation is over.
+def serve(
+    identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None], closed: Closed = lambda: ""
+) -> None:
+    """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
 
     Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
     """
     wait, desk = BACKOFF[0], Desk(answer, told)
     while not stop.is_set():
+        if why := closed():
+            told(why)
+            while closed() and not stop.wait(PAUSE):
+                pass
+            continue
         try:
             with _connected(identity, desk) as client:
                 told(f"connected to {identity.address}")
                 wait = BACKOFF[0]
-                _work(client, identity, desk, stop)
+                _work(client, identity, desk, stop, closed)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
@@ -106,9 +116,9 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Callable[[str],
             wait = min(2 * wait, BACKOFF[1])
 
 
-def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event) -> None:
+def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, closed: Closed) -> None:
     node, idle, told = Node(node_id=identity.node), WAIT[0], desk.told
-    while not stop.is_set():
+    while not stop.is_set() and not closed():
         _deliver(client, node, desk)
         got = client.PullMessages(PullMessagesRequest(node=node))
         if not got.messages_list:
@@ -228,6 +238,7 @@ def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
             over.set()
             beat.join()
             if not staying:
+                desk.active = False
                 with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
                     client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
 
