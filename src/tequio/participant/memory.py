@@ -19,15 +19,19 @@ from tequio.ledger.folder import RunFolder
 
 @dataclass(frozen=True)
 class Memory:
-    """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object where there is no folder."""
+    """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object where there is no folder.
+
+    since: of rounds up to this one there is none: a participant that lost its folder began anew after it.
+    """
 
     folder: RunFolder | None = None
     under: str = ""
     kept: MutableMapping[int, Update] = field(default_factory=dict)
+    since: int = 0
 
     def load(self, round_: int, spec: str, who: str) -> Update:
-        """The memory after round `round_`; nothing for round 0. Raises UpdateError if it is gone or damaged."""
-        if round_ == 0:
+        """The memory after round `round_`; nothing up to round `since`. Raises UpdateError if it is gone or damaged."""
+        if round_ <= self.since:
             return zero(spec)
         if self.folder is None and round_ in self.kept:
             return self.kept[round_]

@@ -204,7 +204,8 @@ def _begin(house: House, centre: Centre, public: PublicData) -> dict[str, Any]:
     header = header_of(config, ground.bench, [row for i, row in rows.items() if i > 0])
     header |= centre_header(list(rows.values()), centre, public)
     header |= {"simulation": False, "provenance": [], "counterfactuals": False}
-    return header | {"commitment": {house.names[i]: said for i, said in house.commitments.items()}}
+    header |= {"commitment": {house.names[i]: said for i, said in house.commitments.items()}}
+    return header | {"invitations": {house.names[i]: house.invited.get(i, 0) for i in house.commitments}}
 
 
 def _personal(net: Networked, say: Say) -> Callable[[Ledger, Wired, Update, int], None]:

@@ -20,7 +20,7 @@ from tequio.core.types import DescribeTask, Failure
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import Federation
 from tequio.recipes.ground import Ground
-from tequio.recipes.office import enrolled, numbers_of
+from tequio.recipes.office import invitations_of, left, numbers_of
 from tequio.recipes.told import Told, allotments, row_of
 from tequio.runtimes.flower.exchange import Networked
 
@@ -46,13 +46,14 @@ class House:
     ledger: Ledger | None = None
     asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
     barred: dict[int, str] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
+    invited: dict[int, int] = field(default_factory=dict)  # index -> how often it was invited anew, as the record knows
+    made: int = 0  # rounds
     tries: tuple[int, int] = (0, 0)  # round, and how often it was short
 
     @property
     def quorum(self) -> int:
         """So many must be there to begin: as federation.toml says, or all who did not leave."""
-        left = sum(bool(row.get("left")) for row in enrolled(self.folder).values())
-        return self.config.train.quorum or max(1, len(self.config.participants) - left)
+        return self.config.train.quorum or max(1, len(self.config.participants) - len(left(self.folder)))
 
     @property
     def names(self) -> dict[int, str]:
@@ -73,7 +74,8 @@ class House:
             there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
             if len(there) >= self.quorum:
                 return
-            missing = ", ".join(name for i, name in self.names.items() if i not in there)
+            gone = left(self.folder)
+            missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
             if missing != told:
                 self.say(f"{len(there)} of {self.quorum} are there. Waiting for {missing}.")
                 told = missing
@@ -94,16 +96,21 @@ class House:
                 fix = "All need the same base, by its digest, and the same version."
                 raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
         self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
+        self.invited = self._invited()
         return {i: Told.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
 
     def recall(self, header: Mapping[str, Any], ledger: Ledger) -> None:
         """Wait for a quorum; who took part before has the part that it had. Raises RunError if one of them came back as another."""
         indices = {name: i for i, name in self.names.items()}
+        self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
         for row in header["participants"]:
             self.keep(indices[row["name"]], row, header["commitment"][row["name"]])
         for entry in ledger.entries("joined"):
             row = entry.body["participant"]
             self.keep(indices[row["name"]], row, entry.body["commitment"])
+            self.invited[indices[row["name"]]] = entry.body.get("invitation", 0)
+        last = ledger.last("round")
+        self.made = 0 if last is None else int(last.body["round"])
         self.gather()
         known = {i: since for i, since in self.here().items() if i in self.members}
         self.ledger = ledger
@@ -116,8 +123,11 @@ class House:
 
     def arrived(self, plan: Plan, round_: int) -> Plan:
         """The plan with those who came since the last round; each has a record."""
+        self.made = round_ - 1
+        self._leaves()
+        gone = left(self.folder)
         new = {i: since for i, since in self.here().items() if self.asked.get(i) != since}
-        if not new:
+        if not new and not any(member.name in gone for member in plan.members):
             return plan
         facts = self._describe(new)
         self._verify({i: said for i, said in facts.items() if i in self.members}, round_)
@@ -127,8 +137,10 @@ class House:
         return self.whole(plan)
 
     def whole(self, plan: Plan) -> Plan:
-        """The plan with everybody who takes part by now."""
-        return replace(plan, members=tuple(self.members[i] for i in sorted(self.members) if i > 0))
+        """The plan with everybody who takes part by now, without those who left."""
+        gone = left(self.folder)
+        members = (self.members[i] for i in sorted(self.members) if i > 0)
+        return replace(plan, members=tuple(member for member in members if member.name not in gone))
 
     def short(self, short: ShortRound) -> None:
         """Say why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
@@ -155,7 +167,7 @@ class House:
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
         """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
         found: dict[int, dict[str, Any]] = {}
-        tasks = [DescribeTask(0, i, self.names[i]) for i in sorted(connected)]
+        tasks = [DescribeTask(self.made, i, self.names[i]) for i in sorted(connected)]
         for reply in self.net.exchange(tasks, ANSWER):
             if isinstance(reply, Failure):
                 self.say(f"{reply.name} did not say what it has: {reply.message}")
@@ -181,15 +193,23 @@ class House:
         self.say(f"{self.names[index]} cannot take part: {why}")
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
-        """Bar who was there before and is not what it was. Another salt (it was invited anew) is a new commitment, and recorded."""
+        """Bar who was there before and is not what it was.
+
+        Who lost its folder lost its salt too, so nobody can tell whether its data are the same. That is taken only from who was invited
+        anew since the record last heard of it; it has its old part, and the record has what it says of itself now.
+        """
+        invited = self._invited()
         for i, said in facts.items():
             own = Told.of(self.names[i], said["told"])
             shown = {key: canonical_json(self.rows[i][key]) for key in ("data", "batches")}
             now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
-            if shown != now:
-                self._bar(i, "Its data changed since it joined.")
-            elif said["commitment"] != self.commitments[i]:
-                self._record(i, self.rows[i], str(said["commitment"]), round_)
+            if invited.get(i, 0) > self.invited.get(i, 0):
+                fresh = {**self.rows[i], "data": dict(own.data), "batches": dict(own.batches)}
+                self._record(i, fresh, str(said["commitment"]), round_)
+                self.say(f"{self.names[i]} is back: it joined anew.")
+            elif shown != now or said["commitment"] != self.commitments[i]:
+                anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
+                self._bar(i, f"Its data or its folder are not those with which it joined. Invited anew it may: {anew}")
 
     def _join(self, index: int, facts: Mapping[str, Any], plan: Plan, round_: int) -> None:
         """Allot a part to who came late, and record it."""
@@ -210,8 +230,24 @@ class House:
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
         if self.ledger is not None:
-            self.ledger.append("joined", {"round": round_, "participant": dict(row), "commitment": commitment})
+            body = {"round": round_, "participant": dict(row), "commitment": commitment}
+            self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
+            self.invited[index] = self._invited().get(index, 0)
         self.keep(index, row, commitment)
+
+    def _leaves(self) -> None:
+        """Record who left since."""
+        if self.ledger is None:
+            return
+        known = {(e.body["name"], e.body["invitation"]) for e in self.ledger.entries("left")}
+        for name, invitation in left(self.folder).items():
+            if (name, invitation) not in known:
+                self.ledger.append("left", {"round": self.made, "name": name, "invitation": invitation})
+
+    def _invited(self) -> dict[int, int]:
+        """By index, how often each who is enrolled was invited anew."""
+        times = invitations_of(self.folder)
+        return {i: times[name] for i, name in self.names.items() if name in times}
 
     def keep(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""

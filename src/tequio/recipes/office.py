@@ -146,6 +146,16 @@ def enrolled(folder: Path) -> dict[str, dict[str, str]]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
+def invitations_of(folder: Path) -> dict[str, int]:
+    """Participant -> how often it had been invited anew when it joined."""
+    return {name: int(row.get("invitation", 0)) for name, row in enrolled(folder).items()}
+
+
+def left(folder: Path) -> dict[str, int]:
+    """Those who left -> how often they had been invited anew when they had joined."""
+    return {name: n for name, n in invitations_of(folder).items() if "left" in enrolled(folder)[name]}
+
+
 def numbers_of(folder: Path) -> dict[str, int]:
     """Participant -> its number, of those who joined and did not leave."""
     return {name: int(row["node"]) for name, row in enrolled(folder).items() if "left" not in row}

@@ -82,10 +82,13 @@ class Resident:
     def _do(self, task: Message) -> Reply:
         if isinstance(task, TrainTask):
             keep_received(self.folder, self.ledger, task, self.node.bench.scale)
-            return self.node.train(task)
+            memory = replace(self.node.memory, since=self._since())
+            return replace(self.node, memory=memory).train(task)
         if isinstance(task, EvaluateTask):
             return self.node.evaluate(task)
         if isinstance(task, DescribeTask):
+            if self.ledger.last("described") is None:
+                self.ledger.append("described", {"round": task.round})
             return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
         if isinstance(task, PersonaliseTask):
             return self._personalise(task)
@@ -93,6 +96,11 @@ class Resident:
 
     def _personal(self) -> Mapping[str, Any] | None:
         return personal_of(self.ledger, alone=False)
+
+    def _since(self) -> int:
+        """Rounds that were made before this folder took part: it has no memory of them."""
+        entry = self.ledger.last("described")
+        return 0 if entry is None else int(entry.body["round"])
 
     def _personalise(self, task: PersonaliseTask) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
