@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -20,15 +20,19 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from wire_helpers import ALONE, background, port, tequio, until
+from wire_helpers import ALONE, background, federation, kinds, port, tequio, until
 
 from tequio.core.canonical import digest_update
-from tequio.core.errors import ConfigError, NetworkError, RunBusy
+from tequio.core.errors import ConfigError, NetworkError, RunBusy, UpdateError
 from tequio.core.types import Reply, TrainTask
 from tequio.core.update import Update, zero
 from tequio.core.wire import REPLIES, pack_message, unpack_message
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.memory import Memory
 from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_participant
+from tequio.recipes.config import load_federation, load_participant
+from tequio.recipes.house import House
 from tequio.recipes.island import go_alone
 from tequio.recipes.join import Ready, join_federation, prepare, read_identity
 from tequio.recipes.leave import leave_federation
@@ -346,6 +350,44 @@ def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federatio
     assert log.read_text().count("disconnected until") == 1
 
 
+def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: Any, tmp_path: Path) -> None:
+    with opened(make_federation, tmp_path) as (hub, people):
+        config = load_federation(people.parent / "federation.toml")
+        join_federation(asked(hub, people), tmp_path / "site0")
+        unused: Any = None  # nobody is asked anything
+        lines: list[str] = []
+        batches = {"train": 9, "validation": 9, "test": 9}
+        row = {"name": "site0", "rank": 2, "steps": 3, "data": {"rows": 27}, "batches": batches}
+        with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
+            house = House(hub, config, unused, unused, 1.0, lines.append, ledger=ledger)
+            house.keep(1, row, "first salt")
+            told = {"batches": batches, "mean_tokens": 5.0, "speed": None, "hardware": {}, "data": {"rows": 28}}
+            house._verify({1: {"told": told, "commitment": "first salt"}}, 3)
+            assert "are not those with which it joined" in house.barred.pop(1)
+            told["data"] = {"rows": 27}
+            house._verify({1: {"told": told, "commitment": "second salt"}}, 3)
+            assert "are not those with which it joined" in house.barred.pop(1)
+            invite(hub, "site0")
+            house._verify({1: {"told": told, "commitment": "second salt"}}, 3)
+            assert house.barred.pop(1)  # invited, but it joined before that
+            join_federation(asked(hub, people), tmp_path / "site0")
+            told["data"] = {"rows": 28}
+            house._verify({1: {"told": told, "commitment": "second salt"}}, 3)
+            assert house.barred == {}
+            house._verify({1: {"told": told, "commitment": "third salt"}}, 4)
+            assert house.barred.pop(1)  # once for an invitation
+            (entry,) = ledger.entries("joined")
+        assert (entry.body["commitment"], entry.body["invitation"], entry.body["round"]) == ("second salt", 1, 3)
+        assert (entry.body["participant"]["rank"], entry.body["participant"]["data"]) == (2, {"rows": 28})
+
+
+def test_a_memory_of_rounds_before_ones_time_is_nothing_and_a_lost_one_is_an_error(tmp_path: Path) -> None:
+    memory = Memory(RunFolder(tmp_path), "participants/site0", since=3)
+    assert memory.load(3, "spec", "site0").entries == {}
+    with pytest.raises(UpdateError, match=r"memory .* cannot be read"):
+        memory.load(4, "spec", "site0")
+
+
 def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     import tequio.trust.leaving as module
 
@@ -354,3 +396,60 @@ def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) 
     assert module.is_leaving(public_bytes(key), request)
     monkeypatch.setattr(module, "FRESH", 0.0)
     assert not module.is_leaving(public_bytes(key), request)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_well(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """With error feedback, whose memory was lost too; the coordinator is stopped and started in between."""
+    coded = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.5, "bits": 8.0}, "feedback": 1.0}
+    toml = make_federation(participants=3, train={"rounds": 5, "patience": 99}, algorithm=coded)
+    hub, log, people = tmp_path / "hub", tmp_path / "coordinator.log", toml.parent / "participants"
+    record = hub / "run" / "ledger.sqlite"
+    with ExitStack() as running:
+        with federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders:
+            staying, leaving_, losing = (
+                running.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
+                for name, folder in folders.items()
+            )
+            until(lambda: record.exists() and kinds(record).count("round") >= 2)
+        for process in (leaving_, losing):
+            process.kill()
+            process.wait()
+        made = kinds(record).count("round")
+        folders["site2"].rename(tmp_path / "thief")
+        tequio("coordinator", "invite", hub, "site2")
+        assert "was not told" in tequio("leave", folders["site1"], "--yes")
+        log.write_text("")
+        running.enter_context(background(log, "coordinator", "start", hub, "--wait", "10", *ALONE))
+        until(lambda: "Waiting for" in log.read_text())
+        assert "The key with which site2 joined counts no more." in log.read_text()
+        assert "refused this participant" in tequio("participate", tmp_path / "thief", fails=True)
+        assert "was told" in tequio("leave", folders["site1"], "--yes", "--out", tmp_path / "bundle")
+        tequio("join", hub / "invitations" / "site2.json", people / "site2.toml", "--out", folders["site2"], "--yes")
+        running.enter_context(background(tmp_path / "again.log", "participate", folders["site2"], *ALONE))
+        until(lambda: (hub / "run" / "report.en.html").exists())
+        assert staying.wait(120) == 0
+    assert "federation is over" in (tmp_path / "site0.log").read_text()
+    with Ledger.open(record, read_only=True) as ledger:
+        (back,) = (e.body for e in ledger.entries("joined"))
+        (gone,) = (e.body for e in ledger.entries("left"))
+        rounds = [e.body for e in ledger.entries("round")]
+        personal = {e.body["name"] for e in ledger.entries("personal")}
+        began = ledger.last("run")
+    assert began is not None
+    assert (back["participant"]["name"], back["invitation"]) == ("site2", 1)
+    assert back["commitment"] != began.body["commitment"]["site2"]
+    assert gone == {"name": "site1", "round": made, "invitation": 0}
+    for body in rounds[made:]:
+        assert {a["name"]: a["status"] for a in body["admissions"]} == {
+            "centre": "admitted",
+            "site0": "admitted",
+            "site2": "admitted",
+        }
+    assert personal == {"site0", "site2"}
+    for folder in (hub / "run", folders["site0"] / "run", folders["site2"] / "run", tmp_path / "bundle"):
+        assert json.loads(tequio("verify", folder, "--json"))["ok"]
+    assert {model.name for model in open_models(tmp_path / "bundle", None)} == {"shared"}
