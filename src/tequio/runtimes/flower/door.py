@@ -149,6 +149,7 @@ def open_door(
         ssl_certfile=str(door.certificate),
         ssl_keyfile=str(door.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
