@@ -323,7 +323,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     texts = [json.loads(line)["text"] for line in (people.parent / "data/site0.jsonl").read_text().splitlines()]
     assert [secret for secret in (*secrets, *texts) if secret.encode() in whole] == []
     assert offline("predict", bundle, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
-    assert "site0" in (bundle / "README.md").read_text()
+    assert 'tequio predict . site0 "' in (bundle / "README.md").read_text()
     with pytest.raises(ConfigError, match="left the federation"):
         stay(folder, lambda _: None)
     with pytest.raises(ConfigError, match="is there already"):
@@ -453,3 +453,4 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
     for folder in (hub / "run", folders["site0"] / "run", folders["site2"] / "run", tmp_path / "bundle"):
         assert json.loads(tequio("verify", folder, "--json"))["ok"]
     assert {model.name for model in open_models(tmp_path / "bundle", None)} == {"shared"}
+    assert 'tequio predict . shared "' in (tmp_path / "bundle" / "README.md").read_text()

@@ -84,7 +84,8 @@ def _bundle(folder: Path, name: str, bundle: Path) -> list[str]:
 
 def _readme(name: str, models: list[str]) -> str:
     """How to go on alone, in plain words, English and Spanish."""
-    return TEXT.replace("MODELS", ", ".join(models) or "–").replace("NAME", name)
+    whose = name if name in models or not models else models[0]
+    return TEXT.replace("MODELS", ", ".join(models) or "–").replace("WHOSE", whose).replace("NAME", name)
 
 
 TEXT = """\
@@ -100,7 +101,7 @@ This folder needs no coordinator and no network. There is no key, no token and n
 
 In it are models of: MODELS.
 
-    tequio predict . NAME "a text"
+    tequio predict . WHOSE "a text"
     tequio export . --merged
 
 To make a new personal model from the last shared model and your data, with no network: `tequio island FOLDER`, on the folder that
@@ -120,7 +121,7 @@ Esta carpeta no necesita coordinación ni red. No contiene claves, ni invitacion
 
 Contiene modelos de: MODELS.
 
-    tequio predict . NAME "un texto"
+    tequio predict . WHOSE "un texto"
     tequio export . --merged
 
 Para hacer otro modelo personal con el último modelo compartido y sus datos, sin red: `tequio island FOLDER`, con la carpeta que creó
