@@ -289,7 +289,7 @@ def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], exten
             "No learning rate of the grid could be trained.", f"Tried: {', '.join(f'{r:g}' for r in tried)}."
         )
     loss, rate, value = best
-    return Best(rate, loss, value, dict(sorted(tried.items())), rate in (min(tried), max(tried)))
+    return Best(rate, loss, value, dict(sorted(tried.items())), len(tried) > 1 and rate in (min(tried), max(tried)))
 
 
 def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> tuple[float, Update]:
