@@ -23,6 +23,7 @@ from tequio.coordinator.federate import federate
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.events import untold
 from tequio.core.types import DescribeTask, Failure, Reply, Task, TrainTask
 from tequio.core.wire import pack_message
 from tequio.ledger.record import Ledger, verify
@@ -32,6 +33,7 @@ from tequio.recipes.coordinate import Times, coordinate
 from tequio.recipes.join import join_federation, prepare
 from tequio.recipes.office import init_office
 from tequio.recipes.participate import stay
+from tequio.recipes.vitals import Vitals
 from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 from tequio.web.report import render, summary
@@ -363,16 +365,15 @@ def test_two_begin_and_the_third_comes_later(make_federation: Any, tmp_path: Pat
     ledger = hub / "run" / "ledger.sqlite"
     outcome: list[Any] = []
     times = Times(300.0, 120.0)
-    work = [
-        Thread(target=lambda: outcome.append(coordinate(hub, "127.0.0.1", None, times, said.append, lambda *_: None)))
-    ]
+    seen = Vitals("coordinator", lambda words, *_, **__: said.append(words))
+    work = [Thread(target=lambda: outcome.append(coordinate(hub, "127.0.0.1", None, times, seen, lambda *_: None)))]
     work[0].start()
     until(lambda: any("Listening" in line for line in said))
     for name in ("site0", "site1", "site2"):
         if name == "site2":
             until(lambda: ledger.exists() and "round" in kinds(ledger))
         folder = joined(toml, hub, name, tmp_path / name)
-        work.append(Thread(target=stay, args=(folder, lambda _: None)))
+        work.append(Thread(target=stay, args=(folder, Vitals("participant", untold))))
         work[-1].start()
     for thread in work:
         thread.join(400)

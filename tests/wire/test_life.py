@@ -24,6 +24,7 @@ from wire_helpers import ALONE, background, federation, kinds, port, tequio, unt
 
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, NetworkError, RunBusy, UpdateError
+from tequio.core.events import untold
 from tequio.core.types import Reply, TrainTask
 from tequio.core.update import Update, zero
 from tequio.core.wire import REPLIES, pack_message, unpack_message
@@ -49,6 +50,7 @@ from tequio.recipes.office import (
 )
 from tequio.recipes.participate import Resident, resident_of, stay
 from tequio.recipes.use import open_models
+from tequio.recipes.vitals import Vitals
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.enrol import reach, take_leave
 from tequio.runtimes.flower.node import Identity, serve
@@ -92,7 +94,11 @@ def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
         with pytest.raises(NetworkError, match="does not show the certificate of the invitation"):
             reach(address, expected.decode())
         identity = Identity(address, expected, new_key(), 1)
-        node = Thread(target=serve, args=(identity, lambda _: None, stop, lines.append), daemon=True)
+        node = Thread(
+            target=serve,
+            args=(identity, lambda _: None, stop, lambda words, *_, **__: lines.append(words)),
+            daemon=True,
+        )
         node.start()
         until(lambda: bool(lines), 60)
         stop.set()
@@ -146,7 +152,7 @@ def reopened(hub: Path) -> Iterator[None]:
     door = Door(files[0], files[1], server)
     with (
         claimed("127.0.0.1", number) as own,
-        open_door(door, own, enrol, lambda wanted: write_leave(hub, wanted), lambda _: None),
+        open_door(door, own, enrol, lambda wanted: write_leave(hub, wanted), untold),
     ):
         yield
 
@@ -325,7 +331,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert offline("predict", bundle, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
     assert 'tequio predict . site0 "' in (bundle / "README.md").read_text()
     with pytest.raises(ConfigError, match="left the federation"):
-        stay(folder, lambda _: None)
+        stay(folder, Vitals("participant", untold))
     with pytest.raises(ConfigError, match="is there already"):
         leave_federation(folder, None)
     with reopened(hub):
@@ -359,7 +365,7 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
         batches = {"train": 9, "validation": 9, "test": 9}
         row = {"name": "site0", "rank": 2, "steps": 3, "data": {"rows": 27}, "batches": batches}
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
-            house = House(hub, config, unused, unused, 1.0, lines.append, ledger=ledger)
+            house = House(hub, config, unused, unused, 1.0, lambda words, *_, **__: lines.append(words), ledger=ledger)
             house.keep(1, row, "first salt")
             told = {"batches": batches, "mean_tokens": 5.0, "speed": None, "hardware": {}, "data": {"rows": 28}}
             house._verify({1: {"told": told, "commitment": "first salt"}}, 3)

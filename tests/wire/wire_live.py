@@ -91,7 +91,11 @@ def live(folder: Path) -> Iterator[Live]:
 
     with claimed("127.0.0.1", 0) as own:
         port = int(own.getsockname()[1])
-        with running(server, told.append), open_door(door, own, nobody, no_word, told.append), place(server) as grid:
+        with (
+            running(server, told.append),
+            open_door(door, own, nobody, no_word, lambda words, *_, **__: told.append(words)),
+            place(server) as grid,
+        ):
             yield Live(folder, port, server, grid, told)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -129,7 +133,7 @@ def resident(
 
     def work() -> None:
         try:
-            serve(who, answer, stop, told.append)
+            serve(who, answer, stop, lambda words, *_, **__: told.append(words))
         except TequioError as error:
             ended.append(error)
         except Killed:

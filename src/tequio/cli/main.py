@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import tequio
-from tequio.cli import network, show
+from tequio.cli import network, show, status
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
@@ -256,6 +256,7 @@ app.command()(network.join)
 app.command()(network.participate)
 app.command()(network.leave)
 app.command()(network.island)
+app.command()(status.status)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands of a federation across a network: `coordinator init`, `invite` and `start`, `join`, `participate`."""
+"""The commands of a federation across a network: `coordinator init`, `invite`, `start` and `check`, `join`, `participate`, `island`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tequio.cli import show
+from tequio.cli.log import address_of, teller
 from tequio.core.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
+]
+Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object a line.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append events to this file. Default: standard error.")
+]
 
 coordinator = typer.Typer(help="Coordinate a federation across a network.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -75,20 +84,47 @@ def coordinator_start(
     deadline: Annotated[float, typer.Option("--deadline", help="Minutes for one exchange of a round.", min=0)] = 60.0,
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
     lang: Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")] = "en",
+    metrics: Metrics = None,
+    log: Log = "plain",
+    log_file: LogFile = None,
     json: Json = False,
 ) -> None:
     """Start, or go on with, the federation; ends with the report."""
     from tequio.cli.main import finish, set_threads
     from tequio.recipes.coordinate import Times, coordinate
+    from tequio.recipes.vitals import Vitals
 
     set_threads(threads)
-
-    def told(what: str) -> None:
-        show.err.print(what, markup=False)
-
-    with show.progress(json) as watch, _stoppable(f"tequio coordinator start {folder}"):
-        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline), told, watch)
+    vitals = Vitals("coordinator", teller(log, log_file), address_of(metrics))
+    with show.progress(json or log == "json") as watch, _stoppable(f"tequio coordinator start {folder}"):
+        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline), vitals, watch)
     finish(outcome.folder, lang, json)
+
+
+@coordinator.command("check")
+def coordinator_check(
+    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
+    address: Annotated[
+        str | None, typer.Option("--address", help="host:port to ask. Default: the one in the invitations.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Look at secrets, certificates and ports, and at what a stranger reaches from outside; exit code 1 if something fails."""
+    from tequio.recipes.inspect import inspect_office
+
+    findings = inspect_office(folder, address)
+    failed = sum(row["status"] == "FAIL" for row in findings)
+
+    def words() -> None:
+        for row in findings:
+            show.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
+            if row["fix"]:
+                show.out.print(f"{'':<21} {row['fix']}", markup=False)
+        show.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
+
+    show.emit({"ok": not failed, "findings": findings}, json, words)
+    if failed:
+        raise typer.Exit(1)
 
 
 def join(
@@ -123,6 +159,9 @@ def join(
 def participate(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    metrics: Metrics = None,
+    log: Log = "plain",
+    log_file: LogFile = None,
     json: Json = False,
 ) -> None:
     """Hold the model, and train when the coordinator asks; ends when your personal model is made.
@@ -132,13 +171,16 @@ def participate(
     from tequio.cli.main import set_threads
     from tequio.participant.team import team
     from tequio.recipes.participate import follow, stay
+    from tequio.recipes.vitals import Vitals
 
     set_threads(threads)
     with _stoppable(f"tequio participate {folder}"), team() as together:
         if together.rank > 0:
             follow(folder, together)
             return
-        result = stay(folder, lambda what: None if json else show.err.print(what, markup=False), together)
+        quiet = json and log == "plain" and log_file is None
+        vitals = Vitals("participant", teller(log, log_file, quiet), address_of(metrics))
+        result = stay(folder, vitals, together)
 
     def words() -> None:
         show.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
@@ -194,7 +236,7 @@ def island(
 
     set_threads(threads)
     with _stoppable(f"tequio island {folder}"):
-        result = go_alone(folder, lambda what: None if json else show.err.print(what, markup=False))
+        result = go_alone(folder, teller("plain", None, quiet=json))
 
     def words() -> None:
         show.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)

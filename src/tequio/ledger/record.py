@@ -85,9 +85,9 @@ class Ledger:
                 _replace_checkpoint(self._connection, state)
         return entry
 
-    def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """All entries in order, or those of one kind, a page at a time. Raises LedgerCorrupt at a bad one."""
-        seen = -1
+    def entries(self, kind: str | None = None, after: int = -1) -> Iterator[Entry]:
+        """All entries after number `after` in order, or those of one kind, a page at a time. Raises LedgerCorrupt at a bad one."""
+        seen = after
         while True:
             query = f"{COLUMNS} WHERE seq > ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY seq LIMIT ?3"
             with translated(self.path):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tequio.coordinator.arrivals import Windows
 from tequio.coordinator.federate import federate
 from tequio.coordinator.plan import Member
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.events import Tell
 from tequio.core.types import PersonaliseTask, Reply, State
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -29,6 +31,7 @@ from tequio.recipes.config import MAIN, Federation, load_federation
 from tequio.recipes.ground import ground_of
 from tequio.recipes.house import House
 from tequio.recipes.membership import Membership
+from tequio.recipes.metrics import coordinator_pages
 from tequio.recipes.office import (
     AUTHORITY,
     CERTIFICATE,
@@ -40,13 +43,14 @@ from tequio.recipes.pieces import pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of, read_public
 from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, recorded_header, save, unbroken
 from tequio.recipes.told import allotments, row_of, told_of_centre
+from tequio.recipes.vitals import Present, Vitals
 from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
-from tequio.runtimes.flower.superlink import Server, place, running
+from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
 
-Say = Callable[[str], None]
+Say = Tell
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,19 @@ class Times:
     deadline: float
 
 
-def coordinate(folder: Path, host: str, port: int | None, times: Times, say: Say, watch: Watch) -> Outcome:
-    """Start the federation of this folder, or go on with it, to its end.
+def coordinate(folder: Path, host: str, port: int | None, times: Times, vitals: Vitals, watch: Watch) -> Outcome:
+    """Start the federation of this folder, or go on with it, to its end. What happens is told to `vitals`.
 
     Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
     office = open_office(folder)
     config = load_federation(Path(office.federation))
     _check(config)
-    if (ended := _ended(folder / "run")) is not None:
-        return ended
-    with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
-        return _coordinate(folder, office, config, host, own, times, say, watch)
+    with RunFolder(folder).lock(), vitals.kept(folder, coordinator_pages(folder, vitals)):
+        if (ended := _ended(folder / "run")) is not None:
+            return ended
+        with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
+            return _coordinate(folder, office, config, host, own, times, vitals, watch)
 
 
 def _coordinate(
@@ -78,9 +83,10 @@ def _coordinate(
     host: str,
     own: socket.socket,
     times: Times,
-    say: Say,
+    vitals: Vitals,
     watch: Watch,
 ) -> Outcome:
+    say = vitals.tell
     watch("prepare", "base model and public data", 0, 1)
     public, ground = read_public(config), ground_of(config, {})
     centre = _remembering(centre_of(ground, public), folder / "run")
@@ -91,17 +97,23 @@ def _coordinate(
     listen = Door(folder / office.certificate, folder / office.key, server)
     here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with (
-        RunFolder(folder).lock(),
         running(server, say),
         members.watched(),
         open_door(listen, own, members.enrol, members.leave, say) as guests,
         place(server) as grid,
     ):
-        say(f"Listening on {host}:{own.getsockname()[1]}.")
+        at = f"{host}:{own.getsockname()[1]}"
+        vitals.look = partial(_look, server)
+        say(f"Listening on {at}.", "listening", address=at)
         net = Networked(grid, {}, Embedded(here), times.deadline)
         outcome = _run(folder / "run", House(folder, config, ground, net, times.wait, say), centre, public, watch)
         guests.farewell()
         return outcome
+
+
+def _look(server: Server) -> Present | None:
+    bound_log(server)
+    return present(server)
 
 
 def _ended(run: Path) -> Outcome | None:
@@ -128,8 +140,8 @@ def _check(config: Federation) -> None:
         "[distil]": config.distil is not None,
         "[topology]": config.topology.kind != "star",
     }
-    for key, present in refused.items():
-        if present:
+    for key, asked in refused.items():
+        if asked:
             fix = "Leave it out, or run on one machine: tequio run"
             raise ConfigError(
                 f"{key} cannot be used across a network yet.", "Participants would not be asked for it.", fix
@@ -153,11 +165,11 @@ def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Wa
         advance = Windows(net) if config.train.pace == "buffered" else None
         for state, body in federate(plan, net, ledger, ground.meter, house, advance):
             watch("rounds", f"round {state.round} of {plan.rounds}", state.round, plan.rounds)
-            for row in (body or {}).get("admissions", []):
-                if row["status"] != "admitted":
-                    house.say(f"Round {state.round}: {row['name']} {row['status']}: {row['reason']}")
+            row = None if body is None else ledger.last("round")
+            _say_round(state.round, plan.rounds, None if row is None else row.body, house.say)
         if state is None:
             raise RunError("No round was made.")
+        house.say("The rounds are over.", "rounds-over", stage="personal models")
         wired = replace(wired, plan=house.whole(plan))
         return finish(folder, ledger, {MAIN: state}, wired, net, _personal(net, house.say), watch)
 
@@ -165,6 +177,22 @@ def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Wa
 def _centre_member(header: Mapping[str, Any]) -> dict[int, Member]:
     row = header["centre"]
     return {} if row is None else {0: Member(CENTRE, 0, int(row["rank"]), int(row["steps"]))}
+
+
+def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Say) -> None:
+    """One event a round, and one for each whose update does not count."""
+    if body is None:
+        say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
+        return
+    verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
+    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + body['reason']}"
+    words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {seconds:.1f} s."
+    say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
+    for row in body["admissions"]:
+        if row["status"] != "admitted":
+            words = f"Round {round_}: {row['name']} {row['status']}: {row['reason']}"
+            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]}
+            say(words, "update-not-counted", "warning", round=round_, **fields)
 
 
 @contextmanager
@@ -219,7 +247,8 @@ def _personal(net: Networked, say: Say) -> Callable[[Ledger, Wired, Update, int]
             if isinstance(reply, Reply):
                 ledger.append("personal", {**json.loads(reply.body), "kept": "participant"})
             else:
-                say(f"{reply.name} made no personal model: {reply.message}")
+                words = f"{reply.name} made no personal model: {reply.message}"
+                say(words, "personal-missing", "warning", participant=reply.name, reason=reply.message)
 
     return ask
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.round import ShortRound
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError, NetworkError, RunError
+from tequio.core.events import Tell
 from tequio.core.types import DescribeTask, Failure
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import Federation
@@ -24,7 +25,7 @@ from tequio.recipes.office import invitations_of, left, numbers_of
 from tequio.recipes.told import Told, allotments, row_of
 from tequio.runtimes.flower.exchange import Networked
 
-Say = Callable[[str], None]
+Say = Tell
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
 PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
@@ -77,7 +78,8 @@ class House:
             gone = left(self.folder)
             missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
             if missing != told:
-                self.say(f"{len(there)} of {self.quorum} are there. Waiting for {missing}.")
+                words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
+                self.say(words, "waiting", stage="waiting", missing=missing)
                 told = missing
             if time.monotonic() > end:
                 why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
@@ -148,7 +150,7 @@ class House:
         self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
         if self.tries[1] >= TRIES:
             raise short
-        self.say(f"{short.what} It is tried again. {short.why}")
+        self.say(f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_)
         time.sleep(PAUSE * self.tries[1])
         self.gather()
 
@@ -157,7 +159,8 @@ class House:
         body = self.net.carried()
         for late in body.get("late", []):
             at = f"{late['late_seconds']:.0f} s after its deadline"
-            self.say(f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}")
+            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}"
+            self.say(words, "reply-late", "warning", participant=late["name"], sent=late["sent"], reason=late["reason"])
         return body
 
     def _may(self, index: int, since: str) -> bool:
@@ -190,7 +193,7 @@ class House:
 
     def _bar(self, index: int, why: str) -> None:
         self.barred[index] = why
-        self.say(f"{self.names[index]} cannot take part: {why}")
+        self.say(f"{self.names[index]} cannot take part: {why}", "barred", "warning", participant=self.names[index])
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
         """Bar who was there before and is not what it was.
@@ -225,7 +228,9 @@ class House:
             return
         row = row_of(told, given, self.config.adapter.kind == "full")
         self._record(index, row, str(facts["commitment"]), round_)
-        self.say(f"{told.name} joins in round {round_}: {given.reason}")
+        self.say(
+            f"{told.name} joins in round {round_}: {given.reason}", "joins-late", participant=told.name, round=round_
+        )
 
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""

@@ -44,7 +44,7 @@ def prepare(invitation: Path, participant: Path) -> Ready:
         raise ConfigError(f"{invitation}: {asked.name!r} is not on the roster in it.", "", "Ask for a new invitation.")
     file = load_participant(participant, asked.name)
     reach(asked.address, asked.authority)
-    return Ready(asked, config, file, participant.resolve(), tuple(_leaves(asked, config, file)))
+    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))
 
 
 def join_federation(ready: Ready, out: Path) -> Path:

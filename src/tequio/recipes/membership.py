@@ -6,13 +6,14 @@ follows it: the node of a key that counts no more is unregistered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock, Thread
 
 from tequio.core.errors import NetworkError
+from tequio.core.events import Tell
 from tequio.recipes.office import (
     WITHDRAWN,
     changing,
@@ -24,7 +25,7 @@ from tequio.recipes.office import (
 from tequio.runtimes.flower.superlink import Server, register, unregister
 
 LOOK = 1.0  # seconds between two looks at whether somebody was invited anew
-Say = Callable[[str], None]
+Say = Tell
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Membership:
         """One leaves. Raises NetworkError to refuse."""
         with changing(self.folder):
             write_leave(self.folder, wanted)
-        self.say(f"{wanted['name']} left the federation.")
+        self.say(f"{wanted['name']} left the federation.", "left", participant=wanted["name"])
         self.tidy()
 
     def tidy(self) -> None:
@@ -56,7 +57,7 @@ class Membership:
         with self._lock:
             names = {key.encode(): name for key, name in withdrawn(self.folder).items()}
             for key in unregister(self.server, names) if names else []:
-                self.say(f"The key with which {names[key]} joined counts no more.")
+                self.say(f"The key with which {names[key]} joined counts no more.", "withdrawn", participant=names[key])
 
     @contextmanager
     def watched(self) -> Iterator[None]:

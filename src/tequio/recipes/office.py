@@ -92,7 +92,7 @@ def init_office(
     write_secret(folder / KEY, key)
     files: dict[str, Any] = {}
     if own is not None:
-        files = dict(zip(("certificate", "key", "authority"), (str(path.resolve()) for path in own), strict=True))
+        files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
         authority = own[2].read_bytes()
     write_secret(folder / "secret", secrets.token_bytes(32))
     written = []
@@ -102,7 +102,7 @@ def init_office(
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    office = Office(str(federation.resolve()), digest(text.encode()), address, hashes, **files)
+    office = Office(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
     place.write_atomic(FILE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
     return config, written
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.events import Tell, untold
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
-from tequio.core.wire import TASKS, Message, pack_message, unpack_message
+from tequio.core.wire import KINDS, TASKS, Message, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
@@ -32,9 +33,11 @@ from tequio.recipes.config import Federation, ParticipantFile, ScheduleSection, 
 from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
+from tequio.recipes.metrics import participant_pages
 from tequio.recipes.public import public_examples, public_of
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
+from tequio.recipes.vitals import Vitals
 from tequio.recipes.wire import header_of
 from tequio.runtimes.flower.node import Identity, serve
 from tequio.trust.keys import load_key
@@ -57,7 +60,7 @@ class Resident:
     ledger: Ledger
     last: dict[str, bytes] = field(default_factory=dict)
 
-    def answer(self, data: bytes) -> bytes:
+    def answer(self, data: bytes, told: Tell = untold) -> bytes:
         """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
         if (again := self.last.get(digest(data))) is not None:
             return again
@@ -68,16 +71,20 @@ class Resident:
             raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
         if isinstance(task, TrainTask) or (isinstance(task, PersonaliseTask) and self._personal() is None):
             self.node.together.hand_on(data)
+        kind = next(name for name, cls in KINDS.items() if isinstance(task, cls))
+        told(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
         try:
             reply = pack_message(self._do(task))
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
         except (TrainingError, UpdateError) as error:
-            return pack_message(Failure(task.round, task.index, task.name, type(error).__name__, str(error)))
+            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
         except ValueError:  # a number that JSON has no word for
             why = "a result is not a finite number"
-            return pack_message(Failure(task.round, task.index, task.name, TrainingError.__name__, why))
+            failure = Failure(task.round, task.index, task.name, TrainingError.__name__, why)
+        told(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+        return pack_message(failure)
 
     def _do(self, task: Message) -> Reply:
         if isinstance(task, TrainTask):
@@ -143,9 +150,10 @@ def _check_together(config: Federation, together: Team) -> None:
         raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
 
 
-def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> dict[str, Any]:
-    """Take part until the personal model is made. Raises ConfigError if the folder did not join, RunError if the data changed since.
+def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]:
+    """Take part until the personal model is made; what happens is told to `vitals`.
 
+    Raises ConfigError if the folder did not join, RunError if the data changed since.
     together: the processes that train, of which this is the first; the others `follow`.
     """
     identity = read_identity(folder)
@@ -156,7 +164,8 @@ def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> d
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
-    with resident_of(folder, load_participant(own_file, name), told) as alone:
+    entered = resident_of(folder, load_participant(own_file, name), vitals.tell)
+    with entered as alone, vitals.kept(folder, participant_pages(vitals)):
         _check_together(alone.config, together)
         resident = replace(alone, node=replace(alone.node, together=together))
 
@@ -167,12 +176,12 @@ def stay(folder: Path, told: Callable[[str], None], together: Team = ALONE) -> d
                 ending.start()
 
         def answer(data: bytes) -> bytes:
-            reply = resident.answer(data)
+            reply = resident.answer(data, vitals.tell)
             end_soon()
             return reply
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
-        serve(who, answer, stop, told, lambda: closed(resident.file.schedule, datetime.now()))
+        serve(who, answer, stop, vitals.tell, lambda: closed(resident.file.schedule, datetime.now()))
         together.hand_on()
         done = personal_of(resident.ledger, alone=False)
     if done is None:

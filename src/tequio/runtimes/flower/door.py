@@ -24,6 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tequio.core.errors import NetworkError
+from tequio.core.events import Tell
+from tequio.core.wire import FORMAT
 from tequio.runtimes.flower.superlink import Server
 from tequio.trust.leaving import KEYS
 
@@ -45,6 +47,16 @@ PATHS = frozenset(
 KEY = "flwr-public-key"
 HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
+ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
+_KEY, _FORM = ("key", "unknown key or wrong signature"), ("malformed", "not a message of Flower's")
+STRANGE = {
+    401: _KEY,
+    403: _KEY,
+    PRECONDITION: _KEY,
+    400: _FORM,
+    415: _FORM,
+    422: _FORM,
+}  # SuperLink's answers: reason, words
 INSIDE = ("flwr-superexec", "flwr-task")
 OVER = 410  # to who asks for work when the federation has come to its end
 AWAY, FAREWELL, MOST = (
@@ -55,6 +67,7 @@ AWAY, FAREWELL, MOST = (
 SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
 TAKEN = 409  # what the others are told
 MANY = 64  # former processes of a key that are remembered
+FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 
 Enrol = Callable[[str, str, str], int]
@@ -138,9 +151,7 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def open_door(
-    door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Callable[[str], None]
-) -> Iterator[Guests]:
+def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
     """Listen at the claimed address until the block ends."""
     guests = Guests()
     app = _application(door, guests, enrol, leave, told)
@@ -169,30 +180,46 @@ def open_door(
         thread.join(10.0)
 
 
-def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Callable[[str], None]) -> Starlette:
+def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     places = Places()
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
+    looked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
+
+    def refused(request: Request, reason: str, words: str) -> None:
+        where = {"method": request.method, "path": request.url.path[:80], "remote": _who(request)}
+        told(f"refused: {words}, from {where['remote']}", "refused", "warning", reason=reason, **where)
+
+    async def answers() -> bool:
+        """Whether SuperLink answers; asked at most every few seconds, whoever asks us."""
+        if time.monotonic() - looked[0] > FRESH:
+            looked[0] = time.monotonic()
+            try:
+                await inside.get("/", timeout=SOON)
+                looked[1] = 1.0
+            except httpx.HTTPError:
+                looked[1] = 0.0
+        return looked[1] > 0.0
 
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
             return await other(request)
         body = await _body(request, BODY)
         if body is None:
-            told(f"refused: a request of more than {BODY >> 20} MiB, from {_who(request)}")
+            refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
             return Response(status_code=413)
         if guests.dismissed(request):
             return Response(status_code=OVER)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
         if not places.free(key, session, request.url.path):
-            told(f"refused: another process took this participant's place, from {_who(request)}")
+            refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
         try:
             answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
-        if answer.status_code in (401, 403):
-            told(f"refused: unknown key or wrong signature, from {_who(request)}")
+        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or request.url.path == ACTIVATE):
+            refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and request.url.path.endswith(("/activate-node", "/send-node-heartbeat")):
             places.taken(key, session)
         return Response(answer.content, answer.status_code, _kept(answer.headers))
@@ -203,14 +230,14 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: C
             wanted = json.loads(body or b"{}")
             name, token, key = (str(wanted[k]) for k in ("name", "token", "public_key"))
         except (ValueError, TypeError, KeyError):
-            told(f"refused: not a request to join, from {_who(request)}")
+            refused(request, "malformed", "not a request to join")
             return JSONResponse({"error": "Expected name, token and public_key."}, 400)
         try:
             number = enrol(name, token, key)
         except NetworkError as error:
-            told(f"refused to join: {error.what}")
+            refused(request, "join", error.what)
             return JSONResponse({"error": str(error)}, 403)
-        told(f"{name} joined")
+        told(f"{name} joined", "joined", participant=name, remote=_who(request))
         return JSONResponse({"node": str(number)})
 
     async def leaves(request: Request) -> Response:
@@ -219,26 +246,30 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: C
             wanted = json.loads(body or b"{}")
             said = {key: str(wanted[key]) for key in KEYS}
         except (ValueError, TypeError, KeyError):
-            told(f"refused: not a request to leave, from {_who(request)}")
+            refused(request, "malformed", "not a request to leave")
             return JSONResponse({"error": f"Expected {', '.join(KEYS)}."}, 400)
         try:
             leave(said)
         except NetworkError as error:
-            told(f"refused to let go: {error.what}")
+            refused(request, "leave", error.what)
             return JSONResponse({"error": str(error)}, 403)
         return JSONResponse({"left": said["name"]})
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"ok": True})
+        up = await answers()
+        return JSONResponse({"ok": up, "speaks": FORMAT}, 200 if up else 503)
 
     async def other(request: Request) -> Response:
-        told(f"refused: {request.method} {request.url.path[:80]!r}, from {_who(request)}")
+        refused(request, "path", f"{request.method} {request.url.path[:80]!r}")
         return Response(status_code=404)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with inside:
             yield
+
+    async def unknown(request: Request, _: Exception) -> Response:
+        return await other(request)
 
     return Starlette(
         lifespan=lifespan,
@@ -249,6 +280,7 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: C
             Route("/tequio/health", health, methods=["GET"]),
             Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
+        exception_handlers={405: unknown},  # any other method
     )
 
 

@@ -10,13 +10,13 @@ import httpx
 from tequio.core.errors import NetworkError
 
 PATIENCE = 30.0  # seconds
-OK = 200
+OK, RESTING = 200, 503  # of health: all is well; it is there, but SuperLink behind it does not answer just now
 
 
 def reach(address: str, authority: str) -> None:
     """Raises NetworkError if the coordinator does not answer, or does not show the right certificate."""
     status, _ = _ask(address, authority, "GET", "/tequio/health", None)
-    if status != OK:
+    if status not in (OK, RESTING):
         raise NetworkError(f"{address} says that it is not well ({status}).", "", "Tell the coordinator.")
 
 

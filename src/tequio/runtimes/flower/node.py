@@ -27,6 +27,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.errors import NetworkError, UpdateError
+from tequio.core.events import Tell
 from tequio.core.wire import LIMIT
 from tequio.runtimes.flower.door import SESSION, TAKEN
 from tequio.runtimes.flower.enrol import foreign, not_ours
@@ -41,6 +42,8 @@ BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that d
 REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
 OVER = 410  # when the federation has come to its end
 GONE = (403, 404)  # and to a participant that works for a run that has ended
+
+DROPPED = "dropped a task or an answer of a run that is over: the coordinator was started again"
 
 Answer = Callable[[bytes], bytes | None]
 """Our message in, our message out; None: not to be answered."""
@@ -66,15 +69,13 @@ class Desk:
     """
 
     answer: Answer
-    told: Callable[[str], None]
+    told: Tell
     session: str = field(default_factory=lambda: secrets.token_hex(16))
     unsent: tuple[Message, bytes] | None = None
     active: bool = False
 
 
-def serve(
-    identity: Identity, answer: Answer, stop: Event, told: Callable[[str], None], closed: Closed = lambda: ""
-) -> None:
+def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: Closed = lambda: "") -> None:
     """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
 
     Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
@@ -82,13 +83,13 @@ def serve(
     wait, desk = BACKOFF[0], Desk(answer, told)
     while not stop.is_set():
         if why := closed():
-            told(why)
+            told(why, "disconnected")
             while closed() and not stop.wait(PAUSE):
                 pass
             continue
         try:
             with _connected(identity, desk) as client:
-                told(f"connected to {identity.address}")
+                told(f"connected to {identity.address}", "connected", address=identity.address)
                 wait = BACKOFF[0]
                 _work(client, identity, desk, stop, closed)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
@@ -103,7 +104,7 @@ def serve(
                     "Another process took this participant's place.", why, "Let one of them run."
                 ) from None
             if status == OVER:
-                told(f"{identity.address} says that the federation is over")
+                told(f"{identity.address} says that the federation is over", "over")
                 return
             how = foreign(error)
             said = (
@@ -111,7 +112,8 @@ def serve(
                 if how
                 else f"no connection ({type(error).__name__} {status or ''})"
             )
-            told(f"{said}; next try in {wait:.1f} s")
+            words = f"{said}; next try in {wait:.1f} s"
+            told(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])
 
@@ -128,15 +130,17 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
         idle = WAIT[0]
         try:
             asked = _pull(client, node, message_from_proto(got.messages_list[0]), got.message_object_trees[0])
-            reply = desk.answer(opened(asked, LIMIT))
+            data = opened(asked, LIMIT)
+            told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
+            reply = desk.answer(data)
             desk.unsent = None if reply is None else (asked, reply)
             _deliver(client, node, desk)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
-            told(f"refused a message: {error}")
+            told(f"refused a message: {error}", "message-refused", "warning")
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in GONE:
                 raise
-            told("dropped a task of a run that is over: the coordinator was started again")
+            told(DROPPED, "task-dropped", "warning")
 
 
 def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
@@ -148,7 +152,7 @@ def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in GONE:
             raise
-        desk.told("dropped an answer for a run that is over: the coordinator was started again")
+        desk.told(DROPPED, "task-dropped", "warning")
     desk.unsent = None
 
 
@@ -171,7 +175,7 @@ def _pull(client: FleetHttpClient, node: Node, message: Message, tree: object) -
     return whole
 
 
-def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told: Callable[[str], None]) -> None:
+def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told: Tell) -> None:
     meta = asked.metadata
     reply = sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
     reply, parts, tree = identified(reply)
@@ -193,7 +197,7 @@ def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told
                 object_content=parts[identity],
             )
         )
-    told(f"sent {len(data):,} bytes")
+    told(f"sent {len(data):,} bytes", "sent", bytes_up=len(data))
 
 
 class _Session:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -38,6 +38,7 @@ START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
 AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
 PATIENCE = 2 * START  # seconds in which a question to it is asked again
 DATABASE = "superlink.sqlite"
+LOG = 16 << 20  # bytes
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP = """\
 [project]
@@ -178,6 +179,29 @@ def nodes(server: Server) -> dict[bytes, int]:
     with _control(server) as control:
         found = control.ListNodes(ListNodesRequest()).nodes_info
     return {bytes(node.public_key): node.node_id for node in found if node.status != "unregistered"}
+
+
+def present(server: Server) -> dict[int, tuple[bool, str]] | None:
+    """Number of each registered participant -> (is it connected, since when in ISO 8601). None if the server does not answer."""
+    try:
+        with _control(server) as control:
+            found = control.ListNodes(ListNodesRequest()).nodes_info
+    except (httpx.HTTPError, OSError):
+        return None
+    rows = {}
+    for node in found:
+        on = node.status == "online"
+        rows[node.node_id] = (on, node.last_activated_at if on else node.last_deactivated_at)
+    return rows
+
+
+def bound_log(server: Server) -> None:
+    """Keep SuperLink's log short: where it is longer than LOG, its text goes to `superlink.log.1`, in place of what was there."""
+    path = server.folder / "superlink.log"
+    with suppress(OSError):
+        if path.stat().st_size > LOG:
+            shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+            os.truncate(path, 0)  # the server appends, and goes on at the new end
 
 
 def register(server: Server, public_key: bytes) -> int:

@@ -1,0 +1,112 @@
+"""`tequio status`: how a federation across a network stands, for a person or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tequio.cli import show
+
+LOSSES = 8  # the last so many rounds are shown
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of a coordinator, or of a participant.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what to do next."""
+    from tequio.recipes.status import status_of
+
+    found = status_of(folder)
+    words = _coordinator if found["role"] == "coordinator" else _participant
+    show.emit(found, json, lambda: words(found))
+
+
+def _coordinator(found: Mapping[str, Any]) -> None:
+    _say(f"{found['name'] or 'Federation'} at {found['address']}: {found['state']}{_process(found)}")
+    last = found["last_round"]
+    if last is not None:
+        of = f"Round {found['round']} of {found['rounds']}"
+        counts = f"{found['accepted']} accepted, {found['rejected']} rejected"
+        _say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {last['seconds']:.1f} s.")
+        if last["accepted"] is False:
+            _say(f"The last round was rejected: {last['reason']}")
+        shown = found["validation"][-LOSSES:]
+        losses = "  ".join(
+            f"{row['round']}: {_loss(row['loss'])}{'' if row['accepted'] is not False else ' (rejected)'}"
+            for row in shown
+        )
+        _say(f"Validation loss by round  {losses}")
+    table = Table()
+    for column in ("participant", "enrolled", "connected", "since", "last update", "up", "down", "loss", "personal"):
+        table.add_column(column, justify="right" if column in ("up", "down", "loss") else "left")
+    for row in found["participants"]:
+        # words of a participant may hold anything: no markup
+        joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
+        cells = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
+        cells += [_size(row["bytes_up"]), _size(row["bytes_down"]), _loss(row["loss"]), row["personal"] or "–"]
+        table.add_row(*map(Text, cells))
+    show.out.print(table)
+    if found["refusals"]:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
+        _say(f"Refused at the door: {counts}.")
+    _end(found)
+
+
+def _participant(found: Mapping[str, Any]) -> None:
+    _say(f"{found['name']}, of the federation at {found['address']}: {found['state']}{_process(found)}")
+    if found["connected"] is not None:
+        _say(f"{'Connected' if found['connected'] else 'Not connected'} since {found['since']}.")
+    if found["last_task"] is not None:
+        task, tasks = found["last_task"], ", ".join(f"{kind} {count}" for kind, count in sorted(found["tasks"].items()))
+        _say(f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at {task['time']}.")
+        _say(f"Since it was started: {tasks}; {_size(found['bytes_down'])} down, {_size(found['bytes_up'])} up.")
+    if found["failures"]:
+        _say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
+    if found["personal"] is not None:
+        _say(f"Personal model made; kept: {found['personal']}.")
+    _end(found)
+
+
+def _end(found: Mapping[str, Any]) -> None:
+    error = found["last_error"]
+    if error is not None:
+        _say(f"Last error, {error['time']}: {error['what']}")
+    if found["next"] is not None:
+        _say(f"Next: {found['next']}")
+
+
+def _process(found: Mapping[str, Any]) -> str:
+    process = found["process"]
+    if process is None:
+        return "."
+    health = "" if process["health"] is None else f", health page: {process['health']}"
+    return f" (process {process['process']} since {process['begun']}{health})."
+
+
+def _last(row: Mapping[str, Any]) -> str:
+    if row["last"] is None:
+        return "–"
+    since = f"{row['last']} since round {row['since_round']}"
+    return f"{since}: {row['reason'][:80]}" if row["reason"] else since
+
+
+def _yes(value: bool | None) -> str:
+    return "–" if value is None else "yes" if value else "no"
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count} B"
+
+
+def _say(words: str) -> None:
+    show.out.print(words, markup=False)

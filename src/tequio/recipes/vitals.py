@@ -1,0 +1,167 @@
+"""How a running process is: counted from what it tells, and kept in `vitals.json` in its folder, to be read meanwhile and after a crash.
+
+The record of the run is the ledger; this file holds only what the ledger does not: who is connected, what was refused at the door, the
+last error. It is written at most once a second, whole or not at all. It holds no secrets, and nothing of anybody's data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any, Literal
+
+import psutil
+
+from tequio.core.errors import ResourceError, TequioError
+from tequio.core.events import Level, Tell, Value
+from tequio.ledger.folder import RunFolder
+from tequio.runtimes.pages import served
+
+FILE = "vitals.json"
+BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
+TICK = 1.0  # seconds between two looks whether there is something to write
+PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
+
+Role = Literal["coordinator", "participant"]
+Present = Mapping[int, tuple[bool, str]]
+"""Number of a participant -> (is it connected, since when). None where the server does not answer."""
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Vitals:
+    """Tell it events: it counts them, and passes them on."""
+
+    def __init__(self, role: Role, passed_on: Tell, metrics: tuple[str, int] | None = None) -> None:
+        self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
+        self._passed_on, self._metrics = passed_on, metrics
+        self._lock, self._changed = Lock(), True
+        process = psutil.Process()
+        self._facts: dict[str, Any] = {
+            "role": role,
+            "process": process.pid,
+            "started": process.create_time(),
+            "begun": now(),
+            "stage": "preparing",
+            "metrics": None,
+            "last_error": None,
+        }
+        if role == "coordinator":
+            self._facts |= {"superlink": None, "present": {}, "refusals": {}}
+        else:
+            self._facts |= {"connected": False, "since": now(), "connections": 0, "tasks": {}, "failures": {}}
+            self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None}
+
+    def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        """Count an event, and pass it on."""
+        with self._lock:
+            self._changed = True
+            facts = self._facts
+            facts |= {key: fields[key] for key in PLAIN if key in fields}
+            if event == "refused" and "refusals" in facts:
+                _count(facts["refusals"], str(fields["reason"]))
+            elif level != "info":
+                facts["last_error"] = {"time": now(), "event": event, "what": words}
+            if event in ("connected", "disconnected") and facts.get("connected") != (event == "connected"):
+                facts |= {"connected": event == "connected", "since": now()}
+                facts["connections"] += event == "connected"
+            if event == "task":
+                _count(facts["tasks"], str(fields["kind"]))
+                facts["last_task"] = {"time": now(), "kind": fields["kind"], "round": fields["round"]}
+            if event == "task-failed":
+                _count(facts["failures"], str(fields["error"]))
+            for key in ("bytes_down", "bytes_up"):
+                if key in fields and key in facts:
+                    facts[key] += fields[key]
+        self._passed_on(words, event, level, **fields)
+
+    def facts(self) -> dict[str, Any]:
+        """A copy of what is known now."""
+        with self._lock:
+            copy: dict[str, Any] = json.loads(json.dumps(self._facts))
+        return copy
+
+    @contextmanager
+    def kept(self, folder: Path, pages: Mapping[str, Callable[[], tuple[int, str, str]]]) -> Iterator[None]:
+        """Keep the file, and answer on the metrics port if there is one, until the block ends; tell how it ended."""
+        stop = Event()
+        writer = Thread(target=self._keep, args=(folder, stop), daemon=True)
+        with self._answering(pages):
+            writer.start()
+            try:
+                yield
+                self.tell("ended", "ended", stage="ended")
+            except KeyboardInterrupt:
+                self.tell("stopped", "stopped", stage="stopped")
+                raise
+            except TequioError as error:
+                self.tell(str(error), "failed", "error", stage="failed", error=type(error).__name__)
+                raise
+            except BaseException as error:  # an error of ours: only its kind, for its words may quote anything
+                self.tell(f"{type(error).__name__}", "failed", "error", stage="failed", error=type(error).__name__)
+                raise
+            finally:
+                stop.set()
+                writer.join()
+
+    @contextmanager
+    def _answering(self, pages: Mapping[str, Callable[[], tuple[int, str, str]]]) -> Iterator[None]:
+        if self._metrics is None:
+            yield
+            return
+        with served(*self._metrics, pages) as address:
+            self._facts["metrics"] = address
+            self.tell(f"Metrics at http://{address}/metrics.", "metrics", address=address)
+            yield
+
+    def _keep(self, folder: Path, stop: Event) -> None:
+        place, ticks = RunFolder(folder), 0
+        while True:
+            over = stop.wait(TICK if ticks else 0.0)
+            if ticks % BEAT == 0 and not over:
+                self._beat()
+            if self._changed or over:
+                self._changed = False
+                with suppress(ResourceError):  # a full disk does not end the run here
+                    place.write_atomic(FILE, json.dumps(self.facts() | {"seen": now()}, indent=1).encode())
+            if over:
+                return
+            ticks += 1
+
+    def _beat(self) -> None:
+        if self.look is not None:
+            present = self.look()
+            with self._lock:
+                self._facts["superlink"] = present is not None
+                if present is not None:
+                    self._facts["present"] = {str(k): {"connected": on, "since": t} for k, (on, t) in present.items()}
+        self._changed = True
+
+
+def read_vitals(folder: Path) -> dict[str, Any] | None:
+    """What the last process in this folder left, and `alive`: whether it still runs. None if there is nothing, or nothing readable."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        alive = _alive(int(facts["process"]), float(facts["started"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return facts | {"alive": alive}
+
+
+def _alive(process: int, started: float) -> bool:
+    try:
+        found = psutil.Process(process)
+        return abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _count(counts: dict[str, int], what: str) -> None:
+    counts[what] = counts.get(what, 0) + 1

@@ -1,0 +1,270 @@
+"""Operating a federation across a network: what `status`, the metrics page and the log say of real processes, and what they must not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from prometheus_client.parser import text_string_to_metric_families
+from wire_helpers import ALONE, TEQUIO, background, kinds, port, tequio, until
+
+from tequio.cli.log import address_of, teller
+from tequio.core.errors import ConfigError, NetworkError, ResourceError, RunError
+from tequio.core.events import Level, Value
+from tequio.recipes.metrics import known, metric, participant_pages
+from tequio.recipes.vitals import FILE, Vitals, read_vitals
+from tequio.runtimes.pages import served
+
+
+def silent(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+    """Nobody listens."""
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def numbers(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """(name of the sample, its labels' values) -> its number, as Prometheus itself reads the page."""
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    return {(s.name, tuple(s.labels.values())): s.value for s in samples}
+
+
+def test_labels_with_any_text_are_read_back_and_missing_numbers_left_out() -> None:
+    odd = 'a "quoted" \\ name\nof two lines'
+    rows: list[Any] = [({"participant": odd}, 3), ({"participant": "x"}, None), ({"participant": "y"}, float("inf"))]
+    text = metric("tequio_test_total", "counter", "Help.", rows)
+    assert numbers(text) == {("tequio_test_total", (odd,)): 3.0}
+
+
+def test_an_error_that_a_participant_invents_makes_no_new_label() -> None:
+    assert [known(kind) for kind in ("NetworkError", "", "InventedError")] == ["NetworkError", "", "other"]
+
+
+def test_vitals_are_counted_kept_and_read_after_the_end(tmp_path: Path) -> None:
+    vitals = Vitals("participant", silent, ("127.0.0.1", free := port()))
+    with suppress(RunError), vitals.kept(tmp_path, participant_pages(vitals)):
+        vitals.tell("connected", "connected", address="hub")
+        for round_ in (1, 2):
+            vitals.tell("task", "task", kind="train", round=round_, stage="train")
+            vitals.tell("sent", "sent", bytes_up=500)
+        vitals.tell("lost", "disconnected", "warning")
+        found = numbers(get(f"127.0.0.1:{free}", "/metrics")[1])
+        assert found["tequio_tasks_total", ("train",)] == 2.0
+        assert found["tequio_message_bytes_total", ("up",)] == 1000.0
+        assert found["tequio_connected", ()] == 0.0
+        assert found["tequio_connections_total", ()] == 1.0
+        assert get(f"127.0.0.1:{free}", "/else")[0] == 404
+        until(lambda: (tmp_path / FILE).exists(), 60)
+        raise RunError("It ended.")
+    kept = read_vitals(tmp_path)
+    assert kept is not None
+    assert (kept["stage"], kept["last_error"]["what"]) == ("failed", "It ended.")
+    assert kept["last_task"]["round"] == 2
+    assert kept["alive"], "this process itself"
+
+
+def test_vitals_of_a_process_that_is_gone_are_not_alive(tmp_path: Path) -> None:
+    assert read_vitals(tmp_path) is None
+    vitals = Vitals("participant", silent)
+    with vitals.kept(tmp_path, {}):
+        pass
+    kept = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**kept, "started": kept["started"] - 100}))  # the number was given anew
+    found = read_vitals(tmp_path)
+    assert found is not None
+    assert not found["alive"]
+
+
+def test_an_error_of_ours_is_kept_by_its_kind_alone(tmp_path: Path) -> None:
+    vitals = Vitals("participant", silent)
+    with pytest.raises(ZeroDivisionError), vitals.kept(tmp_path, {}):
+        raise ZeroDivisionError("a text of a participant")
+    assert "a text of" not in (tmp_path / FILE).read_text()
+    assert "ZeroDivisionError" in (tmp_path / FILE).read_text()
+
+
+def test_the_log_is_one_json_object_a_line_and_survives_being_moved(tmp_path: Path) -> None:
+    told = teller("json", tmp_path / "log")
+    told("two\nlines", "joined", "warning", participant="north")
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    told("next")
+    first = json.loads((tmp_path / "log.1").read_text())
+    assert (first["event"], first["level"], first["participant"]) == ("joined", "warning", "north")
+    assert first["message"] == "two\nlines"
+    assert first["time"].endswith("Z")
+    assert json.loads((tmp_path / "log").read_text())["event"] == "note"
+    teller("plain", tmp_path / "plain")("two\nlines")
+    assert (tmp_path / "plain").read_text().count("\n") == 1
+    with pytest.raises(ResourceError):
+        teller("json", tmp_path / "none" / "log")
+
+
+def test_metrics_are_on_loopback_unless_told() -> None:
+    assert address_of("9464") == ("127.0.0.1", 9464)
+    assert address_of("0.0.0.0:9464") == ("0.0.0.0", 9464)
+    assert address_of(None) is None
+    for wrong in ("x", "70000", "host:", "0", "²"):
+        with pytest.raises(ConfigError):
+            address_of(wrong)
+
+
+def test_a_taken_port_is_an_error_and_a_broken_page_is_503() -> None:
+    def broken() -> tuple[int, str, str]:
+        raise RunError("in use")
+
+    with served("127.0.0.1", 0, {"/health": broken}) as address:
+        assert get(address, "/health") == (503, "RunError\n")
+        with pytest.raises(NetworkError), served("127.0.0.1", int(address.rpartition(":")[2]), {}):
+            pass
+
+
+def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
+    assert "neither a coordinator's folder" in tequio("status", tmp_path, fails=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_path: Path) -> None:
+    """Status, pages and logs before anybody is there, while the rounds go on, after a kill -9, and at the end."""
+    toml = make_federation(participants=2, train={"rounds": 6})
+    hub, address = tmp_path / "hub", f"127.0.0.1:{port()}"
+    pages, own_pages = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
+    tequio("coordinator", "init", hub, toml, "--address", address)
+
+    def status(folder: Path) -> dict[str, Any]:
+        return dict(json.loads(tequio("status", folder, "--json")))
+
+    def events(log: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+    def seen(event: str) -> bool:
+        happened = [e["event"] for e in events(tmp_path / "hub.log")] if (tmp_path / "hub.log").exists() else []
+        assert "failed" not in happened, (tmp_path / "hub.log").read_text()
+        return event in happened
+
+    before = status(hub)
+    assert (before["state"], before["process"]) == ("not started", None)
+    assert before["next"] == f"tequio coordinator start {hub}"
+    observed: list[str | Path] = [
+        "--metrics",
+        pages.rpartition(":")[2],
+        "--log",
+        "json",
+        "--log-file",
+        tmp_path / "hub.log",
+    ]
+    start: list[str | Path] = ["coordinator", "start", hub, "--wait", "10", *observed, *ALONE]
+    with background(tmp_path / "out", *start) as coordinator:
+        until(lambda: seen("listening"))
+        tequio(
+            "join",
+            hub / "invitations/site0.json",
+            toml.parent / "participants/site0.toml",
+            "--out",
+            tmp_path / "site0",
+            "--yes",
+        )
+        waiting = status(hub)
+        assert [row["enrolled"] for row in waiting["participants"]] == [True, False]
+        assert waiting["process"]["health"] == "ok"
+        assert "site1.json" in waiting["next"]
+        checked = json.loads(tequio("coordinator", "check", hub, "--json"))
+        assert checked["ok"]
+        assert {row["status"] for row in checked["findings"]} == {"ok"}, checked
+        assert [row["check"] for row in checked["findings"] if "loopback" in row["what"]] == ["ports"]
+        counts = numbers(get(pages, "/metrics")[1])
+        refused = {labels[0]: n for (name, labels), n in counts.items() if name == "tequio_door_refusals_total"}
+        assert refused["path"] > 30
+        assert refused["key"] == 9, refused  # the eight paths that participants need, and an unknown key
+        assert refused["join"] == 1
+        paths = [e["path"] for e in events(tmp_path / "hub.log") if e["event"] == "refused"]
+        assert len(paths) == sum(refused.values())
+        assert "/v1/control/start-run" in paths
+        (hub / "secret").chmod(0o644)
+        loosened = [*TEQUIO, "coordinator", "check", str(hub)]
+        failed = subprocess.run(loosened, capture_output=True, text=True, check=False)
+        (hub / "secret").chmod(0o600)
+        assert failed.returncode == 1
+        assert "FAIL     secrets" in failed.stdout
+        tequio(
+            "join",
+            hub / "invitations/site1.json",
+            toml.parent / "participants/site1.toml",
+            "--out",
+            tmp_path / "site1",
+            "--yes",
+        )
+        site0 = background(
+            tmp_path / "site0.out", "participate", tmp_path / "site0", "--log", "json", "--metrics", own_pages, *ALONE
+        )
+        site1 = background(tmp_path / "site1.out", "participate", tmp_path / "site1", *ALONE)
+        with site0, site1:
+            until(lambda: seen("round"))
+            running = status(hub)
+            assert running["state"] == "rounds"
+            assert running["round"] >= 1
+            assert running["rounds"] == 6
+            assert [row["connected"] for row in running["participants"]] == [True, True]
+            assert all(row["bytes_up"] > 0 and row["last"] == "admitted" for row in running["participants"])
+            code, text = get(pages, "/metrics")
+            found = numbers(text)
+            assert code == 200
+            assert found["tequio_superlink_up", ()] == 1.0
+            assert found["tequio_participants", ("connected",)] == 2.0
+            assert found["tequio_updates_total", ("site0", "admitted", "")] >= 1.0
+            assert found["tequio_update_bytes_total", ("site1", "up")] > 0.0
+            assert json.loads(get(pages, "/health")[1])["ok"]
+            own = numbers(get(own_pages, "/metrics")[1])
+            assert own["tequio_connected", ()] == 1.0
+            assert own["tequio_tasks_total", ("train",)] >= 1.0
+            assert not any("site" in label for _, labels in own for label in labels)
+            coordinator.send_signal(signal.SIGKILL)
+            coordinator.wait()
+            killed = status(hub)
+            assert (killed["state"], killed["process"]) == ("killed", None)
+            assert killed["next"] == f"tequio coordinator start {hub}"
+            assert killed["round"] >= running["round"]
+            (tmp_path / "hub.log").rename(tmp_path / "hub.log.1")
+            with background(tmp_path / "out", *start) as again:
+                again.wait(600)
+            until(
+                lambda: (
+                    (tmp_path / "site0/run/ledger.sqlite").exists()
+                    and "personal" in kinds(tmp_path / "site0/run/ledger.sqlite")
+                )
+            )
+    ended = status(hub)
+    assert (ended["state"], ended["round"]) == ("finished", len(ended["validation"]) - 1)
+    assert all(row["personal"] for row in ended["participants"])
+    assert ended["next"] == f"tequio report {hub / 'run'}"
+    assert "Validation loss by round" in tequio("status", hub)
+    mine = status(tmp_path / "site0")
+    assert mine["personal"] is not None
+    assert "tequio predict" in mine["next"]
+    assert mine["bytes_up"] > 0
+    logged = events(tmp_path / "hub.log.1") + events(tmp_path / "hub.log") + events(tmp_path / "site0.out")
+    assert {"joined", "listening", "waiting", "round", "connected", "task", "sent", "ended"} <= {
+        e["event"] for e in logged
+    }
+    written = "".join(p.read_text() for p in (hub / FILE, tmp_path / "site0" / FILE)) + json.dumps(logged)
+    for row in (toml.parent / "data" / "site0.jsonl").read_text().splitlines():
+        assert json.loads(row)["text"] not in written
+    for name in ("site0", "site1"):
+        assert json.loads((hub / f"invitations/{name}.json").read_text())["token"] not in written
+    assert os.stat(hub / "superlink/superlink.log").st_size < 1 << 24
