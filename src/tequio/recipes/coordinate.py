@@ -245,7 +245,8 @@ def _personal(net: Networked, say: Say) -> Callable[[Ledger, Wired, Update, int]
         tasks = [PersonaliseTask(round_, m.index, m.name, shared, m.rank, m.steps) for m in members]
         for reply in net.exchange(tasks):
             if isinstance(reply, Reply):
-                ledger.append("personal", {**json.loads(reply.body), "kept": "participant"})
+                wire = net.traffic.pop(reply.name, {"down": 0, "up": 0})  # since the last round
+                ledger.append("personal", {**json.loads(reply.body), "kept": "participant", "wire": wire})
             else:
                 words = f"{reply.name} made no personal model: {reply.message}"
                 say(words, "personal-missing", "warning", participant=reply.name, reason=reply.message)

@@ -52,6 +52,8 @@ SPEED_FREE = (
     "created",
     "commitment",
     "threads",
+    "wire",
+    "late",
 )  # what two runs of one seed may differ in
 
 
