@@ -330,7 +330,11 @@ def house(hub: Live, config: Any, ground: Any, folder: Path, nodes: dict[str, in
     folder.mkdir(exist_ok=True)
     rows = {name: {"public_key": "", "node": str(node)} for name, node in nodes.items()}
     (folder / "enrolled.json").write_text(json.dumps(rows))
-    return House(folder, config, ground, hub.net(deadline=60.0), 60.0, said.append)
+
+    def say(words: str, event: str = "", level: str = "info", **fields: Any) -> None:
+        said.append(words)
+
+    return House(folder, config, ground, hub.net(deadline=60.0), 60.0, say)
 
 
 def says(spec: str, rows: int = 48) -> Any:
