@@ -90,7 +90,7 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: Wired, data: 
 
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:
-    with pytest.raises(ConfigError, match="compress = 'quantize' is not known"):
+    with pytest.raises(ConfigError, match="upload or download = 'quantize' is not known"):
         wire(load_federation(make_federation(participants=2, folder="g", algorithm={"download": "quantize"})))
 
 

@@ -8,42 +8,73 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-WORKER = """
-import os, sys, json
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-os.environ["HF_HUB_OFFLINE"] = "1"
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-
-said = 0
-def watch(stage, what, done, of):
-    global said
-    said += 1
-    print(said, stage, flush=True)
-    if said == int(sys.argv[4]):
-        os.kill(os.getpid(), 9)
-
-path, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[5])
-if sys.argv[3] == "resume":
-    outcome = resume(out, watch, workers)
-else:
-    config = load_federation(path)
-    outcome = start(config, out, not config.bases, watch=watch, workers=workers)
-print(json.dumps(dict(outcome.end)), flush=True)
-"""
+WORKER = Path(__file__).parent / "resume_worker.py"
 
 
-def work(path: Path, out: Path, mode: str, kill_at: int, workers: int = 1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WORKER, str(path), str(out), mode, str(kill_at), str(workers)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+@dataclass(frozen=True)
+class Done:
+    """A run that ended: its status (−9: killed) and what it said."""
+
+    status: int
+    said: str
+
+
+class Runs:
+    """Runs in processes of their own, forked from one that has everything imported."""
+
+    def __init__(self, log: Path) -> None:
+        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self.log = log
+        self.parent = subprocess.Popen(
+            [sys.executable, str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **quiet},
+        )
+
+    def begin(self, path: Path, out: Path, mode: str, kill_at: int, workers: int = 1) -> int:
+        """Start one; its process number."""
+        assert self.parent.stdin is not None
+        assert self.parent.stdout is not None
+        self.log.unlink(missing_ok=True)
+        wanted = {"path": str(path), "out": str(out), "mode": mode, "kill_at": kill_at, "workers": workers}
+        self.parent.stdin.write(json.dumps({**wanted, "log": str(self.log)}) + "\n")
+        self.parent.stdin.flush()
+        return int(self.parent.stdout.readline())
+
+    def end(self) -> Done:
+        """Wait for it."""
+        assert self.parent.stdout is not None
+        return Done(int(self.parent.stdout.readline()), self.log.read_text())
+
+    def __call__(self, path: Path, out: Path, mode: str, kill_at: int, workers: int = 1) -> Done:
+        """One from start to end."""
+        self.begin(path, out, mode, kill_at, workers)
+        return self.end()
+
+    def close(self) -> None:
+        """No more runs."""
+        for pipe in (self.parent.stdin, self.parent.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.parent.wait(60)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Runs]:
+    """One run at a time."""
+    runs = Runs(tmp_path / "run.log")
+    yield runs
+    runs.close()
 
 
 SPARSE = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.1}, "feedback": 0.9}
@@ -57,85 +88,84 @@ RING = {"centre": False, "algorithm": {"weights": "uniform"}, "topology": {"kind
     "sections", [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}, RING]
 )
 def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
-    make_federation: Any, tmp_path: Path, sections: dict[str, Any]
+    make_federation: Any, tmp_path: Path, work: Runs, sections: dict[str, Any]
 ) -> None:
     path = make_federation(participants=2, **sections)
     if "train" in sections:  # site1 is slow: its updates are in flight when the process is killed
         slow = path.parent / "participants" / "site1.toml"
         slow.write_text(slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
-    assert unbroken.returncode == 0, unbroken.stderr
-    lines = unbroken.stdout.splitlines()
+    assert unbroken.status == 0, unbroken.said
+    lines = unbroken.said.splitlines()
     expected = json.loads(lines[-1])
     stages = len(lines) - 1
     assert {line.split()[1] for line in lines[:-1]} == {"prepare", "rounds", "personal", "counterfactuals", "general"}
     # one run killed again and again, one stage later each time, until it gets to the end
     out = tmp_path / "killed"
     first = work(path, out, "start", 3)
-    assert first.returncode == -signal.SIGKILL
+    assert first.status == -signal.SIGKILL
     kills = 1
     for kill_at in range(2, 2 * stages):
         again = work(path, out, "resume", kill_at, workers=1 + kill_at % 2)  # now alone, now side by side
-        if again.returncode == 0:
+        if again.status == 0:
             break
-        assert again.returncode == -signal.SIGKILL, again.stderr
+        assert again.status == -signal.SIGKILL, again.said
         kills += 1
     assert kills >= 4
-    assert json.loads(again.stdout.splitlines()[-1]) == expected
+    assert json.loads(again.said.splitlines()[-1]) == expected
 
 
 @pytest.mark.slow
 def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_same(
-    make_two_bases: Any, tmp_path: Path
+    make_two_bases: Any, tmp_path: Path, work: Runs
 ) -> None:
     path, out = make_two_bases(participants=2), tmp_path / "killed"
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
-    assert unbroken.returncode == 0, unbroken.stderr
-    assert work(path, out, "start", 4).returncode == -signal.SIGKILL  # in the first round, one group done
+    assert unbroken.status == 0, unbroken.said
+    assert work(path, out, "start", 4).status == -signal.SIGKILL  # in the first round, one group done
     for kill_at in (7, 6, 3):
-        assert work(path, out, "resume", kill_at).returncode == -signal.SIGKILL
+        assert work(path, out, "resume", kill_at).status == -signal.SIGKILL
     again = work(path, out, "resume", -1)
-    assert json.loads(again.stdout.splitlines()[-1]) == json.loads(unbroken.stdout.splitlines()[-1])
+    assert json.loads(again.said.splitlines()[-1]) == json.loads(unbroken.said.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Path) -> None:
+def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Path, work: Runs) -> None:
     """Not at stages of ours but whenever: while a file or a transaction is being written, too."""
     path = make_federation(participants=2)
-    expected = json.loads(work(path, tmp_path / "unbroken", "start", -1).stdout.splitlines()[-1])
+    expected = json.loads(work(path, tmp_path / "unbroken", "start", -1).said.splitlines()[-1])
     out = tmp_path / "killed"
     mode = "start"
     for attempt in range(12):
-        command = [sys.executable, "-c", WORKER, str(path), str(out), mode, "-1", "2"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()  # it has started to work
-        time.sleep(0.15 * attempt + 0.2)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        rest, stderr = process.communicate()
-        if process.returncode == 0:
+        pid = work.begin(path, out, mode, -1, 2)
+        while not (work.log.exists() and work.log.read_text()):
+            time.sleep(0.01)  # until it has started to work
+        time.sleep(0.15 * attempt)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        ended = work.end()
+        if ended.status == 0:
             break
-        assert process.returncode == -signal.SIGKILL, stderr
+        assert ended.status == -signal.SIGKILL, ended.said
         mode = "resume" if (out / "ledger.sqlite").exists() else "start"
-    final = work(path, out, mode, -1) if process.returncode != 0 else None
-    said = (final.stdout if final else rest).splitlines()[-1]
-    assert json.loads(said) == expected
+    final = work(path, out, mode, -1) if ended.status != 0 else ended
+    assert json.loads(final.said.splitlines()[-1]) == expected
 
 
 @pytest.mark.slow
-def test_two_runs_cannot_write_one_folder(make_federation: Any, tmp_path: Path) -> None:
+def test_two_runs_cannot_write_one_folder(make_federation: Any, tmp_path: Path, work: Runs) -> None:
     path, out = make_federation(participants=2), tmp_path / "run"
-    assert work(path, out, "start", 4).returncode == -signal.SIGKILL
-    command = [sys.executable, "-c", WORKER, str(path), str(out), "resume", "-1", "1"]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    os.kill(holder.pid, signal.SIGSTOP)  # it holds the lock and goes no further
-    second = work(path, out, "resume", -1)
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.communicate()
-    assert second.returncode != 0
-    assert "RunBusy" in second.stderr
-    assert str(holder.pid) in second.stderr
-    assert work(path, out, "resume", -1).returncode == 0
+    assert work(path, out, "start", 4).status == -signal.SIGKILL
+    second = Runs(tmp_path / "second.log")
+    holder = second.begin(path, out, "resume", -1)
+    while not (second.log.exists() and second.log.read_text()):
+        time.sleep(0.01)
+    os.kill(holder, signal.SIGSTOP)  # it holds the lock and goes no further
+    refused = work(path, out, "resume", -1)
+    os.kill(holder, signal.SIGKILL)
+    assert second.end().status == -signal.SIGKILL
+    second.close()
+    assert refused.status != 0
+    assert "RunBusy" in refused.said
+    assert str(holder) in refused.said
+    assert work(path, out, "resume", -1).status == 0
