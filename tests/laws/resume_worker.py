@@ -5,6 +5,7 @@ Reads a line a run, JSON of path, out, mode, kill_at, workers and log; answers w
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers.models.bert.modeling_bert  # noqa: F401  (what runs import when they load a base: once, before they fork)
-import transformers.models.bert.tokenization_bert  # noqa: F401
 
 from tequio.recipes.config import load_federation
 from tequio.recipes.run import resume, start
@@ -58,6 +57,11 @@ def child(log: str, **run_: Any) -> None:
 
 
 if __name__ == "__main__":
+    for name in (
+        "modeling_bert",
+        "tokenization_bert",
+    ):  # what runs import when they load a base: once, before they fork
+        importlib.import_module(f"transformers.models.bert.{name}")
     for line in sys.stdin:
         wanted = json.loads(line)
         pid = os.fork()
