@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 import tequio
 from tequio.cli import network, show, status
+from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
@@ -23,9 +23,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")]
-Threads = Annotated[int, typer.Option("--threads", help="CPU cores to use; 0 means all.", min=0)]
 Workers = Annotated[
     int,
     typer.Option("--workers", help="Participants side by side, one thread each; 0: as cores and memory allow.", min=0),
@@ -84,12 +81,12 @@ def run(
     set_threads(threads)
     with show.progress(json) as watch:
         if resume is not None:
-            with _interruptible(resume):
+            with stoppable(lambda: _how_to_go_on(resume)):
                 outcome = resume_run(resume, watch, workers)
         elif federation is not None:
             config = with_seed(load_federation(federation), seed)
             target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
-            with _interruptible(target):
+            with stoppable(lambda: _how_to_go_on(target)):
                 outcome = start(config, target, counterfactuals, watch=watch, workers=workers)
     finish(outcome.folder, lang, json)
 
@@ -121,7 +118,7 @@ def demo(
     folder = out or Path("runs") / f"demo-{name}-{seed}"
     set_threads(threads)
     target = folder / "run"
-    with show.progress(json) as watch, _interruptible(target):
+    with show.progress(json) as watch, stoppable(lambda: _how_to_go_on(target)):
         if (target / "ledger.sqlite").exists() and not prepare:
             outcome = resume(target, watch, workers)
         else:
@@ -265,46 +262,10 @@ def version(json: Json = False) -> None:
     show.emit({"version": tequio.__version__}, json, lambda: show.out.print(tequio.__version__))
 
 
-def set_threads(threads: int) -> None:
-    """Cap torch's threads: more threads than cores is many times slower than one."""
-    import torch
-
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-
-
-class _interruptible:
-    """Ctrl-C and SIGTERM end the command between two commits; say how to go on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGTERM, self._stop)
-
-    def _stop(self, *_: Any) -> None:
-        raise KeyboardInterrupt
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        signal.signal(signal.SIGTERM, self.before)
-        if kind is KeyboardInterrupt:
-            if (self.folder / "ledger.sqlite").exists():
-                show.err.print(f"\nStopped. What was finished is kept. Go on with: tequio run --resume {self.folder}")
-            else:
-                show.err.print("\nStopped before the run began; nothing was written.")
-            raise typer.Exit(130)
-
-
-def finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
-    """Write the report and print the summary."""
-    from tequio.cli.summary import print_summary
-    from tequio.web.publish import write_report
-
-    path, summary = write_report(folder, lang, out)
-    show.emit(
-        {"run": str(folder), "report": str(path), "summary": summary},
-        json,
-        lambda: print_summary(folder, path, summary),
-    )
+def _how_to_go_on(folder: Path) -> str:
+    if (folder / "ledger.sqlite").exists():
+        return f"Stopped. What was finished is kept. Go on with: tequio run --resume {folder}"
+    return "Stopped before the run began; nothing was written."
 
 
 def main() -> None:

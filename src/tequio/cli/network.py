@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from tequio.cli import show
+from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.log import address_of, teller
 from tequio.core.errors import ConfigError
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Metrics = Annotated[
     str | None,
     typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
@@ -82,21 +79,23 @@ def coordinator_start(
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on. Default: that of --address.")] = None,
     wait: Annotated[float, typer.Option("--wait", help="Minutes to wait for participants to join.", min=0)] = 1440.0,
     deadline: Annotated[float, typer.Option("--deadline", help="Minutes for one exchange of a round.", min=0)] = 60.0,
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
-    lang: Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")] = "en",
+    threads: Threads = 0,
+    lang: Lang = "en",
     metrics: Metrics = None,
     log: Log = "plain",
     log_file: LogFile = None,
     json: Json = False,
 ) -> None:
     """Start, or go on with, the federation; ends with the report."""
-    from tequio.cli.main import finish, set_threads
     from tequio.recipes.coordinate import Times, coordinate
     from tequio.recipes.vitals import Vitals
 
     set_threads(threads)
     vitals = Vitals("coordinator", teller(log, log_file), address_of(metrics))
-    with show.progress(json or log == "json") as watch, _stoppable(f"tequio coordinator start {folder}"):
+    with (
+        show.progress(json or log == "json") as watch,
+        stoppable(lambda: _go_on_with(f"tequio coordinator start {folder}")),
+    ):
         outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline), vitals, watch)
     finish(outcome.folder, lang, json)
 
@@ -158,7 +157,7 @@ def join(
 
 def participate(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    threads: Threads = 0,
     metrics: Metrics = None,
     log: Log = "plain",
     log_file: LogFile = None,
@@ -168,13 +167,12 @@ def participate(
 
     Started by torchrun, all its processes train together, each on its part of every batch.
     """
-    from tequio.cli.main import set_threads
     from tequio.participant.team import team
     from tequio.recipes.participate import follow, stay
     from tequio.recipes.vitals import Vitals
 
     set_threads(threads)
-    with _stoppable(f"tequio participate {folder}"), team() as together:
+    with stoppable(lambda: _go_on_with(f"tequio participate {folder}")), team() as together:
         if together.rank > 0:
             follow(folder, together)
             return
@@ -227,15 +225,14 @@ def leave(
 
 def island(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 means all cores.", min=0)] = 0,
+    threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Go on alone, with no network: a personal model from the last shared model that came and your own data."""
-    from tequio.cli.main import set_threads
     from tequio.recipes.island import go_alone
 
     set_threads(threads)
-    with _stoppable(f"tequio island {folder}"):
+    with stoppable(lambda: _go_on_with(f"tequio island {folder}")):
         result = go_alone(folder, teller("plain", None, quiet=json))
 
     def words() -> None:
@@ -247,18 +244,5 @@ def island(
     show.emit(result, json, words)
 
 
-@contextmanager
-def _stoppable(again: str) -> Iterator[None]:
-    """Ctrl-C and SIGTERM close what is open and end the command; `again` says how to go on."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        show.err.print(f"\nStopped. What was finished is kept. Go on with: {again}", markup=False)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _go_on_with(again: str) -> str:
+    return f"Stopped. What was finished is kept. Go on with: {again}"

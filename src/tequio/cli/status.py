@@ -11,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from tequio.cli import show
+from tequio.cli.command import Json
 
 LOSSES = 8  # the last so many rounds are shown
 
 
 def status(
     folder: Annotated[Path, typer.Argument(help="Folder of a coordinator, or of a participant.")],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    json: Json = False,
 ) -> None:
     """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what to do next."""
     from tequio.recipes.status import status_of

@@ -59,9 +59,9 @@ class Team:
             return data
         length = torch.tensor([len(data)], dtype=torch.int64, device=self.device)
         dist.broadcast(length, src=0)
-        whole = torch.frombuffer(bytearray(data or bytes(int(length))), dtype=torch.uint8) if int(length) else None
-        if whole is None:
+        if not int(length):
             return b""
+        whole = torch.frombuffer(bytearray(data) if data else bytearray(int(length)), dtype=torch.uint8)
         whole = whole.to(self.device)
         dist.broadcast(whole, src=0)
         return whole.cpu().numpy().tobytes()

@@ -25,7 +25,6 @@ from tequio.recipes.office import invitations_of, left, numbers_of
 from tequio.recipes.told import Told, allotments, row_of
 from tequio.runtimes.flower.exchange import Networked
 
-Say = Tell
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
 PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
@@ -40,7 +39,7 @@ class House:
     ground: Ground
     net: Networked
     wait: float
-    say: Say
+    say: Tell
     members: dict[int, Member] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     commitments: dict[int, str] = field(default_factory=dict)
@@ -145,7 +144,7 @@ class House:
         return replace(plan, members=tuple(member for member in members if member.name not in gone))
 
     def short(self, short: ShortRound) -> None:
-        """Say why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
+        """Tell why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
         round_ = int(short.body["round"])
         self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
         if self.tries[1] >= TRIES:

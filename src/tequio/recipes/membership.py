@@ -25,7 +25,6 @@ from tequio.recipes.office import (
 from tequio.runtimes.flower.superlink import Server, register, unregister
 
 LOOK = 1.0  # seconds between two looks at whether somebody was invited anew
-Say = Tell
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Membership:
 
     folder: Path
     server: Server
-    say: Say
+    say: Tell
     _lock: Lock = field(default_factory=Lock)
 
     def enrol(self, name: str, token: str, public_key: str) -> int:
