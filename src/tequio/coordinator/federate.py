@@ -70,7 +70,8 @@ def federate(
             except ShortRound as found:
                 short = found
         if short is None:
-            ledger.append("round", body | cost(reading.energy) | _carried(host), pack_state(state))
+            body = body | cost(reading.energy) | _carried(host)
+            ledger.append("round", body, pack_state(state))
             yield state, body
         elif host is None:
             raise short

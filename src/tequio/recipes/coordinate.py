@@ -50,8 +50,6 @@ from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
 
-Say = Tell
-
 
 @dataclass(frozen=True)
 class Times:
@@ -165,8 +163,7 @@ def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Wa
         advance = Windows(net) if config.train.pace == "buffered" else None
         for state, body in federate(plan, net, ledger, ground.meter, house, advance):
             watch("rounds", f"round {state.round} of {plan.rounds}", state.round, plan.rounds)
-            row = None if body is None else ledger.last("round")
-            _say_round(state.round, plan.rounds, None if row is None else row.body, house.say)
+            _say_round(state.round, plan.rounds, body, house.say)
         if state is None:
             raise RunError("No round was made.")
         house.say("The rounds are over.", "rounds-over", stage="personal models")
@@ -179,7 +176,7 @@ def _centre_member(header: Mapping[str, Any]) -> dict[int, Member]:
     return {} if row is None else {0: Member(CENTRE, 0, int(row["rank"]), int(row["steps"]))}
 
 
-def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Say) -> None:
+def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Tell) -> None:
     """One event a round, and one for each whose update does not count."""
     if body is None:
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
@@ -236,7 +233,7 @@ def _begin(house: House, centre: Centre, public: PublicData) -> dict[str, Any]:
     return header | {"invitations": {house.names[i]: house.invited.get(i, 0) for i in house.commitments}}
 
 
-def _personal(net: Networked, say: Say) -> Callable[[Ledger, Wired, Update, int], None]:
+def _personal(net: Networked, say: Tell) -> Callable[[Ledger, Wired, Update, int], None]:
     """Everybody makes its personal model at home; who cannot be reached is told, and has no row."""
 
     def ask(ledger: Ledger, wired: Wired, shared: Update, round_: int) -> None:
