@@ -9,8 +9,8 @@ import pytest
 
 from tequio.core.errors import ConfigError
 from tequio.planning.schedule import DAYS, is_open, next_opening, window_of
+from tequio.recipes.apart import closed
 from tequio.recipes.config import ScheduleSection, load_participant
-from tequio.recipes.participate import closed
 
 FRIDAY = datetime(2026, 11, 27)  # a Friday, midnight
 

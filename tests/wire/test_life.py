@@ -49,6 +49,7 @@ from tequio.recipes.office import (
     write_leave,
 )
 from tequio.recipes.participate import Resident, resident_of, stay
+from tequio.recipes.status import status_of
 from tequio.recipes.use import open_models
 from tequio.recipes.vitals import Vitals
 from tequio.runtimes.flower.door import Door, claimed, open_door
@@ -294,6 +295,9 @@ def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any
     assert verify_run(run)["entries"] == before["entries"]
     assert offline("predict", run, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
     assert {model.name for model in open_models(run, None)} == {"site0", "shared"}
+    stands = status_of(folder)
+    assert (stands["state"], stands["personal"], stands["alone"]) == ("alone", None, made["chosen"])
+    assert stands["next"] == f'tequio predict {run} site0 "a text"'
     rows = offline("export", run, "--out", tmp_path / "out")["exported"]
     assert {row["name"] for row in rows} == {"site0", "shared"}
     assert write_report(run, "es", None)[0].exists()

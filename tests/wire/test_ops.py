@@ -23,6 +23,8 @@ from tequio.cli.log import address_of, teller
 from tequio.core.errors import ConfigError, NetworkError, ResourceError, RunError
 from tequio.core.events import Level, Value
 from tequio.recipes.metrics import known, metric, participant_pages
+from tequio.recipes.office import init_office
+from tequio.recipes.status import Tally, coordinator_status
 from tequio.recipes.vitals import FILE, Vitals, read_vitals
 from tequio.runtimes.pages import served
 
@@ -58,7 +60,7 @@ def test_an_error_that_a_participant_invents_makes_no_new_label() -> None:
 
 def test_vitals_are_counted_kept_and_read_after_the_end(tmp_path: Path) -> None:
     vitals = Vitals("participant", silent, ("127.0.0.1", free := port()))
-    with suppress(RunError), vitals.kept(tmp_path, participant_pages(vitals)):
+    with suppress(RunError), vitals.answering(participant_pages(vitals)), vitals.kept(tmp_path):
         vitals.tell("connected", "connected", address="hub")
         for round_ in (1, 2):
             vitals.tell("task", "task", kind="train", round=round_, stage="train")
@@ -82,7 +84,7 @@ def test_vitals_are_counted_kept_and_read_after_the_end(tmp_path: Path) -> None:
 def test_vitals_of_a_process_that_is_gone_are_not_alive(tmp_path: Path) -> None:
     assert read_vitals(tmp_path) is None
     vitals = Vitals("participant", silent)
-    with vitals.kept(tmp_path, {}):
+    with vitals.kept(tmp_path):
         pass
     kept = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**kept, "started": kept["started"] - 100}))  # the number was given anew
@@ -93,7 +95,7 @@ def test_vitals_of_a_process_that_is_gone_are_not_alive(tmp_path: Path) -> None:
 
 def test_an_error_of_ours_is_kept_by_its_kind_alone(tmp_path: Path) -> None:
     vitals = Vitals("participant", silent)
-    with pytest.raises(ZeroDivisionError), vitals.kept(tmp_path, {}):
+    with pytest.raises(ZeroDivisionError), vitals.kept(tmp_path):
         raise ZeroDivisionError("a text of a participant")
     assert "a text of" not in (tmp_path / FILE).read_text()
     assert "ZeroDivisionError" in (tmp_path / FILE).read_text()
@@ -132,6 +134,33 @@ def test_a_taken_port_is_an_error_and_a_broken_page_is_503() -> None:
         assert get(address, "/health") == (503, "RunError\n")
         with pytest.raises(NetworkError), served("127.0.0.1", int(address.rpartition(":")[2]), {}):
             pass
+
+
+def test_a_command_is_proposed_only_where_it_works(make_federation: Any, tmp_path: Path) -> None:
+    """While the coordinator prepares nobody can join; then with the invitation where it lies, until the rounds are over."""
+    hub, vitals = tmp_path / "hub", Vitals("coordinator", silent)
+    init_office(hub, make_federation(participants=1), "127.0.0.1:9443")
+
+    def proposed() -> Any:
+        return coordinator_status(hub, Tally(hub / "none"), vitals.facts() | {"alive": True, "metrics": None})["next"]
+
+    assert proposed() is None
+    vitals.tell("Waiting for site0.", "waiting", stage="waiting")
+    assert proposed() == f"tequio join {hub / 'invitations/site0.json'} participant.toml"
+    assert (hub / "invitations/site0.json").exists()
+
+
+def test_a_participant_that_waits_says_so() -> None:
+    vitals, stages = Vitals("participant", silent), []
+    vitals.tell("connected", "connected")
+    stages.append(vitals.facts()["stage"])
+    vitals.tell("round 1", "task", kind="train", round=1, stage="train")
+    stages.append(vitals.facts()["stage"])
+    vitals.tell("sent", "sent", bytes_up=3)
+    stages.append(vitals.facts()["stage"])
+    vitals.tell("lost", "disconnected", "warning")
+    stages.append(vitals.facts()["stage"])
+    assert stages == ["waiting", "train", "waiting", "not connected"]
 
 
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
@@ -221,6 +250,7 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
             assert running["round"] >= 1
             assert running["rounds"] == 6
             assert [row["connected"] for row in running["participants"]] == [True, True]
+            assert all(len(row["since"]) == len("2026-11-24T12:00:00+00:00") for row in running["participants"])
             assert all(row["bytes_up"] > 0 and row["last"] == "admitted" for row in running["participants"])
             code, text = get(pages, "/metrics")
             found = numbers(text)

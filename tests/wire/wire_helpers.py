@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -66,11 +66,14 @@ def kinds(ledger: Path) -> list[str]:
 
 
 @contextmanager
-def federation(root: Path, toml: Path, address: str, kill: bool = False) -> Iterator[dict[str, Path]]:
+def federation(
+    root: Path, toml: Path, address: str, kill: bool = False, options: Sequence[str] = ()
+) -> Iterator[dict[str, Path]]:
     """A coordinator that listens, and everybody joined; yields the participants' folders. kill: with SIGKILL in the end."""
     hub = root / "hub"
     tequio("coordinator", "init", hub, toml, "--address", address)
-    with background(root / "coordinator.log", "coordinator", "start", hub, "--wait", "10", *ALONE) as coordinator:
+    started: list[str | Path] = ["coordinator", "start", hub, "--wait", "10", *options, *ALONE]
+    with background(root / "coordinator.log", *started) as coordinator:
         until(lambda: ready(root))
         names = [entry.name for entry in load_federation(toml).participants]
         for name in names:

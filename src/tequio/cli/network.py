@@ -79,6 +79,10 @@ def coordinator_start(
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on. Default: that of --address.")] = None,
     wait: Annotated[float, typer.Option("--wait", help="Minutes to wait for participants to join.", min=0)] = 1440.0,
     deadline: Annotated[float, typer.Option("--deadline", help="Minutes for one exchange of a round.", min=0)] = 60.0,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", help="Minutes to wait, after the last round, for participants that are away.", min=0),
+    ] = 10.0,
     threads: Threads = 0,
     lang: Lang = "en",
     metrics: Metrics = None,
@@ -86,7 +90,7 @@ def coordinator_start(
     log_file: LogFile = None,
     json: Json = False,
 ) -> None:
-    """Start, or go on with, the federation; ends with the report."""
+    """Start, or go on with, the federation; ends with the report. One that is over opens again for who has no personal model yet."""
     from tequio.recipes.coordinate import Times, coordinate
     from tequio.recipes.vitals import Vitals
 
@@ -96,7 +100,7 @@ def coordinator_start(
         show.progress(json or log == "json") as watch,
         stoppable(lambda: _go_on_with(f"tequio coordinator start {folder}")),
     ):
-        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline), vitals, watch)
+        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline, 60.0 * grace), vitals, watch)
     finish(outcome.folder, lang, json)
 
 

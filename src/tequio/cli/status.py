@@ -53,6 +53,8 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         cells += [_size(row["bytes_up"]), _size(row["bytes_down"]), _loss(row["loss"]), row["personal"] or "–"]
         table.add_row(*map(Text, cells))
     show.out.print(table)
+    if found["missing"]:
+        _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
     if found["refusals"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
         _say(f"Refused at the door: {counts}.")
@@ -71,6 +73,8 @@ def _participant(found: Mapping[str, Any]) -> None:
         _say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
     if found["personal"] is not None:
         _say(f"Personal model made; kept: {found['personal']}.")
+    if found["alone"] is not None:
+        _say(f"Personal model made alone, by `tequio island`; kept: {found['alone']}.")
     _end(found)
 
 

@@ -6,9 +6,8 @@ from the shared one, and tells means.
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,14 +21,15 @@ from tequio.coordinator.federate import federate
 from tequio.coordinator.plan import Member
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.events import Tell
-from tequio.core.types import PersonaliseTask, Reply, State
+from tequio.core.types import State
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation, load_federation
+from tequio.recipes.farewell import Farewell, owed, reopen
 from tequio.recipes.ground import ground_of
-from tequio.recipes.house import House
+from tequio.recipes.house import House, connected
 from tequio.recipes.membership import Membership
 from tequio.recipes.metrics import coordinator_pages
 from tequio.recipes.office import (
@@ -46,32 +46,44 @@ from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.vitals import Present, Vitals
 from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, claimed, open_door
+from tequio.runtimes.flower.door import Door, Guests, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: to wait for a quorum to be there, and for one exchange of a round."""
+    """Seconds: to wait for a quorum to be there, for one exchange of a round, and in the end for who is away then."""
 
     wait: float
     deadline: float
+    grace: float = 0.0
 
 
 def coordinate(folder: Path, host: str, port: int | None, times: Times, vitals: Vitals, watch: Watch) -> Outcome:
     """Start the federation of this folder, or go on with it, to its end. What happens is told to `vitals`.
 
+    One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet.
     Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
     office = open_office(folder)
     config = load_federation(Path(office.federation))
     _check(config)
-    with RunFolder(folder).lock(), vitals.kept(folder, coordinator_pages(folder, vitals)):
-        if (ended := _ended(folder / "run")) is not None:
+    with RunFolder(folder).lock(), vitals.answering(coordinator_pages(folder, vitals)), vitals.kept(folder):
+        ended = _ended(folder / "run")
+        late = [] if ended is None else owed(folder, folder / "run")
+        if ended is not None and not (late and times.grace > 0):
             return ended
         with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
-            return _coordinate(folder, office, config, host, own, times, vitals, watch)
+            if ended is None:
+                return _coordinate(folder, office, config, host, own, times, vitals, watch)
+            names = ", ".join(member.name for member in late)
+            words = f"The rounds are over; {names} made no personal model yet. Open at most {times.grace / 60:g} minutes for that."
+            vitals.tell(words, "reopened", stage="personal models", missing=names)
+            with _opened(folder, office, host, own, vitals, {}, times.deadline) as (guests, net):
+                reopen(folder / "run", _farewell(folder, config, net, times, vitals.tell))
+                guests.farewell()
+            return ended
 
 
 def _coordinate(
@@ -84,16 +96,33 @@ def _coordinate(
     vitals: Vitals,
     watch: Watch,
 ) -> Outcome:
-    say = vitals.tell
     watch("prepare", "base model and public data", 0, 1)
     public, ground = read_public(config), ground_of(config, {})
     centre = _remembering(centre_of(ground, public), folder / "run")
+    here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
+    with _opened(folder, office, host, own, vitals, here, times.deadline) as (guests, net):
+        house = House(folder, config, ground, net, times.wait, vitals.tell)
+        outcome = _run(folder / "run", house, centre, public, _farewell(folder, config, net, times, vitals.tell), watch)
+        guests.farewell()
+        return outcome
+
+
+@contextmanager
+def _opened(
+    folder: Path,
+    office: Office,
+    host: str,
+    own: socket.socket,
+    vitals: Vitals,
+    here: Mapping[int, Any],
+    deadline: float,
+) -> Iterator[tuple[Guests, Networked]]:
+    """Server and door, until the block ends. here: the participants of this process, by index."""
     (folder / "superlink").mkdir(exist_ok=True)
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
-    members = Membership(folder, server, say)
+    members, say = Membership(folder, server, vitals.tell), vitals.tell
     listen = Door(folder / office.certificate, folder / office.key, server)
-    here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with (
         running(server, say),
         members.watched(),
@@ -103,10 +132,11 @@ def _coordinate(
         at = f"{host}:{own.getsockname()[1]}"
         vitals.look = partial(_look, server)
         say(f"Listening on {at}.", "listening", address=at)
-        net = Networked(grid, {}, Embedded(here), times.deadline)
-        outcome = _run(folder / "run", House(folder, config, ground, net, times.wait, say), centre, public, watch)
-        guests.farewell()
-        return outcome
+        yield guests, Networked(grid, {}, Embedded(here), deadline)
+
+
+def _farewell(folder: Path, config: Federation, net: Networked, times: Times, say: Tell) -> Farewell:
+    return Farewell(folder, net, lambda: connected(folder, config, net), times.grace, say)
 
 
 def _look(server: Server) -> Present | None:
@@ -149,7 +179,7 @@ def _check(config: Federation) -> None:
         check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
 
 
-def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Watch) -> Outcome:
+def _run(path: Path, house: House, centre: Centre, public: PublicData, farewell: Farewell, watch: Watch) -> Outcome:
     config, ground, net = house.config, house.ground, house.net
     with _ledger(path, house, centre, public) as (folder, ledger):
         house.ledger, header = ledger, recorded_header(ledger, folder)
@@ -168,7 +198,11 @@ def _run(path: Path, house: House, centre: Centre, public: PublicData, watch: Wa
             raise RunError("No round was made.")
         house.say("The rounds are over.", "rounds-over", stage="personal models")
         wired = replace(wired, plan=house.whole(plan))
-        return finish(folder, ledger, {MAIN: state}, wired, net, _personal(net, house.say), watch)
+
+        def personal(ledger: Ledger, wired: Wired, shared: Update, round_: int) -> None:
+            farewell.ask(ledger, wired.plan.members, shared, round_)
+
+        return finish(folder, ledger, {MAIN: state}, wired, net, personal, watch)
 
 
 def _centre_member(header: Mapping[str, Any]) -> dict[int, Member]:
@@ -231,24 +265,6 @@ def _begin(house: House, centre: Centre, public: PublicData) -> dict[str, Any]:
     header |= {"simulation": False, "provenance": [], "counterfactuals": False}
     header |= {"commitment": {house.names[i]: said for i, said in house.commitments.items()}}
     return header | {"invitations": {house.names[i]: house.invited.get(i, 0) for i in house.commitments}}
-
-
-def _personal(net: Networked, say: Tell) -> Callable[[Ledger, Wired, Update, int], None]:
-    """Everybody makes its personal model at home; who cannot be reached is told, and has no row."""
-
-    def ask(ledger: Ledger, wired: Wired, shared: Update, round_: int) -> None:
-        done = {entry.body["name"] for entry in ledger.entries("personal")}
-        members = [m for m in wired.plan.members if m.name not in done]
-        tasks = [PersonaliseTask(round_, m.index, m.name, shared, m.rank, m.steps) for m in members]
-        for reply in net.exchange(tasks):
-            if isinstance(reply, Reply):
-                wire = net.traffic.pop(reply.name, {"down": 0, "up": 0})  # since the last round
-                ledger.append("personal", {**json.loads(reply.body), "kept": "participant", "wire": wire})
-            else:
-                words = f"{reply.name} made no personal model: {reply.message}"
-                say(words, "personal-missing", "warning", participant=reply.name, reason=reply.message)
-
-    return ask
 
 
 def _free_port() -> int:

@@ -30,6 +30,18 @@ ANSWER = 60.0  # seconds that who has just come has to say what it has
 PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
 
 
+def names_of(config: Federation) -> dict[int, str]:
+    """The whole roster by index, from 1."""
+    return {i: entry.name for i, entry in enumerate(config.participants, 1)}
+
+
+def connected(folder: Path, config: Federation, net: Networked) -> dict[int, str]:
+    """Who is connected, and since when, by index; whose key counts is read anew."""
+    numbers = numbers_of(folder)
+    net.nodes = {i: numbers[name] for i, name in names_of(config).items() if name in numbers}
+    return net.connections()
+
+
 @dataclass
 class House:
     """folder: the office's. wait: seconds to wait for a quorum. rows and commitments: by index, of those who take part."""
@@ -58,13 +70,11 @@ class House:
     @property
     def names(self) -> dict[int, str]:
         """The whole roster by index, from 1."""
-        return {i: entry.name for i, entry in enumerate(self.config.participants, 1)}
+        return names_of(self.config)
 
     def here(self) -> dict[int, str]:
         """Who is connected, and since when."""
-        numbers = numbers_of(self.folder)
-        self.net.nodes = {i: numbers[name] for i, name in self.names.items() if name in numbers}
-        return self.net.connections()
+        return connected(self.folder, self.config, self.net)
 
     def gather(self) -> None:
         """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
@@ -101,7 +111,10 @@ class House:
         return {i: Told.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
 
     def recall(self, header: Mapping[str, Any], ledger: Ledger) -> None:
-        """Wait for a quorum; who took part before has the part that it had. Raises RunError if one of them came back as another."""
+        """Wait for a quorum, unless the rounds are over; who took part before has the part that it had.
+
+        Raises RunError if one of them came back as another.
+        """
         indices = {name: i for i, name in self.names.items()}
         self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
         for row in header["participants"]:
@@ -112,7 +125,8 @@ class House:
             self.invited[indices[row["name"]]] = entry.body.get("invitation", 0)
         last = ledger.last("round")
         self.made = 0 if last is None else int(last.body["round"])
-        self.gather()
+        if ledger.last("shared") is None:
+            self.gather()
         known = {i: since for i, since in self.here().items() if i in self.members}
         self.ledger = ledger
         self._verify(self._describe(known), None)

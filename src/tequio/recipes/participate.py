@@ -28,8 +28,8 @@ from tequio.participant.personal import Settings, personalise
 from tequio.participant.splits import Splits
 from tequio.participant.team import ALONE, Team
 from tequio.planning.allotment import Allotment
-from tequio.planning.schedule import is_open, next_opening, window_of
-from tequio.recipes.config import Federation, ParticipantFile, ScheduleSection, load_federation, load_participant
+from tequio.recipes.apart import closed, pointing_out
+from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
@@ -164,8 +164,8 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]))
     stop = Event()
-    entered = resident_of(folder, load_participant(own_file, name), vitals.tell)
-    with entered as alone, vitals.kept(folder, participant_pages(vitals)):
+    pages, entered = participant_pages(vitals), resident_of(folder, load_participant(own_file, name), vitals.tell)
+    with vitals.answering(pages), entered as alone, vitals.kept(folder):
         _check_together(alone.config, together)
         resident = replace(alone, node=replace(alone.node, together=together))
 
@@ -181,7 +181,13 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
             return reply
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
-        serve(who, answer, stop, vitals.tell, lambda: closed(resident.file.schedule, datetime.now()))
+        serve(
+            who,
+            answer,
+            stop,
+            pointing_out(folder, vitals.tell),
+            lambda: closed(resident.file.schedule, datetime.now()),
+        )
         together.hand_on()
         done = personal_of(resident.ledger, alone=False)
     if done is None:
@@ -189,14 +195,6 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
         fix = f"Make it from the last shared model that came: tequio island {folder}"
         raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
-
-
-def closed(schedule: ScheduleSection | None, now: datetime) -> str:
-    """Why this machine does not take part at `now`, local time; nothing where it does."""
-    if schedule is None or is_open(window := window_of(schedule.hours), schedule.days, now):
-        return ""
-    opens = next_opening(window, schedule.days, now)
-    return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
 
 
 def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:

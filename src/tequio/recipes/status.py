@@ -30,6 +30,8 @@ class Tally:
         self.people: dict[str, dict[str, Any]] = {}
         self.joules = 0.0
         self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, kind of failure) -> rounds
+        self.took_part: set[str] = set()
+        self.missing: dict[str, str] = {}  # who has no personal model at the end, and why
         self.ended: Mapping[str, Any] | None = None
 
     def read(self) -> Tally:
@@ -44,10 +46,16 @@ class Tally:
     def _add(self, kind: str, body: Mapping[str, Any]) -> None:
         if kind == "run":
             self.header = body
+            self.took_part |= {row["name"] for row in body["participants"]}
+        elif kind == "joined":
+            self.took_part.add(body["participant"]["name"])
         elif kind in ("start", "round"):
             self._add_round(body)
         elif kind == "personal":
-            self._person(body["name"])["personal"] = body["chosen"]
+            self._person(body["name"])["alone" if body.get("alone") else "personal"] = body["chosen"]
+            self.missing.pop(body["name"], None)
+        elif kind == "missing":
+            self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
         elif kind == "end":
             self.ended = body
 
@@ -81,7 +89,7 @@ class Tally:
             "bytes_up": 0,
             "bytes_down": 0,
         }
-        return self.people.setdefault(name, fresh | {"loss": None, "personal": None})
+        return self.people.setdefault(name, fresh | {"loss": None, "personal": None, "alone": None})
 
 
 def status_of(folder: Path) -> dict[str, Any]:
@@ -108,6 +116,8 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
         row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
         people.append(row | {"left": rows.get(name, {}).get("left")} | tally._person(name))
     last: dict[str, Any] = tally.rounds[-1] if tally.rounds else {}
+    owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & tally.took_part
+    missing = {name: tally.missing.get(name, "") for name in sorted(owed)} if tally.ended else {}
     rounds = tally.header.get("config", {}).get("train", {}).get("rounds")
     return {
         "role": "coordinator",
@@ -126,8 +136,9 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
         "centre": {name: row for name, row in tally.people.items() if name not in kept["tokens"]},
         "refusals": vitals["refusals"] if vitals else {},
         "last_error": vitals["last_error"] if vitals else None,
+        "missing": missing,
         "ended": None if tally.ended is None else tally.ended["reason"],
-        "next": _coordinator_next(folder, alive, tally.ended is not None, people),
+        "next": _coordinator_next(folder, vitals if alive else None, tally.ended is not None, bool(missing), people),
     }
 
 
@@ -135,15 +146,18 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     identity, vitals = _json(folder / join.IDENTITY), read_vitals(folder)
     name, run = str(identity["name"]), folder / join.RUN
     tally = Tally(run / "ledger.sqlite").read()
-    made = tally.people.get(name, {}).get("personal")
+    own = tally.people.get(name, {})
+    made, alone = own.get("personal"), own.get("alone")
     alive = vitals is not None and bool(vitals["alive"])
     found = vitals or {}
-    again = f"tequio participate {folder}"
+    state, again = _state(vitals, made is not None, tally.header != {}), f"tequio participate {folder}"
+    if alone and not made and not alive:
+        state = "alone"  # by `tequio island`; the federation may go on
     return {
         "role": "participant",
         "name": name,
         "address": identity["address"],
-        "state": _state(vitals, made is not None and not alive, tally.header != {}),
+        "state": state,
         "process": _process(vitals),
         "connected": bool(found.get("connected")) if alive else None,
         "since": found.get("since"),
@@ -156,13 +170,14 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "bytes_up": found.get("bytes_up", 0),
         "last_error": found.get("last_error"),
         "personal": made,
-        "next": f'tequio predict {run} {name} "a text"' if made else None if alive else again,
+        "alone": alone,
+        "next": None if alive and not made else f'tequio predict {run} {name} "a text"' if made or alone else again,
     }
 
 
 def _state(vitals: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
     """not started, one of the stages of a live process, finished, stopped, failed, or killed (it ended without a word)."""
-    if ended:
+    if ended and not (vitals and vitals["alive"]):
         return "finished"
     if vitals is None:
         return "not running" if begun else "not started"
@@ -189,13 +204,16 @@ def _health(address: str) -> str:
         return "no answer"
 
 
-def _coordinator_next(folder: Path, alive: bool, ended: bool, people: list[dict[str, Any]]) -> str | None:
-    missing = [row["name"] for row in people if not row["enrolled"]]
-    if ended:
-        return f"tequio report {folder / 'run'}"
-    if not alive:
-        return f"tequio coordinator start {folder}"
-    return f"tequio join {missing[0]}.json participant.toml" if missing else None
+def _coordinator_next(
+    folder: Path, process: Mapping[str, Any] | None, ended: bool, owed: bool, people: list[dict[str, Any]]
+) -> str | None:
+    """process: what the live one says of itself, None if none runs."""
+    if process is None:
+        return f"tequio report {folder / 'run'}" if ended and not owed else f"tequio coordinator start {folder}"
+    invited = [row["name"] for row in people if not row["enrolled"] and not row["left"]]
+    if not invited or ended or process["stage"] == "preparing":  # its door is not open yet
+        return None
+    return f"tequio join {folder / 'invitations' / invited[0]}.json participant.toml"
 
 
 def _json(path: Path) -> dict[str, Any]:

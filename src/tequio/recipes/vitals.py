@@ -19,12 +19,13 @@ import psutil
 from tequio.core.errors import ResourceError, TequioError
 from tequio.core.events import Level, Tell, Value
 from tequio.ledger.folder import RunFolder
-from tequio.runtimes.pages import served
+from tequio.runtimes.pages import Page, served
 
 FILE = "vitals.json"
 BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
 TICK = 1.0  # seconds between two looks whether there is something to write
 PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
+STAGES = {"connected": "waiting", "sent": "waiting", "disconnected": "not connected"}  # of a participant, by event
 
 Role = Literal["coordinator", "participant"]
 Present = Mapping[int, tuple[bool, str]]
@@ -65,6 +66,8 @@ class Vitals:
             self._changed = True
             facts = self._facts
             facts |= {key: fields[key] for key in PLAIN if key in fields}
+            if facts["role"] == "participant" and event in STAGES:
+                facts["stage"] = STAGES[event]
             if event == "refused" and "refusals" in facts:
                 _count(facts["refusals"], str(fields["reason"]))
             elif level != "info":
@@ -89,30 +92,30 @@ class Vitals:
         return copy
 
     @contextmanager
-    def kept(self, folder: Path, pages: Mapping[str, Callable[[], tuple[int, str, str]]]) -> Iterator[None]:
-        """Keep the file, and answer on the metrics port if there is one, until the block ends; tell how it ended."""
+    def kept(self, folder: Path) -> Iterator[None]:
+        """Keep the file until the block ends; tell how it ended. The folder must be ours alone."""
         stop = Event()
         writer = Thread(target=self._keep, args=(folder, stop), daemon=True)
-        with self._answering(pages):
-            writer.start()
-            try:
-                yield
-                self.tell("ended", "ended", stage="ended")
-            except KeyboardInterrupt:
-                self.tell("stopped", "stopped", stage="stopped")
-                raise
-            except TequioError as error:
-                self.tell(str(error), "failed", "error", stage="failed", error=type(error).__name__)
-                raise
-            except BaseException as error:  # an error of ours: only its kind, for its words may quote anything
-                self.tell(f"{type(error).__name__}", "failed", "error", stage="failed", error=type(error).__name__)
-                raise
-            finally:
-                stop.set()
-                writer.join()
+        writer.start()
+        try:
+            yield
+            self.tell("ended", "ended", stage="ended")
+        except KeyboardInterrupt:
+            self.tell("stopped", "stopped", stage="stopped")
+            raise
+        except TequioError as error:
+            self.tell(str(error), "failed", "error", stage="failed", error=type(error).__name__)
+            raise
+        except BaseException as error:  # an error of ours: only its kind, for its words may quote anything
+            self.tell(f"{type(error).__name__}", "failed", "error", stage="failed", error=type(error).__name__)
+            raise
+        finally:
+            stop.set()
+            writer.join()
 
     @contextmanager
-    def _answering(self, pages: Mapping[str, Callable[[], tuple[int, str, str]]]) -> Iterator[None]:
+    def answering(self, pages: Mapping[str, Page]) -> Iterator[None]:
+        """Answer on the metrics port, if there is one, until the block ends. Raises NetworkError where it is taken."""
         if self._metrics is None:
             yield
             return

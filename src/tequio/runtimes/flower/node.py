@@ -110,7 +110,7 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: C
             said = (
                 str(not_ours(identity.address, how))
                 if how
-                else f"no connection ({type(error).__name__} {status or ''})"
+                else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
             words = f"{said}; next try in {wait:.1f} s"
             told(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)

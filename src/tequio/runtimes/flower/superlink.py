@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
 
@@ -182,7 +183,7 @@ def nodes(server: Server) -> dict[bytes, int]:
 
 
 def present(server: Server) -> dict[int, tuple[bool, str]] | None:
-    """Number of each registered participant -> (is it connected, since when in ISO 8601). None if the server does not answer."""
+    """Number of each registered participant -> (is it connected, since when, ISO 8601 in seconds). None if the server does not answer."""
     try:
         with _control(server) as control:
             found = control.ListNodes(ListNodesRequest()).nodes_info
@@ -191,7 +192,8 @@ def present(server: Server) -> dict[int, tuple[bool, str]] | None:
     rows = {}
     for node in found:
         on = node.status == "online"
-        rows[node.node_id] = (on, node.last_activated_at if on else node.last_deactivated_at)
+        since = node.last_activated_at if on else node.last_deactivated_at
+        rows[node.node_id] = (on, since and datetime.fromisoformat(since).isoformat(timespec="seconds"))
     return rows
 
 

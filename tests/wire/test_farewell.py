@@ -1,0 +1,142 @@
+"""The end of a federation: who is away is waited for and recorded, and may come when the run is opened again; who finds nobody is told."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
+from wire_live import at_work, live, resident
+
+from tequio.coordinator.plan import Member
+from tequio.core.events import Level, Value
+from tequio.core.types import Failure, PersonaliseTask, Reply
+from tequio.core.update import Update
+from tequio.core.wire import TASKS, pack_message, unpack_message
+from tequio.ledger.record import Ledger
+from tequio.recipes.apart import pointing_out
+from tequio.recipes.farewell import Farewell
+from tequio.runtimes.flower.node import Identity, serve
+from tequio.trust.keys import new_authority, new_key
+
+FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower builds its bundle with it
+pytestmark = pytest.mark.filterwarnings(FLOWERS)
+
+
+def made(data: bytes) -> bytes:
+    """What a participant answers who made its personal model."""
+    task = unpack_message(data, "a task", TASKS)
+    assert isinstance(task, PersonaliseTask)
+    return pack_message(Reply(task.round, task.index, task.name, body=json.dumps({"name": task.name})))
+
+
+def unable(data: bytes) -> bytes:
+    task = unpack_message(data, "a task", TASKS)
+    assert not isinstance(task, Reply | Failure)
+    return pack_message(Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number"))
+
+
+def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: Path) -> None:
+    """One is there, one comes when it is waited for, one never, one cannot; those who have no model are asked when it is opened again."""
+    names = {1: "here", 2: "late", 3: "never", 4: "unable"}
+    members = [Member(name, i, 2, 3) for i, name in names.items()]
+    said: list[tuple[str, str]] = []
+    with live(tmp_path / "hub") as hub, ExitStack() as running:
+        nodes = dict(zip(names, (hub.enrol() for _ in names), strict=True))
+        net = hub.net(*nodes.values())
+
+        def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+            said.append((event, words))
+            if event == "waiting":
+                running.enter_context(at_work(resident(hub, nodes[2], made)))
+
+        running.enter_context(at_work(resident(hub, nodes[1], made), resident(hub, nodes[4], unable)))
+        until(lambda: len(net.connections()) == 2, 60)
+        farewell = Farewell(tmp_path, net, net.connections, 20.0, tell)
+        with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
+            farewell.ask(ledger, members, Update({}, "spec"), 5)
+            personal = [entry.body["name"] for entry in ledger.entries("personal")]
+            (missing,) = [entry.body for entry in ledger.entries("missing")]
+            assert personal == ["here", "late"]
+            assert [row["name"] for row in missing["participants"]] == ["never", "unable"]
+            assert "not connected" in missing["participants"][0]["reason"]
+            assert "TrainingError" in missing["participants"][1]["reason"]
+            assert [words for event, words in said if event == "waiting"] == [
+                "Waiting at most 0.333333 minutes for late, never to fetch the shared model."
+            ]
+            told = [words for event, words in said if event == "personal-missing"]
+            assert f"start again: tequio coordinator start {tmp_path}" in told[0]
+            running.enter_context(at_work(resident(hub, nodes[3], made)))
+            until(lambda: len(net.connections()) == 4, 60)
+            farewell.ask(ledger, members, Update({}, "spec"), 5)
+            assert [entry.body["name"] for entry in ledger.entries("personal")] == ["here", "late", "never"]
+            last = ledger.last("missing")
+            assert last is not None
+            assert [row["name"] for row in last.body["participants"]] == ["unable"]
+            assert sum(event == "waiting" for event, _ in said) == 1, "everybody was there"
+
+
+def test_whose_coordinator_is_gone_is_told_once_how_to_go_on_alone(tmp_path: Path) -> None:
+    """A real node with nobody at the address; a while outside of its own hours is no such while."""
+    lines: list[str] = []
+
+    def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        lines.append(words)
+
+    told = pointing_out(tmp_path / "north", tell, 1.0)
+    told("Outside of the hours", "disconnected")
+    stop, here = Event(), Identity(f"127.0.0.1:{port()}", new_authority("ours", 1)[0], new_key(), 1)
+    node = Thread(target=serve, args=(here, lambda _: None, stop, told), daemon=True)
+    node.start()
+    until(lambda: sum("next try" in line for line in lines) >= 4, 60)
+    stop.set()
+    node.join(60)
+    (pointed,) = [line for line in lines if "tequio island" in line]
+    assert f"tequio island {tmp_path / 'north'}" in pointed
+    assert "next try" in lines[1], "it is not said at once"
+    assert "no connection (ConnectError); next try" in lines[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
+    """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
+    toml, hub = make_federation(participants=2, train={"rounds": 3}), tmp_path / "hub"
+    record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{port()}"
+    with federation(tmp_path, toml, address, options=["--grace", "0"]) as folders:
+        site0 = background(tmp_path / "site0.log", "participate", folders["site0"], *ALONE)
+        site1 = background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE)
+        with site0, site1 as victim:
+            until(lambda: record.exists() and "round" in kinds(record))
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            until(lambda: (hub / "run" / "report.en.html").exists())
+    assert "site1 made no personal model" in (tmp_path / "coordinator.log").read_text()
+    over = json.loads(tequio("status", hub, "--json"))
+    assert (over["state"], list(over["missing"])) == ("finished", ["site1"])
+    assert over["next"] == f"tequio coordinator start {hub}"
+    assert "Without a personal model: site1 (" in tequio("status", hub)
+    tequio("coordinator", "start", hub, "--grace", "0")  # nothing is opened
+    (tmp_path / "coordinator.log").write_text("")
+    with background(tmp_path / "coordinator.log", "coordinator", "start", hub, *ALONE) as coordinator:
+        until(lambda: ready(tmp_path))
+        with background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE) as back:
+            assert coordinator.wait(300) == 0
+            assert back.wait(60) == 0
+    assert "site1 made no personal model yet. Open at most 10 minutes" in (tmp_path / "coordinator.log").read_text()
+    with Ledger.open(record, read_only=True) as ledger:
+        entries = [(entry.kind, entry.body) for entry in ledger.entries()]
+    assert [body["name"] for kind, body in entries if kind == "personal"] == ["site0", "site1"]
+    assert [kind for kind, _ in entries][-2:] == ["end", "personal"]
+    for run in (hub / "run", folders["site1"] / "run"):
+        assert json.loads(tequio("verify", run, "--json"))["ok"]
+    over = json.loads(tequio("status", hub, "--json"))
+    assert (over["state"], over["missing"], over["next"]) == ("finished", {}, f"tequio report {hub / 'run'}")
