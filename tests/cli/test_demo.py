@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tequio.core.errors import DataError
+from tequio.core.errors import ConfigError, DataError
 from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation
 from tequio.recipes.demo import RECIPES, write_demo
@@ -31,6 +31,14 @@ def short_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(re.sub(r"rounds = \d+", "rounds = 2\nmax_steps = 4", text), encoding="utf-8")
     start(load_federation(path), root / "run", True, provenance)
     return root / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0, 7, 99])
+def test_more_participants_than_a_demo_has_are_refused(short_demo: Path, tmp_path: Path, asked: int) -> None:
+    assert short_demo.exists(), "so that its data are here"
+    with pytest.raises(ConfigError, match=r"--participants .* has 6 participants. Give 1 to 6"):
+        write_demo("sentiment", tmp_path, participants=asked)
 
 
 @pytest.mark.slow

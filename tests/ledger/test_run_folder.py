@@ -27,6 +27,15 @@ def test_create_then_open(folder: RunFolder) -> None:
     assert RunFolder.open(folder.path).path == folder.path
 
 
+def test_the_folder_around_a_run_names_the_run(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "try" / "run").ledger_path.touch()
+    with pytest.raises(RunError, match="Its run is") as caught:
+        RunFolder.open(tmp_path / "try")
+    assert str(tmp_path / "try" / "run") in str(caught.value)
+    with pytest.raises(RunError, match="Check the name"):
+        RunFolder.open(tmp_path)
+
+
 def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty").path == tmp_path / "empty"

@@ -6,9 +6,11 @@ import re
 import shutil
 import string
 import subprocess
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import Shape, chained, made_run
 
+from tequio.cli.summary import print_summary
 from tequio.ledger.chain import Entry
 from tequio.web.charts import scale
 from tequio.web.markup import VOID, Safe, el
@@ -184,8 +187,28 @@ def test_summary_of_numbers_known_by_hand() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def hand_made() -> list[Entry]:
-    """One round and three personal models in round numbers."""
+def test_a_gain_by_loss_beside_a_fall_of_accuracy_is_said_as_both(capsys: pytest.CaptureFixture[str]) -> None:
+    """a gains by loss and loses 1.2 points; b is undecided, so nothing is against it; c loses by loss and gains 3 points."""
+    changes = {"a": -0.012, "b": -0.02, "c": 0.03}
+    entries = hand_made(changes, kind="classification")
+    found = summary(entries)
+    assert {p["name"]: p["accuracy_against"] for p in found["participants"]} == {"a": -0.012, "b": None, "c": 0.03}
+    assert summary(hand_made({"a": 0.012, "b": 0.0, "c": -0.0001}))["participants"][0]["accuracy_against"] is None
+    said: dict[Lang, str] = {"en": "by loss; accuracy fell by 1.2 points", "es": "la exactitud bajó 1.2 puntos"}
+    for lang, words in said.items():
+        page = Page(render(entries, lang))
+        assert words in row_of(page, "a")[1]
+        assert "exactitud" not in row_of(page, "b")[1]
+        assert "accuracy" not in row_of(page, "b")[1]
+    print_summary(Path("run"), Path("report"), found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a gains by loss, while its accuracy fell by 1.2 points." in printed
+    assert "b undecided" not in printed
+    assert "c loses by loss, while its accuracy rose by 3.0 points." in printed
+
+
+def hand_made(accuracy: Mapping[str, float] = MappingProxyType({}), kind: str = "causal") -> list[Entry]:
+    """One round and three personal models in round numbers. accuracy: the change of each."""
     names = ("a", "b", "c")
     energy = {"joules": 10.0, "method": "rapl", "boundary": "cpu package", "uncertainty": 0.1}
     people = [{"name": n, "rank": r, "steps": 1} for n, r in zip(names, (2, 4, 8), strict=True)]
@@ -195,17 +218,19 @@ def hand_made() -> list[Entry]:
     start = {"validation": {}, "seconds": 4, "energy": {**energy, "joules": 20.0}}
     round_["energy"] = {"joules": 100.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
     bodies: list[tuple[str, dict[str, Any]]] = [
-        ("run", {"participants": people, "centre": {"name": "centre"}, "task": {"kind": "causal"}}),
+        ("run", {"participants": people, "centre": {"name": "centre"}, "task": {"kind": kind}}),
         ("start", start),
         ("round", round_),
     ]
     for name, gain, half in zip(names, (0.2, 0.0, -0.1), (0.05, 0.0, 0.05), strict=True):
         loss = {"mean": gain, "low": gain - half, "high": gain + half}
+        change = accuracy.get(name)
+        points = None if change is None else {"mean": change, "low": change - 0.1, "high": change + 0.1}
         body = {
             "name": name,
             "chosen": "local" if gain == 0 else "shared",
             "test": {"local": {"loss": 1.0, "examples": 50}, "personal": {"loss": 1 - gain, "examples": 50}},
-            "gains": {"personal_over_local": {"loss": loss, "accuracy": None}},
+            "gains": {"personal_over_local": {"loss": loss, "accuracy": points}},
             "benefit": gain,
             "energy": energy,
             "seconds": 2.0,

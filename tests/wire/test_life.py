@@ -23,7 +23,7 @@ pytest.importorskip("flwr")
 from wire_helpers import ALONE, background, federation, kinds, port, tequio, until
 
 from tequio.core.canonical import digest_update
-from tequio.core.errors import ConfigError, NetworkError, RunBusy, UpdateError
+from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, UpdateError
 from tequio.core.events import untold
 from tequio.core.types import Reply, TrainTask
 from tequio.core.update import Update, zero
@@ -33,6 +33,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation, load_participant
+from tequio.recipes.coordinate import Times, coordinate
 from tequio.recipes.house import House
 from tequio.recipes.island import go_alone
 from tequio.recipes.join import Ready, join_federation, prepare, read_identity
@@ -86,6 +87,10 @@ def somebody(folder: Path) -> Iterator[str]:
 
         Thread(target=answer, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def unwatched(*_: Any) -> None:
+    """Nobody looks."""
 
 
 def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
@@ -207,6 +212,57 @@ def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any
         with pytest.raises(NetworkError, match=r"joined already.*tell the coordinator"):  # a thief of the invitation
             join_federation(asked(hub, people), tmp_path / "thief")
         assert not (tmp_path / "thief").exists()
+
+
+def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation: Any, tmp_path: Path) -> None:
+    """Its file is not there, cannot be read, or has another column; then it is mended, and the same invitation joins."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        own, data = people / "site0.toml", people.parent / "data" / "site0.jsonl"
+        whole = data.read_bytes()
+        data.unlink()
+        with pytest.raises(DataError, match=r"site0\.jsonl"):
+            asked(hub, people)
+        data.mkdir()
+        with pytest.raises(DataError, match=r"site0\.jsonl"):
+            asked(hub, people)
+        data.rmdir()
+        data.write_bytes(whole.replace(b'"label"', b'"mark"'))
+        with pytest.raises(DataError, match="label"):
+            asked(hub, people)
+        assert "label" in tequio("join", hub / "invitations/site0.json", own, "--yes", fails=True)
+        assert enrolled(hub) == {}
+        own.rename(own.with_suffix(".away"))
+        with pytest.raises(
+            ConfigError, match=r'There is no file .*site0\.toml.* It says where your data are.*name = "site0"'
+        ):
+            asked(hub, people)
+        own.with_suffix(".away").rename(own)
+        data.write_bytes(whole)
+        join_federation(asked(hub, people), tmp_path / "site0")
+        assert set(enrolled(hub)) == {"site0"}
+
+
+def test_init_with_its_arguments_swapped_says_how_it_goes(make_federation: Any, tmp_path: Path) -> None:
+    toml = make_federation()
+    with pytest.raises(ConfigError, match="The new folder comes first") as caught:
+        init_office(toml, tmp_path / "hub", "127.0.0.1:9443")
+    assert f"tequio coordinator init {tmp_path / 'hub'} {toml} --address 127.0.0.1:9443" in str(caught.value)
+
+
+def test_a_taken_metrics_port_is_told_before_a_base_is_looked_for(make_federation: Any, tmp_path: Path) -> None:
+    """By participant and coordinator; nothing else is said to be wrong then."""
+    toml = make_federation(participants=1, base={"model": str(tmp_path / "nowhere")})
+    init_office(tmp_path / "hub", toml, f"127.0.0.1:{port()}")
+    with reopened(tmp_path / "hub"):
+        folder = join_federation(asked(tmp_path / "hub", toml.parent / "participants"), tmp_path / "site0")
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        where = ("127.0.0.1", int(other.getsockname()[1]))
+        with pytest.raises(NetworkError, match="cannot be listened on for metrics"):
+            stay(folder, Vitals("participant", untold, where))
+        with pytest.raises(NetworkError, match="cannot be listened on for metrics"):
+            coordinate(
+                tmp_path / "hub", "127.0.0.1", None, Times(1.0, 1.0), Vitals("coordinator", untold, where), unwatched
+            )
 
 
 def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: Any, tmp_path: Path) -> None:

@@ -47,6 +47,10 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
             verdict,
         )
     show.out.print(table)
+    for row in summary["participants"]:
+        if (change := row["accuracy_against"]) is not None:
+            words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
+            show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
     if not summary["finished"]:
         show.out.print(f"This run is not finished. Go on with: tequio run --resume {folder}")
     cost = summary["cost"]

@@ -50,7 +50,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run. Raises RunError if there is no ledger in it."""
         if not (path / LEDGER).is_file():
-            raise RunError(f"{path} is not a run.", f"Expected a folder with {LEDGER}.", "Check the name.")
+            fix = f"Its run is {path / 'run'}: name that." if (path / "run" / LEDGER).is_file() else "Check the name."
+            raise RunError(f"{path} is not a run.", f"Expected a folder with {LEDGER}.", fix)
         return cls(path)
 
     @property

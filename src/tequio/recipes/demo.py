@@ -131,6 +131,11 @@ def write_demo(
         raise ConfigError(f"There is no demo {name!r}.", f"Known: {', '.join(RECIPES)}.", f"Did you mean {near!r}?")
     cache = cache_folder()
     data = recipe.prepare(cache, seed)
+    if participants is not None and not 1 <= participants <= len(data.participants):
+        why = f"demo {name!r} has {len(data.participants)} participants."
+        raise ConfigError(
+            f"--participants {participants}:", why, f"Give 1 to {len(data.participants)}, or leave it out."
+        )
     model = recipe.base(cache)
     federation: dict[str, Any] = {
         "name": f"demo-{name}",

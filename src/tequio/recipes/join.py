@@ -17,6 +17,7 @@ from pathlib import Path
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import RunFolder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
+from tequio.recipes.ground import splits_of
 from tequio.runtimes.flower.enrol import enrol, reach
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
@@ -37,12 +38,21 @@ class Ready:
 
 
 def prepare(invitation: Path, participant: Path) -> Ready:
-    """Raises ConfigError, NetworkError where something does not fit; the coordinator is only asked whether it is there."""
+    """Read everything that will be needed: a token enrols one key, once, so it is not spent where the data cannot be used.
+
+    Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is only asked whether it is there.
+    """
     asked = read_invitation(invitation)
     config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
     if asked.name not in {entry.name for entry in config.participants}:
         raise ConfigError(f"{invitation}: {asked.name!r} is not on the roster in it.", "", "Ask for a new invitation.")
+    if not participant.exists():
+        fix = f'Write it: name = "{asked.name}", then [data] and path = "my-data.jsonl" (or .csv); every key is in docs/configuration.md.'
+        raise ConfigError(
+            f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
+        )
     file = load_participant(participant, asked.name)
+    splits_of(config, file)
     reach(asked.address, asked.authority)
     return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))
 

@@ -76,6 +76,9 @@ def init_office(
     it; inside, between us and SuperLink, our own are used in any case.
     Raises ConfigError for a folder that is one already, or for what cannot run over a network.
     """
+    if folder.is_file():
+        fix = f"tequio coordinator init {federation} {folder} --address {address}"
+        raise ConfigError(f"{folder} is a file.", "The new folder comes first, then federation.toml.", fix)
     config, text = load_federation(federation), _text(federation)
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:

@@ -49,7 +49,9 @@ def served(host: str, port: int, made: Mapping[str, Page]) -> Iterator[str]:
         server = Server((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise NetworkError(
-            f"{host}:{port} cannot be listened on for metrics ({type(error).__name__}).", "", "Choose another port."
+            f"{host}:{port} cannot be listened on for metrics ({getattr(error, 'strerror', None) or error}).",
+            "",
+            "Choose another port.",
         ) from None
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
     thread.start()

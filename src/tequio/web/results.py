@@ -99,6 +99,10 @@ def _tests(page: Page) -> Safe:
 
 def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:
     kept = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
+    if p["accuracy_against"] is not None:
+        key = "against.fell" if p["accuracy_against"] < 0 else "against.rose"
+        against = page.w(key, points=page.n.fixed(100 * abs(p["accuracy_against"]), 1))
+        kept = against if kept is None else f"{kept}; {against}"
     row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), kept)]
     row += [_score(page, p["test"][model]) for model in models]
     row.append(_gain(page, p["gain"]["relative"], points=False))

@@ -31,6 +31,7 @@ from tequio.web.records import (
 
 PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 MODELS = ("base", "local", "shared", "personal")
+SHOWN = 0.0005  # of accuracy: less is 0.0 points on the page
 Verdict = Literal["gains", "undecided", "loses"]
 
 
@@ -39,7 +40,8 @@ def summary(entries: Sequence[Record]) -> Json:
 
     `comparison` says what each personal model is judged against: `local` (trained alone on its own data),
     `base` where the run has no local models, None where nobody has a personal model yet. A verdict is
-    `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`.
+    `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
+    `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
@@ -168,6 +170,7 @@ def _participant(
         "licence": table(listed.get("data")).get("licence"),
         "chosen": body.get("chosen"),
         "verdict": _verdict(gain["loss"]),
+        "accuracy_against": _against(gain["loss"], gain["accuracy"]),
         "test": result,
         "gain": {**gain, "relative": relative},
         "shared_over_local": _gain(body, "shared_over_local"),
@@ -178,6 +181,13 @@ def _participant(
         "seconds": total([trained.get("seconds"), body.get("seconds")]),
         "admissions": trained.get("admissions", {}),
     }
+
+
+def _against(loss: Json | None, accuracy: Json | None) -> float | None:
+    """The change of accuracy where the verdict, which goes by loss, says the contrary; both gains are positive where it is better."""
+    mean_ = None if accuracy is None else finite(accuracy["mean"])
+    sign = {"gains": 1.0, "loses": -1.0}.get(_verdict(loss) or "", 0.0)
+    return mean_ if mean_ is not None and sign * mean_ < 0.0 and abs(mean_) >= SHOWN else None
 
 
 def _examples(listed: Mapping[str, Any]) -> Json:
