@@ -42,6 +42,11 @@ def stoppable(words: Callable[[], str]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def go_on_with(again: str) -> str:
+    """What is said where a command that can go on was stopped."""
+    return f"Stopped. What was finished is kept. Go on with: {again}"
+
+
 def finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
     """Write the report and print the summary."""
     from tequio.cli.summary import print_summary

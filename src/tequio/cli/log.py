@@ -9,11 +9,22 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
 
 from tequio.cli import show
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.core.events import Level, Tell, Value
+
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
+]
+Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object a line.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append events to this file. Default: standard error.")
+]
 
 ENDS = ("ended", "stopped", "failed")  # said by the command itself where it speaks words
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 import tequio
-from tequio.cli import network, show, status
+from tequio.cli import coordinator, network, show, status
 from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
@@ -248,7 +248,7 @@ def export(
     show.emit({"exported": written}, json, words)
 
 
-app.add_typer(network.coordinator, name="coordinator")
+app.add_typer(coordinator.coordinator, name="coordinator")
 app.command()(network.join)
 app.command()(network.participate)
 app.command()(network.leave)

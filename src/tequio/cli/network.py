@@ -1,133 +1,16 @@
-"""The commands of a federation across a network: `coordinator init`, `invite`, `start` and `check`, `join`, `participate`, `island`."""
+"""The commands of a participant across a network: `join`, `participate`, `leave`, `island`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from tequio.cli import show
-from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
-from tequio.cli.log import address_of, teller
+from tequio.cli.command import Json, Threads, go_on_with, set_threads, stoppable
+from tequio.cli.log import Log, LogFile, Metrics, address_of, teller
 from tequio.core.errors import ConfigError
-
-Metrics = Annotated[
-    str | None,
-    typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
-]
-Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object a line.")]
-LogFile = Annotated[
-    Path | None, typer.Option("--log-file", help="Append events to this file. Default: standard error.")
-]
-
-coordinator = typer.Typer(help="Coordinate a federation across a network.", no_args_is_help=True, rich_markup_mode=None)
-
-
-@coordinator.command("init")
-def coordinator_init(
-    folder: Annotated[Path, typer.Argument(help="New folder for certificates, invitations and the run.")],
-    federation: Annotated[Path, typer.Argument(help="federation.toml, with everybody on the roster.")],
-    address: Annotated[str, typer.Option("--address", help="host:port at which participants reach this machine.")],
-    certificate: Annotated[Path | None, typer.Option("--certificate", help="Of a real authority, PEM.")] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="Its key, PEM.")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority", help="Who signed it, PEM.")] = None,
-    json: Json = False,
-) -> None:
-    """Make certificates, and one invitation for each participant."""
-    from tequio.recipes.office import init_office
-
-    given = [path for path in (certificate, key, authority) if path is not None]
-    if given and len(given) < 3:
-        raise typer.BadParameter("give --certificate, --key and --authority together, or none of them")
-    own = (given[0], given[1], given[2]) if given else None
-    config, invitations = init_office(folder, federation, address, own)
-
-    def words() -> None:
-        show.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
-        for path in invitations:
-            show.out.print(f"  {path}", markup=False)
-        show.out.print(
-            f"Give each to its participant by a way that both trust, then: tequio coordinator start {folder}"
-        )
-
-    show.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
-
-
-@coordinator.command("invite")
-def coordinator_invite(
-    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
-    name: Annotated[str, typer.Argument(help="Who, as the roster in federation.toml calls it.")],
-    json: Json = False,
-) -> None:
-    """Invite one on the roster anew: the invitation before, and the key that joined with it, count no more."""
-    from tequio.recipes.office import invite
-
-    path = invite(folder, name)
-
-    def words() -> None:
-        show.out.print(f"Wrote {path}, a secret for {name}. The invitation before it counts no more,", markup=False)
-        show.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
-
-    show.emit({"name": name, "invitation": str(path)}, json, words)
-
-
-@coordinator.command("start")
-def coordinator_start(
-    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option("--port", help="Port to listen on. Default: that of --address.")] = None,
-    wait: Annotated[float, typer.Option("--wait", help="Minutes to wait for participants to join.", min=0)] = 1440.0,
-    deadline: Annotated[float, typer.Option("--deadline", help="Minutes for one exchange of a round.", min=0)] = 60.0,
-    grace: Annotated[
-        float,
-        typer.Option("--grace", help="Minutes to wait, after the last round, for participants that are away.", min=0),
-    ] = 10.0,
-    threads: Threads = 0,
-    lang: Lang = "en",
-    metrics: Metrics = None,
-    log: Log = "plain",
-    log_file: LogFile = None,
-    json: Json = False,
-) -> None:
-    """Start, or go on with, the federation; ends with the report. One that is over opens again for who has no personal model yet."""
-    from tequio.recipes.coordinate import Times, coordinate
-    from tequio.recipes.vitals import Vitals
-
-    set_threads(threads)
-    vitals = Vitals("coordinator", teller(log, log_file), address_of(metrics))
-    with (
-        show.progress(json or log == "json") as watch,
-        stoppable(lambda: _go_on_with(f"tequio coordinator start {folder}")),
-    ):
-        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline, 60.0 * grace), vitals, watch)
-    finish(outcome.folder, lang, json)
-
-
-@coordinator.command("check")
-def coordinator_check(
-    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
-    address: Annotated[
-        str | None, typer.Option("--address", help="host:port to ask. Default: the one in the invitations.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Look at secrets, certificates and ports, and at what a stranger reaches from outside; exit code 1 if something fails."""
-    from tequio.recipes.inspect import inspect_office
-
-    findings = inspect_office(folder, address)
-    failed = sum(row["status"] == "FAIL" for row in findings)
-
-    def words() -> None:
-        for row in findings:
-            show.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
-            if row["fix"]:
-                show.out.print(f"{'':<21} {row['fix']}", markup=False)
-        show.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
-
-    show.emit({"ok": not failed, "findings": findings}, json, words)
-    if failed:
-        raise typer.Exit(1)
 
 
 def join(
@@ -176,7 +59,7 @@ def participate(
     from tequio.recipes.vitals import Vitals
 
     set_threads(threads)
-    with stoppable(lambda: _go_on_with(f"tequio participate {folder}")), team() as together:
+    with stoppable(lambda: go_on_with(f"tequio participate {folder}")), team() as together:
         if together.rank > 0:
             follow(folder, together)
             return
@@ -236,7 +119,7 @@ def island(
     from tequio.recipes.island import go_alone
 
     set_threads(threads)
-    with stoppable(lambda: _go_on_with(f"tequio island {folder}")):
+    with stoppable(lambda: go_on_with(f"tequio island {folder}")):
         result = go_alone(folder, teller("plain", None, quiet=json))
 
     def words() -> None:
@@ -246,7 +129,3 @@ def island(
         show.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
 
     show.emit(result, json, words)
-
-
-def _go_on_with(again: str) -> str:
-    return f"Stopped. What was finished is kept. Go on with: {again}"

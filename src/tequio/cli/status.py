@@ -55,6 +55,8 @@ def _coordinator(found: Mapping[str, Any]) -> None:
     show.out.print(table)
     if found["missing"]:
         _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
+    for words in found["certificates"]:
+        _say(f"Warning: {words}")
     if found["refusals"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
         _say(f"Refused at the door: {counts}.")

@@ -7,7 +7,7 @@ from the shared one, and tells means.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from tequio.recipes.office import (
 )
 from tequio.recipes.pieces import pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of, read_public
+from tequio.recipes.renewal import check_lasting, reminder
 from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, recorded_header, save, unbroken
 from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.vitals import Present, Vitals
@@ -74,6 +75,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, vitals: 
         late = [] if ended is None else owed(folder, folder / "run")
         if ended is not None and not (late and times.grace > 0):
             return ended
+        check_lasting(folder, office)
         with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
             if ended is None:
                 return _coordinate(folder, office, config, host, own, times, vitals, watch)
@@ -130,7 +132,7 @@ def _opened(
         place(server) as grid,
     ):
         at = f"{host}:{own.getsockname()[1]}"
-        vitals.look = partial(_look, server)
+        vitals.look = partial(_look, server, reminder(folder, office, say))
         say(f"Listening on {at}.", "listening", address=at)
         yield guests, Networked(grid, {}, Embedded(here), deadline)
 
@@ -139,8 +141,9 @@ def _farewell(folder: Path, config: Federation, net: Networked, times: Times, sa
     return Farewell(folder, net, lambda: connected(folder, config, net), times.grace, say)
 
 
-def _look(server: Server) -> Present | None:
+def _look(server: Server, remind: Callable[[], None]) -> Present | None:
     bound_log(server)
+    remind()
     return present(server)
 
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import psutil
 
 from tequio.core.errors import ConfigError, TequioError
-from tequio.recipes.office import AUTHORITY, CERTIFICATE, FILE, KEY, Office, open_office
+from tequio.recipes.office import AUTHORITY_KEY, FILE, KEY, Office, open_office
+from tequio.recipes.renewal import SOON, Kept, certificates_of, days_left
 from tequio.recipes.vitals import read_vitals
 from tequio.runtimes.flower import outside
 from tequio.trust.certificates import Certificate, belongs, certificate_of, read_certificate
 
-SOON = 30  # days: a certificate that ends before is a warning
 NAME = {62, 64}  # OpenSSL's words for a certificate of another name or address
 
 Status = Literal["ok", "warning", "FAIL"]
@@ -63,7 +63,7 @@ def inspect_office(folder: Path, address: str | None) -> list[dict[str, Any]]:
 
 def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
     """Who may read keys, secret and invitations, and who may put others in their place."""
-    own = [KEY, "secret", "tls/authority.key", *(f"invitations/{name}.json" for name in office.tokens)]
+    own = [KEY, "secret", AUTHORITY_KEY, *(f"invitations/{name}.json" for name in office.tokens)]
     files = [folder / name for name in own if (folder / name).exists()]
     if (key := folder / office.key) not in files:
         files.append(key)
@@ -82,41 +82,25 @@ def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
 
 def _certificates(folder: Path, office: Office, host: str) -> Iterator[Finding]:
     """Those on disk: until when, for which name, with which key."""
-    own = office.certificate == CERTIFICATE
-    fix = (
-        "Make a new folder with `tequio coordinator init`, and invite anew."
-        if own
-        else "Renew it at its authority, and start the coordinator again."
-    )
-    for words, name in dict.fromkeys(
-        (
-            ("the certificate", office.certificate),
-            ("its authority", office.authority),
-            ("SuperLink's certificate", CERTIFICATE),
-            ("SuperLink's authority", AUTHORITY),
-        )
-    ):
-        if words.startswith("SuperLink") and own:
-            continue  # it is the same file
+    for kept in certificates_of(folder, office):
         try:
-            found = read_certificate(folder / name)
+            found = read_certificate(kept.path)
         except TequioError as error:
             yield Finding("certificate", "FAIL", error.what, error.fix)
             continue
-        yield _lasting(words, found, fix)
-        if words == "the certificate":
-            yield _fitting(found, host, folder / office.key, fix)
+        yield _lasting(kept, found)
+        if kept.words == "the certificate":
+            yield _fitting(found, host, folder / office.key, kept.fix)
 
 
-def _lasting(words: str, found: Certificate, fix: str) -> Finding:
-    days = (found.ends - datetime.now(UTC)).total_seconds() / 86400
-    until = f"{found.ends:%Y-%m-%d}"
+def _lasting(kept: Kept, found: Certificate) -> Finding:
+    days, until = days_left(found), f"{found.ends:%Y-%m-%d}"
     if days <= 0:
-        return Finding("certificate", "FAIL", f"{words} ended on {until}: nobody can connect.", fix)
+        return Finding("certificate", "FAIL", f"{kept.words} ended on {until}: nobody can connect.", kept.fix)
     if found.begins > datetime.now(UTC):
-        return Finding("certificate", "FAIL", f"{words} is not valid yet.", "Is this machine's clock right?")
-    status: Status = "warning" if days < SOON else "ok"
-    return Finding("certificate", status, f"{words}: {days:.0f} days left (until {until}).", fix if days < SOON else "")
+        return Finding("certificate", "FAIL", f"{kept.words} is not valid yet.", "Is this machine's clock right?")
+    what, late = f"{kept.words}: {days:.0f} days left (until {until}).", days < SOON
+    return Finding("certificate", "warning" if late else "ok", what, kept.fix if late else "")
 
 
 def _fitting(found: Certificate, host: str, key: Path, fix: str) -> Finding:

@@ -32,9 +32,10 @@ from tequio.trust.leaving import is_leaving
 
 FILE = "coordinator.json"
 ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
-DAYS = 397  # that certificates are valid
+DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authority that can renew it
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
-CERTIFICATE, KEY, AUTHORITY = "tls/server.pem", "tls/server.key", "tls/authority.pem"
+CERTIFICATE, KEY = "tls/server.pem", "tls/server.key"
+AUTHORITY, AUTHORITY_KEY = "tls/authority.pem", "tls/authority.key"
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,18 @@ class Office:
     invited: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_office(folder: Path) -> Office:
-    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
+def read_office(folder: Path) -> Office:
+    """Raises ConfigError if it is none."""
     try:
-        office = Office(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return Office(**json.loads((folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         fix = "Make one with: tequio coordinator init FOLDER federation.toml"
         raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {FILE} in it.", fix) from None
+
+
+def open_office(folder: Path) -> Office:
+    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
+    office = read_office(folder)
     if digest(_text(Path(office.federation)).encode()) != office.digest:
         why = "Participants agreed to another text of it."
         raise NetworkError(f"{office.federation} has changed.", why, "Put it back, or invite anew from a new folder.")
@@ -87,11 +93,11 @@ def init_office(
         raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
     tokens = {entry.name: new_token() for entry in config.participants}
     place = RunFolder(folder)
-    authority, authority_key = new_authority(config.name, DAYS)
+    authority, authority_key = new_authority(config.name, AUTHORITY_DAYS)
     certificate, key = new_server(authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS)
     place.write_atomic(AUTHORITY, authority)
     place.write_atomic(CERTIFICATE, certificate)
-    write_secret(folder / "tls/authority.key", authority_key)
+    write_secret(folder / AUTHORITY_KEY, authority_key)
     write_secret(folder / KEY, key)
     files: dict[str, Any] = {}
     if own is not None:

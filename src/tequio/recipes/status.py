@@ -14,7 +14,7 @@ from typing import Any
 
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes import join, office
+from tequio.recipes import join, office, renewal
 from tequio.recipes.vitals import read_vitals
 
 PATIENCE = 3.0  # seconds that the health page may take
@@ -105,12 +105,12 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None) -> dict[str, Any]:
     """Of a coordinator's folder: the rounds, and everybody on the roster."""
-    kept = _json(folder / office.FILE)
+    kept = office.read_office(folder)
     joined, rows = office.numbers_of(folder), office.enrolled(folder)
     alive = vitals is not None and bool(vitals["alive"])
     present = vitals["present"] if vitals else {}
     people = []
-    for name in kept["tokens"]:
+    for name in kept.tokens:
         here = present.get(str(joined.get(name)), {})
         on = bool(here.get("connected")) if alive and here else None
         row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
@@ -122,7 +122,7 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
     return {
         "role": "coordinator",
         "name": tally.header.get("name"),
-        "address": kept["address"],
+        "address": kept.address,
         "state": _state(vitals, tally.ended is not None, tally.header != {}),
         "process": _process(vitals),
         "round": last.get("round"),
@@ -133,10 +133,11 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
         "validation": [{"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]} for r in tally.rounds],
         "joules": tally.joules,
         "participants": people,
-        "centre": {name: row for name, row in tally.people.items() if name not in kept["tokens"]},
+        "centre": {name: row for name, row in tally.people.items() if name not in kept.tokens},
         "refusals": vitals["refusals"] if vitals else {},
         "last_error": vitals["last_error"] if vitals else None,
         "missing": missing,
+        "certificates": renewal.ending(folder, kept),
         "ended": None if tally.ended is None else tally.ended["reason"],
         "next": _coordinator_next(folder, vitals if alive else None, tally.ended is not None, bool(missing), people),
     }

@@ -113,25 +113,29 @@ def new_authority(name: str, days: int) -> tuple[bytes, bytes]:
 
 
 def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: int) -> tuple[bytes, bytes]:
-    """(certificate, key) of the coordinator for these host names and addresses, signed by the authority, PEM."""
+    """(certificate, key) of the coordinator for these host names and addresses, signed by the authority, PEM.
+
+    It ends with the authority, if that ends first.
+    """
     issuer = x509.load_pem_x509_certificate(authority)
     signer = load_pem_private_key(authority_key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise ConfigError("The authority's key is of another kind.", "Expected one on a NIST curve.")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days)
+    builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int, until: datetime | None = None
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    ends = min(now + timedelta(days=days), until or datetime.max.replace(tzinfo=UTC))
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
     builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - SKEW).not_valid_after(now + timedelta(days=days))
+    return builder.not_valid_before(now - SKEW).not_valid_after(ends)
 
 
 def _named(name: str) -> x509.Name:
