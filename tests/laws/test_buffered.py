@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tequio.coordinator.buffered import discount, run_window
+from tequio.coordinator.buffered import COST, discount, run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.federate import federate
 from tequio.coordinator.plan import Plan
@@ -84,9 +84,7 @@ def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(make_federation: 
             k: v for k, v in body.items() if k != "train"
         }
         for row, other in zip(body["train"], body_again["train"], strict=True):
-            assert {k: other[k] for k in row if k not in ("seconds", "joules")} == {
-                k: v for k, v in row.items() if k not in ("seconds", "joules")
-            }
+            assert {k: other[k] for k in row if k not in COST} == {k: v for k, v in row.items() if k not in COST}
             assert other["staleness"] == 0
 
 

@@ -23,7 +23,7 @@ from tequio.recipes.wire import Wired, wire
 DOCUMENT = Path(__file__).parents[2] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}
 INTERVAL = {"mean", "low", "high"}
-ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty"}
+ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty", "coverage", "began", "intensity", "pue", "embodied"}
 
 
 NETWORK = {"joined", "left", "wait"}  # entries that only a federation across a network has, and keys
@@ -81,7 +81,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
         assert [(a["name"], a["status"]) for a in body["admissions"]] == [(n, "admitted") for n in ("centre", *names)]
         trained = {
             *("name", "rank", "steps", "tokens", "examples", "loss_first", "loss_last", "norm"),
-            *("weight", "bytes_up", "bytes_down", "seconds", "joules"),
+            *("weight", "bytes_up", "bytes_down", "seconds", "joules", "energy", "money"),
         }
         assert all(set(t) == trained for t in body["train"])
         assert sum(t["weight"] for t in body["train"] if t["weight"] is not None) == pytest.approx(1.0)

@@ -140,8 +140,11 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
         name: {} for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal")
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
-    people = [person() | {"hardware": {}, "schedule": {}}, person("ben")]
-    main = write_federation(tmp_path, small(**tables, **further, centre={"data": "c"}), people, {"ben": "mini"})
+    accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}
+    people = [person() | {"hardware": {}, "schedule": {}, **accounts}, person("ben")]
+    main = write_federation(
+        tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
+    )
     lines = main.read_text(encoding="utf-8").splitlines()
     own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == COMMENTS["federation.toml"].strip()
@@ -149,7 +152,7 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 18  # fifteen of federation.toml, three of participant.toml
+    assert len(sections) == 22  # seventeen of federation.toml, five of participant.toml
     for name in sections:
         text = own if name in ("data", "hardware", "schedule") else lines
         header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")

@@ -113,7 +113,7 @@ def together(w: Wired, workers: int, watch: Any = None) -> Embedded:
 
 
 def speed_free(body: Any) -> Any:
-    free = ("seconds", "joules")
+    free = ("seconds", "joules", "energy", "money")
     return {**body, "train": [{k: v for k, v in row.items() if k not in free} for row in body["train"]]}
 
 

@@ -11,6 +11,8 @@ import typer
 
 import tequio
 from tequio.cli import coordinator, network, show, status
+from tequio.cli.accounts import accounts
+from tequio.cli.carbon import carbon
 from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
@@ -254,6 +256,8 @@ app.command()(network.participate)
 app.command()(network.leave)
 app.command()(network.island)
 app.command()(status.status)
+app.command()(accounts)
+app.add_typer(carbon, name="carbon")
 
 
 @app.command()

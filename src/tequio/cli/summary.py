@@ -60,6 +60,14 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         show.out.print(
             f"Energy {cost['joules'] / 3600:.2f} Wh{around}, time {cost['seconds']:.0f} s. Gains are judged on loss."
         )
+    whole = summary["accounts"]["total"]
+    if whole["grams"] is not None or whole["money"]:
+        money = ", ".join(f"{amount:.3g} {currency}" for currency, amount in sorted(whole["money"].items()))
+        carbon = "CO2e not known" if whole["grams"] is None else f"{whole['grams']:.3g} g CO2e"
+        part = (
+            f" (of {100 * whole['grams_share']:.0f} % of the energy)" if (whole["grams_share"] or 1.0) < 0.999 else ""
+        )
+        show.out.print(f"{carbon}{part}, location-based{f'; {money}' if money else ''}. More: tequio accounts {folder}")
     show.out.print(f"Report: {report}", markup=False)
 
 

@@ -35,7 +35,7 @@ from tequio.core.canonical import digest_update
 from tequio.core.protocols import Facts, Runtime
 from tequio.core.types import Flight, State
 
-COST = ("seconds", "joules")
+COST = ("seconds", "joules", "energy", "money")
 
 
 def run_window(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
@@ -122,7 +122,7 @@ def _in_flight(flights: Sequence[Flight]) -> list[dict[str, Any]]:
     """For the record; with the cost of what was trained in this window."""
     out = []
     for flight in sorted(flights, key=lambda flight: flight.index):
-        cost = {key: flight.row[key] for key in COST if flight.row[key] is not None}
+        cost = {key: flight.row[key] for key in COST if flight.row.get(key) is not None}
         where = {"name": flight.row["name"], "sent": flight.sent, "due": flight.due, "staleness": flight.staleness}
         out.append(where | cost)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tequio.algorithms.factors import padded_sum
@@ -90,7 +90,7 @@ def mix(fold: Fold, plan: Plan) -> Update:
 
 def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
     member: Member = admitted.member
-    reply, energy = admitted.reply, admitted.reply.energy
+    reply = admitted.reply
     return {
         "name": member.name,
         "rank": member.rank,
@@ -102,8 +102,18 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "norm": admitted.norm,
         "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
         "bytes_up": _size(reply, admitted.update),
+        **cost_of(reply),
+    }
+
+
+def cost_of(reply: Reply) -> dict[str, Any]:
+    """What a reply tells of its cost: seconds, joules, the whole record of its energy, money."""
+    energy, money = reply.energy, reply.money
+    return {
         "seconds": None if energy is None else energy.seconds,
         "joules": None if energy is None else energy.joules,
+        "energy": None if energy is None else asdict(energy),
+        "money": None if money is None else asdict(money),
     }
 
 

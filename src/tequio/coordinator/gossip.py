@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tequio.coordinator.fold import cost_of
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import BETTER, Looked, seen
 from tequio.core.canonical import digest_json, digest_update, pack
@@ -145,7 +146,7 @@ def _row(
 ) -> dict[str, Any]:
     """A peer's row: what it sends to each neighbour, and what each of them sends."""
     near = [j for j in weights[reply.index] if j != reply.index]
-    energy, update = reply.energy, reply.update
+    update = reply.update
     return {
         "name": reply.name,
         "rank": rank,
@@ -158,8 +159,7 @@ def _row(
         "weight": None,
         "bytes_up": sizes[reply.index] * len(near),
         "bytes_down": sum(sizes[j] for j in near),
-        "seconds": None if energy is None else energy.seconds,
-        "joules": None if energy is None else energy.joules,
+        **cost_of(reply),
     }
 
 

@@ -6,7 +6,7 @@ All are frozen. A `State` is the whole memory of the coordinator and *is* the ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -30,6 +30,28 @@ class Energy:
     method: str  # rapl | model
     boundary: str  # what is inside: chip, package, node
     uncertainty: float  # relative half-width: 0.4 means ±40 %
+    coverage: float = 1.0  # share of the time that `method` saw
+    began: str = ""  # UTC
+    intensity: float | None = None  # g CO2e/kWh of the electricity, mean over that time; None: not known, or not told
+    pue: float = 1.0  # electricity of the building over that of the machine
+    embodied: float | None = None  # g CO2e, this work's share of making the machine
+
+    @property
+    def grams(self) -> float | None:
+        """g CO2e of the electricity, location-based, at the meter of the building."""
+        return None if self.intensity is None else self.joules / 3.6e6 * self.pue * self.intensity
+
+    def untold(self) -> Energy:
+        """Without what tells where the machine is."""
+        return replace(self, intensity=None, pue=1.0, embodied=None)
+
+
+@dataclass(frozen=True)
+class Money:
+    """What a piece of work cost, in the currency of who paid it."""
+
+    amount: float
+    currency: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,7 @@ class Reply:
     metrics: Mapping[str, float] = field(default_factory=dict)
     slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     energy: Energy | None = None
+    money: Money | None = None
     body: str = ""  # canonical JSON: what is told of data and machine, or of the personal model; counts and means
 
 

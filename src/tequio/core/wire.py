@@ -128,7 +128,7 @@ def _value(value: Any, hint: Any, name: str, source: str) -> Any:
     elif is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         inner = get_type_hints(hint)
         if value.keys() == inner.keys():
-            return hint(**{key: _value(value[key], inner[key], f"{name}.{key}", source) for key in inner})
+            return hint(**{key: _read(value[key], inner[key], f"{name}.{key}", {}, source) for key in inner})
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy
+from tequio.measure.site import Site
 
 POWERCAP = Path("/sys/class/powercap")
 WATTS_PER_CORE = 6.25
@@ -105,14 +107,16 @@ class Reading:
     _counter: _Counter | None
     _clock: Callable[[], float]
     _own: float
+    _site: Site = field(default_factory=Site)
+    _began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _wall: float = field(default_factory=time.perf_counter)
     _busy: float = field(default_factory=_busy_seconds)
     _final: Energy | None = None
 
     @property
     def energy(self) -> Energy:
-        """Joules, seconds of wall time, and how they are known."""
-        return self._final or self._now()
+        """Joules, seconds of wall time, how they are known, and what the place adds."""
+        return self._final or self._site.placed(self._now(), self._began)
 
     def _now(self) -> Energy:
         seconds = time.perf_counter() - self._wall
@@ -130,13 +134,14 @@ class Meter:
     """Measures intervals with the best tier of this machine. `watts` is per logical CPU, for the model tier.
 
     The counters are read at least every `resample_seconds`, so that none wraps twice unseen. `clock` says whose CPU
-    seconds are charged: those of this process, or of the thread that measures.
+    seconds are charged: those of this process, or of the thread that measures. `site` says where the machine stands.
     """
 
     watts: float
     domains: tuple[_Domain, ...] = ()
     resample_seconds: float = RESAMPLE_SECONDS
     clock: Callable[[], float] = time.process_time
+    site: Site = field(default_factory=Site)
 
     def of_thread(self) -> Meter:
         """The same for work that stays in the thread that measures it (and starts no threads of its own)."""
@@ -152,7 +157,7 @@ class Meter:
         """Measure the `with` block; a block that raises is measured too. A sensor that vanishes falls back to
         the model."""
         counter = _Counter(self.domains) if self.domains else None
-        reading, done = Reading(self.watts, counter, self.clock, self.clock()), threading.Event()
+        reading, done = Reading(self.watts, counter, self.clock, self.clock(), self.site), threading.Event()
         sampler = None
         if counter:
             arguments = (counter, done, self.resample_seconds)
@@ -161,7 +166,7 @@ class Meter:
         try:
             yield reading
         finally:
-            reading._final = reading._now()
+            reading._final = reading.energy
             done.set()
             if sampler:
                 sampler.join()
@@ -172,7 +177,12 @@ def _resample(counter: _Counter, done: threading.Event, seconds: float) -> None:
         counter.joules()
 
 
-def open_meter(tdp_watts: float | None = None, powercap: Path = POWERCAP, cores: int | None = None) -> Meter:
+def open_meter(
+    tdp_watts: float | None = None,
+    powercap: Path = POWERCAP,
+    cores: int | None = None,
+    site: Site | None = None,
+) -> Meter:
     """The best meter of this machine: RAPL where its counters can be read, else the model.
 
     tdp_watts: thermal design power of the processor, for the model tier. cores: the logical CPUs that this
@@ -188,7 +198,7 @@ def open_meter(tdp_watts: float | None = None, powercap: Path = POWERCAP, cores:
         watts = WATTS_PER_CORE * (psutil.cpu_count(logical=False) or logical) / logical
     else:
         watts = tdp_watts / (cores or logical)
-    return Meter(watts, _packages(powercap))
+    return Meter(watts, _packages(powercap), site=site or Site())
 
 
 def _packages(powercap: Path) -> tuple[_Domain, ...]:

@@ -14,10 +14,11 @@ from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
+from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, TrainTask
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
+from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
 from tequio.participant.loop import train
 from tequio.participant.memory import Memory
@@ -58,7 +59,7 @@ class Node:
     """A participant in this process; all share one bench. `slices` are public and belong to the centre.
 
     memory: what uploads left out so far (error feedback). It never leaves the participant. public: text for local terms.
-    together: the processes that train it.
+    together: the processes that train it. books: its own account book.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Node:
     memory: Memory = field(default_factory=Memory)
     public: Public | None = None
     together: Team = ALONE
+    books: Books = field(default_factory=Books)
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
@@ -96,6 +98,7 @@ class Node:
             finally:
                 self.bench.drop()
             payload = None if update is None or task.upload == "plain" else self._coded(update, task)
+        energy, money = self.entered("train", task.round, reading.energy)
         return Reply(
             round=task.round,
             index=task.index,
@@ -107,8 +110,17 @@ class Node:
             steps=trained.steps,
             tokens=trained.tokens,
             metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
-            energy=self.together.energy(reading.energy),
+            energy=energy,
+            money=money,
         )
+
+    def entered(self, work: str, round_: int | None, energy: Energy) -> tuple[Energy, Money | None]:
+        """A piece of work in the own book, that of all its processes; what may be told of it."""
+        whole = self.together.energy(energy)
+        site = self.meter.site
+        amount = site.money(whole)
+        money = None if amount is None or site.price is None else Money(amount, site.price.currency)
+        return self.books.enter(work, round_, whole, money)
 
     def _coded(self, update: Update, task: TrainTask) -> bytes:
         """The update as the task's codec writes it; with feedback, also what earlier rounds left out."""

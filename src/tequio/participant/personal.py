@@ -151,6 +151,7 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         chosen = choose(looked)
         tested = {name: score(node, candidates[name], node.data.test) for name in {"base", "local", "shared", chosen}}
         tested["personal"] = tested[chosen]
+    energy, money = node.entered("personal", None, reading.energy)
     body = {
         "name": node.name,
         "chosen": chosen,
@@ -165,8 +166,9 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
             for k, f in {"local": local, "private": private, **pulled}.items()
         },
-        "energy": asdict(node.together.energy(reading.energy)),
-        "seconds": reading.energy.seconds,
+        "energy": asdict(energy),
+        "money": None if money is None else asdict(money),
+        "seconds": energy.seconds,
     }
     return Personal(candidates[chosen], local.tail, body)
 

@@ -13,21 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
 from tequio.planning.schedule import DAYS, Day, window_of
+from tequio.recipes.accounting import EnergySection, MoneySection
+from tequio.recipes.section import STRICT, Count, File, Finite, Name, Positive, Rate, Share
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Rate = Annotated[
-    float, Field(gt=0, le=1000, allow_inf_nan=False)
-]  # above, no step means anything, and float32 overflows
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-File = Annotated[Path, Field(strict=False)]  # a path is written as text
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
 MAIN = "main"  # what [base] is called on the roster
 EXPECTED = {
@@ -47,7 +40,7 @@ EXPECTED = {
 class Section(BaseModel):
     """A table of a file: unknown keys are errors, values are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 class BaseSection(Section):
@@ -277,6 +270,8 @@ class Federation(Section):
     screen: ScreenSection = ScreenSection()
     personal: PersonalSection = PersonalSection()
     distil: DistilSection | None = None
+    energy: EnergySection = EnergySection()
+    money: MoneySection | None = None
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -460,6 +455,8 @@ class ParticipantFile(Section):
     base: File | None = None
     data: DataSection
     hardware: HardwareSection = HardwareSection()
+    energy: EnergySection = EnergySection()
+    money: MoneySection | None = None
     schedule: ScheduleSection | None = None
 
 
@@ -492,11 +489,17 @@ def load_participant(path: Path | None, expected: str | None = None) -> Particip
     root = path.resolve().parent
     paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
     data = loaded.data.model_copy(update=paths)
-    return loaded.model_copy(update={"data": data, "base": _absolute(loaded.base, root)})
+    return loaded.model_copy(
+        update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
+    )
 
 
 def _absolute(path: Path | None, root: Path) -> Path | None:
     return None if path is None else _below(path, root)
+
+
+def _placed(energy: EnergySection, root: Path) -> EnergySection:
+    return energy.model_copy(update={"intensity": _absolute(energy.intensity, root)})
 
 
 def _below(path: Path, root: Path) -> Path:
@@ -512,6 +515,7 @@ def _absolute_federation(loaded: Federation, root: Path) -> Federation:
         "participants": roster,
         "gate": loaded.gate.model_copy(update={"slices": slices}),
     }
+    changes["energy"] = _placed(loaded.energy, root)
     changes["base"] = _local(loaded.base, root)
     changes["bases"] = [_local(further, root) for further in loaded.bases]
     if loaded.local.data is not None:

@@ -28,7 +28,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation, load_federation
 from tequio.recipes.farewell import Farewell, owed, reopen
-from tequio.recipes.ground import ground_of
+from tequio.recipes.ground import at_coordinator, ground_of
 from tequio.recipes.house import House, connected
 from tequio.recipes.membership import Membership
 from tequio.recipes.metrics import coordinator_pages
@@ -99,7 +99,7 @@ def _coordinate(
     watch: Watch,
 ) -> Outcome:
     watch("prepare", "base model and public data", 0, 1)
-    public, ground = read_public(config), ground_of(config, {})
+    public, ground = read_public(config), at_coordinator(ground_of(config, {}))
     centre = _remembering(centre_of(ground, public), folder / "run")
     here: dict[int, Any] = {} if centre.node is None else {0: centre.node}
     with _opened(folder, office, host, own, vitals, here, times.deadline) as (guests, net):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,6 +11,7 @@ from tequio.core.errors import ConfigError
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
+from tequio.participant.books import Books
 from tequio.participant.data import Columns
 from tequio.participant.node import Node, encode_splits
 from tequio.participant.public import KEPT_BYTES, Public
@@ -28,6 +29,7 @@ from tequio.planning.memory import (
 from tequio.recipes.config import Federation, ParticipantFile
 from tequio.recipes.paths import cache_folder
 from tequio.recipes.pieces import local_of, pieces_of
+from tequio.recipes.place import site_of
 
 STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
 PEER_COPIES = (
@@ -62,11 +64,18 @@ def ground_of(config: Federation, files: Mapping[str, ParticipantFile]) -> Groun
     return Ground(config, bench, task_of(config, base), open_meter())
 
 
+def at_coordinator(ground: Ground) -> Ground:
+    """The same where the coordinator stands: federation.toml says where."""
+    site = site_of(ground.config.energy, ground.config.money)
+    return replace(ground, meter=replace(ground.meter, site=site))
+
+
 def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None) -> Node:
     """A participant on this machine, its data encoded."""
     data = encode_splits(ground.task, splits, file.name)
     size, meter = ground.config.train.batch_size, _meter(file, ground.meter)
-    return Node(file.name, ground.bench, ground.task, data, size, meter, public=public)
+    books = Books(tell_carbon=file.energy.tell, tell_money=file.money is not None and file.money.tell)
+    return Node(file.name, ground.bench, ground.task, data, size, meter, public=public, books=books)
 
 
 def dtype_of(config: Federation) -> torch.dtype:
@@ -125,8 +134,9 @@ def task_of(config: Federation, base: Base) -> TextTask:
 
 
 def _meter(file: ParticipantFile, shared: Meter) -> Meter:
-    """The machine's meter, or one of the declared power where the participant states it."""
-    return shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
+    """The machine's meter, or one of the declared power where the participant states it; at the participant's place."""
+    meter = shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
+    return replace(meter, site=site_of(file.energy, file.money))
 
 
 def _columns(file: ParticipantFile) -> Columns:

@@ -109,6 +109,12 @@ def read_identity(folder: Path) -> dict[str, str]:
     raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
 
 
+def _accounts(file: ParticipantFile) -> str:
+    carbon = "the carbon intensity of your electricity" if file.energy.tell else "no carbon ([energy] tell = false)"
+    money = "what the work cost you" if file.money is not None and file.money.tell else "no money"
+    return f"{carbon}; {money}."
+
+
 def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:
     heads = ", head" if config.task.kind == "classification" else ""
     rounds = f"{config.train.rounds} rounds at most"
@@ -120,7 +126,8 @@ def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> lis
         f"  - the changes that your data make to the model (LoRA factors{heads}), after each of {rounds};",
         "  - means over your validation and test data: loss, accuracy; of your personal model too;",
         "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your data;",
-        "  - what participant.toml says of your hardware, licence and consent; energy and time.",
+        "  - what participant.toml says of your hardware, licence and consent; energy and time;",
+        f"  - {_accounts(file)}",
         "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
         f"Your data: {file.data.path or file.data.train}. Nobody else reads them.",
         "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",

@@ -216,7 +216,8 @@ def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run)
-    node = replace(node, memory=Memory(place, f"participants/{file.name}"))
+    own = f"participants/{file.name}"
+    node = replace(node, memory=Memory(place, own), books=replace(node.books, folder=place, under=own))
     with place.lock():
         if begun:
             with unbroken(place) as ledger:

@@ -49,6 +49,7 @@ SPEED_FREE = (
     "seconds",
     "joules",
     "energy",
+    "money",
     "created",
     "commitment",
     "threads",
@@ -272,9 +273,16 @@ def _mean(
 
 
 def _remembering(folder: RunFolder, wired: Wired) -> Wired:
-    """Every node with its memory in the run's folder."""
+    """Every node with its memory and its account book in the run's folder."""
     under = {node.name: of_base(wired.name, f"participants/{node.name}") for node in wired.nodes.values()}
-    nodes = {i: replace(node, memory=Memory(folder, under[node.name])) for i, node in wired.nodes.items()}
+    nodes = {
+        i: replace(
+            node,
+            memory=Memory(folder, under[node.name]),
+            books=replace(node.books, folder=folder, under=f"participants/{node.name}"),
+        )
+        for i, node in wired.nodes.items()
+    }
     return replace(wired, nodes=nodes, others=tuple(_remembering(folder, other) for other in wired.others))
 
 

@@ -32,6 +32,8 @@ COMMENTS = {
     "distil": "# Models teach each other on the centre's public texts: those of all bases, or the participants' own.\n",
     "participants": "# The roster. In a simulation every participant's own file is on this machine.\n",
     "data": "# Private, never leaves. path is split by content; or give train, validation and test. JSONL, CSV, TSV or Parquet.\n",
+    "energy": "# Where the electricity comes from, for carbon: a country (annual average) or a file of intensities. docs/accounts.md\n",
+    "money": "# What the machine costs, in its owner's currency. Private unless tell = true.\n",
     "schedule": "# Across a network: when this participant takes part, in its local time. Outside of it, it is away.\n",
     "hardware": "# Declared; what is missing is not a limit. probe = true measures tokens_per_second on this machine.\n",
 }

@@ -30,8 +30,9 @@ from tequio.participant.tasks import Causal, Item, TextTask
 from tequio.planning.allotment import Allotment
 from tequio.planning.memory import available_bytes
 from tequio.recipes.config import MAIN, Federation, ParticipantFile, load_participant
-from tequio.recipes.ground import ground_of, node_of, splits_of
+from tequio.recipes.ground import at_coordinator, ground_of, node_of, splits_of
 from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
+from tequio.recipes.place import site_of
 from tequio.recipes.public import CENTRE, centre_header, centre_of, read_public
 from tequio.recipes.told import Told, allotments, row_of, settings_of, told_of, told_of_centre
 from tequio.recipes.topology import peers_of
@@ -95,6 +96,8 @@ def read_roster(config: Federation) -> Roster:
     """What participants bring, once it is known that the pieces go together. It needs no base: one is looked for when this is right."""
     check_pieces(config)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
+    for energy, money in ((config.energy, config.money), *((f.energy, f.money) for f in files.values())):
+        site_of(energy, money)  # a file of intensities that cannot be used is found before the base is loaded
     return {who: (file, splits_of(config, file)) for who, file in files.items()}
 
 
@@ -167,7 +170,7 @@ def _wire(
     files = {entry.name: roster[entry.name][0] for entry in config.participants}
     splits = {entry.name: roster[entry.name][1] for entry in config.participants}
     public = read_public(config)
-    ground = ground_of(config, files)
+    ground = at_coordinator(ground_of(config, files))
     centre = centre_of(ground, public)
     nodes = {places[who]: node_of(ground, file, splits[who], centre.text) for who, file in files.items()}
     told = {places[who]: told_of(nodes[places[who]], f, splits[who], measured.get(who)) for who, f in files.items()}

@@ -1,4 +1,4 @@
-"""Parts 5 to 9 of the report: the rounds, general ability, cost, origin and proof, limits."""
+"""Parts 5, 6, 8 and 9 of the report: the rounds, general ability, origin and proof, limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tequio.web.charts import Axis, Caption, Curves, Point, curves, scale
-from tequio.web.headline import energy_kind, general_pair
+from tequio.web.headline import general_pair
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
 from tequio.web.page import MANY, Cell, Page, figure, folded, grid, legend, opening, under
@@ -196,70 +196,6 @@ def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
     decision = w("round.accepted" if round_["accepted"] else "round.rejected")
     title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
     return el("h3", title), grid(title, head, body)
-
-
-def cost(page: Page) -> Safe:
-    """Part 7: bytes, energy and time."""
-    w, n, found = page.w, page.n, page.s["cost"]
-    words = {
-        "up": n.size(found["bytes_up"]),
-        "down": n.size(found["bytes_down"]),
-        "time": n.duration(found["seconds"]),
-    }
-    here, limit = w("cost.here.plain", **words), None
-    if found["joules"] is not None:
-        lamp = n.duration(float(f"{found['joules'] / 10:.1e}"))
-        here = w("cost.here", **words, energy=n.energy(found["joules"]), how=energy_kind(page), lamp=lamp)
-        limit = w(
-            "cost.not",
-            method="; ".join(w.name("method", m) for m in found["methods"]) or DASH,
-            boundary="; ".join(w.name("boundary", b) for b in found["boundaries"]) or DASH,
-            width=n.percent(found["uncertainty"], 0),
-        )
-    pooled = found["pooled"]
-    what = w("cost.what")
-    if pooled["joules"] is not None or pooled["seconds"] is not None:
-        what += " " + w("cost.pooled", time=n.duration(pooled["seconds"]), energy=n.energy(pooled["joules"]))
-    return join(opening(here, what, limit), _cost_table(page))
-
-
-def _cost_table(page: Page) -> Safe:
-    w, n, found = page.w, page.n, page.s["cost"]
-    people = [p for p in page.people if p["bytes_up"] is not None or p["seconds"] is not None]
-    if not people:
-        return Safe("")
-    title = w("table.cost")
-    head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "time")]]
-    keys = ("bytes_up", "bytes_down", "joules", "seconds")
-    sums = {k: sum(p[k] or 0 for p in people) if any(p[k] is not None for p in people) else None for k in keys}
-    foot = [_cost_row(page, w("total"), sums)]
-    if len(people) > 1:
-        means = {k: None if v is None else v / len(people) for k, v in sums.items()}
-        foot.append(_cost_row(page, w("mean"), means))
-    if found["centre"]:
-        foot.append(
-            _cost_row(page, w("centre").capitalize(), {**found["centre"], "bytes_up": None, "bytes_down": None})
-        )
-    opened = [el("h3", title), el("p", w("cost.table.note"), class_="under")]
-    everyone = [_cost_row(page, p["name"], p) for p in people]
-    if len(people) <= MANY:
-        return join(*opened, grid(title, head, everyone, foot))
-    largest = sorted(people, key=lambda p: -(p["bytes_up"] or 0))[: -(-len(people) // 10)]
-    label = w("cost.largest", n=n.fixed(len(largest)), of=n.fixed(len(people)))
-    shown = grid(title, head, [_cost_row(page, p["name"], p) for p in largest], foot)
-    every = folded(w("show.all", n=n.fixed(len(people))), grid(title, head, everyone))
-    return join(*opened, el("p", label, class_="under"), shown, every)
-
-
-def _cost_row(page: Page, name: str, row: Json) -> list[Cell]:
-    n = page.n
-    return [
-        name,
-        n.size(row["bytes_up"]),
-        n.size(row["bytes_down"]),
-        n.energy(row["joules"]),
-        n.duration(row["seconds"]),
-    ]
 
 
 def origin(page: Page) -> Safe:

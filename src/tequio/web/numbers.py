@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -116,6 +118,24 @@ class Numbers:
             if scaled < 1000 or unit == "MWh":
                 break
         return f"{self.fixed(scaled, 2 if scaled < 10 else 1 if scaled < 100 else 0)}{NBSP}{unit}"
+
+    def mass(self, grams: object) -> str:
+        """Grams of CO2e: mg below a tenth of a gram, then g, kg, t."""
+        number = finite(grams)
+        if number is None:
+            return DASH
+        if 0 < abs(number) < 0.1:
+            return f"{self.fixed(1000 * number, 1)}{NBSP}mg"
+        text = self.scaled(number, ("g", "kg", "t"), 1000)
+        return text if abs(number) >= 1000 else f"{self.fixed(number, 0 if abs(number) >= 100 else 1)}{NBSP}g"
+
+    def money(self, amounts: Mapping[str, float]) -> str:
+        """Amounts by currency, none converted; small ones with the digits that they need."""
+        parts = []
+        for currency, amount in sorted(amounts.items()):
+            digits = 2 if amount >= 1 or amount == 0 else min(6, 1 - math.floor(math.log10(amount)))
+            parts.append(f"{self.fixed(amount, digits)}{NBSP}{currency}")
+        return " + ".join(parts) or DASH
 
     def duration(self, seconds: object) -> str:
         """The two largest units: 2 d 3 h, 1 h 12 min, 3 min 20 s, 45 s."""

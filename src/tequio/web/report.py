@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from tequio.web import evidence, results
+from tequio.web import cost, evidence, results
 from tequio.web.headline import headline
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH, Lang, Numbers
@@ -23,7 +23,7 @@ PARTS = (
     ("everybody", "all.title", results.everybody),
     ("rounds", "curve.title", evidence.rounds),
     ("general", "general.title", evidence.general),
-    ("cost", "cost.title", evidence.cost),
+    ("cost", "cost.title", cost.cost),
     ("origin", "origin.title", evidence.origin),
     ("limits", "limits.title", evidence.limits),
 )

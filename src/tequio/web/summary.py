@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
+from tequio.web.accounts import accounts
 from tequio.web.numbers import finite
 from tequio.web.records import (
     Z95,
@@ -78,7 +79,9 @@ def summary(entries: Sequence[Record]) -> Json:
             last_body(entries, "pooled"),
             trained,
             str(centre.get("name")),
+            run.get("simulation") is not False,
         ),
+        "accounts": accounts(entries),
         "refused": _refused([*waits, *rounds]),
         "alarms": _alarms(rounds),
         "peers": _peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
@@ -399,8 +402,12 @@ def _cost(
     pooled: Mapping[str, Any],
     trained: Mapping[str, Json],
     centre: str,
+    one_process: bool,
 ) -> Json:
     records = [record for body in (*rounds, *personal) for record in energy_of(body)]
+    if not one_process:  # the energy of a round is then the coordinator's alone, and of the centre
+        rows = (row for body in rounds for row in tables(body.get("train")) if row.get("name") != centre)
+        records += [record for row in rows if (record := row_energy(row))]
     known = [(finite(r.get("joules")), finite(r.get("uncertainty")), r) for r in records]
     joules = total(j for j, _, _ in known)
     width = None

@@ -1,0 +1,85 @@
+"""`tequio accounts`: energy, carbon and money of a run, and a participant's own book where it is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tequio.cli import show
+from tequio.cli.command import Json
+
+
+def accounts(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, also a participant's own.")],
+    own: Annotated[
+        bool, typer.Option("--own", help="Also the participants' own books in this folder, private money with them.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
+    from tequio.ledger.folder import RunFolder
+    from tequio.ledger.record import Ledger
+    from tequio.recipes.books import read_books
+    from tequio.web.accounts import accounts as of_ledger
+    from tequio.web.accounts import card, sums
+
+    with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
+        entries = list(ledger.entries())
+    found = of_ledger(entries)
+    found["card"] = card(found, entries)
+    if own:
+        found["books"] = {
+            name: sums([{"energy": row, "money": row["money"]} for row in rows])
+            for name, rows in read_books(folder).items()
+        }
+    show.emit(found, json, lambda: _words(found))
+
+
+def _words(found: Mapping[str, Any]) -> None:
+    rows = [
+        *found["participants"],
+        {"name": "coordinator", **found["coordinator"]},
+        {"name": "in all", **found["total"]},
+    ]
+    show.out.print(_table("What the run took, as it was told", rows))
+    if "books" in found:
+        books = [{"name": name, **row} for name, row in found["books"].items()]
+        show.out.print(_table("The participants' own books (private), lost work with it", books))
+    sci = found["sci"]
+    if sci["grams_per_million_tokens"] is not None:
+        made = "with" if sci["embodied"] is not None else "without"
+        show.out.print(
+            f"SCI (ISO/IEC 21031): {sci['grams_per_million_tokens']:.3g} g CO2e per {sci['unit']}, {made} embodied carbon. "
+            f"Boundary: {sci['boundary']}."
+        )
+    emitted = found["card"]["co2_eq_emissions"]["emissions"]
+    show.out.print(
+        "Grams for a model card: " + ("not known; say [energy] country." if emitted is None else f"{emitted:.4g}")
+    )
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title)
+    for column in ("who", "energy", "g CO2e/kWh", "g CO2e", "embodied g", "money"):
+        table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
+    for row in rows:
+        share = row["grams_share"] or 0.0
+        part = "" if row["grams"] is None or share > 0.999 else f" (of {100 * share:.0f} %)"
+        money = " + ".join(f"{amount:.4g} {currency}" for currency, amount in sorted(row["money"].items()))
+        table.add_row(
+            row["name"],
+            "–" if row["joules"] is None else f"{row['joules'] / 3600:.3f} Wh",
+            _number(row.get("intensity"), ".0f"),
+            _number(row["grams"], ".4g") + part,
+            _number(row["embodied"], ".4g"),
+            money or "–",
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

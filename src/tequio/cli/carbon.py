@@ -1,0 +1,78 @@
+"""`tequio carbon`: files of carbon intensities, and the table of countries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tequio.cli import show
+from tequio.cli.command import Json
+
+carbon = typer.Typer(
+    help="Carbon intensities of electricity: import a publisher's file, check one, list countries.",
+    no_args_is_help=True,
+)
+File = Annotated[Path, typer.Argument(help="A file on this machine; nothing is fetched.")]
+
+
+@carbon.command("import")
+def import_(
+    file: File,
+    source: Annotated[
+        Literal["uk", "carbon-aware", "electricity-maps", "watttime"], typer.Option("--from", help="Who published it.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="The CSV to write. Default: intensity.csv here.")] = None,
+    zone: Annotated[str | None, typer.Option("--zone", help="Its zone, where the file does not say.")] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", help="The publisher's terms, kept with each value.")
+    ] = "not stated",
+    json: Json = False,
+) -> None:
+    """Turn a publisher's file into the canonical CSV that `[energy] intensity` reads."""
+    from tequio.recipes.carbon import import_file
+
+    found = import_file(file, source, out or Path("intensity.csv"), zone, licence)
+    show.emit(
+        found, json, lambda: _say(found, f'Wrote {found["file"]}. Use it: [energy] intensity = "{found["file"]}"')
+    )
+
+
+@carbon.command()
+def check(file: File, json: Json = False) -> None:
+    """Read a canonical CSV strictly, and say what is in it."""
+    from tequio.recipes.carbon import check_file
+
+    found = check_file(file)
+    show.emit(found, json, lambda: _say(found, "No gap, no overlap."))
+
+
+@carbon.command()
+def countries(
+    name: Annotated[str | None, typer.Argument(help="One country, by code or name. Default: all.")] = None,
+    json: Json = False,
+) -> None:
+    """Annual averages by country, with their year and source."""
+    from tequio.recipes.carbon import table_of
+
+    found = table_of(name)
+
+    def words() -> None:
+        for row in found["countries"]:
+            show.out.print(
+                f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  {row['country']}"
+            )
+        show.out.print(f"g CO2e/kWh. {found['source']}")
+
+    show.emit(found, json, words)
+
+
+def _say(found: dict[str, object], end: str) -> None:
+    for row in found["series"]:  # type: ignore[attr-defined]
+        show.out.print(
+            f"{row['zone']}, {row['kind']}, {row['signal']}: {row['windows']} values from {row['from']} to {row['to']}, "
+            f"{row['lowest']:.0f} to {row['highest']:.0f}, mean {row['mean']:.0f} g CO2e/kWh",
+            markup=False,
+        )
+    show.out.print(end, markup=False)

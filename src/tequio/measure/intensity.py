@@ -1,0 +1,255 @@
+"""How many grams of CO₂e a kilowatt-hour costs, where and when: series read from one canonical CSV, and annual averages of countries.
+
+    zone,start_utc,duration_s,g_per_kwh,kind,issued_utc,signal,source,licence
+
+kind: actual or forecast (issued_utc says when). signal: average (what accounts use) or marginal. Reading is strict: a gap, an overlap,
+a time without zone or another unit is an error that names the line. Location-based only: certificates and offsets change nothing here.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple, cast, get_args
+
+from tequio.core.errors import ConfigError
+
+COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
+Kind = Literal["actual", "forecast"]
+Signal = Literal["average", "marginal"]
+LARGEST = 3000.0  # g/kWh; no power station is above, a kg or lb per MWh taken for g per kWh often is below 1
+COUNTRIES_SOURCE = "country averages as tabled in codecarbon 3.3.2 (MIT), global_energy_mix.json"
+
+
+class Window(NamedTuple):
+    """One row: from `start`, so many seconds, at `grams` per kWh."""
+
+    zone: str
+    start: datetime
+    seconds: float
+    grams: float
+    kind: Kind
+    issued: datetime | None
+    signal: Signal
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A series of one zone, kind and signal, in order and without gaps; or, without windows, one `annual` figure for any time."""
+
+    zone: str
+    signal: Signal
+    source: str
+    windows: tuple[Window, ...] = ()
+    annual: float | None = None
+
+    def mean(self, start: datetime, seconds: float) -> float | None:
+        """Time-weighted mean g/kWh over [start, start + seconds]; `annual` where that is not inside; None where neither is known."""
+        end = start + timedelta(seconds=seconds)
+        if not self.windows or start < self.windows[0].start or end > end_of(self.windows[-1]):
+            return self.annual
+        first = bisect_right(self.windows, start, key=lambda w: w.start) - 1
+        if end <= end_of(self.windows[first]):
+            return self.windows[first].grams
+        weighted = 0.0
+        for window in self.windows[first:]:
+            inside = (min(end, end_of(window)) - max(start, window.start)).total_seconds()
+            if inside <= 0:
+                break
+            weighted += window.grams * inside
+        return weighted / seconds
+
+    def covers(self, at: datetime) -> bool:
+        """Whether the series (not the annual figure) has a window at that time."""
+        return bool(self.windows) and self.windows[0].start <= at < end_of(self.windows[-1])
+
+
+def end_of(window: Window) -> datetime:
+    """When a window ends."""
+    return window.start + timedelta(seconds=window.seconds)
+
+
+def read_intensity(path: Path, zone: str | None = None, kind: Kind = "actual") -> Intensity:
+    """The series of one zone: average rather than marginal where a file has both.
+
+    Raises ConfigError naming file and line for anything but a gapless series, and for a zone that is not there (the nearest is offered).
+    """
+    windows = read_windows(path)
+    zones = sorted({w.zone for w in windows})
+    if zone is None and len(zones) > 1:
+        raise ConfigError(f"{path} has several zones: {', '.join(zones)}.", "", 'Name one: zone = "…".')
+    wanted = zone or zones[0]
+    if wanted not in zones:
+        near = difflib.get_close_matches(wanted, zones, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"{path} has no zone {wanted!r}.", f"It has: {', '.join(zones)}.", f"Did you mean {near!r}?")
+    mine = [w for w in windows if w.zone == wanted and w.kind == kind]
+    if not mine:
+        kinds = ", ".join(sorted({w.kind for w in windows if w.zone == wanted}))
+        raise ConfigError(f"{path} has no {kind} values of zone {wanted}.", f"It has: {kinds}.")
+    signal: Signal = "average" if any(w.signal == "average" for w in mine) else "marginal"
+    series = tuple(w for w in mine if w.signal == signal)
+    return Intensity(wanted, signal, series[0].source, series)
+
+
+def read_windows(path: Path) -> list[Window]:
+    """All rows of a canonical CSV, sorted and checked. Raises ConfigError naming file and line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8.", "", "Save it as UTF-8.") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, Window]] = []
+    try:
+        head = tuple(next(reader, ()))
+        if head != COLUMNS:
+            fix = f"The first line must be {','.join(COLUMNS)}. Other files: tequio carbon import FILE --from …"
+            raise ConfigError(f"{path}, line 1: it is not a file of carbon intensities.", _columns(head), fix)
+        rows.extend((reader.line_num, _window(row, f"{path}, line {reader.line_num}")) for row in reader if row)
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from None
+    if not rows:
+        raise ConfigError(f"{path} has no rows.")
+    return _checked(rows, str(path))
+
+
+def write_windows(windows: Iterable[Window]) -> str:
+    """The canonical CSV of these rows."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for w in windows:
+        issued = "" if w.issued is None else stamp(w.issued)
+        row = (w.zone, stamp(w.start), f"{w.seconds:g}", f"{w.grams:.6g}", w.kind, issued, w.signal, w.source)
+        writer.writerow((*row, w.licence))
+    return out.getvalue()
+
+
+def checked(windows: Sequence[Window], source: str) -> list[Window]:
+    """The windows in order. Raises ConfigError where two of a series overlap, or leave a gap."""
+    return _checked(list(enumerate(windows, 1)), source)
+
+
+def stamp(at: datetime) -> str:
+    """A time as it is written: UTC, with Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str, where: str) -> datetime:
+    """A time with its zone, as UTC. Raises ConfigError where it has none, or is no time."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ConfigError(f"{where}: {text!r} is not a time.", "Expected one such as 2026-03-01T12:00:00Z.") from None
+    if at.tzinfo is None:
+        why = "Local times are ambiguous, twice a year wrong by an hour."
+        raise ConfigError(f"{where}: the time {text!r} has no zone.", why, "Write UTC, with Z at its end.")
+    return at.astimezone(UTC)
+
+
+def _columns(head: Sequence[str]) -> str:
+    odd = [name for name in head if name not in COLUMNS]
+    missing = [name for name in COLUMNS if name not in head]
+    units = [name for name in odd if "kwh" in name.lower() or "mwh" in name.lower()]
+    if units and "g_per_kwh" in missing:
+        return f"Its unit is {units[0]!r}; grams per kWh are needed, as g_per_kwh."
+    return f"Missing: {', '.join(missing)}." if missing else "Its columns are in another order."
+
+
+def _window(row: Sequence[str], where: str) -> Window:
+    if len(row) != len(COLUMNS):
+        raise ConfigError(f"{where}: {len(row)} values, expected {len(COLUMNS)}.")
+    cell = dict(zip(COLUMNS, (value.strip() for value in row), strict=True))
+    kind, signal = cell["kind"], cell["signal"]
+    for key, value, known in (("kind", kind, get_args(Kind)), ("signal", signal, get_args(Signal))):
+        if value not in known:
+            raise ConfigError(f"{where}: {key} = {value!r}.", f"Expected {' or '.join(known)}.")
+    if not cell["zone"] or not cell["source"]:
+        raise ConfigError(f"{where}: zone and source must be said.")
+    issued = moment(cell["issued_utc"], where) if cell["issued_utc"] else None
+    if kind == "forecast" and issued is None:
+        raise ConfigError(f"{where}: a forecast without issued_utc.", "When it was made decides what could be known.")
+    return Window(
+        cell["zone"],
+        moment(cell["start_utc"], where),
+        _number(cell["duration_s"], "duration_s", where, 1.0, 366 * 86_400.0),
+        _number(cell["g_per_kwh"], "g_per_kwh", where, 0.0, LARGEST),
+        cast(Kind, kind),
+        issued,
+        cast(Signal, signal),
+        cell["source"],
+        cell["licence"],
+    )
+
+
+def _number(text: str, key: str, where: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        unit = " Is it in another unit?" if key == "g_per_kwh" and value > high else ""
+        raise ConfigError(f"{where}: {key} = {text!r}.", f"Expected a number from {low:g} to {high:g}.{unit}")
+    return value
+
+
+def _checked(rows: Sequence[tuple[int, Window]], source: str) -> list[Window]:
+    series: dict[tuple[str, str, str, datetime | None], list[tuple[int, Window]]] = {}
+    for line, window in rows:
+        series.setdefault((window.zone, window.kind, window.signal, window.issued), []).append((line, window))
+    out: list[Window] = []
+    for (zone, kind, _, _), mine in series.items():
+        mine.sort(key=lambda pair: pair[1].start)
+        for (_, before), (line, after) in pairwise(mine):
+            what = f"{source}, line {line}: zone {zone}, {kind}, from {stamp(after.start)}:"
+            if after.start < end_of(before):
+                raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
+            if after.start > end_of(before):
+                gap = (after.start - end_of(before)).total_seconds()
+                why = f"there is a gap of {gap:g} s before it (from {stamp(end_of(before))})."
+                raise ConfigError(what, why, "Fill it, or make two files of it: nothing is interpolated.")
+        out += [window for _, window in mine]
+    return sorted(out, key=lambda w: (w.zone, w.signal, w.kind, w.issued or w.start, w.start))
+
+
+class Country(NamedTuple):
+    """One row of the shipped table."""
+
+    alpha_2: str
+    alpha_3: str
+    name: str
+    grams: float
+    year: int
+
+
+@cache
+def countries() -> tuple[Country, ...]:
+    """The shipped annual averages (211 countries, of 2021 to 2023; see COUNTRIES_SOURCE)."""
+    text = files("tequio.measure").joinpath("countries.csv").read_text(encoding="utf-8")
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    return tuple(Country(two, three, name, float(grams), int(year)) for two, three, name, grams, year in rows)
+
+
+def country_intensity(name: str) -> Intensity:
+    """The annual average of a country by code (DE, DEU) or English name. Raises ConfigError offering the nearest."""
+    known = {key.casefold(): c for c in countries() for key in (c.alpha_2, c.alpha_3, c.name)}
+    found = known.get(name.strip().casefold())
+    if found is None:
+        names = {c.name.casefold(): c for c in countries()} if len(name.strip()) > 3 else known
+        near = known[difflib.get_close_matches(name.casefold(), list(names), n=1, cutoff=0.0)[0]]
+        why = f"The nearest is {near.name} ({near.alpha_2}, {near.alpha_3})."
+        raise ConfigError(f"There is no country {name!r} in the table.", why, "All of them: tequio carbon countries")
+    return Intensity(found.alpha_3, "average", f"{found.name}, {found.year}: {COUNTRIES_SOURCE}", (), found.grams)

@@ -1,0 +1,65 @@
+"""The tables of a configuration file that are for accounts: where a machine stands, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from tequio.core.errors import ConfigError
+from tequio.measure.intensity import country_intensity
+from tequio.measure.money import LIFE_YEARS
+from tequio.recipes.section import STRICT, Amount, File, Positive, Share
+
+
+class EnergySection(BaseModel):
+    """[energy]: where a machine stands, for its carbon. `intensity` wins over `country` at the times that it covers."""
+
+    model_config = STRICT
+
+    country: str | None = None
+    intensity: File | None = None
+    zone: str | None = None
+    pue: Annotated[float, Field(ge=1, le=10)] = 1.0
+    embodied_kg: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    life_years: Positive = LIFE_YEARS
+    tell: bool = True
+
+    @field_validator("country")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                country_intensity(name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _zone_of_a_file(self) -> EnergySection:
+        if self.zone is not None and self.intensity is None:
+            raise ValueError("zone names one of several in the file of intensity, and there is none")
+        return self
+
+
+class MoneySection(BaseModel):
+    """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
+
+    model_config = STRICT
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    per_kwh: Amount | None = None
+    rent_per_hour: Amount | None = None
+    capital: Amount | None = None
+    residual: Share = 0.0
+    maintenance_per_hour: Amount = 0.0
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    tell: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MoneySection:
+        if self.per_kwh is None and self.rent_per_hour is None and self.capital is None:
+            raise ValueError("give per_kwh, rent_per_hour or capital (0 where it costs nothing), or leave [money] out")
+        if self.rent_per_hour is not None and self.capital is not None:
+            raise ValueError("a machine is rented (rent_per_hour) or owned (capital), not both")
+        return self

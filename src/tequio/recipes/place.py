@@ -1,0 +1,30 @@
+"""From [energy] and [money] to a place: where a machine stands, whose electricity it draws, and what it costs."""
+
+from __future__ import annotations
+
+from tequio.measure.intensity import Intensity, country_intensity, read_intensity
+from tequio.measure.money import Price, owned_per_hour
+from tequio.measure.site import Site
+from tequio.recipes.accounting import EnergySection, MoneySection
+
+
+def site_of(energy: EnergySection, money: MoneySection | None) -> Site:
+    """The place. Raises ConfigError for a file of intensities that cannot be used, naming its line."""
+    known: list[Intensity] = []
+    if energy.intensity is not None:
+        known.append(read_intensity(energy.intensity, energy.zone))
+    if energy.country is not None:
+        known.append(country_intensity(energy.country))
+    embodied = None if energy.embodied_kg is None else 1000.0 * energy.embodied_kg
+    price = None if money is None else price_of(money, energy.life_years)
+    return Site(tuple(known), energy.pue, embodied, energy.life_years, price)
+
+
+def price_of(money: MoneySection, life_years: float) -> Price:
+    """By the kWh and by the hour."""
+    per_hour = money.rent_per_hour or 0.0
+    if money.capital is not None:
+        per_hour = owned_per_hour(
+            money.capital, life_years, money.residual, money.maintenance_per_hour, money.utilisation
+        )
+    return Price(money.currency, money.per_kwh or 0.0, per_hour)

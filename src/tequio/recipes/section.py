@@ -1,0 +1,22 @@
+"""What the tables of both configuration files share: how they are read, and the types of their keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[
+    float, Field(gt=0, le=1000, allow_inf_nan=False)
+]  # above, no step means anything, and float32 overflows
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of money; zero is a price
+Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+File = Annotated[Path, Field(strict=False)]  # a path is written as text
+
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+"""Unknown keys are errors, values are not coerced."""

@@ -1,0 +1,77 @@
+"""Accounts of a real small run: told and private parts, own books, and keys that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tequio.core.errors import ConfigError
+from tequio.ledger.record import Ledger
+from tequio.recipes.books import read_books
+from tequio.recipes.config import load_federation, load_participant
+from tequio.recipes.place import site_of
+from tequio.recipes.run import start
+from tequio.web.accounts import accounts
+
+
+def extend(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=40, energy={"country": "MX"})
+    people = path.parent / "participants"
+    extend(people / "site0.toml", '\n[energy]\ncountry = "DE"\nembodied_kg = 100.0\n')
+    extend(people / "site0.toml", '[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 1.0\ntell = true\n')
+    extend(
+        people / "site1.toml", '\n[energy]\ncountry = "FR"\ntell = false\n[money]\ncurrency = "CHF"\ncapital = 0.0\n'
+    )
+    run = tmp_path / "run"
+    start(load_federation(path), run, False)
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    told = {row["name"]: row for row in accounts(entries)["participants"]}
+    assert told["site0"]["intensity"] == pytest.approx(380.95)  # Germany
+    assert told["site0"]["money"]["EUR"] > 0
+    assert told["site0"]["embodied"] > 0
+    assert (told["site1"]["grams"], told["site1"]["money"]) == (None, {})
+    assert told["site1"]["joules"] > 0
+    assert accounts(entries)["coordinator"]["intensity"] == pytest.approx(507.245)  # Mexico
+    assert "FRA" not in json.dumps([dict(e.body) for e in entries], default=dict)
+    books = read_books(run)
+    assert [line["work"] for line in books["site1"]] == ["train", "train", "personal"]
+    assert {line["money"]["currency"] for line in books["site1"]} == {"CHF"}
+    assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
+    assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France
+    assert sum(line["joules"] for line in books["site0"]) == pytest.approx(told["site0"]["joules"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[energy]\ncountry = "Germny"\n', "nearest is Germany"),
+        ('[energy]\nzone = "DE"\n', "zone names one of several"),
+        ("[energy]\npue = 0.5\n", "energy.pue"),
+        ('[money]\ncurrency = "EUR"\n', "give per_kwh"),
+        ('[money]\ncurrency = "euro"\nper_kwh = 0.1\n', "money.currency"),
+        ('[money]\ncurrency = "EUR"\nper_kwh = -0.1\n', "money.per_kwh"),
+        ('[money]\ncurrency = "EUR"\nrent_per_hour = 1.0\ncapital = 1.0\n', "not both"),
+    ],
+)
+def test_bad_keys_are_refused(make_federation: Any, text: str, words: str) -> None:
+    file = make_federation(rows=10).parent / "participants" / "site0.toml"
+    extend(file, f"\n{text}")
+    with pytest.raises(ConfigError, match=words):
+        load_participant(file, "site0")
+
+
+def test_a_bad_file_of_intensities_is_found_by_its_line(make_federation: Any) -> None:
+    file = make_federation(rows=10).parent / "participants" / "site0.toml"
+    (file.parent / "odd.csv").write_text("time,value\n")
+    extend(file, '\n[energy]\nintensity = "odd.csv"\n')
+    loaded = load_participant(file, "site0")
+    with pytest.raises(ConfigError, match=r"odd\.csv, line 1"):
+        site_of(loaded.energy, loaded.money)
