@@ -22,9 +22,11 @@ from wire_helpers import ALONE, TEQUIO, background, kinds, port, tequio, until
 from tequio.cli.log import address_of, teller
 from tequio.core.errors import ConfigError, NetworkError, ResourceError, RunError
 from tequio.core.events import Level, Value
+from tequio.ledger.record import Ledger
 from tequio.recipes.metrics import known, metric, participant_pages
 from tequio.recipes.office import init_office
 from tequio.recipes.status import Tally, coordinator_status
+from tequio.recipes.throttle import BURST, Throttle
 from tequio.recipes.vitals import FILE, Vitals, read_vitals
 from tequio.runtimes.pages import served
 
@@ -136,6 +138,37 @@ def test_a_taken_port_is_an_error_and_a_broken_page_is_503() -> None:
             pass
 
 
+def test_a_scanner_cannot_fill_the_log_nor_hide_another_reason(tmp_path: Path) -> None:
+    """10,000 wrong paths in a minute, one wrong token among them; every one is counted, 65 and the token are told, then how many more."""
+    told: list[tuple[str, Value, Value]] = []
+    clock = [0.0]
+
+    def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        told.append((event, fields.get("reason"), fields.get("count")))
+
+    throttle = Throttle(tell, lambda: clock[0])
+    for k in range(10_000):
+        clock[0] = 60.0 * k / 10_000
+        throttle("refused", "refused", "warning", reason="path")
+        if k == 9_000:
+            throttle("refused", "refused", "warning", reason="join")
+        throttle("joined", "joined")
+    assert told.count(("refused", "path", None)) == 65  # 60, and one each ten seconds
+    assert told.count(("refused", "join", None)) == 1
+    assert told.count(("joined", None, None)) == 10_000
+    throttle.flush()
+    assert told[-1] == ("refused-more", "path", 10_000 - 65)
+    throttle.flush()
+    assert told[-1][2] == 10_000 - 65, "nothing new, nothing said"
+    vitals = Vitals("coordinator", tell)
+    told.clear()
+    with vitals.kept(tmp_path):
+        for _ in range(100):
+            vitals.tell("refused", "refused", "warning", reason="key")
+    assert vitals.facts()["refusals"] == {"key": 100}
+    assert [row for row in told if row[0] == "refused-more"] == [("refused-more", "key", 40)]
+
+
 def test_a_command_is_proposed_only_where_it_works(make_federation: Any, tmp_path: Path) -> None:
     """While the coordinator prepares nobody can join; then with the invitation where it lies, until the rounds are over."""
     hub, vitals = tmp_path / "hub", Vitals("coordinator", silent)
@@ -223,7 +256,7 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
         assert refused["key"] == 9, refused  # the eight paths that participants need, and an unknown key
         assert refused["join"] == 1
         paths = [e["path"] for e in events(tmp_path / "hub.log") if e["event"] == "refused"]
-        assert len(paths) == sum(refused.values())
+        assert len(paths) == sum(min(count, BURST) for count in refused.values())
         assert "/v1/control/start-run" in paths
         (hub / "secret").chmod(0o644)
         loosened = [*TEQUIO, "coordinator", "check", str(hub)]
@@ -282,6 +315,14 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
     ended = status(hub)
     assert (ended["state"], ended["round"]) == ("finished", len(ended["validation"]) - 1)
     assert all(row["personal"] for row in ended["participants"])
+    with Ledger.open(hub / "run/ledger.sqlite", read_only=True) as ledger:
+        wires = [
+            {e.body["name"]: e.body["wire"]} if e.kind == "personal" else e.body.get("wire", {})
+            for e in ledger.entries()
+        ]
+    for row in ended["participants"]:
+        assert row["wire_up"] == sum(wire.get(row["name"], {"up": 0})["up"] for wire in wires) > row["bytes_up"]
+        assert row["wire_down"] == sum(wire.get(row["name"], {"down": 0})["down"] for wire in wires) > row["bytes_down"]
     assert ended["next"] == f"tequio report {hub / 'run'}"
     assert "Validation loss by round" in tequio("status", hub)
     mine = status(tmp_path / "site0")

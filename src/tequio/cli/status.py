@@ -44,13 +44,14 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         )
         _say(f"Validation loss by round  {losses}")
     table = Table()
-    for column in ("participant", "enrolled", "connected", "since", "last update", "up", "down", "loss", "personal"):
-        table.add_column(column, justify="right" if column in ("up", "down", "loss") else "left")
+    numbers = ("sent", "received", "loss")  # the bytes are those of messages, as the participant sees them
+    for column in ("participant", "enrolled", "connected", "since", "last update", *numbers, "personal"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for row in found["participants"]:
         # words of a participant may hold anything: no markup
         joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
         cells = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
-        cells += [_size(row["bytes_up"]), _size(row["bytes_down"]), _loss(row["loss"]), row["personal"] or "–"]
+        cells += [_size(row["wire_up"]), _size(row["wire_down"]), _loss(row["loss"]), row["personal"] or "–"]
         table.add_row(*map(Text, cells))
     show.out.print(table)
     if found["missing"]:

@@ -71,7 +71,7 @@ def _coordinator(found: Mapping[str, Any], tally: Tally) -> str:
         ({"participant": name, "status": status, "kind": known(kind)}, count)
         for (name, status, kind), count in sorted(_merged(tally.outcomes).items())
     ]
-    ways = [({"participant": p["name"], "direction": way}, p[f"bytes_{way}"]) for p in people for way in ("up", "down")]
+    ways = _ways(people, "bytes")
     return "".join(
         (
             *_build(),
@@ -91,6 +91,7 @@ def _coordinator(found: Mapping[str, Any], tally: Tally) -> str:
             ),
             metric("tequio_updates_total", "counter", "Updates by what became of them, with the error.", updates),
             metric("tequio_update_bytes_total", "counter", "Bytes of updates and of broadcasts.", ways),
+            metric("tequio_wire_bytes_total", "counter", "Bytes of messages, to and from.", _ways(people, "wire")),
             metric(
                 "tequio_door_refusals_total",
                 "counter",
@@ -99,6 +100,12 @@ def _coordinator(found: Mapping[str, Any], tally: Tally) -> str:
             ),
         )
     )
+
+
+def _ways(people: Iterable[Mapping[str, Any]], what: str) -> list[Sample]:
+    return [
+        ({"participant": p["name"], "direction": way}, p[f"{what}_{way}"]) for p in people for way in ("up", "down")
+    ]
 
 
 def _participant(facts: Mapping[str, Any]) -> str:

@@ -51,9 +51,13 @@ class Tally:
             self.took_part.add(body["participant"]["name"])
         elif kind in ("start", "round"):
             self._add_round(body)
+            self._add_wire(body.get("wire", {}))
+        elif kind == "wait":
+            self._add_wire(body.get("wire", {}))
         elif kind == "personal":
             self._person(body["name"])["alone" if body.get("alone") else "personal"] = body["chosen"]
             self.missing.pop(body["name"], None)
+            self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
         elif kind == "missing":
             self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
         elif kind == "end":
@@ -80,6 +84,11 @@ class Tally:
             key = (row["name"], row["status"], error if error.endswith("Error") and error.isalpha() else "")
             self.outcomes[key] = self.outcomes.get(key, 0) + 1
 
+    def _add_wire(self, wire: Mapping[str, Mapping[str, int]]) -> None:
+        for name, ways in wire.items():
+            for way in ("up", "down"):
+                self._person(name)[f"wire_{way}"] += int(ways[way])
+
     def _person(self, name: str) -> dict[str, Any]:
         fresh: dict[str, Any] = {
             "last": None,
@@ -88,6 +97,8 @@ class Tally:
             "rounds": {},
             "bytes_up": 0,
             "bytes_down": 0,
+            "wire_up": 0,
+            "wire_down": 0,
         }
         return self.people.setdefault(name, fresh | {"loss": None, "personal": None, "alone": None})
 

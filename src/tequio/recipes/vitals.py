@@ -19,11 +19,13 @@ import psutil
 from tequio.core.errors import ResourceError, TequioError
 from tequio.core.events import Level, Tell, Value
 from tequio.ledger.folder import RunFolder
+from tequio.recipes.throttle import Throttle
 from tequio.runtimes.pages import Page, served
 
 FILE = "vitals.json"
 BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
 TICK = 1.0  # seconds between two looks whether there is something to write
+FLUSH = 60  # ticks between two words on refusals that were only counted
 PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
 STAGES = {"connected": "waiting", "sent": "waiting", "disconnected": "not connected"}  # of a participant, by event
 
@@ -42,7 +44,7 @@ class Vitals:
 
     def __init__(self, role: Role, passed_on: Tell, metrics: tuple[str, int] | None = None) -> None:
         self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
-        self._passed_on, self._metrics = passed_on, metrics
+        self._passed_on, self._metrics = Throttle(passed_on), metrics
         self._lock, self._changed = Lock(), True
         process = psutil.Process()
         self._facts: dict[str, Any] = {
@@ -130,6 +132,8 @@ class Vitals:
             over = stop.wait(TICK if ticks else 0.0)
             if ticks % BEAT == 0 and not over:
                 self._beat()
+            if over or ticks % FLUSH == FLUSH - 1:
+                self._passed_on.flush()
             if self._changed or over:
                 self._changed = False
                 with suppress(ResourceError):  # a full disk does not end the run here

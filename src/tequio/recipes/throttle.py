@@ -1,0 +1,50 @@
+"""Refusals at the door are told one by one only so fast, for each reason; the others are counted, and the count is told.
+
+Strangers decide how many there are: without a bound a scanner could fill the disk with our log. For each reason its own bound, so that many
+wrong paths do not hide one wrong token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from tequio.core.events import Level, Tell, Value
+
+BURST = 60.0  # told at once
+EACH = 10.0  # seconds for each more
+EVENT = "refused"
+
+
+class Throttle:
+    """Tell it events: all pass but for those refusals that are too many."""
+
+    def __init__(self, passed_on: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+        self._passed_on, self._clock, self._lock = passed_on, clock, Lock()
+        self._free: dict[str, tuple[float, float]] = {}  # reason -> how many may be told, as of when
+        self._held: dict[str, int] = {}  # reason -> how many were not told
+
+    def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        """Pass it on, or count it."""
+        if event != EVENT or self._may(str(fields["reason"])):
+            self._passed_on(words, event, level, **fields)
+
+    def flush(self) -> None:
+        """Tell how many were not told since this was last asked."""
+        with self._lock:
+            held, self._held = self._held, {}
+        for reason, count in sorted(held.items()):
+            words = f"refused: {count} more requests ({reason}), not told one by one"
+            self._passed_on(words, "refused-more", "warning", reason=reason, count=count)
+
+    def _may(self, reason: str) -> bool:
+        with self._lock:
+            now = self._clock()
+            free, at = self._free.get(reason, (BURST, now))
+            free = min(BURST, free + (now - at) / EACH)
+            told = free >= 1.0
+            self._free[reason] = (free - told, now)
+            if not told:
+                self._held[reason] = self._held.get(reason, 0) + 1
+            return told
