@@ -7,12 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError
-from tequio.measure import energy
-from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter, unwrap
+from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter
+from tequio.measure.sensors import Counter, cards, packages, unwrap
 
 
 def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
@@ -85,7 +86,7 @@ def test_rapl_counts_packages_only_once(tmp_path: Path) -> None:
     package(tmp_path, "0:1", "package-0-part")
     package(tmp_path, "1", "psys")
     (tmp_path / "intel-rapl-mmio:0").mkdir()
-    assert [domain.path.name for domain in open_meter(powercap=tmp_path).domains] == ["intel-rapl:0"]
+    assert [package.path.name for package in packages(tmp_path)] == ["intel-rapl:0"]
 
 
 def test_an_unreadable_package_means_the_model(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_unreadable_package_means_the_model(tmp_path: Path) -> None:
 
 def test_a_wrapped_counter_is_unwrapped(tmp_path: Path) -> None:
     counter = package(tmp_path, at=900, span=1000)
-    total = energy._Counter(open_meter(powercap=tmp_path).domains)
+    total = Counter(open_meter(powercap=tmp_path).domains)
     counter.write_text("100")
     assert total.joules() == pytest.approx(200e-6)  # 900 -> 1000 and 0 -> 100
     counter.write_text("50")
@@ -112,28 +113,110 @@ def test_a_counter_is_read_in_between_so_that_two_wraps_are_seen(tmp_path: Path)
             counter.with_suffix(".new").write_text(str(value))
             counter.with_suffix(".new").replace(counter)
             burn(0.1)
-    assert reading._counter is not None
-    assert reading._counter.joules() == pytest.approx(27.0)
+    assert reading._cpu is not None
+    assert reading._cpu.joules() == pytest.approx(27.0)
 
 
 @pytest.mark.parametrize("damage", ["gone", "garbage"])
-def test_a_lost_sensor_falls_back_to_the_model(tmp_path: Path, damage: str) -> None:
+def test_a_sensor_lost_at_once_leaves_the_model(tmp_path: Path, damage: str) -> None:
     counter = package(tmp_path)
     with open_meter(tdp_watts=10, powercap=tmp_path, cores=1).measure() as reading:
         used = burn(0.1)
         counter.unlink() if damage == "gone" else counter.write_text("n/a")
     found = reading.energy
-    assert (found.method, found.uncertainty) == ("model (rapl lost)", 0.4)
+    assert found.method == "rapl, then model"
+    assert found.uncertainty == pytest.approx(0.4)
+    assert found.coverage < 0.05
     assert found.joules == pytest.approx(10 * used, rel=0.2)
+
+
+def test_a_sensor_that_vanishes_counts_up_to_then_and_the_model_from_there(tmp_path: Path) -> None:
+    counter = package(tmp_path)
+    with open_meter(tdp_watts=100, powercap=tmp_path, cores=1).measure() as reading:
+        burn(0.2)
+        counter.write_text("50000000")  # 50 J
+        first = reading.energy  # the last read that succeeds
+        counter.unlink()
+        burn(0.2)
+    found = reading.energy
+    assert first.method == "rapl"
+    assert found.method == "rapl, then model"
+    assert 0.2 < found.coverage < 0.8
+    assert 0.15 < found.uncertainty < 0.4
+    assert found.joules == pytest.approx(first.joules + 100 * 0.2, rel=0.25)  # 20 J more by the model
 
 
 def test_a_sensor_that_comes_back_stays_lost(tmp_path: Path) -> None:
     counter = package(tmp_path)
     with open_meter(powercap=tmp_path).measure() as reading:
         counter.unlink()
-        assert reading.energy.method == "model (rapl lost)"
+        assert reading.energy.method == "rapl, then model"
         counter.write_text("5")
-    assert reading.energy.method == "model (rapl lost)"
+    assert reading.energy.method == "rapl, then model"
+
+
+class Board:
+    """A card's counter that is told what it shows."""
+
+    span = 2**63
+
+    def __init__(self) -> None:
+        self.joules = 1000.0
+        self.gone = False
+
+    def read(self) -> int:
+        if self.gone:
+            raise OSError("GPU is lost")
+        return int(1e6 * self.joules)
+
+
+def test_a_card_is_added_whole_to_the_processors_part(tmp_path: Path) -> None:
+    board = Board()
+    meter = replace(open_meter(tdp_watts=10, powercap=tmp_path, cores=1), cards=lambda: (board,))
+    with meter.measure() as reading:
+        used = burn(0.1)
+        board.joules += 200.0
+    found = reading.energy
+    assert found.joules == pytest.approx(200 + 10 * used, rel=0.01)
+    assert (found.method, found.boundary) == ("nvml + model", "gpu board + cpu package")
+    assert found.uncertainty == pytest.approx((0.05 * 200 + 0.4 * 10 * used) / found.joules, rel=0.05)
+
+
+def test_a_lost_card_is_taken_to_draw_on(tmp_path: Path) -> None:
+    board = Board()
+    meter = replace(open_meter(tdp_watts=0.001, powercap=tmp_path, cores=1), cards=lambda: (board,))
+    with meter.measure() as reading:
+        burn(0.2)
+        board.joules += 20.0
+        assert reading.energy.joules == pytest.approx(20.0, rel=0.01)
+        board.gone = True
+        burn(0.2)
+    found = reading.energy
+    assert 0.3 < found.coverage < 0.7
+    assert found.joules == pytest.approx(20.0 / found.coverage, rel=0.01)
+    assert 0.05 < found.uncertainty < 0.4
+
+
+def test_a_card_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with replace(open_meter(powercap=tmp_path), cards=lambda: None).measure() as reading:
+        pass
+    assert reading.energy.boundary == "cpu package, gpu not counted"
+
+
+def test_without_a_card_in_use_there_is_none_to_count() -> None:
+    assert torch.cuda.is_available() or cards() == ()
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_k_times_the_work_is_k_times_the_energy(tmp_path: Path, times: int) -> None:
+    """By CPU seconds, so that a busy machine changes nothing."""
+    meter = open_meter(tdp_watts=100, powercap=tmp_path)
+    with meter.measure() as once:
+        own = burn(0.15)
+    with meter.measure() as often:
+        longer = sum(burn(0.15) for _ in range(times))
+    assert often.energy.joules / once.energy.joules == pytest.approx(longer / own, rel=0.1)
+    assert often.energy.joules / once.energy.joules == pytest.approx(times, rel=0.1)
 
 
 def test_a_block_that_raises_is_measured_and_the_reading_is_final(tmp_path: Path) -> None:

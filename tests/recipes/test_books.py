@@ -42,7 +42,7 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation
     assert accounts(entries)["coordinator"]["intensity"] == pytest.approx(507.245)  # Mexico
     assert "FRA" not in json.dumps([dict(e.body) for e in entries], default=dict)
     books = read_books(run)
-    assert [line["work"] for line in books["site1"]] == ["train", "train", "personal"]
+    assert [line["work"] for line in books["site1"]] == [*["evaluate", "train"] * 2, "evaluate", "personal"]
     assert {line["money"]["currency"] for line in books["site1"]} == {"CHF"}
     assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
     assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France

@@ -145,6 +145,7 @@ def _without_step(after: State, replies: int, refused: Sequence[Refused], plan: 
         "validation": {},
         "mean_validation_loss": None,
         "not_evaluated": {},
+        "evaluation": [],
         "gate": {},
         "step_scale": after.step_scale,
         "bytes_broadcast": 0,

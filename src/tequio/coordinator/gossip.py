@@ -177,6 +177,7 @@ def _record(after: PeerState, rows: list[dict[str, Any]], failed: Mapping[str, s
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
         "not_evaluated": dict(looked.failed),
+        "evaluation": list(looked.costs),
         "gate": {},
         "step_scale": 1.0,
         "digest": digest_json({str(i): digest_update(model) for i, model in after.models.items()}),

@@ -14,7 +14,7 @@ from typing import Any
 
 from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
 from tequio.coordinator.admit import Admitted, Refused, admit
-from tequio.coordinator.fold import Fold, counted, folded, mix
+from tequio.coordinator.fold import Fold, cost_of, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.screen import screened
@@ -69,6 +69,7 @@ def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss,
         "not_evaluated": dict(looked.failed),
+        "evaluation": list(looked.costs),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()},
     }
     return state, body
@@ -251,6 +252,7 @@ class Looked:
     mean_loss: float
     slices: Mapping[str, tuple[float, ...]]
     failed: Mapping[str, str]
+    costs: Sequence[Mapping[str, Any]] = ()
 
     def losses(self) -> dict[str, float]:
         """Validation loss by participant."""
@@ -268,6 +270,7 @@ def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
+    costs: list[dict[str, Any]] = []
     for reply in replies:
         if isinstance(reply, Failure):
             failed[reply.name] = f"{reply.error}: {reply.message}"
@@ -275,6 +278,7 @@ def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
             slices = reply.slices
         elif reply.metrics:
             scores = dict(reply.metrics)
+            costs.append({"name": reply.name, **cost_of(reply)})
             validation[reply.name] = {
                 "loss": scores["loss"],
                 "accuracy": scores.get("accuracy"),
@@ -282,8 +286,9 @@ def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
             }
     order = {m.name: m.index for m in panel}
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
+    costs.sort(key=lambda row: order[row["name"]])
     losses = [v["loss"] for v in validation.values()]
-    return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed)
+    return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed, costs)
 
 
 def _progress(state: State, round_: int, looked: Looked) -> State:
@@ -347,6 +352,7 @@ def _record(
         "validation": looked.validation,
         "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
         "not_evaluated": dict(looked.failed),
+        "evaluation": list(looked.costs),
         "gate": {
             name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for name, s in slices.items()
         },

@@ -27,7 +27,7 @@ class Energy:
 
     joules: float
     seconds: float
-    method: str  # rapl | model
+    method: str  # rapl, model; "nvml + …" with a GPU
     boundary: str  # what is inside: chip, package, node
     uncertainty: float  # relative half-width: 0.4 means ±40 %
     coverage: float = 1.0  # share of the time that `method` saw

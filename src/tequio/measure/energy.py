@@ -1,18 +1,18 @@
-"""How many joules a piece of work took. The best tier of this machine wins, and every reading names it.
+"""How many joules a piece of work took. The best tiers of this machine win, and every reading names them.
 
-rapl:  the processor's own counter (Linux powercap), times this process's share of the processor.
+nvml:  the counter of each NVIDIA card on which this process computes (the whole board, busy or waiting), added to the processor's part:
+rapl:  the processor's own counter (Linux powercap), times this process's share of the processor; or
 model: watts per logical CPU times the CPU seconds of this process; an estimate, ±40 %.
 
-Time in which this process computes nothing is charged to nobody: the figure is what the work took, not what
-the machine draws when idle. Not seen: memory, GPU, fans, power supply, and child processes. Two readings open
-at the same time in two threads of one process both count all its threads; where work goes on side by side, one
-thread each, the meter `of_thread` counts only the CPU time of the thread that reads, so that the parts add up.
+Time in which this process computes nothing on the processor is charged to nobody: the figure is what the work took, not what the machine
+draws when idle. Not seen: memory, fans, power supply, and child processes. Two readings open at the same time in two threads of one process
+both count all its threads; where work goes on side by side, one thread each, the meter `of_thread` counts only the CPU time of the thread
+that reads, so that the parts add up. A counter that vanishes while it is needed counts up to then (`coverage`), the model from there on.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,60 +25,18 @@ import psutil
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy
+from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages
 from tequio.measure.site import Site
 
-POWERCAP = Path("/sys/class/powercap")
 WATTS_PER_CORE = 6.25
 """Assumption of the model tier where no `tdp_watts` is given: 350 W / 56 cores, the thermal design power of
 an Intel Xeon Platinum 8480+ (maker's data sheet). Other server processors lie at 3.75 W (AMD EPYC 9654: 360 W
 / 96) and above."""
 MODEL_UNCERTAINTY = 0.4  # estimators of this kind were found off by up to 40 % (arXiv 2509.22092)
 RAPL_UNCERTAINTY = 0.15  # assumption: the counter is good to a few per cent, sharing it by CPU time is not
+NVML_UNCERTAINTY = 0.05  # assumption, for a card that this process has to itself; what others draw on it is counted too
 RESAMPLE_SECONDS = 30.0  # a 65 kJ counter wraps after 65 s at 1 kW: never leave it unread for longer
 BOUNDARY = "cpu package"
-_PACKAGE = re.compile(r"intel-rapl:\d+")  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
-
-
-@dataclass(frozen=True)
-class _Domain:
-    """One package's counter in microjoules; it goes back to 0 after `span`."""
-
-    path: Path
-    span: int
-
-    def read(self) -> int:
-        return int((self.path / "energy_uj").read_text())
-
-
-class _Counter:
-    """Joules of all packages since construction, wrap-around undone. `joules()` is None for ever once a read
-    has failed."""
-
-    def __init__(self, domains: tuple[_Domain, ...]) -> None:
-        self._domains, self._lock, self._total = domains, threading.Lock(), 0
-        self._last: list[int] | None = None
-        self._last = self._read()
-
-    def _read(self) -> list[int] | None:
-        try:
-            return [domain.read() for domain in self._domains]
-        except (OSError, ValueError):
-            return None
-
-    def joules(self) -> float | None:
-        with self._lock:
-            now = self._read() if self._last is not None else None
-            if now is not None and self._last is not None:
-                steps = zip(self._last, now, self._domains, strict=True)
-                self._total += sum(unwrap(before, after, domain.span) for before, after, domain in steps)
-            self._last = now
-            return None if now is None else self._total / 1e6
-
-
-def unwrap(before: int, after: int, span: int) -> int:
-    """Microjoules between two reads of a counter that returns to 0 after `span` and wrapped at most once
-    between them."""
-    return after - before if after >= before else after - before + span
 
 
 def cpu_share(own: float, busy: float, seconds: float) -> float:
@@ -101,10 +59,12 @@ def _busy_seconds() -> float:
 
 @dataclass
 class Reading:
-    """One interval. `energy` is what was used so far, and fixed once the `with` block has ended."""
+    """One interval. `energy` is what was used so far, and fixed once the `with` block has ended. gpu: None where cards are not counted."""
 
     _watts: float
-    _counter: _Counter | None
+    _cpu: Counter | None
+    _gpu: Counter | None
+    _uncounted: bool
     _clock: Callable[[], float]
     _own: float
     _site: Site = field(default_factory=Site)
@@ -120,13 +80,37 @@ class Reading:
 
     def _now(self) -> Energy:
         seconds = time.perf_counter() - self._wall
+        found = self._processor(seconds)
+        if self._uncounted:
+            return replace(found, boundary=f"{BOUNDARY}, gpu not counted")
+        if self._gpu is None:
+            return found
+        joules, coverage = self._gpu.joules(), self._gpu.coverage()
+        board = joules / coverage if coverage > 0 else 0.0  # a card that is lost is taken to draw on as it did
+        whole = board + found.joules
+        unsure = NVML_UNCERTAINTY * joules + MODEL_UNCERTAINTY * (board - joules) + found.uncertainty * found.joules
+        return replace(
+            found,
+            joules=whole,
+            method=f"nvml + {found.method}",
+            boundary=f"gpu board + {BOUNDARY}",
+            uncertainty=unsure / whole if whole else MODEL_UNCERTAINTY,
+            coverage=min(coverage, found.coverage),
+        )
+
+    def _processor(self, seconds: float) -> Energy:
         own = self._clock() - self._own
-        package = self._counter.joules() if self._counter else None
-        if package is not None:
-            joules = package * cpu_share(own, _busy_seconds() - self._busy, seconds)
-            return Energy(joules, seconds, "rapl", BOUNDARY, RAPL_UNCERTAINTY)
-        method = "model (rapl lost)" if self._counter else "model"
-        return Energy(self._watts * own, seconds, method, BOUNDARY, MODEL_UNCERTAINTY)
+        if self._cpu is None:
+            return Energy(self._watts * own, seconds, "model", BOUNDARY, MODEL_UNCERTAINTY)
+        package, known = self._cpu.joules(), self._cpu.coverage()
+        counted = package * cpu_share(own * known, (_busy_seconds() - self._busy) * known, seconds * known)
+        if not self._cpu.lost:
+            return Energy(counted, seconds, "rapl", BOUNDARY, RAPL_UNCERTAINTY)
+        modelled = self._watts * own * (1.0 - known)
+        whole = counted + modelled
+        unsure = RAPL_UNCERTAINTY * counted + MODEL_UNCERTAINTY * modelled
+        width = unsure / whole if whole else MODEL_UNCERTAINTY
+        return Energy(whole, seconds, "rapl, then model", BOUNDARY, width, known)
 
 
 @dataclass(frozen=True)
@@ -135,13 +119,15 @@ class Meter:
 
     The counters are read at least every `resample_seconds`, so that none wraps twice unseen. `clock` says whose CPU
     seconds are charged: those of this process, or of the thread that measures. `site` says where the machine stands.
+    `cards` are asked for at the beginning of each interval, for a GPU may be taken into use late.
     """
 
     watts: float
-    domains: tuple[_Domain, ...] = ()
+    domains: tuple[Sensor, ...] = ()
     resample_seconds: float = RESAMPLE_SECONDS
     clock: Callable[[], float] = time.process_time
     site: Site = field(default_factory=Site)
+    cards: Callable[[], tuple[Sensor, ...] | None] = cards
 
     def of_thread(self) -> Meter:
         """The same for work that stays in the thread that measures it (and starts no threads of its own)."""
@@ -156,11 +142,16 @@ class Meter:
     def measure(self) -> Iterator[Reading]:
         """Measure the `with` block; a block that raises is measured too. A sensor that vanishes falls back to
         the model."""
-        counter = _Counter(self.domains) if self.domains else None
-        reading, done = Reading(self.watts, counter, self.clock, self.clock(), self.site), threading.Event()
+        boards = self.cards()
+        cpu = Counter(self.domains) if self.domains else None
+        gpu = Counter(boards) if boards else None
+        uncounted = boards is None
+        clock = self.clock
+        reading, done = Reading(self.watts, cpu, gpu, uncounted, clock, clock(), self.site), threading.Event()
+        counters = [counter for counter in (cpu, gpu) if counter]
         sampler = None
-        if counter:
-            arguments = (counter, done, self.resample_seconds)
+        if counters:
+            arguments = (counters, done, self.resample_seconds)
             sampler = threading.Thread(target=_resample, args=arguments, daemon=True)
             sampler.start()
         try:
@@ -172,9 +163,10 @@ class Meter:
                 sampler.join()
 
 
-def _resample(counter: _Counter, done: threading.Event, seconds: float) -> None:
+def _resample(counters: list[Counter], done: threading.Event, seconds: float) -> None:
     while not done.wait(seconds):
-        counter.joules()
+        for counter in counters:
+            counter.sample()
 
 
 def open_meter(
@@ -198,22 +190,4 @@ def open_meter(
         watts = WATTS_PER_CORE * (psutil.cpu_count(logical=False) or logical) / logical
     else:
         watts = tdp_watts / (cores or logical)
-    return Meter(watts, _packages(powercap), site=site or Site())
-
-
-def _packages(powercap: Path) -> tuple[_Domain, ...]:
-    """The readable package counters, without their parts, and without `psys`, which contains them. All or
-    none."""
-    domains = []
-    for path in sorted(powercap.glob("intel-rapl:*")):
-        if not _PACKAGE.fullmatch(path.name):
-            continue
-        try:
-            if not (path / "name").read_text().startswith("package"):
-                continue
-            domain = _Domain(path, int((path / "max_energy_range_uj").read_text()))
-            domain.read()
-        except (OSError, ValueError):
-            return ()  # half of the packages would be half of the truth
-        domains.append(domain)
-    return tuple(domains)
+    return Meter(watts, packages(powercap), site=site or Site())

@@ -114,9 +114,11 @@ class Node:
             money=money,
         )
 
-    def entered(self, work: str, round_: int | None, energy: Energy) -> tuple[Energy, Money | None]:
-        """A piece of work in the own book, that of all its processes; what may be told of it."""
-        whole = self.together.energy(energy)
+    def entered(
+        self, work: str, round_: int | None, energy: Energy, alone: bool = False
+    ) -> tuple[Energy, Money | None]:
+        """A piece of work in the own book, that of all its processes unless it was done `alone`; what may be told of it."""
+        whole = energy if alone else self.together.energy(energy)
         site = self.meter.site
         amount = site.money(whole)
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
@@ -157,17 +159,22 @@ class Node:
 
         Raises TrainingError if the mean is not a number.
         """
-        self.bench.hold(task.held)
         if self.slices:
+            self.bench.hold(task.held)
             slices = {
                 name: tuple(self.task.losses(self.bench, items).harm().tolist()) for name, items in self.slices.items()
             }
             return Reply(task.round, task.index, task.name, slices=slices)
-        scores = self.task.losses(self.bench, self.data.validation).scores()
+        with self.meter.measure() as reading:
+            self.bench.hold(task.held)
+            scores = self.task.losses(self.bench, self.data.validation).scores()
         if not math.isfinite(scores.loss):
             raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
-        return Reply(task.round, task.index, task.name, examples=scores.examples, metrics=metrics)
+        energy, money = self.entered("evaluate", task.round, reading.energy, alone=True)
+        return Reply(
+            task.round, task.index, task.name, examples=scores.examples, metrics=metrics, energy=energy, money=money
+        )
 
     def gradient(self, task: GradientTask) -> Reply:
         """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""

@@ -50,6 +50,7 @@ SPEED_FREE = (
     "joules",
     "energy",
     "money",
+    "evaluation",
     "created",
     "commitment",
     "threads",

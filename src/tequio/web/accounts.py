@@ -54,8 +54,8 @@ def accounts(entries: Sequence[Record]) -> Json:
 
 
 def rows_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Who trained in a round, those whose update is still on its way too."""
-    return [*tables(body.get("train")), *tables(body.get("in_flight"))]
+    """Who worked in a round: trained (those whose update is still on its way too) or evaluated."""
+    return [*tables(body.get("train")), *tables(body.get("in_flight")), *tables(body.get("evaluation"))]
 
 
 def sums(rows: Iterable[Mapping[str, Any]]) -> Json:

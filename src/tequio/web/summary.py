@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
-from tequio.web.accounts import accounts
+from tequio.web.accounts import accounts, rows_of
 from tequio.web.numbers import finite
 from tequio.web.records import (
     Z95,
@@ -47,10 +47,10 @@ def summary(entries: Sequence[Record]) -> Json:
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
     comparison = _comparison(personal.values())
-    trained = _training(rounds)
+    waits = bodies(entries, "wait")
+    trained = _training([last_body(entries, "start"), *waits, *rounds])
     later = [body.get("participant") for body in bodies(entries, "joined")]
     listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
-    waits = bodies(entries, "wait")
     centre = table(run.get("centre"))
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
     people = [
@@ -208,7 +208,7 @@ def _training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
     status: dict[str, Counter[str]] = {}
     for body in rounds:
-        for row in (*tables(body.get("train")), *tables(body.get("in_flight"))):  # what is in flight has cost already
+        for row in rows_of(body):  # what is in flight has cost already
             rows.setdefault(str(row.get("name")), []).append(row)
         for row in tables(body.get("admissions")):
             status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
@@ -406,7 +406,7 @@ def _cost(
 ) -> Json:
     records = [record for body in (*rounds, *personal) for record in energy_of(body)]
     if not one_process:  # the energy of a round is then the coordinator's alone, and of the centre
-        rows = (row for body in rounds for row in tables(body.get("train")) if row.get("name") != centre)
+        rows = (row for body in rounds for row in rows_of(body) if row.get("name") != centre)
         records += [record for row in rows if (record := row_energy(row))]
     known = [(finite(r.get("joules")), finite(r.get("uncertainty")), r) for r in records]
     joules = total(j for j, _, _ in known)

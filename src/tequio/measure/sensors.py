@@ -1,0 +1,141 @@
+"""The counters of energy that a machine has: RAPL of the processor's packages (Linux powercap), NVML of NVIDIA cards.
+
+Each counts microjoules and wraps; `Counter` adds them up and remembers until when they could be read.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+POWERCAP = Path("/sys/class/powercap")
+_PACKAGE = re.compile(r"intel-rapl:\d+")  # not intel-rapl:0:0 (a part of 0) and not intel-rapl-mmio:0 (0 once more)
+
+
+class Sensor(Protocol):
+    """One counter."""
+
+    @property
+    def span(self) -> int:
+        """It goes back to 0 after so many microjoules."""
+
+    def read(self) -> int:
+        """Microjoules since some time. Raises OSError or ValueError where it cannot be read any more."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A processor package's counter."""
+
+    path: Path
+    span: int
+
+    def read(self) -> int:
+        """Microjoules."""
+        return int((self.path / "energy_uj").read_text())
+
+
+@dataclass(frozen=True)
+class Card:
+    """An NVIDIA card's own counter: the whole board, since its driver was loaded."""
+
+    library: Any
+    handle: Any
+    span: int = 2**63
+
+    def read(self) -> int:
+        """Microjoules."""
+        try:
+            return 1000 * int(self.library.nvmlDeviceGetTotalEnergyConsumption(self.handle))
+        except self.library.NVMLError as error:
+            raise OSError(str(error)) from None
+
+
+class Counter:
+    """Joules of all sensors since construction, wrap-around undone. Once a read has failed it stays where it was."""
+
+    def __init__(self, sensors: Sequence[Sensor]) -> None:
+        self._sensors, self._lock, self._total = sensors, threading.Lock(), 0
+        self._began = self._until = time.perf_counter()
+        self._last: list[int] | None = self._read()
+        self.lost = self._last is None
+
+    def _read(self) -> list[int] | None:
+        try:
+            return [sensor.read() for sensor in self._sensors]
+        except (OSError, ValueError):
+            return None
+
+    def sample(self) -> None:
+        """Read all sensors. To be called often enough that none wraps twice in between."""
+        with self._lock:
+            now = None if self.lost else self._read()
+            if now is None or self._last is None:
+                self.lost = True
+                return
+            steps = zip(self._last, now, self._sensors, strict=True)
+            self._total += sum(unwrap(before, after, sensor.span) for before, after, sensor in steps)
+            self._last, self._until = now, time.perf_counter()
+
+    def joules(self) -> float:
+        """Up to the last read that succeeded; reads once more."""
+        self.sample()
+        return self._total / 1e6
+
+    def coverage(self) -> float:
+        """Share of the time since construction up to the last read that succeeded; 1 while it works."""
+        if not self.lost:
+            return 1.0
+        return (self._until - self._began) / max(time.perf_counter() - self._began, 1e-9)
+
+
+def unwrap(before: int, after: int, span: int) -> int:
+    """Microjoules between two reads of a counter that returns to 0 after `span` and wrapped at most once between them."""
+    return after - before if after >= before else after - before + span
+
+
+def packages(powercap: Path) -> tuple[Package, ...]:
+    """The readable package counters, without their parts, and without `psys`, which contains them. All or none."""
+    found = []
+    for path in sorted(powercap.glob("intel-rapl:*")):
+        if not _PACKAGE.fullmatch(path.name):
+            continue
+        try:
+            if not (path / "name").read_text().startswith("package"):
+                continue
+            package = Package(path, int((path / "max_energy_range_uj").read_text()))
+            package.read()
+        except (OSError, ValueError):
+            return ()  # half of the packages would be half of the truth
+        found.append(package)
+    return tuple(found)
+
+
+def cards() -> tuple[Sensor, ...] | None:
+    """The counters of the GPUs on which this process computes: none without such; None where it does and they cannot be read.
+
+    NVML comes with NVIDIA's driver, its Python package (nvidia-ml-py) with the extra `gpu`.
+    """
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
+        return ()
+    try:
+        import pynvml  # here, for machines without a card do without it
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+        names = [name if name.startswith("GPU-") else f"GPU-{name}" for name in names]
+        found = tuple(Card(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name)) for name in names)
+        for card in found:
+            card.read()
+    except (pynvml.NVMLError, OSError):
+        return None  # an old card has no counter
+    return found
