@@ -2,8 +2,8 @@
 
     python -m benchmarks.meter [--seconds 20]
 
-Work is matrix products on one thread. Cost: CPU seconds of this process beside the work, with the counters read as often as in a
-run, over those of the work. codecarbon (extra `codecarbon`) runs offline beside ours on one interval, in process mode; without it that part is left out.
+Work is matrix products on one thread. Cost: CPU seconds of this process beside the work, with the counters read as often as in a run, over
+those of the work. codecarbon (extra `codecarbon`) runs beside ours, offline and in process mode; without it that part is left out.
 """
 
 from __future__ import annotations
