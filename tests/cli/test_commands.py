@@ -48,6 +48,19 @@ def test_version_is_the_packages() -> None:
     assert json.loads(tequio("version", "--json").stdout) == {"version": package.__version__}
 
 
+def test_how_a_run_would_be_computed_is_said_without_running(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(participants=2)
+    said = tequio("run", path, "--explain-speed", "--threads", "1", "--json")
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert (found["workers"], found["threads"]) == (1, 1)
+    assert found["bases"][0]["dtype"] == "float32"
+    assert "Tequio's own for bert" in found["bases"][0]["path"]
+    assert not (path.parent / "runs").exists()
+    assert "Tequio's own for bert" in tequio("run", path, "--explain-speed").stdout.replace("\n", " ")
+    assert tequio("run", "--resume", tmp_path, "--explain-speed").returncode == 2
+
+
 @pytest.mark.slow
 def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=2)

@@ -47,7 +47,7 @@ def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
     """Logits with a plain model; the head is applied as head.json says, in numbers."""
     out = model(input_ids=IDS, attention_mask=MASK)
     if kind == "causal":
-        logits: Tensor = out.logits
+        logits: Tensor = out.logits[MASK.bool()]
         return logits
     recipe = json.loads((folder / "head.json").read_text())
     assert recipe["labels"] == list(LABELS)
@@ -61,7 +61,8 @@ def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
 
 
 def ours(bench: Bench, kind: str) -> Tensor:
-    return bench.token_logits(IDS, MASK) if kind == "causal" else bench.class_logits(IDS, MASK)
+    """At real tokens: what padding says means nothing."""
+    return bench.token_logits(IDS, MASK)[MASK.bool()] if kind == "causal" else bench.class_logits(IDS, MASK)
 
 
 def auto(kind: str) -> Any:

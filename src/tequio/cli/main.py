@@ -68,6 +68,9 @@ def run(
         typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
     ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
+    explain_speed: Annotated[
+        bool, typer.Option("--explain-speed", help="Only say how it would be computed here, and why.")
+    ] = False,
     threads: Threads = 0,
     workers: Workers = 0,
     lang: Lang = "en",
@@ -81,6 +84,11 @@ def run(
     if (federation is None) == (resume is None):
         raise typer.BadParameter("give federation.toml, or --resume RUN")
     set_threads(threads)
+    if explain_speed:
+        if federation is None:
+            raise typer.BadParameter("--explain-speed needs federation.toml")
+        _explain(federation, workers, json)
+        return
     with show.progress(json) as watch:
         if resume is not None:
             with stoppable(lambda: _how_to_go_on(resume)):
@@ -91,6 +99,22 @@ def run(
             with stoppable(lambda: _how_to_go_on(target)):
                 outcome = start(config, target, counterfactuals, watch=watch, workers=workers)
     finish(outcome.folder, lang, json)
+
+
+def _explain(federation: Path, workers: int, json: bool) -> None:
+    from tequio.recipes.config import load_federation
+    from tequio.recipes.speed import explain
+
+    found = explain(load_federation(federation), workers)
+
+    def words() -> None:
+        threads = f"{found['workers']} at a time, {found['threads']} threads each"
+        show.out.print(f"On {found['device']} ({found['instructions']}); participants: {threads}.", markup=False)
+        for base in found["bases"]:
+            show.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
+            show.out.print(f"  {base['path']}.", markup=False)
+
+    show.emit(found, json, words)
 
 
 @app.command()

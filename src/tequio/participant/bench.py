@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from tequio.core.errors import UpdateError
 from tequio.core.types import Trained
 from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.base import Base
+from tequio.participant.fused.loss import cross_entropy
+from tequio.participant.fused.path import LONGEST, Decoder, Encoder, choose
 from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
 
 HEAD_WEIGHT, HEAD_BIAS = f"{HEAD_PREFIX}weight", f"{HEAD_PREFIX}bias"
@@ -41,6 +44,7 @@ class Bench:
         self.full = full
         self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules)
         self.device = base.device
+        self.path = choose(base.model, base.device)
         self.head_start: dict[str, Tensor] = {}
         if head is not None:
             head = head.to(self.device)
@@ -67,6 +71,8 @@ class Bench:
         other.layers = {name: other.model.get_submodule(name) for name in self.layers}  # type: ignore[misc]
         for layer in other.layers.values():
             layer.fold(None)
+        if self.path.layers is not None:
+            other.path = replace(self.path, layers=type(self.path.layers)(other.model))
         other._held, other._start, other._trained = zero(self.spec), {}, None
         other._reset_head()
         return other
@@ -213,13 +219,32 @@ class Bench:
 
     def class_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (batch × classes), float32, of token ids and mask (batch × length)."""
-        pooled = embed(self.model, ids, mask)
+        layers = self._layers(ids)
+        pooled = embed(self.model, ids, mask) if layers is None else pool(layers.hidden(ids, mask), mask)
         return F.linear(pooled * LOGIT_SCALE, self.head[HEAD_WEIGHT], self.head[HEAD_BIAS])
 
     def token_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Next-token logits (batch × length × vocabulary) in the base's precision."""
+        layers = self._layers(ids)
+        if isinstance(layers, Decoder):
+            own: Tensor = layers.output(layers.hidden(ids, mask))
+            return own
         logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
+
+    def token_losses(self, ids: Tensor, mask: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+        """Nats of each target token, float32: those of `truth` (batch × length − 1, the next tokens) where `counts`, row by row."""
+        layers = self._layers(ids)
+        if isinstance(layers, Decoder) and layers.frozen_output:
+            rows = layers.hidden(ids, mask)[:, :-1][counts]
+            return cross_entropy(rows, layers.output.weight, truth[counts])
+        logits = self.token_logits(ids, mask)[:, :-1][counts].float()
+        return F.cross_entropy(logits, truth[counts], reduction="none")
+
+    def _layers(self, ids: Tensor) -> Decoder | Encoder | None:
+        """What computes these tokens; None: transformers."""
+        whole = any(layer.full is not None or layer.weight.requires_grad for layer in self.layers.values())
+        return None if whole or ids.shape[1] > LONGEST else self.path.layers
 
 
 def _change(a: Tensor, b: Tensor, start: Factored, scale: float) -> Factored:
@@ -246,7 +271,12 @@ def _moved(name: str, a: Tensor, b: Tensor, start: Factored, trained: Trained) -
 
 def embed(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Mean of the last hidden states over real tokens, at unit length: (batch × hidden), float32."""
-    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    return pool(model(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+
+
+def pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real tokens (batch × length × hidden), at unit length: (batch × hidden), float32."""
+    hidden = hidden.float()
     weights = mask.unsqueeze(-1).float()
     return F.normalize((hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0), dim=-1)
 

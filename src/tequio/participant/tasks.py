@@ -160,8 +160,8 @@ class Causal:
 
     def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats a target token."""
-        logits, truth = self._forward(bench, items)
-        return F.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=IGNORE)
+        losses, _ = self._losses(bench, items)
+        return losses.mean()
 
     def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(target tokens × vocabulary) in the base's precision, (target tokens)."""
@@ -175,20 +175,24 @@ class Causal:
         total, terms = np.zeros(len(items)), np.zeros(len(items))
         with torch.inference_mode():
             for where in by_length(items, self.batch_tokens):
-                logits, truth = self._forward(bench, [items[i] for i in where])
-                loss = F.cross_entropy(logits.transpose(1, 2), truth, ignore_index=IGNORE, reduction="none")
-                total[where] = loss.sum(1).double().cpu().numpy()
-                terms[where] = (truth != IGNORE).sum(1).double().cpu().numpy()
+                losses, counts = self._losses(bench, [items[i] for i in where])
+                own = torch.zeros(counts.shape, dtype=torch.float32, device=losses.device).masked_scatter_(
+                    counts, losses
+                )
+                total[where] = own.sum(1).double().cpu().numpy()
+                terms[where] = counts.sum(1).double().cpu().numpy()
         return Losses(total, terms, np.full(len(items), np.nan))
 
     def row_count(self, item: Item) -> int:
         """Tokens that are predicted: all but the first, without those of a prompt."""
         return sum(t != IGNORE for t in item.target[1:])
 
-    def _forward(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def _losses(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Nats of the target tokens, row by row, and where they are (batch × longest − 1)."""
         ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
         truth, _ = pad([i.target for i in items], IGNORE, bench.device)
-        return bench.token_logits(ids, mask)[:, :-1].float(), truth[:, 1:]
+        counts = truth[:, 1:] != IGNORE
+        return bench.token_losses(ids, mask, truth[:, 1:], counts), counts
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:

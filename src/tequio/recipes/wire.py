@@ -287,6 +287,7 @@ def header_of(config: Federation, bench: Bench, rows: list[dict[str, Any]]) -> d
             "digest": base.digest,
             "parameters": base.parameters,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "path": bench.path.why,
         },
         "head_digest": digest_update(bench.head_update()),
         "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},

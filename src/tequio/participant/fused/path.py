@@ -1,0 +1,122 @@
+"""Which models are trained layer by layer here, and what a bench then asks: hidden states and losses.
+
+A model that is of a known family is tried beside transformers' own code on a few tokens before it is taken; whatever else there is goes
+the way of transformers. What was chosen, and why, is a sentence that reports can print.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tequio.participant.fused import decoder, encoder
+from tequio.participant.fused.attention import causal_mask, padding_mask
+from tequio.participant.lora import AdaptedLinear
+
+DECODERS, ENCODERS = ("llama", "mistral", "qwen2"), ("bert",)
+LONGEST = 512  # tokens: beyond, attention's probabilities, length² of each layer, are better not kept
+NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the norm: how far hidden states may be from transformers' own
+
+
+class Decoder:
+    """A causal model's layers."""
+
+    def __init__(self, model: Any) -> None:
+        self.body, self.output = model.model, model.lm_head
+        self.frozen_output = not isinstance(self.output, AdaptedLinear) and self.output.bias is None
+        self.layers = [decoder.DecoderLayer(layer) for layer in self.body.layers]
+
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Last hidden states (batch × length × width) before the output layer; padding is on the right."""
+        batch, length = ids.shape
+        x = self.body.embed_tokens(ids)
+        cos, sin = self.body.rotary_emb(x, position_ids=torch.arange(length, device=ids.device)[None])
+        half, scaling = cos.shape[-1] // 2, self.layers[0].attention.scaling
+        cos, sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+        looks = causal_mask(length, x.dtype).to(x.device)
+        where = decoder.Where(batch, 2 * half, cos * scaling, sin * scaling, cos, sin, looks)
+        x = x.view(batch * length, -1)
+        for layer in self.layers:
+            x = layer(x, where)
+        out: Tensor = self.body.norm(x.view(batch, length, -1))
+        return out
+
+
+class Encoder:
+    """An encoder's layers."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.layers = [encoder.EncoderLayer(layer) for layer in model.encoder.layer]
+
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Last hidden states (batch × length × width)."""
+        batch, length = ids.shape
+        x = self.model.embeddings(input_ids=ids)
+        own = self.model.encoder.layer[0].attention.self
+        where = encoder.Where(batch, own.attention_head_size, own.scaling, padding_mask(mask, x.dtype))
+        x = x.view(batch * length, -1)
+        for layer in self.layers:
+            x = layer(x, where)
+        out: Tensor = x.view(batch, length, -1)
+        return out
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a model is trained: `layers`, or transformers where that is None; and why."""
+
+    layers: Decoder | Encoder | None
+    why: str
+
+
+def choose(model: Any, device: torch.device) -> Path:
+    """The path for a frozen model with its adapted layers in place, nothing attached."""
+    config = model.config
+    kind = str(config.model_type)
+    if device.type != "cpu":
+        return Path(None, "transformers: on a GPU its kernels are the faster ones")
+    if kind not in DECODERS + ENCODERS:
+        return Path(None, f"transformers: models of type {kind} have no layers of Tequio's own")
+    if (odd := _odd(config)) is not None:
+        return Path(None, f"transformers: {odd}")
+    try:
+        layers = Decoder(model) if kind in DECODERS else Encoder(model)
+        gap = _gap(model, layers)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        return Path(None, f"transformers: its {kind} is not as expected ({type(error).__name__})")
+    most = NEAR.get(next(model.parameters()).dtype, 0.0)
+    if not gap <= most:
+        return Path(None, f"transformers: Tequio's layers differ from it by {gap:.1e} of the norm, over {most:.0e}")
+    return Path(layers, f"layers of Tequio's own for {kind}, up to {LONGEST} tokens; longer texts: transformers")
+
+
+def _odd(config: Any) -> str | None:
+    """What in a configuration these layers do not do."""
+    act = getattr(config, "hidden_act", "")
+    if act not in ("silu", "gelu"):
+        return f"activation {act}"
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < LONGEST and getattr(config, "use_sliding_window", True):
+        return f"a window of {window} tokens"
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return "an encoder that decodes"
+    return None
+
+
+def _gap(model: nn.Module, layers: Decoder | Encoder) -> float:
+    """How far the last hidden states of eight tokens and of five are from transformers' own, of their norm."""
+    config: Any = model.config
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, int(config.vocab_size), (2, 8), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    body: Any = model.model if isinstance(layers, Decoder) else model
+    with torch.inference_mode():
+        settings = {"use_cache": False} if isinstance(layers, Decoder) else {}
+        theirs = body(input_ids=ids, attention_mask=mask, **settings).last_hidden_state[mask.bool()].float()
+        ours = layers.hidden(ids, mask)[mask.bool()].float()
+    return float((ours - theirs).norm() / theirs.norm())
