@@ -57,7 +57,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def came(hub: Live, data: bytes, limit: int = 1 << 20) -> Reply | Failure:
     """What the exchange makes of these bytes as the reply to TASK."""
-    return hub.net(1, limit=limit).read(sealed(data, 1, 1, 2, "4", 60.0, "x"), TASK)
+    return hub.net(1, limit=limit).read(sealed(data, 1, 1, 2, "4", 60.0, "x").message, TASK)
 
 
 # what arrives: hostile, damaged, of another round
@@ -212,7 +212,7 @@ def test_what_is_no_task_is_refused_by_the_node_which_lives_on(hub: Live) -> Non
         until(lambda: 1 in net.connections())
         for hostile in (b"noise", pack_message(Reply(1, 1, "north"))[:-3], b""):
             run = hub.grid.run.run_id
-            hub.grid.push_messages([sealed(hostile, run, hub.grid.node.node_id, node, "1", 60.0)])
+            net.post(sealed(hostile, run, hub.grid.node.node_id, node, "1", 60.0), node)
         until(lambda: sum("refused a message" in line for line in one.told) == 3)
         (reply,) = net.exchange([TASK])
     assert isinstance(reply, Reply)

@@ -18,6 +18,8 @@ from threading import Event, Thread
 
 import httpx
 import uvicorn
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +28,7 @@ from starlette.routing import Route
 from tequio.core.errors import NetworkError
 from tequio.core.events import Tell
 from tequio.core.wire import FORMAT
+from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.superlink import Server
 from tequio.trust.leaving import KEYS
 
@@ -69,6 +72,8 @@ TAKEN = 409  # what the others are told
 MANY = 64  # former processes of a key that are remembered
 FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
+HOLD = 10.0  # seconds; less than AWAY
+ASK, ANSWER = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 
 Enrol = Callable[[str, str, str], int]
 """(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
@@ -79,22 +84,24 @@ Leave = Callable[[dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Door:
-    """What it shows, and what is behind it."""
+    """What it shows, and what is behind it. hold: seconds for which a question for work is held while there is none."""
 
     certificate: Path
     key: Path
     server: Server
+    hold: float = HOLD
 
 
 class Guests:
     """Whose nodes are connected (by their keys), and how they are told that it is over."""
 
-    def __init__(self) -> None:
-        self._over, self._here = Event(), dict[str, float]()
+    def __init__(self, bell: Bell) -> None:
+        self._over, self._here, self._bell = Event(), dict[str, float](), bell
 
     def farewell(self) -> None:
         """Tell everybody, as they ask for work, that there will be none; at most FAREWELL seconds."""
         self._over.set()
+        self._bell.everybody()
         end = time.monotonic() + FAREWELL
         while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
             time.sleep(0.05)
@@ -115,6 +122,7 @@ class Places:
     """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
 
     now: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)  # of a key that works: its number
     former: dict[str, list[str]] = field(default_factory=dict)
 
     def free(self, key: str, session: str, path: str) -> bool:
@@ -151,10 +159,10 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
+def open_door(door: Door, own: socket.socket, bell: Bell, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
     """Listen at the claimed address until the block ends."""
-    guests = Guests()
-    app = _application(door, guests, enrol, leave, told)
+    guests = Guests(bell)
+    app = _application(door, guests, bell, enrol, leave, told)
     config = uvicorn.Config(
         app,
         ssl_certfile=str(door.certificate),
@@ -180,7 +188,7 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: 
         thread.join(10.0)
 
 
-def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
+def _application(door: Door, guests: Guests, bell: Bell, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     places = Places()
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
@@ -214,6 +222,13 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         if not places.free(key, session, request.url.path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
+        node, sent = places.nodes.get(key, 0), 0
+        if request.url.path == ASK and session and places.now.get(key) == session:
+            node = places.nodes[key] = node or _node(body)
+            bell.answered(node)  # who asks for work has sent all of what it had
+            sent = await bell.due(node, door.hold)
+            if guests.dismissed(request):
+                return Response(status_code=OVER)
         try:
             answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
         except httpx.HTTPError:
@@ -222,6 +237,10 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
             refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and request.url.path.endswith(("/activate-node", "/send-node-heartbeat")):
             places.taken(key, session)
+        if answer.status_code == 200 and request.url.path == ASK:
+            bell.fetched(node, sent, bool(answer.content))
+        if answer.status_code == 200 and request.url.path == ANSWER and node:
+            bell.answered(node)
         return Response(answer.content, answer.status_code, _kept(answer.headers))
 
     async def join(request: Request) -> Response:
@@ -282,6 +301,14 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         ],
         exception_handlers={405: unknown},  # any other method
     )
+
+
+def _node(body: bytes) -> int:
+    """Whose question for work this is; 0 where it cannot be read, which SuperLink will say."""
+    try:
+        return int(PullMessagesRequest.FromString(body).node.node_id)
+    except DecodeError:
+        return 0
 
 
 async def _body(request: Request, limit: int) -> bytes | None:

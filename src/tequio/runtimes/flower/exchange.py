@@ -11,21 +11,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 from flwr.app.message import Message
 from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
 from tequio.core.errors import NetworkError, UpdateError
 from tequio.core.types import Failure, Reply, Task
 from tequio.core.wire import LIMIT, REPLIES, pack_message, unpack_message
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.envelope import opened, sealed
+from tequio.runtimes.flower.bell import Bell
+from tequio.runtimes.flower.envelope import Sealed, opened, parts_of, sealed
 
-POLL = 0.05  # seconds between two looks for replies, and a fifth of it more for each that is waited for
-LOOK = 2.0  # seconds between two looks at who is connected, while replies are waited for
+LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
+PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
@@ -36,7 +41,7 @@ Result = TypeVar("Result")
 class Sent:
     """A task on its way: the message's id, when it was sent (seconds, monotonic), and the participant's connection then.
 
-    lost: when its connection was lost (seconds, monotonic); None while it is there.
+    lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its answer, of which parts may be on the way.
     """
 
     message: str
@@ -44,18 +49,11 @@ class Sent:
     at: float
     connection: str
     lost: float | None = None
+    letter: Message | None = None
 
     def away(self, now: float) -> float:
         """Seconds since the connection was lost; 0 while it is there."""
         return 0.0 if self.lost is None else now - self.lost
-
-
-@dataclass(frozen=True)
-class Came:
-    """What came of a task; lost: only that its participant is not connected any more."""
-
-    what: Reply | Failure
-    lost: bool
 
 
 @dataclass
@@ -70,6 +68,7 @@ class Networked:
     nodes: Mapping[int, int]
     here: Embedded
     deadline: float
+    bell: Bell
     limit: int = LIMIT
     back: float = BACK
     pending: dict[int, Sent] = field(default_factory=dict)
@@ -90,9 +89,14 @@ class Networked:
         limit = min(self.deadline, within or self.deadline)
         end, waiting = time.monotonic() + limit, dict[int, Sent]()
         yield from self._hand_out(tasks, waiting)
-        yield from self.arrivals(waiting, end)
-        self.pending |= {index: sent for index, sent in waiting.items() if sent.lost is None}
-        yield from (_failure(sent.task, f"no reply within {limit:g} s") for sent in waiting.values())
+        yield from self.arrivals(waiting, end, ordered=True)
+        for index, sent in waiting.items():
+            if self._whole(sent):
+                yield self.answer(sent)
+                continue
+            if sent.lost is None:
+                self.pending[index] = sent
+            yield _failure(sent.task, f"no reply within {limit:g} s")
 
     def window(self, tasks: Iterable[Task], seconds: float) -> Iterator[Reply | Failure]:
         """Hand out tasks; what comes within `seconds`, to these or to earlier ones. It ends sooner where nothing is left to come."""
@@ -126,41 +130,49 @@ class Networked:
         yield from away
         yield from self.here.exchange(local)
 
-    def arrivals(self, waiting: dict[int, Sent], end: float) -> Iterator[Reply | Failure]:
-        """What comes until `end` (seconds, monotonic); who answered is taken out of `waiting`."""
-        looked = time.monotonic()
+    def arrivals(self, waiting: dict[int, Sent], end: float, ordered: bool = False) -> Iterator[Reply | Failure]:
+        """What comes until `end` (seconds, monotonic); who answered is taken out of `waiting`.
+
+        ordered: large answers in the order of `waiting`, so that who folds in that order need not keep them: they wait at the server.
+        """
+        due, looked = set(waiting), time.monotonic()
         while waiting:
-            before = len(waiting)
             for index, sent in list(waiting.items()):  # one by one: only one reply is held at a time
-                found = self._pull(sent) if sent.lost is None else None
-                if found is not None and found.lost:
-                    waiting[index] = replace(sent, lost=time.monotonic())
-                elif found is not None:
+                if sent.lost is not None or (index not in due and sent.letter is None):
+                    continue
+                sent = waiting[index] = self._looked(sent)
+                first = not ordered or index == next(iter(waiting))
+                if self._whole(sent) and (first or not parts_of(sent.letter)):
                     del waiting[index]
-                    yield found.what
+                    yield self.answer(sent)
             for index in [i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back]:
                 yield _failure(waiting.pop(index).task, "the connection to it was lost")
-            if not waiting or time.monotonic() >= end:
+            left = end - time.monotonic()
+            if not waiting or left <= 0.0:
                 return
+            rung = self.bell.answers(min(left, LOOK))
+            due = {index for index in waiting if self.nodes[index] in rung}
             if time.monotonic() - looked > LOOK:
                 self._again(waiting)
-                looked = time.monotonic()
-            if len(waiting) == before:
-                time.sleep(POLL * (1 + before / 5))
+                due, looked = set(waiting), time.monotonic()
 
     def settle(self) -> None:
         """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
         connected = self.connections() if self.pending else {}
         for index, sent in list(self.pending.items()):
-            found = self._pull(sent)
-            if found is None and connected.get(index, sent.connection) == sent.connection:
+            sent = self.pending[index] = self._looked(sent)
+            whole, there = self._whole(sent), connected.get(index, sent.connection) == sent.connection
+            if not whole and there and sent.lost is None:
                 continue  # still at work, as far as anybody knows
             del self.pending[index]
             after = time.monotonic() - sent.at
             row = {"name": sent.task.name, "sent": sent.task.round, "task": type(sent.task).__name__}
-            reason = "it was connected anew and asked again" if found is None else "the round was over"
-            if found is not None and isinstance(found.what, Failure):
-                reason = f"{found.what.error}: {found.what.message}"
+            reason = "the round was over" if whole else "it was connected anew and asked again"
+            found = self.answer(sent) if whole else None
+            if sent.lost is not None:
+                found = _failure(sent.task, "the connection to it was lost")
+            if isinstance(found, Failure):
+                reason = f"{found.error}: {found.message}"
             self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason})
 
     def carried(self) -> dict[str, Any]:
@@ -172,13 +184,23 @@ class Networked:
 
     def send(self, task: Task, connection: str) -> Sent:
         """Hand a task to the server."""
-        run = self.grid.run.run_id
+        run, node = self.grid.run.run_id, self.nodes[task.index]
         data = pack_message(task)
-        life = 2.0 * self.deadline + GRACE
-        message = sealed(data, run, self.grid.node.node_id, self.nodes[task.index], str(task.round), life)
-        (identity,) = _asked(lambda: self.grid.push_messages([message]))
+        letter = sealed(data, run, self.grid.node.node_id, node, str(task.round), 2.0 * self.deadline + GRACE)
+        self.post(letter, node)
         self._count(task.name, "down", len(data))
-        return Sent(str(identity), task, time.monotonic(), connection)
+        return Sent(letter.identity, task, time.monotonic(), connection)
+
+    def post(self, letter: Sealed, node: int) -> None:
+        """A message and the parts that the server misses of it; its reader's bell rings then."""
+        run, server = self.grid.run.run_id, self.grid._runtime_client
+        asked = PushAppMessagesRequest(messages_list=[letter.proto()], message_object_trees=[letter.tree])
+        taken = _asked(lambda: server.PushMessages(asked))
+        for identity, content in letter.wanted(list(taken.objects_to_push)):
+            part = PushObjectRequest(node=self.grid.node, run_id=run, session_id=taken.session_id)
+            part.object_id, part.object_content = identity, content
+            _asked(partial(server.PushObject, part))
+        self.bell.task(node)
 
     def _again(self, waiting: dict[int, Sent]) -> None:
         """Send a task again to who connected anew since: a message is delivered once, and its reader may have been killed."""
@@ -187,18 +209,55 @@ class Networked:
             if index in connected and (sent.lost is not None or connected[index] != sent.connection):
                 waiting[index] = replace(self.send(sent.task, connected[index]), at=sent.at)
 
-    def _pull(self, sent: Sent) -> Came | None:
-        for message in _asked(lambda: self.grid.pull_messages([sent.message])):
-            lost = message.has_error() and message.error.code == ErrorCode.NODE_UNAVAILABLE
-            return Came(self.read(message, sent.task), lost)
-        return None
+    def _looked(self, sent: Sent) -> Sent:
+        """With its answer, or that its participant is not connected any more, where the server says so."""
+        if sent.letter is not None:
+            return sent
+        asked = PullAppMessagesRequest(message_ids=[sent.message])
+        found = _asked(lambda: self.grid._runtime_client.PullMessages(asked)).messages_list
+        letter = message_from_proto(found[0]) if found else None
+        if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
+            return replace(sent, lost=time.monotonic())
+        return replace(sent, letter=letter)
+
+    def _whole(self, sent: Sent) -> bool:
+        """Whether the answer is there, its last part too."""
+        parts = [] if sent.letter is None else parts_of(sent.letter)
+        return sent.letter is not None and (not parts or self._content(parts[-1]) is not None)
+
+    def answer(self, sent: Sent) -> Reply | Failure:
+        """What a participant answered; its parts are brought, and the server may forget them."""
+        assert sent.letter is not None
+        found = self.read(sent.letter, sent.task)
+        if parts_of(sent.letter):
+            run, identity = self.grid.run.run_id, sent.letter.metadata.message_id
+            done = ConfirmMessageReceivedRequest(node=self.grid.node, run_id=run, message_object_id=identity)
+            _asked(lambda: self.grid._runtime_client.ConfirmMessageReceived(done))
+        return found
+
+    def _content(self, identity: str) -> bytes | None:
+        """A part; None while it is on its way, empty if it is nowhere."""
+        asked = PullObjectRequest(node=self.grid.node, run_id=self.grid.run.run_id, object_id=identity)
+        found = _asked(lambda: self.grid._runtime_client.PullObject(asked))
+        if not found.object_found:
+            return b""
+        return bytes(found.object_content) if found.object_available else None
+
+    def _part(self, identity: str) -> bytes:
+        """A part, waited for. Raises UpdateError if it does not come."""
+        end = time.monotonic() + PART[1]
+        while (content := self._content(identity)) is None and time.monotonic() < end:
+            time.sleep(PART[0])
+        if not content:
+            raise UpdateError("a part of its reply is missing.", "Its connection ended, or the part expired.")
+        return content
 
     def read(self, message: Message, task: Task) -> Reply | Failure:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
         try:
-            data = opened(message, self.limit)
+            data = opened(message, self.limit, self._part)
             self._count(task.name, "up", len(data))
             found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
         except UpdateError as error:

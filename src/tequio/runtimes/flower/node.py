@@ -15,8 +15,8 @@ from threading import Event, Thread
 from typing import Any
 
 import httpx
-from flwr.app.message import Message, remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.app.message import Message
+from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
@@ -31,11 +31,15 @@ from tequio.core.events import Tell
 from tequio.core.wire import LIMIT
 from tequio.runtimes.flower.door import SESSION, TAKEN
 from tequio.runtimes.flower.enrol import foreign, not_ours
-from tequio.runtimes.flower.envelope import gathered, identified, opened, remaining, sealed
+from tequio.runtimes.flower.envelope import Sealed, opened, parts_of, remaining, sealed
 from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
-WAIT = (0.05, 0.5)  # seconds between two questions for work: at first, and when there has been none for long
+WAIT = (
+    0.05,
+    0.5,
+)  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
+HELD = 1.0  # seconds that a question took which was held
 PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
@@ -62,6 +66,15 @@ class Identity:
 
 
 @dataclass
+class Outgoing:
+    """An answer on its way: what of it the server still misses (None: it has not been asked), and its word for this sending."""
+
+    letter: Sealed
+    missing: list[str] | None = None
+    session: str = ""
+
+
+@dataclass
 class Desk:
     """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
 
@@ -71,7 +84,7 @@ class Desk:
     answer: Answer
     told: Tell
     session: str = field(default_factory=lambda: secrets.token_hex(16))
-    unsent: tuple[Message, bytes] | None = None
+    unsent: Outgoing | None = None
     active: bool = False
 
 
@@ -122,18 +135,19 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
     node, idle, told = Node(node_id=identity.node), WAIT[0], desk.told
     while not stop.is_set() and not closed():
         _deliver(client, node, desk)
+        began = time.monotonic()
         got = client.PullMessages(PullMessagesRequest(node=node))
         if not got.messages_list:
+            idle = WAIT[0] if time.monotonic() - began > HELD else min(1.2 * idle, WAIT[1])
             stop.wait(idle)
-            idle = min(1.2 * idle, WAIT[1])
             continue
         idle = WAIT[0]
         try:
-            asked = _pull(client, node, message_from_proto(got.messages_list[0]), got.message_object_trees[0])
-            data = opened(asked, LIMIT)
+            asked = message_from_proto(got.messages_list[0])
+            data = _pull(client, node, asked)
             told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
             reply = desk.answer(data)
-            desk.unsent = None if reply is None else (asked, reply)
+            desk.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
             _deliver(client, node, desk)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
             told(f"refused a message: {error}", "message-refused", "warning")
@@ -144,11 +158,13 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
 
 
 def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
-    """Send what is unsent; it stays so where the connection fails."""
+    """Send what is unsent; it stays so where the connection fails, and goes on where it was."""
     if desk.unsent is None:
         return
     try:
-        _push(client, node, *desk.unsent, desk.told)
+        _push(client, node, desk.unsent)
+        size = len(desk.unsent.letter.data)
+        desk.told(f"sent {size:,} bytes", "sent", bytes_up=size)
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in GONE:
             raise
@@ -156,8 +172,8 @@ def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
     desk.unsent = None
 
 
-def _pull(client: FleetHttpClient, node: Node, message: Message, tree: object) -> Message:
-    run = message.metadata.run_id
+def _pull(client: FleetHttpClient, node: Node, asked: Message) -> bytes:
+    run = asked.metadata.run_id
 
     def part(identity: str) -> bytes:
         while True:
@@ -168,36 +184,30 @@ def _pull(client: FleetHttpClient, node: Node, message: Message, tree: object) -
                 return bytes(found.object_content)
             time.sleep(WAIT[0])
 
-    whole = gathered(message, tree, part)
-    client.ConfirmMessageReceived(
-        ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=message.metadata.message_id)
-    )
-    return whole
+    data = opened(asked, LIMIT, part)
+    if parts_of(asked):
+        done = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=asked.metadata.message_id)
+        client.ConfirmMessageReceived(done)
+    return data
 
 
-def _push(client: FleetHttpClient, node: Node, asked: Message, data: bytes, told: Tell) -> None:
+def _reply(node: Node, asked: Message, data: bytes) -> Sealed:
     meta = asked.metadata
-    reply = sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
-    reply, parts, tree = identified(reply)
-    taken = client.PushMessages(
-        PushMessagesRequest(
-            node=node,
-            messages_list=[message_to_proto(remove_content_from_message(reply))],
-            message_object_trees=[tree],
-            clientapp_runtime_list=[0.0],
-        )
-    )
-    for identity in taken.objects_to_push:
-        client.PushObject(
-            PushObjectRequest(
-                node=node,
-                run_id=meta.run_id,
-                session_id=taken.session_id,
-                object_id=identity,
-                object_content=parts[identity],
-            )
-        )
-    told(f"sent {len(data):,} bytes", "sent", bytes_up=len(data))
+    return sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
+
+
+def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
+    letter = out.letter
+    if out.missing is None:
+        message = PushMessagesRequest(node=node, messages_list=[letter.proto()], message_object_trees=[letter.tree])
+        message.clientapp_runtime_list.append(0.0)
+        taken = client.PushMessages(message)
+        out.missing, out.session = list(taken.objects_to_push), taken.session_id
+    for identity, content in letter.wanted(out.missing):
+        part = PushObjectRequest(node=node, run_id=letter.message.metadata.run_id, session_id=out.session)
+        part.object_id, part.object_content = identity, content
+        client.PushObject(part)
+        out.missing.remove(identity)
 
 
 class _Session:
