@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load as safetensors_load
 from torch import Tensor
 
 from tequio.core.errors import UpdateError
@@ -22,6 +22,7 @@ FORMAT = "tequio-update-1"
 META_KEY = "tequio"
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
 DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
+TYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 
 def canonical_json(value: Any) -> bytes:
@@ -105,17 +106,42 @@ def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The inverse of `pack_tensors`. Raises UpdateError naming `source`."""
+def unpack_tensors(data: bytes | bytearray, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
+
+    Tensors lie in `data` itself if it is a bytearray, which nobody may change then, and in one copy of it else.
+    """
     try:
         header_length = int.from_bytes(data[:8], "little")
         if header_length > len(data) - 8:
             raise ValueError("header longer than the file")
-        meta = json.loads(json.loads(data[8 : 8 + header_length]).get("__metadata__", {}).get(META_KEY, "{}"))
-        return safetensors_load(data), dict(meta)
-    except Exception as error:  # safetensors raises its own and the standard library's errors alike
+        header = json.loads(bytes(data[8 : 8 + header_length]))
+        meta = json.loads(header.pop("__metadata__", {}).get(META_KEY, "{}"))
+        return _laid_out(data, 8 + header_length, header), dict(meta)
+    except Exception as error:  # whatever is wrong with it
         why = f"It is not readable as safetensors ({type(error).__name__})."
         raise UpdateError(f"{source} is damaged.", why, "Restore it from a copy, or run again.") from None
+
+
+def _laid_out(data: bytes | bytearray, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors by name: one after another from byte `first` to the end, without holes. Raises ValueError, KeyError or TypeError."""
+    whole = data if isinstance(data, bytearray) else bytearray(data)
+    found: dict[str, Tensor] = {}
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        start, dtype, shape = end, TYPES[entry["dtype"]], [int(n) for n in entry["shape"]]
+        count = math.prod(shape)
+        end = start + count * dtype.itemsize
+        if entry["data_offsets"] != [start, end] or min(shape, default=0) < 0:
+            raise ValueError(f"{name} does not lie where it should")
+        at = first + start
+        if at % dtype.itemsize:
+            raise ValueError(f"{name} is not aligned")
+        flat = torch.frombuffer(whole, dtype=dtype, count=count, offset=at) if count else torch.empty(0, dtype=dtype)
+        found[name] = flat.reshape(shape)
+    if first + end != len(data):
+        raise ValueError("it is longer or shorter than its tensors")
+    return found
 
 
 def digest_update(update: Update) -> str:

@@ -59,8 +59,11 @@ def pack_message(message: Message) -> bytes:
     return pack_tensors(tensors, {"format": FORMAT, "kind": kind, "fields": plain})
 
 
-def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
-    """The message in `data`. Raises UpdateError naming `source` for anything but a well-formed message of an allowed kind."""
+def unpack_message(data: bytes | bytearray, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
+    """The message in `data`. Raises UpdateError naming `source` for anything but a well-formed message of an allowed kind.
+
+    Its tensors lie in `data` itself where that is a bytearray.
+    """
     if len(data) > limit:
         raise UpdateError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
     tensors, header = unpack_tensors(data, source)

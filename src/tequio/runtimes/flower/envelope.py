@@ -98,7 +98,7 @@ def opened(message: Message, limit: int, pull: Callable[[str], bytes] | None = N
         end += len(body)
     if end != size:
         raise UpdateError("A message that came is damaged.", "Its parts are not as long as it says.")
-    return data  # type: ignore[return-value]  # read only from here on; a copy would double the memory
+    return data  # type: ignore[return-value]  # a bytearray that nobody writes to: a copy would double the memory
 
 
 def parts_of(message: Message) -> list[str]:
