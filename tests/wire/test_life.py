@@ -53,7 +53,6 @@ from tequio.recipes.participate import Resident, resident_of, stay
 from tequio.recipes.status import status_of
 from tequio.recipes.use import open_models
 from tequio.recipes.vitals import Vitals
-from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.enrol import reach, take_leave
 from tequio.runtimes.flower.node import Identity, serve
@@ -159,7 +158,7 @@ def reopened(hub: Path) -> Iterator[None]:
     door = Door(files[0], files[1], server)
     with (
         claimed("127.0.0.1", number) as own,
-        open_door(door, own, Bell(), enrol, lambda wanted: write_leave(hub, wanted), untold),
+        open_door(door, own, enrol, lambda wanted: write_leave(hub, wanted), untold),
     ):
         yield
 

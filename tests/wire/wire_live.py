@@ -20,7 +20,6 @@ from tequio.core.types import Failure, Reply
 from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.recipes.office import AUTHORITY, CERTIFICATE, KEY
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
@@ -43,7 +42,7 @@ class Live:
     server: Server
     grid: HttpGrid
     told: list[str]
-    bell: Bell
+    door: Door
     keys: dict[int, PrivateKey] = field(default_factory=dict)
 
     @property
@@ -66,7 +65,9 @@ class Live:
 
     def net(self, *nodes: int, deadline: float = 30.0, **options: Any) -> Networked:
         """A runtime over these participants, by index from 1."""
-        return Networked(self.grid, dict(enumerate(nodes, 1)), Embedded({}), deadline, self.bell, **options)
+        return Networked(
+            self.grid, dict(enumerate(nodes, 1)), Embedded({}), deadline, self.door.bell, self.door.traffic, **options
+        )
 
 
 @contextmanager
@@ -83,7 +84,6 @@ def live(folder: Path) -> Iterator[Live]:
     files = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(free_port(), folder / "superlink", *files)
     told: list[str] = []
-    bell = Bell()
     door = Door(folder / CERTIFICATE, folder / KEY, server, hold=0.5)
 
     def nobody(name: str, token: str, public_key: str) -> int:
@@ -96,10 +96,10 @@ def live(folder: Path) -> Iterator[Live]:
         port = int(own.getsockname()[1])
         with (
             running(server, told.append),
-            open_door(door, own, bell, nobody, no_word, lambda words, *_, **__: told.append(words)),
+            open_door(door, own, nobody, no_word, lambda words, *_, **__: told.append(words)),
             place(server) as grid,
         ):
-            yield Live(folder, port, server, grid, told, bell)
+            yield Live(folder, port, server, grid, told, door)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -47,7 +47,6 @@ from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.vitals import Present, Vitals
 from tequio.recipes.wire import Wired, header_of, plan_of
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.door import Door, Guests, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
@@ -124,18 +123,18 @@ def _opened(
     (folder / "superlink").mkdir(exist_ok=True)
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
-    members, say, bell = Membership(folder, server, vitals.tell), vitals.tell, Bell()
+    members, say = Membership(folder, server, vitals.tell), vitals.tell
     listen = Door(folder / office.certificate, folder / office.key, server)
     with (
         running(server, say),
         members.watched(),
-        open_door(listen, own, bell, members.enrol, members.leave, say) as guests,
+        open_door(listen, own, members.enrol, members.leave, say) as guests,
         place(server) as grid,
     ):
         at = f"{host}:{own.getsockname()[1]}"
         vitals.look = partial(_look, server, reminder(folder, office, say))
         say(f"Listening on {at}.", "listening", address=at)
-        yield guests, Networked(grid, {}, Embedded(here), deadline, bell)
+        yield guests, Networked(grid, {}, Embedded(here), deadline, listen.bell, listen.traffic)
 
 
 def _farewell(folder: Path, config: Federation, net: Networked, times: Times, say: Tell) -> Farewell:

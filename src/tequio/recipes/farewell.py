@@ -74,7 +74,7 @@ class Farewell:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed})
 
     def _keep(self, ledger: Ledger, reply: Reply) -> None:
-        wire = self.net.traffic.pop(reply.name, {"down": 0, "up": 0})  # since the last round
+        wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
         ledger.append("personal", {**json.loads(reply.body), "kept": "participant", "wire": wire})
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
 

@@ -30,6 +30,7 @@ from tequio.core.events import Tell
 from tequio.core.wire import FORMAT
 from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.superlink import Server
+from tequio.runtimes.flower.traffic import Traffic, size
 from tequio.trust.leaving import KEYS
 
 BODY = 16 << 20  # bytes of one request; a message travels in chunks of 5 MB
@@ -84,12 +85,17 @@ Leave = Callable[[dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Door:
-    """What it shows, and what is behind it. hold: seconds for which a question for work is held while there is none."""
+    """What it shows, and what is behind it; how it and the exchange tell each other of tasks, answers and bytes.
+
+    hold: seconds for which a question for work is held while there is none.
+    """
 
     certificate: Path
     key: Path
     server: Server
     hold: float = HOLD
+    bell: Bell = field(default_factory=Bell)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class Guests:
@@ -159,10 +165,10 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def open_door(door: Door, own: socket.socket, bell: Bell, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
+def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
     """Listen at the claimed address until the block ends."""
-    guests = Guests(bell)
-    app = _application(door, guests, bell, enrol, leave, told)
+    guests = Guests(door.bell)
+    app = _application(door, guests, enrol, leave, told)
     config = uvicorn.Config(
         app,
         ssl_certfile=str(door.certificate),
@@ -188,7 +194,7 @@ def open_door(door: Door, own: socket.socket, bell: Bell, enrol: Enrol, leave: L
         thread.join(10.0)
 
 
-def _application(door: Door, guests: Guests, bell: Bell, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
+def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     places = Places()
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
@@ -222,9 +228,9 @@ def _application(door: Door, guests: Guests, bell: Bell, enrol: Enrol, leave: Le
         if not places.free(key, session, request.url.path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
-        node, sent = places.nodes.get(key, 0), 0
+        node, sent, bell = places.nodes.get(key, 0), 0, door.bell
         if request.url.path == ASK and session and places.now.get(key) == session:
-            node = places.nodes[key] = node or _node(body)
+            node = node or _node(body)
             bell.answered(node)  # who asks for work has sent all of what it had
             sent = await bell.due(node, door.hold)
             if guests.dismissed(request):
@@ -237,11 +243,15 @@ def _application(door: Door, guests: Guests, bell: Bell, enrol: Enrol, leave: Le
             refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and request.url.path.endswith(("/activate-node", "/send-node-heartbeat")):
             places.taken(key, session)
-        if answer.status_code == 200 and request.url.path == ASK:
+        if answer.status_code == 200 and request.url.path == ASK and node:
+            places.nodes[key] = node  # SuperLink checked that it is this key's
             bell.fetched(node, sent, bool(answer.content))
         if answer.status_code == 200 and request.url.path == ANSWER and node:
             bell.answered(node)
-        return Response(answer.content, answer.status_code, _kept(answer.headers))
+        back = Response(answer.content, answer.status_code, _kept(answer.headers))
+        if node:
+            door.traffic.count(node, size(request.headers.raw, body), size(back.raw_headers, answer.content))
+        return back
 
     async def join(request: Request) -> Response:
         body = await _body(request, SMALL)

@@ -1,7 +1,7 @@
 """Our bytes inside a Flower message: a small message travels whole in its first request, a large one in parts, cut and read one at a time.
 
-A large message is cut after the header of its safetensors, so that equal tensors for several participants are equal parts, which SuperLink
-keeps once. Its parts are Flower's own objects, named by their SHA-256; the message lists them.
+A large message has the header of its safetensors with it and its tensors in parts: equal tensors for several participants, or in the
+next task, are equal parts, which go to SuperLink and to a participant once. Parts are Flower's own objects, named by their SHA-256.
 """
 
 from __future__ import annotations
@@ -20,10 +20,17 @@ from flwr.supercore.inflatable.inflatable_object import get_object_body, get_obj
 
 from tequio.core.errors import UpdateError
 
-RECORD, WHOLE, PARTS, SIZE = "tequio", "message", "parts", "bytes"
+RECORD, HEAD, PARTS, SIZE = "tequio", "head", "parts", "bytes"
 TYPE = "train"  # Flower routes by this word; what we ask stands in our own bytes
 SECOND = 1.0
-INLINE, PART = 4 << 20, 5 << 20  # bytes: of the largest message that travels whole, and of a part of others
+TASK, ANSWER, PART = (
+    1 << 18,
+    4 << 20,
+    5 << 20,
+)  # bytes: of the largest task and the largest answer that travel whole, and of a part
+
+Place = tuple[int, int]
+"""First byte, and the one after the last."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Sealed:
     message: Message
     tree: ObjectTree
     data: bytes
-    places: Mapping[str, tuple[int, int]]  # part -> first byte, and the one after the last
+    places: Mapping[str, Place]  # of parts, by id
 
     @property
     def identity(self) -> str:
@@ -53,9 +60,13 @@ class Sealed:
 
 
 def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = "") -> Sealed:
-    """A Flower message with `data` in it."""
-    order = [] if len(data) <= INLINE else [(get_object_id(_part(data, *place)), place) for place in _cuts(data)]
-    told = {PARTS: [identity for identity, _ in order], SIZE: len(data)} if order else {WHOLE: data}
+    """A Flower message with `data`, one of ours, in it."""
+    first, order = len(data), list[tuple[str, Place]]()
+    if len(data) > (ANSWER if reply_to else TASK):
+        first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
+        cuts = [(start, min(start + PART, len(data))) for start in range(first, len(data), PART)]
+        order = [(get_object_id(_part(data, *cut)), cut) for cut in cuts]
+    told = {HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)}
     message = make_message(
         Metadata(
             run_id=run,
@@ -78,27 +89,33 @@ def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: flo
     return Sealed(message, tree, data, places)
 
 
-def opened(message: Message, limit: int, pull: Callable[[str], bytes] | None = None) -> bytes:
-    """The bytes in a message; `pull` brings the content of a part. Raises UpdateError if there are none, or more than `limit`."""
+def opened(message: Message, limit: int, pull: Callable[[str], bytes]) -> tuple[bytes, dict[str, Place]]:
+    """(the bytes in a message, where its parts lie in them); `pull` brings a part.
+
+    Raises UpdateError if it has none, or more than `limit`.
+    """
     records = message.content.config_records if message.has_content() else {}
     found = records.get(RECORD, {})
-    whole, parts, size = found.get(WHOLE), found.get(PARTS), found.get(SIZE)
-    if isinstance(whole, bytes):
-        return whole if len(whole) <= limit else _too_long(len(whole), limit)
-    if pull is None or not isinstance(parts, list) or type(size) is not int or size < 0:
+    head, parts, size = found.get(HEAD), found.get(PARTS), found.get(SIZE)
+    if not isinstance(head, bytes) or not isinstance(parts, list) or type(size) is not int:
         raise UpdateError("A message that came is not one of Tequio's.", "", "Look at who may reach the coordinator.")
-    if size > limit:
-        return _too_long(size, limit)
-    data, end = bytearray(size), 0
+    if max(size, len(head)) > limit:
+        raise UpdateError(f"A message has {max(size, len(head))} bytes,", f"at most {limit} are allowed.")
+    places: dict[str, Place] = {}
+    if not parts and size == len(head):
+        return head, places
+    data, end = bytearray(max(size, len(head))), len(head)
+    data[:end] = head
     for identity in parts:
-        body = _body(pull(str(identity)), str(identity))
-        if end + len(body) > size:
+        part = pull(str(identity))
+        places[str(identity)] = end, end + len(part)
+        if end + len(part) > size:
             break
-        data[end : end + len(body)] = body
-        end += len(body)
+        data[end : end + len(part)] = part
+        end += len(part)
     if end != size:
-        raise UpdateError("A message that came is damaged.", "Its parts are not as long as it says.")
-    return data  # type: ignore[return-value]  # a bytearray that nobody writes to: a copy would double the memory
+        raise UpdateError("A message that came is damaged.", "It is not as long as it says.")
+    return data, places  # type: ignore[return-value]  # a bytearray that nobody writes to: a copy would double the memory
 
 
 def parts_of(message: Message) -> list[str]:
@@ -114,20 +131,8 @@ def remaining(message: Message) -> float:
     return max(SECOND, left)
 
 
-def _cuts(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where the parts begin and end: the header alone, then as large as parts may be."""
-    first = min(8 + int.from_bytes(data[:8], "little"), PART, len(data))
-    yield 0, first
-    for start in range(first, len(data), PART):
-        yield start, min(start + PART, len(data))
-
-
-def _part(data: bytes, start: int, end: int) -> bytes:
-    content: bytes = ArrayChunk(memoryview(data)[start:end]).deflate()
-    return content
-
-
-def _body(content: bytes, identity: str) -> bytes:
+def part_of(content: bytes, identity: str) -> bytes:
+    """A part, as it lies in Flower's object of this id. Raises UpdateError if it is not what its name says."""
     if get_object_id(content) != identity:
         raise UpdateError("A message that came is damaged.", "A part is not what its name says.")
     try:
@@ -137,5 +142,12 @@ def _body(content: bytes, identity: str) -> bytes:
     return body
 
 
-def _too_long(size: int, limit: int) -> bytes:
-    raise UpdateError(f"A message has {size} bytes,", f"at most {limit} are allowed.")
+def part_in(data: bytes, place: Place, identity: str) -> bytes | None:
+    """The part of this id, if it still lies in an earlier message at this place."""
+    found = bytes(memoryview(data)[slice(*place)])
+    return found if get_object_id(_part(found, 0, len(found))) == identity else None
+
+
+def _part(data: bytes, start: int, end: int) -> bytes:
+    content: bytes = ArrayChunk(memoryview(data)[start:end]).deflate()
+    return content

@@ -27,7 +27,8 @@ from tequio.core.types import Failure, Reply, Task
 from tequio.core.wire import LIMIT, REPLIES, pack_message, unpack_message
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.bell import Bell
-from tequio.runtimes.flower.envelope import Sealed, opened, parts_of, sealed
+from tequio.runtimes.flower.envelope import Sealed, opened, part_of, parts_of, sealed
+from tequio.runtimes.flower.traffic import Traffic
 
 LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
@@ -69,11 +70,12 @@ class Networked:
     here: Embedded
     deadline: float
     bell: Bell
+    traffic: Traffic
     limit: int = LIMIT
     back: float = BACK
     pending: dict[int, Sent] = field(default_factory=dict)
     flying: dict[int, Sent] = field(default_factory=dict)
-    traffic: dict[str, dict[str, int]] = field(default_factory=dict)
+    asked: dict[int, str] = field(default_factory=dict)  # index -> name
     late: list[dict[str, Any]] = field(default_factory=list)
 
     def connections(self) -> dict[int, str]:
@@ -176,11 +178,11 @@ class Networked:
             self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason})
 
     def carried(self) -> dict[str, Any]:
-        """Bytes of messages that went to and from each participant, and late replies; both since this was last asked."""
+        """Bytes that went to and from each participant, and late replies; both since this was last asked."""
         self.settle()
-        body = {"wire": self.traffic} | ({"late": self.late} if self.late else {})
-        self.traffic, self.late = {}, []
-        return body
+        wire = {name: self.traffic.take(self.nodes[index]) for index, name in sorted(self.asked.items())}
+        late, self.late = self.late, []
+        return {"wire": wire} | ({"late": late} if late else {})
 
     def send(self, task: Task, connection: str) -> Sent:
         """Hand a task to the server."""
@@ -188,7 +190,7 @@ class Networked:
         data = pack_message(task)
         letter = sealed(data, run, self.grid.node.node_id, node, str(task.round), 2.0 * self.deadline + GRACE)
         self.post(letter, node)
-        self._count(task.name, "down", len(data))
+        self.asked[task.index] = task.name
         return Sent(letter.identity, task, time.monotonic(), connection)
 
     def post(self, letter: Sealed, node: int) -> None:
@@ -250,15 +252,14 @@ class Networked:
             time.sleep(PART[0])
         if not content:
             raise UpdateError("a part of its reply is missing.", "Its connection ended, or the part expired.")
-        return content
+        return part_of(content, identity)
 
     def read(self, message: Message, task: Task) -> Reply | Failure:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
         try:
-            data = opened(message, self.limit, self._part)
-            self._count(task.name, "up", len(data))
+            data, _ = opened(message, self.limit, self._part)
             found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
         except UpdateError as error:
             return _failure(task, str(error))
@@ -267,10 +268,6 @@ class Networked:
         if (found.round, found.index, found.name) != (task.round, task.index, task.name):
             return _failure(task, "its reply is of another round or participant")
         return found
-
-    def _count(self, name: str, way: str, size: int) -> None:
-        row = self.traffic.setdefault(name, {"down": 0, "up": 0})
-        row[way] += size
 
 
 def _asked(question: Callable[[], Result]) -> Result:

@@ -31,7 +31,7 @@ from tequio.core.events import Tell
 from tequio.core.wire import LIMIT
 from tequio.runtimes.flower.door import SESSION, TAKEN
 from tequio.runtimes.flower.enrol import foreign, not_ours
-from tequio.runtimes.flower.envelope import Sealed, opened, parts_of, remaining, sealed
+from tequio.runtimes.flower.envelope import Place, Sealed, opened, part_in, part_of, remaining, sealed
 from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
@@ -40,6 +40,7 @@ WAIT = (
     0.5,
 )  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
 HELD = 1.0  # seconds that a question took which was held
+KEPT = 1 << 28  # bytes of the largest task that is kept, so that parts which come again need not travel again
 PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
@@ -78,7 +79,7 @@ class Outgoing:
 class Desk:
     """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
 
-    active: it was connected before.
+    active: it was connected before. last: the last large task, and where its parts lie in it. read: its message, to be confirmed.
     """
 
     answer: Answer
@@ -86,6 +87,8 @@ class Desk:
     session: str = field(default_factory=lambda: secrets.token_hex(16))
     unsent: Outgoing | None = None
     active: bool = False
+    last: tuple[bytes, dict[str, Place]] = (b"", {})
+    read: Message | None = None
 
 
 def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: Closed = lambda: "") -> None:
@@ -144,9 +147,10 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
         idle = WAIT[0]
         try:
             asked = message_from_proto(got.messages_list[0])
-            data = _pull(client, node, asked)
+            data = _pull(client, node, asked, desk)
             told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
             reply = desk.answer(data)
+            _confirm(client, node, desk)
             desk.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
             _deliver(client, node, desk)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
@@ -172,23 +176,32 @@ def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
     desk.unsent = None
 
 
-def _pull(client: FleetHttpClient, node: Node, asked: Message) -> bytes:
-    run = asked.metadata.run_id
+def _pull(client: FleetHttpClient, node: Node, asked: Message, desk: Desk) -> bytes:
+    run, (before, places) = asked.metadata.run_id, desk.last
 
     def part(identity: str) -> bytes:
+        if identity in places and (again := part_in(before, places[identity], identity)) is not None:
+            return again
         while True:
             found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identity))
             if not found.object_found:
                 raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
             if found.object_available:
-                return bytes(found.object_content)
+                return part_of(found.object_content, identity)
             time.sleep(WAIT[0])
 
-    data = opened(asked, LIMIT, part)
-    if parts_of(asked):
-        done = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=asked.metadata.message_id)
-        client.ConfirmMessageReceived(done)
+    data, now = opened(asked, LIMIT, part)
+    if now:
+        desk.last, desk.read = (data, now) if len(data) <= KEPT else (b"", {}), asked
     return data
+
+
+def _confirm(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+    """The server may forget a large task; said when the work is done, for others may be sent the same parts until then."""
+    if desk.read is not None:
+        meta, desk.read = desk.read.metadata, None
+        done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
+        client.ConfirmMessageReceived(done)
 
 
 def _reply(node: Node, asked: Message, data: bytes) -> Sealed:
