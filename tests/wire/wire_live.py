@@ -164,11 +164,12 @@ def echo(data: bytes) -> bytes:
 
 
 class Relay:
-    """A network between a participant and the door, that can be cut: TCP, byte for byte."""
+    """A network between a participant and the door, that can be cut: TCP, byte for byte. up: bytes that went to the door."""
 
     def __init__(self, target: int) -> None:
         self.port, self.open, self._target = free_port(), Event(), target
         self._pairs: list[socket.socket] = []
+        self.up = 0
         self._over = Event()
         self.open.set()
         self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -203,13 +204,14 @@ class Relay:
                 continue
             outer = socket.create_connection(("127.0.0.1", self._target))
             self._pairs += [inner, outer]
-            for source, sink in ((inner, outer), (outer, inner)):
-                Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, up in ((inner, outer, True), (outer, inner, False)):
+                Thread(target=self._pump, args=(source, sink, up), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 sink.sendall(data)
+                self.up += len(data) if up else 0
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 

@@ -74,7 +74,7 @@ MANY = 64  # former processes of a key that are remembered
 FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 HOLD = 10.0  # seconds; less than AWAY
-ASK, ANSWER = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+ASK, ANSWER, PART = (f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object"))
 
 Enrol = Callable[[str, str, str], int]
 """(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
@@ -129,6 +129,7 @@ class Places:
 
     now: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)  # of a key that works: its number
+    sending: set[str] = field(default_factory=set)  # keys whose answers are on their way in parts
     former: dict[str, list[str]] = field(default_factory=dict)
 
     def free(self, key: str, session: str, path: str) -> bool:
@@ -231,7 +232,9 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         node, sent, bell = places.nodes.get(key, 0), 0, door.bell
         if request.url.path == ASK and session and places.now.get(key) == session:
             node = node or _node(body)
-            bell.answered(node)  # who asks for work has sent all of what it had
+            if key in places.sending:  # who asks for work has sent all parts of what it had
+                places.sending.discard(key)
+                bell.answered(node)
             sent = await bell.due(node, door.hold)
             if guests.dismissed(request):
                 return Response(status_code=OVER)
@@ -248,6 +251,8 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
             bell.fetched(node, sent, bool(answer.content))
         if answer.status_code == 200 and request.url.path == ANSWER and node:
             bell.answered(node)
+        if answer.status_code == 200 and request.url.path == PART and node:
+            places.sending.add(key)
         back = Response(answer.content, answer.status_code, _kept(answer.headers))
         if node:
             door.traffic.count(node, size(request.headers.raw, body), size(back.raw_headers, answer.content))

@@ -137,7 +137,7 @@ class Networked:
 
         ordered: large answers in the order of `waiting`, so that who folds in that order need not keep them: they wait at the server.
         """
-        due, looked = set(waiting), time.monotonic()
+        due, looked = set[int](), time.monotonic()
         while waiting:
             for index, sent in list(waiting.items()):  # one by one: only one reply is held at a time
                 if sent.lost is not None or (index not in due and sent.letter is None):
@@ -156,7 +156,7 @@ class Networked:
             due = {index for index in waiting if self.nodes[index] in rung}
             if time.monotonic() - looked > LOOK:
                 self._again(waiting)
-                due, looked = set(waiting), time.monotonic()
+                due, looked = set[int](), time.monotonic()
 
     def settle(self) -> None:
         """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
