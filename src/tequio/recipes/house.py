@@ -103,7 +103,7 @@ class House:
             self.gather()
             facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
             if len(self.names) - len(self.barred) < self.quorum:
-                index, why = next(iter(self.barred.items()))
+                index, why = min(self.barred.items())
                 fix = "All need the same base, by its digest, and the same version."
                 raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
         self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
