@@ -380,6 +380,7 @@ PARTICIPANT: Mapping[str, tuple[str, str]] = {
         "",
         "`true`: coordinator and report hear what each round cost you. Else it stays in your own book (`tequio accounts --own`).",
     ),
+    "hardware.device": ("", "A device of the catalogue of `tequio plan`, where this participant will train on one: `H100 SXM`, `L4`… For plans only."),
     "schedule.hours": ("", 'Begin and end, `"20:00-07:00"`.'),
     "schedule.days": ("", "Days of the week on which such a window begins."),
 }

@@ -14,6 +14,7 @@ from tequio.cli import coordinator, network, show, status
 from tequio.cli.accounts import accounts
 from tequio.cli.carbon import carbon
 from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
+from tequio.cli.plan import plan
 from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
@@ -280,6 +281,7 @@ app.command()(network.participate)
 app.command()(network.leave)
 app.command()(network.island)
 app.command()(status.status)
+app.command()(plan)
 app.command()(accounts)
 app.add_typer(carbon, name="carbon")
 

@@ -71,6 +71,21 @@ class Intensity:
             weighted += window.grams * inside
         return weighted / seconds
 
+    def greenest(self, seconds: float) -> float | None:
+        """Mean g/kWh over the cheapest `seconds` of the series' last day, in whole or part windows; None without a series of a day."""
+        if not self.windows or end_of(self.windows[-1]) - self.windows[0].start < timedelta(days=1):
+            return None
+        from_ = end_of(self.windows[-1]) - timedelta(days=1)
+        day = sorted((w for w in self.windows if w.start >= from_), key=lambda w: w.grams)
+        left, weighted = min(seconds, sum(w.seconds for w in day)), 0.0
+        whole = left
+        for window in day:
+            used = min(left, window.seconds)
+            weighted, left = weighted + used * window.grams, left - used
+            if left <= 0:
+                break
+        return weighted / whole if whole > 0 else day[0].grams
+
     def covers(self, at: datetime) -> bool:
         """Whether the series (not the annual figure) has a window at that time."""
         return bool(self.windows) and self.windows[0].start <= at < end_of(self.windows[-1])

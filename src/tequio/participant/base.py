@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,11 @@ def _check_weights(name: str, model: nn.Module, missing: Iterable[str]) -> None:
             raise BaseModelError(f"[base] model = {name!r} is damaged.", why, "Download the model again.")
 
 
+FIRST_PRODUCTS = (
+    r"\b(query|key|value|q_proj|k_proj|v_proj|qkv_proj|query_key_value|c_attn)$"  # those that take a layer's input
+)
+
+
 def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     from transformers import AutoConfig
@@ -126,6 +132,8 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
         vocabulary=int(config.vocab_size),
         adapted=tuple((m.out_features, m.in_features) for m in adapted),
         causal=kind == "causal",
+        products=sum(m.in_features * m.out_features for p, m in linears if not p.startswith("pooler.")),
+        first=sum(m.in_features * m.out_features for p, m in linears if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
     )
 
 

@@ -58,6 +58,10 @@ class Losses:
 class TextTask(Protocol):
     """What the local loop needs to know of a task."""
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch of evaluation, at most."""
+
     def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
         """Items, and how many texts had to be cut. Raises DataError if nothing is left."""
 

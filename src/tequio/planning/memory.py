@@ -7,6 +7,7 @@ freed memory: 3.9 GiB against 3.0 estimated, and 2.2 with MALLOC_MMAP_THRESHOLD_
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -29,7 +30,8 @@ CGROUP = Path("/sys/fs/cgroup")
 class ModelShape:
     """The sizes of a base model. `adapted` is (m, n), out × in, of each adapted layer; `causal` makes logits.
 
-    heads: attention heads a layer, used only without a fused attention kernel; None assumes 64 wide ones.
+    heads: attention heads a layer, used only without a fused attention kernel; None assumes 64 wide ones. products: parameters
+    in matrix products, with those that make logits and without embeddings; first: of them, those that take the first layer's input.
     """
 
     parameters: int
@@ -40,6 +42,8 @@ class ModelShape:
     adapted: tuple[tuple[int, int], ...]
     causal: bool
     heads: int | None = None
+    products: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,11 @@ def _advice(needed: MemorySum, available: int) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.2f}"
+
+
+def peak_bytes() -> int:
+    """The most that this process had resident so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def available_bytes(declared_gib: float | None = None, cgroup: Path = CGROUP) -> int:

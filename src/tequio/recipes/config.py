@@ -423,6 +423,7 @@ class HardwareSection(Section):
     memory_gib: Positive | None = None
     max_rank: Count | None = None
     tdp_watts: Positive | None = None
+    device: str | None = None
 
 
 class ScheduleSection(Section):

@@ -33,6 +33,7 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
 from tequio.participant.memory import Memory
 from tequio.participant.personal import Personal, gain, personalise, score
+from tequio.planning.memory import peak_bytes
 from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import everybody, pooled
@@ -426,6 +427,7 @@ def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wir
         "rounds": state.round,
         "best_round": state.best_round,
         "outcome": digest_json(facts),
+        "peak_bytes": peak_bytes(),
     }
     ledger.append("end", body)
     return Outcome(folder.path, body)

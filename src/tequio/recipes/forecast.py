@@ -1,0 +1,115 @@
+"""Forecast beside outcome: what a plan said, what the run of it measured, and the factor by which the next plan is corrected.
+
+Factors lie in Tequio's cache folder, one a machine and base. A new one is the old times the median over participants of measured over
+predicted.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tequio.core.errors import ConfigError, RunError
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.recipes.paths import cache_folder
+
+FILE = "calibration.json"
+PHASES = ("train", "evaluate", "personal")
+
+
+def known_factors(plan_of: str) -> dict[str, float]:
+    """Factors by machine for a base (its digest and the threads), from earlier runs; empty where there were none."""
+    path = cache_folder() / FILE
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {str(k): float(v["factor"]) for k, v in rows.get(plan_of, {}).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(f"{path} is damaged.", "", "Delete it: the next plan begins without factors.") from None
+
+
+def key_of(digest: str, threads: int) -> str:
+    """What a factor belongs to, beside its machine."""
+    return f"{digest[:16]}, {threads} threads"
+
+
+def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Predicted beside measured, of each participant and in all. Raises RunError where the run is another's, or not finished."""
+    with Ledger.open(RunFolder.open(run).ledger_path, read_only=True) as ledger:
+        entries = [(entry.kind, entry.body) for entry in ledger.entries()]
+    header = next(body for kind, body in entries if kind == "run")
+    end = next((body for kind, body in entries if kind == "end"), None)
+    if end is None:
+        raise RunError(f"{run} is not finished.", "", f"Go on with: tequio run --resume {run}")
+    if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
+        what = f"{run} is a run of {header['name']!r} on another base or name than the plan ({plan['federation']!r})."
+        raise RunError(what, "", "Plan the federation that was run.")
+    measured = _measured(entries)
+    rows = []
+    for row in plan["participants"]:
+        found = measured.get(row["name"])
+        if found is None or row["rounds"] == 0:
+            continue
+        share = {"train": end["rounds"] / row["rounds"], "evaluate": (end["rounds"] + 1) / (row["rounds"] + 1)}
+        said = {phase: row["seconds"][phase] * share.get(phase, 1.0) for phase in PHASES}
+        work, was = sum(said.values()), sum(found[phase] for phase in PHASES)
+        joules = row["joules"] * work / row["seconds"]["work"]
+        rows.append(
+            {
+                "name": row["name"],
+                "machine": row["machine"],
+                "predicted": said | {"work": work, "joules": joules},
+                "measured": {phase: found[phase] for phase in PHASES} | {"work": was, "joules": found["joules"]},
+                "ratio": was / work,
+                "joules_ratio": found["joules"] / joules if joules else None,
+            }
+        )
+    if not rows:
+        raise RunError(f"{run} has none of the participants of the plan.")
+    peak = end.get("peak_bytes")
+    return {
+        "participants": rows,
+        "ratio": sum(r["measured"]["work"] for r in rows) / sum(r["predicted"]["work"] for r in rows),
+        "joules_ratio": sum(r["measured"]["joules"] for r in rows) / sum(r["predicted"]["joules"] for r in rows),
+        "memory": {"predicted": plan["process_memory"], "measured": peak},
+        "memory_ratio": None if not peak else peak / plan["process_memory"],
+    }
+
+
+def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, float]:
+    """Store and return the new factor of each machine of the plan."""
+    key = key_of(plan["base"]["digest"], plan["threads"])
+    path = cache_folder() / FILE
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    mine = rows.setdefault(key, {})
+    new: dict[str, float] = {}
+    for machine in {row["machine"] for row in compared["participants"]}:
+        ratios = [row["ratio"] for row in compared["participants"] if row["machine"] == machine]
+        new[machine] = plan["factors"].get(machine, 1.0) * statistics.median(ratios)
+        mine[machine] = {"factor": new[machine], "runs": int(mine.get(machine, {}).get("runs", 0)) + 1}
+    RunFolder(cache_folder()).write_atomic(FILE, json.dumps(rows, indent=1, sort_keys=True).encode())
+    return new
+
+
+def _measured(entries: list[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Seconds by phase, and joules, of each participant."""
+    out: dict[str, dict[str, float]] = {}
+
+    def add(name: str, phase: str, seconds: float | None, joules: float | None) -> None:
+        row = out.setdefault(name, dict.fromkeys((*PHASES, "joules"), 0.0))
+        row[phase] += seconds or 0.0
+        row["joules"] += joules or 0.0
+
+    for kind, body in entries:
+        for row in body.get("train", []) if kind == "round" else []:
+            add(row["name"], "train", row["seconds"], row["joules"])
+        for row in body.get("evaluation", []):
+            add(row["name"], "evaluate", row["seconds"], row["joules"])
+        if kind == "personal":
+            add(body["name"], "personal", body["seconds"], body["energy"]["joules"])
+    return out

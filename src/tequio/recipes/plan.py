@@ -1,0 +1,370 @@
+"""What a federation will take, before it runs: memory, time, energy, carbon and money for each and in all, and the other ways to do it.
+
+The work is that of the run to come, counted in steps and padded tokens of the real data; the speed is probed here, or that of a device of
+the catalogue. It is a forecast: `forecast.py` sets it beside what a run measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tequio.measure.money import break_even_hours
+from tequio.measure.site import JOULES_A_KWH, Site
+from tequio.participant.node import Node
+from tequio.participant.personal import Budget, Settings
+from tequio.planning.devices import Device, device_of, middle
+from tequio.planning.memory import GIB, BatchShape, ModelShape, available_bytes, estimate_memory, peak_bytes
+from tequio.planning.options import Option, compared, pareto
+from tequio.planning.rates import OnDevice
+from tequio.planning.work import Fit, Rates, Times, Work, times
+from tequio.recipes.config import Federation, ParticipantFile
+from tequio.recipes.ground import STATE_COPIES, memory_of, shape_of
+from tequio.recipes.place import site_of
+from tequio.recipes.probe import padded, pass_tokens, probe
+from tequio.recipes.weakest import help_for_the_weakest
+from tequio.recipes.wire import Roster, Wired
+
+HERE = "this machine"
+CENTRAL = "H100 SXM"
+QUANTISED = (
+    0.56  # bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here yet
+)
+TESTS = 3.5  # base, local, shared and the chosen one, which is often one of these
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A participant (or the centre) with its work, its machine and its place."""
+
+    work: Work
+    machine: str
+    rates: Rates
+    site: Site
+    have: int  # bytes of memory
+
+
+def make_plan(
+    config: Federation,
+    wired: Wired,
+    roster: Roster,
+    devices: Mapping[str, Device],
+    machine: str | None = None,
+    factors: Mapping[str, float] | None = None,
+    tariff: float | None = None,
+) -> dict[str, Any]:
+    """The whole plan as plain JSON. machine: a device for all; None: as each says, else this machine, probed. factors: by machine, from
+    earlier runs. tariff: USD/kWh of a bought device. Raises ConfigError for an unknown device, offering the nearest."""
+    factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
+    shape = shape_of(config)
+    named = {name: machine or file.hardware.device for name, file in files.items()}
+    for name in [n for n in (machine, *named.values()) if n]:
+        device_of(name, devices)
+    here = None
+    if not all(named.values()) or (config.centre and not machine):
+        median = sorted(m.rank for m in wired.plan.members)[len(wired.plan.members) // 2]
+        here = replace(probe(list(wired.nodes.values()), median), factor=factors.get(HERE, 1.0))
+
+    def placed(work: Work, device: str | None, site: Site, memory_gib: float | None) -> Placed:
+        if device is None:
+            assert here is not None
+            have = available_bytes(None) if memory_gib is None else int(memory_gib * GIB)
+            return Placed(work, HERE, here, site, have)
+        found = device_of(device, devices)
+        have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
+        return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
+
+    people = []
+    for node in wired.participants:
+        file = files[node.name]
+        work = work_of(config, wired, node, file)
+        people.append(placed(work, named[node.name], site_of(file.energy, file.money), file.hardware.memory_gib))
+    home = site_of(config.energy, config.money)
+    centre = None
+    if 0 in wired.nodes:
+        centre = placed(centre_work(config, wired), machine, home, None)
+    rows = [_row(config, shape, one) for one in people]
+    options = _options(people, centre, home, shape, devices, factors)
+    axes = compared([option for option in options if option.key != "central"])
+    return {
+        "federation": config.name,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": {"model": config.base.model, "parameters": shape.parameters, "digest": wired.bench.base.digest},
+        "threads": _threads(),
+        "machine": None if here is None else asdict(here),
+        "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
+        "participants": rows,
+        "centre": None if centre is None else _row(config, shape, centre),
+        "process_memory": process_bytes(config, wired, here is not None),
+        "total": _total([*people, *([centre] if centre else [])]),
+        "options": _judged(options, axes),
+        "axes": list(axes),
+        "break_even": _break_even(devices, options, tariff),
+        "weakest": help_for_the_weakest(config, wired, people, devices, shape),
+        "limits": LIMITS,
+    }
+
+
+def process_bytes(config: Federation, wired: Wired, probed: bool) -> int:
+    """Memory of a process that hosts all participants and the coordinator: what the probe took, and the states of the rounds beside it.
+
+    Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
+    """
+    if not probed:
+        return memory_of(config, len(config.participants)).total
+    dense = 4 * sum(m * n for m, n in wired.bench.shapes.values())
+    factored = 4 * wired.plan.broadcast_rank * sum(m + n for m, n in wired.bench.shapes.values())
+    return peak_bytes() + STATE_COPIES * (dense if wired.bench.full else min(dense, factored))
+
+
+LIMITS = [
+    "Quality is a stand-in: how many different texts an average participant's model learns from. It forecasts no score.",
+    "Times leave out reading data, the coordinator's own arithmetic and waiting.",
+    "Devices of the catalogue: rated power and an assumed share of the peak, until a run corrects the factor.",
+    "Rents are public offers in US dollars; a participant's own costs are in its own currency. Nothing is converted.",
+]
+
+
+def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile) -> Work:
+    """A participant's work in the run to come."""
+    member = next(m for m in wired.plan.members if m.name == node.name)
+    settings = wired.settings[node.name]
+    tokens, length = padded(node)
+    rounds = config.train.rounds - (config.centre.first if config.centre else 0)
+    size = wired.bench.shapes.values()
+    per_rank = 4.0 * sum(m + n for m, n in size)
+    up = 4.0 * sum(m * n for m, n in size) if wired.bench.full else per_rank * member.rank
+    down = up if wired.bench.full else per_rank * wired.plan.broadcast_rank
+    fits, looks, local = fits_of(settings)
+    return Work(
+        name=node.name,
+        rounds=rounds,
+        steps=member.steps,
+        rank=member.rank,
+        step_tokens=tokens,
+        length=length,
+        validation=pass_tokens(node.data.validation, node.task.batch_tokens),
+        test=pass_tokens(node.data.test, node.task.batch_tokens),
+        evaluations=config.train.rounds + 1,
+        fits=fits,
+        looks=looks,
+        tests=TESTS,
+        bytes_up=up,
+        bytes_down=down,
+        uplink_mbit=file.hardware.uplink_mbit,
+        full=wired.bench.full,
+        examples=len(node.data.train),
+        local_fits=local,
+    )
+
+
+def fits_of(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
+    """(trainings of the personal model, evaluations beside theirs, how many are of the local one)."""
+
+    def runs(budget: Budget) -> list[Fit]:
+        return [Fit(budget.steps, budget.rank, min(budget.checks, budget.steps)) for _ in budget.rates]
+
+    local, private = runs(settings.local), runs(settings.private)
+    ditto = private * len(settings.ditto)
+    looks = 2 + 2 * len(settings.ditto) + len(settings.alphas) + len(settings.mixes)
+    return (*local, *private, *ditto), looks, len(local)
+
+
+def centre_work(config: Federation, wired: Wired) -> Work:
+    """The centre's: its steps in the rounds, and public slices in each."""
+    node = wired.nodes[0]
+    tokens, length = padded(node)
+    member = wired.plan.centre
+    size = node.task.batch_tokens
+    kept = sum(pass_tokens(items, size) for items in wired.report_slices.values() if items)
+    trains = member is not None and wired.plan.federated_share < 1.0
+    return Work(
+        name=node.name,
+        rounds=config.train.rounds if trains else 0,
+        steps=member.steps if member else 0,
+        rank=member.rank if member else 1,
+        step_tokens=tokens,
+        length=length,
+        validation=sum(pass_tokens(items, size) for items in node.slices.values() if items),
+        test=kept,
+        evaluations=config.train.rounds + 1,
+        tests=2.0,
+        full=wired.bench.full,
+        examples=len(node.data.train),
+    )
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _row(config: Federation, shape: ModelShape, one: Placed) -> dict[str, Any]:
+    spent = times(one.work, one.rates)
+    return {
+        "name": one.work.name,
+        "machine": one.machine,
+        "rank": one.work.rank,
+        "steps": one.work.steps,
+        "rounds": one.work.rounds,
+        "examples": one.work.examples,
+        "tokens": one.work.trained_tokens,
+        "seconds": asdict(spent) | {"work": spent.work, "total": spent.total},
+        "range": _range(one),
+        **costs(one, spent.work),
+        "bytes_up": one.work.bytes_up * one.work.rounds,
+        "bytes_down": one.work.bytes_down * one.work.rounds,
+        "memory": _memory(config, shape, one),
+    }
+
+
+def _range(one: Placed) -> list[float] | None:
+    """Seconds at the highest and the lowest utilisation, of a device."""
+    if not isinstance(one.rates, OnDevice):
+        return None
+    return [times(one.work, replace(one.rates, which=which)).work for which in (2, 0)]
+
+
+def costs(one: Placed, seconds: float) -> dict[str, Any]:
+    """joules, grams and money of so many seconds at work there, as things are now."""
+    joules = one.rates.watts * seconds
+    intensity = one.site.intensity(datetime.now(UTC), min(seconds, 60.0))
+    kwh = joules * one.site.pue / JOULES_A_KWH
+    price = one.site.price
+    return {
+        "joules": joules,
+        "grams": None if intensity is None else kwh * intensity,
+        "money": None if price is None else {price.currency: price.of(kwh, seconds / 3600.0)},
+    }
+
+
+def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str, Any]]:
+    """Bytes that each way of training needs there, and whether they fit: adapters of each rank, a quantised base, whole weights."""
+    batch = BatchShape(config.train.batch_size, config.task.max_tokens)
+    kinds: list[tuple[str, int, bool, float]] = [
+        (f"LoRA, rank {rank}", rank, False, shape.bytes_per_parameter) for rank in sorted(set(config.adapter.ranks))
+    ]
+    kinds.append(("LoRA, 4-bit base (not supported yet)", max(config.adapter.ranks), False, QUANTISED))
+    kinds.append(("whole weights", 1, True, shape.bytes_per_parameter))
+    out = []
+    for name, rank, full, size in kinds:
+        need = estimate_memory(replace(shape, bytes_per_parameter=size), batch, rank, full=full)
+        quantised = size == QUANTISED
+        total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
+        out.append({"kind": name, "need": total, "have": one.have, "fits": total <= one.have})
+    return out
+
+
+def _total(parts: Sequence[Placed]) -> dict[str, Any]:
+    rows = [(times(one.work, one.rates), one) for one in parts]
+    every = [costs(one, spent.work) for spent, one in rows]
+    money: dict[str, float] = {}
+    for row in every:
+        for currency, amount in (row["money"] or {}).items():
+            money[currency] = money.get(currency, 0.0) + amount
+    known = [row["grams"] for row in every]
+    return {
+        "seconds_of_work": math.fsum(spent.work for spent, _ in rows),
+        "seconds": _together(rows),
+        "joules": math.fsum(row["joules"] for row in every),
+        "grams": None if any(g is None for g in known) else math.fsum(known),
+        "money": money or None,
+        "bytes_up": math.fsum(one.work.bytes_up * one.work.rounds for one in parts),
+    }
+
+
+def _together(rows: Sequence[tuple[Times, Placed]]) -> float:
+    """Each on its own machine: rounds wait for the slowest, then personal models are made at once."""
+    rounds = max(spent.train + spent.evaluate + spent.network for spent, _ in rows)
+    return rounds + max(spent.personal for spent, _ in rows)
+
+
+def _options(
+    people: Sequence[Placed],
+    centre: Placed | None,
+    home: Site,
+    shape: ModelShape,
+    devices: Mapping[str, Device],
+    factors: Mapping[str, float],
+) -> list[Option]:
+    """As configured, each alone, at the greenest hours, and all data on one device each of the catalogue."""
+    everybody = [*people, *([centre] if centre else [])]
+    texts = float(sum(one.work.examples for one in everybody))
+    whole = _total(everybody)
+    own = [replace(one, work=one.work.alone()) for one in people]
+    apart = _total(own)
+    mean = sum(one.work.examples for one in people) / len(people)
+    out = [
+        Option("hybrid", "as configured", texts, whole["seconds"], whole["joules"], whole["grams"], whole["money"]),
+        Option(
+            "alone", "each on its own machine", mean, apart["seconds"], apart["joules"], apart["grams"], apart["money"]
+        ),
+    ]
+    green = _green(people, centre, whole)
+    if green is not None:
+        out.append(green)
+    central = [device for name, device in devices.items() if name == CENTRAL]
+    central += [device for name, device in devices.items() if name != CENTRAL]
+    for device in central:
+        rates = OnDevice(device, shape, factors.get(device.name, 1.0))
+        seconds = math.fsum(times(one.work.in_rounds(), rates).work for one in everybody)
+        joules = seconds * device.watts
+        intensity = home.intensity(datetime.now(UTC), 60.0)
+        grams = None if intensity is None else joules * home.pue / JOULES_A_KWH * intensity
+        rent = middle(device.rent)
+        money = None if rent is None else {"USD": rent * seconds / 3600.0}
+        note = "data would have to leave; no personal models"
+        out.append(Option("central", device.name, texts, seconds, joules, grams, money, note))
+    return out
+
+
+def _judged(options: Sequence[Option], axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Options with `best` (in the Pareto set of those that leave data where they are) and `best_of_all`."""
+    possible = [option for option in options if option.key != "central"]
+    best = {id(o) for o, found in zip(possible, pareto(possible, axes), strict=True) if found}
+    of_all = pareto(options, compared(options))
+    return [
+        {**asdict(o), "best": id(o) in best, "best_of_all": found} for o, found in zip(options, of_all, strict=True)
+    ]
+
+
+def _green(people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, Any]) -> Option | None:
+    """The hybrid with everybody who has a series of intensities at its greenest hours within a day; None where nobody has."""
+    grams, moved = 0.0, 0
+    for one in [*people, *([centre] if centre else [])]:
+        seconds = times(one.work, one.rates).work
+        best = next((g for s in one.site.intensities if (g := s.greenest(seconds)) is not None), None)
+        now = costs(one, seconds)["grams"]
+        if best is None and now is None:
+            return None
+        moved += best is not None
+        kwh = one.rates.watts * seconds * one.site.pue / JOULES_A_KWH
+        grams += kwh * best if best is not None else now
+    if not moved:
+        return None
+    texts = float(sum(one.work.examples for one in [*people, *([centre] if centre else [])]))
+    note = f"{moved} wait for the greenest hours of a day, as on the last one of their files"
+    day = max(86_400.0, whole["seconds"])
+    return Option("renewable", "greenest hours", texts, day, whole["joules"], grams, whole["money"], note)
+
+
+def _break_even(devices: Mapping[str, Device], options: Sequence[Option], tariff: float | None) -> list[dict[str, Any]]:
+    """Hours of use from which buying beats renting, and how many such runs that is."""
+    out = []
+    for option in options:
+        if option.key != "central":
+            continue
+        device = devices[option.where]
+        rent, buy = middle(device.rent), middle(device.buy)
+        if rent is None or buy is None:
+            continue
+        running = 0.0 if tariff is None else device.watts / 1000.0 * tariff
+        hours = break_even_hours(1000.0 * buy, rent, running)
+        runs = None if hours is None or option.seconds <= 0 else hours * 3600.0 / option.seconds
+        row = {"device": device.name, "rent": rent, "buy": 1000.0 * buy, "hours": hours, "runs": runs}
+        out.append(row | {"unsure": list(device.unsure), "as_of": device.rent_as_of or device.as_of})
+    return out

@@ -1,0 +1,108 @@
+"""This machine's speed by real steps: a few batches of several participants, timed and metered; what they changed is thrown away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from torch import nn
+
+from tequio.core.errors import TrainingError
+from tequio.core.update import zero
+from tequio.participant.bench import Bench
+from tequio.participant.loop import adamw, train
+from tequio.participant.node import Node
+from tequio.participant.tasks import Item, batches, by_length
+from tequio.planning.rates import Probed, line
+
+STEPS = 6  # of each of at most three participants; the first one is not timed
+LOOKED = 48  # items of an evaluation that is timed
+
+
+def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter) -> Probed:
+    """Lines through the steps and evaluations of the participants with the shortest, the middle and the longest texts.
+
+    Raises TrainingError if no step could be timed.
+    """
+    chosen = spread(nodes)
+    bench = chosen[0].bench
+    steps: list[tuple[float, float]] = []
+    looks: list[tuple[float, float]] = []
+    turns: list[float] = []
+    before = clock()
+    with chosen[0].meter.measure() as reading:
+        for node in chosen:
+            turns.append(_turn(node, rank, clock))
+            steps += _steps(node, rank, clock)
+            looks.append(_look(node, clock))
+    seconds = clock() - before
+    bench.drop()
+    if not steps:
+        raise TrainingError("The probe:", "no step could be timed.")
+    evaluations = line(*zip(*looks, strict=True))
+    return Probed(
+        steps=line(*zip(*steps, strict=True)),
+        evaluations=evaluations,
+        turn=sorted(turns)[len(turns) // 2],
+        watts=reading.energy.joules / max(seconds, 1e-9),
+        rank=rank,
+        batch_tokens=sum(tokens for tokens, _ in looks) / len(looks),
+    )
+
+
+def spread(nodes: Sequence[Node]) -> list[Node]:
+    """At most three: of the shortest, the middle and the longest texts."""
+    ranked = sorted(nodes, key=lambda node: padded(node)[1])
+    picked = {0, len(ranked) // 2, len(ranked) - 1}
+    return [ranked[i] for i in sorted(picked)]
+
+
+def padded(node: Node, seed: int = 0) -> tuple[float, float]:
+    """(padded tokens of a batch, length of a padded sequence), means over about an epoch of batches."""
+    count = max(1, -(-len(node.data.train) // node.batch_size))
+    drawn = list(islice(batches(node.data.train, node.batch_size, seed), min(count, 64)))
+    sizes = [len(batch) * max(len(item.ids) for item in batch) for batch in drawn]
+    return sum(sizes) / len(sizes), sum(max(len(i.ids) for i in batch) for batch in drawn) / len(drawn)
+
+
+def pass_tokens(items: Sequence[Item], batch_tokens: int) -> float:
+    """Padded tokens of one pass over `items`, as evaluation batches them."""
+    return float(sum(len(where) * max(len(items[i].ids) for i in where) for where in by_length(items, batch_tokens)))
+
+
+def _steps(node: Node, rank: int, clock: Callable[[], float]) -> list[tuple[float, float]]:
+    parameters = _attached(node.bench, rank)
+    optimizer = adamw(parameters)
+    timed = []
+    for number, batch in enumerate(islice(batches(node.data.train, node.batch_size, 1), STEPS)):
+        start = clock()
+        train(node.bench, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
+        seconds = clock() - start
+        if number:
+            timed.append((float(len(batch) * max(len(item.ids) for item in batch)), seconds))
+    return timed
+
+
+def _look(node: Node, clock: Callable[[], float]) -> tuple[float, float]:
+    items = node.data.validation[:LOOKED]
+    start = clock()
+    node.task.losses(node.bench, items)
+    return pass_tokens(items, node.task.batch_tokens), clock() - start
+
+
+def _turn(node: Node, rank: int, clock: Callable[[], float]) -> float:
+    """Seconds to take factors off, hold the model that they make, and attach new ones."""
+    bench = node.bench
+    _attached(bench, rank)
+    start = clock()
+    update = bench.take()
+    bench.hold(update)
+    _attached(bench, rank)
+    seconds = clock() - start
+    bench.hold(zero(bench.spec))
+    return seconds
+
+
+def _attached(bench: Bench, rank: int) -> list[nn.Parameter]:
+    return bench.attach_full() if bench.full else bench.attach(rank, 0)

@@ -1,0 +1,117 @@
+"""A plan of a small federation, its run, and the two beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from tequio.core.errors import ConfigError, RunError
+from tequio.participant.tasks import Item
+from tequio.planning.devices import catalogue
+from tequio.planning.flops import forward, training
+from tequio.recipes.config import load_federation
+from tequio.recipes.forecast import compare, key_of, known_factors, recalibrate
+from tequio.recipes.ground import shape_of
+from tequio.recipes.plan import HERE, make_plan
+from tequio.recipes.run import start
+from tequio.recipes.wire import read_roster, wire
+from tequio.web.plan import render_plan
+
+
+def planned(path: Path, **more: Any) -> dict[str, Any]:
+    config = load_federation(path)
+    roster = read_roster(config)
+    return make_plan(config, wire(config, roster=roster), roster, catalogue(), **more)
+
+
+def test_a_plan_its_run_and_the_next_plan(
+    make_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEQUIO_CACHE", str(tmp_path / "cache"))
+    path = make_federation(rows=60, energy={"country": "DE"})
+    plan = planned(path)
+    json.dumps(plan, allow_nan=False)
+    names = [row["name"] for row in plan["participants"]]
+    assert names == ["site0", "site1"]
+    row = plan["participants"][0]
+    assert row["machine"] == HERE
+    assert row["seconds"]["work"] == pytest.approx(sum(row["seconds"][k] for k in ("train", "evaluate", "personal")))
+    assert row["joules"] == pytest.approx(plan["machine"]["watts"] * row["seconds"]["work"])
+    assert row["grams"] is None  # the participants do not say where they are
+    assert plan["total"]["grams"] is None
+    assert plan["centre"]["grams"] == pytest.approx(plan["centre"]["joules"] / 3.6e6 * 380.95)
+    assert [m["fits"] for m in row["memory"]] == [True] * 4  # ranks 2 and 4, a 4-bit base, whole weights
+    ways = {(o["key"], o["where"]): o for o in plan["options"]}
+    texts = sum(r["examples"] for r in (*plan["participants"], plan["centre"]))
+    assert ways["hybrid", "as configured"]["quality"] == ways["central", "H100 SXM"]["quality"] == texts
+    assert ways["alone", "each on its own machine"]["quality"] == sum(r["examples"] for r in plan["participants"]) / 2
+    assert any(o["best"] for o in plan["options"])
+    assert not any(o["best"] for o in plan["options"] if o["key"] == "central")  # data would have to leave
+    assert plan["weakest"]["name"] == "site1"  # rank 2 of 4
+    assert plan["weakest"]["levers"][0]["rank"] == 4
+    for lang in ("en", "es"):
+        page = render_plan(plan, lang)
+        assert "site1" in page
+        assert "H100 SXM" in page
+    start(load_federation(path), tmp_path / "run", False)
+    found = compare(plan, tmp_path / "run")
+    assert [r["name"] for r in found["participants"]] == names
+    assert all(r["ratio"] > 0 and r["joules_ratio"] > 0 for r in found["participants"])
+    assert found["memory_ratio"] > 0
+    factor = recalibrate(plan, found)[HERE]
+    ratios = sorted(r["ratio"] for r in found["participants"])
+    assert factor == pytest.approx(sum(ratios) / 2)  # the median of two
+    stored = known_factors(key_of(plan["base"]["digest"], plan["threads"]))
+    assert stored == {HERE: pytest.approx(factor)}
+    again = planned(path, factors=stored)
+    assert again["factors"] == {HERE: pytest.approx(factor)}
+    assert recalibrate(again, compare(again, tmp_path / "run"))[HERE] > 0
+    with pytest.raises(RunError, match="another base or name"):
+        compare({**plan, "federation": "other"}, tmp_path / "run")
+
+
+def test_devices_by_participant_and_for_all(make_federation: Any) -> None:
+    path = make_federation(rows=40, centre=False)
+    file = path.parent / "participants" / "site0.toml"
+    file.write_text(file.read_text().replace("[hardware]", '[hardware]\ndevice = "L4"'))
+    plan = planned(path)
+    assert [row["machine"] for row in plan["participants"]] == ["L4", HERE]
+    assert plan["participants"][0]["range"][0] <= plan["participants"][0]["seconds"]["work"]
+    everybody = planned(path, machine="H100 SXM")
+    assert everybody["machine"] is None  # nothing was probed
+    assert {row["machine"] for row in everybody["participants"]} == {"H100 SXM"}
+    with pytest.raises(ConfigError, match="Did you mean 'L40S'"):
+        planned(path, machine="L40X")
+
+
+def test_break_even_counts_the_tariff(make_federation: Any) -> None:
+    path = make_federation(rows=40, centre=False)
+    cheap = {r["device"]: r["hours"] for r in planned(path, machine="L4")["break_even"]}
+    dear = {r["device"]: r["hours"] for r in planned(path, machine="L4", tariff=0.3)["break_even"]}
+    rent, buy = (2.69 * 12.29) ** 0.5, 1000 * (22 * 30) ** 0.5
+    assert cheap["H100 SXM"] == pytest.approx(buy / rent)
+    assert dear["H100 SXM"] == pytest.approx(buy / (rent - 0.7 * 0.3))
+
+
+@pytest.mark.parametrize("kind", ["classification", "causal"])
+@pytest.mark.parametrize("rank", [2, 8])
+def test_flops_are_those_that_torch_counts(make_federation: Any, kind: str, rank: int) -> None:
+    """Within 2 %; with gradients torch takes plain products for attention, and counts them."""
+    config = load_federation(make_federation(kind=kind, rows=40, centre=False))
+    node = wire(config).participants[0]
+    shape = shape_of(config)
+    length = 16
+    target = node.data.train[0].target if kind == "classification" else tuple(range(5, 5 + length))
+    items = [Item(tuple(range(5, 5 + length)), target)] * 4
+    node.bench.attach(rank, 0)
+    with FlopCounterMode(display=False) as counted:
+        node.task.loss(node.bench, items)
+    said = forward(shape, length, rank) * 4 * length
+    assert counted.get_total_flops() == pytest.approx(said, rel=0.02)
+    with FlopCounterMode(display=False) as counted:
+        node.task.loss(node.bench, items).backward()  # type: ignore[no-untyped-call]
+    assert counted.get_total_flops() == pytest.approx(training(shape, length, rank) * 4 * length, rel=0.02)
