@@ -100,18 +100,19 @@ def test_break_even_counts_the_tariff(make_federation: Any) -> None:
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 @pytest.mark.parametrize("rank", [2, 8])
 def test_flops_are_those_that_torch_counts(make_federation: Any, kind: str, rank: int) -> None:
-    """Within 2 %; with gradients torch takes plain products for attention, and counts them."""
+    """Within 2 %; attention too where torch took plain products for it (its fused kernel for CPUs is not counted)."""
     config = load_federation(make_federation(kind=kind, rows=40, centre=False))
     node = wire(config).participants[0]
-    shape = shape_of(config)
-    length = 16
+    shape, length = shape_of(config), 16
     target = node.data.train[0].target if kind == "classification" else tuple(range(5, 5 + length))
     items = [Item(tuple(range(5, 5 + length)), target)] * 4
     node.bench.attach(rank, 0)
     with FlopCounterMode(display=False) as counted:
-        node.task.loss(node.bench, items)
-    said = forward(shape, length, rank) * 4 * length
-    assert counted.get_total_flops() == pytest.approx(said, rel=0.02)
-    with FlopCounterMode(display=False) as counted:
-        node.task.loss(node.bench, items).backward()  # type: ignore[no-untyped-call]
-    assert counted.get_total_flops() == pytest.approx(training(shape, length, rank) * 4 * length, rel=0.02)
+        loss = node.task.loss(node.bench, items)
+    plain = any("bmm" in str(kernel) for kernel in counted.get_flop_counts()["Global"])
+    seen = length if plain else 0
+    assert counted.get_total_flops() == pytest.approx(forward(shape, seen, rank) * 4 * length, rel=0.02)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()  # type: ignore[no-untyped-call]
+    both = counted.get_total_flops() + backward.get_total_flops()
+    assert both == pytest.approx(training(shape, seen, rank) * 4 * length, rel=0.02)
