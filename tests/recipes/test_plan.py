@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.flop_counter import FlopCounterMode
 
 from tequio.core.errors import ConfigError, RunError
-from tequio.participant.tasks import Item
 from tequio.planning.devices import catalogue
-from tequio.planning.flops import forward, training
 from tequio.recipes.config import load_federation
 from tequio.recipes.forecast import compare, key_of, known_factors, recalibrate
-from tequio.recipes.ground import shape_of
 from tequio.recipes.plan import HERE, make_plan
 from tequio.recipes.run import start
 from tequio.recipes.wire import read_roster, wire
@@ -95,24 +91,3 @@ def test_break_even_counts_the_tariff(make_federation: Any) -> None:
     rent, buy = (2.69 * 12.29) ** 0.5, 1000 * (22 * 30) ** 0.5
     assert cheap["H100 SXM"] == pytest.approx(buy / rent)
     assert dear["H100 SXM"] == pytest.approx(buy / (rent - 0.7 * 0.3))
-
-
-@pytest.mark.parametrize("kind", ["classification", "causal"])
-@pytest.mark.parametrize("rank", [2, 8])
-def test_flops_are_those_that_torch_counts(make_federation: Any, kind: str, rank: int) -> None:
-    """Within 2 %; attention too where torch took plain products for it (its fused kernel for CPUs is not counted)."""
-    config = load_federation(make_federation(kind=kind, rows=40, centre=False))
-    node = wire(config).participants[0]
-    shape, length = shape_of(config), 16
-    target = node.data.train[0].target if kind == "classification" else tuple(range(5, 5 + length))
-    items = [Item(tuple(range(5, 5 + length)), target)] * 4
-    node.bench.attach(rank, 0)
-    with FlopCounterMode(display=False) as counted:
-        loss = node.task.loss(node.bench, items)
-    plain = any("bmm" in str(kernel) for kernel in counted.get_flop_counts()["Global"])
-    seen = length if plain else 0
-    assert counted.get_total_flops() == pytest.approx(forward(shape, seen, rank) * 4 * length, rel=0.02)
-    with FlopCounterMode(display=False) as backward:
-        loss.backward()  # type: ignore[no-untyped-call]
-    both = counted.get_total_flops() + backward.get_total_flops()
-    assert both == pytest.approx(training(shape, seen, rank) * 4 * length, rel=0.02)
