@@ -16,7 +16,6 @@ pytest.importorskip("flwr")
 from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
 from wire_live import at_work, live, resident
 
-from tequio.coordinator.plan import Member
 from tequio.core.events import Level, Value
 from tequio.core.types import Failure, PersonaliseTask, Reply
 from tequio.core.update import Update
@@ -44,10 +43,17 @@ def unable(data: bytes) -> bytes:
     return pack_message(Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number"))
 
 
+def odd(data: bytes) -> bytes:
+    """Of a participant that runs something else: no table at all."""
+    task = unpack_message(data, "a task", TASKS)
+    assert not isinstance(task, Reply | Failure)
+    return pack_message(Reply(task.round, task.index, task.name, body="[1"))
+
+
 def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: Path) -> None:
-    """One is there, one comes when it is waited for, one never, one cannot; those who have no model are asked when it is opened again."""
-    names = {1: "here", 2: "late", 3: "never", 4: "unable"}
-    members = [Member(name, i, 2, 3) for i, name in names.items()]
+    """One is there, one comes when it is waited for, one never, two cannot; those who have no model are asked when it is opened again."""
+    names = {1: "here", 2: "late", 3: "never", 4: "unable", 5: "odd"}
+    tasks = [PersonaliseTask(5, i, name, Update({}, "spec"), 2, 3) for i, name in names.items()]
     said: list[tuple[str, str]] = []
     with live(tmp_path / "hub") as hub, ExitStack() as running:
         nodes = dict(zip(names, (hub.enrol() for _ in names), strict=True))
@@ -58,29 +64,31 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             if event == "waiting":
                 running.enter_context(at_work(resident(hub, nodes[2], made)))
 
-        running.enter_context(at_work(resident(hub, nodes[1], made), resident(hub, nodes[4], unable)))
-        until(lambda: len(net.connections()) == 2, 60)
+        said_at_once = [resident(hub, nodes[i], answer) for i, answer in ((1, made), (4, unable), (5, odd))]
+        running.enter_context(at_work(*said_at_once))
+        until(lambda: len(net.connections()) == 3, 60)
         farewell = Farewell(tmp_path, net, net.connections, 20.0, tell)
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
-            farewell.ask(ledger, members, Update({}, "spec"), 5)
+            farewell.ask(ledger, tasks)
             personal = [entry.body["name"] for entry in ledger.entries("personal")]
             (missing,) = [entry.body for entry in ledger.entries("missing")]
             assert personal == ["here", "late"]
-            assert [row["name"] for row in missing["participants"]] == ["never", "unable"]
+            assert [row["name"] for row in missing["participants"]] == ["never", "unable", "odd"]
             assert "not connected" in missing["participants"][0]["reason"]
             assert "TrainingError" in missing["participants"][1]["reason"]
+            assert "cannot be read" in missing["participants"][2]["reason"]
             assert [words for event, words in said if event == "waiting"] == [
                 "Waiting at most 0.333333 minutes for late, never to fetch the shared model."
             ]
             told = [words for event, words in said if event == "personal-missing"]
             assert f"start again: tequio coordinator start {tmp_path}" in told[0]
             running.enter_context(at_work(resident(hub, nodes[3], made)))
-            until(lambda: len(net.connections()) == 4, 60)
-            farewell.ask(ledger, members, Update({}, "spec"), 5)
+            until(lambda: len(net.connections()) == 5, 60)
+            farewell.ask(ledger, tasks)
             assert [entry.body["name"] for entry in ledger.entries("personal")] == ["here", "late", "never"]
             last = ledger.last("missing")
             assert last is not None
-            assert [row["name"] for row in last.body["participants"]] == ["unable"]
+            assert [row["name"] for row in last.body["participants"]] == ["unable", "odd"]
             assert sum(event == "waiting" for event, _ in said) == 1, "everybody was there"
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_states, unpack_states
 from tequio.coordinator.distil import Distillation, Group, Listening, distil, models_heard, models_shared
 from tequio.coordinator.federate import Record, cost
-from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.plan import Plan
+from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.types import State
@@ -22,25 +24,56 @@ from tequio.measure.energy import Meter
 States = dict[str, State]
 
 
+class GroupHost(Protocol):
+    """As `federate.Host`, for several groups: it says who takes part in each, and waits where nobody of one group answers."""
+
+    def arrived(self, plan: Plan, round_: int, base: str) -> Plan:
+        """The plan of one base with those who came since; asked before each round."""
+
+    def short(self, short: ShortRound) -> None:
+        """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
+
+    def carried(self) -> dict[str, Any]:
+        """For the record: what went over the network since it was last asked, and what came late."""
+
+
 def federate_groups(
-    groups: Sequence[Group], how: Distillation | None, ledger: Record, meter: Meter
+    groups: Sequence[Group], how: Distillation | None, ledger: Record, meter: Meter, host: GroupHost | None = None
 ) -> Iterator[tuple[States, dict[str, Any] | None]]:
     """As `federate`, of all groups: until rounds end, or no group has made progress for `patience` rounds."""
+
+    def extra() -> dict[str, Any]:
+        return {} if host is None else host.carried()
+
     saved = ledger.checkpoint()
     if saved is None:
         with meter.measure() as reading:
             states, body = open_groups(groups)
-        ledger.append("start", body | cost(reading.energy), pack_states(states))
+        ledger.append("start", body | cost(reading.energy) | extra(), pack_states(states))
     else:
         states = unpack_states(saved[1], "the checkpoint in the ledger")
         if list(states) != [group.name for group in groups]:
             raise RunError("The checkpoint is of other bases.", f"It has: {', '.join(states)}.")
     yield states, None
     while not finished(states, groups):
+        if host is not None:
+            next_ = states[groups[0].name].round + 1
+            groups = [replace(g, plan=host.arrived(g.plan, next_, g.name)) for g in groups]
+        short: ShortRound | None = None
         with meter.measure() as reading:
-            states, body = run_groups(states, groups, how)
-        ledger.append("round", body | cost(reading.energy), pack_states(states))
-        yield states, body
+            try:
+                states, body = run_groups(states, groups, how)
+            except ShortRound as found:
+                short = found
+        if short is None:
+            body = body | cost(reading.energy) | extra()
+            ledger.append("round", body, pack_states(states))
+            yield states, body
+        elif host is None:
+            raise short
+        else:
+            ledger.append("wait", short.body | cost(reading.energy) | extra())
+            host.short(short)
 
 
 def finished(states: Mapping[str, State], groups: Sequence[Group]) -> bool:
@@ -73,9 +106,7 @@ def run_groups(
             advance = run_round if group.plan.window_seconds is None else run_window
             made = advance(before, group.plan, listening if own else group.runtime)
         except RunError as error:
-            raise (
-                error if len(groups) == 1 else RunError(f"Base {group.name}: {error.what}", error.why, error.fix)
-            ) from None
+            raise (error if len(groups) == 1 else error.within(f"Base {group.name}")) from None
         after[group.name], bodies[group.name] = made
         admitted = {row["name"] for row in made[1]["admissions"] if row["status"] == "admitted"}
         heard += models_heard(group, before, listening.heard, admitted)

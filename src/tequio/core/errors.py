@@ -18,6 +18,8 @@ Each message names the file, key or participant. Only `cli` and `web` print. `ex
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class TequioError(Exception):
     """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do."""
@@ -27,6 +29,11 @@ class TequioError(Exception):
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
         super().__init__(" ".join(part.rstrip() for part in (what, why, fix) if part))
+
+    def within(self, where: str) -> Self:
+        """This error, saying where as well: in which of several groups, for instance."""
+        TequioError.__init__(self, f"{where}: {self.what}", self.why, self.fix)
+        return self
 
     def as_dict(self) -> dict[str, str]:
         """The error for `--json`: its kind, what, why and fix."""

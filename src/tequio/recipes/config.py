@@ -366,11 +366,23 @@ class Federation(Section):
         """The bases as the roster calls them, that of [base] first."""
         return [MAIN, *(base.name for base in self.bases)]
 
+    def base_of(self, participant: str) -> str:
+        """Over which base one on the roster trains. Raises ConfigError for who is not on it."""
+        for entry in self.participants:
+            if entry.name == participant:
+                return entry.base
+        raise ConfigError(
+            f"{participant!r} is not on the roster.", f"There are: {', '.join(p.name for p in self.participants)}."
+        )
+
     def part(self, base: str) -> Federation:
-        """The federation of the participants of one base, as if it were the only one; its random streams are its own."""
-        members = [entry for entry in self.participants if entry.base == base]
+        """The federation of the participants of one base, as if it were the only one; its random streams are its own.
+
+        It is a whole federation: theirs is its main base, and nobody teaches it.
+        """
+        members = [entry.model_copy(update={"base": MAIN}) for entry in self.participants if entry.base == base]
         if base == MAIN:
-            return self.model_copy(update={"participants": members, "bases": []})
+            return self.model_copy(update={"participants": members, "bases": [], "distil": None})
         own = next(further for further in self.bases if further.name == base)
         modules = own.modules or self.adapter.modules
         changes: dict[str, Any] = {
@@ -379,6 +391,7 @@ class Federation(Section):
             "adapter": self.adapter.model_copy(update={"modules": modules}),
             "participants": members,
             "bases": [],
+            "distil": None,
         }
         return self.model_copy(update=changes)
 

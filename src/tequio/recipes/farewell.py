@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tequio.coordinator.plan import Member
 from tequio.core.errors import LedgerError, NetworkError
 from tequio.core.events import Tell
 from tequio.core.types import Failure, PersonaliseTask, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
+from tequio.recipes.config import MAIN
 from tequio.recipes.office import left
-from tequio.recipes.run import SHARED_FILE, read_model, recorded_header, unbroken
+from tequio.recipes.run import SHARED_FILE, of_base, read_model, recorded_header, unbroken
 from tequio.runtimes.flower.exchange import Networked
 
 LOOK = 0.5  # seconds between two looks at who has come
@@ -38,17 +38,13 @@ class Farewell:
     grace: float
     say: Tell
 
-    def ask(self, ledger: Ledger, members: Iterable[Member], shared: Update, round_: int) -> None:
-        """Have each make its model of `shared`, once; record what they tell, and who made none.
+    def ask(self, ledger: Ledger, tasks: Iterable[PersonaliseTask]) -> None:
+        """Have each make its model of the shared one, once; record what they tell, and who made none.
 
         It ends when all have, or `grace` after those who are here were done.
         """
         done, end = _personal(ledger), float("inf")
-        owed = {
-            m.index: PersonaliseTask(round_, m.index, m.name, shared, m.rank, m.steps)
-            for m in members
-            if m.name not in done
-        }
+        owed = {task.index: task for task in tasks if task.name not in done}
         asked, why = dict[int, str](), dict.fromkeys(owed, AWAY)
         while owed:
             self.net.settle()
@@ -57,8 +53,10 @@ class Farewell:
             asked |= {i: there[i] for i in now}
             for reply in self.net.exchange([owed[i] for i in now]) if now else ():
                 if isinstance(reply, Reply):
-                    self._keep(ledger, reply)
-                    del owed[reply.index]
+                    if self._keep(ledger, reply):
+                        del owed[reply.index]
+                    else:
+                        why[reply.index] = "what it told of its model cannot be read"
                     continue
                 why[reply.index] = reply.message if _away(reply) else f"{reply.error}: {reply.message}"
                 if reply.index in self.net.pending:  # asked again once it is free
@@ -73,10 +71,16 @@ class Farewell:
         if owed:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed})
 
-    def _keep(self, ledger: Ledger, reply: Reply) -> None:
+    def _keep(self, ledger: Ledger, reply: Reply) -> bool:
+        """Record what one tells of its model, under its own name; False where it tells nothing that can be read."""
+        try:
+            told = dict(json.loads(reply.body))
+        except (ValueError, TypeError):
+            return False
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
-        ledger.append("personal", {**json.loads(reply.body), "kept": "participant", "wire": wire})
+        ledger.append("personal", {**told, "name": reply.name, "kept": "participant", "wire": wire})
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
+        return True
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
@@ -93,31 +97,39 @@ class Farewell:
             self.say(words, "personal-missing", "warning", participant=name, reason=reason)
 
 
-def owed(hub: Path, run: Path) -> list[Member]:
+def owed(hub: Path, run: Path) -> list[str]:
     """Who took part in a run and made no personal model, without those who left."""
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        return _owed(hub, recorded_header(ledger, RunFolder(run)), ledger)
+        return [row["name"] for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()]
 
 
 def reopen(run: Path, farewell: Farewell) -> None:
     """Let those make their personal model who are owed one, in a run that is over."""
     folder = RunFolder.open(run)
     with folder.lock(), unbroken(folder) as ledger:
-        members, found = _owed(farewell.hub, recorded_header(ledger, folder), ledger), ledger.last("shared")
+        rows, found = _owed(farewell.hub, recorded_header(ledger, folder), ledger), ledger.last("shared")
         if found is None:
             raise LedgerError(f"{run} has no record of a shared model.", "", "Run `tequio verify`.")
-        shared = read_model(folder, SHARED_FILE, found.body["digest"])
-        farewell.ask(ledger, members, shared, int(found.body["round"]))
+        of = {MAIN: found.body, **found.body.get("bases", {})}
+        bases = {row.get("base", MAIN) for row in rows.values()}
+        shared = {base: read_model(folder, of_base(base, SHARED_FILE), of[base]["digest"]) for base in bases}
+        farewell.ask(ledger, [_task(i, row, shared, of) for i, row in rows.items()])
 
 
-def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> list[Member]:
+def _task(
+    index: int, row: Mapping[str, Any], shared: Mapping[str, Update], of: Mapping[str, Mapping[str, Any]]
+) -> PersonaliseTask:
+    base = row.get("base", MAIN)
+    round_, rank, steps = int(of[base]["round"]), int(row["rank"]), int(row["steps"])
+    return PersonaliseTask(round_, index, str(row["name"]), shared[base], rank, steps)
+
+
+def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
+    """Their rows, by index."""
     rows = [*header["participants"], *(entry.body["participant"] for entry in ledger.entries("joined"))]
-    indices = {row["name"]: i for i, row in enumerate(header["config"]["participants"], 1)}
-    without = _personal(ledger) | left(hub).keys()
-    members = {
-        str(r["name"]): Member(str(r["name"]), indices[r["name"]], int(r["rank"]), int(r["steps"])) for r in rows
-    }
-    return sorted((m for name, m in members.items() if name not in without), key=lambda m: m.index)
+    known, without = {row["name"]: row for row in rows}, _personal(ledger) | left(hub).keys()
+    names = [entry["name"] for entry in header["config"]["participants"]]
+    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
 
 
 def _personal(ledger: Ledger) -> set[str]:

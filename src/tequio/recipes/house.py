@@ -19,10 +19,10 @@ from tequio.core.errors import ConfigError, NetworkError, RunError
 from tequio.core.events import Tell
 from tequio.core.types import DescribeTask, Failure
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import Federation
+from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.ground import Ground
 from tequio.recipes.office import invitations_of, left, numbers_of
-from tequio.recipes.told import Told, allotments, row_of
+from tequio.recipes.told import Told, allotments, of_base, row_of
 from tequio.runtimes.flower.exchange import Networked
 
 LOOK = 0.2  # seconds between two looks at who is there
@@ -44,11 +44,11 @@ def connected(folder: Path, config: Federation, net: Networked) -> dict[int, str
 
 @dataclass
 class House:
-    """folder: the office's. wait: seconds to wait for a quorum. rows and commitments: by index, of those who take part."""
+    """folder: the office's. grounds: by base. wait: seconds to wait for a quorum. rows, commitments: by index, of who takes part."""
 
     folder: Path
     config: Federation
-    ground: Ground
+    grounds: Mapping[str, Ground]
     net: Networked
     wait: float
     say: Tell
@@ -71,6 +71,10 @@ class House:
     def names(self) -> dict[int, str]:
         """The whole roster by index, from 1."""
         return names_of(self.config)
+
+    def base_of(self, index: int) -> str:
+        """Over which base one of the roster trains."""
+        return self.config.participants[index - 1].base
 
     def here(self) -> dict[int, str]:
         """Who is connected, and since when."""
@@ -136,12 +140,13 @@ class House:
                 "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
             )
 
-    def arrived(self, plan: Plan, round_: int) -> Plan:
-        """The plan with those who came since the last round; each has a record."""
+    def arrived(self, plan: Plan, round_: int, base: str = MAIN) -> Plan:
+        """The plan of one base with those who came since the last round; each has a record."""
         self.made = round_ - 1
         self._leaves()
         gone = left(self.folder)
-        new = {i: since for i, since in self.here().items() if self.asked.get(i) != since}
+        here = {i: since for i, since in self.here().items() if self.base_of(i) == base}
+        new = {i: since for i, since in here.items() if self.asked.get(i) != since}
         if not new and not any(member.name in gone for member in plan.members):
             return plan
         facts = self._describe(new)
@@ -149,12 +154,12 @@ class House:
         for i, said in facts.items():
             if i not in self.members and i not in self.barred:
                 self._join(i, said, plan, round_)
-        return self.whole(plan)
+        return self.whole(plan, base)
 
-    def whole(self, plan: Plan) -> Plan:
-        """The plan with everybody who takes part by now, without those who left."""
+    def whole(self, plan: Plan, base: str = MAIN) -> Plan:
+        """The plan of one base with everybody who takes part by now, without those who left."""
         gone = left(self.folder)
-        members = (self.members[i] for i in sorted(self.members) if i > 0)
+        members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
         return replace(plan, members=tuple(member for member in members if member.name not in gone))
 
     def short(self, short: ShortRound) -> None:
@@ -198,7 +203,7 @@ class House:
             except (KeyError, TypeError, ValueError, ConfigError):
                 self._bar(i, "What it says of itself cannot be read; both sides need the same version.")
                 continue
-            if spec != self.ground.bench.spec:
+            if spec != self.grounds[self.base_of(i)].bench.spec:
                 self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
                 continue
             found[i] = facts
@@ -229,17 +234,18 @@ class House:
 
     def _join(self, index: int, facts: Mapping[str, Any], plan: Plan, round_: int) -> None:
         """Allot a part to who came late, and record it."""
-        config, top = self.config, plan.top_rank()
+        base, top = self.base_of(index), plan.top_rank()
+        config = self.config.part(base)
         if plan.aggregator.layout == "factors":  # which were made for those who began
             ranks = [rank for rank in config.adapter.ranks if rank <= top]
             config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
         told = Told.of(self.names[index], facts["told"])
         try:
-            given = allotments(config, {index: told}, self.ground.bench)[told.name]
+            given = allotments(config, {index: told}, self.grounds[base].bench)[told.name]
         except ConfigError as error:
             self._bar(index, str(error))
             return
-        row = row_of(told, given, self.config.adapter.kind == "full")
+        row = of_base(row_of(told, given, config.adapter.kind == "full"), base, bool(self.config.bases))
         self._record(index, row, str(facts["commitment"]), round_)
         self.say(
             f"{told.name} joins in round {round_}: {given.reason}", "joins-late", participant=told.name, round=round_

@@ -52,6 +52,7 @@ def prepare(invitation: Path, participant: Path) -> Ready:
             f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
         )
     file = load_participant(participant, asked.name)
+    config = config.part(config.base_of(asked.name))
     splits_of(config, file)
     reach(asked.address, asked.authority)
     return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))

@@ -198,8 +198,9 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
 
 
 def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:
-    """What was agreed, the data, the base, and the participant on it."""
-    config = load_federation(folder / FEDERATION)
+    """What was agreed for its base, the data, the base, and the participant on it."""
+    whole = load_federation(folder / FEDERATION)
+    config = whole.part(whole.base_of(file.name))
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     splits = splits_of(config, file)

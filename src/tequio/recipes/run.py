@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -214,14 +215,17 @@ def finish(
     ledger: Ledger,
     states: States,
     wired: Wired,
-    runtime: Runtime,
-    personal: Callable[[Ledger, Wired, Update, int], None],
+    runtimes: Mapping[str, Runtime],
+    personal: Callable[[Mapping[str, Update]], None],
     watch: Watch,
 ) -> Outcome:
-    """The end of a run whose participants are elsewhere: `personal` has them make their models and records what they tell."""
-    shared = _shared(folder, ledger, states, (wired,), watch, runtime)
+    """The end of a run whose participants are elsewhere: `personal` has them make their models of the shared ones, and records it.
+
+    runtimes: by base.
+    """
+    shared = _shared(folder, ledger, states, (wired,), watch, runtimes)
     watch("personal", "at the participants", 0, 1)
-    personal(ledger, wired, shared[MAIN], states[MAIN].best_round)
+    personal(shared)
     if ledger.last("general") is None:
         watch("general", "public slices", 0, 1)
         with Workers(1) as workers:
@@ -235,10 +239,10 @@ def _shared(
     states: Mapping[str, State],
     places: Places,
     watch: Watch,
-    runtime: Runtime | None = None,
+    runtimes: Mapping[str, Runtime] = MappingProxyType({}),
 ) -> dict[str, Update]:
     """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
-    gate prefer; `runtime` is asked in place of the participants in this process."""
+    gate prefer; `runtimes` are asked in place of the participants in this process."""
     recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
     models: dict[str, Update] = {}
     bodies: dict[str, dict[str, Any]] = {}
@@ -248,7 +252,7 @@ def _shared(
         tried: list[Point] = []
         if recorded is None and tries:
             watch("shared", f"{tries} points between base and shared model", 0, 1)
-            tried = points(model, tries, state, group.plan, runtime or _runtime(places, group.name))
+            tried = points(model, tries, state, group.plan, runtimes.get(group.name) or _runtime(places, group.name))
         done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
         alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
         models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)

@@ -181,3 +181,8 @@ def row_of(told: Told, allotment: Allotment, full: bool) -> dict[str, Any]:
         "batches": dict(told.batches),
     }
     return row if told.name == CENTRE else row | {"measured_tokens_per_second": told.speed}
+
+
+def of_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
+    """The row; with several bases it says over which one, in its tier too."""
+    return {**row, "base": base, "tier": f"{base}, {row['tier']}"} if several else row

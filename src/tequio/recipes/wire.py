@@ -34,7 +34,7 @@ from tequio.recipes.ground import at_coordinator, ground_of, node_of, splits_of
 from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
 from tequio.recipes.place import site_of
 from tequio.recipes.public import CENTRE, centre_header, centre_of, read_public
-from tequio.recipes.told import Told, allotments, row_of, settings_of, told_of, told_of_centre
+from tequio.recipes.told import Told, allotments, of_base, row_of, settings_of, told_of, told_of_centre
 from tequio.recipes.topology import peers_of
 
 PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
@@ -151,9 +151,8 @@ def places_of(config: Federation) -> dict[str, int]:
 
 
 def _named(group: Wired, several: bool) -> list[dict[str, Any]]:
-    """The rows of the header; with several bases each says over which one, in its tier too."""
-    rows: list[dict[str, Any]] = group.header["participants"]
-    return [{**r, "base": group.name, "tier": f"{group.name}, {r['tier']}"} for r in rows] if several else rows
+    """The rows of the header."""
+    return [of_base(row, group.name, several) for row in group.header["participants"]]
 
 
 def _joined(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
