@@ -156,7 +156,7 @@ class Networked:
             due = {index for index in waiting if self.nodes[index] in rung}
             if time.monotonic() - looked > LOOK:
                 self._again(waiting)
-                due, looked = set[int](), time.monotonic()
+                due, looked = set(waiting), time.monotonic()  # nobody rings for who was killed
 
     def settle(self) -> None:
         """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
