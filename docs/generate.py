@@ -282,6 +282,15 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "AdamW's at the first step; it falls to 0 in one distillation, and from round to round as `[train]`'s.",
     ),
     "distil.temperature": ("", "Above 1 the teacher is softened, and less likely classes count more."),
+    "equity.credit": (
+        "",
+        "Say what each contributed to the fall of the validation loss, to first order. All updates of a round are kept in memory until it "
+        "ends. With a star and adapters.",
+    ),
+    "equity.leave_one_out": (
+        "",
+        "Also by leaving each out in turn: one more evaluation by everybody for each participant in each round.",
+    ),
     "energy.country": ("", "Where the coordinator's electricity comes from. As in `participant.toml`."),
     "energy.intensity": ("", "As in `participant.toml`."),
     "energy.zone": ("", "As in `participant.toml`."),

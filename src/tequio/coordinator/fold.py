@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Fold:
-    """The finished sum and what is known of each reply; no update is kept but the centre's."""
+    """The finished sum and what is known of each reply; no update is kept but the centre's, and all for credits."""
 
     total: Any  # the aggregator's own
     facts: list[Facts]
@@ -40,6 +40,7 @@ class Fold:
     centre: Counted | None
     rows: list[dict[str, Any]]
     alarms: list[Alarm]
+    kept: Sequence[Counted] = ()  # the participants', where credits are asked for
 
 
 def counted(outcome: Admitted | Refused, plan: Plan) -> Counted | Refused:
@@ -56,6 +57,7 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
     refused: list[Refused] = []
     rows: list[dict[str, Any]] = []
     alarms: list[Alarm] = []
+    kept: list[Counted] = []
     centre: Counted | None = None
     for outcome in outcomes:
         alarms.extend(outcome.alarms)
@@ -67,10 +69,12 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
             centre = outcome
             continue
         facts.append(outcome.facts)
+        if plan.credit:
+            kept.append(outcome)
         coefficient = plan.weighting.coefficient(outcome.facts) * outcome.discount
         for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
             total = plan.aggregator.add(total, piece, coefficient)
-    return Fold(total, facts, refused, centre, rows, alarms)
+    return Fold(total, facts, refused, centre, rows, alarms, kept)
 
 
 def mix(fold: Fold, plan: Plan) -> Update:

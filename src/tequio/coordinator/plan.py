@@ -118,6 +118,8 @@ class Plan:
     buffer: int = 1
     quorum: int = 1
     centre_first: int = 0
+    credit: bool = False  # keep a round's updates, and say what each contributed
+    leave_one_out: bool = False
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
+from tequio.coordinator import credit
 from tequio.coordinator.admit import Admitted, Refused, admit
 from tequio.coordinator.fold import Fold, cost_of, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
@@ -93,12 +94,8 @@ def conclude(
 ) -> tuple[State, dict[str, Any]]:
     """From the sum to the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
-    change = mix(fold, plan).plus(_left_out(fold, state, plan))
-    momentum, step = _step(state, change, plan)
-    if state.step_scale != 1.0:
-        step = step.scaled(state.step_scale)
-    broadcast, pending, bytes_down = _broadcast(state, step, plan)
-    shared = padded_sum(state.shared, broadcast)
+    made = _candidate(state, fold, plan)
+    momentum, shared, pending, bytes_down = made.momentum, made.shared, made.pending, made.bytes_down
     # gate
     looked = evaluate(round_, shared, plan, runtime)
     slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
@@ -120,7 +117,47 @@ def conclude(
     after = replace(after, round=round_)
     fold = replace(fold, rows=_down(fold, state, plan, bytes_down, gradient))
     body = _record(after, fold, looked, slices, (accepted, reason))
+    if plan.credit:
+        body["credit"] = _credit(state, fold, plan, runtime, made.change, looked, accepted)
     return after, body | {"bytes_broadcast": bytes_down}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a sum would make of the state: the mixed change, the optimiser's memory, the next shared model, what waits, bytes sent."""
+
+    change: Update
+    momentum: Update
+    shared: Update
+    pending: Update
+    bytes_down: int
+
+
+def _candidate(state: State, fold: Fold, plan: Plan) -> Candidate:
+    change = mix(fold, plan).plus(_left_out(fold, state, plan))
+    momentum, step = _step(state, change, plan)
+    if state.step_scale != 1.0:
+        step = step.scaled(state.step_scale)
+    broadcast, pending, bytes_down = _broadcast(state, step, plan)
+    return Candidate(change, momentum, padded_sum(state.shared, broadcast), pending, bytes_down)
+
+
+def _credit(
+    state: State, fold: Fold, plan: Plan, runtime: Runtime, change: Update, looked: Looked, accepted: bool
+) -> list[dict[str, Any]]:
+    """What each contributed to the fall of the mean validation loss of those who evaluated before and after; 0 where rejected."""
+    after = looked.losses()
+    both = [name for name in after if name in state.losses]
+    fall = None
+    if both:
+        fall = statistics.fmean(state.losses[n] - after[n] for n in both) if accepted else 0.0
+
+    def loss_without(other: Fold) -> float:
+        seen_ = evaluate(state.round + 1, _candidate(state, other, plan).shared, plan, runtime)
+        return seen_.mean_loss
+
+    ask = loss_without if plan.leave_one_out else None
+    return credit.rows(fold, credit.shares(fold, change, plan), fall, looked.mean_loss, ask, plan)
 
 
 def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:

@@ -42,6 +42,21 @@ class EnergySection(BaseModel):
         return self
 
 
+class EquitySection(BaseModel):
+    """[equity]. What each participant gave and got: contributions to the fall of the validation loss."""
+
+    model_config = STRICT
+
+    credit: bool = False
+    leave_one_out: bool = False
+
+    @model_validator(mode="after")
+    def _both(self) -> EquitySection:
+        if self.leave_one_out and not self.credit:
+            raise ValueError("leave_one_out goes with credit = true")
+        return self
+
+
 class MoneySection(BaseModel):
     """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
 from tequio.planning.schedule import DAYS, Day, window_of
-from tequio.recipes.accounting import EnergySection, MoneySection
+from tequio.recipes.accounting import EnergySection, EquitySection, MoneySection
 from tequio.recipes.section import STRICT, Count, File, Finite, Name, Positive, Rate, Share
 
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
@@ -270,6 +270,7 @@ class Federation(Section):
     screen: ScreenSection = ScreenSection()
     personal: PersonalSection = PersonalSection()
     distil: DistilSection | None = None
+    equity: EquitySection = EquitySection()
     energy: EnergySection = EnergySection()
     money: MoneySection | None = None
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
@@ -348,6 +349,9 @@ class Federation(Section):
             )
         if self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3:
             raise ValueError(f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}")
+        if self.equity.credit and (self.topology.kind != "star" or self.adapter.kind == "full"):
+            why = "updates of a round are compared at the coordinator, as adapters"
+            raise ValueError(f'equity.credit: {why}; use a star and adapter.kind = "lora", or leave it out')
         if self.topology.kind != "star" and (self.bases or self.distil):
             raise ValueError('topology: peers exchange changes of one base and have no centre that distils; use "star"')
         if self.distil and self.distil.teachers == "participants" and self.train.pace == "buffered":

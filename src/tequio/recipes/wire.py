@@ -265,6 +265,8 @@ def plan_of(
         buffer=config.train.buffer or 1,
         quorum=config.train.quorum or 1,
         gate_margin=config.gate.margin,
+        credit=config.equity.credit,
+        leave_one_out=config.equity.leave_one_out,
         head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
     )
 

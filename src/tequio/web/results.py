@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tequio.web.charts import Axis, Caption, Point, Row, Scale, field, rows, scale
+from tequio.web.giving import given_and_got
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
 from tequio.web.page import MANY, VERDICTS, Cell, Page, figure, folded, grid, legend, opening, stat, under
@@ -213,6 +214,7 @@ def equity(page: Page) -> Safe:
         opening(f"{here} {_left_behind(page)}", what, w("fair.not")),
         el("dl", *stats, class_="stats"),
         _rank_rows(page) if found["by_rank"] else None,
+        given_and_got(page),
     )
 
 

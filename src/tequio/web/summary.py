@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
 from tequio.web.accounts import accounts, rows_of
+from tequio.web.giving import giving
 from tequio.web.numbers import finite
 from tequio.web.records import (
     Z95,
@@ -58,6 +59,7 @@ def summary(entries: Sequence[Record]) -> Json:
         for name in names
     ]
     counts = Counter(p["verdict"] for p in people)
+    spent = accounts(entries)
     causal = table(run.get("task")).get("kind") not in (None, "classification")
     return {
         **_header(run),
@@ -81,7 +83,8 @@ def summary(entries: Sequence[Record]) -> Json:
             str(centre.get("name")),
             run.get("simulation") is not False,
         ),
-        "accounts": accounts(entries),
+        "accounts": spent,
+        "giving": giving(entries, people, spent),
         "refused": _refused([*waits, *rounds]),
         "alarms": _alarms(rounds),
         "peers": _peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),

@@ -1,0 +1,76 @@
+"""What each participant contributed to the fall of the validation loss: shares to first order, and leave-one-out.
+
+First order: the shared model moved by Δ = Σ pᵢ, each pᵢ one participant's part, and the loss fell by d, measured on everybody's validation
+data. To first order what i's part does to the loss of the others is its inner product with their parts, which are (minus) their gradients:
+i is credited d·⟨pᵢ, Δ − pᵢ⟩ / Σⱼ⟨pⱼ, Δ − pⱼ⟩, and credits add up to d. The term ‖pᵢ‖² is left out: in it noise agrees with itself. A round
+whose parts disagree is credited to nobody. It needs every update of a round at once, and no evaluation. Leave-one-out: how much higher the
+loss would be had the round been made without i; one evaluation by everybody for each. Both are of the round as it was: exact Shapley
+values would train every coalition from the start (see benchmarks/contribution.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tequio.coordinator.fold import Counted, Fold, folded
+from tequio.coordinator.plan import Plan
+from tequio.core.update import Update
+
+
+def shares(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
+    """Each participant's (and the centre's) share by name; they add up to 1. Empty where no part agrees with the others."""
+    drawn: dict[str, float] = {}
+    for name, part in _parts(fold, plan).items():
+        drawn[name] = part.dot(change) - part.dot(part)
+    if len(drawn) == 1:
+        return dict.fromkeys(drawn, 1.0)
+    total = sum(drawn.values())
+    return {name: value / total for name, value in drawn.items()} if total > 0.0 else {}
+
+
+def _parts(fold: Fold, plan: Plan) -> dict[str, Update]:
+    """What each adds to the mixed change (as `mix` adds up; a robust reduce weighs otherwise, so there it is an estimate)."""
+    centre = fold.centre
+    if centre is not None and not fold.kept:
+        return {centre.row["name"]: centre.update}
+    scale = plan.weighting.scale(fold.facts)
+    own = 1.0 if centre is None else plan.federated_share
+    each = own * scale / sum(plan.weighting.weight(facts) for facts in fold.facts)
+    out = {c.row["name"]: c.update.scaled(each * plan.weighting.coefficient(c.facts) * c.discount) for c in fold.kept}
+    if centre is not None:
+        factor = plan.weighting.coefficient(centre.facts) / plan.weighting.weight(centre.facts) * scale
+        out[centre.row["name"]] = centre.update.scaled(factor * (1.0 - own))
+    return out
+
+
+def without(fold: Fold, index: int, plan: Plan) -> Fold:
+    """The round's sum as it would be without one participant."""
+    rest: list[Counted] = [c for c in fold.kept if c.index != index]
+    return replace(folded([*([fold.centre] if fold.centre else []), *rest], plan), refused=fold.refused)
+
+
+def rows(
+    fold: Fold,
+    parts: Mapping[str, float],
+    fall: float | None,
+    loss: float,
+    loss_without: Callable[[Fold], float] | None,
+    plan: Plan,
+) -> list[dict[str, Any]]:
+    """For the record: share of the step, credit (share × the fall of the mean loss; None where it is not known), and leave-one-out.
+
+    loss: of the round's model; loss_without: the mean loss of the model of another sum, None to leave it out.
+    """
+    names = {c.row["name"]: c.index for c in fold.kept}
+    if fold.centre is not None:
+        names[fold.centre.row["name"]] = 0
+    out = []
+    for name, index in names.items():
+        share = parts.get(name)
+        row = {"name": name, "share": share, "credit": None if share is None or fall is None else share * fall}
+        if loss_without is not None and index > 0 and len(fold.kept) > 1:
+            row["leave_one_out"] = loss_without(without(fold, index, plan)) - loss
+        out.append(row)
+    return out
