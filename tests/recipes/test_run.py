@@ -26,7 +26,13 @@ INTERVAL = {"mean", "low", "high"}
 ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty", "coverage", "began", "intensity", "pue", "embodied"}
 
 
-NETWORK = {"joined", "left", "missing", "wait"}  # entries that only a federation across a network has, and keys
+NETWORK = {
+    "budget",
+    "joined",
+    "left",
+    "missing",
+    "wait",
+}  # entries that only a federation across a network has, and keys
 NETWORK_KEYS = {"invitations"}
 
 

@@ -137,11 +137,12 @@ def test_the_starter_claims_no_licence_for_a_model_of_the_users(
 
 def test_each_section_has_its_comment(tmp_path: Path) -> None:
     tables: dict[str, Any] = {
-        name: {} for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal", "equity")
+        name: {}
+        for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal", "equity", "budget")
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
     accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}
-    people = [person() | {"hardware": {}, "schedule": {}, **accounts}, person("ben")]
+    people = [person() | {"hardware": {}, "schedule": {}, **accounts, "budget": {}}, person("ben")]
     main = write_federation(
         tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
     )
@@ -152,7 +153,7 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 23  # eighteen of federation.toml, five of participant.toml
+    assert len(sections) == 25  # nineteen of federation.toml, six of participant.toml
     for name in sections:
         text = own if name in ("data", "hardware", "schedule") else lines
         header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")

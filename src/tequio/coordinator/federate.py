@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
+from tequio.coordinator.purse import Purse
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
@@ -46,23 +47,39 @@ class Advance(Protocol):
 
 
 def federate(
-    plan: Plan, runtime: Runtime, ledger: Record, meter: Meter, host: Host | None = None, advance: Advance | None = None
+    plan: Plan,
+    runtime: Runtime,
+    ledger: Record,
+    meter: Meter,
+    host: Host | None = None,
+    advance: Advance | None = None,
+    purse: Purse | None = None,
 ) -> Iterator[tuple[State, dict[str, Any] | None]]:
     """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
 
+    purse: what was spent before is in it already; where it allows no round, that is recorded and the rounds end.
     With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
     """
     saved = ledger.checkpoint()
     if saved is None:
         with meter.measure() as reading:
             state, body = open_state(plan, runtime)
-        ledger.append("start", body | cost(reading.energy) | _carried(host), pack_state(state))
+        body = body | cost(reading.energy) | _carried(host)
+        ledger.append("start", body, pack_state(state))
+        if purse is not None:
+            purse.add(body)
     else:
         state = unpack_state(saved[1], "the checkpoint in the ledger")
     yield state, None
     advance = advance or (run_round if plan.window_seconds is None else run_window)
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
         plan = plan if host is None else host.arrived(plan, state.round + 1)
+        if purse is not None:
+            allowed = purse.allow(plan, plan.roster(state.round + 1), state.round + 1)
+            if allowed is None:
+                ledger.append("budget", {"round": state.round, "reason": purse.reason, "spent": dict(purse.spent)})
+                return
+            plan = replace(plan, budgets=allowed)
         short: ShortRound | None = None
         with meter.measure() as reading:
             try:
@@ -72,6 +89,8 @@ def federate(
         if short is None:
             body = body | cost(reading.energy) | _carried(host)
             ledger.append("round", body, pack_state(state))
+            if purse is not None:
+                purse.add(body)
             yield state, body
         elif host is None:
             raise short

@@ -107,6 +107,7 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
         "bytes_up": _size(reply, admitted.update),
         **cost_of(reply),
+        **({"note": reply.note} if reply.note else {}),
     }
 
 

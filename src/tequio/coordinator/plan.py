@@ -120,6 +120,7 @@ class Plan:
     centre_first: int = 0
     credit: bool = False  # keep a round's updates, and say what each contributed
     leave_one_out: bool = False
+    budgets: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # what each may take in the next round
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""

@@ -205,6 +205,7 @@ def training_tasks(
             gradient=gradient if member.index > 0 else None,
             method=plan.local.method,
             method_settings=plan.local.method_settings,
+            budget=plan.budgets.get(member.index, {}),
         )
 
 

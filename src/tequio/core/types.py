@@ -81,6 +81,7 @@ class TrainTask:
     gradient: Update | None = None  # of the centre's public loss at the round's shared model; for the term `transfer`
     method: str = "plain"  # the local method by name, and its settings
     method_settings: Mapping[str, float] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)  # what this task may take, by key of measure.budget
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class Reply:
     slices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     energy: Energy | None = None
     money: Money | None = None
+    note: str = ""  # why fewer steps were made than asked for
     body: str = ""  # canonical JSON: what is told of data and machine, or of the personal model; counts and means
 
 

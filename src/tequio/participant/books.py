@@ -7,27 +7,52 @@ of carbon and of money only what participant.toml allows.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field
 
 from tequio.core.types import Energy, Money
 from tequio.ledger.folder import RunFolder
+from tequio.measure.budget import add, cost, left
 
 FILE = "accounts.jsonl"
 
 
 @dataclass(frozen=True)
 class Books:
-    """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know."""
+    """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know.
+
+    limits: the participant's own budget, by key of measure.budget; spent: of it so far, the same in all copies of these books.
+    """
 
     folder: RunFolder | None = None
     under: str = ""
     tell_carbon: bool = True
     tell_money: bool = False
+    limits: Mapping[str, float] = field(default_factory=dict)
+    spent: MutableMapping[str, float] = field(default_factory=dict)
 
-    def enter(self, work: str, round_: int | None, energy: Energy, money: Money | None) -> tuple[Energy, Money | None]:
-        """Write one line; returns what may be told of it."""
+    def opened(self, folder: RunFolder, under: str) -> Books:
+        """The same in a folder; what its book says was spent before counts."""
+        spent: dict[str, float] = dict(self.spent)
+        path = folder.path / under / FILE
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []:
+            row = json.loads(line)
+            energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__})
+            money = row["money"] and row["money"]["amount"]
+            spent = add(spent, cost(energy, money, row.get("bytes", 0.0)))
+        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, spent)
+
+    def left(self) -> dict[str, float]:
+        """What remains of the budget."""
+        return left(self.limits, self.spent)
+
+    def enter(
+        self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0
+    ) -> tuple[Energy, Money | None]:
+        """Write one line; returns what may be told of it. size: bytes that it sends."""
+        self.spent.update(add(self.spent, cost(energy, None if money is None else money.amount, size)))
         if self.folder is not None:
-            line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams}
+            line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
             line["money"] = None if money is None else asdict(money)
             path = self.folder.path / self.under / FILE
             path.parent.mkdir(parents=True, exist_ok=True)

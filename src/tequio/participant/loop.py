@@ -9,7 +9,7 @@ TrainingError when the loss is NaN or infinite, or when training diverges.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +46,7 @@ def train(
     task: TextTask,
     parameters: Sequence[nn.Parameter],
     stream: Iterator[list[Item]],
-    rates: Sequence[float],
+    rates: Iterable[float],
     who: str,
     optimizer: torch.optim.Optimizer | None = None,
     objective: Objective | None = None,

@@ -6,7 +6,7 @@ What it returns are updates and means. Only a holder of public slices (the centr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -16,6 +16,7 @@ from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
 from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, TrainTask
 from tequio.core.update import Entry, Update, zero
+from tequio.measure.budget import WORDS, cost, exhausted, smaller, within
 from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
@@ -76,6 +77,7 @@ class Node:
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
+        allowed = self._allowed(task)
         with self.meter.measure() as reading:
             self.bench.hold(task.held)
             if self.bench.full:
@@ -87,7 +89,9 @@ class Node:
             else:
                 parameters = self.bench.attach_factors(task.start, task.rank, task.trained)
             stream = batches(self.data.train, self.batch_size, task.seed)
-            rates = [task.learning_rate] * task.steps
+            rates: Iterable[float] = [task.learning_rate] * task.steps
+            if allowed and self.together.size == 1:
+                rates = within([task.learning_rate] * task.steps, allowed, lambda: self._cost(reading.energy))
             try:
                 objective = objective_of(task, self.bench, self.public)
                 trained = train(
@@ -98,7 +102,9 @@ class Node:
             finally:
                 self.bench.drop()
             payload = None if update is None or task.upload == "plain" else self._coded(update, task)
-        energy, money = self.entered("train", task.round, reading.energy)
+        size = float(update.nbytes()) if payload is None and update is not None else float(len(payload or b""))
+        energy, money = self.entered("train", task.round, reading.energy, size=size)
+        cut = trained.steps < task.steps
         return Reply(
             round=task.round,
             index=task.index,
@@ -112,17 +118,30 @@ class Node:
             metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
             energy=energy,
             money=money,
+            note=f"{trained.steps} of {task.steps} steps: no more fit the budget" if cut else "",
         )
 
+    def _allowed(self, task: TrainTask) -> dict[str, float]:
+        """What this task may take. Raises TrainingError, without figures, where nothing is left of the own budget."""
+        remaining = self.books.left()
+        gone = exhausted(remaining)
+        if gone:
+            what = f"Participant {self.name}: its own budget of {', '.join(WORDS[key] for key in gone)} is spent."
+            raise TrainingError(what, "", "It may raise [budget] in its participant.toml.")
+        return smaller(remaining, task.budget)
+
+    def _cost(self, energy: Energy) -> dict[str, float | None]:
+        return cost(energy, self.meter.site.money(energy))
+
     def entered(
-        self, work: str, round_: int | None, energy: Energy, alone: bool = False
+        self, work: str, round_: int | None, energy: Energy, alone: bool = False, size: float = 0.0
     ) -> tuple[Energy, Money | None]:
         """A piece of work in the own book, that of all its processes unless it was done `alone`; what may be told of it."""
         whole = energy if alone else self.together.energy(energy)
         site = self.meter.site
         amount = site.money(whole)
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
-        return self.books.enter(work, round_, whole, money)
+        return self.books.enter(work, round_, whole, money, size)
 
     def _coded(self, update: Update, task: TrainTask) -> bytes:
         """The update as the task's codec writes it; with feedback, also what earlier rounds left out."""

@@ -57,6 +57,22 @@ class EquitySection(BaseModel):
         return self
 
 
+class BudgetSection(BaseModel):
+    """[budget]. What may be spent on the rounds, of what is told (federation) or of one's own (participant); unset: no limit."""
+
+    model_config = STRICT
+
+    kwh: Positive | None = None
+    kg_co2e: Positive | None = None
+    money: Positive | None = None
+    hours: Positive | None = None
+    megabytes: Positive | None = None
+
+    def limits(self) -> dict[str, float]:
+        """Those that are set."""
+        return {key: float(value) for key, value in self.model_dump(exclude_none=True).items()}
+
+
 class MoneySection(BaseModel):
     """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
 

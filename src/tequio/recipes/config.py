@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
 from tequio.planning.schedule import DAYS, Day, window_of
-from tequio.recipes.accounting import EnergySection, EquitySection, MoneySection
+from tequio.recipes.accounting import BudgetSection, EnergySection, EquitySection, MoneySection
 from tequio.recipes.section import STRICT, Count, File, Finite, Name, Positive, Rate, Share
 
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
@@ -273,6 +273,7 @@ class Federation(Section):
     equity: EquitySection = EquitySection()
     energy: EnergySection = EnergySection()
     money: MoneySection | None = None
+    budget: BudgetSection = BudgetSection()
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -349,6 +350,14 @@ class Federation(Section):
             )
         if self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3:
             raise ValueError(f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}")
+        if self.budget.money is not None and self.money is None:
+            raise ValueError("budget.money: in which currency? Add [money]; costs in other ones are not counted")
+        if self.budget.kg_co2e is not None and self.energy.country is None and self.energy.intensity is None:
+            raise ValueError("budget.kg_co2e: the coordinator's carbon is not known; say [energy] country or intensity")
+        if self.budget.limits() and (self.topology.kind != "star" or self.bases or self.distil):
+            raise ValueError(
+                "budget: it is kept by a coordinator of one base; use a star with one base, or leave it out"
+            )
         if self.equity.credit and (self.topology.kind != "star" or self.adapter.kind == "full"):
             why = "updates of a round are compared at the coordinator, as adapters"
             raise ValueError(f'equity.credit: {why}; use a star and adapter.kind = "lora", or leave it out')
@@ -475,7 +484,17 @@ class ParticipantFile(Section):
     hardware: HardwareSection = HardwareSection()
     energy: EnergySection = EnergySection()
     money: MoneySection | None = None
+    budget: BudgetSection = BudgetSection()
     schedule: ScheduleSection | None = None
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> ParticipantFile:
+        placed = self.energy.country is not None or self.energy.intensity is not None
+        if self.budget.kg_co2e is not None and not placed:
+            raise ValueError("budget.kg_co2e: carbon is not known; say [energy] country or intensity")
+        if self.budget.money is not None and self.money is None:
+            raise ValueError("budget.money: costs are not known; add [money]")
+        return self
 
 
 Model = TypeVar("Model", bound=Section)

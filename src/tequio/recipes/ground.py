@@ -74,7 +74,9 @@ def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Publi
     """A participant on this machine, its data encoded."""
     data = encode_splits(ground.task, splits, file.name)
     size, meter = ground.config.train.batch_size, _meter(file, ground.meter)
-    books = Books(tell_carbon=file.energy.tell, tell_money=file.money is not None and file.money.tell)
+    books = Books(
+        tell_carbon=file.energy.tell, tell_money=file.money is not None and file.money.tell, limits=file.budget.limits()
+    )
     return Node(file.name, ground.bench, ground.task, data, size, meter, public=public, books=books)
 
 

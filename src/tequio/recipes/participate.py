@@ -218,7 +218,7 @@ def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run)
     own = f"participants/{file.name}"
-    node = replace(node, memory=Memory(place, own), books=replace(node.books, folder=place, under=own))
+    node = replace(node, memory=Memory(place, own), books=node.books.opened(place, own))
     with place.lock():
         if begun:
             with unbroken(place) as ledger:

@@ -30,7 +30,7 @@ from tequio.recipes.ground import Ground, at_coordinator, ground_of
 from tequio.recipes.house import House
 from tequio.recipes.pieces import distillation_of, pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of
-from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, of_base, recorded_header, save, unbroken
+from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, of_base, purse_of, recorded_header, save, unbroken
 from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.told import of_base as row_over
 from tequio.recipes.wire import BASE_KEYS, Wired, check_teaching, header_of, places_of, plan_of
@@ -118,7 +118,8 @@ def _made(
         return
     house.net.here = turns[MAIN].here
     advance = Windows(house.net) if wired.plan.window_seconds is not None else None
-    for state, body in federate(wired.plan, house.net, ledger, wired.meter, house, advance):
+    purse = purse_of(wired.config, ledger, one_process=False)
+    for state, body in federate(wired.plan, house.net, ledger, wired.meter, house, advance, purse):
         yield {MAIN: state}, body
 
 

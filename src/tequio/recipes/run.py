@@ -23,6 +23,7 @@ from tequio.coordinator.gossip import PeerState, disagreement, mean
 from tequio.coordinator.groups import States, federate_groups
 from tequio.coordinator.interpolate import Point, best, points, record
 from tequio.coordinator.peers import federate_peers
+from tequio.coordinator.purse import Purse
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update, pack, unpack
 from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, RunError, UpdateError
@@ -53,6 +54,7 @@ SPEED_FREE = (
     "energy",
     "money",
     "evaluation",
+    "spent",
     "created",
     "commitment",
     "threads",
@@ -285,7 +287,7 @@ def _remembering(folder: RunFolder, wired: Wired) -> Wired:
         i: replace(
             node,
             memory=Memory(folder, under[node.name]),
-            books=replace(node.books, folder=folder, under=f"participants/{node.name}"),
+            books=node.books.opened(folder, f"participants/{node.name}"),
         )
         for i, node in wired.nodes.items()
     }
@@ -325,7 +327,8 @@ def _made(ledger: Ledger, wired: Wired, places: Places, told: Callable[[Any], No
             yield peers
         return
     if not wired.others and wired.distillation is None:
-        for state, _ in federate(wired.plan, runtime, ledger, wired.meter):
+        purse = purse_of(wired.config, ledger, one_process=True)
+        for state, _ in federate(wired.plan, runtime, ledger, wired.meter, purse=purse):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.plan, _runtime(places, g.name, told), g.public) for g in wired.groups]
@@ -422,9 +425,24 @@ def _slice(places: Places, base: str, name: str, shared: Update, worker: int) ->
     return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
 
 
+def purse_of(config: Federation, ledger: Ledger, one_process: bool) -> Purse | None:
+    """The federation's budget, with what this run spent before; None without one."""
+    limits = config.budget.limits()
+    if not limits:
+        return None
+    purse = Purse(limits, one_process, "" if config.money is None else config.money.currency)
+    for kind in ("start", "round"):
+        for entry in ledger.entries(kind):
+            purse.add(entry.body)
+    return purse
+
+
 def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wired) -> Outcome:
     state = made if isinstance(made, PeerState) else made[MAIN]
     reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
+    stopped = ledger.last("budget")
+    if stopped is not None:
+        reason = str(stopped.body["reason"])
     facts = [[entry.kind, _speed_free(dict(entry.body))] for entry in ledger.entries()]
     body = {
         "reason": reason,

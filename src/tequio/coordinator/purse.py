@@ -1,0 +1,92 @@
+"""The federation's budget at the coordinator: what was spent so far, what each may take in the next round, and when to stop.
+
+What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a step of each in all of them), less what
+a round costs beside training, and over members by their steps. A participant that would overrun its part makes fewer steps and says so; where
+not even one more round of one step each would fit, no round is begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tequio.coordinator.plan import Member, Plan
+from tequio.measure.budget import KEYS, WORDS, left
+
+CENTRE = "centre"
+
+
+@dataclass
+class Purse:
+    """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money."""
+
+    limits: Mapping[str, float]
+    one_process: bool
+    currency: str = ""
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
+    beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
+    step: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
+    reason: str = ""
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        """Count a committed record."""
+        rows = [*body.get("train", []), *body.get("evaluation", [])]
+        if not self.one_process:  # the centre works in the coordinator's
+            rows = [row for row in rows if row["name"] != CENTRE]
+        whole = _taken(body, self.currency)
+        trained = [_taken(row, self.currency) for row in body.get("train", [])]
+        apart = [_taken(row, self.currency) for row in rows]
+        inside = dict.fromkeys(KEYS, 0.0)
+        for key in KEYS:
+            parts = sum(row[key] for row in apart)
+            total = max(whole[key], parts) if self.one_process else whole[key] + parts
+            if key in ("money", "megabytes"):
+                total = parts
+            if key == "kg_co2e" and self.one_process:  # the rest of the process is the coordinator's, at its place
+                joules, own = _joules(body), sum(_joules(row) for row in rows)
+                total = parts + (whole[key] * max(0.0, joules - own) / joules if joules else 0.0)
+            inside[key] = total
+            self.spent[key] += total
+        self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in trained)) for k in KEYS}
+        made = sum(row["steps"] for row in body.get("train", [])) / max(1, len(trained))
+        if made:
+            self.step = {key: sum(row[key] for row in trained) / made for key in KEYS}
+        if "kg_co2e" in self.limits:
+            silent = [str(row["name"]) for row in rows if row.get("energy") and row["energy"]["intensity"] is None]
+            if silent:
+                self.reason = f"the carbon budget cannot be kept: {silent[0]} does not tell its carbon"
+
+    def allow(self, plan: Plan, members: Sequence[Member], round_: int) -> dict[int, dict[str, float]] | None:
+        """What each may take in the round, by index and key; None (and `reason`) where no round may begin."""
+        if self.reason:
+            return None
+        remaining = left(self.limits, self.spent)
+        for rounds in range(plan.rounds - round_ + 1, 0, -1):
+            share = {key: value / rounds - self.beside[key] for key, value in remaining.items()}
+            if all(value > self.step[key] for key, value in share.items()):
+                break
+        gone = [key for key in remaining if share[key] <= 0.0 or share[key] < self.step[key]]
+        if gone:
+            words = ", ".join(WORDS[key] for key in gone)
+            self.reason = f"the budget of {words} is spent"
+            return None
+        steps = sum(member.steps for member in members)
+        return {m.index: {key: value * m.steps / steps for key, value in share.items()} for m in members}
+
+
+def _joules(row: Mapping[str, Any]) -> float:
+    return float((row.get("energy") or {}).get("joules") or 0.0)
+
+
+def _taken(row: Mapping[str, Any], currency: str) -> dict[str, float]:
+    energy = row.get("energy") or {}
+    kwh = _joules(row) * float(energy.get("pue") or 1.0) / 3.6e6
+    money = row.get("money") or {}
+    return {
+        "kwh": kwh,
+        "kg_co2e": kwh * float(energy.get("intensity") or 0.0) / 1000.0,
+        "money": float(money["amount"]) if money.get("currency") == currency and money else 0.0,
+        "hours": float(energy.get("seconds") or 0.0) / 3600.0,
+        "megabytes": (row.get("bytes_up") or 0) / 1e6 + (row.get("bytes_down") or 0) / 1e6,
+    }
