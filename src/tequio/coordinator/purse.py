@@ -1,8 +1,8 @@
 """The federation's budget at the coordinator: what was spent so far, what each may take in the next round, and when to stop.
 
 What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a step of each in all of them), less what
-a round costs beside training, and over members by their steps. A participant that would overrun its part makes fewer steps and says so; where
-not even one more round of one step each would fit, no round is begun.
+a round costs beside training, and over members by their steps. A participant that would overrun its part makes fewer steps and says so;
+where not even one more round of one step each would fit, no round is begun.
 """
 
 from __future__ import annotations
