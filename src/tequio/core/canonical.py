@@ -106,10 +106,10 @@ def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def unpack_tensors(data: bytes | bytearray, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
 
-    Tensors lie in `data` itself if it is a bytearray, which nobody may change then, and in one copy of it else.
+    Tensors lie in `data` itself if it is a buffer that could be written to (which nobody may do then), and in one copy of it else.
     """
     try:
         header_length = int.from_bytes(data[:8], "little")
@@ -123,9 +123,9 @@ def unpack_tensors(data: bytes | bytearray, source: str) -> tuple[dict[str, Tens
         raise UpdateError(f"{source} is damaged.", why, "Restore it from a copy, or run again.") from None
 
 
-def _laid_out(data: bytes | bytearray, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:
+def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors by name: one after another from byte `first` to the end, without holes. Raises ValueError, KeyError or TypeError."""
-    whole = data if isinstance(data, bytearray) else bytearray(data)
+    whole = bytearray(data) if memoryview(data).readonly else data
     found: dict[str, Tensor] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):

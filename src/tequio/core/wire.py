@@ -32,7 +32,7 @@ KINDS: Mapping[str, type] = {
 REPLIES = ("reply", "failure")
 TASKS = tuple(kind for kind in KINDS if kind not in REPLIES)
 BYTES_IN_PARTS = ("parts",)  # fields that are a sequence of bytes
-LIMIT = 1 << 30  # bytes
+LIMIT = 4 << 30  # bytes
 
 Message = TrainTask | EvaluateTask | GradientTask | DescribeTask | PersonaliseTask | Reply | Failure
 
@@ -46,8 +46,7 @@ def pack_message(message: Message) -> bytes:
         value = getattr(message, field.name)
         if isinstance(value, Update):
             plain[field.name] = {"spec": value.spec}
-            # tensors that share memory are written twice: safetensors refuses aliases
-            tensors |= {f"{field.name}/{name}": tensor.clone() for name, tensor in to_tensors(value).items()}
+            tensors |= {f"{field.name}/{name}": tensor for name, tensor in to_tensors(value).items()}
         elif isinstance(value, bytes):
             plain[field.name] = {"bytes": len(value)}
             tensors[field.name] = _octets(value)
@@ -59,10 +58,10 @@ def pack_message(message: Message) -> bytes:
     return pack_tensors(tensors, {"format": FORMAT, "kind": kind, "fields": plain})
 
 
-def unpack_message(data: bytes | bytearray, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
+def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
     """The message in `data`. Raises UpdateError naming `source` for anything but a well-formed message of an allowed kind.
 
-    Its tensors lie in `data` itself where that is a bytearray.
+    Its tensors, and bytes in parts, lie in `data` itself where that could be written to (see `unpack_tensors`).
     """
     if len(data) > limit:
         raise UpdateError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
@@ -103,7 +102,7 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
         return _bytes(tensors, name, source)
     if name in BYTES_IN_PARTS:
         names = sorted(n for n in tensors if n.startswith(f"{name}/"))
-        return [_bytes(tensors, n, source) for n in names]
+        return [_octets_of(tensors, n, source).data for n in names]
     return _value(value, hint, name, source)
 
 
@@ -112,10 +111,14 @@ def _octets(data: bytes) -> Tensor:
 
 
 def _bytes(tensors: Mapping[str, Tensor], name: str, source: str) -> bytes:
+    return bytes(_octets_of(tensors, name, source).tobytes())
+
+
+def _octets_of(tensors: Mapping[str, Tensor], name: str, source: str) -> Any:
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.uint8 or tensor.ndim != 1:
         raise UpdateError(f"{source}: field {name!r} lacks its bytes.")
-    return tensor.numpy().tobytes()
+    return tensor.numpy()
 
 
 def _value(value: Any, hint: Any, name: str, source: str) -> Any:

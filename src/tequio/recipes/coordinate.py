@@ -125,7 +125,7 @@ def _opened(
         at = f"{host}:{own.getsockname()[1]}"
         vitals.look = partial(_look, server, reminder(folder, office, say))
         say(f"Listening on {at}.", "listening", address=at)
-        yield guests, Networked(grid, {}, Embedded({}), deadline, listen.bell, listen.traffic)
+        yield guests, Networked(grid, {}, Embedded({}), deadline, listen.bell, listen.traffic, server.folder)
 
 
 def _farewell(folder: Path, config: Federation, net: Networked, times: Times, say: Tell) -> Farewell:

@@ -162,7 +162,7 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
         fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
         raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
-    who = Identity(identity["address"], authority, key, int(identity["node"]))
+    who = Identity(identity["address"], authority, key, int(identity["node"]), folder)
     stop = Event()
     pages, entered = participant_pages(vitals), resident_of(folder, load_participant(own_file, name), vitals.tell)
     with vitals.answering(pages), entered as alone, vitals.kept(folder):

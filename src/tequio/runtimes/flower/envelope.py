@@ -6,9 +6,13 @@ next task, are equal parts, which go to SuperLink and to a participant once. Par
 
 from __future__ import annotations
 
+import mmap
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flwr.app.message import ConfigRecord, Message, RecordDict, make_message
@@ -18,11 +22,12 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_id
 
-from tequio.core.errors import UpdateError
+from tequio.core.errors import ResourceError, UpdateError
 
 RECORD, HEAD, PARTS, SIZE = "tequio", "head", "parts", "bytes"
 TYPE = "train"  # Flower routes by this word; what we ask stands in our own bytes
 SECOND = 1.0
+IN_MEMORY = 1 << 26  # bytes of the largest message that is kept in memory; a larger one lies in a file
 TASK, ANSWER, PART = (
     1 << 18,
     4 << 20,
@@ -89,10 +94,12 @@ def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: flo
     return Sealed(message, tree, data, places)
 
 
-def opened(message: Message, limit: int, pull: Callable[[str], bytes]) -> tuple[bytes, dict[str, Place]]:
-    """(the bytes in a message, where its parts lie in them); `pull` brings a part.
+def opened(
+    message: Message, limit: int, pull: Callable[[str], bytes], folder: Path | None = None
+) -> tuple[bytes, dict[str, Place]]:
+    """(the bytes in a message, where its parts lie in them); `pull` brings a part. Very many bytes lie in a nameless file of `folder`.
 
-    Raises UpdateError if it has none, or more than `limit`.
+    Raises UpdateError if it has none, or more than `limit`; ResourceError where the disk is full.
     """
     records = message.content.config_records if message.has_content() else {}
     found = records.get(RECORD, {})
@@ -104,7 +111,7 @@ def opened(message: Message, limit: int, pull: Callable[[str], bytes]) -> tuple[
     places: dict[str, Place] = {}
     if not parts and size == len(head):
         return head, places
-    data, end = bytearray(max(size, len(head))), len(head)
+    data, end = _room(max(size, len(head)), folder), len(head)
     data[:end] = head
     for identity in parts:
         part = pull(str(identity))
@@ -115,7 +122,20 @@ def opened(message: Message, limit: int, pull: Callable[[str], bytes]) -> tuple[
         end += len(part)
     if end != size:
         raise UpdateError("A message that came is damaged.", "It is not as long as it says.")
-    return data, places  # type: ignore[return-value]  # a bytearray that nobody writes to: a copy would double the memory
+    return data, places  # type: ignore[return-value]  # nobody writes to it any more, and a copy would double the memory
+
+
+def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
+    """So many bytes, to be written to. Raises ResourceError where the disk has not as many."""
+    if size <= IN_MEMORY:
+        return bytearray(size)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            why = f"A message of {size} bytes does not fit ({error.strerror})."
+            raise ResourceError(f"The disk of {folder or tempfile.gettempdir()} is full.", why, "Free space.") from None
+        return mmap.mmap(file.fileno(), size)
 
 
 def parts_of(message: Message) -> list[str]:

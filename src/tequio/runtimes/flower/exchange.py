@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -61,6 +62,7 @@ class Sent:
 class Networked:
     """Participants elsewhere: node number by index. `here` are those in this process; `deadline` in seconds for one exchange.
 
+    folder: where very large answers lie while they are read.
     A task that is not answered in time is `pending`: its participant is asked nothing until it answers or twice the deadline is over.
     With windows a task is `flying` until it is answered, or the deadline is over.
     """
@@ -71,6 +73,7 @@ class Networked:
     deadline: float
     bell: Bell
     traffic: Traffic
+    folder: Path | None = None
     limit: int = LIMIT
     back: float = BACK
     pending: dict[int, Sent] = field(default_factory=dict)
@@ -259,7 +262,7 @@ class Networked:
         if message.has_error():
             return _failure(task, "the connection to it was lost")
         try:
-            data, _ = opened(message, self.limit, self._part)
+            data, _ = opened(message, self.limit, self._part, self.folder)
             found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
         except UpdateError as error:
             return _failure(task, str(error))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -58,12 +59,16 @@ Closed = Callable[[], str]
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this participant is to the coordinator: where that is, the certificate that it must show, our own key and number."""
+    """Who this participant is to the coordinator: where that is, the certificate that it must show, our own key and number.
+
+    folder: where very large tasks lie while they are worked on.
+    """
 
     address: str
     authority: bytes
     key: PrivateKey
     node: int
+    folder: Path | None = None
 
 
 @dataclass
@@ -147,7 +152,7 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
         idle = WAIT[0]
         try:
             asked = message_from_proto(got.messages_list[0])
-            data = _pull(client, node, asked, desk)
+            data = _pull(client, identity, asked, desk)
             told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
             reply = desk.answer(data)
             _confirm(client, node, desk)
@@ -176,8 +181,8 @@ def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
     desk.unsent = None
 
 
-def _pull(client: FleetHttpClient, node: Node, asked: Message, desk: Desk) -> bytes:
-    run, (before, places) = asked.metadata.run_id, desk.last
+def _pull(client: FleetHttpClient, own: Identity, asked: Message, desk: Desk) -> bytes:
+    node, run, (before, places) = Node(node_id=own.node), asked.metadata.run_id, desk.last
 
     def part(identity: str) -> bytes:
         if identity in places and (again := part_in(before, places[identity], identity)) is not None:
@@ -190,7 +195,7 @@ def _pull(client: FleetHttpClient, node: Node, asked: Message, desk: Desk) -> by
                 return part_of(found.object_content, identity)
             time.sleep(WAIT[0])
 
-    data, now = opened(asked, LIMIT, part)
+    data, now = opened(asked, LIMIT, part, own.folder)
     if now:
         desk.last, desk.read = (data, now) if len(data) <= KEPT else (b"", {}), asked
     return data

@@ -1,0 +1,178 @@
+"""How much memory does a coordinator need for very large updates that come over the network? Peak over its start ÷ one update.
+
+A SuperLink, a door and the exchange, as `tequio coordinator start` has them, and as many resident nodes, in threads of one other process,
+which answer with made-up full-weight updates. Two figures: memory that cannot be given back (anonymous), and all that is resident,
+where mapped files count as long as nobody else needs the room. Target: under 3 updates with 50 participants; and 1 GB passes.
+
+Run: python -m benchmarks.large [--megabytes 64] [--participants 50]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+
+from tequio.cli.process import prepare_process
+
+prepare_process()
+
+from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
+from tequio.coordinator.fold import counted, folded
+from tequio.coordinator.plan import Coding
+from tequio.coordinator.round import in_order, training_tasks
+from tequio.core.errors import TequioError
+from tequio.core.types import Reply, State, TrainTask
+from tequio.core.update import Update, zero
+from tequio.core.wire import pack_message, unpack_message
+from tequio.participant.spool import Spool
+from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.flower.door import Door, claimed, open_door
+from tequio.runtimes.flower.exchange import Networked
+from tequio.runtimes.flower.node import Identity, serve
+from tequio.runtimes.flower.superlink import Server, place, register, running
+from tequio.trust.keys import (
+    key_bytes,
+    load_key,
+    new_authority,
+    new_key,
+    new_server,
+    public_bytes,
+    write_secret,
+)
+
+
+def nobody(*_: object) -> int:
+    raise SystemExit("nobody joins here")
+
+
+def no_word(*_: object) -> None:
+    raise SystemExit("nobody leaves here")
+
+
+def participants(folder: Path, address: str, megabytes: int) -> None:
+    """All of them, until they are told that it is over; one at a time makes its update."""
+    names, authority = sorted(plan_of(megabytes, 1).shapes), (folder / "ca.pem").read_bytes()
+
+    def answer(data: bytes) -> bytes:
+        task = unpack_message(data, "a task", ["train"])
+        assert isinstance(task, TrainTask)
+        spool = Spool()
+        for name in names:
+            spool.append(Coding().codec().encode(Update({name: made_up(name, task.index)}, SPEC), 0))
+        return pack_message(Reply(task.round, task.index, task.name, parts=spool, examples=1, steps=1))
+
+    def work(path: Path) -> None:
+        with suppress(TequioError):
+            who = Identity(address, authority, load_key(path), int(path.stem), folder)
+            serve(who, answer, Event(), lambda *_, **__: None)
+
+    threads = [Thread(target=work, args=(path,)) for path in sorted(folder.glob("*.key"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Watch:
+    """The most memory of this process since it began: anonymous, and resident in all; bytes."""
+
+    def __init__(self) -> None:
+        self.anonymous, self.resident, self._over = 0, 0, Event()
+        self.start = self._read()
+        Thread(target=self._look, daemon=True).start()
+
+    def _read(self) -> tuple[int, int]:
+        rows = dict(
+            line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] in ("VmR", "Rss")
+        )
+        kilobytes = {key: int(value.split()[0]) for key, value in rows.items()}
+        return kilobytes["RssAnon"] * 1024, kilobytes["VmRSS"] * 1024
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            now = self._read()
+            self.anonymous, self.resident = max(self.anonymous, now[0]), max(self.resident, now[1])
+
+    def end(self) -> tuple[int, int]:
+        """(anonymous, resident) over the start."""
+        self._over.set()
+        return self.anonymous - self.start[0], self.resident - self.start[1]
+
+
+def measure(folder: Path, megabytes: int, people: int) -> None:
+    """One round's exchange and fold, in this process."""
+    authority, authority_key = new_authority("large", 1)
+    certificate, key = new_server(authority, authority_key, ["127.0.0.1"], 1)
+    for name, data in (("ca.pem", authority), ("server.pem", certificate)):
+        (folder / name).write_bytes(data)
+    for name, data in (("server.secret", key), ("secret", b"s" * 32)):
+        write_secret(folder / name, data)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = Server(port, folder, *(folder / name for name in ("server.pem", "server.secret", "ca.pem", "secret")))
+    door = Door(folder / "server.pem", folder / "server.secret", server)
+    plan = plan_of(megabytes, people)
+    state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
+    with (
+        claimed("127.0.0.1", 0) as own,
+        running(server, print),
+        open_door(door, own, nobody, no_word, lambda *_, **__: None) as guests,
+        place(server) as grid,
+    ):
+        nodes = {}
+        for member in plan.members:
+            pair = new_key()
+            nodes[member.index] = register(server, public_bytes(pair))
+            write_secret(folder / f"{nodes[member.index]}.key", key_bytes(pair))
+        address = f"127.0.0.1:{own.getsockname()[1]}"
+        command = [sys.executable, "-m", "benchmarks.large", "--megabytes", str(megabytes), "--at", address]
+        others = subprocess.Popen([*command, "--folder", folder])
+        net = Networked(grid, nodes, Embedded({}), 3600.0, door.bell, door.traffic, folder)
+        while len(net.connections()) < people:
+            time.sleep(0.5)
+        watch, began = Watch(), time.monotonic()
+        arrivals = in_order(net.exchange(training_tasks(state, plan, plan.members)), state, plan, plan.members)
+        fold = folded((counted(outcome, plan) for outcome in arrivals), plan)
+        seconds, (anonymous, resident) = time.monotonic() - began, watch.end()
+        guests.farewell()
+        others.terminate()
+        others.wait()
+    if len(fold.facts) < people:
+        raise SystemExit(f"only {len(fold.facts)} of {people} counted: {fold.refused[:1]}")
+    size = megabytes * ENTRY
+    row = {"anonymous": anonymous / size, "resident": resident / size, "seconds": seconds}
+    print(json.dumps({"megabytes": megabytes, "participants": people, **{k: round(v, 2) for k, v in row.items()}}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--participants", type=int, default=50)
+    parser.add_argument("--at", help="(own use) the coordinator's address")
+    parser.add_argument("--folder", type=Path, help="(own use) where keys are; or, where files may be large")
+    chosen = parser.parse_args()
+    if chosen.at:
+        participants(chosen.folder, chosen.at, chosen.megabytes)
+        return
+    if os.environ.get("MALLOC_MMAP_THRESHOLD_") is None:  # freed memory goes back to the system at once
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "benchmarks.large", *sys.argv[1:]],
+            {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
+        )
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
+        measure(Path(name), chosen.megabytes, chosen.participants)
+
+
+if __name__ == "__main__":
+    main()
