@@ -73,6 +73,7 @@ TAKEN = 409  # what the others are told
 MANY = 64  # former processes of a key that are remembered
 FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
+KEEP = 30  # seconds for which a connection may rest
 HOLD = 10.0  # seconds; less than AWAY
 ASK, ANSWER, PART = (f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object"))
 
@@ -178,6 +179,7 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: 
         ws="none",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP,
         server_header=False,
         h11_max_incomplete_event_size=1 << 16,
     )
