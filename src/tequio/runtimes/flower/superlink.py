@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,6 +56,7 @@ flwr-version-target = "1.41.0"
 serverapp = "none:app"
 clientapp = "none:app"
 """
+NOTHING = {"pyproject.toml": APP.encode(), "LICENSE": b"Apache-2.0\n", "none.py": b"app = None\n"}
 
 
 @dataclass(frozen=True)
@@ -235,11 +236,12 @@ def _control(server: Server) -> ControlHttpClient:
 
 
 @contextmanager
-def place(server: Server) -> Iterator[HttpGrid]:
-    """A run of our own in the server, and the grid over which messages go. An earlier run is left as it is: nothing of it is needed."""
-    content, _ = build_fab_from_files(
-        {"pyproject.toml": APP.encode(), "LICENSE": b"Apache-2.0\n", "none.py": b"app = None\n"}
-    )
+def place(server: Server, files: Mapping[str, bytes] = NOTHING) -> Iterator[HttpGrid]:
+    """A run of our own in the server, and the grid over which messages go. An earlier run is left as it is: nothing of it is needed.
+
+    files: what the run says that it is; ours holds no code, and our participants would run none.
+    """
+    content, _ = build_fab_from_files(dict(files))
     fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
     authority = server.authority.read_bytes()
     with _control(server) as control:
