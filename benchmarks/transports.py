@@ -35,6 +35,7 @@ import torch
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common import Array
+from flwr.supercore.task_identity import TaskIdentity
 
 from tequio.core.types import EvaluateTask, Reply
 from tequio.core.update import Dense, Update
@@ -162,7 +163,7 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
         with place(server, files) as grid:
             while len(list(grid.get_node_ids())) < PEOPLE:
                 time.sleep(0.2)
-            found = []
+            TaskIdentity.run_id, TaskIdentity.node_id, found = grid.run.run_id, grid.node.node_id, []
             for round_ in range(rounds + 1):
                 began = time.monotonic()
                 for _ in range(EXCHANGES):
