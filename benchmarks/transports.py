@@ -163,7 +163,12 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
         with place(server, files) as grid:
             while len(list(grid.get_node_ids())) < PEOPLE:
                 time.sleep(0.2)
-            TaskIdentity.run_id, TaskIdentity.node_id, found = grid.run.run_id, grid.node.node_id, []
+            TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id, found = (
+                grid.run.run_id,
+                grid.node.node_id,
+                1,
+                [],
+            )
             for round_ in range(rounds + 1):
                 began = time.monotonic()
                 for _ in range(EXCHANGES):

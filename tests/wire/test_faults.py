@@ -36,7 +36,7 @@ from tequio.core.types import DescribeTask, Failure, Reply
 from tequio.core.wire import REPLIES, pack_message, unpack_message
 from tequio.ledger.record import Ledger, verify
 from tequio.measure.energy import open_meter
-from tequio.recipes.config import load_federation
+from tequio.recipes.config import MAIN, load_federation
 from tequio.recipes.ground import ground_of
 from tequio.recipes.house import House
 from tequio.recipes.wire import wire
@@ -334,7 +334,7 @@ def house(hub: Live, config: Any, ground: Any, folder: Path, nodes: dict[str, in
     def say(words: str, event: str = "", level: str = "info", **fields: Any) -> None:
         said.append(words)
 
-    return House(folder, config, ground, hub.net(deadline=60.0), 60.0, say)
+    return House(folder, config, {MAIN: ground}, hub.net(deadline=60.0), 60.0, say)
 
 
 def says(spec: str, rows: int = 48) -> Any:
