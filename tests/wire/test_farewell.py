@@ -117,7 +117,7 @@ def test_whose_coordinator_is_gone_is_told_once_how_to_go_on_alone(tmp_path: Pat
 @pytest.mark.timeout(1200)
 def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
     """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
-    toml, hub = make_federation(participants=2, train={"rounds": 3}), tmp_path / "hub"
+    toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"
     record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{port()}"
     with federation(tmp_path, toml, address, options=["--grace", "0"]) as folders:
         site0 = background(tmp_path / "site0.log", "participate", folders["site0"], *ALONE)

@@ -142,7 +142,7 @@ def test_one_that_has_ended_is_told_before_anything_is_loaded(make_federation: A
 @pytest.mark.timeout(1200)
 def test_participants_connect_again_to_the_renewed_one(make_federation: Any, tmp_path: Path) -> None:
     """Real processes: stopped after a round, renewed, started again; who was connected is so again, with its old invitation."""
-    toml, hub = make_federation(participants=2, train={"rounds": 8}), tmp_path / "hub"
+    toml, hub = make_federation(participants=2, train={"rounds": 30, "patience": 30}), tmp_path / "hub"
     record, address, log = hub / "run" / "ledger.sqlite", f"127.0.0.1:{port()}", tmp_path / "coordinator.log"
     with ExitStack() as staying:
         with federation(tmp_path, toml, address) as folders:
