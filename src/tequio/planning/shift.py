@@ -1,0 +1,106 @@
+"""Work shifted to greener hours: greedy slots within a deadline, by a forecast that ends early, and fair shares of a carbon budget.
+
+A slot is one step of a series of intensities (g/kWh). Work needs `need` slots, may be interrupted, and must be done by the deadline. No
+solver: at each slot the cheapest of those still ahead are known or guessed, and it is worked now if now is one of them. Beyond the
+forecast's end the guess is the mean of the same time of day over the last days (a seasonal naive forecast). Shares of a budget are α-fair
+(Mo and Walrand, IEEE/ACM ToN 2000): max Σ x^(1−α)/(1−α) under Σ c·x ≤ B gives x ∝ c^(−1/α), found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+DAYS = 7  # of the past, for the guess
+LINEAR = 0.02  # α below which the cheapest come first: c^(−1/α) would leave the range of numbers
+Floats = NDArray[np.float64]
+
+
+def hindsight(actual: ArrayLike, need: int) -> list[int]:
+    """The `need` cheapest slots, in order of time: what nobody can know before. Raises ValueError where there are fewer."""
+    values = np.asarray(actual, float)
+    _possible(need, len(values))
+    return sorted(int(i) for i in np.argsort(values, kind="stable")[:need])
+
+
+def greedy(length: int, need: int, ahead: Callable[[int], Floats]) -> list[int]:
+    """The slots in which it is worked, of `length` until the deadline, decided one by one as time goes on.
+
+    ahead(t): what is expected of slots t … length − 1, as known at slot t; the first value is that of t itself. It is worked at t if t is
+    one of the cheapest `left` of these (ties to the earlier one), so always where no more slots are left than are needed.
+    """
+    _possible(need, length)
+    worked: list[int] = []
+    for t in range(length):
+        left = need - len(worked)
+        if left == 0:
+            break
+        expected = ahead(t)
+        if int((expected[1:] < expected[0]).sum()) < left:
+            worked.append(t)
+    return worked
+
+
+def expected(past: Floats, now: float, forecast: Floats, length: int, per_day: int) -> Floats:
+    """`length` slots from now on: now, then the forecast as far as it goes, then the mean of that time of day over the last days.
+
+    past: actual values before now, the latest last. With less than a day of past the forecast's last value goes on.
+    """
+    known = np.concatenate(([now], np.asarray(forecast, float)))[:length]
+    if len(known) == length:
+        return known
+    days = min(DAYS, len(past) // per_day)
+    if days == 0:
+        return np.concatenate((known, np.full(length - len(known), known[-1])))
+    profile = (
+        past[len(past) - days * per_day :].reshape(days, per_day).mean(axis=0)
+    )  # profile[0]: the time of day of now
+    return np.concatenate((known, profile[np.arange(len(known), length) % per_day]))
+
+
+def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: float = 0.0) -> Floats:
+    """How much of the rounds each takes part in, x in [minimum, 1], with Σ costs·x ≤ budget: x ∝ cost^(−1/α) within the bounds.
+
+    costs: carbon of taking part in all rounds. alpha: 0 is the most work for the carbon, 1 proportional, large: equal shares. Raises
+    ValueError where the budget does not even pay the minimum of all, naming how much that is.
+    """
+    c = np.asarray(costs, float)
+    if (c < 0).any() or alpha < 0 or not 0 <= minimum <= 1:
+        raise ValueError("costs and alpha must not be negative, and minimum must be a share")
+    least = float(c.sum() * minimum)
+    if least > budget:
+        raise ValueError(f"the minimum of all takes {least:g}, more than the budget of {budget:g}")
+    if float(c.sum()) <= budget:
+        return np.ones_like(c)
+    if alpha < LINEAR:
+        return _cheapest_first(c, budget, minimum)
+    reach = np.exp(-np.log(np.maximum(c, 1e-300) / c.max()) / alpha)  # 1 for the dearest, more for the others
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        spent = float((c * np.clip(middle * reach, minimum, 1.0)).sum())
+        low, high = (low, middle) if spent > budget else (middle, high)
+    return np.clip(low * reach, minimum, 1.0)
+
+
+def _cheapest_first(c: Floats, budget: float, minimum: float) -> Floats:
+    x = np.full_like(c, minimum)
+    left = budget - float(c.sum() * minimum)
+    for i in np.argsort(c, kind="stable"):
+        more = min(1.0 - minimum, left / c[i]) if c[i] > 0 else 1.0 - minimum
+        x[i] += more
+        left -= more * c[i]
+    return x
+
+
+def _possible(need: int, length: int) -> None:
+    if not 0 < need <= length:
+        raise ValueError(f"{need} slots are needed, and {length} are there until the deadline")
+
+
+def emitted(actual: Sequence[float] | Floats, slots: Sequence[int]) -> float:
+    """Mean g/kWh of the slots that were worked."""
+    values = np.asarray(actual, float)
+    return float(values[list(slots)].mean())
