@@ -401,6 +401,11 @@ PARTICIPANT: Mapping[str, tuple[str, str]] = {
     "budget.hours": ("hours", "The same, at work."),
     "budget.megabytes": ("MB", "The same, of updates sent; looked at before a round."),
     "schedule.hours": ("", 'Begin and end, `"20:00-07:00"`.'),
+    "schedule.greenest_hours": (
+        "hours",
+        "Of each day, only so many, the greenest by the file in `[energy] intensity` (its latest forecast, else its values), within `hours`. A day "
+        "that the file does not cover is not judged. Unset: all.",
+    ),
     "schedule.days": ("", "Days of the week on which such a window begins."),
 }
 # what options without a help text of their own do

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tequio.core.errors import ConfigError
+from tequio.measure.intensity import Intensity, Window
 from tequio.planning.schedule import DAYS, is_open, next_opening, window_of
 from tequio.recipes.apart import closed
 from tequio.recipes.config import ScheduleSection, load_participant
@@ -74,6 +75,24 @@ def test_what_is_said_outside() -> None:
     schedule = ScheduleSection(hours="20:00-07:00", days=["fri"])
     assert closed(None, at(0, "10:00")) == closed(schedule, at(0, "20:00")) == ""
     assert "disconnected until Friday 2026-11-27 20:00" in closed(schedule, at(0, "10:00"))
+
+
+def test_only_the_greenest_hours_of_those_that_are_open() -> None:
+    schedule = ScheduleSection(hours="06:00-22:00", greenest_hours=2.0)
+    begin = at(0, "00:00").astimezone()
+    grams = [50.0 if hour in (3, 12) else 60.0 if hour == 13 else 400.0 for hour in range(24)]
+    windows = tuple(
+        Window("X", begin + timedelta(hours=h), 3600.0, g, "actual", None, "average", "s", "")
+        for h, g in enumerate(grams)
+    )
+    forecast = Intensity("X", "average", "s", windows)
+    assert closed(schedule, at(0, "12:30"), forecast) == ""
+    assert "greenest hours of the day: disconnected until Friday 2026-11-27 12:00" in closed(
+        schedule, at(0, "08:00"), forecast
+    )
+    assert "disconnected until the next day" in closed(schedule, at(0, "15:00"), forecast)
+    assert "Outside of the hours" in closed(schedule, at(0, "03:30"), forecast)
+    assert closed(schedule, at(0, "08:00"), None) == closed(schedule, at(3, "08:00"), forecast) == ""
 
 
 @pytest.mark.parametrize(

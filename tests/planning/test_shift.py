@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequio.planning.shift import emitted, expected, fair_shares, greedy, hindsight
+from tequio.planning.shift import emitted, expected, fair_shares, greedy, greenest_of_day, hindsight
 
 Values = st.lists(st.floats(0, 1000), min_size=1, max_size=40)
 
@@ -72,3 +74,17 @@ def test_shares_keep_the_budget_and_the_minimum(costs: list[float], part: float,
     spent = float((np.array(costs) * x).sum())
     assert spent <= budget * (1 + 1e-9)
     assert spent >= budget * (1 - 1e-6) or (x >= 1 - 1e-9).all()  # nothing is left lying
+
+
+def test_the_greenest_hours_of_a_day() -> None:
+    day = datetime(2026, 3, 1, tzinfo=UTC)
+    # the sun shines from 10 to 14; the next day from 11 to 15
+    grams = [100.0 if 10 <= h < 14 or 35 <= h < 39 else 400.0 for h in range(48)]
+    slots = [(day + timedelta(hours=h), 3600.0, g) for h, g in enumerate(grams)]
+    assert greenest_of_day(slots, day + timedelta(hours=11, minutes=30), 4) == (True, None)
+    assert greenest_of_day(slots, day + timedelta(hours=8), 4) == (False, day + timedelta(hours=10))
+    assert greenest_of_day(slots, day + timedelta(hours=20), 4) == (False, day + timedelta(hours=35))
+    assert greenest_of_day(slots, day + timedelta(hours=44), 4) == (False, None)  # nothing is known of the day after
+    assert greenest_of_day(slots[:3], day + timedelta(hours=20), 4) == (True, None)  # too little is known of the day
+    open_ = sum(greenest_of_day(slots, day + timedelta(minutes=10 * m), 4)[0] for m in range(6 * 24))
+    assert open_ == 6 * 4

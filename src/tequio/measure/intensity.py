@@ -115,6 +115,8 @@ def read_intensity(path: Path, zone: str | None = None, kind: Kind = "actual") -
         raise ConfigError(f"{path} has no {kind} values of zone {wanted}.", f"It has: {kinds}.")
     signal: Signal = "average" if any(w.signal == "average" for w in mine) else "marginal"
     series = tuple(w for w in mine if w.signal == signal)
+    latest = max((w.issued for w in series if w.issued), default=None)
+    series = tuple(w for w in series if w.issued == latest)  # of forecasts the one made last
     return Intensity(wanted, signal, series[0].source, series)
 
 

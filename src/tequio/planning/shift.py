@@ -9,6 +9,7 @@ forecast's end the guess is the mean of the same time of day over the last days 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,7 +83,8 @@ def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: fl
         middle = (low + high) / 2
         spent = float((c * np.clip(middle * reach, minimum, 1.0)).sum())
         low, high = (low, middle) if spent > budget else (middle, high)
-    return np.clip(low * reach, minimum, 1.0)
+    shares: Floats = np.clip(low * reach, minimum, 1.0)
+    return shares
 
 
 def _cheapest_first(c: Floats, budget: float, minimum: float) -> Floats:
@@ -98,6 +100,32 @@ def _cheapest_first(c: Floats, budget: float, minimum: float) -> Floats:
 def _possible(need: int, length: int) -> None:
     if not 0 < need <= length:
         raise ValueError(f"{need} slots are needed, and {length} are there until the deadline")
+
+
+def greenest_of_day(
+    slots: Sequence[tuple[datetime, float, float]], now: datetime, hours: float
+) -> tuple[bool, datetime | None]:
+    """Whether `now` is in one of the greenest slots of its day that make up `hours`, and when the next such slot begins.
+
+    slots: (begin, seconds, g/kWh), times with zone; the day is that of `now` in its own zone. A day of which less than `hours` is known is
+    not judged: (True, None). The next slot may be on the next day, where that is known; else None.
+    """
+    chosen: list[tuple[datetime, float, float]] = []
+    for day in (now.date(), now.date() + timedelta(days=1)):
+        mine = sorted((s for s in slots if s[0].astimezone(now.tzinfo).date() == day), key=lambda s: (s[2], s[0]))
+        if sum(seconds for _, seconds, _ in mine) < 3600.0 * hours:
+            if day == now.date():
+                return True, None
+            break
+        left = 3600.0 * hours
+        for slot in mine:
+            if left <= 0:
+                break
+            chosen.append(slot)
+            left -= slot[1]
+    if any(begin <= now < begin + timedelta(seconds=seconds) for begin, seconds, _ in chosen):
+        return True, None
+    return False, min((begin for begin, _, _ in chosen if begin > now), default=None)
 
 
 def emitted(actual: Sequence[float] | Floats, slots: Sequence[int]) -> float:

@@ -7,18 +7,33 @@ from datetime import datetime
 from pathlib import Path
 
 from tequio.core.events import Level, Tell, Value
+from tequio.measure.intensity import Intensity
 from tequio.planning.schedule import is_open, next_opening, window_of
+from tequio.planning.shift import greenest_of_day
 from tequio.recipes.config import ScheduleSection
 
 GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
 
 
-def closed(schedule: ScheduleSection | None, now: datetime) -> str:
-    """Why this machine does not take part at `now`, local time; nothing where it does."""
-    if schedule is None or is_open(window := window_of(schedule.hours), schedule.days, now):
+def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None) -> str:
+    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of its electricity's carbon."""
+    if schedule is None:
         return ""
+    if is_open(window := window_of(schedule.hours), schedule.days, now):
+        return _waiting_for_green(schedule, now.astimezone(), forecast)
     opens = next_opening(window, schedule.days, now)
     return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
+
+
+def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Intensity | None) -> str:
+    if schedule.greenest_hours is None or forecast is None:
+        return ""
+    slots = [(w.start, w.seconds, w.grams) for w in forecast.windows]
+    green, opens = greenest_of_day(slots, now, schedule.greenest_hours)
+    if green:
+        return ""
+    until = "the next day" if opens is None else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
+    return f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected until {until}."
 
 
 def pointing_out(folder: Path, tell: Tell, after: float = GONE) -> Tell:

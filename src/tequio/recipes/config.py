@@ -459,6 +459,7 @@ class ScheduleSection(Section):
     """
 
     hours: str = "00:00-24:00"
+    greenest_hours: Annotated[float, Field(gt=0, le=24)] | None = None
     days: Annotated[list[Day], Field(min_length=1)] = list(DAYS)
 
     @field_validator("hours")
@@ -489,6 +490,8 @@ class ParticipantFile(Section):
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> ParticipantFile:
+        if self.schedule and self.schedule.greenest_hours is not None and self.energy.intensity is None:
+            raise ValueError("schedule.greenest_hours: which they are says a file; give [energy] intensity")
         placed = self.energy.country is not None or self.energy.intensity is not None
         if self.budget.kg_co2e is not None and not placed:
             raise ValueError("budget.kg_co2e: carbon is not known; say [energy] country or intensity")

@@ -34,6 +34,7 @@ from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.metrics import participant_pages
+from tequio.recipes.place import forecast_of
 from tequio.recipes.public import public_examples, public_of
 from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
@@ -181,12 +182,13 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
             return reply
 
         end_soon()  # it may have been made before; the coordinator may still want to hear of it
+        forecast = forecast_of(resident.file.energy)
         serve(
             who,
             answer,
             stop,
             pointing_out(folder, vitals.tell),
-            lambda: closed(resident.file.schedule, datetime.now()),
+            lambda: closed(resident.file.schedule, datetime.now(), forecast),
         )
         together.hand_on()
         done = personal_of(resident.ledger, alone=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Intensity, country_intensity, read_intensity
 from tequio.measure.money import Price, owned_per_hour
 from tequio.measure.site import Site
@@ -18,6 +19,16 @@ def site_of(energy: EnergySection, money: MoneySection | None) -> Site:
     embodied = None if energy.embodied_kg is None else 1000.0 * energy.embodied_kg
     price = None if money is None else price_of(money, energy.life_years)
     return Site(tuple(known), energy.pue, embodied, energy.life_years, price)
+
+
+def forecast_of(energy: EnergySection) -> Intensity | None:
+    """What is expected of the electricity in the hours to come: the forecast made last, else the values themselves; None without a file."""
+    if energy.intensity is None:
+        return None
+    try:
+        return read_intensity(energy.intensity, energy.zone, "forecast")
+    except ConfigError:
+        return read_intensity(energy.intensity, energy.zone)
 
 
 def price_of(money: MoneySection, life_years: float) -> Price:
