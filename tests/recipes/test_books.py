@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
+from tequio.cli.accounts import emissions_of
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.place import site_of
 from tequio.recipes.run import start
+from tequio.recipes.use import export_models
 from tequio.web.accounts import accounts
 
 
@@ -47,6 +50,16 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation
     assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
     assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France
     assert sum(line["joules"] for line in books["site0"]) == pytest.approx(told["site0"]["joules"])
+
+    # the model card says grams where they are known, and that they are not where not
+    known = {"emissions": 12.5, "source": "a test", "training_type": "fine-tuning"}
+    for emissions, said in ((known, 12.5), (emissions_of(run), None)):
+        out = tmp_path / f"out-{said}"
+        export_models(run, "site0", out, False, emissions)
+        card = ModelCard.load(out / "site0" / "adapter" / "README.md")
+        assert card.data.base_model == str(load_federation(path).base.model)
+        assert (card.data.get("co2_eq_emissions") or {}).get("emissions") == said
+        assert ("not known" in card.text) == (said is None)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,19 @@ def accounts(
     show.emit(found, json, lambda: _words(found))
 
 
+def emissions_of(folder: Path) -> dict[str, Any]:
+    """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
+    from tequio.ledger.folder import RunFolder
+    from tequio.ledger.record import Ledger
+    from tequio.web.accounts import accounts as of_ledger
+    from tequio.web.accounts import card
+
+    with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
+        entries = list(ledger.entries())
+    found: dict[str, Any] = card(of_ledger(entries), entries)["co2_eq_emissions"]
+    return found
+
+
 def _words(found: Mapping[str, Any]) -> None:
     rows = [
         *found["participants"],

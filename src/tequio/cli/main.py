@@ -259,11 +259,12 @@ def export(
     merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
     json: Json = False,
 ) -> None:
-    """Write adapters in PEFT's format (and, with --merged, whole models) that load without Tequio."""
+    """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio."""
+    from tequio.cli.accounts import emissions_of
     from tequio.recipes.use import export_models
 
     set_threads(0)
-    written = export_models(folder, participant, out or folder / "export", merged)
+    written = export_models(folder, participant, out or folder / "export", merged, emissions_of(folder))
 
     def words() -> None:
         for row in written:

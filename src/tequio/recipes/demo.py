@@ -82,6 +82,10 @@ SMOLLM2 = Provenance(
     "",
     "the base model",
 )
+COUNTRIES = {  # where the participants are, for the carbon of an average hour there; the electricity drawn is this machine's
+    **dict.fromkeys(("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica"), "US"),
+    **{"cleveland": "US", "long_beach": "US", "hungary": "HU", "switzerland": "CH"},
+}
 RECIPES: Mapping[str, Recipe] = {
     "sentiment": Recipe(
         "six airlines, three sentiments (MiniLM)",
@@ -143,6 +147,9 @@ def write_demo(
         "base": {"model": str(model), "licence": recipe.model.licence},
         **{key: dict(value) for key, value in recipe.settings.items()},
     }
+    federation["equity"] = {"credit": True}
+    if name == "sentiment":
+        federation["energy"] = {"country": "US"}
     federation["task"]["labels"] = dict(data.labels)
     federation["train"]["round_seconds"] = recipe.round_seconds
     if not data.labels:
@@ -160,6 +167,7 @@ def write_demo(
                 "memory_gib": p.memory_gib,
                 **({} if p.max_rank is None else {"max_rank": p.max_rank}),
             },
+            **({"energy": {"country": COUNTRIES[p.name]}} if p.name in COUNTRIES else {}),
         }
         for p in data.participants[:participants]
     ]

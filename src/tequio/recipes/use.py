@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,13 @@ def texts_of(file: Path) -> list[str]:
     return texts
 
 
-def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[dict[str, Any]]:
-    """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked."""
+def export_models(
+    run: Path, who: str | None, out: Path, merged: bool, emissions: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked.
+
+    emissions: for the model card, as `co2_eq_emissions` wants them; None: no card.
+    """
     written: list[dict[str, Any]] = []
     benches: dict[str, Bench] = {}
     for opened in open_models(run, who):
@@ -81,6 +87,8 @@ def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[d
         written.append({"name": name})
         if not opened.full:
             files = adapter_files(bench, model, opened.config.base.model, labels)
+            if emissions is not None:
+                files["README.md"] = card_text(opened, emissions).encode()
             for file, data in files.items():
                 folder.write_atomic(f"{name}/adapter/{file}", data)
             size = sum(len(data) for data in files.values())
@@ -91,10 +99,35 @@ def export_models(run: Path, who: str | None, out: Path, merged: bool) -> list[d
     return written
 
 
+def card_text(opened: Opened, found: Mapping[str, Any]) -> str:
+    """A short model card: Hugging Face's fields at the head, carbon in grams where it is known, and how it was made.
+
+    found: the field `co2_eq_emissions`; `emissions` None where it is not known.
+    """
+    base = opened.config.base
+    head = [f"base_model: {json.dumps(base.model)}", "library_name: peft", "tags: [lora, federated-learning, tequio]"]
+    if found["emissions"] is not None:
+        head.append("co2_eq_emissions:")
+        head += [f"  {key}: {json.dumps(value)}" for key, value in found.items()]
+    carbon = "not known: not everybody says where its electricity comes from"
+    if found["emissions"] is not None:
+        carbon = (
+            f"about {found['emissions']:.3g} g CO2e for the whole run, all participants together ({found['source']})"
+        )
+    return "\n".join(
+        [
+            *("---", *head, "---", "", f"# {opened.config.name}: {opened.name}", ""),
+            f"An adapter for `{base.model}` (licence as stated: {base.licence}), fine-tuned by a federation of "
+            f"{len(opened.config.participants)} with Tequio. Licences of the data: see the run's report.",
+            "",
+            f"Carbon: {carbon}.",
+            "",
+        ]
+    )
+
+
 def bytes_rank(files: Mapping[str, bytes]) -> int:
     """The rank that an adapter's configuration states."""
-    import json
-
     return int(json.loads(files["adapter_config.json"])["r"])
 
 
