@@ -201,13 +201,16 @@ def classes(run: Callable[[], Any]) -> str:
     return ", ".join(f"{name} {share / total:.0%}" for name, share in sorted(shares.items(), key=lambda x: -x[1]))
 
 
-def compare(work: Work, pairs: int, profiled: bool, peaks: dict[torch.dtype, float], gbs: float) -> None:
+def compare(
+    work: Work, pairs: int, profiled: bool, chosen: list[str] | None, peaks: dict[torch.dtype, float], gbs: float
+) -> None:
     best = best_dtype()
     ours, bench = our_arm(work, best)
     arms: dict[str, Callable[[int], float]] = {"plain float32": plain_arm(work, torch.float32)[0]}
     if best == torch.bfloat16:
         arms["plain bfloat16"] = plain_arm(work, torch.bfloat16)[0]
     arms["tequio"] = ours
+    arms = {name: arm for name, arm in arms.items() if name in chosen} if chosen else arms
     operations, read = floor(work, bench)
     tokens = sum(len(item.ids) for item in work.batches[0])
     least = max(operations / peaks[best] / 1e9, read / gbs / 1e9)
@@ -223,12 +226,13 @@ def compare(work: Work, pairs: int, profiled: bool, peaks: dict[torch.dtype, flo
             if k:  # the first step warms up
                 walls[name].append(time.perf_counter() - begin)
                 processor[name].append(time.process_time() - cpu)
-    print("| arm | s a step | tokens/s | of the peak | × float32 (wall, processor) | × bfloat16 | mean loss |")
+    print("| arm | s a step | tokens/s | of the peak | × first arm (wall, processor) | × bfloat16 | mean loss |")
     print("|---|---|---|---|---|---|---|")
     for name in arms:
         wall = statistics.median(walls[name])
         cells = [f"{wall:.3f}", f"{tokens / wall:.0f}", f"{operations / wall / 1e9 / peaks[best]:.0%}"]
-        cells.append(f"{ratio(walls, 'plain float32', name):.2f}, {ratio(processor, 'plain float32', name):.2f}")
+        first = next(iter(arms))
+        cells.append(f"{ratio(walls, first, name):.2f}, {ratio(processor, first, name):.2f}")
         cells.append(f"{ratio(walls, 'plain bfloat16', name):.2f}" if "plain bfloat16" in arms else "")
         print(f"| {name} | {' | '.join(cells)} | {statistics.fmean(losses[name]):.4f} |", flush=True)
     if profiled:
@@ -248,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["smollm2", "minilm"])
     parser.add_argument("--modules", nargs="+", default=None)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--arms", nargs="+", default=None)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     peaks = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -255,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown = ", ".join(f"{str(dtype).removeprefix('torch.')} {value:.0f} GFLOP/s" for dtype, value in peaks.items())
     print(f"{chosen.threads} threads: {shown}, memory {gbs:.1f} GB/s", flush=True)
     for name in chosen.models:
-        compare(work_of(name, chosen.modules, chosen.pairs + 1), chosen.pairs, chosen.profile, peaks, gbs)
+        compare(work_of(name, chosen.modules, chosen.pairs + 1), chosen.pairs, chosen.profile, chosen.arms, peaks, gbs)
 
 
 if __name__ == "__main__":
