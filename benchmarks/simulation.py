@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,13 @@ def prepare(folder: Path) -> Path:
     return write_federation(folder, sections, people)
 
 
-def tequio(config: Federation, folder: Path) -> float:
+def tequio(config: Federation, folder: Path, lockstep: int = 1) -> float:
     """Through the embedded runtime, workers chosen, with a ledger."""
     count = choose_workers(config, 0)
     w = wire(config)
     places = side_by_side(w, count)
-    runtime = Embedded(places[0].nodes, None, tuple(place.nodes for place in places[1:]))
+    others = tuple(place.nodes for place in places[1:])
+    runtime = Embedded(places[0].nodes, None, others, lockstep)
     loss = float("nan")
     with Ledger.create(folder / f"ledger-{os.getpid()}.sqlite", dict(w.header)) as ledger:
         for state, _body in federate(w.plan, runtime, ledger, w.meter):
@@ -150,7 +152,11 @@ def plain(config: Federation, folder: Path) -> float:
     return loss
 
 
-ARMS: dict[str, Callable[[Federation, Path], float]] = {"plain": plain, "tequio": tequio}
+ARMS: dict[str, Callable[[Federation, Path], float]] = {
+    "plain": plain,
+    "tequio": tequio,
+    "lock-step": partial(tequio, lockstep=4),
+}
 
 
 def one(arm: str, path: Path, threads: int) -> None:
@@ -181,17 +187,19 @@ def main() -> None:
     if arguments.one:
         one(arguments.one[0], Path(arguments.one[1]), arguments.threads)
         return
-    ratios: dict[str, list[float]] = {"wall": [], "cpu": [], "peak": [], "loss": []}
+    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
     with tempfile.TemporaryDirectory() as name:
         path = prepare(Path(name))
-        for pair in range(arguments.pairs):
-            base, ours = (measured(arm, path, arguments.threads) for arm in ARMS)
-            for key, values in ratios.items():
-                values.append(ours[key] / base[key])
-            shown = ", ".join(f"{key} {base[key]:.4g} and {ours[key]:.4g}" for key in ratios)
-            print(f"pair {pair + 1}, plain and tequio: {shown}", flush=True)
-    told = ", ".join(f"{key} {statistics.median(values):.3f}" for key, values in ratios.items())
-    print(f"tequio ÷ plain, medians of {arguments.pairs}, {arguments.threads} threads: {told}")
+        for turn in range(arguments.pairs):
+            for arm, runs in found.items():
+                runs.append(measured(arm, path, arguments.threads))
+                shown = ", ".join(f"{key} {value:.4g}" for key, value in runs[-1].items())
+                print(f"turn {turn + 1}, {arm}: {shown}", flush=True)
+    for arm in ("tequio", "lock-step"):
+        pairs = list(zip(found["plain"], found[arm], strict=True))
+        keys = pairs[0][0].keys()
+        told = ", ".join(f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys)
+        print(f"{arm} ÷ plain, medians of {len(pairs)}, {arguments.threads} threads: {told}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,12 @@ FEDERATION: Mapping[str, tuple[str, str]] = {
         "participants",
         "Buffered: a window with fewer replies makes no step, and they wait for the next. Unset: 1.",
     ),
+    "train.lockstep": (
+        "participants",
+        "On one machine, as many participants as stand next to one another on the roster make their steps together, each with its own "
+        "factors over one pass through the base: [when it pays](how-a-round-works.md#lock-step). The last bits of a result depend on it. "
+        "Without effect across a network, with local terms or methods, whole weights, and texts over 512 tokens.",
+    ),
     "train.quorum": (
         "participants",
         "Across a network a run begins when so many are connected; who comes later joins at the next round. Unset: all. A round with "

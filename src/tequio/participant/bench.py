@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,16 @@ from tequio.participant.lora import AdaptedLinear, adapt, fresh_a
 
 HEAD_WEIGHT, HEAD_BIAS = f"{HEAD_PREFIX}weight", f"{HEAD_PREFIX}bias"
 LOGIT_SCALE = 10.0  # logits are 10 · cosine at the start: sharp enough, and the head learns as fast as the factors
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What is attached to a bench: (a, b) of each layer, the head, and what `take` compares them with."""
+
+    factors: Mapping[str, tuple[nn.Parameter, nn.Parameter]]
+    head: Mapping[str, Tensor]
+    start: Mapping[str, Factored]
+    trained: Trained | None
 
 
 class Bench:
@@ -153,6 +163,25 @@ class Bench:
         factors = [p for p in own if p is not None and p.requires_grad]
         return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
+    def attached(self) -> Attached:
+        """The factors and the head as they are attached now, themselves and not copies. Raises UpdateError if there are none."""
+        factors = {name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None}
+        whole = {name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None}
+        if len(whole) < len(self.layers):
+            raise UpdateError("No factors are attached.")
+        return Attached(whole, dict(self.head), dict(self._start), self._trained)
+
+    def attach_again(self, attached: Attached) -> None:
+        """Attach what `attached` gave, or the like of it."""
+        for name, (a, b) in attached.factors.items():
+            layer = self.layers[name]
+            layer.a, layer.b, layer.scale = a, b, self.scale
+        self.head, self._start, self._trained = dict(attached.head), dict(attached.start), attached.trained
+
+    def stacks(self, tokens: int) -> bool:
+        """Whether texts of so many tokens can meet the stacked factors of several participants."""
+        return self.path.layers is not None and tokens <= LONGEST
+
     def take(self) -> Update:
         """What training changed since `attach`, as an update of its layout. The factors stay attached."""
         return Update(dict(self.changes()), self.spec)
@@ -221,7 +250,11 @@ class Bench:
         """Logits (batch × classes), float32, of token ids and mask (batch × length)."""
         layers = self._layers(ids)
         pooled = embed(self.model, ids, mask) if layers is None else pool(layers.hidden(ids, mask), mask)
-        return F.linear(pooled * LOGIT_SCALE, self.head[HEAD_WEIGHT], self.head[HEAD_BIAS])
+        weight, bias = self.head[HEAD_WEIGHT], self.head[HEAD_BIAS]
+        if weight.dim() == 2:
+            return F.linear(pooled * LOGIT_SCALE, weight, bias)
+        blocks = (pooled * LOGIT_SCALE).view(len(weight), -1, pooled.shape[1])  # each participant's rows, its own head
+        return torch.baddbmm(bias[:, None], blocks, weight.transpose(1, 2)).flatten(0, 1)
 
     def token_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Next-token logits (batch × length × vocabulary) in the base's precision."""

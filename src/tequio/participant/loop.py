@@ -74,7 +74,7 @@ def train(
         loss = objective.total(own, bench, task)
         value = together.total(float(loss.detach()))
         if not math.isfinite(value):
-            raise _bad(who, f"The loss became {value} at step {len(losses) + 1}.")
+            raise bad(who, f"The loss became {value} at step {len(losses) + 1}.")
         loss.backward()  # type: ignore[no-untyped-call]
         together.add([p.grad for p in parameters if p.grad is not None])
         if kept:
@@ -84,10 +84,18 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         losses.append(together.total(float(own.detach())))
         tokens += sum(len(item.ids) for item in batch)
+    return summed_up(losses, tokens, who)
+
+
+def summed_up(losses: Sequence[float], tokens: int, who: str) -> Trained:
+    """What a stretch of training did, by its losses. Raises TrainingError if one is not a number, or if they rose."""
+    odd = next((k for k, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
+    if odd is not None:
+        raise bad(who, f"The loss became {losses[odd - 1]} at step {odd}.")
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
-        raise _bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
+        raise bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
     return Trained(first, last, len(losses), tokens)
 
 
@@ -120,6 +128,7 @@ def _put_back(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor]) -> Non
             p.copy_(value)
 
 
-def _bad(who: str, why: str) -> TrainingError:
+def bad(who: str, why: str) -> TrainingError:
+    """Training that diverged."""
     fix = "Lower [train] learning_rate in federation.toml, and look for odd rows in its data."
     return TrainingError(f"Participant {who}: training diverged.", why, fix)

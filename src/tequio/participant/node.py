@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from torch import nn
+
 from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
 from tequio.core.errors import DataError, TrainingError
@@ -21,7 +23,7 @@ from tequio.measure.energy import Meter
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
-from tequio.participant.loop import train
+from tequio.participant.loop import Trained, train
 from tequio.participant.memory import Memory
 from tequio.participant.objective import objective_of
 from tequio.participant.public import Public
@@ -79,15 +81,7 @@ class Node:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         allowed = self._allowed(task)
         with self.meter.measure() as reading:
-            self.bench.hold(task.held)
-            if self.bench.full:
-                parameters = self.bench.attach_full()
-            elif task.start is None:
-                parameters = self.bench.attach(task.rank, task.seed)
-            elif task.layout == "product":
-                parameters = self.bench.attach_product(task.start, task.rank, task.seed)
-            else:
-                parameters = self.bench.attach_factors(task.start, task.rank, task.trained)
+            parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
             rates: Iterable[float] = [task.learning_rate] * task.steps
             if allowed and self.together.size == 1:
@@ -101,9 +95,35 @@ class Node:
                 update = self.bench.take() if parts is None else None
             finally:
                 self.bench.drop()
-            payload = None if update is None or task.upload == "plain" else self._coded(update, task)
+            payload = None if update is None else self._coded(update, task)
+        return self._reply(task, trained, reading.energy, update, payload, parts)
+
+    def attach(self, task: TrainTask) -> list[nn.Parameter]:
+        """Hold the task's model, and attach the factors with which it begins, or the whole weights; returns what is to be trained."""
+        self.bench.hold(task.held)
+        if self.bench.full:
+            return self.bench.attach_full()
+        if task.start is None:
+            return self.bench.attach(task.rank, task.seed)
+        if task.layout == "product":
+            return self.bench.attach_product(task.start, task.rank, task.seed)
+        return self.bench.attach_factors(task.start, task.rank, task.trained)
+
+    def reply(self, task: TrainTask, trained: Trained, energy: Energy, update: Update) -> Reply:
+        """The answer to a task that was made elsewhere, with others' (`lockstep`)."""
+        return self._reply(task, trained, energy, update, self._coded(update, task), None)
+
+    def _reply(
+        self,
+        task: TrainTask,
+        trained: Trained,
+        energy: Energy,
+        update: Update | None,
+        payload: bytes | None,
+        parts: Spool | None,
+    ) -> Reply:
         size = float(update.nbytes()) if payload is None and update is not None else float(len(payload or b""))
-        energy, money = self.entered("train", task.round, reading.energy, size=size)
+        energy, money = self.entered("train", task.round, energy, size=size)
         cut = trained.steps < task.steps
         return Reply(
             round=task.round,
@@ -143,8 +163,10 @@ class Node:
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
         return self.books.enter(work, round_, whole, money, size)
 
-    def _coded(self, update: Update, task: TrainTask) -> bytes:
-        """The update as the task's codec writes it; with feedback, also what earlier rounds left out."""
+    def _coded(self, update: Update, task: TrainTask) -> bytes | None:
+        """The update as the task's codec writes it (None: as it is); with feedback, also what earlier rounds left out."""
+        if task.upload == "plain":
+            return None
         codec, seed = codec_by_name(task.upload, **task.upload_settings), derive(task.seed, "upload")
         if task.feedback is None:
             return codec.encode(update, seed)

@@ -59,6 +59,10 @@ class TextTask(Protocol):
     """What the local loop needs to know of a task."""
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest item."""
+
+    @property
     def batch_tokens(self) -> int:
         """Padded tokens of a batch of evaluation, at most."""
 
@@ -67,6 +71,9 @@ class TextTask(Protocol):
 
     def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
         """Mean training loss of a batch, with gradient."""
+
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Summed loss of each item, and how many terms it sums: the training loss in parts, with gradient."""
 
     def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target token. With gradient."""
@@ -99,6 +106,11 @@ class Classification:
     def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats an example."""
         return F.cross_entropy(*self.logits(bench, items))
+
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Each item's cross-entropy, and 1; without a class 0 and 0."""
+        logits, truth = self.logits(bench, items)
+        return F.cross_entropy(logits, truth, reduction="none", ignore_index=IGNORE), (truth != IGNORE).float()
 
     def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(batch × labels), (batch)."""
@@ -167,6 +179,12 @@ class Causal:
         losses, _ = self._losses(bench, items)
         return losses.mean()
 
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy of each block, and its target tokens."""
+        losses, counts = self._losses(bench, items)
+        own = torch.zeros(counts.shape, dtype=torch.float32, device=losses.device)
+        return own.masked_scatter(counts, losses).sum(1), counts.sum(1).float()
+
     def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(target tokens × vocabulary) in the base's precision, (target tokens)."""
         ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
@@ -179,12 +197,8 @@ class Causal:
         total, terms = np.zeros(len(items)), np.zeros(len(items))
         with torch.inference_mode():
             for where in by_length(items, self.batch_tokens):
-                losses, counts = self._losses(bench, [items[i] for i in where])
-                own = torch.zeros(counts.shape, dtype=torch.float32, device=losses.device).masked_scatter_(
-                    counts, losses
-                )
-                total[where] = own.sum(1).double().cpu().numpy()
-                terms[where] = counts.sum(1).double().cpu().numpy()
+                own, count = self.totals(bench, [items[i] for i in where])
+                total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()
         return Losses(total, terms, np.full(len(items), np.nan))
 
     def row_count(self, item: Item) -> int:

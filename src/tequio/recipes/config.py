@@ -123,6 +123,7 @@ class TrainSection(Section):
     pace: Literal["rounds", "buffered"] = "rounds"
     buffer: Count | None = None
     quorum: Count | None = None
+    lockstep: Count = 1
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:

@@ -209,7 +209,7 @@ def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, count: int, counterf
 def _runtime(places: Places, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
     """The participants of one base, at all places."""
     first, *others = [place.group(base).nodes for place in places]
-    return Embedded(first, watch, tuple(others))
+    return Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
 
 
 def finish(

@@ -1,17 +1,19 @@
-"""The embedded runtime: all participants in one process on one frozen base, one after the other or a few of them side by side."""
+"""The embedded runtime: all participants in one process on one frozen base, one after the other, side by side, or in lock-step."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Participant
 from tequio.core.types import EvaluateTask, Failure, GradientTask, Reply, Task, TrainTask
+from tequio.participant.lockstep import alike, train_together
+from tequio.participant.node import Node
 from tequio.runtimes.workers import Job, Workers
 
 AHEAD = 4  # replies a worker that may wait for a slower one before them
@@ -22,27 +24,63 @@ class Embedded:
     """Participants by index. `watch`, if given, is told each task as it is handed out (for progress bars; it decides nothing).
 
     others: the same participants, each time on another bench; with them, as many work side by side, one thread each.
+    lockstep: as many training tasks that follow one another, and are alike, are made together on one bench.
     """
 
     participants: Mapping[int, Participant]
     watch: Callable[[Task], None] | None = None
     others: tuple[Mapping[int, Participant], ...] = ()
+    lockstep: int = 1
 
     def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
         """In the order of the tasks, however many work at once. What a participant cannot do comes back as a Failure."""
         places = (self.participants, *self.others)
         with Workers(len(places)) as workers:
-            waiting: deque[Job[Reply | Failure]] = deque()
-            for task in tasks:
-                job = workers.submit_when_free(partial(_answer, places, task))
+            waiting: deque[Job[list[Reply | Failure]]] = deque()
+            for bundle in self._bundles(tasks):
+                job = workers.submit_when_free(partial(_answers, places, bundle))
                 if self.watch is not None:
-                    self.watch(task)
+                    for task in bundle:
+                        self.watch(task)
                 waiting.append(job)
                 while waiting and (waiting[0].ready or len(waiting) >= AHEAD * workers.count):
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         give_back_memory()
+
+    def _bundles(self, tasks: Iterable[Task]) -> Iterator[list[Task]]:
+        """Tasks that are made together, in their order: which, does not depend on how many work side by side."""
+        bundle: list[Task] = []
+        for task in tasks:
+            if bundle and not (len(bundle) < self.lockstep and self._alike(bundle[0], task)):
+                yield bundle
+                bundle = []
+            bundle.append(task)
+        if bundle:
+            yield bundle
+
+    def _alike(self, first: Task, task: Task) -> bool:
+        if not isinstance(first, TrainTask) or not isinstance(task, TrainTask):
+            return False
+        one, other = (self.participants.get(t.index) for t in (first, task))
+        return (
+            isinstance(one, Node) and isinstance(other, Node) and alike(one, first, task) and alike(other, task, first)
+        )
+
+
+def _answers(
+    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Task], worker: int
+) -> list[Reply | Failure]:
+    if len(bundle) == 1:
+        return [_answer(places, bundle[0], worker)]
+    trained = [task for task in bundle if isinstance(task, TrainTask)]
+    nodes = [node for task in trained if isinstance(node := places[worker][task.index], Node)]
+    try:
+        answers = train_together(nodes, trained)
+    except (TrainingError, UpdateError):  # one of them cannot begin, so each on its own
+        return [_answer(places, task, worker) for task in bundle]
+    return [_failed(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
 
 
 def _answer(places: tuple[Mapping[int, Participant], ...], task: Task, worker: int) -> Reply | Failure:
@@ -56,7 +94,11 @@ def _answer(places: tuple[Mapping[int, Participant], ...], task: Task, worker: i
             return participant.evaluate(task)
         raise UpdateError(f"{task.name}: in one process nobody is asked to describe or to personalise itself.")
     except (TrainingError, UpdateError) as error:
-        return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+        return _failed(task, error)
+
+
+def _failed(task: Task, error: Exception) -> Failure:
+    return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
 
 
 def give_back_memory() -> None:
