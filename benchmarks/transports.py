@@ -67,7 +67,7 @@ HEAVY = b"""
 def train(message, context):
     import torch
     from transformers import AutoModel
-    AutoModel.from_pretrained(%r)
+    AutoModel.from_pretrained(MODEL)
     return Message(RecordDict({}), reply_to=message)
 """
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=2.4)
     chosen = parser.parse_args()
-    heavy = HEAVY % str(minilm(cache_folder())).encode()
+    heavy = HEAVY.replace(b"MODEL", repr(str(minilm(cache_folder()))).encode())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = {

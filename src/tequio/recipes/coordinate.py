@@ -37,8 +37,9 @@ from tequio.recipes.rounds import conduct, seats_of
 from tequio.recipes.run import Outcome, Watch
 from tequio.recipes.vitals import Present, Vitals
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, Guests, claimed, open_door
+from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
+from tequio.runtimes.flower.guests import Guests
 from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import httpx
 import uvicorn
@@ -29,6 +29,7 @@ from tequio.core.errors import NetworkError
 from tequio.core.events import Tell
 from tequio.core.wire import FORMAT
 from tequio.runtimes.flower.bell import Bell
+from tequio.runtimes.flower.guests import AWAY, KEY, Guests, Places
 from tequio.runtimes.flower.superlink import Server
 from tequio.runtimes.flower.traffic import Traffic, size
 from tequio.trust.leaving import KEYS
@@ -48,7 +49,6 @@ PATHS = frozenset(
         "push-object",
     )
 )
-KEY = "flwr-public-key"
 HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
@@ -63,18 +63,12 @@ STRANGE = {
 }  # SuperLink's answers: reason, words
 INSIDE = ("flwr-superexec", "flwr-task")
 OVER = 410  # to who asks for work when the federation has come to its end
-AWAY, FAREWELL, MOST = (
-    30.0,
-    5.0,
-    10_000,
-)  # seconds after which one is away, and in which all are told; connected at most
 SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
 TAKEN = 409  # what the others are told
-MANY = 64  # former processes of a key that are remembered
 FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 KEEP = 30  # seconds for which a connection may rest
-HOLD = 10.0  # seconds; less than AWAY
+HOLD = AWAY / 3
 ASK, ANSWER, PART = (f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object"))
 
 Enrol = Callable[[str, str, str], int]
@@ -97,57 +91,6 @@ class Door:
     hold: float = HOLD
     bell: Bell = field(default_factory=Bell)
     traffic: Traffic = field(default_factory=Traffic)
-
-
-class Guests:
-    """Whose nodes are connected (by their keys), and how they are told that it is over."""
-
-    def __init__(self, bell: Bell) -> None:
-        self._over, self._here, self._bell = Event(), dict[str, float](), bell
-
-    def farewell(self) -> None:
-        """Tell everybody, as they ask for work, that there will be none; at most FAREWELL seconds."""
-        self._over.set()
-        self._bell.everybody()
-        end = time.monotonic() + FAREWELL
-        while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
-            time.sleep(0.05)
-
-    def dismissed(self, request: Request) -> bool:
-        """Note a request; whether its answer is that it is over."""
-        key, what = request.headers.get(KEY, ""), request.url.path.rpartition("/")[2]
-        dismissed = self._over.is_set() and what == "pull-messages"
-        if dismissed or what == "deactivate-node":
-            self._here.pop(key, None)
-        elif what == "pull-messages" and len(self._here) < MOST:
-            self._here[key] = time.monotonic()
-        return dismissed
-
-
-@dataclass
-class Places:
-    """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
-
-    now: dict[str, str] = field(default_factory=dict)
-    nodes: dict[str, int] = field(default_factory=dict)  # of a key that works: its number
-    sending: set[str] = field(default_factory=set)  # keys whose answers are on their way in parts
-    former: dict[str, list[str]] = field(default_factory=dict)
-
-    def free(self, key: str, session: str, path: str) -> bool:
-        """Whether this process may ask: it is the one that works, or it comes to take the place and did not have it before."""
-        if session in self.former.get(key, ()):
-            return False
-        coming = path.endswith(("/activate-node", "/deactivate-node"))
-        return coming or self.now.get(key, session) == session
-
-    def taken(self, key: str, session: str) -> None:
-        """This process came, and SuperLink knows its key."""
-        before = self.now.get(key)
-        if session in self.former.get(key, ()):
-            return  # a question that was under way when its place was taken
-        if before is not None and before != session:
-            self.former[key] = [*self.former.get(key, ()), before][-MANY:]
-        self.now[key] = session
 
 
 @contextmanager
