@@ -23,7 +23,7 @@ from tequio.core.types import EvaluateTask, Reply
 from tequio.core.update import Dense, Update
 from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.runtimes.flower import envelope
-from tequio.runtimes.flower.envelope import opened, part_of, parts_of, sealed
+from tequio.runtimes.flower.envelope import opened, part_of, parts_of, remaining, sealed
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
@@ -82,6 +82,16 @@ def test_a_message_of_any_length_is_opened_as_it_was_sealed(parts: int, more: in
                 opened(letter.message, len(data), lambda i: part_of(content[i] + b"x", i))
             with pytest.raises(UpdateError, match="not as long as it says"):
                 opened(letter.message, len(data), lambda i: b"")
+
+
+def test_an_answer_lives_no_longer_than_its_task_however_long_it_takes_to_cut() -> None:
+    """SuperLink drops an answer that says it would, and tells nobody."""
+    asked = sealed(b"", 1, 2, 3, "1", 60.0).message
+    with pytest.MonkeyPatch.context() as patch:
+        exact = envelope.get_object_id
+        patch.setattr(envelope, "get_object_id", lambda content: (time.sleep(1.0), exact(content))[1])
+        meta = sealed(pack_message(task(1)), 1, 3, 2, "1", remaining(asked), asked.metadata.message_id).message.metadata
+    assert meta.created_at + meta.ttl <= asked.metadata.created_at + asked.metadata.ttl
 
 
 def test_equal_tensors_for_several_are_equal_parts_whatever_else_the_tasks_say() -> None:

@@ -66,6 +66,7 @@ class Sealed:
 
 def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = "") -> Sealed:
     """A Flower message with `data`, one of ours, in it."""
+    created = time.time()  # naming the parts of a large message takes seconds, and its life is counted from here
     first, order = len(data), list[tuple[str, Place]]()
     if len(data) > (ANSWER if reply_to else TASK):
         first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
@@ -80,7 +81,7 @@ def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: flo
             dst_node_id=target,
             reply_to_message_id=reply_to,
             group_id=group,
-            created_at=time.time(),
+            created_at=created,
             ttl=ttl,
             message_type=TYPE,
         ),
