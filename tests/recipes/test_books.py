@@ -11,7 +11,10 @@ from huggingface_hub import ModelCard
 
 from tequio.cli.accounts import emissions_of
 from tequio.core.errors import ConfigError
+from tequio.core.types import Energy
+from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
+from tequio.participant.books import Books
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.place import site_of
@@ -88,3 +91,20 @@ def test_a_bad_file_of_intensities_is_found_by_its_line(make_federation: Any) ->
     loaded = load_participant(file, "site0")
     with pytest.raises(ConfigError, match=r"odd\.csv, line 1"):
         site_of(loaded.energy, loaded.money)
+
+
+def test_a_book_cut_off_loses_its_last_line_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    folder, energy = RunFolder(tmp_path), Energy(3.6e6, 3600.0, "model", "cpu package", 0.4)
+    books = Books(limits={"kwh": 5.0}).opened(folder, "p")
+    for round_ in (1, 2):
+        books.enter("train", round_, energy, None)
+    path = tmp_path / "p" / "accounts.jsonl"
+    path.write_text(path.read_text() + '{"work": "tra')  # killed as it wrote
+    again = Books(limits={"kwh": 5.0}).opened(folder, "p")
+    assert again.left() == {"kwh": 3.0}
+    again.enter("train", 3, energy, None)
+    assert [line["round"] for line in map(json.loads, path.read_text().splitlines())] == [1, 2, 3]
+    assert Books(limits={"kwh": 5.0}).opened(folder, "p").left() == {"kwh": 2.0}
+    path.write_text("what?\n" + path.read_text())
+    with pytest.raises(ConfigError, match="is damaged"):
+        Books().opened(folder, "p")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field
 
+from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Money
 from tequio.ledger.folder import RunFolder
 from tequio.measure.budget import add, cost, left
@@ -32,14 +33,23 @@ class Books:
     spent: MutableMapping[str, float] = field(default_factory=dict)
 
     def opened(self, folder: RunFolder, under: str) -> Books:
-        """The same in a folder; what its book says was spent before counts."""
+        """The same in a folder; what its book says was spent before counts. Raises ConfigError where it is damaged.
+
+        A last line without its end, of a process that was killed as it wrote, is taken off.
+        """
         spent: dict[str, float] = dict(self.spent)
         path = folder.path / under / FILE
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []:
-            row = json.loads(line)
-            energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__})
-            money = row["money"] and row["money"]["amount"]
-            spent = add(spent, cost(energy, money, row.get("bytes", 0.0)))
+        whole, _, broken = (path.read_text(encoding="utf-8") if path.is_file() else "").rpartition("\n")
+        if broken:
+            folder.write_atomic(f"{under}/{FILE}", f"{whole}\n".encode() if whole else b"")
+        try:
+            for row in map(json.loads, whole.splitlines()):
+                energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__})
+                money = row["money"] and row["money"]["amount"]
+                spent = add(spent, cost(energy, money, row.get("bytes", 0.0)))
+        except (ValueError, KeyError, TypeError):
+            fix = "Restore it from a copy; without it nobody knows what was spent."
+            raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
         return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, spent)
 
     def left(self) -> dict[str, float]:

@@ -144,7 +144,10 @@ def follow(folder: Path, together: Team) -> None:
                 personalise(node, task.held, _settings(config, node, task))
 
 
-def _check_together(config: Federation, together: Team) -> None:
+def _check_together(config: Federation, file: ParticipantFile, together: Team) -> None:
+    if together.size > 1 and (file.budget.limits() or config.budget.limits()):
+        why = "A [budget] is kept step by step, in one process."
+        raise ConfigError(f"{file.name} cannot be trained for in {together.size} processes.", why, "Start one.")
     plain = not config.local.terms and config.local.method == "plain" and not config.personal.ditto
     if together.size > 1 and not plain:
         why = "Several processes share plain steps only: no [local] terms, its method plain, no [personal] ditto."
@@ -167,7 +170,7 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
     stop = Event()
     pages, entered = participant_pages(vitals), resident_of(folder, load_participant(own_file, name), vitals.tell)
     with vitals.answering(pages), entered as alone, vitals.kept(folder):
-        _check_together(alone.config, together)
+        _check_together(alone.config, alone.file, together)
         resident = replace(alone, node=replace(alone.node, together=together))
 
         def end_soon() -> None:

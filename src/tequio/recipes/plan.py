@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tequio.core.errors import ConfigError
 from tequio.measure.money import break_even_hours
 from tequio.measure.site import JOULES_A_KWH, Site
 from tequio.participant.node import Node
@@ -58,6 +59,9 @@ def make_plan(
 ) -> dict[str, Any]:
     """The whole plan as plain JSON. machine: a device for all; None: as each says, else this machine, probed. factors: by machine, from
     earlier runs. tariff: USD/kWh of a bought device. Raises ConfigError for an unknown device, offering the nearest."""
+    if config.bases:
+        why = "With several bases each group has its own model and speed."
+        raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
     shape = shape_of(config)
     named = {name: machine or file.hardware.device for name, file in files.items()}
@@ -134,6 +138,8 @@ def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile)
     settings = wired.settings[node.name]
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
+    if config.train.cohort is not None:  # drawn anew for each round: so many on average
+        rounds = max(1, round(rounds * config.train.cohort / len(config.participants)))
     size = wired.bench.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)
     up = 4.0 * sum(m * n for m, n in size) if wired.bench.full else per_rank * member.rank
