@@ -96,7 +96,7 @@ def one(seed: int) -> dict[str, float]:
     shapley = {i: exact(i, indices, value) for i in indices}
     names = {m.name: m.index for m in plan.members}
     found = {}
-    for key in ("credit", "leave_one_out"):
+    for key in ("agreement", "leave_one_out"):
         sums = dict.fromkeys(indices, 0.0)
         for body in bodies:
             for row in body["credit"]:
@@ -130,7 +130,7 @@ def main() -> None:
     for key in results[0]:
         values = ", ".join(f"{r[key]:.2f}" for r in results)
         print(f"{key}: {values}; mean {statistics.fmean(r[key] for r in results):.2f}")
-    print("targets: rank correlation of credit at least .8, noise last")
+    print("targets: rank correlation of agreement at least .8, noise last")
 
 
 if __name__ == "__main__":

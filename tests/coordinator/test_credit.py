@@ -81,9 +81,8 @@ def counted_of(change: np.ndarray, index: int, examples: int, plan: Plan) -> Cou
     return Counted(index, update, facts, {"name": f"p{index}", "weight": plan.weighting.weight(facts), "rank": 1})
 
 
-def federated(w_: World, who: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, dict[str, float], float]:
-    """(the model after six rounds, credits summed over them, how far the loss fell in rounds that are credited)."""
-    attributed = 0.0
+def federated(w_: World, who: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, dict[str, float]]:
+    """(the model after six rounds, agreements summed over them)."""
     model, credits = np.zeros((FEATURES, CLASSES)), {f"p{i + 1}": 0.0 for i in who}
     for _ in range(6 if who else 0):
         fold = folded([counted_of(local(model, *w_.train[i]), i + 1, SIZES[i], plan) for i in who], plan)
@@ -91,13 +90,10 @@ def federated(w_: World, who: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, 
         entry = change.entries["head.weight"]
         assert isinstance(entry, Dense)
         after = model + entry.value.numpy()
-        fall = w_.loss(model) - w_.loss(after)
-        shares = credit.shares(fold, change, plan)
-        attributed += fall if shares else 0.0
-        for row in credit.rows(fold, shares, fall, w_.loss(after), None, plan):
-            credits[row["name"]] += row["credit"] or 0.0  # two that disagree share nothing
+        for row in credit.rows(fold, credit.agreements(fold, change, plan), w_.loss(after), None, plan):
+            credits[row["name"]] += row["agreement"]
         model = after
-    return model, credits, attributed
+    return model, credits
 
 
 @pytest.mark.parametrize("weights", ["uniform", "examples", "norm_equalised"])
@@ -124,35 +120,31 @@ def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
         )
         for i in people
     ]
-    _, credits, attributed = federated(w_, tuple(people), plan)
+    _, credits = federated(w_, tuple(people), plan)
     first = [credits[f"p{i + 1}"] for i in people]
     rho = spearman(first, exact)
     assert rho is not None
     if weights != "uniform":  # there six of one kind are nearly alike; measured: .66, 1.0, .6
         assert rho >= 0.8
     assert min(people, key=lambda i: first[i]) == NOISE
-    # both add up to how far the loss fell, but for rounds whose parts disagree: these are credited to nobody
     assert sum(exact) == pytest.approx(value[tuple(people)] - value[()], rel=1e-9)
-    assert sum(first) == pytest.approx(attributed, rel=1e-9)
-    assert attributed == pytest.approx(sum(exact), rel=0.5)
+    assert sum(first) > 0
 
 
-def test_a_round_records_who_contributed_and_they_add_up(make_federation: Any, tmp_path: Path) -> None:
+def test_a_round_records_who_contributed(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=3, rows=60, equity={"credit": True, "leave_one_out": True})
     start(load_federation(path), tmp_path / "run", False)
     with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
-        before = next(e.body for e in ledger.entries("start"))["validation"]
-        rounds = [e.body for e in ledger.entries("round")]
+        entries = list(ledger.entries())
+    before = next(e.body for e in entries if e.kind == "start")["validation"]
+    rounds = [e.body for e in entries if e.kind == "round"]
     for body in rounds:
         assert body["accepted"]
         rows = {row["name"]: row for row in body["credit"]}
         assert set(rows) == {"site0", "site1", "site2", "centre"}
-        assert sum(row["share"] for row in rows.values()) == pytest.approx(1.0)
-        fall = sum(before[n]["loss"] - body["validation"][n]["loss"] for n in before) / 3
-        assert sum(row["credit"] for row in rows.values()) == pytest.approx(fall, abs=1e-9)
+        assert all(math.isfinite(row["agreement"]) for row in rows.values())
         assert all(math.isfinite(rows[n]["leave_one_out"]) for n in before)
         assert "leave_one_out" not in rows["centre"]
-        before = body["validation"]
 
 
 def test_leaving_nobody_out_changes_nothing(make_federation: Any) -> None:

@@ -18,11 +18,14 @@ def run(benefits: dict[str, tuple[int, float]], weights: str = "examples") -> li
     ]
     config = {"algorithm": {"weights": weights}}
     train = [{"name": n, "tokens": 100 * rank, "energy": {"joules": 5.0 * rank}} for n, (rank, _) in benefits.items()]
-    credit = [
-        {"name": n, "share": 0.5, "credit": 0.01 * rank, "leave_one_out": 0.001} for n, (rank, _) in benefits.items()
-    ]
+    credit = [{"name": n, "agreement": 0.01 * rank, "leave_one_out": 0.001} for n, (rank, _) in benefits.items()]
     bodies: list[tuple[str, dict[str, Any]]] = [("run", {"name": "r", "participants": people, "config": config})]
-    bodies += [("round", {"round": 1, "accepted": True, "train": train, "credit": credit})] * 2
+    round_ = {"accepted": True, "mean_validation_loss": 0.6, "train": train, "credit": credit}
+    bodies += [
+        ("start", {"mean_validation_loss": 0.76}),
+        ("round", {"round": 1, **round_}),
+        ("round", {"round": 2, **round_}),
+    ]
     scores = {"loss": 1.0, "accuracy": 0.5, "examples": 10}
     for name, (_, benefit) in benefits.items():
         gain = {"mean": benefit, "low": benefit - 0.01, "high": benefit + 0.01}

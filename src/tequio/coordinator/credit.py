@@ -1,11 +1,11 @@
-"""What each participant contributed to the fall of the validation loss: shares to first order, and leave-one-out.
+"""What each participant contributed to the fall of the validation loss: agreement with the others, and leave-one-out.
 
-First order: the shared model moved by Δ = Σ pᵢ, each pᵢ one participant's part, and the loss fell by d, measured on everybody's validation
-data. To first order what i's part does to the loss of the others is its inner product with their parts, which are (minus) their gradients:
-i is credited d·⟨pᵢ, Δ − pᵢ⟩ / Σⱼ⟨pⱼ, Δ − pⱼ⟩, and credits add up to d. The term ‖pᵢ‖² is left out: in it noise agrees with itself. A round
-whose parts disagree is credited to nobody. It needs every update of a round at once, and no evaluation. Leave-one-out: how much higher the
-loss would be had the round been made without i; one evaluation by everybody for each. Both are of the round as it was: exact Shapley
-values would train every coalition from the start (see benchmarks/contribution.py).
+First order: the shared model moved by Δ = Σ pᵢ, each pᵢ one participant's part. To first order what i's part does to the loss of the others
+is its inner product with their parts, which are (minus) their gradients: its agreement is ⟨pᵢ, Δ − pᵢ⟩. The term ‖pᵢ‖² is left out: in it
+noise agrees with itself. Over a run i is credited d·Σaᵢ / ΣΣaⱼ of how far the loss fell, d, so credits add up to d (the report does that
+sum; a round alone may have parts that disagree). It needs every update of a round at once, and no evaluation. Leave-one-out: how much
+higher the loss would be had the round been made without i; one evaluation by everybody for each. Both are of the rounds as they were:
+exact Shapley values would train every coalition from the start (see benchmarks/contribution.py).
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ from tequio.coordinator.plan import Plan
 from tequio.core.update import Update
 
 
-def shares(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
-    """Each participant's (and the centre's) share by name; they add up to 1. Empty where no part agrees with the others."""
-    drawn: dict[str, float] = {}
-    for name, part in _parts(fold, plan).items():
-        drawn[name] = part.dot(change) - part.dot(part)
-    if len(drawn) == 1:
-        return dict.fromkeys(drawn, 1.0)
-    total = sum(drawn.values())
-    return {name: value / total for name, value in drawn.items()} if total > 0.0 else {}
+def agreements(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
+    """⟨pᵢ, Δ − pᵢ⟩ of each participant and of the centre, by name."""
+    return {name: part.dot(change) - part.dot(part) for name, part in _parts(fold, plan).items()}
 
 
 def _parts(fold: Fold, plan: Plan) -> dict[str, Update]:
@@ -52,14 +46,9 @@ def without(fold: Fold, index: int, plan: Plan) -> Fold:
 
 
 def rows(
-    fold: Fold,
-    parts: Mapping[str, float],
-    fall: float | None,
-    loss: float,
-    loss_without: Callable[[Fold], float] | None,
-    plan: Plan,
+    fold: Fold, agreed: Mapping[str, float], loss: float, loss_without: Callable[[Fold], float] | None, plan: Plan
 ) -> list[dict[str, Any]]:
-    """For the record: share of the step, credit (share × the fall of the mean loss; None where it is not known), and leave-one-out.
+    """For the record: agreement, and leave-one-out where it is asked for.
 
     loss: of the round's model; loss_without: the mean loss of the model of another sum, None to leave it out.
     """
@@ -68,8 +57,7 @@ def rows(
         names[fold.centre.row["name"]] = 0
     out = []
     for name, index in names.items():
-        share = parts.get(name)
-        row = {"name": name, "share": share, "credit": None if share is None or fall is None else share * fall}
+        row: dict[str, Any] = {"name": name, "agreement": agreed.get(name)}
         if loss_without is not None and index > 0 and len(fold.kept) > 1:
             row["leave_one_out"] = loss_without(without(fold, index, plan)) - loss
         out.append(row)

@@ -118,7 +118,7 @@ def conclude(
     fold = replace(fold, rows=_down(fold, state, plan, bytes_down, gradient))
     body = _record(after, fold, looked, slices, (accepted, reason))
     if plan.credit:
-        body["credit"] = _credit(state, fold, plan, runtime, made.change, looked, accepted)
+        body["credit"] = _credit(state, fold, plan, runtime, made.change, looked)
     return after, body | {"bytes_broadcast": bytes_down}
 
 
@@ -143,21 +143,16 @@ def _candidate(state: State, fold: Fold, plan: Plan) -> Candidate:
 
 
 def _credit(
-    state: State, fold: Fold, plan: Plan, runtime: Runtime, change: Update, looked: Looked, accepted: bool
+    state: State, fold: Fold, plan: Plan, runtime: Runtime, change: Update, looked: Looked
 ) -> list[dict[str, Any]]:
-    """What each contributed to the fall of the mean validation loss of those who evaluated before and after; 0 where rejected."""
-    after = looked.losses()
-    both = [name for name in after if name in state.losses]
-    fall = None
-    if both:
-        fall = statistics.fmean(state.losses[n] - after[n] for n in both) if accepted else 0.0
+    """How each one's part agreed with the others', and what the loss would be without it."""
 
     def loss_without(other: Fold) -> float:
         seen_ = evaluate(state.round + 1, _candidate(state, other, plan).shared, plan, runtime)
         return seen_.mean_loss
 
     ask = loss_without if plan.leave_one_out else None
-    return credit.rows(fold, credit.shares(fold, change, plan), fall, looked.mean_loss, ask, plan)
+    return credit.rows(fold, credit.agreements(fold, change, plan), looked.mean_loss, ask, plan)
 
 
 def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 from tequio.measure.statistics import gini, jain
 from tequio.web.accounts import rows_of
 from tequio.web.markup import Safe, el, join
+from tequio.web.numbers import finite
 from tequio.web.page import Cell, Page, folded, grid
 from tequio.web.records import Json, Record, bodies, last_body, mean, table, tables, total
 
@@ -25,7 +26,7 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
     """participants (gave and got), evenness {what: gini, jain}, statement (None, behind or left_out), poor, and changes to try."""
     rounds = bodies(entries, "round")
     spent = {a["name"]: a for a in accounts["participants"]}
-    credits = _summed(rounds, "credit")
+    credits = _credits(entries)
     alone = _summed(rounds, "leave_one_out")
     rows: list[Json] = []
     for person in people:
@@ -48,6 +49,22 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
     even: Json = {key: _evenness([row[key] for row in rows]) for key in GIVEN}
     even["benefit"] = _evenness([None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows])
     return {"participants": rows, "evenness": even, **_statement(rows, table(last_body(entries, "run").get("config")))}
+
+
+def _credits(entries: Sequence[Record]) -> dict[str, float]:
+    """Each one's part of how far the mean validation loss fell up to the best round, by its agreement with the others in accepted rounds.
+
+    Empty where it did not fall, or where on the whole nobody agreed.
+    """
+    before = table(last_body(entries, "start")).get("mean_validation_loss")
+    accepted = [body for body in bodies(entries, "round") if body.get("accepted")]
+    losses = [v for body in accepted if (v := finite(body.get("mean_validation_loss"))) is not None]
+    agreed = _summed(accepted, "agreement")
+    whole = math.fsum(agreed.values())
+    first = finite(before)
+    if first is None or not losses or whole <= 0:
+        return {}
+    return {name: (first - min(losses)) * value / whole for name, value in agreed.items()}
 
 
 def _summed(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
