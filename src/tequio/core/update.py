@@ -96,6 +96,8 @@ def _add(x: Entry, y: Entry) -> Entry:
         m, n = x.shape
         if (x.rank + y.rank) * (m + n) < m * n:  # stacked factors are still smaller than the matrix
             return Factored(torch.cat([x.b, y.b], 1), torch.cat([x.a, y.a], 0))
+    if isinstance(x, Dense) and isinstance(y, Factored) and x.value.shape == y.shape:
+        return Dense(torch.addmm(x.value, y.b, y.a))  # one pass over the matrix, not three
     return Dense(plain(x) + plain(y))
 
 
