@@ -14,6 +14,7 @@ from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import load_federation
 from tequio.recipes.cores import choose_workers
+from tequio.recipes.ground import memory_of
 from tequio.recipes.run import start
 
 
@@ -70,3 +71,16 @@ def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(make_federation: An
             found = ledger.last("everybody")
             bodies.append(json.dumps(dict(found.body) if found else None, sort_keys=True))
     assert bodies[0] == bodies[1]
+
+
+def test_memory_counts_the_batches_of_a_lock_step(make_federation: Any) -> None:
+    """Three participants in step hold three batches, however many more are asked for; alone each holds one."""
+    one, three, many = (
+        memory_of(
+            load_federation(make_federation(participants=3, folder=f"f{n}", kind="causal", train={"lockstep": n})), 3
+        )
+        for n in (1, 3, 9)
+    )
+    assert three.activations == many.activations == 3 * one.activations
+    assert three.logits == 3 * one.logits
+    assert three.adapters_and_optimizer == 3 * one.adapters_and_optimizer

@@ -13,6 +13,7 @@ from tequio.participant.base import Base, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
 from tequio.participant.books import Books
 from tequio.participant.data import Columns
+from tequio.participant.fused.path import keeps
 from tequio.participant.node import Node, encode_splits
 from tequio.participant.public import KEPT_BYTES, Public
 from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
@@ -102,16 +103,16 @@ def memory_of(config: Federation, hosted: int, benches: int = 1) -> MemorySum:
     continues = pieces_of(config.algorithm, full).start.continues
     begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
-    return _memory(config, copies + (FULL_COPIES if full else 0), benches)
+    return _memory(config, copies + (FULL_COPIES if full else 0), benches, min(config.train.lockstep, hosted))
 
 
-def _memory(config: Federation, copies: int, benches: int) -> MemorySum:
+def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) -> MemorySum:
     local = local_of(config)
     beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
-    batch = BatchShape(beside * config.train.batch_size, config.task.max_tokens)
+    batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
-    full, rank = config.adapter.kind == "full", max(config.adapter.ranks)
-    return estimate_memory(shape_of(config), batch, rank, True, copies, process, full, benches)
+    full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
+    return estimate_memory(shape_of(config), batch, rank, not keeps(batch.tokens), copies, process, full, benches)
 
 
 def shape_of(config: Federation) -> ModelShape:

@@ -21,6 +21,11 @@ LONGEST = 512  # tokens: beyond, attention's probabilities, length² of each lay
 NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the norm: how far hidden states may be from transformers' own
 
 
+def keeps(tokens: int) -> bool:
+    """Whether these layers may be the ones, which keep attention's probabilities for their backward pass."""
+    return tokens <= LONGEST
+
+
 class Decoder:
     """A causal model's layers."""
 
