@@ -1,8 +1,8 @@
 """Does the ledger say what the wire carried? Bytes that the kernel counted on each participant's line ÷ bytes that the ledger has for it.
 
 A coordinator and two participants, each in a network namespace of its own, joined by virtual Ethernet of 20 Mbit/s; with the kernel's netem
-also 50 ms each way and 1 % loss, else (it is said) without. The ledger counts messages, the kernel everything:
-polling, heartbeats, TLS, headers. Target: within 3 %. Needs root and iproute2 (Linux).
+also 50 ms each way and 1 % loss, else (it is said) without. The ledger counts what passes the door, the kernel also
+TLS, TCP and what is below. Target: within 3 %. Needs root and iproute2 (Linux).
 
 Run: python -m benchmarks.netem [--rounds 6]
 """
