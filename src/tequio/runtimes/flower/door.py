@@ -6,15 +6,19 @@ of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/teq
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from threading import Thread
+from typing import IO
 
 import httpx
 import uvicorn
@@ -34,7 +38,9 @@ from tequio.runtimes.flower.superlink import Server
 from tequio.runtimes.flower.traffic import Traffic, size
 from tequio.trust.leaving import KEYS
 
-BODY = 16 << 20  # bytes of one request; a message travels in chunks of 5 MB
+BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
+LARGE = 1 << 20  # bytes of a request that waits on disk for its turn
+ROOM = 8  # large requests and answers that are handed on at the same time
 SMALL = 1 << 14  # bytes of a request to join
 PATHS = frozenset(
     f"/v1/fleet/{name}"
@@ -69,7 +75,9 @@ FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and 
 SILENT = 90.0  # seconds that SuperLink may take for an answer
 KEEP = 30  # seconds for which a connection may rest
 HOLD = AWAY / 3
-ASK, ANSWER, PART = (f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object"))
+ASK, ANSWER, PART, FETCH = (
+    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object")
+)
 
 Enrol = Callable[[str, str, str], int]
 """(participant, token, public key as PEM) -> its number. Raises NetworkError, ConfigError or UpdateError to refuse."""
@@ -144,6 +152,7 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
     context = ssl.create_default_context(cadata=door.server.authority.read_text())
     places = Places()
     inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
+    room = asyncio.Semaphore(ROOM)
     looked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
 
     def refused(request: Request, reason: str, words: str) -> None:
@@ -164,19 +173,25 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
             return await other(request)
-        body = await _body(request, BODY)
-        if body is None:
-            refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
-            return Response(status_code=413)
+        with SpooledTemporaryFile(max_size=LARGE) as body:
+            if not await _taken(request, BODY, body):
+                refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
+                return Response(status_code=413)
+            return await handed_on(request, body)
+
+    async def handed_on(request: Request, body: IO[bytes]) -> Response:
+        large, path = body.tell() > LARGE or request.url.path == FETCH, request.url.path
+        body.seek(0)
         if guests.dismissed(request):
             return Response(status_code=OVER)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
-        if not places.free(key, session, request.url.path):
+        if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
         node, sent, bell = places.nodes.get(key, 0), 0, door.bell
-        if request.url.path == ASK and session and places.now.get(key) == session:
-            node = node or _node(body)
+        if path == ASK and session and places.now.get(key) == session:
+            node = node or _node(body.read())
+            body.seek(0)
             if key in places.sending:  # who asks for work has sent all parts of what it had
                 places.sending.discard(key)
                 bell.answered(node)
@@ -184,23 +199,25 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
             if guests.dismissed(request):
                 return Response(status_code=OVER)
         try:
-            answer = await inside.post(request.url.path, content=body, headers=_kept(request.headers))
+            async with room if large else nullcontext():  # so many are in memory at once, however many send
+                whole = body.read()
+                answer = await inside.post(path, content=whole, headers=_kept(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
-        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or request.url.path == ACTIVATE):
+        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
             refused(request, *STRANGE[answer.status_code])
-        if answer.status_code == 200 and request.url.path.endswith(("/activate-node", "/send-node-heartbeat")):
+        if answer.status_code == 200 and path.endswith(("/activate-node", "/send-node-heartbeat")):
             places.taken(key, session)
-        if answer.status_code == 200 and request.url.path == ASK and node:
+        if answer.status_code == 200 and path == ASK and node:
             places.nodes[key] = node  # SuperLink checked that it is this key's
             bell.fetched(node, sent, bool(answer.content))
-        if answer.status_code == 200 and request.url.path == ANSWER and node:
+        if answer.status_code == 200 and path == ANSWER and node:
             bell.answered(node)
-        if answer.status_code == 200 and request.url.path == PART and node:
+        if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
         back = Response(answer.content, answer.status_code, _kept(answer.headers))
         if node:
-            door.traffic.count(node, size(request.headers.raw, body), size(back.raw_headers, answer.content))
+            door.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
 
     async def join(request: Request) -> Response:
@@ -271,14 +288,19 @@ def _node(body: bytes) -> int:
         return 0
 
 
+async def _taken(request: Request, limit: int, out: IO[bytes]) -> bool:
+    """Write the request's body to `out`; whether it is not longer than `limit`."""
+    async for part in request.stream():
+        out.write(part)
+        if out.tell() > limit:
+            return False
+    return True
+
+
 async def _body(request: Request, limit: int) -> bytes | None:
     """The request's body, None where it is longer than `limit`."""
-    parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > limit:
-            return None
-    return bytes(parts)
+    out = BytesIO()
+    return out.getvalue() if await _taken(request, limit, out) else None
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
