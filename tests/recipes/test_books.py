@@ -21,10 +21,30 @@ from tequio.recipes.place import site_of
 from tequio.recipes.run import start
 from tequio.recipes.use import export_models
 from tequio.web.accounts import accounts
+from tequio.web.summary import summary
 
 
 def extend(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
+
+
+def test_energy_is_one_number_whatever_watts_a_participant_states(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=40)
+    people = path.parent / "participants"
+    file = people / "site0.toml"
+    file.write_text(file.read_text().replace("[hardware]", "[hardware]\ntdp_watts = 100000.0"))
+    run = tmp_path / "run"
+    start(load_federation(path), run, False)
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    found, shown = accounts(entries), summary(entries)
+    rows = [row for e in entries if e.kind == "round" for row in e.body["train"] if row["name"] == "site0"]
+    if rows[0]["energy"]["method"].endswith("model"):  # a counter does not ask what is stated
+        assert found["participants"][0]["joules"] > found["participants"][1]["joules"] * 5
+        assert all(row["energy"]["hosted"] < row["joules"] / 5 for row in rows)
+    assert found["coordinator"]["joules"] > 0
+    assert shown["cost"]["joules"] == found["total"]["joules"]
+    assert shown["cost"]["joules"] > sum(p["joules"] for p in shown["participants"])
 
 
 def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation: Any, tmp_path: Path) -> None:

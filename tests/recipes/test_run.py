@@ -24,6 +24,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}
 INTERVAL = {"mean", "low", "high"}
 ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty", "coverage", "began", "intensity", "pue", "embodied"}
+ENERGY |= {"hosted"}
 
 
 NETWORK = {

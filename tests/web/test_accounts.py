@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_runs import chained
 
 from tequio.ledger.chain import Entry
+from tequio.recipes.status import Tally
 from tequio.web.accounts import accounts, card
+from tequio.web.summary import summary
 
 
 def energy(joules: float, intensity: float | None = None, **more: Any) -> dict[str, Any]:
@@ -53,6 +56,26 @@ def test_parts_add_up_in_one_process_and_across_a_network(simulation: bool) -> N
     assert found["sci"]["grams_per_million_tokens"] == pytest.approx((0.01 + 0.04 + 0.07 + 0.002) / 1e-3)
     assert found["sci"]["tokens"] == 1000
     assert card(found, run())["co2_eq_emissions"]["emissions"] == pytest.approx(0.125 + 0.002)
+
+
+def test_a_simulated_machine_of_more_watts_takes_nothing_from_the_coordinators_share() -> None:
+    """a states 40 times the watts of the machine that simulates it: 4,000 J, of which 100 J are in the process's 1,000."""
+    header = {"participants": [{"name": "a"}], "simulation": True, "versions": {"tequio": "0"}}
+    train = [{"name": "a", "tokens": 1, "energy": energy(4000.0, 360.0, hosted=100.0), "money": None}]
+    body = {"round": 1, "accepted": True, "train": train, "energy": energy(1000.0, 360.0)}
+    entries = chained([("run", header), ("round", body)])
+    found = accounts(entries)
+    assert found["coordinator"]["joules"] == pytest.approx(900.0)
+    assert found["total"]["joules"] == pytest.approx(4900.0)
+    assert found["total"]["grams"] == pytest.approx(0.49)
+    assert summary(entries)["cost"]["joules"] == found["total"]["joules"]
+
+
+def test_status_across_a_network_counts_what_the_accounts_count() -> None:
+    entries, tally = run(simulation=False), Tally(Path("no ledger"))
+    for entry in entries:
+        tally._add_energy(entry.body)
+    assert tally.joules == pytest.approx(accounts(entries)["total"]["joules"])
 
 
 def test_what_is_not_told_is_not_guessed() -> None:

@@ -38,14 +38,17 @@ class Purse:
         trained = [_taken(row, self.currency) for row in body.get("train", [])]
         apart = [_taken(row, self.currency) for row in rows]
         inside = dict.fromkeys(KEYS, 0.0)
+        joules, own = _joules(body), sum(_hosted(row) for row in rows)
+        rest = max(0.0, joules - own) / joules if joules else 0.0  # the coordinator's share of its process
         for key in KEYS:
             parts = sum(row[key] for row in apart)
             total = max(whole[key], parts) if self.one_process else whole[key] + parts
             if key in ("money", "megabytes"):
                 total = parts
-            if key == "kg_co2e" and self.one_process:  # the rest of the process is the coordinator's, at its place
-                joules, own = _joules(body), sum(_joules(row) for row in rows)
-                total = parts + (whole[key] * max(0.0, joules - own) / joules if joules else 0.0)
+            if (
+                key in ("kwh", "kg_co2e") and self.one_process
+            ):  # the rest of the process is the coordinator's, at its place
+                total = parts + whole[key] * rest
             inside[key] = total
             self.spent[key] += total
         self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in trained)) for k in KEYS}
@@ -77,6 +80,12 @@ class Purse:
 
 def _joules(row: Mapping[str, Any]) -> float:
     return float((row.get("energy") or {}).get("joules") or 0.0)
+
+
+def _hosted(row: Mapping[str, Any]) -> float:
+    """Joules at the watts of this machine, where the row's own are of another one."""
+    hosted = (row.get("energy") or {}).get("hosted")
+    return _joules(row) if hosted is None else float(hosted)
 
 
 def _taken(row: Mapping[str, Any], currency: str) -> dict[str, float]:

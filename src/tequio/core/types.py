@@ -35,6 +35,9 @@ class Energy:
     intensity: float | None = None  # g CO2e/kWh of the electricity, mean over that time; None: not known, or not told
     pue: float = 1.0  # electricity of the building over that of the machine
     embodied: float | None = None  # g CO2e, this work's share of making the machine
+    hosted: float | None = (
+        None  # joules of the same work at the watts of the machine that simulates it; None: they are `joules`
+    )
 
     @property
     def grams(self) -> float | None:

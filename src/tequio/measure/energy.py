@@ -68,6 +68,7 @@ class Reading:
     _clock: Callable[[], float]
     _own: float
     _site: Site = field(default_factory=Site)
+    _host: float | None = None
     _began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _wall: float = field(default_factory=time.perf_counter)
     _busy: float = field(default_factory=_busy_seconds)
@@ -87,7 +88,7 @@ class Reading:
             return found
         joules, coverage = self._gpu.joules(), self._gpu.coverage()
         board = joules / coverage if coverage > 0 else 0.0  # a card that is lost is taken to draw on as it did
-        whole = board + found.joules
+        whole, hosted = board + found.joules, None if found.hosted is None else board + found.hosted
         unsure = NVML_UNCERTAINTY * joules + MODEL_UNCERTAINTY * (board - joules) + found.uncertainty * found.joules
         return replace(
             found,
@@ -96,12 +97,14 @@ class Reading:
             boundary=f"gpu board + {BOUNDARY}",
             uncertainty=unsure / whole if whole else MODEL_UNCERTAINTY,
             coverage=min(coverage, found.coverage),
+            hosted=hosted,
         )
 
     def _processor(self, seconds: float) -> Energy:
         own = self._clock() - self._own
         if self._cpu is None:
-            return Energy(self._watts * own, seconds, "model", BOUNDARY, MODEL_UNCERTAINTY)
+            hosted = None if self._host is None else self._host * own
+            return Energy(self._watts * own, seconds, "model", BOUNDARY, MODEL_UNCERTAINTY, hosted=hosted)
         package, known = self._cpu.joules(), self._cpu.coverage()
         counted = package * cpu_share(own * known, (_busy_seconds() - self._busy) * known, seconds * known)
         if not self._cpu.lost:
@@ -110,7 +113,8 @@ class Reading:
         whole = counted + modelled
         unsure = RAPL_UNCERTAINTY * counted + MODEL_UNCERTAINTY * modelled
         width = unsure / whole if whole else MODEL_UNCERTAINTY
-        return Energy(whole, seconds, "rapl, then model", BOUNDARY, width, known)
+        hosted = None if self._host is None else counted + self._host * own * (1.0 - known)
+        return Energy(whole, seconds, "rapl, then model", BOUNDARY, width, known, hosted=hosted)
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class Meter:
 
     The counters are read at least every `resample_seconds`, so that none wraps twice unseen. `clock` says whose CPU
     seconds are charged: those of this process, or of the thread that measures. `site` says where the machine stands.
+    `host`: the watts of the machine that simulates one of other `watts`.
     `cards` are asked for at the beginning of each interval, for a GPU may be taken into use late.
     """
 
@@ -127,6 +132,7 @@ class Meter:
     resample_seconds: float = RESAMPLE_SECONDS
     clock: Callable[[], float] = time.process_time
     site: Site = field(default_factory=Site)
+    host: float | None = None
     cards: Callable[[], tuple[Sensor, ...] | None] = cards
 
     def of_thread(self) -> Meter:
@@ -147,7 +153,10 @@ class Meter:
         gpu = Counter(boards) if boards else None
         uncounted = boards is None
         clock = self.clock
-        reading, done = Reading(self.watts, cpu, gpu, uncounted, clock, clock(), self.site), threading.Event()
+        reading, done = (
+            Reading(self.watts, cpu, gpu, uncounted, clock, clock(), self.site, self.host),
+            threading.Event(),
+        )
         counters = [counter for counter in (cpu, gpu) if counter]
         sampler = None
         if counters:

@@ -44,7 +44,7 @@ class Books:
             folder.write_atomic(f"{under}/{FILE}", f"{whole}\n".encode() if whole else b"")
         try:
             for row in map(json.loads, whole.splitlines()):
-                energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__})
+                energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
                 money = row["money"] and row["money"]["amount"]
                 spent = add(spent, cost(energy, money, row.get("bytes", 0.0)))
         except (ValueError, KeyError, TypeError):

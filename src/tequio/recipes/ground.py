@@ -71,10 +71,10 @@ def at_coordinator(ground: Ground) -> Ground:
     return replace(ground, meter=replace(ground.meter, site=site))
 
 
-def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None) -> Node:
-    """A participant on this machine, its data encoded."""
+def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None, hosted: bool = False) -> Node:
+    """A participant on this machine, its data encoded. hosted: in the coordinator's process, which counts its energy too."""
     data = encode_splits(ground.task, splits, file.name)
-    size, meter = ground.config.train.batch_size, _meter(file, ground.meter)
+    size, meter = ground.config.train.batch_size, _meter(file, ground.meter, hosted)
     books = Books(
         tell_carbon=file.energy.tell, tell_money=file.money is not None and file.money.tell, limits=file.budget.limits()
     )
@@ -136,10 +136,11 @@ def task_of(config: Federation, base: Base) -> TextTask:
     return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
 
 
-def _meter(file: ParticipantFile, shared: Meter) -> Meter:
+def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
     """The machine's meter, or one of the declared power where the participant states it; at the participant's place."""
     meter = shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
-    return replace(meter, site=site_of(file.energy, file.money))
+    host = shared.watts if hosted and meter is not shared else None
+    return replace(meter, site=site_of(file.energy, file.money), host=host)
 
 
 def _columns(file: ParticipantFile) -> Columns:

@@ -51,12 +51,15 @@ class Tally:
             self.took_part.add(body["participant"]["name"])
         elif kind in ("start", "round"):
             self._add_round(body)
+            self._add_energy(body)
             self._add_wire(body.get("wire", {}))
         elif kind == "wait":
+            self._add_energy(body)
             self._add_wire(body.get("wire", {}))
         elif kind == "personal":
             self._person(body["name"])["alone" if body.get("alone") else "personal"] = body["chosen"]
             self.missing.pop(body["name"], None)
+            self._add_energy(body)
             self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
         elif kind == "missing":
             self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
@@ -64,7 +67,6 @@ class Tally:
             self.ended = body
 
     def _add_round(self, body: Mapping[str, Any]) -> None:
-        self.joules += float(body["energy"]["joules"])
         number = int(body.get("round", 0))
         row = {"round": number, "accepted": body.get("accepted"), "reason": body.get("reason", "")}
         self.rounds.append(row | {"loss": body["mean_validation_loss"], "seconds": body["seconds"]})
@@ -83,6 +85,13 @@ class Tally:
             error = row["reason"].partition(":")[0] if row["status"] == "failed" else ""
             key = (row["name"], row["status"], error if error.endswith("Error") and error.isalpha() else "")
             self.outcomes[key] = self.outcomes.get(key, 0) + 1
+
+    def _add_energy(self, body: Mapping[str, Any]) -> None:
+        """Of a record: what the coordinator took, the centre with it, and what each participant says that it took."""
+        centre = (self.header.get("centre") or {}).get("name")
+        rows = [row for key in ("train", "in_flight", "evaluation") for row in body.get(key, ())]
+        for record in (body.get("energy"), *(row.get("energy") for row in rows if row["name"] != centre)):
+            self.joules += float((record or {}).get("joules") or 0.0)
 
     def _add_wire(self, wire: Mapping[str, Mapping[str, int]]) -> None:
         for name, ways in wire.items():

@@ -171,7 +171,7 @@ def _wire(
     public = read_public(config)
     ground = at_coordinator(ground_of(config, files))
     centre = centre_of(ground, public)
-    nodes = {places[who]: node_of(ground, file, splits[who], centre.text) for who, file in files.items()}
+    nodes = {places[who]: node_of(ground, file, splits[who], centre.text, hosted=True) for who, file in files.items()}
     told = {places[who]: told_of(nodes[places[who]], f, splits[who], measured.get(who)) for who, f in files.items()}
     if centre.node is not None and public.splits is not None:
         nodes[0], told[0] = centre.node, told_of_centre(config, centre.node, public.splits)

@@ -83,6 +83,11 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
     }
 
 
+def hosted(record: Mapping[str, Any]) -> Any:
+    """Joules of one energy record at the watts of the machine it was made on; `joules` may be at those of the one it stands for."""
+    return record.get("joules") if record.get("hosted") is None else record["hosted"]
+
+
 def grams_of(record: Mapping[str, Any]) -> float | None:
     """g CO2e of one energy record: joules · PUE · intensity."""
     joules, intensity = finite(record.get("joules")), finite(record.get("intensity"))
@@ -108,7 +113,7 @@ def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Js
         whole = finite(record.get("joules"))
         if whole is None:
             continue
-        drawn = total(row_energy(row).get("joules") for row in rows_of(body) if row.get("name") in names) or 0.0
+        drawn = total(hosted(row_energy(row)) for row in rows_of(body) if row.get("name") in names) or 0.0
         out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
     return out
 

@@ -82,6 +82,7 @@ def summary(entries: Sequence[Record]) -> Json:
             trained,
             str(centre.get("name")),
             run.get("simulation") is not False,
+            spent["total"]["joules"],
         ),
         "accounts": spent,
         "giving": giving(entries, people, spent),
@@ -406,7 +407,9 @@ def _cost(
     trained: Mapping[str, Json],
     centre: str,
     one_process: bool,
+    spent: float | None,
 ) -> Json:
+    """spent: joules in all, by the accounts."""
     records = [record for body in (*rounds, *personal) for record in energy_of(body)]
     if not one_process:  # the energy of a round is then the coordinator's alone, and of the centre
         rows = (row for body in rounds for row in rows_of(body) if row.get("name") != centre)
@@ -419,7 +422,7 @@ def _cost(
     return {
         "bytes_up": whole(row["bytes_up"] for name, row in trained.items() if name != centre),
         "bytes_down": whole(row["bytes_down"] for name, row in trained.items() if name != centre),
-        "joules": joules,
+        "joules": spent,
         "uncertainty": width,
         "methods": sorted({str(r["method"]) for _, _, r in known if r.get("method")}),
         "boundaries": sorted({str(r["boundary"]) for _, _, r in known if r.get("boundary")}),
