@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tequio.core.errors import ConfigError, RunError
+from tequio.measure.energy import open_meter
 from tequio.planning.devices import catalogue
 from tequio.recipes.config import load_federation
-from tequio.recipes.forecast import compare, key_of, known_factors, recalibrate
-from tequio.recipes.plan import HERE, make_plan
+from tequio.recipes.forecast import HERE, compare, key_of, known_factors, not_learnt, recalibrate
+from tequio.recipes.plan import make_plan
 from tequio.recipes.run import start
 from tequio.recipes.wire import read_roster, wire
 from tequio.web.plan import render_plan
@@ -36,7 +37,7 @@ def test_a_plan_its_run_and_the_next_plan(
     row = plan["participants"][0]
     assert row["machine"] == HERE
     assert row["seconds"]["work"] == pytest.approx(sum(row["seconds"][k] for k in ("train", "evaluate", "personal")))
-    assert row["joules"] == pytest.approx(plan["machine"]["watts"] * row["seconds"]["work"])
+    assert row["joules"] == pytest.approx(row["watts"] * row["seconds"]["work"])
     assert row["grams"] is None  # the participants do not say where they are
     assert plan["total"]["grams"] is None
     assert plan["centre"]["grams"] == pytest.approx(plan["centre"]["joules"] / 3.6e6 * 380.95)
@@ -82,6 +83,51 @@ def test_devices_by_participant_and_for_all(make_federation: Any) -> None:
     assert {row["machine"] for row in everybody["participants"]} == {"H100 SXM"}
     with pytest.raises(ConfigError, match="Did you mean 'L40S'"):
         planned(path, machine="L40X")
+
+
+def declare(path: Path, name: str, line: str) -> None:
+    file = path.parent / "participants" / f"{name}.toml"
+    file.write_text(file.read_text().replace("[hardware]", f"[hardware]\n{line}"))
+
+
+def test_a_simulation_teaches_only_this_machine(
+    make_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEQUIO_CACHE", str(tmp_path / "cache"))
+    path = make_federation(rows=40, centre=False)
+    declare(path, "site0", 'device = "L4"')
+    plan = planned(path)
+    start(load_federation(path), tmp_path / "run", False)
+    found = compare(plan, tmp_path / "run")
+    assert found["simulation"]
+    assert not_learnt(found) == ["L4"]
+    assert (
+        set(recalibrate(plan, found)) == set(known_factors(key_of(plan["base"]["digest"], plan["threads"]))) == {HERE}
+    )
+    page = render_plan(plan | {"after": found | {"factors": {}, "not_learnt": ["L4"]}}, "en")
+    assert "Not learnt: L4." in page
+    network = found | {"simulation": False}
+    assert not_learnt(network) == [HERE]
+    ratio = next(row["ratio"] for row in found["participants"] if row["machine"] == "L4")
+    assert recalibrate(plan, network) == {"L4": pytest.approx(ratio)}
+
+
+def test_energy_is_of_each_ones_own_rated_power(make_federation: Any) -> None:
+    path = make_federation(rows=40, centre=False)
+    declare(path, "site0", "tdp_watts = 50")
+    declare(path, "site1", "tdp_watts = 200")
+    rows = planned(path)["participants"]
+    ratio = 1.0 if open_meter().method == "rapl" else 4.0  # counters win over what is stated
+    assert rows[1]["watts"] / rows[0]["watts"] == pytest.approx(ratio, rel=0.02)
+    for row in rows:
+        assert row["joules"] == pytest.approx(row["watts"] * row["seconds"]["work"])
+
+
+def test_an_unknown_device_says_whose(make_federation: Any) -> None:
+    path = make_federation(rows=40, centre=False)
+    declare(path, "site1", 'device = "L40X"')
+    with pytest.raises(ConfigError, match=r"site1, \[hardware\] device.*Did you mean 'L40S'"):
+        planned(path)
 
 
 def test_break_even_counts_the_tariff(make_federation: Any) -> None:

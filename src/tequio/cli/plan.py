@@ -41,14 +41,14 @@ def plan(
     json: Json = False,
 ) -> None:
     """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it; a page and plan.json are written."""
-    from tequio.recipes.forecast import compare, recalibrate
+    from tequio.recipes.forecast import compare, not_learnt, recalibrate
     from tequio.web.plan import write_plan
 
     home = federation.resolve().parent
     if after is not None:
         found = last_plan(home)
         result = compare(found, after)
-        result["factors"] = recalibrate(found, result)
+        result |= {"factors": recalibrate(found, result), "not_learnt": not_learnt(result)}
         write_plan(home, found | {"after": result}, lang)
         show.emit(result, json, lambda: _after(result))
         return
@@ -169,8 +169,11 @@ def _after(result: Mapping[str, Any]) -> None:
         )
     show.out.print(
         f"Time {result['ratio']:.2f}, energy {result['joules_ratio']:.2f} of the forecast. The next plan is corrected: "
-        + ", ".join(f"{machine} × {factor:.3g}" for machine, factor in result["factors"].items())
+        + (", ".join(f"{machine} × {factor:.3g}" for machine, factor in result["factors"].items()) or "by nothing")
     )
+    if result["not_learnt"]:
+        why = "all of it was computed on this machine" if result["simulation"] else "each worked on its own machine"
+        show.out.print(f"Not learnt: {', '.join(result['not_learnt'])}. In this run {why}.", markup=False)
 
 
 def _time(seconds: float) -> str:

@@ -18,6 +18,7 @@ from tequio.ledger.record import Ledger
 from tequio.recipes.paths import cache_folder
 
 FILE = "calibration.json"
+HERE = "this machine"
 PHASES = ("train", "evaluate", "personal")
 
 
@@ -73,6 +74,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         raise RunError(f"{run} has none of the participants of the plan.")
     peak = end.get("peak_bytes")
     return {
+        "simulation": header.get("simulation") is not False,
         "participants": rows,
         "ratio": sum(r["measured"]["work"] for r in rows) / sum(r["predicted"]["work"] for r in rows),
         "joules_ratio": sum(r["measured"]["joules"] for r in rows) / sum(r["predicted"]["joules"] for r in rows),
@@ -81,15 +83,31 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
     }
 
 
+def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Measured over predicted, by machine, of those of whom the run says something.
+
+    A simulation is computed on this machine, whatever devices participants name; across a network each works on its own.
+    """
+    out: dict[str, list[float]] = {}
+    for row in compared["participants"]:
+        if (row["machine"] == HERE) == compared["simulation"] and row["ratio"] > 0:
+            out.setdefault(row["machine"], []).append(row["ratio"])
+    return out
+
+
+def not_learnt(compared: Mapping[str, Any]) -> list[str]:
+    """The machines of the plan of which the run says nothing."""
+    return sorted({row["machine"] for row in compared["participants"]} - set(teachers(compared)))
+
+
 def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, float]:
-    """Store and return the new factor of each machine of the plan."""
+    """Store and return the new factor of each machine of which the run says something (`teachers`)."""
     key = key_of(plan["base"]["digest"], plan["threads"])
     path = cache_folder() / FILE
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     mine = rows.setdefault(key, {})
     new: dict[str, float] = {}
-    for machine in {row["machine"] for row in compared["participants"]}:
-        ratios = [row["ratio"] for row in compared["participants"] if row["machine"] == machine]
+    for machine, ratios in teachers(compared).items():
         new[machine] = plan["factors"].get(machine, 1.0) * statistics.median(ratios)
         mine[machine] = {"factor": new[machine], "runs": int(mine.get(machine, {}).get("runs", 0)) + 1}
     RunFolder(cache_folder()).write_atomic(FILE, json.dumps(rows, indent=1, sort_keys=True).encode())

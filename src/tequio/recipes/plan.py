@@ -23,13 +23,13 @@ from tequio.planning.options import Option, compared, pareto
 from tequio.planning.rates import OnDevice
 from tequio.planning.work import Fit, Rates, Times, Work, times
 from tequio.recipes.config import Federation, ParticipantFile
+from tequio.recipes.forecast import HERE
 from tequio.recipes.ground import STATE_COPIES, memory_of, shape_of
 from tequio.recipes.place import site_of
 from tequio.recipes.probe import padded, pass_tokens, probe
 from tequio.recipes.weakest import help_for_the_weakest
 from tequio.recipes.wire import Roster, Wired
 
-HERE = "this machine"
 CENTRAL = "H100 SXM"
 QUANTISED = (
     0.56  # bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here yet
@@ -65,18 +65,19 @@ def make_plan(
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
     shape = shape_of(config)
     named = {name: machine or file.hardware.device for name, file in files.items()}
-    for name in [n for n in (machine, *named.values()) if n]:
-        device_of(name, devices)
+    for name, device in named.items():
+        _known(device, devices, None if machine else name)
     here = None
     if not all(named.values()) or (config.centre and not machine):
         median = sorted(m.rank for m in wired.plan.members)[len(wired.plan.members) // 2]
-        here = replace(probe(list(wired.nodes.values()), median), factor=factors.get(HERE, 1.0))
+        probed = probe(list(wired.nodes.values()), median)
+        here = {name: replace(one, factor=factors.get(HERE, 1.0)) for name, one in probed.items()}
 
     def placed(work: Work, device: str | None, site: Site, memory_gib: float | None) -> Placed:
         if device is None:
             assert here is not None
             have = available_bytes(None) if memory_gib is None else int(memory_gib * GIB)
-            return Placed(work, HERE, here, site, have)
+            return Placed(work, HERE, here[work.name], site, have)
         found = device_of(device, devices)
         have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
         return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
@@ -98,7 +99,9 @@ def make_plan(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "base": {"model": config.base.model, "parameters": shape.parameters, "digest": wired.bench.base.digest},
         "threads": _threads(),
-        "machine": None if here is None else asdict(here),
+        "machine": None
+        if here is None
+        else {k: v for k, v in asdict(next(iter(here.values()))).items() if k != "watts"},
         "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
         "participants": rows,
         "centre": None if centre is None else _row(config, shape, centre),
@@ -110,6 +113,18 @@ def make_plan(
         "weakest": help_for_the_weakest(config, wired, people, devices, shape),
         "limits": LIMITS,
     }
+
+
+def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:
+    """Raise ConfigError for a device that is not in the catalogue, saying in whose file. whose: None where it is `--machine`."""
+    if device is None:
+        return
+    try:
+        device_of(device, devices)
+    except ConfigError as error:
+        if whose is None:
+            raise
+        raise error.within(f"Participant {whose}, [hardware] device") from None
 
 
 def process_bytes(config: Federation, wired: Wired, probed: bool) -> int:
@@ -214,6 +229,7 @@ def _row(config: Federation, shape: ModelShape, one: Placed) -> dict[str, Any]:
     return {
         "name": one.work.name,
         "machine": one.machine,
+        "watts": one.rates.watts,
         "rank": one.work.rank,
         "steps": one.work.steps,
         "rounds": one.work.rounds,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 
 from torch import nn
@@ -20,9 +22,10 @@ STEPS = 6  # of each of at most three participants; the first one is not timed
 LOOKED = 48  # items of an evaluation that is timed
 
 
-def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter) -> Probed:
-    """Lines through the steps and evaluations of the participants with the shortest, the middle and the longest texts.
+def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Probed]:
+    """By name: lines through the steps and evaluations of the participants with the shortest, the middle and the longest texts.
 
+    Times are this machine's, the same for all; watts are of each one's own meter, whose rated power it may have stated.
     Raises TrainingError if no step could be timed.
     """
     chosen = spread(nodes)
@@ -31,7 +34,9 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     looks: list[tuple[float, float]] = []
     turns: list[float] = []
     before = clock()
-    with chosen[0].meter.measure() as reading:
+    meters = {node.meter.watts: node.meter for node in nodes}
+    with ExitStack() as stack:
+        readings = {watts: stack.enter_context(meter.measure()) for watts, meter in meters.items()}
         for node in chosen:
             turns.append(_turn(node, rank, clock))
             steps += _steps(node, rank, clock)
@@ -41,14 +46,16 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     if not steps:
         raise TrainingError("The probe:", "no step could be timed.")
     evaluations = line(*zip(*looks, strict=True))
-    return Probed(
+    probed = Probed(
         steps=line(*zip(*steps, strict=True)),
         evaluations=evaluations,
         turn=sorted(turns)[len(turns) // 2],
-        watts=reading.energy.joules / max(seconds, 1e-9),
+        watts=0.0,
         rank=rank,
         batch_tokens=sum(tokens for tokens, _ in looks) / len(looks),
     )
+    mean = {watts: reading.energy.joules / max(seconds, 1e-9) for watts, reading in readings.items()}
+    return {node.name: replace(probed, watts=mean[node.meter.watts]) for node in nodes}
 
 
 def spread(nodes: Sequence[Node]) -> list[Node]:

@@ -217,4 +217,10 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     factors = ", ".join(f"{machine} × {n.fixed(factor, 3)}" for machine, factor in after.get("factors", {}).items())
     memory = n.fixed(after["memory_ratio"], 2)
-    return join(el("p", w("plan.after.what", memory=memory, factors=factors)), grid(w("plan.after"), head, body))
+    untaught = ", ".join(after.get("not_learnt", []))
+    key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
+    return join(
+        el("p", w("plan.after.what", memory=memory, factors=factors or w("none"))),
+        el("p", w(key, machines=untaught)) if untaught else None,
+        grid(w("plan.after"), head, body),
+    )
