@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tequio.cli import show
 from tequio.cli.command import Json, Lang, Threads, set_threads
+from tequio.measure.budget import WORDS
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all
 
@@ -111,6 +112,7 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
         *(_energy(whole["joules"]), carbon, _money(whole["money"]), f"{whole['bytes_up'] / 1e6:.2f} MB"),
     )
     show.out.print(table)
+    _declared(result)
     table = Table(title=f"Ways to do it (* Pareto set over {', '.join(result['axes'])}; (*) if data could leave)")
     for column in ("", "way", "where", "texts a model learns from", "time", "energy", "g CO2e", "money"):
         table.add_column(column, justify="left" if column in ("", "way", "where") else "right", no_wrap=True)
@@ -150,6 +152,27 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
     for limit in result["limits"]:
         show.out.print(f"[dim]{limit}[/dim]")
     show.out.print(f"Page: {path}", markup=False)
+
+
+def _declared(result: Mapping[str, Any]) -> None:
+    """Budgets and declared speeds beside the forecast."""
+    if result["budgets"]:
+        table = Table(title="Budgets, of the rounds: personal models are in none")
+        for column in ("whose", "of", "forecast", "budget", ""):
+            table.add_column(column, justify="right" if column in ("forecast", "budget") else "left", no_wrap=True)
+        for row in result["budgets"]:
+            ratio, unit = row["ratio"], row["unit"]
+            said = "not known" if ratio is None else "within" if ratio <= 1 else f"over by × {ratio:.3g}"
+            need = "–" if ratio is None else f"{row['forecast']:.3g} {unit}"
+            table.add_row(row["who"] or "all together", WORDS[row["key"]], need, f"{row['limit']:.3g} {unit}", said)
+        show.out.print(table)
+    if result["declared"]:
+        each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
+        show.out.print(
+            "Times on this machine are by its own speed, the same for all. By the tokens_per_second that they declare, training and "
+            f"uploads of all rounds would take: {each}.",
+            markup=False,
+        )
 
 
 def _after(result: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,11 +21,13 @@ from tequio.planning.devices import Device, device_of, middle
 from tequio.planning.memory import GIB, BatchShape, ModelShape, available_bytes, estimate_memory, peak_bytes
 from tequio.planning.options import Option, compared, pareto
 from tequio.planning.rates import OnDevice
-from tequio.planning.work import Fit, Rates, Times, Work, times
+from tequio.planning.work import Fit, Times, Work, times
 from tequio.recipes.config import Federation, ParticipantFile
+from tequio.recipes.declared import budgets, speeds
 from tequio.recipes.forecast import HERE
 from tequio.recipes.ground import STATE_COPIES, memory_of, shape_of
 from tequio.recipes.place import site_of
+from tequio.recipes.placed import Placed, costs
 from tequio.recipes.probe import padded, pass_tokens, probe
 from tequio.recipes.weakest import help_for_the_weakest
 from tequio.recipes.wire import Roster, Wired
@@ -35,17 +37,6 @@ QUANTISED = (
     0.56  # bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here yet
 )
 TESTS = 3.5  # base, local, shared and the chosen one, which is often one of these
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A participant (or the centre) with its work, its machine and its place."""
-
-    work: Work
-    machine: str
-    rates: Rates
-    site: Site
-    have: int  # bytes of memory
 
 
 def make_plan(
@@ -106,6 +97,8 @@ def make_plan(
         "participants": rows,
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, wired, here is not None),
+        "budgets": budgets(config, files, people, centre),
+        "declared": speeds(files, people, wired.plan.members),
         "total": _total([*people, *([centre] if centre else [])]),
         "options": _judged(options, axes),
         "axes": list(axes),
@@ -249,19 +242,6 @@ def _range(one: Placed) -> list[float] | None:
     if not isinstance(one.rates, OnDevice):
         return None
     return [times(one.work, replace(one.rates, which=which)).work for which in (2, 0)]
-
-
-def costs(one: Placed, seconds: float) -> dict[str, Any]:
-    """joules, grams and money of so many seconds at work there, as things are now."""
-    joules = one.rates.watts * seconds
-    intensity = one.site.intensity(datetime.now(UTC), min(seconds, 60.0))
-    kwh = joules * one.site.pue / JOULES_A_KWH
-    price = one.site.price
-    return {
-        "joules": joules,
-        "grams": None if intensity is None else kwh * intensity,
-        "money": None if price is None else {price.currency: price.of(kwh, seconds / 3600.0)},
-    }
 
 
 def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str, Any]]:

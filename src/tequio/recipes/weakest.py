@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from tequio.core.errors import ConfigError
 from tequio.planning.allotment import Allotment, Hardware, allot
@@ -13,26 +13,11 @@ from tequio.planning.memory import ModelShape
 from tequio.planning.rates import OnDevice
 from tequio.planning.work import Rates, Work, times
 from tequio.recipes.config import Federation, HardwareSection
+from tequio.recipes.placed import Placed
 from tequio.recipes.told import Told, full_steps, workload_of
 from tequio.recipes.wire import Wired
 
 FEW = 0.5  # of the median: with fewer examples than this, texts help most
-
-
-class Placed(Protocol):
-    """A participant with its work and its machine."""
-
-    @property
-    def work(self) -> Work:
-        """What it does."""
-
-    @property
-    def machine(self) -> str:
-        """On what."""
-
-    @property
-    def rates(self) -> Rates:
-        """How fast that is."""
 
 
 def help_for_the_weakest(

@@ -82,7 +82,33 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     whole = plan["total"]
     foot: list[Cell] = [w("total"), "", "", n.duration(whole["seconds"]), "", n.energy(whole["joules"])]
     foot += [n.mass(whole["grams"]), n.money(whole["money"] or {}), n.size(whole["bytes_up"])]
-    return join(el("p", w("plan.each.what"), class_="lead"), grid(w("plan.each"), head, body, [foot]))
+    own = ", ".join(f"{row['name']} {n.duration(row['seconds'])}" for row in plan.get("declared", []))
+    return join(
+        el("p", w("plan.each.what"), class_="lead"),
+        grid(w("plan.each"), head, body, [foot]),
+        el("p", w("plan.declared", each=own)) if own else None,
+        _budgets(plan, w, n),
+    )
+
+
+def _budgets(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe | None:
+    """The forecast beside each budget; None without one."""
+    head = [w("plan.budget.whose"), w("plan.budget.of"), f"{w('plan.col.predicted')}#", f"{w('plan.budget')}#", ""]
+    body: list[list[Cell]] = []
+    for row in plan.get("budgets", []):
+        ratio = row["ratio"]
+        said = w("plan.budget.unknown") if ratio is None else w("plan.budget.within")
+        if ratio is not None and ratio > 1:
+            said = w("plan.budget.over", ratio=_three(ratio, n))
+        need = "–" if ratio is None else f"{_three(row['forecast'], n)} {row['unit']}"
+        who = row["who"] or w("plan.budget.all")
+        body.append([who, w(f"plan.budget.of.{row['key']}"), need, f"{_three(row['limit'], n)} {row['unit']}", said])
+    return join(el("p", w("plan.budget.what")), grid(w("plan.budget"), head, body)) if body else None
+
+
+def _three(value: float, n: Numbers) -> str:
+    """Three figures."""
+    return n.fixed(value, max(0, 2 - math.floor(math.log10(value)))) if value > 0 else "0"
 
 
 def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:

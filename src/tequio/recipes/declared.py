@@ -1,0 +1,85 @@
+"""The forecast beside what was declared: each [budget], the federation's and participants' own, and the speeds that participants state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tequio.coordinator.plan import Member
+from tequio.measure.budget import KEYS
+from tequio.measure.site import JOULES_A_KWH
+from tequio.planning.work import times
+from tequio.recipes.config import Federation, ParticipantFile
+from tequio.recipes.forecast import HERE
+from tequio.recipes.placed import Placed, costs
+
+UNITS = {"kwh": "kWh", "kg_co2e": "kg CO2e", "hours": "h", "megabytes": "MB"}
+
+
+def budgets(
+    config: Federation, files: Mapping[str, ParticipantFile], people: Sequence[Placed], centre: Placed | None
+) -> list[dict[str, Any]]:
+    """Each limit with the forecast of the rounds and forecast / limit (None: not known). `who` is None where it is all together's.
+
+    As budgets are kept: without personal models; all together's takes carbon and money as told, money in its own currency, and bytes
+    both ways.
+    """
+    need = {one.work.name: _rounds(one) for one in people}
+    currency = config.money.currency if config.money else ""
+    told = []
+    for one in people:
+        file = files[one.work.name]
+        row = dict(need[one.work.name])
+        row["kg_co2e"] = row["kg_co2e"] if file.energy.tell else None
+        counts = file.money is not None and file.money.tell and file.money.currency == currency
+        row["money"] = row["money"] if counts else 0.0
+        row["megabytes"] = (one.work.bytes_up + one.work.bytes_down) * one.work.rounds / 1e6
+        told.append(row)
+    if centre is not None:
+        told.append(_rounds(centre) | {"money": 0.0})
+    out = [
+        _row(None, key, limit, _sum(row[key] for row in told), currency)
+        for key, limit in config.budget.limits().items()
+    ]
+    for name, file in files.items():
+        own = file.money.currency if file.money else ""
+        out += [_row(name, key, limit, need[name][key], own) for key, limit in file.budget.limits().items()]
+    return out
+
+
+def speeds(
+    files: Mapping[str, ParticipantFile], people: Sequence[Placed], members: Sequence[Member]
+) -> list[dict[str, Any]]:
+    """Of each who states a speed and no device: that speed, and the seconds of all rounds' training and upload by it, as allotted."""
+    allotted = {member.name: member.seconds for member in members}
+    out = []
+    for one in people:
+        speed, seconds = files[one.work.name].hardware.tokens_per_second, allotted[one.work.name]
+        if one.machine == HERE and speed is not None and seconds is not None:
+            out.append({"name": one.work.name, "tokens_per_second": speed, "seconds": seconds * one.work.rounds})
+    return out
+
+
+def _rounds(one: Placed) -> dict[str, float | None]:
+    """What the rounds take of one, by key of measure.budget."""
+    spent = times(one.work, one.rates)
+    seconds = spent.train + spent.evaluate
+    cost = costs(one, seconds)
+    found: dict[str, float | None] = dict.fromkeys(KEYS)
+    found["kwh"] = cost["joules"] * one.site.pue / JOULES_A_KWH
+    found["kg_co2e"] = None if cost["grams"] is None else cost["grams"] / 1000.0
+    found["money"] = None if cost["money"] is None else math.fsum(cost["money"].values())
+    found["hours"] = seconds / 3600.0
+    found["megabytes"] = one.work.bytes_up * one.work.rounds / 1e6
+    return found
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known else math.fsum(v for v in known if v is not None)
+
+
+def _row(who: str | None, key: str, limit: float, need: float | None, currency: str) -> dict[str, Any]:
+    row = {"who": who, "key": key, "limit": limit, "unit": UNITS.get(key, currency), "forecast": need}
+    return row | {"ratio": None if need is None else need / limit}
