@@ -164,7 +164,7 @@ def _declared(result: Mapping[str, Any]) -> None:
             ratio, unit = row["ratio"], row["unit"]
             said = "not known" if ratio is None else "within" if ratio <= 1 else f"over by × {ratio:.3g}"
             need = "–" if ratio is None else f"{row['forecast']:.3g} {unit}"
-            table.add_row(row["who"] or "all together", WORDS[row["key"]], need, f"{row['limit']:.3g} {unit}", said)
+            table.add_row(row["who"] or "all together", WORDS[row["key"]], need, f"{row['limit']:g} {unit}", said)
         show.out.print(table)
     if result["declared"]:
         each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
