@@ -10,15 +10,9 @@ from typing import Any
 import pytest
 
 from tequio.core.errors import ConfigError
+from tequio.measure.countries import countries, country_intensity
 from tequio.measure.importers import import_windows
-from tequio.measure.intensity import (
-    COLUMNS,
-    countries,
-    country_intensity,
-    read_intensity,
-    read_windows,
-    write_windows,
-)
+from tequio.measure.intensity import COLUMNS, read_intensity, read_windows, write_windows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GOOD = "DE,2026-03-01T{h:02d}:00:00Z,3600,{g},actual,,average,somebody,CC BY 4.0"
@@ -73,9 +67,9 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, rows: list[str], line: i
 
 
 def test_another_time_zone_is_converted(tmp_path: Path) -> None:
-    rows = [GOOD.format(h=12, g=1), GOOD.format(h=14, g=2).replace("14:00:00Z", "14:00:00+01:00")]
+    rows = [GOOD.format(h=12, g=100), GOOD.format(h=14, g=200).replace("14:00:00Z", "14:00:00+01:00")]
     found = read_intensity(file(tmp_path, *rows))  # 14:00 at +01:00 is 13:00 UTC: no gap
-    assert found.mean(NOON + timedelta(hours=1), 60) == 2
+    assert found.mean(NOON + timedelta(hours=1), 60) == 200
 
 
 def test_a_head_in_another_unit_is_refused(tmp_path: Path) -> None:
@@ -85,7 +79,7 @@ def test_a_head_in_another_unit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_zone_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    path = file(tmp_path, GOOD.format(h=1, g=1), GOOD.format(h=1, g=1).replace("DE", "FR"))
+    path = file(tmp_path, GOOD.format(h=1, g=100), GOOD.format(h=1, g=50).replace("DE", "FR"))
     with pytest.raises(ConfigError, match="several zones: DE, FR"):
         read_intensity(path)
     with pytest.raises(ConfigError, match="Did you mean 'DE'"):
@@ -104,6 +98,37 @@ def test_countries_by_code_and_name_and_the_nearest_of_an_unknown_one() -> None:
     assert by_code.mean(NOON, 10) == 380.95
     with pytest.raises(ConfigError, match="nearest is Germany"):
         country_intensity("Germny")
+
+
+@pytest.mark.parametrize(
+    ("name", "zone"),
+    [
+        ("UK", "GBR"),
+        ("Scotland", "GBR"),
+        ("britain", "GBR"),
+        ("USA", "USA"),
+        ("Republic of Korea", "KOR"),
+        ("turkiye", "TUR"),
+    ],
+)
+def test_what_people_call_a_country_is_known(name: str, zone: str) -> None:
+    assert country_intensity(name).zone == zone
+
+
+def test_a_country_is_offered_only_where_it_is_near() -> None:
+    with pytest.raises(ConfigError, match=r"South Korea .* or North Korea"):
+        country_intensity("Korea")
+    for name in ("Atlantis", "QQ", "XYZ", ""):
+        with pytest.raises(ConfigError, match="tequio carbon countries") as found:
+            country_intensity(name)
+        assert "nearest" not in str(found.value)
+
+
+def test_kilograms_taken_for_grams_are_refused_and_a_clean_hour_is_not(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"zone DE .*0\.3125 to 0\.4.*kg per kWh.*1000"):
+        read_windows(file(tmp_path, GOOD.format(h=1, g=0.3125), GOOD.format(h=2, g=0.4)))
+    assert len(read_windows(file(tmp_path, GOOD.format(h=1, g=0.5), GOOD.format(h=2, g=30)))) == 2
+    assert len(read_windows(file(tmp_path, GOOD.format(h=1, g=0)))) == 1
 
 
 def write(tmp_path: Path, value: Any) -> Path:

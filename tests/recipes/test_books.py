@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from tequio.cli.accounts import accounts as say_accounts
 from tequio.cli.accounts import emissions_of
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy
@@ -47,7 +48,9 @@ def test_energy_is_one_number_whatever_watts_a_participant_states(make_federatio
     assert shown["cost"]["joules"] > sum(p["joules"] for p in shown["participants"])
 
 
-def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation: Any, tmp_path: Path) -> None:
+def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
+    make_federation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = make_federation(rows=40, energy={"country": "MX"})
     people = path.parent / "participants"
     extend(people / "site0.toml", '\n[energy]\ncountry = "DE"\nembodied_kg = 100.0\n')
@@ -73,6 +76,10 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(make_federation
     assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
     assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France
     assert sum(line["joules"] for line in books["site0"]) == pytest.approx(told["site0"]["joules"])
+
+    say_accounts(run)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not known. Kept private by site1 ([energy] tell = false in participant.toml)." in printed
 
     # the model card says grams where they are known, and that they are not where not
     known = {"emissions": 12.5, "source": "a test", "training_type": "fine-tuning"}

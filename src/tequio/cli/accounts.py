@@ -24,17 +24,22 @@ def accounts(
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
     from tequio.recipes.books import read_books
+    from tequio.web.accounts import WHOLE, card, sums
     from tequio.web.accounts import accounts as of_ledger
-    from tequio.web.accounts import card, sums
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
     found = of_ledger(entries)
     found["card"] = card(found, entries)
+    books = read_books(folder)
+    found["untold"] = {
+        row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
+        for row in found["participants"]
+        if row["joules"] and (row["grams_share"] or 0.0) < WHOLE
+    }  # name -> whether its own book, where it is here, knows the carbon that it keeps to itself
     if own:
         found["books"] = {
-            name: sums([{"energy": row, "money": row["money"]} for row in rows])
-            for name, rows in read_books(folder).items()
+            name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
     show.emit(found, json, lambda: _words(found))
 
@@ -70,9 +75,22 @@ def _words(found: Mapping[str, Any]) -> None:
             f"Boundary: {sci['boundary']}."
         )
     emitted = found["card"]["co2_eq_emissions"]["emissions"]
-    show.out.print(
-        "Grams for a model card: " + ("not known; say [energy] country." if emitted is None else f"{emitted:.4g}")
-    )
+    known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}"
+    show.out.print(f"Grams for a model card: {known}", markup=False)
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    """Whose carbon is not known, why, and what to do."""
+    said = []
+    if private := [name for name, known in found["untold"].items() if known]:
+        said.append(f"Kept private by {', '.join(private)} ([energy] tell = false in participant.toml).")
+    if silent := [name for name, known in found["untold"].items() if not known]:
+        why = "[energy] country or intensity is missing in participant.toml, does not cover the time, or is not told"
+        said.append(f"Of {', '.join(silent)}: {why}.")
+    own = found["coordinator"]
+    if own["joules"] and (own["grams_share"] or 0.0) < 1.0:
+        said.append("Of the coordinator: say [energy] country or intensity in federation.toml.")
+    return " ".join(said)
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:

@@ -72,7 +72,11 @@ def _say(found: dict[str, object], end: str) -> None:
     for row in found["series"]:  # type: ignore[attr-defined]
         show.out.print(
             f"{row['zone']}, {row['kind']}, {row['signal']}: {row['windows']} values from {row['from']} to {row['to']}, "
-            f"{row['lowest']:.0f} to {row['highest']:.0f}, mean {row['mean']:.0f} g CO2e/kWh",
+            f"{_grams(row['lowest'])} to {_grams(row['highest'])}, mean {_grams(row['mean'])} g CO2e/kWh",
             markup=False,
         )
     show.out.print(end, markup=False)
+
+
+def _grams(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""How many grams of CO₂e a kilowatt-hour costs, where and when: series read from one canonical CSV, and annual averages of countries.
+"""How many grams of CO₂e a kilowatt-hour costs, where and when: series read from one canonical CSV.
 
     zone,start_utc,duration_s,g_per_kwh,kind,issued_utc,signal,source,licence
 
@@ -16,8 +16,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
@@ -28,7 +26,7 @@ COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc",
 Kind = Literal["actual", "forecast"]
 Signal = Literal["average", "marginal"]
 LARGEST = 3000.0  # g/kWh; no power station is above, a kg or lb per MWh taken for g per kWh often is below 1
-COUNTRIES_SOURCE = "country averages as tabled in codecarbon 3.3.2 (MIT), global_energy_mix.json"
+LEAST = 3.0  # g/kWh; where no value of a zone is above, it is kg for g: the cleanest grids of the table are above 20
 
 
 class Window(NamedTuple):
@@ -237,36 +235,15 @@ def _checked(rows: Sequence[tuple[int, Window]], source: str) -> list[Window]:
             if after.start > end_of(before):
                 gap = (after.start - end_of(before)).total_seconds()
                 why = f"there is a gap of {gap:g} s before it (from {stamp(end_of(before))})."
-                raise ConfigError(what, why, "Fill it, or make two files of it: nothing is interpolated.")
+                raise ConfigError(what, why, "Fill it, or keep the rows on one side of it: nothing is interpolated.")
         out += [window for _, window in mine]
+    for zone in sorted({w.zone for w in out}):
+        _in_grams([w.grams for w in out if w.zone == zone], f"{source}: zone {zone}")
     return sorted(out, key=lambda w: (w.zone, w.signal, w.kind, w.issued or w.start, w.start))
 
 
-class Country(NamedTuple):
-    """One row of the shipped table."""
-
-    alpha_2: str
-    alpha_3: str
-    name: str
-    grams: float
-    year: int
-
-
-@cache
-def countries() -> tuple[Country, ...]:
-    """The shipped annual averages (211 countries, of 2021 to 2023; see COUNTRIES_SOURCE)."""
-    text = files("tequio.measure").joinpath("countries.csv").read_text(encoding="utf-8")
-    rows = list(csv.reader(io.StringIO(text)))[1:]
-    return tuple(Country(two, three, name, float(grams), int(year)) for two, three, name, grams, year in rows)
-
-
-def country_intensity(name: str) -> Intensity:
-    """The annual average of a country by code (DE, DEU) or English name. Raises ConfigError offering the nearest."""
-    known = {key.casefold(): c for c in countries() for key in (c.alpha_2, c.alpha_3, c.name)}
-    found = known.get(name.strip().casefold())
-    if found is None:
-        names = {c.name.casefold(): c for c in countries()} if len(name.strip()) > 3 else known
-        near = known[difflib.get_close_matches(name.casefold(), list(names), n=1, cutoff=0.0)[0]]
-        why = f"The nearest is {near.name} ({near.alpha_2}, {near.alpha_3})."
-        raise ConfigError(f"There is no country {name!r} in the table.", why, "All of them: tequio carbon countries")
-    return Intensity(found.alpha_3, "average", f"{found.name}, {found.year}: {COUNTRIES_SOURCE}", (), found.grams)
+def _in_grams(values: Sequence[float], where: str) -> None:
+    low, high = min(values), max(values)
+    if low > 0 and high < LEAST:
+        what = f"{where} has no value of {LEAST:g} g/kWh or more ({low:g} to {high:g})."
+        raise ConfigError(what, "That looks like kg per kWh.", "Multiply the values by 1000: g_per_kwh is in grams.")

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
-from tequio.measure.intensity import country_intensity
+from tequio.measure.countries import country_intensity
 from tequio.measure.money import LIFE_YEARS
 from tequio.recipes.section import STRICT, Amount, File, Positive, Share
 

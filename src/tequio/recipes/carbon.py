@@ -6,17 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ResourceError
+from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.importers import import_windows
-from tequio.measure.intensity import (
-    COUNTRIES_SOURCE,
-    Window,
-    countries,
-    country_intensity,
-    end_of,
-    read_windows,
-    stamp,
-    write_windows,
-)
+from tequio.measure.intensity import Window, end_of, read_windows, stamp, write_windows
 
 
 def import_file(path: Path, source: str, out: Path, zone: str | None, licence: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tequio.core.errors import ConfigError
-from tequio.measure.intensity import Intensity, country_intensity, read_intensity
+from tequio.measure.countries import country_intensity
+from tequio.measure.intensity import Intensity, read_intensity
 from tequio.measure.money import Price, owned_per_hour
 from tequio.measure.site import Site
 from tequio.recipes.accounting import EnergySection, MoneySection
