@@ -346,7 +346,7 @@ PARTICIPANT: Mapping[str, tuple[str, str]] = {
     "data.licence": ("", "Written to the ledger as declared."),
     "data.consent": (
         "",
-        "A note for your own records: on what ground these data may be used. Written into the run's record.",
+        "On what ground these data may be used, in your words. It leaves the machine: the coordinator gets it and writes it into the run's record (ledger), where everybody who has that reads it. Name no person in it.",
     ),
     "hardware.tokens_per_second": ("tokens/s", "Training speed, where you know it."),
     "hardware.probe": (
@@ -446,6 +446,10 @@ WHEN: Mapping[str, tuple[str, str]] = {
         "The loss became NaN, or rose to a multiple of what it was.",
         "Lower `train.learning_rate`; look for odd rows. In a round, one participant's is a failure in the record, "
         "and the round goes on without it.",
+    ),
+    "BudgetError": (
+        "A limit of `[budget]` in participant.toml is reached.",
+        "Nothing, or raise it there. In a round its status is `withheld`, and the round goes on without that participant.",
     ),
     "RunError": (
         "The folder is no run or holds one already; data or configuration changed before `--resume`; no update could be used.",

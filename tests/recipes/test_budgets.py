@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from tequio.cli.summary import print_summary
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.run import start
 from tequio.web.report import render
+from tequio.web.summary import summary
 
 
 def records(run: Path) -> tuple[list[Any], dict[str, list[Any]]]:
@@ -44,10 +46,11 @@ def test_a_participants_budget_cuts_its_steps_and_then_refuses(make_federation: 
     )
     spent = sum(line["joules"] for line in work) / 3.6e6
     assert spent <= limit + 3 * dearest  # one step, with what a task takes beside its steps
-    refused = [a["reason"] for body in kinds["round"] for a in body["admissions"] if a["status"] == "failed"]
+    refused = [a["reason"] for body in kinds["round"] for a in body["admissions"] if a["status"] == "withheld"]
     assert refused
     assert all("its own budget of energy is spent" in reason for reason in refused)
     assert all(row["steps"] == asked for b in kinds["round"] for row in b["train"] if row["name"] == "site1")
+    assert not any("Error" in reason for reason in refused)
     assert "budget of energy is spent" in render(entries, "en")
 
 
@@ -55,7 +58,8 @@ def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Pa
     path = make_federation(rows=60, train={"rounds": 50, "patience": 50}, budget={"hours": 1.5 / 3600})
     run = tmp_path / "run"
     outcome = start(load_federation(path), run, False)
-    _, kinds = records(run)
+    entries, kinds = records(run)
+    assert "The rounds ended early, after" in render(entries, "en")
     assert 1 <= len(kinds["round"]) < 50
     assert outcome.end["reason"] == "the budget of time is spent"
     assert kinds["budget"][0]["round"] == len(kinds["round"])
@@ -82,8 +86,33 @@ def test_carbon_and_money_need_a_place_and_prices(make_federation: Any) -> None:
         file.write_text(text)
 
 
-def test_a_carbon_budget_ends_where_somebody_does_not_tell(make_federation: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("energy", "words"),
+    [
+        ("", "site0 does not tell.*no .energy. country"),
+        ('[energy]\ncountry = "DE"\ntell = false\n', "site0 .*tell = true"),
+    ],
+)
+def test_a_carbon_budget_is_refused_where_somebody_does_not_tell(
+    make_federation: Any, tmp_path: Path, energy: str, words: str
+) -> None:
     path = make_federation(rows=40, budget={"kg_co2e": 100.0}, energy={"country": "DE"})
-    outcome = start(load_federation(path), tmp_path / "run", False)
-    assert outcome.end["reason"] == "the carbon budget cannot be kept: site0 does not tell its carbon"
-    assert outcome.end["rounds"] == 0
+    file = path.parent / "participants" / "site0.toml"
+    file.write_text(file.read_text() + "\n" + energy)
+    with pytest.raises(ConfigError, match=words):
+        start(load_federation(path), tmp_path / "run", False)
+
+
+def test_a_budget_that_pays_for_no_round_is_said(
+    make_federation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_federation(rows=40, budget={"kwh": 1e-12})
+    run = tmp_path / "run"
+    start(load_federation(path), run, False)
+    entries, kinds = records(run)
+    assert "round" not in kinds
+    print_summary(run, run / "report.html", summary(entries))
+    assert "No round was made: the budget of energy is spent." in capsys.readouterr().out
+    page = render(entries, "en")
+    assert "No round was made: the budget of energy is spent. Whether joining pays" in page
+    assert "paid for none" not in page

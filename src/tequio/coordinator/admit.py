@@ -49,6 +49,7 @@ class Refused:
     member: Member
     reason: str
     failed: bool = False  # it could not do its task; otherwise its update was rejected
+    withheld: bool = False  # it does not work: its own budget is spent
     alarms: tuple[Alarm, ...] = ()
 
 

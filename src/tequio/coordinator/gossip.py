@@ -166,7 +166,9 @@ def _row(
 def _record(after: PeerState, rows: list[dict[str, Any]], failed: Mapping[str, str], looked: Looked) -> dict[str, Any]:
     """In the form of a star's round; nobody judges it, so it is accepted. The digest is over all peers' models."""
     admissions = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
-    admissions += [{"name": name, "status": "failed", "reason": reason} for name, reason in failed.items()]
+    for name, reason in failed.items():
+        own = reason.startswith(f"{BudgetError.__name__}: ")
+        admissions.append({"name": name, "status": "withheld" if own else "failed", "reason": reason})
     return {
         "round": after.round,
         "accepted": True,

@@ -21,7 +21,7 @@ from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.screen import screened
 from tequio.coordinator.transfer import central_gradient
 from tequio.core.canonical import digest_update, pack
-from tequio.core.errors import RunError
+from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
@@ -225,7 +225,9 @@ def in_order(
             continue  # not on the roster, or a second reply: the first one counts
         member = roster[position]
         if isinstance(arrival, Failure):
-            waiting[position] = Refused(member, f"{arrival.error}: {arrival.message}", failed=True)
+            own = arrival.error == BudgetError.__name__
+            why = arrival.message if own else f"{arrival.error}: {arrival.message}"
+            waiting[position] = Refused(member, why, failed=not own, withheld=own)
         else:
             waiting[position] = admit(arrival, member, plan, state)
         while turn in waiting:
@@ -359,8 +361,11 @@ def task_bytes(state: State, plan: Plan, gradient: Update | None) -> int:
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, str]]:
     """Who was admitted, and who was not and why."""
     admitted = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
-    status = {True: "failed", False: "rejected"}
-    return admitted + [{"name": r.member.name, "status": status[r.failed], "reason": r.reason} for r in refused]
+    return admitted + [{"name": r.member.name, "status": _status(r), "reason": r.reason} for r in refused]
+
+
+def _status(refused: Refused) -> str:
+    return "withheld" if refused.withheld else "failed" if refused.failed else "rejected"
 
 
 def _record(

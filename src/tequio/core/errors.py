@@ -7,6 +7,7 @@ TequioError                      what is wrong, why, and what to do
 ├── ResourceError                not enough memory or disk, or the folder is read-only
 ├── UpdateError                  an update or adapter is malformed, corrupted or belongs to another model
 ├── TrainingError                training diverged or gave NaN
+│   └── BudgetError              a participant does not train: its own budget is spent
 ├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
 ├── NetworkError                 the coordinator or a participant cannot be reached, or is not who it should be
 └── LedgerError                  the ledger cannot be read or written
@@ -74,6 +75,10 @@ class TrainingError(TequioError):
     """Training gave NaN or diverged."""
 
     exit_code = 7
+
+
+class BudgetError(TrainingError):
+    """A participant does not train: its own budget is spent."""
 
 
 class RunError(TequioError):

@@ -14,7 +14,7 @@ from torch import nn
 
 from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
-from tequio.core.errors import DataError, TrainingError
+from tequio.core.errors import BudgetError, DataError, TrainingError
 from tequio.core.seeds import derive
 from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, TrainTask
 from tequio.core.update import Entry, Update, zero
@@ -142,12 +142,12 @@ class Node:
         )
 
     def _allowed(self, task: TrainTask) -> dict[str, float]:
-        """What this task may take. Raises TrainingError, without figures, where nothing is left of the own budget."""
+        """What this task may take. Raises BudgetError, without figures, where nothing is left of the own budget."""
         remaining = self.books.left()
         gone = exhausted(remaining)
         if gone:
             what = f"Participant {self.name}: its own budget of {', '.join(WORDS[key] for key in gone)} is spent."
-            raise TrainingError(what, "", "It may raise [budget] in its participant.toml.")
+            raise BudgetError(what, "", "It may raise [budget] in its participant.toml.")
         return smaller(remaining, task.budget)
 
     def _cost(self, energy: Energy) -> dict[str, float | None]:

@@ -98,7 +98,23 @@ def read_roster(config: Federation) -> Roster:
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
     for energy, money in ((config.energy, config.money), *((f.energy, f.money) for f in files.values())):
         site_of(energy, money)  # a file of intensities that cannot be used is found before the base is loaded
+    if config.budget.kg_co2e is not None:
+        for who, file in files.items():
+            _tells_carbon(who, file)
     return {who: (file, splits_of(config, file)) for who, file in files.items()}
+
+
+def _tells_carbon(who: str, file: ParticipantFile) -> None:
+    """Raise ConfigError where a federation's carbon budget could not count this participant."""
+    placed = file.energy.country is not None or file.energy.intensity is not None
+    if placed and file.energy.tell:
+        return
+    what = f"budget.kg_co2e of federation.toml cannot be kept: participant {who} does not tell its carbon."
+    if placed:
+        why, fix = "[energy] tell = false in its participant.toml.", "Set tell = true there"
+    else:
+        why, fix = "Its participant.toml has no [energy] country or intensity.", "Add one of them there"
+    raise ConfigError(what, why, f"{fix}, or give the federation another budget (kwh, hours, money, megabytes).")
 
 
 def check_pieces(config: Federation) -> None:

@@ -38,6 +38,14 @@ def headline(page: Page) -> Safe:
 
 
 def _sentence(page: Page) -> str:
+    made, stopped = page.s["rounds"]["total"], page.s["rounds"]["stopped"]
+    if stopped and not made:
+        return page.w("head.unmade", reason=stopped)
+    said = page.w("head.stopped", rounds=page.rounds_count(made), reason=stopped) + " " if stopped else ""
+    return said + _verdict(page)
+
+
+def _verdict(page: Page) -> str:
     s, w, n = page.s, page.w, page.n
     counts, known = s["verdicts"], sum(s["verdicts"][k] for k in VERDICTS)
     if not known:

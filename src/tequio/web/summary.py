@@ -72,7 +72,8 @@ def summary(entries: Sequence[Record]) -> Json:
         "mean": _means(people),
         "equity": _equity(people),
         "participants": people,
-        "rounds": _rounds(rounds, last_body(entries, "start"), last_body(entries, "end")),
+        "rounds": _rounds(rounds, last_body(entries, "start"), last_body(entries, "end"))
+        | {"stopped": last_body(entries, "budget").get("reason")},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
         "cost": _cost(
