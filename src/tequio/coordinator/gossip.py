@@ -16,7 +16,7 @@ from tequio.coordinator.fold import cost_of
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import BETTER, Looked, seen
 from tequio.core.canonical import digest_json, digest_update, pack
-from tequio.core.errors import ConfigError, RunError
+from tequio.core.errors import BudgetError, ConfigError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
