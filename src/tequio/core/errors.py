@@ -80,6 +80,8 @@ class TrainingError(TequioError):
 class BudgetError(TrainingError):
     """A participant does not train: its own budget is spent."""
 
+    exit_code = 13
+
 
 class RunError(TequioError):
     """The run as a whole cannot go on, or names something that is not there."""
