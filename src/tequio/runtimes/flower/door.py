@@ -39,8 +39,8 @@ from tequio.runtimes.flower.traffic import Traffic, size
 from tequio.trust.leaving import KEYS
 
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
-LARGE = 1 << 20  # bytes of a request that waits on disk for its turn
-ROOM = 8  # large requests and answers that are handed on at the same time
+LARGE = 1 << 18  # bytes of a request that waits on disk for its turn
+ROOM = 2  # large requests and answers that are handed on at the same time: each takes some 20 MB, and SuperLink is one process
 SMALL = 1 << 14  # bytes of a request to join
 PATHS = frozenset(
     f"/v1/fleet/{name}"
