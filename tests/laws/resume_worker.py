@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
+from tequio.recipes.run import resume, speed_free, start
 
 
 def run(path: str, out: str, mode: str, kill_at: int, workers: int) -> None:
@@ -37,7 +37,7 @@ def run(path: str, out: str, mode: str, kill_at: int, workers: int) -> None:
     else:
         config = load_federation(Path(path))
         outcome = start(config, Path(out), not config.bases, watch=watch, workers=workers)
-    print(json.dumps(dict(outcome.end)), flush=True)
+    print(json.dumps(speed_free(dict(outcome.end))), flush=True)
 
 
 def child(log: str, **run_: Any) -> None:

@@ -60,6 +60,7 @@ SPEED_FREE = (
     "threads",
     "wire",
     "late",
+    "peak_bytes",
 )  # what two runs of one seed may differ in
 
 
@@ -443,7 +444,7 @@ def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wir
     stopped = ledger.last("budget")
     if stopped is not None:
         reason = str(stopped.body["reason"])
-    facts = [[entry.kind, _speed_free(dict(entry.body))] for entry in ledger.entries()]
+    facts = [[entry.kind, speed_free(dict(entry.body))] for entry in ledger.entries()]
     body = {
         "reason": reason,
         "rounds": state.round,
@@ -455,10 +456,11 @@ def _end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wir
     return Outcome(folder.path, body)
 
 
-def _speed_free(value: Any) -> Any:
+def speed_free(value: Any) -> Any:
+    """A record without what two runs of one seed may differ in."""
     if isinstance(value, Mapping):
-        return {key: _speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
-    return [_speed_free(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
+    return [speed_free(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def of_base(name: str, file: str) -> str:
