@@ -103,7 +103,7 @@ def memory_of(config: Federation, hosted: int, benches: int = 1) -> MemorySum:
     continues = pieces_of(config.algorithm, full).start.continues
     begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
-    return _memory(config, copies + (FULL_COPIES if full else 0), benches, min(config.train.lockstep, hosted))
+    return _memory(config, copies + (FULL_COPIES if full else 0), benches, max(1, min(config.train.lockstep, hosted)))
 
 
 def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) -> MemorySum:
