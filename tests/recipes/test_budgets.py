@@ -59,13 +59,14 @@ def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Pa
     run = tmp_path / "run"
     outcome = start(load_federation(path), run, False)
     entries, kinds = records(run)
-    assert "The rounds ended early, after" in render(entries, "en")
-    assert 1 <= len(kinds["round"]) < 50
+    made = len(kinds["round"])  # none on a machine so slow that evaluating the base took all
+    assert ("The rounds ended early, after" if made else "No round was made") in render(entries, "en")
+    assert made < 50
     assert outcome.end["reason"] == "the budget of time is spent"
-    assert kinds["budget"][0]["round"] == len(kinds["round"])
+    assert kinds["budget"][0]["round"] == made
     assert len(kinds["personal"]) == 2  # made all the same
     rounds = sum(b["energy"]["seconds"] for b in (*kinds["start"], *kinds["round"][:-1]))
-    assert rounds < 1.5  # the last round at most went beyond
+    assert rounds < 1.5 or not made  # the last round at most went beyond
 
 
 def test_carbon_and_money_need_a_place_and_prices(make_federation: Any) -> None:
