@@ -309,7 +309,7 @@ def largest_file(size: int) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize(
     ("stage", "size", "name"),
-    [("rounds", 4096, "ledger.sqlite"), ("general", 100, "ledger.sqlite"), ("personal", 100, "personal.safetensors")],
+    [("rounds", 4096, "ledger.sqlite"), ("general", 100, "ledger.sqlite"), ("personal", 100, "accounts.jsonl")],
 )
 def test_a_full_disk_names_the_file_and_the_run_goes_on_later(marked: Any, stage: str, size: int, name: str) -> None:
     path = marked(rows=40)

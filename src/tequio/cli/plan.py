@@ -12,7 +12,6 @@ from rich.table import Table
 
 from tequio.cli import show
 from tequio.cli.command import Json, Lang, Threads, set_threads
-from tequio.measure.budget import WORDS
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all
 
@@ -156,6 +155,8 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
 
 def _declared(result: Mapping[str, Any]) -> None:
     """Budgets and declared speeds beside the forecast."""
+    from tequio.measure.budget import WORDS
+
     if result["budgets"]:
         table = Table(title="Budgets, of the rounds: personal models are in none")
         for column in ("whose", "of", "forecast", "budget", ""):

@@ -109,7 +109,7 @@ def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
 def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
 
-    Tensors lie in `data` itself if it is a buffer that could be written to (which nobody may do then), and in one copy of it else.
+    Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do then), and in one copy of it else.
     """
     try:
         header_length = int.from_bytes(data[:8], "little")
@@ -138,7 +138,8 @@ def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, T
         if at % dtype.itemsize:
             raise ValueError(f"{name} is not aligned")
         flat = torch.frombuffer(whole, dtype=dtype, count=count, offset=at) if count else torch.empty(0, dtype=dtype)
-        found[name] = flat.reshape(shape)
+        # numbers are copied to where kernels expect them: at another alignment sums are rounded otherwise
+        found[name] = (flat if dtype == torch.uint8 else flat.clone()).reshape(shape)
     if first + end != len(data):
         raise ValueError("it is longer or shorter than its tensors")
     return found

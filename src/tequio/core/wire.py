@@ -61,7 +61,7 @@ def pack_message(message: Message) -> bytes:
 def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
     """The message in `data`. Raises UpdateError naming `source` for anything but a well-formed message of an allowed kind.
 
-    Its tensors, and bytes in parts, lie in `data` itself where that could be written to (see `unpack_tensors`).
+    Its bytes in parts lie in `data` itself where that could be written to (see `unpack_tensors`).
     """
     if len(data) > limit:
         raise UpdateError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Money
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import RunFolder, written
 from tequio.measure.budget import add, cost, left
 
 FILE = "accounts.jsonl"
@@ -59,13 +59,14 @@ class Books:
     def enter(
         self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0
     ) -> tuple[Energy, Money | None]:
-        """Write one line; returns what may be told of it. size: bytes that it sends."""
+        """Write one line; returns what may be told of it. size: bytes that it sends. Raises ResourceError where the disk is full."""
         self.spent.update(add(self.spent, cost(energy, None if money is None else money.amount, size)))
         if self.folder is not None:
             line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
             line["money"] = None if money is None else asdict(money)
             path = self.folder.path / self.under / FILE
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as stream:
+            with written(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with written(path), path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
         return energy if self.tell_carbon else energy.untold(), money if self.tell_money else None
