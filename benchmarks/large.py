@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from tequio.cli.process import prepare_process
 
 prepare_process()
 
+from benchmarks.hub import no_word, nobody, server_in
 from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
 from tequio.coordinator.fold import counted, folded
 from tequio.coordinator.plan import Coding
@@ -38,24 +38,14 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.superlink import Server, place, register, running
+from tequio.runtimes.flower.superlink import place, register
 from tequio.trust.keys import (
     key_bytes,
     load_key,
-    new_authority,
     new_key,
-    new_server,
     public_bytes,
     write_secret,
 )
-
-
-def nobody(*_: object) -> int:
-    raise SystemExit("nobody joins here")
-
-
-def no_word(*_: object) -> None:
-    raise SystemExit("nobody leaves here")
 
 
 def participants(folder: Path, address: str, megabytes: int) -> None:
@@ -110,23 +100,14 @@ class Watch:
 
 def measure(folder: Path, megabytes: int, people: int) -> None:
     """One round's exchange and fold, in this process."""
-    authority, authority_key = new_authority("large", 1)
-    certificate, key = new_server(authority, authority_key, ["127.0.0.1"], 1)
-    for name, data in (("ca.pem", authority), ("server.pem", certificate)):
-        (folder / name).write_bytes(data)
-    for name, data in (("server.secret", key), ("secret", b"s" * 32)):
-        write_secret(folder / name, data)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = Server(port, folder, *(folder / name for name in ("server.pem", "server.secret", "ca.pem", "secret")))
-    door = Door(folder / "server.pem", folder / "server.secret", server)
     plan = plan_of(megabytes, people)
     state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
     with (
+        server_in(folder) as server,
         claimed("127.0.0.1", 0) as own,
-        running(server, print),
-        open_door(door, own, nobody, no_word, lambda *_, **__: None) as guests,
+        open_door(
+            door := Door(server.certificate, server.key, server), own, nobody, no_word, lambda *_, **__: None
+        ) as guests,
         place(server) as grid,
     ):
         nodes = {}

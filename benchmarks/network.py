@@ -11,7 +11,6 @@ Run: python -m benchmarks.network [--rounds 8]
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from tequio.cli.process import prepare_process
 
 prepare_process()
 
+from benchmarks.hub import free_port
 from benchmarks.overhead import federation
 from tequio.ledger.record import Ledger
 
@@ -45,9 +45,7 @@ def embedded(toml: Path, out: Path) -> list[float]:
 
 def networked(toml: Path, folder: Path) -> list[float]:
     """A coordinator and resident participants, each a process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     hub, log = folder / "hub", folder / "coordinator.log"
     subprocess.run([*TEQUIO, "coordinator", "init", hub, toml, "--address", address], check=True, capture_output=True)
     with ExitStack() as stack:

@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 
@@ -37,6 +35,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common import Array
 from flwr.supercore.task_identity import TaskIdentity
 
+from benchmarks.hub import free_port, no_word, nobody, server_in
 from tequio.core.types import EvaluateTask, Reply
 from tequio.core.update import Dense, Update
 from tequio.core.wire import pack_message, unpack_message
@@ -46,8 +45,8 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.superlink import APP, NOTHING, Server, place, register, running
-from tequio.trust.keys import PrivateKey, new_authority, new_key, new_server, public_bytes, write_secret
+from tequio.runtimes.flower.superlink import APP, NOTHING, Server, place, register
+from tequio.trust.keys import PrivateKey, new_key, public_bytes, write_secret
 
 PEOPLE, EXCHANGES = 3, 2
 OPENSSH = (Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())  # what flower-supernode reads
@@ -70,32 +69,6 @@ def train(message, context):
     AutoModel.from_pretrained(MODEL)
     return Message(RecordDict({}), reply_to=message)
 """
-
-
-def nobody(*_: object) -> int:
-    raise SystemExit("nobody joins here")
-
-
-def no_word(*_: object) -> None:
-    raise SystemExit("nobody leaves here")
-
-
-@contextmanager
-def server_in(folder: Path) -> Iterator[Server]:
-    """A SuperLink, hardened as Tequio starts it."""
-    folder.mkdir(parents=True)
-    authority, authority_key = new_authority("transports", 1)
-    certificate, key = new_server(authority, authority_key, ["127.0.0.1"], 1)
-    for name, data in (("ca.pem", authority), ("server.pem", certificate)):
-        (folder / name).write_bytes(data)
-    for name, data in (("server.key", key), ("secret", b"s" * 32)):
-        write_secret(folder / name, data)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = Server(port, folder, *(folder / name for name in ("server.pem", "server.key", "ca.pem", "secret")))
-    with running(server, print):
-        yield server
 
 
 def enrolled(server: Server) -> dict[int, PrivateKey]:
@@ -183,12 +156,6 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
     return found[1:]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -197,6 +164,8 @@ def main() -> None:
     heavy = HEAVY.replace(b"MODEL", repr(str(minilm(cache_folder()))).encode())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for how in ("resident", "shim", "stock"):
+            (folder / how).mkdir()
         rows = {
             "resident": resident(folder / "resident", chosen.megabytes, chosen.rounds),
             "shim": supernodes(folder / "shim", chosen.megabytes, chosen.rounds, LIGHT),
