@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,7 +110,7 @@ def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
 def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
 
-    Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do then), and in one copy of it else.
+    Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do then); all else is copied once.
     """
     try:
         header_length = int.from_bytes(data[:8], "little")
@@ -125,7 +126,7 @@ def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[st
 
 def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors by name: one after another from byte `first` to the end, without holes. Raises ValueError, KeyError or TypeError."""
-    whole = bytearray(data) if memoryview(data).readonly else data
+    whole, fixed = np.frombuffer(data, np.uint8), memoryview(data).readonly
     found: dict[str, Tensor] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
@@ -134,12 +135,16 @@ def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, T
         end = start + count * dtype.itemsize
         if entry["data_offsets"] != [start, end] or min(shape, default=0) < 0:
             raise ValueError(f"{name} does not lie where it should")
-        at = first + start
-        if at % dtype.itemsize:
+        if (first + start) % dtype.itemsize:
             raise ValueError(f"{name} is not aligned")
-        flat = torch.frombuffer(whole, dtype=dtype, count=count, offset=at) if count else torch.empty(0, dtype=dtype)
-        # numbers are copied to where kernels expect them: at another alignment sums are rounded otherwise
-        found[name] = (flat if dtype == torch.uint8 else flat.clone()).reshape(shape)
+        octets = whole[first + start : first + end]
+        if dtype == torch.uint8 and not fixed:
+            found[name] = torch.from_numpy(octets).reshape(shape)
+            continue
+        # copied once, to where kernels expect numbers: at another alignment sums are rounded otherwise
+        found[name] = torch.empty(count, dtype=dtype)
+        found[name].view(torch.uint8).numpy()[:] = octets
+        found[name] = found[name].reshape(shape)
     if first + end != len(data):
         raise ValueError("it is longer or shorter than its tensors")
     return found
