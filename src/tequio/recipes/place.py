@@ -7,7 +7,7 @@ from tequio.measure.countries import country_intensity
 from tequio.measure.intensity import Intensity, read_intensity
 from tequio.measure.money import Price, owned_per_hour
 from tequio.measure.site import Site
-from tequio.recipes.accounting import EnergySection, MoneySection
+from tequio.recipes.config.accounting import EnergySection, MoneySection
 
 
 def site_of(energy: EnergySection, money: MoneySection | None) -> Site:

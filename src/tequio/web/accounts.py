@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tequio.measure.site import JOULES_A_KWH, sci
-from tequio.recipes.accounting import EnergySection, MoneySection
+from tequio.recipes.config.accounting import EnergySection, MoneySection
 from tequio.recipes.place import price_of
 from tequio.web.numbers import finite
 from tequio.web.records import Json, Record, bodies, last_body, row_energy, table, tables, total

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -18,5 +18,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 File = Annotated[Path, Field(strict=False)]  # a path is written as text
 
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
-"""Unknown keys are errors, values are not coerced."""
+
+class Section(BaseModel):
+    """A table of a file: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

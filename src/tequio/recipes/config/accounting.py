@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
 from tequio.measure.countries import country_intensity
 from tequio.measure.money import LIFE_YEARS
-from tequio.recipes.section import STRICT, Amount, File, Positive, Share
+from tequio.recipes.config.section import Amount, File, Positive, Section, Share
 
 
-class EnergySection(BaseModel):
+class EnergySection(Section):
     """[energy]: where a machine stands, for its carbon. `intensity` wins over `country` at the times that it covers."""
-
-    model_config = STRICT
 
     country: str | None = None
     intensity: File | None = None
@@ -42,10 +40,8 @@ class EnergySection(BaseModel):
         return self
 
 
-class EquitySection(BaseModel):
+class EquitySection(Section):
     """[equity]. What each participant gave and got: contributions to the fall of the validation loss."""
-
-    model_config = STRICT
 
     credit: bool = False
     leave_one_out: bool = False
@@ -57,10 +53,8 @@ class EquitySection(BaseModel):
         return self
 
 
-class BudgetSection(BaseModel):
+class BudgetSection(Section):
     """[budget]. What may be spent on the rounds, of what is told (federation) or of one's own (participant); unset: no limit."""
-
-    model_config = STRICT
 
     kwh: Positive | None = None
     kg_co2e: Positive | None = None
@@ -73,10 +67,8 @@ class BudgetSection(BaseModel):
         return {key: float(value) for key, value in self.model_dump(exclude_none=True).items()}
 
 
-class MoneySection(BaseModel):
+class MoneySection(Section):
     """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
-
-    model_config = STRICT
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     per_kwh: Amount | None = None

@@ -1,0 +1,33 @@
+"""The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
+
+`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read.
+"""
+
+from tequio.recipes.config.federation import Federation
+from tequio.recipes.config.participant import HardwareSection, ParticipantFile, ScheduleSection
+from tequio.recipes.config.read import federation_of_text, load_federation, load_participant, validated
+from tequio.recipes.config.tables import (
+    MAIN,
+    AlgorithmSection,
+    DistilSection,
+    GateSection,
+    LocalSection,
+    ScreenSection,
+)
+
+__all__ = [
+    "MAIN",
+    "AlgorithmSection",
+    "DistilSection",
+    "Federation",
+    "GateSection",
+    "HardwareSection",
+    "LocalSection",
+    "ParticipantFile",
+    "ScheduleSection",
+    "ScreenSection",
+    "federation_of_text",
+    "load_federation",
+    "load_participant",
+    "validated",
+]

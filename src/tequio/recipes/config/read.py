@@ -1,0 +1,168 @@
+"""How both files are read: strictly; unknown keys are refused with the nearest known one.
+
+Relative paths start at the file's own folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tequio.core.errors import ConfigError
+from tequio.recipes.config.accounting import EnergySection
+from tequio.recipes.config.federation import Federation
+from tequio.recipes.config.participant import ParticipantFile
+from tequio.recipes.config.section import Section
+from tequio.recipes.config.tables import BaseSection
+
+EXPECTED = {
+    "model_type": "expected a table",
+    "dict_type": "expected a table",
+    "list_type": "expected a list",
+    "path_type": "expected a path, as text",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "finite_number": "expected a finite number",
+    "string_pattern_mismatch": "expected a name: at most 64 of a-z A-Z 0-9 _ . -, a letter or digit first",
+}
+
+Model = TypeVar("Model", bound=Section)
+
+
+def load_federation(path: Path) -> Federation:
+    """Read federation.toml; paths in it become absolute. Raises ConfigError naming file and key."""
+    return _absolute_federation(_load(path, Federation), path.resolve().parent)
+
+
+def federation_of_text(text: str, source: str) -> Federation:
+    """A federation.toml that came as text, from `source`; its paths are those of the machine that it came from."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.") from None
+    return validated(raw, Federation, Path(source))
+
+
+def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
+    """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
+    if path is None:
+        fix = 'Add file = "…/participant.toml" to it, or run across a network: tequio coordinator --help'
+        raise ConfigError(f"[[participants]] {expected}: it has no file,", "which a run on this machine needs.", fix)
+    loaded = _load(path, ParticipantFile)
+    if expected is not None and loaded.name != expected:
+        why = f"The roster in federation.toml calls it {expected!r}."
+        raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
+    root = path.resolve().parent
+    paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
+    data = loaded.data.model_copy(update=paths)
+    return loaded.model_copy(
+        update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
+    )
+
+
+def _absolute(path: Path | None, root: Path) -> Path | None:
+    return None if path is None else _below(path, root)
+
+
+def _placed(energy: EnergySection, root: Path) -> EnergySection:
+    return energy.model_copy(update={"intensity": _absolute(energy.intensity, root)})
+
+
+def _below(path: Path, root: Path) -> Path:
+    """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is not there)."""
+    return root / os.path.expanduser(path)
+
+
+def _absolute_federation(loaded: Federation, root: Path) -> Federation:
+    """With absolute paths. `base.model` is one if there is such a folder or file; otherwise it is an id of the hub."""
+    roster = [e.model_copy(update={"file": _absolute(e.file, root)}) for e in loaded.participants]
+    slices = {name: _below(p, root) for name, p in loaded.gate.slices.items()}
+    changes: dict[str, Any] = {
+        "participants": roster,
+        "gate": loaded.gate.model_copy(update={"slices": slices}),
+    }
+    changes["energy"] = _placed(loaded.energy, root)
+    changes["base"] = _local(loaded.base, root)
+    changes["bases"] = [_local(further, root) for further in loaded.bases]
+    if loaded.local.data is not None:
+        changes["local"] = loaded.local.model_copy(update={"data": _below(loaded.local.data, root)})
+    if loaded.centre is not None:
+        changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
+    return loaded.model_copy(update=changes)
+
+
+AnyBase = TypeVar("AnyBase", bound=BaseSection)
+
+
+def _local(base: AnyBase, root: Path) -> AnyBase:
+    """The base with an absolute path, if there is such a folder or file (no error for what can be no path)."""
+    local = _below(Path(base.model), root)
+    return base.model_copy(update={"model": str(local)}) if os.path.exists(local) else base
+
+
+def _load(path: Path, model: type[Model]) -> Model:
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} is not UTF-8 (line {line}).", "", "Save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.") from None
+    return validated(raw, model, path)
+
+
+def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
+    """`raw` as a section. Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}:", "; ".join(_explain(e, model) for e in error.errors())) from None
+
+
+def _explain(error: Any, model: type[Section]) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"the key {where!r} is missing."
+    message = EXPECTED.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
+    got = error.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{where + ': ' if where else ''}{message}{shown}."
+
+
+def _keys_at(model: type[Section], loc: tuple[Any, ...]) -> list[str]:
+    """Known keys of the table at `loc`, following nested sections and lists of sections."""
+    current: type[BaseModel] = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        for candidate in (annotation, *_arguments(annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                current = candidate
+                break
+    return list(current.model_fields)
+
+
+def _arguments(annotation: Any) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += [argument, *_arguments(argument)]
+    return tuple(found)
