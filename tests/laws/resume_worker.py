@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, speed_free, start
+from tequio.recipes.run import resume, start
+from tequio.recipes.stages import speed_free
 
 
 def run(path: str, out: str, mode: str, kill_at: int, workers: int) -> None:

@@ -18,7 +18,8 @@ from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
 from tequio.ledger.record import Ledger, verify
 from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, speed_free, start
+from tequio.recipes.run import resume, start
+from tequio.recipes.stages import speed_free
 from tequio.recipes.use import export_models, predict_texts
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded

@@ -8,8 +8,8 @@ from typing import Any
 from tequio.core.errors import TequioError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
+from tequio.recipes.files import HEAD_FILE, SHARED_FILE, of_base, read_model
 from tequio.recipes.kept import RECEIVED, models_of
-from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model
 
 
 def verify_run(run: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from tequio.recipes.pieces import distillation_of, pieces_of
 from tequio.recipes.public import read_public
 from tequio.recipes.renewal import check_lasting, reminder
 from tequio.recipes.rounds import conduct, seats_of
-from tequio.recipes.run import Outcome, Watch
+from tequio.recipes.stages import Outcome, Watch
 from tequio.recipes.vitals import Present, Vitals
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door

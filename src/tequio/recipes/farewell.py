@@ -20,8 +20,8 @@ from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.recipes.config import MAIN
+from tequio.recipes.files import SHARED_FILE, of_base, read_model, recorded_header, unbroken
 from tequio.recipes.office import left
-from tequio.recipes.run import SHARED_FILE, of_base, read_model, recorded_header, unbroken
 from tequio.runtimes.flower.exchange import Networked
 
 LOOK = 0.5  # seconds between two looks at who has come

@@ -17,7 +17,7 @@ from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import Personal
-from tequio.recipes.run import SHARED_FILE, read_model, save
+from tequio.recipes.files import SHARED_FILE, read_model, save
 
 RECEIVED, PERSONAL = "received", "personal"
 

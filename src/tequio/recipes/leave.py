@@ -19,8 +19,8 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.recipes.check import files_of, verify_run
+from tequio.recipes.files import read_model
 from tequio.recipes.join import AUTHORITY, FEDERATION, IDENTITY, KEY, RUN, read_identity
-from tequio.recipes.run import read_model
 from tequio.recipes.use import export_models, open_models
 from tequio.runtimes.flower.enrol import take_leave
 from tequio.trust.keys import load_key

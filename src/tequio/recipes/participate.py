@@ -30,13 +30,13 @@ from tequio.participant.team import ALONE, Team
 from tequio.planning.allotment import Allotment
 from tequio.recipes.apart import closed, pointing_out
 from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.recipes.files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
 from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.metrics import participant_pages
 from tequio.recipes.place import forecast_of
 from tequio.recipes.public import public_examples, public_of
-from tequio.recipes.run import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.recipes.told import settings_of, told_of
 from tequio.recipes.vitals import Vitals
 from tequio.recipes.wire import header_of

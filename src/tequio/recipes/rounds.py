@@ -26,11 +26,13 @@ from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.farewell import Farewell
+from tequio.recipes.files import HEAD_FILE, of_base, recorded_header, save, unbroken
 from tequio.recipes.ground import Ground, at_coordinator, ground_of
 from tequio.recipes.house import House
 from tequio.recipes.pieces import distillation_of, pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of
-from tequio.recipes.run import HEAD_FILE, Outcome, Watch, finish, of_base, purse_of, recorded_header, save, unbroken
+from tequio.recipes.run import purse_of
+from tequio.recipes.stages import Outcome, Watch, finish
 from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.told import of_base as row_over
 from tequio.recipes.wire import BASE_KEYS, Wired, check_teaching, header_of, places_of, plan_of

@@ -20,9 +20,9 @@ from tequio.participant.data import SUFFIXES, read_texts
 from tequio.participant.export import adapter_files, save_merged
 from tequio.participant.predict import classify, complete
 from tequio.recipes.config import MAIN, Federation
+from tequio.recipes.files import HEAD_FILE, SHARED_FILE, of_base, read_model, recorded_header
 from tequio.recipes.kept import last_shared, models_of
 from tequio.recipes.paths import cache_folder
-from tequio.recipes.run import HEAD_FILE, SHARED_FILE, of_base, read_model, recorded_header
 
 SHARED = "shared"
 

@@ -1,0 +1,257 @@
+"""What comes after the rounds: the shared models, the personal ones, counterfactuals, general capability, the closing record.
+
+Every stage commits what it found before the next begins, and reads back what the ledger says is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tequio.coordinator.gossip import PeerState, disagreement, mean
+from tequio.coordinator.groups import States
+from tequio.coordinator.interpolate import Point, best, points, record
+from tequio.coordinator.round import shared_model
+from tequio.core.canonical import digest_json, digest_update
+from tequio.core.errors import LedgerError
+from tequio.core.protocols import Runtime
+from tequio.core.seeds import derive
+from tequio.core.types import State
+from tequio.core.update import Update, zero
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.personal import Personal, gain, personalise, score
+from tequio.planning.memory import peak_bytes
+from tequio.recipes.config import MAIN
+from tequio.recipes.counterfactuals import everybody
+from tequio.recipes.files import SHARED_FILE, of_base, read_model, save
+from tequio.recipes.wire import Wired
+from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.workers import Job, Workers
+
+Watch = Callable[[str, str, int, int], None]
+"""Told (stage, what, done, of) as work goes on: for progress bars. It decides nothing."""
+
+SPEED_FREE = (
+    "seconds",
+    "joules",
+    "energy",
+    "money",
+    "evaluation",
+    "spent",
+    "created",
+    "commitment",
+    "threads",
+    "wire",
+    "late",
+    "peak_bytes",
+)  # what two runs of one seed may differ in
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a finished run is, and its closing record."""
+
+    folder: Path
+    end: Mapping[str, Any]
+
+
+Places = tuple[Wired, ...]
+"""The run as each worker sees it: with benches of its own."""
+
+
+def speed_free(value: Any) -> Any:
+    """A record without what two runs of one seed may differ in."""
+    if isinstance(value, Mapping):
+        return {key: speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
+    return [speed_free(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def silent(stage: str, what: str, done: int, of: int) -> None:
+    """No progress."""
+
+
+def runtime_of(places: Places, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
+    """The participants of one base, at all places."""
+    first, *others = [place.group(base).nodes for place in places]
+    return Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
+
+
+def finish(
+    folder: RunFolder,
+    ledger: Ledger,
+    states: States,
+    wired: Wired,
+    runtimes: Mapping[str, Runtime],
+    personal: Callable[[Mapping[str, Update]], None],
+    watch: Watch,
+) -> Outcome:
+    """The end of a run whose participants are elsewhere: `personal` has them make their models of the shared ones, and records it.
+
+    runtimes: by base.
+    """
+    shared = shared_models(folder, ledger, states, (wired,), watch, runtimes)
+    watch("personal", "at the participants", 0, 1)
+    personal(shared)
+    if ledger.last("general") is None:
+        watch("general", "public slices", 0, 1)
+        with Workers(1) as workers:
+            ledger.append("general", general((wired,), shared, workers))
+    return end(folder, ledger, states, wired)
+
+
+def shared_models(
+    folder: RunFolder,
+    ledger: Ledger,
+    states: Mapping[str, State],
+    places: Places,
+    watch: Watch,
+    runtimes: Mapping[str, Runtime] = MappingProxyType({}),
+) -> dict[str, Update]:
+    """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
+    gate prefer; `runtimes` are asked in place of the participants in this process."""
+    recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
+    models: dict[str, Update] = {}
+    bodies: dict[str, dict[str, Any]] = {}
+    for group in places[0].groups:
+        state = states[group.name]
+        model = shared_model(state.best, group.plan)
+        tried: list[Point] = []
+        if recorded is None and tries:
+            watch("shared", f"{tries} points between base and shared model", 0, 1)
+            tried = points(model, tries, state, group.plan, runtimes.get(group.name) or runtime_of(places, group.name))
+        done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
+        alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
+        models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
+        body = {"round": state.best_round, "alpha": alpha, "points": record(tried)}
+        bodies[group.name] = body | {"digest": digest_update(shared)}
+    if recorded is None:
+        main = bodies.pop(MAIN)
+        ledger.append("shared", main | ({"bases": bodies} if bodies else {}))
+    for name, shared in models.items():
+        save(folder, of_base(name, SHARED_FILE), shared)
+    return models
+
+
+def mean_of_peers(
+    folder: RunFolder, ledger: Ledger, state: PeerState, wired: Wired
+) -> tuple[dict[str, Update], dict[str, Update]]:
+    """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
+    shared = mean(state.best)
+    if ledger.last("shared") is None:
+        body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
+        ledger.append("shared", body | {"disagreement": disagreement(state.best)})
+    save(folder, "shared.safetensors", shared)
+    return {MAIN: shared}, {m.name: state.best[m.index] for m in wired.plan.members}
+
+
+def personal_models(
+    folder: RunFolder,
+    ledger: Ledger,
+    places: Places,
+    shared: Mapping[str, Update],
+    workers: Workers,
+    watch: Watch,
+) -> dict[str, tuple[Update, Update]]:
+    """(delivered, local) of every participant; made, or read back where the ledger says that they are done.
+
+    shared: by participant; peers have a model each.
+    """
+    recorded = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}
+    models: dict[str, tuple[Update, Update]] = {}
+    nodes = [node for group in places[0].groups for node in group.participants]
+    jobs = {
+        node.name: workers.submit(partial(_personalised, places, node.name, shared[node.name]))
+        for node in nodes
+        if node.name not in recorded
+    }
+    for done, node in enumerate(nodes):
+        watch("personal", node.name, done, len(nodes))
+        if node.name in recorded:
+            body = recorded[node.name]
+            models[node.name] = (
+                read_model(folder, f"participants/{node.name}/personal.safetensors", body["digest"]),
+                read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
+            )
+            continue
+        result = jobs.pop(node.name).result()
+        save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
+        save(folder, f"participants/{node.name}/local.safetensors", result.local)
+        digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
+        ledger.append("personal", {**result.body, **digests})
+        models[node.name] = (result.delivered, result.local)
+    watch("personal", "done", len(nodes), len(nodes))
+    return models
+
+
+def _personalised(places: Places, name: str, shared: Update, worker: int) -> Personal:
+    group = places[worker].group_of(name)
+    node = next(node for node in group.participants if node.name == name)
+    return personalise(node, shared, group.settings[name])
+
+
+def counterfactuals_of(
+    folder: RunFolder,
+    ledger: Ledger,
+    places: Places,
+    shared: Update,
+    models: Mapping[str, tuple[Update, Update]],
+    workers: Workers,
+    begun: Job[tuple[Update, dict[str, Any]]] | None,
+    watch: Watch,
+) -> None:
+    """What only a simulation can know: one model trained on everybody's data, and each model on everybody's test data."""
+    if begun is not None:
+        watch("counterfactuals", "one model on everybody's data", 0, 2)
+        central, body = begun.result()
+        save(folder, "pooled.safetensors", central)
+        ledger.append("pooled", {**body, "digest": digest_update(central)})
+    if ledger.last("everybody") is None:
+        watch("counterfactuals", "each model on everybody's test data", 1, 2)
+        found = ledger.last("pooled")
+        if found is None:
+            raise LedgerError("The ledger has no record of the model on everybody's data.")
+        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models))
+    watch("counterfactuals", "done", 2, 2)
+
+
+def general(places: Places, shared: Mapping[str, Update], workers: Workers) -> dict[str, Any]:
+    """Base against shared on the halves of the public slices that the gate never saw."""
+    jobs: dict[str, Job[dict[str, Any]]] = {}
+    for group in places[0].groups:
+        for name, items in group.report_slices.items():
+            if 0 in group.nodes and items:
+                row = name if group.name == MAIN else f"{name} ({group.name})"
+                jobs[row] = workers.submit(partial(_slice, places, group.name, name, shared[group.name]))
+    return {row: job.result() for row, job in jobs.items()}
+
+
+def _slice(places: Places, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
+    group = places[worker].group(base)
+    centre, items = group.nodes[0], group.report_slices[name]
+    before, after = score(centre, zero(group.plan.spec), items), score(centre, shared, items)
+    gains = gain(after, before, derive(group.plan.seed, "general", name))
+    return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
+
+
+def end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wired) -> Outcome:
+    """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
+    state = made if isinstance(made, PeerState) else made[MAIN]
+    reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
+    stopped = ledger.last("budget")
+    if stopped is not None:
+        reason = str(stopped.body["reason"])
+    facts = [[entry.kind, speed_free(dict(entry.body))] for entry in ledger.entries()]
+    body = {
+        "reason": reason,
+        "rounds": state.round,
+        "best_round": state.best_round,
+        "outcome": digest_json(facts),
+        "peak_bytes": peak_bytes(),
+    }
+    ledger.append("end", body)
+    return Outcome(folder.path, body)
