@@ -1,14 +1,16 @@
-"""How fast can a LoRA step be here, how fast is it, and where does the time go? SmolLM2-135M at 8 × 128 tokens, MiniLM at 8 × 32.
+"""How fast can a LoRA step be here, how fast is it, and where does the time go? SmolLM2-135M at 8 × 128 tokens, MiniLM at 8 × 32, and
+MiniLM on the demo's tweets (`tweets`), eight of unequal length in a batch, which the plain loop pads to the longest.
 
 Measured: the peak of matrix products and the memory's bandwidth. Counted: operations and bytes of a step whose frozen weights need no
 gradient. Timed in turns, in one process: the plain loop of transformers and peft in float32, the same in bfloat16 with bfloat16 adapters,
 and Tequio's. Wall time, and processor time where the machine is shared. The same texts in the same order: losses are compared too.
-Run: python -m benchmarks.roofline [--pairs 5] [--threads 1] [--models smollm2 minilm] [--modules q_proj v_proj] [--profile]
+Run: python -m benchmarks.roofline [--pairs 5] [--threads 1] [--models smollm2 minilm tweets] [--modules q_proj v_proj] [--profile]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pydoc_data.topics
 import statistics
 import time
@@ -31,6 +33,7 @@ from tequio.participant.data import Example
 from tequio.participant.loop import adamw, train
 from tequio.participant.tasks import Causal, Classification, Item, TextTask
 from tequio.recipes.demos.fetch import minilm, smollm2
+from tequio.recipes.demos.sentiment import prepare
 from tequio.recipes.paths import cache_folder
 
 RANK, SCALE, RATE = 16, 2.0, 2e-4
@@ -53,6 +56,10 @@ class Work:
     batch: int
     length: int
     batches: list[list[Item]]
+
+    def tokens(self) -> float:
+        """Real tokens of a batch, the mean."""
+        return sum(len(item.ids) for batch in self.batches for item in batch) / len(self.batches)
 
 
 def gflops(run: Callable[[], Any], operations: float, seconds: float = 0.4) -> float:
@@ -81,6 +88,13 @@ def bandwidth() -> float:
     return gflops(x.sum, 4.0 * len(x))
 
 
+def tweets(task: TextTask, batch: int, count: int) -> list[list[Item]]:
+    """Those of the demo's first participant, in the order of the file."""
+    rows = prepare(cache_folder()).participants[0].data.read_text(encoding="utf-8").splitlines()[: batch * count]
+    items, _ = task.encode([Example(json.loads(row)["text"], label="ab"[k % 2]) for k, row in enumerate(rows)], "x")
+    return [items[i : i + batch] for i in range(0, batch * count, batch)]
+
+
 def texts(task: TextTask, labels: tuple[str, ...], batch: int, count: int, length: int) -> list[list[Item]]:
     """Python's own help texts as full batches."""
     words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics)).split()
@@ -107,10 +121,10 @@ def work_of(name: str, modules: list[str] | None, count: int) -> Work:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    length = 128 if causal else 32
+    length = 128 if causal else 64 if name == "tweets" else 32
     task: TextTask = Causal(tokenizer, length) if causal else Classification(tokenizer, ("a", "b"), length)
     usual = ["q_proj", "v_proj"] if causal else ["query", "value"]
-    parts = texts(task, () if causal else ("a", "b"), 8, count, length)
+    parts = tweets(task, 8, count) if name == "tweets" else texts(task, () if causal else ("a", "b"), 8, count, length)
     return Work(name, kind, folder, modules or usual, 8, length, parts)
 
 
@@ -183,7 +197,7 @@ def floor(work: Work, bench: Bench) -> tuple[float, float]:
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding):
             weights += weight.numel()
-    rows = sum(len(item.ids) for item in work.batches[0])
+    rows = work.tokens()
     size = torch.empty(0, dtype=bench.base.dtype).element_size()
     return 4.0 * weights * rows, 2.0 * weights * size
 
@@ -212,9 +226,9 @@ def compare(
     arms["tequio"] = ours
     arms = {name: arm for name, arm in arms.items() if name in chosen} if chosen else arms
     operations, read = floor(work, bench)
-    tokens = sum(len(item.ids) for item in work.batches[0])
+    tokens = work.tokens()
     least = max(operations / peaks[best] / 1e9, read / gbs / 1e9)
-    print(f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens} tokens a step: {bench.path.why}")
+    print(f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens:.0f} tokens a step: {bench.path.why}")
     print(f"frozen products: {operations / 1e9:.0f} GFLOP and {read / 2**20:.0f} MiB a step, so {least:.3f} s at least")
     walls: dict[str, list[float]] = {name: [] for name in arms}
     processor: dict[str, list[float]] = {name: [] for name in arms}
@@ -249,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--models", nargs="+", default=["smollm2", "minilm"])
+    parser.add_argument("--models", nargs="+", default=["smollm2", "minilm", "tweets"])
     parser.add_argument("--modules", nargs="+", default=None)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--arms", nargs="+", default=None)

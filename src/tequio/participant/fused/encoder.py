@@ -1,4 +1,7 @@
-"""A layer of the BERT family (LayerNorm after each part, GELU) as one step of autograd. Rows are tokens: batch·length × width."""
+"""A layer of the BERT family (LayerNorm after each part, GELU) as one step of autograd.
+
+Rows are tokens, batch·length × width; where texts are of unequal length padding has no rows, and only attention sees the whole rectangle.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,30 @@ from tequio.participant.fused.linear import backward, factors, forward, read
 
 @dataclass(frozen=True)
 class Where:
-    """What all layers of one pass share: batch, width of a head, scaling of q, and the mask of padding, if there is any."""
+    """What all layers of one pass share: batch, length, width of a head, scaling of q; the mask of padding, if there is any.
+
+    rows: which of batch·length the rows are; None for all of them.
+    """
 
     batch: int
+    length: int
     width: int
     scaling: float
     mask: Tensor | None
+    rows: Tensor | None = None
+
+    def whole(self, x: Tensor) -> Tensor:
+        """A row for each of batch·length; padding's are zero."""
+        return x if self.rows is None else x.new_zeros(self.batch * self.length, x.shape[1]).index_copy(0, self.rows, x)
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(rows × heads·width) to (batch × heads × length × width), contiguous."""
+        return attention.heads_of(self.whole(x), self.batch, self.width)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Back from `heads`."""
+        x = attention.rows_of(x)
+        return x if self.rows is None else x.index_select(0, self.rows)
 
 
 class EncoderLayer:
@@ -57,9 +78,9 @@ class _Layer(torch.autograd.Function):
     ) -> Tensor:
         q_, k_, v_, o_, in_, out_ = (read(module) for module in modules)
         (q, qi), (k, ki), (v, vi) = (forward(x, linear) for linear in (q_, k_, v_))
-        q, k, v = (attention.heads_of(t, where.batch, where.width) for t in (q.mul_(where.scaling), k, v))
+        q, k, v = (where.heads(t) for t in (q.mul_(where.scaling), k, v))
         o, p = attention.forward(q, k, v, where.mask)
-        o = attention.rows_of(o)
+        o = where.tokens(o)
         y, oi = forward(o, o_)
         y += x
         h, mean, inverse = _norm(y, layer.first)
@@ -88,8 +109,8 @@ class _Layer(torch.autograd.Function):
         dh, ins = backward(dwide, h, ii, in_, dz)
         dy = _norm_back(dh, y, mean, inverse, layer.first)
         do, os = backward(dy, o, oi, o_)
-        dq, dk, dv = attention.backward(attention.heads_of(do, where.batch, where.width), q, k, v, p)
-        dq, dk, dv = (attention.rows_of(t) for t in (dq.mul_(where.scaling), dk, dv))
+        dq, dk, dv = attention.backward(where.heads(do), q, k, v, p)
+        dq, dk, dv = (where.tokens(t) for t in (dq.mul_(where.scaling), dk, dv))
         dx, qs = backward(dq, x, qi, q_, dy, wanted)
         dx, ks = backward(dk, x, ki, k_, dx, wanted)
         dx, vs = backward(dv, x, vi, v_, dx, wanted)

@@ -18,6 +18,7 @@ from tequio.participant.lora import AdaptedLinear
 
 DECODERS, ENCODERS = ("llama", "mistral", "qwen2"), ("bert",)
 LONGEST = 512  # tokens: beyond, attention's probabilities, length² of each layer, are better not kept
+ROWS = 16  # kernels are made anew for every number of rows, so few numbers are better
 NEAR = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the norm: how far hidden states may be from transformers' own
 
 
@@ -56,18 +57,31 @@ class Encoder:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.layers = [encoder.EncoderLayer(layer) for layer in model.encoder.layer]
+        self.adapted = [module for module in model.modules() if isinstance(module, AdaptedLinear)]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Last hidden states (batch × length × width)."""
+        """Last hidden states (batch × length × width); anything at padding."""
         batch, length = ids.shape
-        x = self.model.embeddings(input_ids=ids)
+        x = self.model.embeddings(input_ids=ids).view(batch * length, -1)
         own = self.model.encoder.layer[0].attention.self
-        where = encoder.Where(batch, own.attention_head_size, own.scaling, padding_mask(mask, x.dtype))
-        x = x.view(batch * length, -1)
+        hides = padding_mask(mask, x.dtype)
+        rows = None if hides is None or self._stacked() else real_rows(mask)
+        where = encoder.Where(batch, length, own.attention_head_size, own.scaling, hides, rows)
+        x = x if rows is None else x.index_select(0, rows)
         for layer in self.layers:
             x = layer(x, where)
-        out: Tensor = x.view(batch, length, -1)
-        return out
+        return where.whole(x).view(batch, length, -1)
+
+    def _stacked(self) -> bool:
+        """Whether the factors are those of several participants, which need equal blocks of rows."""
+        return any(module.a is not None and module.a.dim() == 3 for module in self.adapted)
+
+
+def real_rows(mask: Tensor) -> Tensor:
+    """Which of batch·length are no padding; with as much padding after them as makes the number a multiple of ROWS."""
+    flat = mask.flatten().bool()
+    real, rest = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]
+    return torch.cat([real, rest[: -len(real) % ROWS]])
 
 
 @dataclass(frozen=True)
