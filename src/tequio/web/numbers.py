@@ -32,6 +32,11 @@ def finite(value: object) -> float | None:
     return float(value) if abs(value) <= LARGEST else None
 
 
+def perplexity(loss: float | None) -> float | None:
+    """e^loss; None where that is larger than any number."""
+    return None if loss is None or loss > 700 else math.exp(loss)
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Formatting for one language. Spanish: decimal point, thin space between thousands (RAE)."""

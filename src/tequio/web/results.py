@@ -9,8 +9,8 @@ from tequio.web.giving import given_and_got
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
 from tequio.web.page import MANY, VERDICTS, Cell, Page, figure, folded, grid, legend, opening, stat, under
+from tequio.web.people import MODELS
 from tequio.web.records import Json
-from tequio.web.summary import MODELS
 
 
 def participants(page: Page) -> Safe:

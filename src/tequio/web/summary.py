@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tequio.measure.statistics import gini, jain, spearman, worst_decile
 from tequio.web.accounts import accounts, rows_of
 from tequio.web.giving import giving
-from tequio.web.numbers import finite
+from tequio.web.history import alarms, peers, refused, rounds_of, training
+from tequio.web.numbers import finite, perplexity
+from tequio.web.people import comparison_of, equity, means, participant
 from tequio.web.records import (
-    Z95,
     Json,
     Record,
     bodies,
@@ -32,9 +32,6 @@ from tequio.web.records import (
 )
 
 PIECES = ("reduce", "start", "weights", "server", "upload", "download")
-MODELS = ("base", "local", "shared", "personal")
-SHOWN = 0.0005  # of accuracy: less is 0.0 points on the page
-Verdict = Literal["gains", "undecided", "loses"]
 
 
 def summary(entries: Sequence[Record]) -> Json:
@@ -47,15 +44,15 @@ def summary(entries: Sequence[Record]) -> Json:
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
-    comparison = _comparison(personal.values())
+    comparison = comparison_of(personal.values())
     waits = bodies(entries, "wait")
-    trained = _training([last_body(entries, "start"), *waits, *rounds])
+    trained = training([last_body(entries, "start"), *waits, *rounds])
     later = [body.get("participant") for body in bodies(entries, "joined")]
     listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
     centre = table(run.get("centre"))
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
     people = [
-        _participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), comparison)
+        participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), comparison)
         for name in names
     ]
     counts = Counter(p["verdict"] for p in people)
@@ -69,10 +66,10 @@ def summary(entries: Sequence[Record]) -> Json:
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
         | {"unknown": counts[None]},
         "kept_local": sum(p["chosen"] == "local" for p in people),
-        "mean": _means(people),
-        "equity": _equity(people),
+        "mean": means(people),
+        "equity": equity(people),
         "participants": people,
-        "rounds": _rounds(rounds, last_body(entries, "start"), last_body(entries, "end"))
+        "rounds": rounds_of(rounds, last_body(entries, "start"), last_body(entries, "end"))
         | {"stopped": last_body(entries, "budget").get("reason")},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
@@ -87,9 +84,9 @@ def summary(entries: Sequence[Record]) -> Json:
         ),
         "accounts": spent,
         "giving": giving(entries, people, spent),
-        "refused": _refused([*waits, *rounds]),
-        "alarms": _alarms(rounds),
-        "peers": _peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
+        "refused": refused([*waits, *rounds]),
+        "alarms": alarms(rounds),
+        "peers": peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
         "chain": {
             "records": len(entries),
             "last_hash": entries[-1].hash if entries else None,
@@ -137,203 +134,6 @@ def _header(run: Mapping[str, Any]) -> Json:
     }
 
 
-def _verdict(loss: Json | None) -> Verdict | None:
-    if loss is None:
-        return None
-    return "gains" if loss["low"] > 0 else "loses" if loss["high"] < 0 else "undecided"
-
-
-def _comparison(personal: Iterable[Mapping[str, Any]]) -> str | None:
-    bodies = list(personal)
-    for other in ("local", "base"):
-        if any(_gain(body, f"personal_over_{other}")["loss"] for body in bodies):
-            return other
-    return None
-
-
-def _gain(body: Mapping[str, Any], which: str) -> Json:
-    given = table(table(body.get("gains")).get(which))
-    return {"loss": interval(given.get("loss")), "accuracy": interval(given.get("accuracy"))}
-
-
-def _participant(
-    name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, comparison: str | None
-) -> Json:
-    test = table(body.get("test"))
-    result = {model: scores(test.get(model)) for model in MODELS}
-    gain = _gain(body, f"personal_over_{comparison}")
-    reference = (result.get(comparison or "") or {}).get("loss")
-    relative = {k: v / reference for k, v in gain["loss"].items()} if gain["loss"] and reference else None
-    benefit = finite(body.get("benefit"))
-    if benefit is None and comparison == "base" and relative:
-        benefit = relative["mean"]
-    return {
-        "name": name,
-        "tier": listed.get("tier"),
-        "rank": finite(listed.get("rank")),
-        "steps": finite(listed.get("steps")),
-        "reason": listed.get("reason"),
-        "hardware": listed.get("hardware"),
-        "data": _examples(listed),
-        "licence": table(listed.get("data")).get("licence"),
-        "chosen": body.get("chosen"),
-        "verdict": _verdict(gain["loss"]),
-        "accuracy_against": _against(gain["loss"], gain["accuracy"]),
-        "test": result,
-        "gain": {**gain, "relative": relative},
-        "shared_over_local": _gain(body, "shared_over_local"),
-        "benefit": benefit,
-        "bytes_up": trained.get("bytes_up"),
-        "bytes_down": trained.get("bytes_down"),
-        "joules": total([trained.get("joules"), table(body.get("energy")).get("joules")]),
-        "seconds": total([trained.get("seconds"), body.get("seconds")]),
-        "admissions": trained.get("admissions", {}),
-    }
-
-
-def _against(loss: Json | None, accuracy: Json | None) -> float | None:
-    """The change of accuracy where the verdict, which goes by loss, says the contrary; both gains are positive where it is better."""
-    mean_ = None if accuracy is None else finite(accuracy["mean"])
-    sign = {"gains": 1.0, "loses": -1.0}.get(_verdict(loss) or "", 0.0)
-    return mean_ if mean_ is not None and sign * mean_ < 0.0 and abs(mean_) >= SHOWN else None
-
-
-def _examples(listed: Mapping[str, Any]) -> Json:
-    """Examples in each split, from `batches` or from the data facts; a number or a table."""
-    out: Json = {}
-    for split in ("train", "validation", "test"):
-        given = table(listed.get("batches")).get(split, table(listed.get("data")).get(split))
-        count = finite(table(given).get("examples", table(given).get("count")) if table(given) else given)
-        out[split] = None if count is None else int(count)
-    return out
-
-
-def _training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
-    """What each trainer did over all rounds, the centre included."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    status: dict[str, Counter[str]] = {}
-    for body in rounds:
-        for row in rows_of(body):  # what is in flight has cost already
-            rows.setdefault(str(row.get("name")), []).append(row)
-        for row in tables(body.get("admissions")):
-            status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
-    keys = ("bytes_up", "bytes_down", "tokens", "steps")
-    out: dict[str, Json] = {}
-    for name in {**rows, **status}:
-        mine = rows.get(name, [])
-        energies = [row_energy(row) for row in mine]
-        times = [row.get("seconds", e.get("seconds")) for row, e in zip(mine, energies, strict=True)]
-        out[name] = {key: total(row.get(key) for row in mine) for key in keys} | {
-            "joules": total(e.get("joules") for e in energies),
-            "seconds": total(times),
-            "admissions": dict(status.get(name, {})),
-        }
-    return out
-
-
-def _means(people: Sequence[Json]) -> Json:
-    def over(model: str, key: str) -> float | None:
-        return mean(p["test"][model][key] for p in people if p["test"][model])
-
-    def gained(key: str) -> float | None:
-        return mean(p["gain"][key]["mean"] for p in people if p["gain"][key])
-
-    losses = {model: over(model, "loss") for model in MODELS}
-    return {
-        "gain": {key: gained(key) for key in ("loss", "accuracy", "relative")},
-        "loss": losses,
-        "perplexity": {m: _exp(v) for m, v in losses.items()},
-        "accuracy": {model: over(model, "accuracy") for model in MODELS},
-    }
-
-
-def _equity(people: Sequence[Json]) -> Json:
-    """Spread of the benefit b = (loss of the other - loss of the personal model) / loss of the other.
-
-    Gini and Jain are those of 1 - b, the part of the loss that remains: b itself may be negative.
-    """
-    known = [p for p in people if p["benefit"] is not None]
-    benefits = [p["benefit"] for p in known]
-    if not benefits:
-        keys = ("mean", "minimum", "worst_decile", "share_positive", "gini", "jain", "spearman_rank")
-        return {**dict.fromkeys(keys), "participants": 0, "by_rank": [], "left_behind": None}
-    remaining = [max(0.0, 1 - b) for b in benefits]
-    ranked = [p for p in known if p["rank"] is not None]
-    levels = sorted({p["rank"] for p in ranked})
-    by_rank = [
-        {
-            "rank": int(level),
-            "participants": sum(p["rank"] == level for p in ranked),
-            "mean": mean(p["benefit"] for p in ranked if p["rank"] == level),
-            "benefits": sorted(p["benefit"] for p in ranked if p["rank"] == level),
-        }
-        for level in levels
-    ]
-    rho = spearman([p["benefit"] for p in ranked], [p["rank"] for p in ranked]) if len(ranked) > 2 else None
-    return {
-        "mean": mean(benefits),
-        "minimum": min(benefits),
-        "worst_decile": worst_decile(benefits),
-        "share_positive": sum(b > 0 for b in benefits) / len(benefits),
-        "gini": gini(remaining),
-        "jain": jain(remaining),
-        "spearman_rank": rho,
-        "participants": len(benefits),
-        "by_rank": by_rank,
-        "left_behind": _left_behind(rho, len(ranked)),
-    }
-
-
-def _left_behind(rho: float | None, count: int) -> str | None:
-    """Who clearly gained less, `weak`, `strong` or `neither`.
-
-    |ρ| is held against 1.96/√(n − 1), its 95 % bound if ranks did not matter.
-    """
-    if rho is None:
-        return None
-    if abs(rho) < Z95 / math.sqrt(count - 1):
-        return "neither"
-    return "weak" if rho > 0 else "strong"
-
-
-def _rounds(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any]) -> Json:
-    before = {n: finite(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
-    history: list[Json] = [
-        {
-            "round": int(finite(body.get("round")) or 0),
-            "accepted": bool(body.get("accepted")),
-            "reason": body.get("reason"),
-            "loss": finite(body.get("mean_validation_loss")),
-            "participants": {n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
-            "gate": {name: _gate(table(given)) for name, given in table(body.get("gate")).items()},
-            "seconds": finite(body.get("seconds")),
-            "digest": body.get("digest"),
-        }
-        for body in rounds
-    ]
-    before_mean = finite(start.get("mean_validation_loss"))
-    before_mean = mean(before.values()) if before_mean is None else before_mean
-    usable = [r for r in history if r["accepted"] and r["loss"] is not None]
-    best = finite(end.get("best_round"))
-    if best is None and usable:
-        best = min(usable, key=lambda r: (r["loss"], r["round"]))["round"]
-    return {
-        "total": len(history),
-        "accepted": sum(r["accepted"] for r in history),
-        "rejected": sum(not r["accepted"] for r in history),
-        "best": None if best is None else int(best),
-        "reason": end.get("reason"),
-        "start": {"loss": before_mean, "participants": before},
-        "history": history,
-    }
-
-
-def _gate(given: Mapping[str, Any]) -> Json:
-    values: Json = {key: finite(given.get(key)) for key in ("base", "candidate", "low", "high", "limit")}
-    known = values["base"] is not None and values["candidate"] is not None
-    return {**values, "change": values["candidate"] - values["base"] if known else None}
-
-
 def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | None:
     if not body:
         return None
@@ -351,19 +151,15 @@ def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | Non
             "accuracy": mean(rights),
             "accuracy_low": min(rights, default=None),
             "accuracy_high": max(rights, default=None),
-            "perplexity": _exp(mean(losses)),
-            "perplexity_low": _exp(min(losses, default=None)),
-            "perplexity_high": _exp(max(losses, default=None)),
+            "perplexity": perplexity(mean(losses)),
+            "perplexity_low": perplexity(min(losses, default=None)),
+            "perplexity_high": perplexity(max(losses, default=None)),
             "participants": len(known),
         }
     for model in ("base", "shared"):
         out[model] = scores(body.get(model))
     out["pooled"] = scores(body.get("pooled")) or scores(pooled.get("everybody"))
     return out
-
-
-def _exp(loss: float | None) -> float | None:
-    return None if loss is None or loss > 700 else math.exp(loss)
 
 
 def _general(body: Mapping[str, Any]) -> Json | None:
@@ -386,7 +182,7 @@ def _general(body: Mapping[str, Any]) -> Json | None:
 
     means = {model: {key: over(model, key) for key in ("accuracy", "loss")} for model in ("base", "shared")}
     for one in means.values():
-        one["perplexity"] = _exp(one["loss"])
+        one["perplexity"] = perplexity(one["loss"])
     judged = [s["gain"] for s in both if s["gain"]]
     return {
         "slices": slices,
@@ -435,37 +231,3 @@ def _cost(
             "seconds": finite(pooled.get("seconds")),
         },
     }
-
-
-def _refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Updates that did not enter a round, grouped by participant, status and reason."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for body in rounds:
-        for row in tables(body.get("admissions")):
-            if row.get("status") != "admitted":
-                key = (str(row.get("name")), str(row.get("status")), str(row.get("reason") or ""))
-                groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
-    return [{"name": n, "status": s, "reason": r, "rounds": at} for (n, s, r), at in groups.items()]
-
-
-def _alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Alarms of screening, grouped by participant, alarm and what was done; figure and limit are the last ones."""
-    groups: dict[tuple[str, str, str], Json] = {}
-    for body in rounds:
-        for row in tables(body.get("alarms")):
-            name, alarm, action = (str(row.get(key)) for key in ("name", "alarm", "action"))
-            found = groups.setdefault(
-                (name, alarm, action), {"name": name, "alarm": alarm, "action": action, "rounds": []}
-            )
-            found["rounds"].append(int(finite(body.get("round")) or 0))
-            found |= {"figure": finite(row.get("figure")), "limit": finite(row.get("limit"))}
-    return list(groups.values())
-
-
-def _peers(topology: Mapping[str, Any], shared: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Json | None:
-    """The kind of graph, and how far the peers' models lie from their mean, as a share of its length; None for a star."""
-    kind = topology.get("kind")
-    if kind not in ("ring", "complete", "graph"):
-        return None
-    last = rounds[-1] if rounds else {}
-    return {"kind": kind, "disagreement": finite((shared or last).get("disagreement"))}
