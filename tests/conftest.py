@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -218,5 +219,37 @@ def make_two_bases(make_federation: Maker, small_bert: Path, small_llama: Path) 
         return make_federation(
             kind=kind, participants=participants, rows=60, holds=holds, bases=bases, distil=distil, **sections
         )
+
+    return make
+
+
+SUNNY = [400.0] * 9 + [100.0] * 6 + [400.0] * 9  # g/kWh by the hour of a day
+WINDY = [200.0] * 6 + [500.0] * 18
+
+
+def write_intensities(path: Path, day: list[float]) -> None:
+    """A file with the same day again and again, 2 to 9 March 2026."""
+    from tequio.measure.intensity import Window, write_windows
+
+    hours = (datetime(2026, 3, 2, tzinfo=UTC) + timedelta(hours=h) for h in range(8 * 24))
+    rows = [Window("X", t, 3600.0, day[t.hour], "actual", None, "average", "made up", "CC0") for t in hours]
+    path.write_text(write_windows(rows))
+
+
+@pytest.fixture
+def make_shifted(make_federation: Maker) -> Maker:
+    """make(folder=..., tail=..., **shift): two participants and a centre in simulated time, two hours of work in a day for each round."""
+
+    def make(folder: str = "fed", tail: str = "tdp_watts = 100.0\n", **shift: Any) -> Path:
+        shift = {"start": "2026-03-03T00:00:00Z", "deadline_hours": 24.0, "work_hours": 2.0, **shift}
+        train = {"rounds": 3, "patience": 9}
+        path = make_federation(folder=folder, rows=40, shift=shift, energy={"intensity": "centre.csv"}, train=train)
+        write_intensities(path.parent / "centre.csv", SUNNY)
+        for name, day in (("site0", SUNNY), ("site1", WINDY)):
+            file = path.parent / "participants" / f"{name}.toml"
+            text = file.read_text().replace("[hardware]\n", f"[hardware]\n{tail}")
+            file.write_text(f'{text}\n[energy]\nintensity = "../{name}.csv"\n')
+            write_intensities(path.parent / f"{name}.csv", day)
+        return path
 
     return make

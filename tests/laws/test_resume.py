@@ -130,6 +130,18 @@ def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_sa
 
 
 @pytest.mark.slow
+def test_shifted_rounds_are_killed_one_by_one_and_keep_their_hours(make_shifted: Any, tmp_path: Path, work: Runs) -> None:
+    path, out = make_shifted(kg_co2e=0.16, minimum=0.3), tmp_path / "killed"
+    unbroken = work(path, tmp_path / "unbroken", "start", -1)
+    assert unbroken.status == 0, unbroken.said
+    assert work(path, out, "start", 5).status == -signal.SIGKILL
+    for kill_at in (4, 5, 6):
+        assert work(path, out, "resume", kill_at).status == -signal.SIGKILL
+    again = work(path, out, "resume", -1)
+    assert json.loads(again.said.splitlines()[-1]) == json.loads(unbroken.said.splitlines()[-1])
+
+
+@pytest.mark.slow
 def test_kill_at_random_moments_of_the_clock(make_federation: Any, tmp_path: Path, work: Runs) -> None:
     """Not at stages of ours but whenever: while a file or a transaction is being written, too."""
     path = make_federation(participants=2)

@@ -26,11 +26,13 @@ def accounts(
     from tequio.recipes.books import read_books
     from tequio.web.accounts import WHOLE, card, sums
     from tequio.web.accounts import accounts as of_ledger
+    from tequio.web.shifted import shifted
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
     found = of_ledger(entries)
     found["card"] = card(found, entries)
+    found["shift"] = shifted(entries)
     books = read_books(folder)
     found["untold"] = {
         row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
@@ -67,6 +69,8 @@ def _words(found: Mapping[str, Any]) -> None:
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
         show.out.print(_table("The participants' own books (private), lost work with it", books))
+    if found["shift"] is not None:
+        _shift(found["shift"])
     sci = found["sci"]
     if sci["grams_per_million_tokens"] is not None:
         made = "with" if sci["embodied"] is not None else "without"
@@ -77,6 +81,29 @@ def _words(found: Mapping[str, Any]) -> None:
     emitted = found["card"]["co2_eq_emissions"]["emissions"]
     known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}"
     show.out.print(f"Grams for a model card: {known}", markup=False)
+
+
+def _shift(found: Mapping[str, Any]) -> None:
+    """When each trained in simulated time, and what that saved."""
+    table = Table(title=f"Training in simulated time, {found['began']} to {found['ended']} (policy {found['policy']})")
+    for column in ("who", "rounds", "sat out", "hours", "g CO2e", "at once", "saved"):
+        table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
+    for row in (*found["participants"], {"name": "in all", "rested": None, **found["total"]}):
+        table.add_row(
+            row["name"],
+            str(row["rounds"]),
+            _number(row["rested"], "d"),
+            _number(row["hours"], ".1f"),
+            _number(row["grams"], ".4g"),
+            _number(row["at_once"], ".4g"),
+            "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
+        )
+    show.out.print(table)
+    show.out.print(f"At once, round upon round, the rounds would have ended at {found['ended_at_once']}.", markup=False)
+    if found["budget"] is not None:
+        budget = found["budget"]
+        spent = _number(budget["spent"], ".4g")
+        show.out.print(f"Budget at rated power: {spent} of {budget['kg_co2e']:.4g} kg CO2e.", markup=False)
 
 
 def _why(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.purse import Purse
 from tequio.coordinator.round import ShortRound, open_state, run_round
+from tequio.coordinator.shift import Shift, Turn
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
@@ -54,15 +55,18 @@ def federate(
     host: Host | None = None,
     advance: Advance | None = None,
     purse: Purse | None = None,
+    shift: Shift | None = None,
 ) -> Iterator[tuple[State, dict[str, Any] | None]]:
     """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
 
-    purse: what was spent before is in it already; where it allows no round, that is recorded and the rounds end.
+    purse: what was spent before is in it already; where it allows no round, that is recorded and the rounds end. shift: the simulated
+    clock as the last round left it; its budget ends the rounds likewise.
     With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
     """
     saved = ledger.checkpoint()
     if saved is None:
-        with meter.measure() as reading:
+        plan = plan if shift is None else replace(plan, after=shift.hour)
+        with meter.at(plan.after).measure() as reading:
             state, body = open_state(plan, runtime)
         body = body | cost(reading.energy) | _carried(host)
         ledger.append("start", body, pack_state(state))
@@ -74,6 +78,13 @@ def federate(
     advance = advance or (run_round if plan.window_seconds is None else run_window)
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
         plan = plan if host is None else host.arrived(plan, state.round + 1)
+        turn: Turn | None = None
+        if shift is not None:
+            turn = shift.turn(plan, state.round + 1)
+            if turn is None:
+                ledger.append("budget", {"round": state.round} | shift.spent())
+                return
+            plan = turn.plan
         if purse is not None:
             allowed = purse.allow(plan, plan.roster(state.round + 1), state.round + 1)
             if allowed is None:
@@ -87,10 +98,14 @@ def federate(
             except ShortRound as found:
                 short = found
         if short is None:
-            body = body | cost(reading.energy) | _carried(host)
+            energy, told = (
+                (reading.energy, {}) if turn is None else (turn.of_coordinator(reading.energy, body), turn.told)
+            )
+            body = body | cost(energy) | _carried(host) | told
             ledger.append("round", body, pack_state(state))
             if purse is not None:
                 purse.add(body)
+            shift = shift if turn is None else turn.shift
             yield state, body
         elif host is None:
             raise short

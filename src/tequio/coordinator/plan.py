@@ -11,7 +11,7 @@ from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.factors import trainable
 from tequio.core.protocols import Aggregator, LocalMethod, LocalTerm, ServerOptimizer, Start, Weighting
 from tequio.core.seeds import derive
-from tequio.core.types import State, Trained
+from tequio.core.types import Span, State, Trained
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,9 @@ class Plan:
     credit: bool = False  # keep a round's updates, and say what each contributed
     leave_one_out: bool = False
     budgets: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # what each may take in the next round
+    hours: Mapping[int, tuple[Span, ...]] = field(default_factory=dict)  # simulated time in which each works in it
+    after: tuple[Span, ...] = ()  # and in which the models are evaluated
+    resting: frozenset[int] = frozenset()  # who sits it out
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""
@@ -138,7 +141,8 @@ class Plan:
 
         A centre that does not count (λ = 1) does not train, unless the participants' updates are compared with its.
         """
-        return self._with_centre(self._centre_trains(round_), round_, "cohort", round_)
+        drawn = self._with_centre(self._centre_trains(round_), round_, "cohort", round_)
+        return tuple(member for member in drawn if member.index not in self.resting)
 
     def panel(self, round_: int) -> tuple[Member, ...]:
         """Who evaluates: the centre first, then everybody, or one sample of `cohort` that stays the same for the whole run.

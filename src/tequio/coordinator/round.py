@@ -201,6 +201,7 @@ def training_tasks(
             method=plan.local.method,
             method_settings=plan.local.method_settings,
             budget=plan.budgets.get(member.index, {}),
+            hours=plan.hours.get(member.index, ()),
         )
 
 
@@ -297,7 +298,7 @@ class Looked:
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
     held, panel = shared_model(shared, plan), plan.panel(round_)
-    return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held) for m in panel), panel)
+    return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held, plan.after) for m in panel), panel)
 
 
 def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:

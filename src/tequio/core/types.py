@@ -50,6 +50,14 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of simulated time: from `begin` (ISO 8601, UTC), so many seconds."""
+
+    begin: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Money:
     """What a piece of work cost, in the currency of who paid it."""
 
@@ -85,6 +93,7 @@ class TrainTask:
     method: str = "plain"  # the local method by name, and its settings
     method_settings: Mapping[str, float] = field(default_factory=dict)
     budget: Mapping[str, float] = field(default_factory=dict)  # what this task may take, by key of measure.budget
+    hours: tuple[Span, ...] = ()  # simulated time in which it is worked; empty: the time on the wall
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class EvaluateTask:
     index: int
     name: str
     held: Update
+    hours: tuple[Span, ...] = ()  # as in TrainTask
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from tequio.core.errors import ConfigError
-from tequio.core.types import Energy
+from tequio.core.types import Energy, Span
 from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages
 from tequio.measure.site import Site
 
@@ -138,6 +138,10 @@ class Meter:
     def of_thread(self) -> Meter:
         """The same for work that stays in the thread that measures it (and starts no threads of its own)."""
         return replace(self, clock=time.thread_time)
+
+    def at(self, hours: tuple[Span, ...]) -> Meter:
+        """The same for work at these hours of simulated time; none: the time on the wall."""
+        return replace(self, site=self.site.at(hours)) if hours else self
 
     @property
     def method(self) -> str:

@@ -40,7 +40,8 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainTask]) -> list[Re
     bench = nodes[0].bench
     updates: list[Update | None] = []
     with ExitStack() as stack:
-        readings = [stack.enter_context(node.meter.measure()) for node in nodes]
+        meters = [node.meter.at(task.hours) for node, task in zip(nodes, tasks, strict=True)]
+        readings = [stack.enter_context(meter.measure()) for meter in meters]
         try:
             own = []
             for node, task in zip(nodes, tasks, strict=True):

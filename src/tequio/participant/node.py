@@ -80,7 +80,7 @@ class Node:
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         allowed = self._allowed(task)
-        with self.meter.measure() as reading:
+        with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
             rates: Iterable[float] = [task.learning_rate] * task.steps
@@ -206,7 +206,7 @@ class Node:
                 name: tuple(self.task.losses(self.bench, items).harm().tolist()) for name, items in self.slices.items()
             }
             return Reply(task.round, task.index, task.name, slices=slices)
-        with self.meter.measure() as reading:
+        with self.meter.at(task.hours).measure() as reading:
             self.bench.hold(task.held)
             scores = self.task.losses(self.bench, self.data.validation).scores()
         if not math.isfinite(scores.loss):

@@ -61,37 +61,38 @@ def expected(past: Floats, now: float, forecast: Floats, length: int, per_day: i
     return np.concatenate((known, profile[np.arange(len(known), length) % per_day]))
 
 
-def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: float = 0.0) -> Floats:
+def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: ArrayLike = 0.0) -> Floats:
     """How much of the rounds each takes part in, x in [minimum, 1], with Σ costs·x ≤ budget: x ∝ cost^(−1/α) within the bounds.
 
-    costs: carbon of taking part in all rounds. alpha: 0 is the most work for the carbon, 1 proportional, large: equal shares. Raises
-    ValueError where the budget does not even pay the minimum of all, naming how much that is.
+    costs: carbon of taking part in all rounds. minimum: of all, or of each. alpha: 0 is the most work for the carbon, 1 proportional,
+    large: equal shares. Raises ValueError where the budget does not even pay the minimum of all, naming how much that is.
     """
     c = np.asarray(costs, float)
-    if (c < 0).any() or alpha < 0 or not 0 <= minimum <= 1:
+    floor = np.broadcast_to(np.asarray(minimum, float), c.shape)
+    if (c < 0).any() or alpha < 0 or (floor < 0).any() or (floor > 1).any():
         raise ValueError("costs and alpha must not be negative, and minimum must be a share")
-    least = float(c.sum() * minimum)
-    if least > budget:
+    least = float((c * floor).sum())
+    if least > budget * (1 + 1e-12):  # more than rounding
         raise ValueError(f"the minimum of all takes {least:g}, more than the budget of {budget:g}")
     if float(c.sum()) <= budget:
         return np.ones_like(c)
     if alpha < LINEAR:
-        return _cheapest_first(c, budget, minimum)
+        return _cheapest_first(c, budget, floor)
     reach = np.exp(-np.log(np.maximum(c, 1e-300) / c.max()) / alpha)  # 1 for the dearest, more for the others
     low, high = 0.0, 1.0
     for _ in range(200):
         middle = (low + high) / 2
-        spent = float((c * np.clip(middle * reach, minimum, 1.0)).sum())
+        spent = float((c * np.clip(middle * reach, floor, 1.0)).sum())
         low, high = (low, middle) if spent > budget else (middle, high)
-    shares: Floats = np.clip(low * reach, minimum, 1.0)
+    shares: Floats = np.clip(low * reach, floor, 1.0)
     return shares
 
 
-def _cheapest_first(c: Floats, budget: float, minimum: float) -> Floats:
-    x = np.full_like(c, minimum)
-    left = budget - float(c.sum() * minimum)
+def _cheapest_first(c: Floats, budget: float, floor: Floats) -> Floats:
+    x = np.array(floor)
+    left = budget - float((c * floor).sum())
     for i in np.argsort(c, kind="stable"):
-        more = min(1.0 - minimum, left / c[i]) if c[i] > 0 else 1.0 - minimum
+        more = min(1.0 - x[i], left / c[i]) if c[i] > 0 else 1.0 - x[i]
         x[i] += more
         left -= more * c[i]
     return x

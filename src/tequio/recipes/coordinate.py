@@ -155,6 +155,9 @@ def _check(config: Federation) -> None:
     if config.topology.kind != "star":
         why = "Participants reach the coordinator alone."
         raise ConfigError("[topology] cannot be used across a network yet.", why, fix)
+    if config.shift is not None:
+        why = "Its time is simulated. Here each participant keeps its own hours: [schedule] greenest_hours in participant.toml."
+        raise ConfigError("[shift] cannot be used across a network.", why, fix)
     if config.distil is not None:
         distillation_of(config.distil, pieces.reduce, 1, config.seed)
     if config.train.pace == "buffered":

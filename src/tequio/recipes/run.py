@@ -31,6 +31,7 @@ from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import pooled
 from tequio.recipes.files import HEAD_FILE, of_base, recorded_header, salt_file, save, unbroken
+from tequio.recipes.shift import gone_on
 from tequio.recipes.stages import (
     Outcome,
     Places,
@@ -131,6 +132,7 @@ def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, count: int, counterf
     wired = _remembering(folder, wired)
     places = side_by_side(wired, count)
     state = _rounds(ledger, wired, places, watch)
+    places = tuple(_afterwards(place, ledger) for place in places)
     if isinstance(state, PeerState):
         shared, own = mean_of_peers(folder, ledger, state, wired)
     else:
@@ -161,6 +163,15 @@ def _remembering(folder: RunFolder, wired: Wired) -> Wired:
         for i, node in wired.nodes.items()
     }
     return replace(wired, nodes=nodes, others=tuple(_remembering(folder, other) for other in wired.others))
+
+
+def _afterwards(wired: Wired, ledger: Ledger) -> Wired:
+    """With [shift]: what comes after the rounds counts at the simulated hour in which they ended."""
+    if wired.shift is None:
+        return wired
+    hour = gone_on(wired.shift, ledger).hour
+    nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in wired.nodes.items()}
+    return replace(wired, nodes=nodes, meter=wired.meter.at(hour), plan=replace(wired.plan, after=hour))
 
 
 def _rounds(ledger: Ledger, wired: Wired, places: Places, watch: Watch) -> States | PeerState:
@@ -197,7 +208,8 @@ def _made(ledger: Ledger, wired: Wired, places: Places, told: Callable[[Any], No
         return
     if not wired.others and wired.distillation is None:
         purse = purse_of(wired.config, ledger, one_process=True)
-        for state, _ in federate(wired.plan, runtime, ledger, wired.meter, purse=purse):
+        shift = None if wired.shift is None else gone_on(wired.shift, ledger)
+        for state, _ in federate(wired.plan, runtime, ledger, wired.meter, purse=purse, shift=shift):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.plan, runtime_of(places, g.name, told), g.public) for g in wired.groups]

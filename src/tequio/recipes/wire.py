@@ -18,6 +18,7 @@ from tequio.algorithms.chain import check_bound, check_buffered, check_votes
 from tequio.coordinator.distil import Distillation
 from tequio.coordinator.gossip import Peers
 from tequio.coordinator.plan import Member, Plan, Screening
+from tequio.coordinator.shift import Shift
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.measure.energy import Meter
@@ -34,6 +35,7 @@ from tequio.recipes.ground import at_coordinator, ground_of, node_of, splits_of
 from tequio.recipes.pieces import Pieces, distillation_of, local_of, pieces_of
 from tequio.recipes.place import site_of
 from tequio.recipes.public import CENTRE, centre_header, centre_of, read_public
+from tequio.recipes.shift import check_shift, digests_of, shift_of
 from tequio.recipes.told import Told, allotments, of_base, row_of, settings_of, told_of, told_of_centre
 from tequio.recipes.topology import peers_of
 
@@ -59,6 +61,7 @@ class Wired:
     name: str = MAIN
     others: tuple[Wired, ...] = ()
     distillation: Distillation | None = None
+    shift: Shift | None = None
 
     @property
     def participants(self) -> list[Node]:
@@ -101,6 +104,7 @@ def read_roster(config: Federation) -> Roster:
     if config.budget.kg_co2e is not None:
         for who, file in files.items():
             _tells_carbon(who, file)
+    check_shift(config, files)
     return {who: (file, splits_of(config, file)) for who, file in files.items()}
 
 
@@ -151,11 +155,15 @@ def wire(
         ranks = [group.plan.top_rank() for group in (main, *others)]
         how = distillation_of(config.distil, reduce, max(ranks), config.seed)
         check_teaching((main, *others), how)
-    wired = replace(main, config=config, others=tuple(others), distillation=how)
+    files = {who: file for who, (file, _) in roster.items()}
+    shift = shift_of(config, files, main.plan, main.nodes, main.meter.site)
+    wired = replace(main, config=config, others=tuple(others), distillation=how, shift=shift)
     rows = [row for group in wired.groups for row in _named(group, bool(others))]
     header = header_of(config, main.bench, sorted(rows, key=lambda r: places_of(config)[r["name"]]))
     header |= {key: main.header[key] for key in ("centre", "slices", "public_data")}
     header["provenance"] = [dict(p) for p in provenance]
+    if shift is not None:
+        header["intensities"] = digests_of(config, files)
     if others:
         header["bases"] = {group.name: {k: group.header[k] for k in BASE_KEYS} for group in others}
     return replace(wired, header=header, data_digests=_joined([group.data_digests for group in wired.groups]))
@@ -333,6 +341,8 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
         differences.append('the precision that [base] dtype = "auto" gives on this machine')
     now, then = header["public_data"], recorded.get("public_data", {})
     differences += [f"the public data of {name}" for name in now if now[name] != then.get(name)]
+    now, then = header.get("intensities", {}), recorded.get("intensities", {})
+    differences += [f"the intensities of {name}" for name in now if now[name] != then.get(name)]
     before = {row["name"]: row for row in recorded["participants"]}
     rows = {row["name"]: row for row in header["participants"]}
     changed = [name for name, row in rows.items() if canonical_json(row) != canonical_json(before.get(name, {}))]

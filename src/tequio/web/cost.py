@@ -1,4 +1,4 @@
-"""Part 7 of the report: bytes, energy, time, carbon and money."""
+"""Part 7 of the report: bytes, energy, time, carbon and money, and with [shift] the hours of work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH
 from tequio.web.page import MANY, Cell, Page, folded, grid, opening
 from tequio.web.records import Json
+from tequio.web.shifted import shift_part
 
 
 def cost(page: Page) -> Safe:
@@ -32,7 +33,7 @@ def cost(page: Page) -> Safe:
     what = w("cost.what")
     if pooled["joules"] is not None or pooled["seconds"] is not None:
         what += " " + w("cost.pooled", time=n.duration(pooled["seconds"]), energy=n.energy(pooled["joules"]))
-    return join(opening(here, what, limit), _carbon(page), _cost_table(page))
+    return join(opening(here, what, limit), _carbon(page), _cost_table(page), shift_part(page))
 
 
 def _cost_table(page: Page) -> Safe:

@@ -30,6 +30,7 @@ from tequio.web.records import (
     total,
     whole,
 )
+from tequio.web.shifted import shifted
 
 PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 
@@ -84,6 +85,7 @@ def summary(entries: Sequence[Record]) -> Json:
         ),
         "accounts": spent,
         "giving": giving(entries, people, spent),
+        "shift": shifted(entries),
         "refused": refused([*waits, *rounds]),
         "alarms": alarms(rounds),
         "peers": peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),

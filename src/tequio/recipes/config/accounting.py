@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
 from tequio.measure.countries import country_intensity
+from tequio.measure.intensity import moment
 from tequio.measure.money import LIFE_YEARS
 from tequio.recipes.config.section import Amount, File, Positive, Section, Share
 
@@ -65,6 +66,38 @@ class BudgetSection(Section):
     def limits(self) -> dict[str, float]:
         """Those that are set."""
         return {key: float(value) for key, value in self.model_dump(exclude_none=True).items()}
+
+
+class ShiftSection(Section):
+    """[shift]. Rounds in simulated time, in `tequio run`: each works in the greenest hours before a deadline, by its own intensities.
+
+    With `kg_co2e` participants sit out rounds that their α-fair share of it does not allow.
+    """
+
+    start: str
+    policy: Literal["greedy", "none"] = "greedy"
+    slot_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
+    deadline_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
+    work_hours: Positive | None = None
+    kg_co2e: Positive | None = None
+    alpha: Annotated[float, Field(ge=0, le=100)] = 1.0
+    minimum: Share = 0.2
+
+    @field_validator("start")
+    @classmethod
+    def _a_time(cls, text: str) -> str:
+        try:
+            moment(text, "start")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    @field_validator("slot_minutes")
+    @classmethod
+    def _of_a_day(cls, minutes: int) -> int:
+        if 1440 % minutes:
+            raise ValueError("a day must be a whole number of slots: 5, 15, 30, 60 …")
+        return minutes
 
 
 class MoneySection(Section):

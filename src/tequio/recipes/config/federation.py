@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
-from tequio.recipes.config.accounting import BudgetSection, EnergySection, EquitySection, MoneySection
+from tequio.recipes.config.accounting import BudgetSection, EnergySection, EquitySection, MoneySection, ShiftSection
 from tequio.recipes.config.section import Name, Section
 from tequio.recipes.config.tables import (
     MAIN,
@@ -55,6 +55,7 @@ class Federation(Section):
     energy: EnergySection = EnergySection()
     money: MoneySection | None = None
     budget: BudgetSection = BudgetSection()
+    shift: ShiftSection | None = None
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -139,6 +140,12 @@ class Federation(Section):
             raise ValueError(
                 "budget: it is kept by a coordinator of one base; use a star with one base, or leave it out"
             )
+        if self.shift and (self.topology.kind != "star" or self.bases or self.distil or self.train.pace == "buffered"):
+            raise ValueError(
+                'shift: rounds are those of a coordinator of one base; use a star, one base and pace = "rounds"'
+            )
+        if self.shift and self.shift.kg_co2e is not None and self.train.cohort is not None:
+            raise ValueError("shift.kg_co2e: it says who sits out a round, and so does train.cohort; use one of them")
         if self.equity.credit and (self.topology.kind != "star" or self.adapter.kind == "full"):
             why = "updates of a round are compared at the coordinator, as adapters"
             raise ValueError(f'equity.credit: {why}; use a star and adapter.kind = "lora", or leave it out')
