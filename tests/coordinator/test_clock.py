@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequio.coordinator.clock import Clock, Terms, Worker, advance, opening
-from tequio.measure.intensity import Intensity, Window
+from tequio.measure.intensity import Intensity, Kind, Window
 from tequio.measure.outlook import Outlook
 from tequio.measure.site import Site
 
@@ -19,7 +19,7 @@ HOUR = 3600.0
 
 
 def series(grams: Sequence[float], begin: datetime = DAY, issued: datetime | None = None) -> Intensity:
-    kind = "actual" if issued is None else "forecast"
+    kind: Kind = "actual" if issued is None else "forecast"
     rows = (
         Window("X", begin + timedelta(hours=i), HOUR, g, kind, issued, "average", "made up", "")
         for i, g in enumerate(grams)

@@ -130,7 +130,9 @@ def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_sa
 
 
 @pytest.mark.slow
-def test_shifted_rounds_are_killed_one_by_one_and_keep_their_hours(make_shifted: Any, tmp_path: Path, work: Runs) -> None:
+def test_shifted_rounds_are_killed_one_by_one_and_keep_their_hours(
+    make_shifted: Any, tmp_path: Path, work: Runs
+) -> None:
     path, out = make_shifted(kg_co2e=0.16, minimum=0.3), tmp_path / "killed"
     unbroken = work(path, tmp_path / "unbroken", "start", -1)
     assert unbroken.status == 0, unbroken.said

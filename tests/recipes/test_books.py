@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tequio.recipes.place import site_of
 from tequio.recipes.run import start
 from tequio.recipes.use import export_models
 from tequio.web.accounts import accounts
+from tequio.web.alone import against_alone, of_books
 from tequio.web.summary import summary
 
 
@@ -71,11 +73,30 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     assert accounts(entries)["coordinator"]["intensity"] == pytest.approx(507.245)  # Mexico
     assert "FRA" not in json.dumps([dict(e.body) for e in entries], default=dict)
     books = read_books(run)
-    assert [line["work"] for line in books["site1"]] == [*["evaluate", "train"] * 2, "evaluate", "personal"]
+    assert [line["work"] for line in books["site1"]] == [*["evaluate", "train"] * 2, "evaluate", "local", "personal"]
     assert {line["money"]["currency"] for line in books["site1"]} == {"CHF"}
     assert sum(line["money"]["amount"] for line in books["site1"]) == 0.0
     assert all(line["intensity"] == pytest.approx(56.039) for line in books["site1"])  # France
     assert sum(line["joules"] for line in books["site0"]) == pytest.approx(told["site0"]["joules"])
+
+    # against training alone: the local model apart, in the record as it is told and in the book with private money
+    compared = {row["name"]: row for row in against_alone(entries)["participants"]}
+    apart = {work: [x for x in books["site0"] if (x["work"] == "local") == work] for work in (True, False)}
+    assert compared["site0"]["alone"]["joules"] == pytest.approx(sum(x["joules"] for x in apart[True]))
+    assert compared["site0"]["joined"]["joules"] == pytest.approx(sum(x["joules"] for x in apart[False]))
+    money = [sum(x["money"]["amount"] for x in apart[work]) for work in (True, False)]
+    assert compared["site0"]["avoided"]["money"] == {"EUR": pytest.approx(money[0] - money[1])}
+    assert compared["site0"]["avoided"]["grams"] is not None
+    assert (compared["site1"]["avoided"]["money"], compared["site1"]["avoided"]["grams"]) == ({}, None)
+    assert {row["name"]: set(row["avoided"]["money"]) for row in of_books(books)} == {
+        "site0": {"EUR"},
+        "site1": {"CHF"},
+    }
+    local = next(e.body for e in entries if e.kind == "personal")["local_cost"]
+    asked = next(e.body for e in entries if e.kind == "run")["participants"][0]
+    epoch = math.ceil(asked["batches"]["train"] / 8)  # for the private adapter, beside two rounds
+    assert local["steps"] == 2 * asked["steps"] + epoch
+    assert local["tokens"] > 0
 
     say_accounts(run)
     printed = " ".join(capsys.readouterr().out.split())

@@ -26,6 +26,7 @@ def accounts(
     from tequio.recipes.books import read_books
     from tequio.web.accounts import WHOLE, card, sums
     from tequio.web.accounts import accounts as of_ledger
+    from tequio.web.alone import against_alone, of_books
     from tequio.web.shifted import shifted
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
@@ -33,6 +34,7 @@ def accounts(
     found = of_ledger(entries)
     found["card"] = card(found, entries)
     found["shift"] = shifted(entries)
+    found["alone"] = against_alone(entries)
     books = read_books(folder)
     found["untold"] = {
         row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
@@ -43,6 +45,7 @@ def accounts(
         found["books"] = {
             name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
+        found["books_alone"] = of_books(books)
     show.emit(found, json, lambda: _words(found))
 
 
@@ -69,6 +72,11 @@ def _words(found: Mapping[str, Any]) -> None:
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
         show.out.print(_table("The participants' own books (private), lost work with it", books))
+    if found["alone"]["participants"]:
+        rows = [*found["alone"]["participants"], {"name": "in all", "as_good": None, **found["alone"]["total"]}]
+        show.out.print(_alone("Joining against training alone, as it was told", rows))
+    if found.get("books_alone"):
+        show.out.print(_alone("The same by the participants' own books (private)", found["books_alone"]))
     if found["shift"] is not None:
         _shift(found["shift"])
     sci = found["sci"]
@@ -81,6 +89,27 @@ def _words(found: Mapping[str, Any]) -> None:
     emitted = found["card"]["co2_eq_emissions"]["emissions"]
     known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}"
     show.out.print(f"Grams for a model card: {known}", markup=False)
+
+
+def _alone(title: str, rows: list[dict[str, Any]]) -> Table:
+    """What joining took against the own tuned local model; avoided is below zero where joining took more."""
+    table = Table(title=title)
+    for column in ("who", "joined", "alone", "avoided Wh", "avoided g CO2e", "avoided money", "alone as good?"):
+        table.add_column(column, justify="left" if column in ("who", "alone as good?") else "right", no_wrap=True)
+    for row in rows:
+        avoided = row["avoided"]
+        joules = [row["joined"]["joules"], row["alone"]["joules"], avoided["joules"]]
+        wh = [None if value is None else value / 3600 for value in joules]
+        money = " + ".join(f"{amount:+.4g} {currency}" for currency, amount in sorted(avoided["money"].items()))
+        good = {True: "as far as the test tells", False: "never reached it", None: "–"}[row.get("as_good")]
+        figures = [
+            _number(wh[0], ".3f"),
+            _number(wh[1], ".3f"),
+            _number(wh[2], "+.3f"),
+            _number(avoided["grams"], "+.4g"),
+        ]
+        table.add_row(row["name"], *figures, money or "–", good)
+    return table
 
 
 def _shift(found: Mapping[str, Any]) -> None:

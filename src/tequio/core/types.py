@@ -44,6 +44,22 @@ class Energy:
         """g CO2e of the electricity, location-based, at the meter of the building."""
         return None if self.intensity is None else self.joules / 3.6e6 * self.pue * self.intensity
 
+    def plus(self, other: Energy) -> Energy:
+        """Two pieces of work of one machine as one, at the intensity that gives the grams of both; what one does not know is not known."""
+        joules = self.joules + other.joules
+        mean = None
+        if self.intensity is not None and other.intensity is not None:
+            weighted = self.joules * self.intensity + other.joules * other.intensity
+            mean = weighted / joules if joules else self.intensity
+        return replace(
+            self,
+            joules=joules,
+            seconds=self.seconds + other.seconds,
+            intensity=mean,
+            embodied=None if self.embodied is None or other.embodied is None else self.embodied + other.embodied,
+            hosted=None if self.hosted is None or other.hosted is None else self.hosted + other.hosted,
+        )
+
     def untold(self) -> Energy:
         """Without what tells where the machine is."""
         return replace(self, intensity=None, pue=1.0, embodied=None)
@@ -63,6 +79,10 @@ class Money:
 
     amount: float
     currency: str
+
+    def plus(self, other: Money) -> Money:
+        """Both together, of one currency."""
+        return Money(self.amount + other.amount, self.currency)
 
 
 @dataclass(frozen=True)

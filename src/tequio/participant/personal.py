@@ -43,7 +43,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached."""
+    """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached.
+
+    steps, tokens: made in all, with every rate that was tried.
+    """
 
     tail: Update
     before: Losses
@@ -51,6 +54,8 @@ class Fitted:
     rate: float
     step: int
     diverged: tuple[float, ...] = ()  # rates that were tried in vain
+    steps: int = 0
+    tokens: int = 0
 
 
 def fit(
@@ -71,6 +76,7 @@ def fit(
     bench.hold(start)
     before = task.losses(bench, validation)
     best = Fitted(zero(bench.spec), before, before, 0.0, 0)
+    steps = tokens = 0
     for rate in budget.rates:
         bench.hold(start)
         parameters = bench.attach_full() if budget.full else bench.attach(budget.rank, derive(seed, "factors"))
@@ -81,16 +87,16 @@ def fit(
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
             try:
-                train(bench, task, parameters, stream, rates, node.name, optimizer, objective, node.together)
+                made = train(bench, task, parameters, stream, rates, node.name, optimizer, objective, node.together)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
-            done = end
+            done, steps, tokens = end, steps + made.steps, tokens + made.tokens
             after = task.losses(bench, validation)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
     bench.drop()
-    return best
+    return replace(best, steps=steps, tokens=tokens)
 
 
 def _marks(budget: Budget) -> list[int]:
@@ -125,15 +131,10 @@ class Personal:
 
 def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
     """Make the candidates, choose on validation, then measure base, local, shared and the chosen one on test."""
+    data = (node.data.train, node.data.validation)
+    with node.meter.measure() as alone:
+        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed)
     with node.meter.measure() as reading:
-        local = fit(
-            node,
-            zero(node.bench.spec),
-            (node.data.train, node.data.validation),
-            settings.local,
-            settings.seed,
-        )
-        data = (node.data.train, node.data.validation)
         private = fit(node, shared, data, settings.private, settings.seed + 1)
         pulled = {
             f"ditto {pull:g}": fit(node, shared, data, settings.private, settings.seed + 1, pull)
@@ -151,7 +152,10 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         chosen = choose(looked)
         tested = {name: score(node, candidates[name], node.data.test) for name in {"base", "local", "shared", chosen}}
         tested["personal"] = tested[chosen]
-    energy, money = node.entered("personal", None, reading.energy)
+    own, own_money = node.entered("local", None, alone.energy)
+    rest, rest_money = node.entered("personal", None, reading.energy)
+    energy = own.plus(rest)
+    money = None if own_money is None or rest_money is None else own_money.plus(rest_money)
     body = {
         "name": node.name,
         "chosen": chosen,
@@ -165,6 +169,12 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         "fits": {
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
             for k, f in {"local": local, "private": private, **pulled}.items()
+        },
+        "local_cost": {
+            "steps": local.steps,
+            "tokens": local.tokens,
+            "energy": asdict(own),
+            "money": None if own_money is None else asdict(own_money),
         },
         "energy": asdict(energy),
         "money": None if money is None else asdict(money),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tequio.web.alone import alone_part
 from tequio.web.charts import Axis, Caption, Point, Row, Scale, field, rows, scale
 from tequio.web.giving import given_and_got
 from tequio.web.markup import Safe, el, join
@@ -215,6 +216,7 @@ def equity(page: Page) -> Safe:
         el("dl", *stats, class_="stats"),
         _rank_rows(page) if found["by_rank"] else None,
         given_and_got(page),
+        alone_part(page),
     )
 
 

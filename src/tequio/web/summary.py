@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.web.accounts import accounts, rows_of
+from tequio.web.alone import against_alone
 from tequio.web.giving import giving
 from tequio.web.history import alarms, peers, refused, rounds_of, training
 from tequio.web.numbers import finite, perplexity
@@ -85,6 +86,7 @@ def summary(entries: Sequence[Record]) -> Json:
         ),
         "accounts": spent,
         "giving": giving(entries, people, spent),
+        "alone": against_alone(entries),
         "shift": shifted(entries),
         "refused": refused([*waits, *rounds]),
         "alarms": alarms(rounds),

@@ -166,4 +166,4 @@ def test_participants_that_cannot_be_counted_are_named(make_shifted: Any, tmp_pa
 )
 def test_what_it_does_not_go_with(make_federation: Any, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        load_make_shifted((**({"shift": SHIFT} | sections)))
+        load_federation(make_federation(**({"shift": SHIFT} | sections)))

@@ -1,0 +1,167 @@
+"""What joining took of each participant against training alone: energy, carbon and money of its part, and of its own tuned local model.
+
+Both were measured in this run. Joined: its rounds, their evaluations, and what its personal model took beside the local one (private
+adapters, the choice); nothing of centre and coordinator. Alone: its local model, with every rate that was tried. Avoided is alone − joined;
+below zero joining took more. Where the delivered model is surely better no local model was as good, and that quality has no price alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tequio.measure.statistics import gini, jain
+from tequio.web.accounts import rows_of, sums
+from tequio.web.markup import Safe, el, join
+from tequio.web.numbers import DASH, finite
+from tequio.web.page import MANY, Cell, Page, folded, grid
+from tequio.web.records import Json, Record, bodies, interval, row_energy, table, total
+
+KEYS = ("joules", "grams", "seconds")
+
+
+def against_alone(entries: Sequence[Record]) -> Json:
+    """participants (joined, alone, avoided, as_good: whether the local model is as good as the delivered one), total, evenness of avoided.
+
+    as_good: False where the delivered model is surely better on test, True where that is not sure or it is worse, None where not known.
+    Empty for runs that did not measure the local model apart.
+    """
+    rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
+    rows = []
+    for body in bodies(entries, "personal"):
+        if not table(body.get("local_cost")):
+            continue
+        name, own = str(body.get("name")), table(body["local_cost"])
+        worked = [row for round_ in rounds for row in rows_of(round_) if str(row.get("name")) == name]
+        rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body)})
+    known = [row for row in rows if row["as_good"] is not None]
+    saved = [max(0.0, row["avoided"]["joules"] or 0.0) for row in rows]
+    uneven = len(saved) < 2 or sum(saved) <= 0
+    return {
+        "participants": rows,
+        "total": {part: _sum([row[part] for row in rows]) for part in ("joined", "alone", "avoided")},
+        "never_as_good": sum(not row["as_good"] for row in known),
+        "judged": len(known),
+        "evenness": {"gini": None if uneven else gini(saved), "jain": None if uneven else jain(saved)},
+    }
+
+
+def of_books(books: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Json]:
+    """The same by the participants' own books, private money with it; rows of those whose book knows the local model apart."""
+    out = []
+    for name, lines in books.items():
+        rows = [{"energy": line, "money": line["money"], "work": line["work"]} for line in lines]
+        local = [row for row in rows if row["work"] == "local"]
+        if local:
+            out.append(_row(name, sums([row for row in rows if row["work"] != "local"]), sums(local)))
+    return out
+
+
+def compared(
+    name: str, worked: Sequence[Mapping[str, Any]], personal: Mapping[str, Any], own: Mapping[str, Any]
+) -> Json:
+    """One participant: rows of its rounds, the record of its personal model, and what of that its local model took."""
+    rest = {"energy": _left(row_energy(personal), row_energy(own)), "money": _money_left(personal, own)}
+    return _row(name, sums([*worked, rest]), sums([own])) | {"steps": own.get("steps"), "tokens": own.get("tokens")}
+
+
+def _row(name: str, joined: Json, alone: Json) -> Json:
+    joined, alone = _plain(joined), _plain(alone)
+    avoided: Json = {key: _minus(alone[key], joined[key]) for key in KEYS}
+    both = joined["money"].keys() & alone["money"].keys()
+    avoided["money"] = {currency: alone["money"][currency] - joined["money"][currency] for currency in both}
+    return {"name": name, "joined": joined, "alone": alone, "avoided": avoided}
+
+
+def _plain(found: Json) -> Json:
+    """Joules, grams (None unless all of them are known), seconds, money."""
+    whole = (found["grams_share"] or 0.0) > 0.999
+    return {
+        "joules": found["joules"],
+        "grams": found["grams"] if whole else None,
+        "seconds": found["seconds"],
+        "money": found["money"],
+    }
+
+
+def _left(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Json:
+    """An energy record without one of its parts, at the intensity that leaves the grams of the rest."""
+    out: Json = dict(whole)
+    for key in ("joules", "seconds", "embodied"):
+        out[key] = _minus(finite(whole.get(key)), finite(part.get(key)))
+    first, second = finite(whole.get("intensity")), finite(part.get("intensity"))
+    if first is not None and second is not None and out["joules"]:
+        out["intensity"] = (whole["joules"] * first - part["joules"] * second) / out["joules"]
+    return out
+
+
+def _money_left(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Json | None:
+    first, second = table(whole.get("money")), table(part.get("money"))
+    amount = _minus(finite(first.get("amount")), finite(second.get("amount")))
+    return None if amount is None else {"amount": amount, "currency": first["currency"]}
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _as_good(body: Mapping[str, Any]) -> bool | None:
+    if body.get("chosen") == "local":
+        return True
+    gain = interval(table(table(body.get("gains")).get("personal_over_local")).get("loss"))
+    return None if gain is None else gain["low"] <= 0.0
+
+
+def _sum(parts: Sequence[Json]) -> Json:
+    """Of all; a sum of which a part is not known is not known. Money by currency, of who tells it."""
+    out: Json = {}
+    for key in KEYS:
+        values = [part[key] for part in parts]
+        out[key] = None if None in values else total(values)
+    money: dict[str, float] = {}
+    for part in parts:
+        for currency, amount in part["money"].items():
+            money[currency] = money.get(currency, 0.0) + amount
+    return out | {"money": money}
+
+
+def alone_part(page: Page) -> Safe | None:
+    """The part of the report: sums in words, then a row for each."""
+    w, n, found = page.w, page.n, page.s["alone"]
+    rows = found["participants"]
+    if not rows:
+        return None
+    whole = found["total"]
+    said = [w("alone.energy", **{part: n.energy(whole[part]["joules"]) for part in ("joined", "alone")})]
+    if whole["avoided"]["grams"] is not None:
+        said.append(w("alone.carbon", **{part: n.mass(whole[part]["grams"]) for part in ("joined", "alone")}))
+    if found["never_as_good"]:
+        said.append(w("alone.never", n=n.fixed(found["never_as_good"]), of=n.fixed(found["judged"])))
+    columns = ("joined", "alone", "energy", "carbon", "money")
+    head = [w("col.participant"), *[f"{w(f'alone.col.{key}')}#" for key in columns], w("alone.col.good")]
+    body: list[list[Cell]] = [
+        [
+            row["name"],
+            n.energy(row["joined"]["joules"]),
+            n.energy(row["alone"]["joules"]),
+            _signed(row["avoided"]["joules"], n.energy),
+            _signed(row["avoided"]["grams"], n.mass),
+            " + ".join(_signed(v, lambda x, c=c: n.money({c: x})) for c, v in sorted(row["avoided"]["money"].items()))
+            or DASH,
+            w({True: "alone.good", False: "alone.not", None: "alone.unknown"}[row["as_good"]]),
+        ]
+        for row in rows
+    ]
+    even = found["evenness"]
+    if even["gini"] is not None:
+        said.append(w("alone.even", gini=n.fixed(even["gini"], 2), jain=n.fixed(even["jain"], 2)))
+    table_ = grid(w("alone.title"), head, body)
+    shown = table_ if len(body) <= MANY else folded(w("show.all", n=n.fixed(len(body))), table_)
+    return join(el("h3", w("alone.title")), el("p", " ".join(said)), el("p", w("alone.what"), class_="under"), shown)
+
+
+def _signed(value: float | None, form: Any) -> str:
+    """With + or −, in the unit that fits."""
+    if value is None:
+        return DASH
+    return ("−" if value < 0 else "+" if value > 0 else "") + str(form(abs(value)))
