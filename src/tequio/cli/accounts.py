@@ -77,7 +77,7 @@ def _words(found: Mapping[str, Any]) -> None:
         show.out.print(_alone("Joining against training alone, as it was told", rows))
     if found.get("books_alone"):
         show.out.print(_alone("The same by the participants' own books (private)", found["books_alone"]))
-    if found["shift"] is not None:
+    if found["shift"] is not None and found["shift"]["rounds"]:
         _shift(found["shift"])
     sci = found["sci"]
     if sci["grams_per_million_tokens"] is not None:
