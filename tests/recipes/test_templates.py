@@ -146,14 +146,15 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     main = write_federation(
         tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
     )
-    lines = main.read_text(encoding="utf-8").splitlines()
+    timed = write_federation(tmp_path / "timed", small(shift={"start": "2026-01-01T00:00:00Z"}), [person("ana")])
+    lines = [line for path in (main, timed) for line in path.read_text(encoding="utf-8").splitlines()]
     own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == COMMENTS["federation.toml"].strip()
     assert own[0] == COMMENTS["participant.toml"].strip()
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 25  # nineteen of federation.toml, six of participant.toml
+    assert len(sections) == 26  # twenty of federation.toml, six of participant.toml
     for name in sections:
         text = own if name in ("data", "hardware", "schedule") else lines
         header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")
