@@ -1,10 +1,11 @@
-"""Does the ledger say what the wire carried? Bytes that the kernel counted on each participant's line ÷ bytes that the ledger has for it.
+"""Does a run go on over a slow, long and lossy line, how long is a round, and does the ledger say what the wire carried?
 
-A coordinator and two participants, each in a network namespace of its own, joined by virtual Ethernet of 20 Mbit/s; with the kernel's netem
-also 50 ms each way and 1 % loss, else (it is said) without. The ledger counts what passes the door, the kernel also
-TLS, TCP and what is below. Target: within 3 %. Needs root and iproute2 (Linux).
+A coordinator and two participants, each in a network namespace of its own, joined by lines of 20 Mbit/s, 50 ms each way and 1 % loss
+(`link.py`). Printed: seconds between the records of rounds, and bytes that the kernel counted on each participant's line ÷ bytes that the
+ledger has for it: the ledger counts what passes the door, the kernel also TLS, TCP, what is sent again and what is below. Target: within
+3 %. Needs root, iproute2 and /dev/net/tun (Linux).
 
-Run: python -m benchmarks.netem [--rounds 6]
+Run: python -m benchmarks.wan [--rounds 6] [--delay 50] [--loss 1] [--mbit 20]
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 from tequio.cli.process import prepare_process
 
 prepare_process()
 
+from benchmarks.link import Shape, carry, device
 from benchmarks.overhead import federation
 from tequio.ledger.record import Ledger
 
 TEQUIO = (sys.executable, "-m", "tequio.cli.main")
 HUB, SITES = "tequio-hub", ("tequio-a", "tequio-b")
 ADDRESS, PORT = "10.77.0.1", 9443
-NETEM = ("netem", "delay", "50ms", "loss", "1%", "rate", "20mbit")
-PLAIN = ("tbf", "rate", "20mbit", "burst", "256kb", "latency", "400ms")
 
 
 def ip(*words: str) -> None:
@@ -43,8 +44,10 @@ def impossible() -> str:
     """Why this cannot be measured here; empty if it can."""
     if os.geteuid() != 0:
         return "it needs root"
-    if shutil.which("ip") is None or shutil.which("tc") is None:
-        return "it needs iproute2 (ip and tc)"
+    if shutil.which("ip") is None:
+        return "it needs iproute2 (ip)"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "it needs /dev/net/tun"
     try:
         ip("netns", "add", "tequio-try")
         ip("netns", "del", "tequio-try")
@@ -53,35 +56,22 @@ def impossible() -> str:
     return ""
 
 
-def shaped(namespace: str, line: str) -> str:
-    """Make a line slow (and lossy, where the kernel can); how."""
-    said = ""
-    for how in (NETEM, PLAIN):
-        done = subprocess.run(
-            ["tc", "-n", namespace, "qdisc", "add", "dev", line, "root", *how], capture_output=True, text=True
-        )
-        if done.returncode == 0:
-            return " ".join(how) + said
-        said = f" (netem: {done.stderr.strip()})"
-    return f"as it is{said}"
-
-
-def lines(stack: ExitStack) -> str:
-    """Three namespaces, and a line from the hub to each site; how they are shaped."""
+def lines(stack: ExitStack, shape: Shape) -> None:
+    """Three namespaces, and a line from the hub to each site."""
+    stop = Event()
     for name in (HUB, *SITES):
         ip("netns", "add", name)
         stack.callback(ip, "netns", "del", name)
         ip("-n", name, "link", "set", "lo", "up")
     ip("-n", HUB, "addr", "add", f"{ADDRESS}/32", "dev", "lo")
-    how = ""
     for i, site in enumerate(SITES, 1):
-        ip("link", "add", f"tqh{i}", "netns", HUB, "type", "veth", "peer", "name", "tqs", "netns", site)
-        for name, line, host in ((HUB, f"tqh{i}", 1), (site, "tqs", 2)):
+        ends = device(f"tqh{i}", HUB), device(f"tqs{i}", site)
+        for name, line, host in ((HUB, f"tqh{i}", 1), (site, f"tqs{i}", 2)):
             ip("-n", name, "addr", "add", f"10.77.{i}.{host}/24", "dev", line)
             ip("-n", name, "link", "set", line, "up")
-            how = shaped(name, line)
         ip("-n", site, "route", "add", ADDRESS, "via", f"10.77.{i}.1")
-    return how
+        stack.callback(carry(ends, shape, stop, i).join)
+    stack.callback(stop.set)
 
 
 def counted(i: int) -> Counter[str]:
@@ -106,6 +96,12 @@ def recorded(ledger: Path) -> dict[str, Counter[str]]:
                 for name, ways in entry.body.get("wire", {}).items():
                     out.setdefault(name, Counter()).update(ways)
     return out
+
+
+def between(ledger: Path) -> list[float]:
+    """Seconds that each round took, by the record."""
+    with Ledger.open(ledger, read_only=True) as opened:
+        return [float(entry.body["seconds"]) for entry in opened.entries("round")]
 
 
 def run(folder: Path, toml: Path, inside: Callable[[str], tuple[str, ...]], log: Path) -> None:
@@ -157,18 +153,24 @@ def main() -> None:
     """Measure, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--delay", type=float, default=50.0, help="milliseconds each way")
+    parser.add_argument("--loss", type=float, default=1.0, help="per cent of packets")
+    parser.add_argument("--mbit", type=float, default=20.0)
+    given = parser.parse_args()
+    shape = Shape(given.delay / 1e3, given.loss / 100, given.mbit * 1e6)
     if why := impossible():
         print(f"Not measured: {why}.")
         return
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        toml = federation(folder, len(SITES), 40, rounds, 2)
-        print(f"lines: {lines(stack)}")
+        toml = federation(folder, len(SITES), 40, given.rounds, 2)
+        lines(stack, shape)
+        print(f"lines: {shape}")
         before = [counted(i) for i, _ in enumerate(SITES, 1)]
         begun = time.monotonic()
         run(folder, toml, lambda space: ("ip", "netns", "exec", space), folder / "log")
         seconds = time.monotonic() - begun
+        print(f"seconds a round: {', '.join(f'{s:.1f}' for s in between(folder / 'hub' / 'run' / 'ledger.sqlite'))}")
         said = recorded(folder / "hub" / "run" / "ledger.sqlite")
         for i, _ in enumerate(SITES):
             after = counted(i + 1)
