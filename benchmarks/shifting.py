@@ -5,8 +5,8 @@
 
 The wheel (CC BY 4.0) has California's marginal intensities every five minutes from May 2019 to August 2021, two areas (PGE and SCE), each
 value with the forecast of the next three hours that was made then. Jobs of `--need` hours begin every seven hours through the year.
-Unshifted is at once; shifted is the rule of planning.shift, with the real forecast and beyond it the mean of the time of day in the last
-week; hindsight takes the cheapest slots. Updates do not depend on the hour in which they are made, so the model is the same to the bit.
+Unshifted is at once; shifted is the rule of planning.shift, with the real forecast and beyond it the courses of the last
+days; hindsight takes the cheapest slots. Updates do not depend on the hour in which they are made, so the model is the same to the bit.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tequio.planning.shift import emitted, expected, fair_shares, greedy, hindsight
+from tequio.planning.shift import DAYS, courses, emitted, fair_shares, greedy, hindsight
 
 PER_HOUR, PER_DAY, AHEAD = 12, 288, 36
 
 
 def series(wheel: Path, area: str, year: int) -> tuple[np.ndarray, np.ndarray]:
-    """(actual kg/kWh by slot, forecasts of the next 36 slots), with the last week of the year before and the first days of the next."""
+    """(actual kg/kWh by slot, forecasts of the next 36 slots), with December of the year before and the first days of the next."""
     rows = table_of(wheel, area, [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"])
-    first, last = f"{year - 1}-12-24", f"{year + 1}-01-08"
+    first, last = f"{year - 1}-12-01", f"{year + 1}-01-08"
     kept = [values for time, values in sorted(rows.items()) if first <= time < last]
     table = np.array(kept)
     return table[:, 0], table[:, 1:]
@@ -49,7 +49,7 @@ def table_of(wheel: Path, area: str, months: Sequence[str]) -> dict[str, list[fl
 
 def savings(actual: np.ndarray, forecast: np.ndarray, need: int, slack: int) -> tuple[float, float, float]:
     """Mean g/kWh at once, shifted, and in hindsight, over jobs through the year."""
-    begin, step = 8 * PER_DAY, 7 * PER_HOUR
+    begin, step = 31 * PER_DAY, 7 * PER_HOUR
     length = need + slack
     sums = [0.0, 0.0, 0.0]
     starts = range(begin, len(actual) - length - PER_DAY, step)
@@ -58,7 +58,7 @@ def savings(actual: np.ndarray, forecast: np.ndarray, need: int, slack: int) -> 
 
         def ahead(t: int, at: int = start) -> np.ndarray:
             now = at + t
-            return expected(actual[now - 7 * PER_DAY : now], actual[now], forecast[now], length - t, PER_DAY)
+            return courses(actual[now - DAYS * PER_DAY : now], actual[now], forecast[now], length - t, PER_DAY)
 
         ways = (range(need), greedy(length, need, ahead), hindsight(window, need))
         for i, slots in enumerate(ways):

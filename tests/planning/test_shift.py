@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequio.planning.shift import emitted, expected, fair_shares, greedy, greenest_of_day, hindsight
+from tequio.planning.shift import courses, emitted, fair_shares, greedy, greenest_of_day, hindsight
 
 Values = st.lists(st.floats(0, 1000), min_size=1, max_size=40)
 
@@ -31,14 +32,29 @@ def test_the_need_is_met_in_time_whatever_the_forecast(values: list[float], need
     assert emitted(actual, hindsight(actual, need)) <= emitted(actual, slots) + 1e-9
 
 
-def test_beyond_the_forecast_the_same_time_of_day_is_taken() -> None:
+def test_beyond_the_forecast_each_of_the_last_days_is_a_course() -> None:
     past = np.array(
         [1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0]
     )  # two days of four slots; now is at the time of the first slot
-    found = expected(past, 9.0, np.array([8.0]), 6, 4)
-    assert list(found) == [9.0, 8.0, 4.0, 5.0, 2.0, 3.0]  # means of 3 and 5, 4 and 6, 1 and 3, 2 and 4
-    assert list(expected(np.array([]), 9.0, np.array([8.0]), 4, 4)) == [9.0, 8.0, 8.0, 8.0]
-    assert list(expected(past, 9.0, np.array([8.0, 7.0, 6.0]), 2, 4)) == [9.0, 8.0]
+    found = courses(past, 9.0, np.array([8.0]), 6, 4)
+    assert found.tolist() == [
+        [9.0, 8.0, 5.0, 6.0, 3.0, 4.0],  # yesterday, and then yesterday again
+        [9.0, 8.0, 3.0, 4.0, 3.0, 4.0],  # the day before, and then yesterday
+    ]
+    assert courses(np.array([]), 9.0, np.array([8.0]), 4, 4).tolist() == [[9.0, 8.0, 8.0, 8.0]]
+    assert courses(past, 9.0, np.array([8.0, 7.0, 6.0]), 2, 4).tolist() == [[9.0, 8.0]]
+
+
+def test_it_is_worked_where_half_of_the_courses_say_so() -> None:
+    """Now is 5: one day it fell to 1 later, one day it did not; a third day like the first makes it wait."""
+    low, high = [5.0, 1.0, 9.0], [5.0, 9.0, 9.0]
+    actual = np.array(high)
+
+    def ahead(rows: list[list[float]]) -> Callable[[int], np.ndarray]:
+        return lambda t: np.array(rows) if t == 0 else actual[t:]
+
+    assert greedy(3, 1, ahead([low, high])) == [0]
+    assert greedy(3, 1, ahead([low, high, low])) == [1]
 
 
 def test_too_little_time_is_said() -> None:

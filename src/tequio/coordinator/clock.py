@@ -19,7 +19,7 @@ import numpy as np
 from tequio.core.types import Span
 from tequio.measure.outlook import Floats, Outlook
 from tequio.measure.site import JOULES_A_KWH
-from tequio.planning.shift import DAYS, expected, fair_shares, greedy
+from tequio.planning.shift import DAYS, courses, fair_shares, greedy
 
 DAY = 86_400.0  # seconds
 NEARLY = 1e-9  # of a round: rounding of shares that add up to one
@@ -171,7 +171,7 @@ def _expected(worker: Worker, now: datetime, terms: Terms) -> float:
     need = need_of(worker.seconds, terms)
     if not terms.shifted:
         return float(_Ahead(worker, now, need, terms)(0).mean())
-    return float(np.sort(_Ahead(worker, now, slots_of(terms), terms)(0))[:need].mean())
+    return float(np.sort(_Ahead(worker, now, slots_of(terms), terms)(0), axis=1)[:, :need].mean())
 
 
 def _work(worker: Worker, clock: Clock, terms: Terms) -> Work:
@@ -189,7 +189,7 @@ def _work(worker: Worker, clock: Clock, terms: Terms) -> Work:
 
 
 class _Ahead:
-    """What is expected of the slots from t on, as known at slot t."""
+    """What may come in the slots from t on, as known at slot t: courses × slots."""
 
     def __init__(self, worker: Worker, begin: datetime, length: int, terms: Terms) -> None:
         self.outlook, self.begin, self.length, self.slot = worker.outlook, begin, length, terms.slot
@@ -201,7 +201,7 @@ class _Ahead:
         now, left = self.begin + timedelta(seconds=t * self.slot), self.length - t
         forecast = self.outlook.forecast(now, left - 1, self.slot)
         past = np.concatenate((self.past, self.values[:t]))[-DAYS * self.per_day :]
-        return expected(past, float(self.values[t]), forecast, left, self.per_day)
+        return courses(past, float(self.values[t]), forecast, left, self.per_day)
 
 
 def _spans(slots: Sequence[int], worker: Worker, begin: datetime, terms: Terms) -> tuple[Span, ...]:

@@ -1,8 +1,8 @@
 """Work shifted to greener hours: greedy slots within a deadline, by a forecast that ends early, and fair shares of a carbon budget.
 
 A slot is one step of a series of intensities (g/kWh). Work needs `need` slots, may be interrupted, and must be done by the deadline. No
-solver: at each slot the cheapest of those still ahead are known or guessed, and it is worked now if now is one of them. Beyond the
-forecast's end the guess is the mean of the same time of day over the last days (a seasonal naive forecast). Shares of a budget are α-fair
+solver: beyond the forecast's end the last days' own courses are what may come (a seasonal naive forecast, not averaged: what counts is how
+low it will go, and means are never low), and it is worked now if in most of them now is one of the cheapest. Shares of a budget are α-fair
 (Mo and Walrand, IEEE/ACM ToN 2000): max Σ x^(1−α)/(1−α) under Σ c·x ≤ B gives x ∝ c^(−1/α), found by bisection.
 """
 
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-DAYS = 7  # of the past, for the guess
+DAYS = 14  # of the past: so many courses
 LINEAR = 0.02  # α below which the cheapest come first: c^(−1/α) would leave the range of numbers
 Floats = NDArray[np.float64]
 
@@ -29,8 +29,9 @@ def hindsight(actual: ArrayLike, need: int) -> list[int]:
 def greedy(length: int, need: int, ahead: Callable[[int], Floats]) -> list[int]:
     """The slots in which it is worked, of `length` until the deadline, decided one by one as time goes on.
 
-    ahead(t): what is expected of slots t … length − 1, as known at slot t; the first value is that of t itself. It is worked at t if t is
-    one of the cheapest `left` of these (ties to the earlier one), so always where no more slots are left than are needed.
+    ahead(t): what may come in slots t … length − 1, as known at slot t, one row a course (see `courses`); the first column is t itself. It
+    is worked at t if in half of the courses t is one of the cheapest `left` (ties to the earlier one), so always where no more slots are
+    left than are needed.
     """
     _possible(need, length)
     worked: list[int] = []
@@ -38,27 +39,25 @@ def greedy(length: int, need: int, ahead: Callable[[int], Floats]) -> list[int]:
         left = need - len(worked)
         if left == 0:
             break
-        expected = ahead(t)
-        if int((expected[1:] < expected[0]).sum()) < left:
+        rows = np.atleast_2d(ahead(t))
+        if float(((rows[:, 1:] < rows[:, :1]).sum(axis=1) < left).mean()) >= 0.5:
             worked.append(t)
     return worked
 
 
-def expected(past: Floats, now: float, forecast: Floats, length: int, per_day: int) -> Floats:
-    """`length` slots from now on: now, then the forecast as far as it goes, then the mean of that time of day over the last days.
+def courses(past: Floats, now: float, forecast: Floats, length: int, per_day: int) -> Floats:
+    """What may come in `length` slots from now on (courses × length): now, the forecast as far as it goes, then what each of the last days
+    had at that time of day; a course that began d days ago repeats after d days.
 
     past: actual values before now, the latest last. With less than a day of past the forecast's last value goes on.
     """
     known = np.concatenate(([now], np.asarray(forecast, float)))[:length]
-    if len(known) == length:
-        return known
     days = min(DAYS, len(past) // per_day)
-    if days == 0:
-        return np.concatenate((known, np.full(length - len(known), known[-1])))
-    profile = (
-        past[len(past) - days * per_day :].reshape(days, per_day).mean(axis=0)
-    )  # profile[0]: the time of day of now
-    return np.concatenate((known, profile[np.arange(len(known), length) % per_day]))
+    if len(known) == length or days == 0:
+        return np.concatenate((known, np.full(length - len(known), known[-1])))[None]
+    began = np.arange(1, days + 1)[:, None] * per_day
+    beyond = past[len(past) - began + np.arange(len(known), length) % began]
+    return np.concatenate((np.tile(known, (days, 1)), beyond), axis=1)
 
 
 def fair_shares(costs: ArrayLike, budget: float, alpha: float = 1.0, minimum: ArrayLike = 0.0) -> Floats:
