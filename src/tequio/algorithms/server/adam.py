@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from tequio.algorithms.server.moments import moments
 from tequio.algorithms.settings import require
 from tequio.core.update import Dense, Entry, Update, zero
@@ -36,9 +38,12 @@ class Adam:
         memory: dict[str, Entry] = {}
         step: dict[str, Entry] = {}
         for name, (m, v, delta) in moments(momentum, change, self.tau**2).items():
-            square = delta.square()
             m = self.beta1 * m + (1.0 - self.beta1) * delta
-            v = self.beta2 * v + (1.0 - self.beta2) * square
+            v = self.second(v, delta.square())
             memory[f"m/{name}"], memory[f"v/{name}"] = Dense(m), Dense(v)
             step[name] = Dense(self.learning_rate * m / (v.sqrt() + self.tau))
         return Update(memory, momentum.spec), Update(step, momentum.spec)
+
+    def second(self, v: Tensor, square: Tensor) -> Tensor:
+        """The second moment after a change whose square is `square`."""
+        return self.beta2 * v + (1.0 - self.beta2) * square

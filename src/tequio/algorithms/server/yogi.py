@@ -7,38 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.server.moments import moments
-from tequio.algorithms.settings import require
-from tequio.core.update import Dense, Entry, Update, zero
+from torch import Tensor
+
+from tequio.algorithms.server.adam import Adam
 
 
 @dataclass(frozen=True)
-class Yogi:
-    """Learning rate η, decay β₁ and β₂ of the moments, and τ, the degree of adaptivity (smaller adapts more)."""
+class Yogi(Adam):
+    """FedAdam's settings, another second moment."""
 
-    learning_rate: float = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
     name: str = "yogi"
 
-    def __post_init__(self) -> None:
-        require(0.0 <= self.beta1 < 1.0, self.name, "beta1", self.beta1, "0 or more and under 1")
-        require(0.0 <= self.beta2 <= 1.0, self.name, "beta2", self.beta2, "0 to 1")
-        require(self.tau >= 1e-15, self.name, "tau", self.tau, "1e-15 or more")
-
-    def init(self, spec: str) -> Update:
-        """m = 0, v = τ²."""
-        return zero(spec)
-
-    def apply(self, momentum: Update, change: Update) -> tuple[Update, Update]:
-        """(moments, dense step). Raises UpdateError if the two belong to different layouts."""
-        memory: dict[str, Entry] = {}
-        step: dict[str, Entry] = {}
-        for name, (m, v, delta) in moments(momentum, change, self.tau**2).items():
-            square = delta.square()
-            m = self.beta1 * m + (1.0 - self.beta1) * delta
-            v = v - (1.0 - self.beta2) * square * (v - square).sign()
-            memory[f"m/{name}"], memory[f"v/{name}"] = Dense(m), Dense(v)
-            step[name] = Dense(self.learning_rate * m / (v.sqrt() + self.tau))
-        return Update(memory, momentum.spec), Update(step, momentum.spec)
+    def second(self, v: Tensor, square: Tensor) -> Tensor:
+        """The second moment after a change whose square is `square`."""
+        return v - (1.0 - self.beta2) * square * (v - square).sign()
