@@ -50,6 +50,10 @@ def test_options_by_hand() -> None:
     four_bit = estimate_memory(replace(TINY, bytes_per_parameter=0.5), batch, 2)
     assert (four_bit.activations, four_bit.base_weights) == (plain.activations, 500)  # computed in 2 bytes
     assert estimate_memory(replace(TINY, causal=False), batch, 2).logits == 0
+    parts = replace(TINY, loss_cells=400)  # of 8 · 50 positions and words for each of 4 texts, a quarter at a time
+    assert estimate_memory(parts, BatchShape(4, 8), 2).logits == 12 * 400
+    assert estimate_memory(parts, BatchShape(4, 8), 2, full=True).logits == 12 * 1600
+    assert estimate_memory(replace(TINY, loss_cells=10**9), BatchShape(4, 8), 2).logits == 12 * 1600
     assert estimate_memory(TINY, batch, 2, shared_copies=5).shared_update == 6000
     # whole weights, (100 + 200) places: 16 bytes of master weight, gradient and moments, and 2 of the copy in 16 bits
     assert estimate_memory(TINY, batch, 2, full=True).adapters_and_optimizer == 300 * 18

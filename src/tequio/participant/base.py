@@ -15,6 +15,8 @@ from torch import nn
 
 from tequio.core.errors import BaseModelError
 from tequio.participant.attention import use_plain_where_short
+from tequio.participant.fused.loss import cells
+from tequio.participant.fused.path import against, frozen_output
 from tequio.planning.memory import ModelShape
 
 Kind = Literal["classification", "causal"]
@@ -123,17 +125,21 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
     except Exception as error:
         raise _cannot_load(name, error) from None
     linears = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear)]
-    adapted = [m for p, m in linears if p in modules or p.rsplit(".", 1)[-1] in modules]
+    chosen = {p: m for p, m in linears if p in modules or p.rsplit(".", 1)[-1] in modules}
+    output = model.get_output_embeddings()
+    parts = output is not None and frozen_output(output) and output not in chosen.values()
+    own = kind == "causal" and parts and against(config, best_device()) is None
     return ModelShape(
         parameters=sum(p.numel() for p in model.parameters()),
         bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
         layers=int(config.num_hidden_layers),
         hidden=int(config.hidden_size),
         vocabulary=int(config.vocab_size),
-        adapted=tuple((m.out_features, m.in_features) for m in adapted),
+        adapted=tuple((m.out_features, m.in_features) for m in chosen.values()),
         causal=kind == "causal",
         products=sum(m.in_features * m.out_features for p, m in linears if not p.startswith("pooler.")),
         first=sum(m.in_features * m.out_features for p, m in linears if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
+        loss_cells=cells(int(config.vocab_size)) if own else None,
     )
 
 

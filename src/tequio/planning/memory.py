@@ -32,6 +32,7 @@ class ModelShape:
 
     heads: attention heads a layer, used only without a fused attention kernel; None assumes 64 wide ones. products: parameters
     in matrix products, with those that make logits and without embeddings; first: of them, those that take the first layer's input.
+    loss_cells: positions × words of which the loss makes logits at a time; None: of all at once.
     """
 
     parameters: int
@@ -44,6 +45,7 @@ class ModelShape:
     heads: int | None = None
     products: int = 0
     first: int = 0
+    loss_cells: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def estimate_memory(
                             2205.05198); unless `flash`, 5·a·s²·b·L more for the scores of a heads. It
                             counts full training: LoRA kept 23 (BERT) and 36 (Llama) bytes of 34, and
                             45 and 62 of 68, in our measurements
-    logits                  12·b·s·V where the model is causal
+    logits                  12·b·s·V where the model is causal; of `loss_cells` and not b·s·V where those are fewer
     runtime                 `runtime_bytes`: interpreter and libraries; 0 where they are loaded already
 
     full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16 (float32 master weight,
@@ -115,6 +117,9 @@ def estimate_memory(
     trained = ADAPTER_BYTES * rank * sum(m + n for m, n in shape.adapted)
     if full:
         trained = (ADAPTER_BYTES + (0 if number == 4 else 2)) * places
+    cells = positions * shape.vocabulary
+    if shape.loss_cells is not None and not full:
+        cells = min(cells, shape.loss_cells)
     per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
     return MemorySum(
         base_weights=round(shape.parameters * shape.bytes_per_parameter),
@@ -122,7 +127,7 @@ def estimate_memory(
         shared_update=4 * places * (shared_copies + benches - 1),
         adapters_and_optimizer=benches * trained,
         activations=benches * (positions * shape.layers * per_position * number // 2),
-        logits=benches * LOGITS_BYTES * positions * shape.vocabulary if shape.causal else 0,
+        logits=benches * LOGITS_BYTES * cells if shape.causal else 0,
         runtime=runtime_bytes,
     )
 

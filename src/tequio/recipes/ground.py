@@ -117,7 +117,10 @@ def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) ->
 
 def shape_of(config: Federation) -> ModelShape:
     """The base's sizes, without its weights."""
-    return model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype_of(config), cache_folder())
+    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype_of(config), cache_folder())
+    if not keeps(config.task.max_tokens) or local_of(config).needs("public") or config.distil:
+        return replace(shape, loss_cells=None)  # these look at whole logits
+    return shape
 
 
 def _head(config: Federation, base: Base) -> torch.Tensor | None:

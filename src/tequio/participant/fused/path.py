@@ -32,7 +32,7 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         self.body, self.output = model.model, model.lm_head
-        self.frozen_output = not isinstance(self.output, AdaptedLinear) and self.output.bias is None
+        self.frozen_output = frozen_output(self.output)
         self.layers = [decoder.DecoderLayer(layer) for layer in self.body.layers]
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -94,14 +94,9 @@ class Path:
 
 def choose(model: Any, device: torch.device) -> Path:
     """The path for a frozen model with its adapted layers in place, nothing attached."""
-    config = model.config
-    kind = str(config.model_type)
-    if device.type != "cpu":
-        return Path(None, "transformers: on a GPU its kernels are the faster ones")
-    if kind not in DECODERS + ENCODERS:
-        return Path(None, f"transformers: models of type {kind} have no layers of Tequio's own")
-    if (odd := _odd(config)) is not None:
-        return Path(None, f"transformers: {odd}")
+    kind = str(model.config.model_type)
+    if (reason := against(model.config, device)) is not None:
+        return Path(None, f"transformers: {reason}")
     try:
         layers = Decoder(model) if kind in DECODERS else Encoder(model)
         gap = _gap(model, layers)
@@ -111,6 +106,21 @@ def choose(model: Any, device: torch.device) -> Path:
     if not gap <= most:
         return Path(None, f"transformers: Tequio's layers differ from it by {gap:.1e} of the norm, over {most:.0e}")
     return Path(layers, f"layers of Tequio's own for {kind}, up to {LONGEST} tokens; longer texts: transformers")
+
+
+def against(config: Any, device: torch.device) -> str | None:
+    """Why a model of this configuration goes the way of transformers; None where only its numbers could say so."""
+    kind = str(config.model_type)
+    if device.type != "cpu":
+        return "on a GPU its kernels are the faster ones"
+    if kind not in DECODERS + ENCODERS:
+        return f"models of type {kind} have no layers of Tequio's own"
+    return _odd(config)
+
+
+def frozen_output(output: nn.Module) -> bool:
+    """Whether the loss can be made in parts: an output layer without bias that nothing trains."""
+    return not isinstance(output, AdaptedLinear) and getattr(output, "bias", None) is None
 
 
 def _odd(config: Any) -> str | None:
