@@ -24,8 +24,9 @@ from tequio.core.update import Update, zero
 from tequio.measure.statistics import relative_benefit, spearman
 from tequio.participant.memory import Memory
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, fit, score
+from tequio.participant.personal import fit, score
 from tequio.participant.tasks import Item, Losses
+from tequio.participant.thrift import Budget
 from tequio.recipes.config import AlgorithmSection
 from tequio.recipes.pieces import pieces_of
 from tequio.runtimes.embedded import Embedded

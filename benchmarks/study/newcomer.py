@@ -26,8 +26,9 @@ from tequio.coordinator.plan import Local
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, choose, fit, score
+from tequio.participant.personal import choose, fit, score
 from tequio.participant.tasks import Losses
+from tequio.participant.thrift import Budget
 from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "how many examples does a newcomer save?"

@@ -25,7 +25,8 @@ from tequio.coordinator.plan import Member, Plan, Screening
 from tequio.core.protocols import Participant
 from tequio.core.update import Update
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, fit, score
+from tequio.participant.personal import fit, score
+from tequio.participant.thrift import Budget
 from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "two of eight attack: what stops what?"

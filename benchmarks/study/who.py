@@ -24,7 +24,8 @@ from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, choose, fit, score
+from tequio.participant.personal import choose, fit, score
+from tequio.participant.thrift import Budget
 from tequio.recipes.config import AlgorithmSection
 
 QUESTION = "scarce or ample data, shared or disjoint domains: who should federate?"

@@ -26,12 +26,13 @@ from tequio.algorithms.compress.bits import (
     unpack_bits,
 )
 from tequio.algorithms.compress.codec import Codec
+from tequio.algorithms.compress.container import items_of
 from tequio.algorithms.compress.eden import LEVELS
 from tequio.algorithms.compress.feedback import step
 from tequio.algorithms.compress.hadamard import rotate, unrotate
 from tequio.algorithms.compress.halves import exponent_of, from_planes, to_half, to_planes
 from tequio.algorithms.compress.registry import COMPRESS
-from tequio.core.canonical import digest_update, pack_tensors, to_tensors, unpack_tensors
+from tequio.core.canonical import digest_update, pack_tensors, size_of, to_tensors, unpack_tensors
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero
 
@@ -121,6 +122,20 @@ def error(update: Update, arrived: Update) -> float:
 def test_every_codec_has_a_row() -> None:
     assert {row.codec for row in ROWS.values()} == set(COMPRESS)
     assert all(COMPRESS[name]().name == name for name in COMPRESS)
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_the_most_that_a_message_can_take_is_known_before(row: str, scale: float) -> None:
+    codec = ROWS[row].make()
+    for update in (small(), realistic(), zero("s")):
+        scaled, items = update.scaled(scale), items_of(update)
+        longest = max(len(codec.encode(scaled, seed)) for seed in (0, 2**60))
+        most = codec.most(items, update.spec)
+        assert longest <= most
+        assert most <= 1.5 * longest + 300 or scale != 1.0  # where sizes differ much, zstd saves more
+        if row == "plain":
+            assert longest == most == size_of(scaled)
 
 
 @EVERY

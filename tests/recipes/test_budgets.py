@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from tequio.cli.summary import print_summary
+from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.sizes import round_most
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.run import start
+from tequio.recipes.wire import wire
+from tequio.runtimes.embedded import Embedded
 from tequio.web.report import render
 from tequio.web.summary import summary
 
@@ -55,7 +59,7 @@ def test_a_participants_budget_cuts_its_steps_and_then_refuses(make_federation: 
 
 
 def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Path) -> None:
-    """In megabytes, which are the same on every machine: enough for a few rounds of fifty."""
+    """In megabytes, which are the same on every machine: enough for two rounds of fifty, and no byte more is spent."""
     start(load_federation(make_federation(rows=60, folder="short", train={"rounds": 1})), tmp_path / "one", False)
     _, once = records(tmp_path / "one")
     sent = sum(row["bytes_up"] + row["bytes_down"] for row in once["round"][0]["train"])
@@ -64,13 +68,128 @@ def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Pa
     outcome = start(load_federation(path), tmp_path / "run", False)
     entries, kinds = records(tmp_path / "run")
     made = len(kinds["round"])
-    assert 1 <= made < 10
+    assert made == 2
     assert kinds["budget"][0]["round"] == made
     assert "The rounds ended early, after" in render(entries, "en")
-    assert outcome.end["reason"] == "the budget of bytes is spent"
+    assert outcome.end["reason"].startswith("the budget of bytes does not pay for one more round: it can take")
     assert len(kinds["personal"]) == 2  # made all the same
-    before = sum(row["bytes_up"] + row["bytes_down"] for body in kinds["round"][:-1] for row in body["train"])
-    assert before <= 1e6 * most["megabytes"]  # the last round at most went beyond
+    spent = sum(row["bytes_up"] + row["bytes_down"] for body in kinds["round"] for row in body["train"])
+    assert spent <= 1e6 * most["megabytes"] < 1.5 * spent
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"upload": "quantise", "download": "half"},
+        {"reduce": "fedit"},
+        {"reduce": "rolora", "upload": "topk", "feedback": 1.0},
+        {"start": "flexlora"},
+        {"server": "adam"},
+    ],
+)
+def test_a_rounds_bytes_are_bounded_before_it(make_federation: Any, algorithm: dict[str, Any]) -> None:
+    """For every way of sending."""
+    wired = wire(load_federation(make_federation(rows=60, train={"rounds": 3}, algorithm=algorithm)))
+    runtime = Embedded(wired.nodes)
+    state, _ = open_state(wired.plan, runtime)
+    for _ in range(3):
+        most = round_most(state, wired.plan)
+        state, body = run_round(state, wired.plan, runtime)
+        assert 0.5 * most <= sum(row["bytes_up"] + row["bytes_down"] for row in body["train"]) <= most
+
+
+def test_an_upload_that_does_not_fit_is_not_begun(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=60, train={"rounds": 3, "patience": 3}, centre=False)
+    file = path.parent / "participants" / "site0.toml"
+    plain = tmp_path / "plain"
+    start(load_federation(path), plain, False)
+    _, kinds = records(plain)
+    one = next(row["bytes_up"] for row in kinds["round"][0]["train"] if row["name"] == "site0")
+    file.write_text(file.read_text() + f"\n[budget]\nmegabytes = {2.5 * one / 1e6}\n")
+    start(load_federation(path), tmp_path / "run", False)
+    _, kinds = records(tmp_path / "run")
+    lines = [line for line in read_books(tmp_path / "run")["site0"] if line["work"] == "train"]
+    assert [line["bytes"] for line in lines] == [one, one]
+    refused = [a["reason"] for body in kinds["round"] for a in body["admissions"] if a["status"] == "withheld"]
+    assert len(refused) == 1
+    assert "its own budget of bytes is spent" in refused[0]
+
+
+def joules(run: Path, name: str) -> dict[str, float]:
+    """Of the own book, by kind of work."""
+    out: dict[str, float] = {}
+    for line in read_books(run)[name]:
+        out[line["work"]] = out.get(line["work"], 0.0) + line["joules"]
+    return out
+
+
+LONG = {"local_rates": [5e-3, 2e-3], "private_rates": [2e-3], "private_epochs": 20.0}
+
+
+def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_path: Path) -> None:
+    """Enough for the rounds and for about a third of the personal model."""
+    path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG, centre=False)
+    start(load_federation(path), tmp_path / "plain", False)
+    whole = joules(tmp_path / "plain", "site0")
+    limit = (whole["train"] + whole["evaluate"] + whole["personal"] / 3.0) / 3.6e6
+    file = path.parent / "participants" / "site0.toml"
+    file.write_text(file.read_text() + f"\n[budget]\nkwh = {limit}\n")
+    start(load_federation(path), tmp_path / "run", False)
+    entries, kinds = records(tmp_path / "run")
+    made = {body["name"]: body for body in kinds["personal"]}
+    assert "no more fit the budget of energy" in made["site0"]["cut"]
+    assert "cut" not in made["site1"]
+    assert sum(joules(tmp_path / "run", "site0").values()) < 0.8 * sum(whole.values())
+    assert made["site0"]["fits"]["local"]["step"] < made["site1"]["fits"]["local"]["step"] or "local" in made["site0"]["cut"]
+    assert "site0: a budget cut its personal model" in render(entries, "en")
+
+
+def test_where_nothing_is_left_the_shared_model_is_delivered(
+    make_federation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All own budgets are spent after the first look: the rounds end, nobody trains, nobody fails."""
+    path = make_federation(rows=60, train={"rounds": 3}, personal={"ditto": [0.1]}, centre=False)
+    for name in ("site0", "site1"):
+        file = path.parent / "participants" / f"{name}.toml"
+        file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
+    run = tmp_path / "run"
+    outcome = start(load_federation(path), run, False)
+    entries, kinds = records(run)
+    assert outcome.end["reason"] == "the own budgets of 2 of 2 participants are spent"
+    assert "round" not in kinds
+    assert len(kinds["wait"]) == 1
+    for body in kinds["personal"]:
+        assert body["chosen"] == "shared"
+        assert "local 0 of" in body["cut"]
+        assert body["test"]["local"] == body["test"]["base"]
+    assert [line["work"] for line in read_books(run)["site0"]] == ["evaluate", "personal"]
+    print_summary(run, run / "report.html", summary(entries))
+    assert "were cut: local 0 of" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_federations_budget_covers_the_personal_models_too(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG)
+    start(load_federation(path), tmp_path / "plain", False)
+
+    def spent(run: Path) -> tuple[float, float]:
+        """Joules of the rounds, and of the personal models."""
+        _, kinds = records(run)
+        rounds = sum(body["energy"]["joules"] for body in [*kinds["start"], *kinds["round"]])
+        return rounds, sum(body["energy"]["joules"] for body in kinds["personal"])
+
+    rounds, personal = spent(tmp_path / "plain")
+    path = make_federation(
+        rows=80,
+        folder="bound",
+        train={"rounds": 1, "max_steps": 4},
+        personal=LONG,
+        budget={"kwh": (1.2 * rounds + personal / 3.0) / 3.6e6},
+    )
+    start(load_federation(path), tmp_path / "run", False)
+    _, kinds = records(tmp_path / "run")
+    assert len(kinds["round"]) == 1
+    assert all("no more fit the budget of energy" in body["cut"] for body in kinds["personal"])
+    assert spent(tmp_path / "run")[1] < 0.8 * personal
 
 
 def test_carbon_and_money_need_a_place_and_prices(make_federation: Any) -> None:

@@ -51,6 +51,8 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         if (change := row["accuracy_against"]) is not None:
             words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
             show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
+        if row["cut"]:
+            show.out.print(f"{row['name']}: its personal model and the one trained alone were cut: {row['cut']}.", markup=False)
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"

@@ -20,7 +20,7 @@ from tequio.coordinator.admit import Admitted, admit
 from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import BETTER, Looked, evaluate, shared_model
-from tequio.core.canonical import digest_update, pack
+from tequio.core.canonical import digest_update, size_of
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.seeds import derive
@@ -236,7 +236,7 @@ def _harmless(state: State, looked: Looked) -> tuple[bool, str, float | None, fl
 def _sent(state: State, change: Update, plan: Plan) -> tuple[Update, Update, int]:
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
     if plan.download.name == "plain":
-        return change, state.pending, len(pack(change))
+        return change, state.pending, size_of(change)
     codec = plan.download.codec()
     coded = codec.encode(change, derive(plan.seed, "distil download", state.round))
     sent = codec.decode(coded, "the distilled change")

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.purse import Purse
+from tequio.coordinator.purse import CENTRE, Purse
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.shift import Shift, Turn
+from tequio.coordinator.sizes import round_most
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
@@ -60,8 +61,8 @@ def federate(
     """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
 
     purse: what was spent before is in it already; where it allows no round, that is recorded and the rounds end. shift: the simulated
-    clock as the last round left it; its budget ends the rounds likewise.
-    With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
+    clock as the last round left it; its budget ends the rounds likewise. They end too where participants' own budgets leave too few of
+    them. With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
     """
     saved = ledger.checkpoint()
     if saved is None:
@@ -86,7 +87,8 @@ def federate(
                 return
             plan = turn.plan
         if purse is not None:
-            allowed = purse.allow(plan, plan.roster(state.round + 1), state.round + 1)
+            round_ = state.round + 1
+            allowed = purse.allow(plan, plan.roster(round_), round_, round_most(state, plan))
             if allowed is None:
                 ledger.append("budget", {"round": state.round, "reason": purse.reason, "spent": dict(purse.spent)})
                 return
@@ -107,11 +109,27 @@ def federate(
                 purse.add(body)
             shift = shift if turn is None else turn.shift
             yield state, body
-        elif host is None:
+            continue
+        over = _spent(short, plan)
+        if host is None and not over:
             raise short
-        else:
-            ledger.append("wait", short.body | cost(reading.energy) | _carried(host))
+        body = short.body | cost(reading.energy) | _carried(host)
+        ledger.append("wait", body)
+        if purse is not None:
+            purse.add(body)
+        if over:
+            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
+            return
+        if host is not None:
             host.short(short)
+
+
+def _spent(short: ShortRound, plan: Plan) -> str:
+    """Why no round can be made any more, where so many participants' own budgets are spent; else nothing."""
+    withheld = sum(row["status"] == "withheld" and row["name"] != CENTRE for row in short.body["admissions"])
+    if plan.cohort is not None or len(plan.members) - withheld >= max(1, plan.quorum):
+        return ""
+    return f"the own budgets of {withheld} of {len(plan.members)} participants are spent"
 
 
 def _carried(host: Host | None) -> dict[str, Any]:

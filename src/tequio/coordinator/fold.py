@@ -9,7 +9,7 @@ from typing import Any
 from tequio.algorithms.factors import padded_sum
 from tequio.coordinator.admit import Admitted, Alarm, Refused
 from tequio.coordinator.plan import Member, Plan
-from tequio.core.canonical import pack
+from tequio.core.canonical import size_of
 from tequio.core.protocols import Facts
 from tequio.core.types import Reply
 from tequio.core.update import Update
@@ -126,4 +126,4 @@ def _size(reply: Reply, update: Update) -> int:
     """Bytes of the message that brought the update."""
     if reply.parts is not None:
         return sum(len(part) for part in reply.parts)
-    return len(pack(update) if reply.payload is None else reply.payload)
+    return size_of(update) if reply.payload is None else len(reply.payload)

@@ -15,7 +15,7 @@ from typing import Any
 from tequio.coordinator.fold import cost_of
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import BETTER, Looked, seen
-from tequio.core.canonical import digest_json, digest_update, pack
+from tequio.core.canonical import digest_json, digest_update, size_of
 from tequio.core.errors import BudgetError, ConfigError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
@@ -125,7 +125,7 @@ def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -
     mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
     looked = _evaluate(round_, mixed, plan, runtime)
     after = _progress(replace(state, round=round_, models=mixed, copies=copies), looked)
-    sizes = {i: len(pack(update)) for i, update in sent.items()}
+    sizes = {i: size_of(update) for i, update in sent.items()}
     ranks = {m.index: m.rank for m in plan.members}
     rows = [_row(reply, ranks[reply.index], sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
     return after, _record(after, rows, failed, looked) | {

@@ -41,7 +41,9 @@ def points(model: Update, count: int, state: State, plan: Plan, runtime: Runtime
 
 
 def best(tried: list[Point]) -> Point:
-    """Of the points that pass, the one of least loss; of equals, the one nearest to the base."""
+    """Of the points that pass, the one of least loss; of equals, the one nearest to the base. Where nobody looked, the farthest."""
+    if not any(math.isfinite(p.loss) for p in tried):
+        return max((p for p in tried if p.passes), key=lambda p: p.alpha)
     return min((p for p in tried if p.passes), key=lambda p: (p.loss, p.alpha))
 
 

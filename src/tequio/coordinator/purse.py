@@ -1,12 +1,14 @@
 """The federation's budget at the coordinator: what was spent so far, what each may take in the next round, and when to stop.
 
 What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a step of each in all of them), less what
-a round costs beside training, and over members by their steps. A participant that would overrun its part makes fewer steps and says so;
-where not even one more round of one step each would fit, no round is begun.
+a round costs beside training and what the last look at everybody's models will take, and over members by their steps. A participant that
+would overrun its part makes fewer steps and says so; where not even one more round of one step each would fit, no round is begun. Bytes
+are not spread: a round is begun where the largest that it can be still fits. What is left after the rounds is for personal models.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,18 +21,24 @@ CENTRE = "centre"
 
 @dataclass
 class Purse:
-    """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money."""
+    """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money.
+
+    people: how many will be asked for a personal model; closing: what the last look at models takes, in passes over validation data.
+    """
 
     limits: Mapping[str, float]
     one_process: bool
     currency: str = ""
+    people: int = 0
+    closing: float = 0.0
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     step: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
+    look: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))  # of one participant, mean
     reason: str = ""
 
     def add(self, body: Mapping[str, Any]) -> None:
-        """Count a committed record."""
+        """Count a committed record: of the start, of a round, or of a wait for one."""
         rows = [*body.get("train", []), *body.get("evaluation", [])]
         if not self.one_process:  # the centre works in the coordinator's
             rows = [row for row in rows if row["name"] != CENTRE]
@@ -51,7 +59,11 @@ class Purse:
                 total = parts + whole[key] * rest
             inside[key] = total
             self.spent[key] += total
-        self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in trained)) for k in KEYS}
+        if rows:  # else it was a wait
+            self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in trained)) for k in KEYS}
+        looks = [_taken(row, self.currency) for row in body.get("evaluation", []) if row["name"] != CENTRE]
+        if looks:
+            self.look = {k: max(self.look[k], sum(row[k] for row in looks) / len(looks)) for k in KEYS}
         made = sum(row["steps"] for row in body.get("train", [])) / max(1, len(trained))
         if made:
             self.step = {key: sum(row[key] for row in trained) / made for key in KEYS}
@@ -60,22 +72,45 @@ class Purse:
             if silent:
                 self.reason = f"the carbon budget cannot be kept: {silent[0]} does not tell its carbon"
 
-    def allow(self, plan: Plan, members: Sequence[Member], round_: int) -> dict[int, dict[str, float]] | None:
-        """What each may take in the round, by index and key; None (and `reason`) where no round may begin."""
+    def add_personal(self, body: Mapping[str, Any]) -> None:
+        """Count what making one personal model took."""
+        taken = _taken(body, self.currency)
+        self.spent = {key: self.spent[key] + taken[key] for key in KEYS}
+
+    def allow(
+        self, plan: Plan, members: Sequence[Member], round_: int, most: int
+    ) -> dict[int, dict[str, float]] | None:
+        """What each may take in the round, by index and key; None (and `reason`) where no round may begin. most: bytes it can have."""
         if self.reason:
             return None
         remaining = left(self.limits, self.spent)
+        megabytes = remaining.pop("megabytes", math.inf)
+        if most / 1e6 > megabytes:
+            self.reason = "the budget of bytes does not pay for one more round"
+            self.reason += f": it can take {most / 1e6:.3g} MB, and {max(0.0, megabytes):.3g} MB are left"
+            return None
+        kept = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
+        share = kept
         for rounds in range(plan.rounds - round_ + 1, 0, -1):
-            share = {key: value / rounds - self.beside[key] for key, value in remaining.items()}
+            share = {key: value / rounds - self.beside[key] for key, value in kept.items()}
             if all(value > self.step[key] for key, value in share.items()):
                 break
-        gone = [key for key in remaining if share[key] <= 0.0 or share[key] < self.step[key]]
+        gone = [key for key in share if share[key] <= 0.0 or share[key] < self.step[key]]
         if gone:
             words = ", ".join(WORDS[key] for key in gone)
             self.reason = f"the budget of {words} is spent"
             return None
         steps = sum(member.steps for member in members)
         return {m.index: {key: value * m.steps / steps for key, value in share.items()} for m in members}
+
+    def allow_personal(self, steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
+        """What each may take for its personal model, by name and key: what is left, by the steps of their rounds. Bytes are not in it."""
+        remaining = left(self.limits, self.spent)
+        remaining.pop("megabytes", None)
+        whole = sum(steps.values())
+        return {
+            name: {key: max(0.0, value) * n / whole for key, value in remaining.items()} for name, n in steps.items()
+        }
 
 
 def _joules(row: Mapping[str, Any]) -> float:

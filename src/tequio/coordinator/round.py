@@ -20,7 +20,7 @@ from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.screen import screened
 from tequio.coordinator.transfer import central_gradient
-from tequio.core.canonical import digest_update, pack
+from tequio.core.canonical import digest_update, size_of
 from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
@@ -273,7 +273,7 @@ def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update, 
     else:
         head, tail_ = state.pending.plus(step).split_rank(plan.broadcast_rank)
     if plan.download.name == "plain":
-        return head, tail_, len(pack(head))
+        return head, tail_, size_of(head)
     codec = plan.download.codec()
     coded = codec.encode(head, derive(plan.seed, "download", state.round + 1))
     sent = codec.decode(coded, "the broadcast")
@@ -355,8 +355,8 @@ def _down(fold: Fold, state: State, plan: Plan, broadcast: int, gradient: Update
 def task_bytes(state: State, plan: Plan, gradient: Update | None) -> int:
     """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
     late = plan.centre_first and state.round == plan.centre_first
-    model = len(pack(state.shared)) if plan.cohort is not None or late else 0
-    return model + (0 if gradient is None else len(pack(gradient)))
+    model = size_of(state.shared) if plan.cohort is not None or late else 0
+    return model + (0 if gradient is None else size_of(gradient))
 
 
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, str]]:

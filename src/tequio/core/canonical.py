@@ -24,6 +24,7 @@ META_KEY = "tequio"
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
 DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
+Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -78,6 +79,15 @@ def pack(update: Update) -> bytes:
     return pack_tensors(to_tensors(update), {"format": FORMAT, "spec": update.spec})
 
 
+def size_of(update: Update) -> int:
+    """len(pack(update)), without packing it."""
+    shapes: dict[str, Shape] = {}
+    for name, entry in update.entries.items():
+        parts = {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
+        shapes |= {key: (part.dtype, tuple(part.shape)) for key, part in parts.items()}
+    return packed_size(shapes, {"format": FORMAT, "spec": update.spec})
+
+
 def unpack(data: bytes, source: str = "update") -> Update:
     """Read `pack`'s bytes. Raises UpdateError, naming `source`, on anything that is not such an update."""
     flat, meta = unpack_tensors(data, source)
@@ -91,20 +101,31 @@ def pack_tensors(flat: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
 
     All metadata go under one key: safetensors keeps several in a hash map, whose order differs from process to process.
     """
+    names, text, _ = _header({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in flat.items()}, meta)
+    tensors = (flat[name].detach().cpu().contiguous() for name in names)
+    parts: list[Any] = [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors]
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def packed_size(shapes: Mapping[str, Shape], meta: Mapping[str, Any]) -> int:
+    """How many bytes `pack_tensors` writes for tensors of these types and shapes."""
+    _, text, end = _header(shapes, meta)
+    return 8 + len(text) + end
+
+
+def _header(shapes: Mapping[str, Shape], meta: Mapping[str, Any]) -> tuple[list[str], bytes, int]:
+    """(names in the order of the tensors, the header, bytes of all tensors)."""
     names = sorted(
-        flat, key=lambda name: (-flat[name].element_size(), name)
+        shapes, key=lambda name: (-shapes[name][0].itemsize, name)
     )  # the widest first, so that all are aligned
     header: dict[str, Any] = {"__metadata__": {META_KEY: canonical_json(meta).decode()}}
-    parts: list[Any] = []
     end = 0
     for name in names:
-        tensor = flat[name].detach().cpu().contiguous()
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-        parts.append(tensor.reshape(-1).view(torch.uint8).numpy())
+        dtype, shape = shapes[name]
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    return names, text + b" " * (-len(text) % 8), end
 
 
 def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -159,6 +159,9 @@ class PersonaliseTask:
     held: Update
     rank: int
     steps: int
+    budget: Mapping[str, float] = field(
+        default_factory=dict
+    )  # what it may take of the federation's, by key of measure.budget
 
 
 Task = TrainTask | EvaluateTask | GradientTask | DescribeTask | PersonaliseTask

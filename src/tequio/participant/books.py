@@ -7,22 +7,38 @@ of carbon and of money only what participant.toml allows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Money
 from tequio.ledger.folder import RunFolder, written
-from tequio.measure.budget import add, cost, left
+from tequio.measure.budget import KEYS, add, cost, left
 
 FILE = "accounts.jsonl"
+
+
+@dataclass
+class Tally:
+    """spent: so far, by key; look: the dearest look at the own validation data; trained: since the last such look."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    look: dict[str, float] = field(default_factory=dict)
+    trained: bool = False
+
+    def add(self, work: str, more: Mapping[str, float | None]) -> None:
+        """One piece of work."""
+        self.spent = add(self.spent, more)
+        self.trained = work == "train" or (self.trained and work != "evaluate")
+        if work == "evaluate":
+            self.look = {key: max(self.look.get(key, 0.0), more.get(key) or 0.0) for key in KEYS}
 
 
 @dataclass(frozen=True)
 class Books:
     """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know.
 
-    limits: the participant's own budget, by key of measure.budget; spent: of it so far, the same in all copies of these books.
+    limits: the participant's own budget, by key of measure.budget; tally: what was spent of it, the same in all copies of these books.
     """
 
     folder: RunFolder | None = None
@@ -30,14 +46,14 @@ class Books:
     tell_carbon: bool = True
     tell_money: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
-    spent: MutableMapping[str, float] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
     def opened(self, folder: RunFolder, under: str) -> Books:
         """The same in a folder; what its book says was spent before counts. Raises ConfigError where it is damaged.
 
         A last line without its end, of a process that was killed as it wrote, is taken off.
         """
-        spent: dict[str, float] = dict(self.spent)
+        tally = Tally(dict(self.tally.spent))
         path = folder.path / under / FILE
         whole, _, broken = (path.read_text(encoding="utf-8") if path.is_file() else "").rpartition("\n")
         if broken:
@@ -46,21 +62,21 @@ class Books:
             for row in map(json.loads, whole.splitlines()):
                 energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
                 money = row["money"] and row["money"]["amount"]
-                spent = add(spent, cost(energy, money, row.get("bytes", 0.0)))
+                tally.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)))
         except (ValueError, KeyError, TypeError):
             fix = "Restore it from a copy; without it nobody knows what was spent."
             raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
-        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, spent)
+        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, tally)
 
     def left(self) -> dict[str, float]:
         """What remains of the budget."""
-        return left(self.limits, self.spent)
+        return left(self.limits, self.tally.spent)
 
     def enter(
         self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0
     ) -> tuple[Energy, Money | None]:
         """Write one line; returns what may be told of it. size: bytes that it sends. Raises ResourceError where the disk is full."""
-        self.spent.update(add(self.spent, cost(energy, None if money is None else money.amount, size)))
+        self.tally.add(work, cost(energy, None if money is None else money.amount, size))
         if self.folder is not None:
             line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
             line["money"] = None if money is None else asdict(money)

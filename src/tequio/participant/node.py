@@ -14,12 +14,14 @@ from torch import nn
 
 from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
-from tequio.core.errors import BudgetError, DataError, TrainingError
+from tequio.core.canonical import size_of
+from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
 from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, TrainTask
 from tequio.core.update import Entry, Update, zero
-from tequio.measure.budget import WORDS, cost, exhausted, smaller, within
+from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
+from tequio.participant.allowance import check_look, for_training
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
@@ -31,6 +33,7 @@ from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
 from tequio.participant.tasks import Item, TextTask, batches
 from tequio.participant.team import ALONE, Team
+from tequio.participant.thrift import closing_passes
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,13 @@ class Node:
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
-        allowed = self._allowed(task)
+        allowed = for_training(task, self.name, self.books, self.bench, self._closing)
         with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
             rates: Iterable[float] = [task.learning_rate] * task.steps
             if allowed and self.together.size == 1:
-                rates = within([task.learning_rate] * task.steps, allowed, lambda: self._cost(reading.energy))
+                rates = within([task.learning_rate] * task.steps, allowed, lambda: self.cost(reading.energy))
             try:
                 objective = objective_of(task, self.bench, self.public)
                 trained = train(
@@ -122,8 +125,10 @@ class Node:
         payload: bytes | None,
         parts: Spool | None,
     ) -> Reply:
-        size = float(update.nbytes()) if payload is None and update is not None else float(len(payload or b""))
-        energy, money = self.entered("train", task.round, energy, size=size)
+        size = len(payload or b"") if parts is None else parts.nbytes
+        if payload is None and update is not None:
+            size = size_of(update)
+        energy, money = self.entered("train", task.round, energy, size=float(size))
         cut = trained.steps < task.steps
         return Reply(
             round=task.round,
@@ -141,16 +146,12 @@ class Node:
             note=f"{trained.steps} of {task.steps} steps: no more fit the budget" if cut else "",
         )
 
-    def _allowed(self, task: TrainTask) -> dict[str, float]:
-        """What this task may take. Raises BudgetError, without figures, where nothing is left of the own budget."""
-        remaining = self.books.left()
-        gone = exhausted(remaining)
-        if gone:
-            what = f"Participant {self.name}: its own budget of {', '.join(WORDS[key] for key in gone)} is spent."
-            raise BudgetError(what, "", "It may raise [budget] in its participant.toml.")
-        return smaller(remaining, task.budget)
+    @property
+    def _closing(self) -> float:
+        return closing_passes(len(self.data.validation), len(self.data.test))
 
-    def _cost(self, energy: Energy) -> dict[str, float | None]:
+    def cost(self, energy: Energy) -> dict[str, float | None]:
+        """What a piece of work took here, by key of measure.budget."""
         return cost(energy, self.meter.site.money(energy))
 
     def entered(
@@ -198,7 +199,8 @@ class Node:
     def evaluate(self, task: EvaluateTask) -> Reply:
         """Means on the own validation data; per-example harm on the public slices, if it has any.
 
-        Raises TrainingError if the mean is not a number.
+        Raises TrainingError if the mean is not a number, BudgetError where the own budget does not pay for it; a look that follows own
+        training was kept back for.
         """
         if self.slices:
             self.bench.hold(task.held)
@@ -206,6 +208,7 @@ class Node:
                 name: tuple(self.task.losses(self.bench, items).harm().tolist()) for name, items in self.slices.items()
             }
             return Reply(task.round, task.index, task.name, slices=slices)
+        check_look(self.name, self.books, self._closing)
         with self.meter.at(task.hours).measure() as reading:
             self.bench.hold(task.held)
             scores = self.task.losses(self.bench, self.data.validation).scores()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,15 @@ from tequio.algorithms.local.products import still
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
+from tequio.measure.budget import add, smaller
+from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.participant.bench import Bench
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
 from tequio.participant.tasks import Item, Losses, batches
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much a fit may do: rank, total steps, learning rates to try, how often to look at validation, smallest rate share."""
-
-    rank: int
-    steps: int
-    rates: tuple[float, ...]
-    checks: int
-    final_rate: float = 0.1
-    full: bool = False  # whole weights, not factors of `rank`
+from tequio.participant.thrift import Budget, Thrift
 
 
 @dataclass(frozen=True)
@@ -65,16 +57,21 @@ def fit(
     budget: Budget,
     seed: int,
     pull: float = 0.0,
+    thrift: Thrift | None = None,
+    name: str = "",
 ) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
     The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
-    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`.
+    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. thrift: what may still be
+    spent; it knows this fit by `name`.
     """
-    bench, task = node.bench, node.task
+    bench, task, thrift = node.bench, node.task, thrift or Thrift()
     items, validation = data
     bench.hold(start)
-    before = task.losses(bench, validation)
+    with thrift.looking():
+        before = task.losses(bench, validation)
+    budget = thrift.planned(budget, name)
     best = Fitted(zero(bench.spec), before, before, 0.0, 0)
     steps = tokens = 0
     for rate in budget.rates:
@@ -86,12 +83,15 @@ def fit(
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
+            if not thrift.may(name, done, budget):
+                break
             try:
-                made = train(bench, task, parameters, stream, rates, node.name, optimizer, objective, node.together)
+                fitting = thrift.steps(rates)
+                made = train(bench, task, parameters, stream, fitting, node.name, optimizer, objective, node.together)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
-            done, steps, tokens = end, steps + made.steps, tokens + made.tokens
+            done, steps, tokens = done + made.steps, steps + made.steps, tokens + made.tokens
             after = task.losses(bench, validation)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
@@ -129,29 +129,41 @@ class Personal:
     body: Mapping[str, Any]
 
 
-def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
-    """Make the candidates, choose on validation, then measure base, local, shared and the chosen one on test."""
-    data = (node.data.train, node.data.validation)
+def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping[str, float] | None = None) -> Personal:
+    """Make the candidates, choose on validation, then measure base, local, shared and the chosen one on test.
+
+    What is left of the own budget, and `allowed` of the federation's, by key, bounds it: fewer steps and candidates, at worst none, and
+    then the shared model is delivered. Base and shared model are looked at in any case.
+    """
+    data, readings = (node.data.train, node.data.validation), list[Reading]()
+    thrift = _thrift(node, readings, settings, allowed or {})
     with node.meter.measure() as alone:
-        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed)
+        readings.append(alone)
+        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed, 0.0, thrift, "local")
     with node.meter.measure() as reading:
-        private = fit(node, shared, data, settings.private, settings.seed + 1)
-        pulled = {
-            f"ditto {pull:g}": fit(node, shared, data, settings.private, settings.seed + 1, pull)
-            for pull in settings.ditto
-        }
+        readings.append(reading)
+        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, thrift, "private")
+        pulled = {}
+        for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
+            if thrift.may(name, 0, settings.private):
+                pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, thrift, name)
         candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
         candidates |= {name: shared.plus(f.tail) for name, f in pulled.items() if f.tail.entries}
         looked = {"base": local.before, "local": local.after, "shared": private.before}
-        for name in candidates.keys() - looked.keys():
+        waiting = [name for name in candidates if name not in looked]
+        for number, name in enumerate(waiting):
+            if not thrift.may_look():
+                thrift.cut.append(f"{number} of {len(waiting)} further candidates")
+                break
             looked[name] = score(node, candidates[name], node.data.validation)
         looked = {name: losses for name, losses in looked.items() if math.isfinite(losses.scores().loss)}
         if not looked:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         chosen = choose(looked)
-        tested = {name: score(node, candidates[name], node.data.test) for name in {"base", "local", "shared", chosen}}
-        tested["personal"] = tested[chosen]
+        asked = {"base", "shared", chosen} | ({"local"} if local.tail.entries else set())
+        tested = {name: score(node, candidates[name], node.data.test) for name in asked}
+        tested |= {"local": tested["local" if local.tail.entries else "base"], "personal": tested[chosen]}
     own, own_money = node.entered("local", None, alone.energy)
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
@@ -179,8 +191,27 @@ def personalise(node: Node, shared: Update, settings: Settings) -> Personal:
         "energy": asdict(energy),
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
+        **({"cut": note} if (note := thrift.note()) else {}),
     }
     return Personal(candidates[chosen], local.tail, body)
+
+
+def _thrift(node: Node, readings: Sequence[Reading], settings: Settings, allowed: Mapping[str, float]) -> Thrift:
+    """readings: of the work, as it is begun."""
+
+    def used() -> dict[str, float]:
+        return reduce(add, (node.cost(reading.energy) for reading in readings), dict[str, float]())
+
+    limits = {key: limit for key, limit in smaller(node.books.left(), allowed).items() if key != "megabytes"}
+    return Thrift(
+        limits,
+        used,
+        node.batch_size,
+        len(node.data.validation),
+        len(node.data.test),
+        [settings.private] * (1 + len(settings.ditto)),
+        len(settings.alphas) + len(settings.mixes) + len(settings.ditto),
+    )
 
 
 def choose(looked: Mapping[str, Losses]) -> str:

@@ -26,6 +26,11 @@ class Spool(Sequence[bytes]):
         self._file.write(message)
         self._ends.append(self._ends[-1] + len(message))
 
+    @property
+    def nbytes(self) -> int:
+        """Of all messages."""
+        return self._ends[-1]
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

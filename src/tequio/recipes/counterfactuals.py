@@ -17,8 +17,9 @@ from tequio.core.canonical import digest_update
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, fit, score
+from tequio.participant.personal import fit, score
 from tequio.participant.tasks import Losses
+from tequio.participant.thrift import Budget
 from tequio.recipes.wire import Wired
 from tequio.runtimes.workers import Job, Workers
 

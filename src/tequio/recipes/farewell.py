@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from tequio.core.types import Failure, PersonaliseTask, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import MAIN
+from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.files import SHARED_FILE, of_base, read_model, recorded_header, unbroken
 from tequio.recipes.office import left
+from tequio.recipes.purse import allowances
 from tequio.runtimes.flower.exchange import Networked
 
 LOOK = 0.5  # seconds between two looks at who has come
@@ -107,13 +108,16 @@ def reopen(run: Path, farewell: Farewell) -> None:
     """Let those make their personal model who are owed one, in a run that is over."""
     folder = RunFolder.open(run)
     with folder.lock(), unbroken(folder) as ledger:
-        rows, found = _owed(farewell.hub, recorded_header(ledger, folder), ledger), ledger.last("shared")
+        header = recorded_header(ledger, folder)
+        rows, found = _owed(farewell.hub, header, ledger), ledger.last("shared")
         if found is None:
             raise LedgerError(f"{run} has no record of a shared model.", "", "Run `tequio verify`.")
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
         shared = {base: read_model(folder, of_base(base, SHARED_FILE), of[base]["digest"]) for base in bases}
-        farewell.ask(ledger, [_task(i, row, shared, of) for i, row in rows.items()])
+        allowed = allowances(Federation.model_validate(header["config"]), ledger, one_process=False)
+        tasks = [_task(i, row, shared, of) for i, row in rows.items()]
+        farewell.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
 
 
 def _task(

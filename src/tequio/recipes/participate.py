@@ -114,7 +114,7 @@ class Resident:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
         if body is None:
-            made = personalise(self.node, task.held, _settings(self.config, self.node, task))
+            made = personalise(self.node, task.held, _settings(self.config, self.node, task), task.budget)
             own = f"participants/{self.node.name}"
             save(self.folder, SHARED_FILE, task.held)
             save(self.folder, f"{own}/personal.safetensors", made.delivered)

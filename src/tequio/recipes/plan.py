@@ -16,7 +16,8 @@ from tequio.core.errors import ConfigError
 from tequio.measure.money import break_even_hours
 from tequio.measure.site import JOULES_A_KWH, Site
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, Settings
+from tequio.participant.personal import Settings
+from tequio.participant.thrift import Budget
 from tequio.planning.devices import Device, device_of, middle
 from tequio.planning.memory import GIB, BatchShape, ModelShape, available_bytes, estimate_memory, peak_bytes
 from tequio.planning.options import Option, compared, pareto

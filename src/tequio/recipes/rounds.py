@@ -31,7 +31,7 @@ from tequio.recipes.ground import Ground, at_coordinator, ground_of
 from tequio.recipes.house import House
 from tequio.recipes.pieces import distillation_of, pieces_of
 from tequio.recipes.public import CENTRE, Centre, PublicData, centre_header, centre_of
-from tequio.recipes.run import purse_of
+from tequio.recipes.purse import allowances, purse_of
 from tequio.recipes.stages import Outcome, Watch, finish
 from tequio.recipes.told import allotments, row_of, told_of_centre
 from tequio.recipes.told import of_base as row_over
@@ -104,7 +104,11 @@ def conduct(
 
         def personal(shared: Mapping[str, Update]) -> None:
             members = [(group.name, member) for group in wired.groups for member in group.plan.members]
-            tasks = [PersonaliseTask(best[base], m.index, m.name, shared[base], m.rank, m.steps) for base, m in members]
+            allowed = allowances(wired.config, ledger, one_process=False)
+            tasks = [
+                PersonaliseTask(best[base], m.index, m.name, shared[base], m.rank, m.steps, allowed.get(m.name, {}))
+                for base, m in members
+            ]
             farewell.ask(ledger, tasks)
 
         return finish(folder, ledger, states, wired, turns, personal, watch)

@@ -20,7 +20,6 @@ from tequio.coordinator.federate import federate
 from tequio.coordinator.gossip import PeerState
 from tequio.coordinator.groups import States, federate_groups
 from tequio.coordinator.peers import federate_peers
-from tequio.coordinator.purse import Purse
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
@@ -31,6 +30,7 @@ from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import pooled
 from tequio.recipes.files import HEAD_FILE, of_base, recorded_header, salt_file, save, unbroken
+from tequio.recipes.purse import purse_of
 from tequio.recipes.shift import gone_on
 from tequio.recipes.stages import (
     Outcome,
@@ -215,18 +215,6 @@ def _made(ledger: Ledger, wired: Wired, places: Places, told: Callable[[Any], No
     groups = [Group(g.name, g.plan, runtime_of(places, g.name, told), g.public) for g in wired.groups]
     for states, _ in federate_groups(groups, wired.distillation, ledger, wired.meter):
         yield states
-
-
-def purse_of(config: Federation, ledger: Ledger, one_process: bool) -> Purse | None:
-    """The federation's budget, with what this run spent before; None without one."""
-    limits = config.budget.limits()
-    if not limits:
-        return None
-    purse = Purse(limits, one_process, "" if config.money is None else config.money.currency)
-    for kind in ("start", "round"):
-        for entry in ledger.entries(kind):
-            purse.add(entry.body)
-    return purse
 
 
 def with_seed(config: Federation, seed: int | None) -> Federation:

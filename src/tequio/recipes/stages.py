@@ -29,6 +29,7 @@ from tequio.planning.memory import peak_bytes
 from tequio.recipes.config import MAIN
 from tequio.recipes.counterfactuals import everybody
 from tequio.recipes.files import SHARED_FILE, of_base, read_model, save
+from tequio.recipes.purse import allowances
 from tequio.recipes.wire import Wired
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.workers import Job, Workers
@@ -164,8 +165,11 @@ def personal_models(
     recorded = {entry.body["name"]: entry.body for entry in ledger.entries("personal")}
     models: dict[str, tuple[Update, Update]] = {}
     nodes = [node for group in places[0].groups for node in group.participants]
+    allowed = allowances(places[0].config, ledger, one_process=True)
     jobs = {
-        node.name: workers.submit(partial(_personalised, places, node.name, shared[node.name]))
+        node.name: workers.submit(
+            partial(_personalised, places, node.name, shared[node.name], allowed.get(node.name, {}))
+        )
         for node in nodes
         if node.name not in recorded
     }
@@ -188,10 +192,10 @@ def personal_models(
     return models
 
 
-def _personalised(places: Places, name: str, shared: Update, worker: int) -> Personal:
+def _personalised(places: Places, name: str, shared: Update, allowed: Mapping[str, float], worker: int) -> Personal:
     group = places[worker].group_of(name)
     node = next(node for node in group.participants if node.name == name)
-    return personalise(node, shared, group.settings[name])
+    return personalise(node, shared, group.settings[name], allowed)
 
 
 def counterfactuals_of(

@@ -12,9 +12,10 @@ from tequio.core.errors import ConfigError
 from tequio.participant.bench import Bench
 from tequio.participant.loop import train
 from tequio.participant.node import Node
-from tequio.participant.personal import Budget, Settings
+from tequio.participant.personal import Settings
 from tequio.participant.splits import Splits
 from tequio.participant.tasks import batches
+from tequio.participant.thrift import Budget
 from tequio.planning.allotment import RANK_COST, Allotment, Hardware, Workload, allot, probe_tokens_per_second
 from tequio.recipes.config import Federation, HardwareSection, ParticipantFile
 from tequio.recipes.pieces import local_of, pieces_of

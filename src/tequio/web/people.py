@@ -65,6 +65,7 @@ def participant(
         "data": _examples(listed),
         "licence": table(listed.get("data")).get("licence"),
         "chosen": body.get("chosen"),
+        "cut": body.get("cut"),
         "verdict": _verdict(gain["loss"]),
         "accuracy_against": _against(gain["loss"], gain["accuracy"]),
         "test": result,

@@ -90,13 +90,14 @@ def _tests(page: Page) -> Safe:
         return grid(title, head, [_test_row(page, p, models, accuracy) for p in people])
 
     opened = [el("h3", title), el("p", w(f"table.test.{page.s['measure']}"), class_="under")]
+    cut = [el("p", w("personal.cut", name=p["name"], how=str(p["cut"])), class_="under") for p in tested if p["cut"]]
     if len(tested) <= MANY:
-        return join(*opened, table(tested))
+        return join(*opened, table(tested), *cut)
     known = sorted((p for p in tested if p["benefit"] is not None), key=lambda p: p["benefit"])
     worst = known[: -(-len(known) // 10)]
     label = w("table.worst", n=n.fixed(len(worst)), of=n.fixed(len(known)))
     every = folded(w("show.all", n=n.fixed(len(tested))), table(tested))
-    return join(*opened, el("p", label, class_="under"), table(worst), every)
+    return join(*opened, el("p", label, class_="under"), table(worst), every, *cut)
 
 
 def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:

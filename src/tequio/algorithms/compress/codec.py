@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from tequio.algorithms.compress.container import Item
 from tequio.core.update import Update
 
 LIMIT = 1 << 30  # bytes; a caller that knows the layout should pass a few times the size it expects
@@ -26,6 +28,9 @@ class Codec(Protocol):
 
     def encode(self, update: Update, seed: int) -> bytes:
         """The update as bytes. Raises UpdateError if it holds NaN or infinity."""
+
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """Bytes of `encode` at most, for entries so announced, whatever their numbers are."""
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """The update in `data`. Raises UpdateError naming `source` on anything that this codec, so set, would not write.

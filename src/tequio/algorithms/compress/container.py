@@ -16,7 +16,7 @@ import torch
 import zstandard
 from torch import Tensor
 
-from tequio.core.canonical import pack_tensors, unpack_tensors
+from tequio.core.canonical import Shape, pack_tensors, packed_size, unpack_tensors
 from tequio.core.errors import UpdateError
 from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update
 
@@ -73,17 +73,33 @@ def items_of(update: Update) -> list[Item]:
     """The manifest of an update. Raises UpdateError if it holds NaN or infinity."""
     if not update.is_finite():
         raise UpdateError("An update to be sent holds NaN or infinite numbers;", "expected finite ones.")
-    out: list[Item] = []
-    for name, entry in sorted(update.entries.items()):
-        shape: tuple[int, ...]
-        if isinstance(entry, Factored):
-            kind, shape = "f", (entry.b.shape[0], entry.rank, entry.a.shape[1])
-            exact = name.startswith(HEAD_PREFIX)
-        else:
-            kind, shape = "d", tuple(entry.shape)
-            exact = name.startswith(HEAD_PREFIX) or len(shape) < 2 or entry.value.numel() < SMALL
-        out.append(Item(name, kind.upper() if exact else kind, shape))
-    return out
+    return [item_of(name, entry) for name, entry in sorted(update.entries.items())]
+
+
+def item_of(name: str, entry: Entry) -> Item:
+    """How an entry is announced."""
+    if isinstance(entry, Factored):
+        return factored(name, entry.b.shape[0], entry.a.shape[1], entry.rank)
+    return dense(name, tuple(entry.shape))
+
+
+def factored(name: str, m: int, n: int, rank: int) -> Item:
+    """A factored entry, announced."""
+    return Item(name, "F" if name.startswith(HEAD_PREFIX) else "f", (m, rank, n))
+
+
+def dense(name: str, shape: tuple[int, ...]) -> Item:
+    """A dense entry, announced."""
+    exact = name.startswith(HEAD_PREFIX) or len(shape) < 2 or math.prod(shape) < SMALL
+    return Item(name, "D" if exact else "d", shape)
+
+
+def announced(
+    whole: Mapping[str, tuple[int, ...]], factors: Mapping[str, tuple[int, int]] | None = None, rank: int = 0
+) -> list[Item]:
+    """Entries known by their shapes only: dense ones, and matrices (m, n) as factors of `rank`."""
+    items = [dense(name, shape) for name, shape in whole.items()]
+    return items + [factored(name, m, n, rank) for name, (m, n) in (factors or {}).items()]
 
 
 def coded_matrices(update: Update, items: Sequence[Item]) -> list[Tensor]:
@@ -97,9 +113,29 @@ def seal(
     """Envelope of the codec `label` (its name and settings): its tensors, its numbers, the manifest, the exact entries."""
     exact = [m.reshape(-1) for item in items if item.exact for m in item.matrices(update.entries[item.name])]
     flat = {**tensors, "exact": torch.cat(exact)} if exact else dict(tensors)
+    raw = pack_tensors(flat, _meta(label, update.spec, items, numbers))
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw)
+
+
+def sealed_most(
+    label: str, spec: str, items: Sequence[Item], sizes: Mapping[str, int], numbers: Mapping[str, int]
+) -> int:
+    """Bytes of `seal` at most. sizes: of the codec's tensors, in bytes; numbers: the longest that there can be."""
+    shapes: dict[str, Shape] = {name: (torch.uint8, (count,)) for name, count in sizes.items()}
+    if exact := [vectors * length for item in items if item.exact for vectors, length in item.layout()]:
+        shapes["exact"] = (torch.float32, (sum(exact),))
+    raw = packed_size(shapes, _meta(label, spec, items, numbers))
+    return raw + (raw >> 8) + max(0, (1 << 17) - raw >> 11)  # as zstd's own ZSTD_compressBound
+
+
+def coded_layouts(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """(vectors, length) of each matrix that a codec has to write."""
+    return [shape for item in items if not item.exact for shape in item.layout()]
+
+
+def _meta(label: str, spec: str, items: Sequence[Item], numbers: Mapping[str, int]) -> dict[str, Any]:
     manifest = [[item.name, item.kind, *item.shape] for item in items]
-    meta = {"format": FORMAT, "codec": label, "spec": update.spec, "entries": manifest, **numbers}
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(pack_tensors(flat, meta))
+    return {"format": FORMAT, "codec": label, "spec": spec, "entries": manifest, **numbers}
 
 
 @dataclass(frozen=True)
@@ -114,7 +150,7 @@ class Opened:
 
     def layouts(self) -> list[tuple[int, int]]:
         """(vectors, length) of each coded matrix."""
-        return [shape for item in self.items if not item.exact for shape in item.layout()]
+        return coded_layouts(self.items)
 
     def tensor(self, name: str, count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
         """A flat tensor with `count` numbers of `dtype`."""

@@ -8,6 +8,7 @@ about a fifth of stochastic rounding's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,19 @@ from torch import Tensor
 
 from tequio.algorithms.compress.bits import as_bytes, as_tensor, byte_count, pack_bits, unpack_bits
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import coded_matrices, cut, items_of, seal, unseal
+from tequio.algorithms.compress.container import (
+    Item,
+    coded_layouts,
+    coded_matrices,
+    cut,
+    items_of,
+    seal,
+    sealed_most,
+    unseal,
+)
 from tequio.algorithms.compress.hadamard import rotate, unrotate
 from tequio.algorithms.compress.halves import exponent_of, to_half, to_planes
-from tequio.algorithms.compress.quantise import SEED_BITS, read_scales
+from tequio.algorithms.compress.quantise import LONGEST, SEED_BITS, read_scales
 from tequio.algorithms.settings import require
 from tequio.core.seeds import derive
 from tequio.core.update import Update
@@ -63,6 +73,13 @@ class Eden:
             "scales": to_planes(to_half(flat, exponent)),
         }
         return seal(self.label, update, items, tensors, {"exponent": exponent, "seed": spin})
+
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """See `Codec`."""
+        layouts = coded_layouts(items)
+        count = sum(vectors * length for vectors, length in layouts)
+        sizes = {"codes": byte_count(count, self.bits), "scales": 2 * sum(vectors for vectors, _ in layouts)}
+        return sealed_most(self.label, spec, items, sizes, LONGEST)
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""

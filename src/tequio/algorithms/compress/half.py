@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import coded_matrices, cut, items_of, seal, unseal
+from tequio.algorithms.compress.container import (
+    Item,
+    coded_layouts,
+    coded_matrices,
+    cut,
+    items_of,
+    seal,
+    sealed_most,
+    unseal,
+)
 from tequio.algorithms.compress.halves import (
     EXPONENT_LIMIT,
     exponent_of,
@@ -47,6 +57,11 @@ class Half:
         if not bool(torch.isfinite(short).all()):
             raise UpdateError("An update to be sent is too large for bfloat16;", "expected numbers under 3e38.")
         return seal(self.label, update, items, {"values": to_planes(short)}, {"exponent": exponent})
+
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """See `Codec`."""
+        count = sum(vectors * length for vectors, length in coded_layouts(items))
+        return sealed_most(self.label, spec, items, {"values": 2 * count}, {"exponent": -EXPONENT_LIMIT})
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import check_header, damaged, items_of
-from tequio.core.canonical import pack, unpack
+from tequio.algorithms.compress.container import Item, check_header, damaged, items_of
+from tequio.core.canonical import FORMAT, Shape, pack, packed_size, unpack
 from tequio.core.errors import UpdateError
 from tequio.core.update import Update
 
@@ -23,6 +26,20 @@ class Plain:
         """See `Codec`."""
         items_of(update)
         return pack(update)
+
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """See `Codec`."""
+        shapes: dict[str, Shape] = {}
+        for item in items:
+            if item.kind in "fF":
+                m, rank, n = item.shape
+                shapes[f"{item.name}#a"], shapes[f"{item.name}#b"] = (
+                    (torch.float32, (rank, n)),
+                    (torch.float32, (m, rank)),
+                )
+            else:
+                shapes[item.name] = (torch.float32, item.shape)
+        return packed_size(shapes, {"format": FORMAT, "spec": spec})
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""

@@ -8,6 +8,7 @@ roundings of A and B are independent, so E[BA] holds too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,18 @@ from torch import Tensor
 
 from tequio.algorithms.compress.bits import as_bytes, as_tensor, byte_count, pack_bits, unpack_bits
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import Opened, coded_matrices, cut, damaged, items_of, seal, unseal
+from tequio.algorithms.compress.container import (
+    Item,
+    Opened,
+    coded_layouts,
+    coded_matrices,
+    cut,
+    damaged,
+    items_of,
+    seal,
+    sealed_most,
+    unseal,
+)
 from tequio.algorithms.compress.hadamard import rotate, unrotate
 from tequio.algorithms.compress.halves import (
     EXPONENT_LIMIT,
@@ -30,6 +42,7 @@ from tequio.core.seeds import derive
 from tequio.core.update import Update
 
 SEED_BITS = 53  # a seed in JSON must survive readers that hold numbers as doubles
+LONGEST = {"exponent": -EXPONENT_LIMIT, "seed": (1 << SEED_BITS) - 1}
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,13 @@ class Quantise:
         return seal(
             self.label, update, items, {"codes": packed, "scales": scales}, {"exponent": exponent, "seed": spin}
         )
+
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """See `Codec`."""
+        layouts = coded_layouts(items)
+        count = sum(vectors * length for vectors, length in layouts)
+        scales = 2 * sum(vectors * piece_count(length, self.block) for vectors, length in layouts)
+        return sealed_most(self.label, spec, items, {"codes": byte_count(count, self.bits), "scales": scales}, LONGEST)
 
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""

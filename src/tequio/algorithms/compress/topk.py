@@ -7,6 +7,7 @@ fit best (1-D 2-means, exact), else the least and the largest magnitude.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +27,24 @@ from tequio.algorithms.compress.bits import (
     unpack_bits,
 )
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import Opened, coded_matrices, damaged, items_of, seal, unseal
-from tequio.algorithms.compress.halves import exponent_of, from_half, to_half, to_planes
+from tequio.algorithms.compress.container import (
+    Item,
+    Opened,
+    coded_layouts,
+    coded_matrices,
+    damaged,
+    items_of,
+    seal,
+    sealed_most,
+    unseal,
+)
+from tequio.algorithms.compress.halves import EXPONENT_LIMIT, exponent_of, from_half, to_half, to_planes
 from tequio.algorithms.compress.quantise import read_scales
 from tequio.algorithms.settings import require
 from tequio.core.update import Update
 
 Floats = NDArray[np.float32]
+SLACK = 64  # bytes: how the code of the positions is parted moves offsets in the header
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,16 @@ class TopK:
         }
         return seal(self.label, update, items, tensors, {"exponent": exponent, "count": positions.size, "width": width})
 
+    def most(self, items: Sequence[Item], spec: str) -> int:
+        """See `Codec`."""
+        layouts = coded_layouts(items)
+        counts = [vectors * length for vectors, length in layouts]
+        total, kept = sum(counts), sum(_count(n, self.density) for n in counts)
+        gaps = min(kept * (k + 1) + (total >> k) for k in range(WIDEST_LOW + 1))  # bits: the gaps sum up to `total`
+        sizes = {"unary": byte_count(gaps, 1) + 2, "low": 0, "values": byte_count(kept, self.bits)}
+        numbers = {"exponent": -EXPONENT_LIMIT, "count": total, "width": WIDEST_LOW}
+        return sealed_most(self.label, spec, items, sizes | {"scales": 4 * len(layouts)}, numbers) + SLACK
+
     def decode(self, data: bytes, source: str, limit: int = LIMIT) -> Update:
         """See `Codec`."""
         opened = unseal(data, source, self.label, ("unary", "low", "values", "scales"), limit)
@@ -99,13 +121,16 @@ def _kept(matrices: list[Tensor], density: float) -> tuple[Ints, list[Tensor]]:
     offset = 0
     for matrix in matrices:
         flat = matrix.reshape(-1)
-        count = min(flat.numel(), max(1, round(density * flat.numel())))
-        chosen = torch.topk(flat.abs(), count, sorted=False).indices.sort().values
+        chosen = torch.topk(flat.abs(), _count(flat.numel(), density), sorted=False).indices.sort().values
         chosen = chosen[flat[chosen] != 0.0]
         positions.append(chosen.numpy() + offset)
         values.append(flat[chosen])
         offset += flat.numel()
     return np.concatenate(positions), values
+
+
+def _count(numbers: int, density: float) -> int:
+    return min(numbers, max(1, round(density * numbers)))
 
 
 def _ends(sizes: Tensor, exponent: int, bits: int) -> tuple[Tensor, Tensor]:

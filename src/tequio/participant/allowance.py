@@ -1,0 +1,55 @@
+"""What a task may take of a participant's own budget: asked before the work begins, refused without figures where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tequio.algorithms.catalogue import codec_by_name
+from tequio.algorithms.compress.container import announced
+from tequio.algorithms.factors import parted
+from tequio.core.errors import BudgetError
+from tequio.core.types import TrainTask
+from tequio.measure.budget import WORDS, exhausted, smaller
+from tequio.participant.bench import Bench
+from tequio.participant.books import Books
+
+
+def for_training(task: TrainTask, name: str, books: Books, bench: Bench, closing: float) -> dict[str, float]:
+    """By key; kept back are the look at validation data that follows, and the last one (`closing` passes). Raises BudgetError."""
+    remaining = _beyond(books, 1.0 + closing)
+    gone = exhausted(remaining)
+    if "megabytes" in remaining and upload_most(bench, task) > 1e6 * remaining["megabytes"]:
+        gone = [*gone, "megabytes"]
+    _refuse(name, gone)
+    return {key: value for key, value in smaller(remaining, task.budget).items() if key != "megabytes"}
+
+
+def check_look(name: str, books: Books, closing: float) -> None:
+    """Raise BudgetError where a look at validation data does not fit. One that follows own training was kept back for."""
+    if not books.tally.trained:
+        beyond = _beyond(books, 1.0 + closing)
+        _refuse(name, [key for key in beyond if key != "megabytes" and beyond[key] < 0.0])
+
+
+def upload_most(bench: Bench, task: TrainTask) -> int:
+    """Bytes that the update of a task can have."""
+    codec, spec = codec_by_name(task.upload, **task.upload_settings), bench.spec
+    heads = {name: tuple(tensor.shape) for name, tensor in bench.head_start.items()}
+    if bench.full:  # one message an entry
+        return sum(codec.most(announced({name: shape}), spec) for name, shape in {**bench.shapes, **heads}.items())
+    if task.layout == "product":
+        return codec.most(announced(heads, bench.shapes, task.rank * (1 if task.start is None else 2)), spec)
+    moves = {} if task.start is None else parted(task.start, task.trained)[0].entries
+    return codec.most(announced({name: tuple(entry.shape) for name, entry in moves.items()} | heads), spec)
+
+
+def _beyond(books: Books, looks: float) -> dict[str, float]:
+    """What is left beside so many passes over validation data."""
+    return {key: value - looks * books.tally.look.get(key, 0.0) for key, value in books.left().items()}
+
+
+def _refuse(name: str, gone: Sequence[str]) -> None:
+    if gone:
+        words = ", ".join(WORDS[key] for key in dict.fromkeys(gone))
+        what = f"Participant {name}: its own budget of {words} is spent."
+        raise BudgetError(what, "", "It may raise [budget] in its participant.toml.")
