@@ -140,7 +140,10 @@ def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_p
     assert "no more fit the budget of energy" in made["site0"]["cut"]
     assert "cut" not in made["site1"]
     assert sum(joules(tmp_path / "run", "site0").values()) < 0.8 * sum(whole.values())
-    assert made["site0"]["fits"]["local"]["step"] < made["site1"]["fits"]["local"]["step"] or "local" in made["site0"]["cut"]
+    assert (
+        made["site0"]["fits"]["local"]["step"] < made["site1"]["fits"]["local"]["step"]
+        or "local" in made["site0"]["cut"]
+    )
     assert "site0: a budget cut its personal model" in render(entries, "en")
 
 

@@ -16,7 +16,7 @@ from tequio.recipes.forecast import HERE, compare, key_of, known_factors, not_le
 from tequio.recipes.plan import make_plan
 from tequio.recipes.run import start
 from tequio.recipes.wire import read_roster, wire
-from tequio.web.plan import render_plan
+from tequio.web.plan import render_plan, write_plan
 
 
 def planned(path: Path, **more: Any) -> dict[str, Any]:
@@ -101,6 +101,10 @@ def test_a_simulation_teaches_only_this_machine(
     found = compare(plan, tmp_path / "run")
     assert found["simulation"]
     assert not_learnt(found) == ["L4"]
+    rows = {row["name"]: row for row in found["participants"]}
+    assert (rows["site0"]["alike"], rows["site1"]["alike"]) == (False, True)
+    assert (found["ratio"], found["joules_ratio"]) == (rows["site1"]["ratio"], rows["site1"]["joules_ratio"])
+    assert compare({**plan, "participants": [plan["participants"][0]]}, tmp_path / "run")["ratio"] is None
     assert (
         set(recalibrate(plan, found)) == set(known_factors(key_of(plan["base"]["digest"], plan["threads"]))) == {HERE}
     )
@@ -128,15 +132,18 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     declare(path, "site0", "tokens_per_second = 100")
     file = path.parent / "participants" / "site1.toml"
     file.write_text(file.read_text() + "\n[budget]\nhours = 1e-6\nkwh = 1e3\n")
-    plan = planned(path)
+    assert {row["who"] for row in planned(path)["budgets"]} == {None}  # those of participants are private
+    plan = planned(path, own=True)
     rows = {(row["who"], row["key"]): row for row in plan["budgets"]}
     assert set(rows) == {(None, "megabytes"), ("site1", "hours"), ("site1", "kwh")}
     people = {row["name"]: row for row in plan["participants"]}
     sent = sum(row["bytes_up"] + row["bytes_down"] for row in people.values())
-    assert rows[None, "megabytes"]["forecast"] == pytest.approx(sent / 1e6)
+    assert rows[None, "megabytes"]["rounds"] == rows[None, "megabytes"]["whole"] == pytest.approx(sent / 1e6)
     work = people["site1"]["seconds"]["train"] + people["site1"]["seconds"]["evaluate"]
     assert rows["site1", "hours"]["ratio"] == pytest.approx(work / 3600 / 1e-6)
-    assert rows["site1", "kwh"]["ratio"] < 1
+    whole = people["site1"]["seconds"]["work"]
+    assert rows["site1", "hours"]["whole_ratio"] == pytest.approx(whole / 3600 / 1e-6)  # personal models too
+    assert rows["site1", "kwh"]["whole_ratio"] < 1
     [own] = plan["declared"]
     assert own["name"] == "site0"
     member = people["site0"]
@@ -144,6 +151,30 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     page = render_plan(plan, "en")
     assert all(text in page for text in ("over by ×", "within", "all together", "that they declare"))
     assert planned(path, machine="L4")["declared"] == []
+
+
+def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=40, participants=3, centre=False)
+    tables = {
+        "site0": '[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n[energy]\ncountry = "NO"\ntell = false\n[budget]\nkwh = 0.00765\n',
+        "site1": '[money]\ncurrency = "EUR"\nper_kwh = 0.3\ntell = true\n[energy]\ncountry = "DE"\n',
+    }
+    for name, text in tables.items():
+        file = path.parent / "participants" / f"{name}.toml"
+        file.write_text(f"{file.read_text()}\n{text}")
+    for own in (False, True):
+        plan = planned(path, own=own)
+        rows = {row["name"]: row for row in plan["participants"]}
+        page = write_plan(tmp_path / str(own), plan, "en")
+        written = [(page.parent / "plan.json").read_text(), page.read_text()]
+        for text in written:
+            assert ("VND" in text, "0.00765" in text) == (own, own)
+            assert "EUR" in text
+        assert (rows["site0"]["money"] is not None, rows["site0"]["grams"] is not None) == (own, own)
+        assert rows["site1"]["money"] is not None
+        assert rows["site1"]["grams"] is not None
+        assert plan["private"] == ({} if own else {"site0": ["carbon", "money", "its own budget"]})
+        assert ("do not pass it on" in written[1]) == own
 
 
 def test_an_unknown_device_says_whose(make_federation: Any) -> None:

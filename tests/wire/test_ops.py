@@ -328,7 +328,11 @@ def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_pat
     mine = status(tmp_path / "site0")
     assert mine["personal"] is not None
     assert "tequio predict" in mine["next"]
-    assert mine["bytes_up"] > 0
+    book = (tmp_path / "site0/run/participants/site0/accounts.jsonl").read_text().splitlines()
+    assert mine["updates_up"] == sum(json.loads(line)["bytes"] for line in book)
+    assert mine["since_started"]["bytes_up"] > mine["updates_up"] > 0  # one process; messages have more in them
+    assert "by its own book" in tequio("status", tmp_path / "site0")
+    assert "Bytes are those of the record" in tequio("status", hub)
     logged = events(tmp_path / "hub.log.1") + events(tmp_path / "hub.log") + events(tmp_path / "site0.out")
     assert {"joined", "listening", "waiting", "round", "connected", "task", "sent", "ended"} <= {
         e["event"] for e in logged

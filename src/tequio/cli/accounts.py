@@ -68,15 +68,15 @@ def _words(found: Mapping[str, Any]) -> None:
         {"name": "coordinator", **found["coordinator"]},
         {"name": "in all", **found["total"]},
     ]
-    show.out.print(_table("What the run took, as it was told", rows))
+    show.table(_table("What the run took, as it was told", rows))
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
-        show.out.print(_table("The participants' own books (private), lost work with it", books))
+        show.table(_table("The participants' own books (private), lost work with it", books))
     if found["alone"]["participants"]:
         rows = [*found["alone"]["participants"], {"name": "in all", "as_good": None, **found["alone"]["total"]}]
-        show.out.print(_alone("Joining against training alone, as it was told", rows))
+        show.table(_alone("Joining against training alone, as it was told", rows))
     if found.get("books_alone"):
-        show.out.print(_alone("The same by the participants' own books (private)", found["books_alone"]))
+        show.table(_alone("The same by the participants' own books (private)", found["books_alone"]))
     if found["shift"] is not None and found["shift"]["rounds"]:
         _shift(found["shift"])
     sci = found["sci"]

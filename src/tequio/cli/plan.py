@@ -36,6 +36,12 @@ def plan(
             "--after", help="A finished run of the last plan: set the two side by side, and correct the next."
         ),
     ] = None,
+    own: Annotated[
+        bool,
+        typer.Option(
+            "--own", help="With participants' private money, carbon and budgets: for yourself, not to pass on."
+        ),
+    ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
@@ -67,7 +73,7 @@ def plan(
     import torch
 
     factors = known_factors(key_of(wired.bench.base.digest, torch.get_num_threads()))
-    result = make_plan(config, wired, roster, known, machine, factors, tariff)
+    result = make_plan(config, wired, roster, known, machine, factors, tariff, own)
     path = write_plan(home, result, lang)
     show.emit(result | {"page": str(path)}, json, lambda: _words(result, path))
 
@@ -110,7 +116,7 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
         *("in all", "", "", f"one process {result['process_memory'] / 2**30:.2f} GiB", _time(whole["seconds"]), ""),
         *(_energy(whole["joules"]), carbon, _money(whole["money"]), f"{whole['bytes_up'] / 1e6:.2f} MB"),
     )
-    show.out.print(table)
+    show.table(table)
     _declared(result)
     table = Table(title=f"Ways to do it (* Pareto set over {', '.join(result['axes'])}; (*) if data could leave)")
     for column in ("", "way", "where", "texts a model learns from", "time", "energy", "g CO2e", "money"):
@@ -123,7 +129,7 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
             "–" if row["grams"] is None else f"{row['grams']:.3g}",
             _money(row["money"]),
         )
-    show.out.print(table)
+    show.table(table)
     for row in result["break_even"][:SHOWN]:
         if row["hours"] is not None:
             unsure = f" (unchecked: {', '.join(row['unsure'])})" if row["unsure"] else ""
@@ -154,19 +160,22 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _declared(result: Mapping[str, Any]) -> None:
-    """Budgets and declared speeds beside the forecast."""
+    """What is left out as private; budgets and declared speeds beside the forecast."""
     from tequio.measure.budget import WORDS
 
+    if result["private"]:
+        kept = "; ".join(f"{name}: {', '.join(what)}" for name, what in result["private"].items())
+        show.out.print(f"Private, and left out: {kept}. With them, for yourself: --own.", markup=False)
     if result["budgets"]:
-        table = Table(title="Budgets, of the rounds: personal models are in none")
-        for column in ("whose", "of", "forecast", "budget", ""):
-            table.add_column(column, justify="right" if column in ("forecast", "budget") else "left", no_wrap=True)
+        table = Table(title="Budgets: what does not fit is not made")
+        numbers = ("rounds", "with personal models", "budget")
+        for column in ("whose", "of", *numbers, ""):
+            table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
         for row in result["budgets"]:
-            ratio, unit = row["ratio"], row["unit"]
-            said = "not known" if ratio is None else "within" if ratio <= 1 else f"over by × {ratio:.3g}"
-            need = "–" if ratio is None else f"{row['forecast']:.3g} {unit}"
-            table.add_row(row["who"] or "all together", WORDS[row["key"]], need, f"{row['limit']:g} {unit}", said)
-        show.out.print(table)
+            need = ["–" if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("rounds", "whole")]
+            limit = f"{row['limit']:g} {row['unit']}"
+            table.add_row(row["who"] or "all together", WORDS[row["key"]], *need, limit, _fits(row))
+        show.table(table)
     if result["declared"]:
         each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
         show.out.print(
@@ -176,6 +185,15 @@ def _declared(result: Mapping[str, Any]) -> None:
         )
 
 
+def _fits(row: Mapping[str, Any]) -> str:
+    rounds, whole = row["ratio"], row["whole_ratio"]
+    if rounds is None:
+        return "not known"
+    if rounds > 1:
+        return f"rounds over by × {rounds:.3g}"
+    return "within" if whole <= 1 else f"over by × {whole:.3g}: personal models cut"
+
+
 def _after(result: Mapping[str, Any]) -> None:
     table = Table(title="Forecast beside outcome (seconds at work)")
     for column in ("who", "train", "evaluate", "personal", "in all", "measured ÷ forecast", "energy ÷ forecast"):
@@ -183,8 +201,9 @@ def _after(result: Mapping[str, Any]) -> None:
     for row in result["participants"]:
         said, was = row["predicted"], row["measured"]
         both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
-        table.add_row(row["name"], *both, f"{row['ratio']:.2f}", f"{row['joules_ratio']:.2f}")
-    show.out.print(table)
+        name = row["name"] if row["alike"] else f"{row['name']} (of {row['machine']})"
+        table.add_row(name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")))
+    show.table(table)
     memory = result["memory"]
     if memory["measured"]:
         show.out.print(
@@ -192,12 +211,17 @@ def _after(result: Mapping[str, Any]) -> None:
             f"{result['memory_ratio']:.2f} of it."
         )
     show.out.print(
-        f"Time {result['ratio']:.2f}, energy {result['joules_ratio']:.2f} of the forecast. The next plan is corrected: "
+        f"Time {_ratio(result['ratio'])}, energy {_ratio(result['joules_ratio'])} of the forecast, of those that were computed where "
+        "they were forecast. The next plan is corrected: "
         + (", ".join(f"{machine} × {factor:.3g}" for machine, factor in result["factors"].items()) or "by nothing")
     )
     if result["not_learnt"]:
         why = "all of it was computed on this machine" if result["simulation"] else "each worked on its own machine"
         show.out.print(f"Not learnt: {', '.join(result['not_learnt'])}. In this run {why}.", markup=False)
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _time(seconds: float) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,9 +19,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+WIDEST = 10_000  # columns that a table may ask for
 
 STAGES = {
     "prepare": "Preparing",
@@ -38,6 +43,34 @@ def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None]) -> 
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
     else:
         words()
+
+
+def table(rows: Table, on: Console | None = None) -> None:
+    """Print a table so that nothing of it is lost: as wide as it is, but on a terminal that is narrower, as one block a row."""
+    console = on or out
+    usual = console.width
+    need = Measurement.get(console, console.options.update(max_width=WIDEST), rows).maximum
+    if need > usual and console.is_terminal:
+        _blocks(rows, console)
+        return
+    try:
+        console.width = max(usual, need)
+        console.print(rows)
+    finally:
+        console.width = usual
+
+
+def _blocks(rows: Table, console: Console) -> None:
+    """Each row by its first words, and under them what the other columns say."""
+    names = [str(column.header) for column in rows.columns]
+    if rows.title:
+        console.print(rows.title, style="italic")
+    for cells in zip(*(column.cells for column in rows.columns), strict=True):
+        texts = [cell if isinstance(cell, Text) else console.render_str(str(cell)) for cell in cells]
+        first, *others = [(name, text) for name, text in zip(names, texts, strict=True) if text.plain]
+        console.print(first[1], style="bold")
+        for name, text in others:
+            console.print(Text.assemble(f"  {name:<{max(map(len, names))}}  ", text))
 
 
 @contextmanager

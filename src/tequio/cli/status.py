@@ -44,16 +44,18 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         )
         _say(f"Validation loss by round  {losses}")
     table = Table()
-    numbers = ("sent", "received", "loss")  # the bytes are those of messages, as the participant sees them
+    numbers = ("updates sent", "sent in all", "received in all", "loss")
     for column in ("participant", "enrolled", "connected", "since", "last update", *numbers, "personal"):
         table.add_column(column, justify="right" if column in numbers else "left")
     for row in found["participants"]:
         # words of a participant may hold anything: no markup
         joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
         cells = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
-        cells += [_size(row["wire_up"]), _size(row["wire_down"]), _loss(row["loss"]), row["personal"] or "–"]
+        cells += [*(_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")), _loss(row["loss"])]
+        cells.append(row["personal"] or "–")
         table.add_row(*map(Text, cells))
-    show.out.print(table)
+    show.table(table)
+    _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
     if found["missing"]:
         _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
     for words in found["certificates"]:
@@ -71,7 +73,12 @@ def _participant(found: Mapping[str, Any]) -> None:
     if found["last_task"] is not None:
         task, tasks = found["last_task"], ", ".join(f"{kind} {count}" for kind, count in sorted(found["tasks"].items()))
         _say(f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at {task['time']}.")
-        _say(f"Since it was started: {tasks}; {_size(found['bytes_down'])} down, {_size(found['bytes_up'])} up.")
+        now = found["since_started"]
+        _say(
+            f"Since this process was started: {tasks}; {_size(now['bytes_down'])} down, {_size(now['bytes_up'])} up in all."
+        )
+    if found["updates_up"]:
+        _say(f"Updates sent since it joined, by its own book: {_size(found['updates_up'])}.")
     if found["failures"]:
         _say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
     if found["personal"] is not None:

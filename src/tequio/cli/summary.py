@@ -46,13 +46,15 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
             interval,
             verdict,
         )
-    show.out.print(table)
+    show.table(table)
     for row in summary["participants"]:
         if (change := row["accuracy_against"]) is not None:
             words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
             show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
         if row["cut"]:
-            show.out.print(f"{row['name']}: its personal model and the one trained alone were cut: {row['cut']}.", markup=False)
+            show.out.print(
+                f"{row['name']}: its personal model and the one trained alone were cut: {row['cut']}.", markup=False
+            )
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"
@@ -87,7 +89,7 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     for column in models:
         table.add_column(column, justify="right")
     table.add_row(*(_score(result["test"][model], causal) for model in models))
-    show.out.print(table)
+    show.table(table)
     gain = result["gains"]["personal_over_local"]["loss" if causal else "accuracy"]
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)

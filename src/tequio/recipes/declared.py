@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tequio.coordinator.plan import Member
 from tequio.measure.budget import KEYS
 from tequio.measure.site import JOULES_A_KWH
-from tequio.planning.work import times
+from tequio.planning.work import Times, times
 from tequio.recipes.config import Federation, ParticipantFile
 from tequio.recipes.forecast import HERE
 from tequio.recipes.placed import Placed, costs
@@ -18,34 +18,40 @@ UNITS = {"kwh": "kWh", "kg_co2e": "kg CO2e", "hours": "h", "megabytes": "MB"}
 
 
 def budgets(
-    config: Federation, files: Mapping[str, ParticipantFile], people: Sequence[Placed], centre: Placed | None
+    config: Federation, files: Mapping[str, ParticipantFile], people: Sequence[Placed], centre: Placed | None, own: bool
 ) -> list[dict[str, Any]]:
-    """Each limit with the forecast of the rounds and forecast / limit (None: not known). `who` is None where it is all together's.
+    """Each limit beside the forecast of the `rounds`, and with personal models (`whole`), and these / limit (None: not known). `who` is
+    None where it is all together's; those of participants are private, and in it with `own` only.
 
-    As budgets are kept: without personal models; all together's takes carbon and money as told, money in its own currency, and bytes
-    both ways.
+    As budgets are kept: all together's takes carbon and money as told, money in its own currency, and bytes both ways.
     """
-    need = {one.work.name: _rounds(one) for one in people}
+    stages: list[Callable[[Times], float]] = [lambda t: t.train + t.evaluate, lambda t: t.work]
+    need = {one.work.name: [_need(one, stage) for stage in stages] for one in people}
     currency = config.money.currency if config.money else ""
-    told = []
-    for one in people:
-        file = files[one.work.name]
-        row = dict(need[one.work.name])
-        row["kg_co2e"] = row["kg_co2e"] if file.energy.tell else None
-        counts = file.money is not None and file.money.tell and file.money.currency == currency
-        row["money"] = row["money"] if counts else 0.0
-        row["megabytes"] = (one.work.bytes_up + one.work.bytes_down) * one.work.rounds / 1e6
-        told.append(row)
+    told = [[_told(one, row, files[one.work.name], currency) for row in need[one.work.name]] for one in people]
     if centre is not None:
-        told.append(_rounds(centre) | {"money": 0.0})
+        told.append([_need(centre, stage) | {"money": 0.0} for stage in stages])
     out = [
-        _row(None, key, limit, _sum(row[key] for row in told), currency)
+        _row(None, key, limit, [_sum(row[key] for row in rows) for rows in zip(*told, strict=True)], currency)
         for key, limit in config.budget.limits().items()
     ]
-    for name, file in files.items():
-        own = file.money.currency if file.money else ""
-        out += [_row(name, key, limit, need[name][key], own) for key, limit in file.budget.limits().items()]
+    for name, file in files.items() if own else ():
+        unit = file.money.currency if file.money else ""
+        limits = file.budget.limits().items()
+        out += [_row(name, key, limit, [row[key] for row in need[name]], unit) for key, limit in limits]
     return out
+
+
+def _told(
+    one: Placed, need: Mapping[str, float | None], file: ParticipantFile, currency: str
+) -> dict[str, float | None]:
+    """What of it the coordinator hears."""
+    row = dict(need)
+    row["kg_co2e"] = row["kg_co2e"] if file.energy.tell else None
+    counts = file.money is not None and file.money.tell and file.money.currency == currency
+    row["money"] = row["money"] if counts else 0.0
+    row["megabytes"] = (one.work.bytes_up + one.work.bytes_down) * one.work.rounds / 1e6
+    return row
 
 
 def speeds(
@@ -61,10 +67,9 @@ def speeds(
     return out
 
 
-def _rounds(one: Placed) -> dict[str, float | None]:
-    """What the rounds take of one, by key of measure.budget."""
-    spent = times(one.work, one.rates)
-    seconds = spent.train + spent.evaluate
+def _need(one: Placed, stage: Callable[[Times], float]) -> dict[str, float | None]:
+    """What a part of its work takes of one, by key of measure.budget."""
+    seconds = stage(times(one.work, one.rates))
     cost = costs(one, seconds)
     found: dict[str, float | None] = dict.fromkeys(KEYS)
     found["kwh"] = cost["joules"] * one.site.pue / JOULES_A_KWH
@@ -80,6 +85,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return None if None in known else math.fsum(v for v in known if v is not None)
 
 
-def _row(who: str | None, key: str, limit: float, need: float | None, currency: str) -> dict[str, Any]:
-    row = {"who": who, "key": key, "limit": limit, "unit": UNITS.get(key, currency), "forecast": need}
-    return row | {"ratio": None if need is None else need / limit}
+def _row(who: str | None, key: str, limit: float, need: Sequence[float | None], currency: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"who": who, "key": key, "limit": limit, "unit": UNITS.get(key, currency)}
+    ratios = [None if value is None else value / limit for value in need]
+    return row | {"rounds": need[0], "whole": need[1], "ratio": ratios[0], "whole_ratio": ratios[1]}

@@ -40,7 +40,10 @@ def key_of(digest: str, threads: int) -> str:
 
 
 def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """Predicted beside measured, of each participant and in all. Raises RunError where the run is another's, or not finished."""
+    """Predicted beside measured, of each participant, and in all of those that are `alike`: computed where it was forecast.
+
+    Raises RunError where the run is another's, or not finished.
+    """
     with Ledger.open(RunFolder.open(run).ledger_path, read_only=True) as ledger:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     header = next(body for kind, body in entries if kind == "run")
@@ -72,25 +75,35 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         )
     if not rows:
         raise RunError(f"{run} has none of the participants of the plan.")
-    peak = end.get("peak_bytes")
+    peak, simulation = end.get("peak_bytes"), header.get("simulation") is not False
+    alike = [row for row in rows if _alike(row, simulation)]
     return {
-        "simulation": header.get("simulation") is not False,
-        "participants": rows,
-        "ratio": sum(r["measured"]["work"] for r in rows) / sum(r["predicted"]["work"] for r in rows),
-        "joules_ratio": sum(r["measured"]["joules"] for r in rows) / sum(r["predicted"]["joules"] for r in rows),
+        "simulation": simulation,
+        "participants": [{**row, "alike": row in alike} for row in rows],
+        "ratio": _over(alike, "work"),
+        "joules_ratio": _over(alike, "joules"),
         "memory": {"predicted": plan["process_memory"], "measured": peak},
         "memory_ratio": None if not peak else peak / plan["process_memory"],
     }
 
 
-def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Measured over predicted, by machine, of those of whom the run says something.
+def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
+    """Whether it was computed on the machine that was forecast: a simulation on this one, whatever device a participant names; across a
+    network each on its own."""
+    return bool((row["machine"] == HERE) == simulation)
 
-    A simulation is computed on this machine, whatever devices participants name; across a network each works on its own.
-    """
+
+def _over(rows: list[dict[str, Any]], what: str) -> float | None:
+    """All measured over all predicted; None where there is nothing to compare."""
+    said = sum(row["predicted"][what] for row in rows)
+    return sum(row["measured"][what] for row in rows) / said if said else None
+
+
+def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Measured over predicted, by machine, of those of whom the run says something."""
     out: dict[str, list[float]] = {}
     for row in compared["participants"]:
-        if (row["machine"] == HERE) == compared["simulation"] and row["ratio"] > 0:
+        if _alike(row, compared["simulation"]) and row["ratio"] > 0:
             out.setdefault(row["machine"], []).append(row["ratio"])
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tequio.core.errors import ConfigError
 from tequio.measure.countries import country_intensity
 from tequio.measure.intensity import Intensity, read_intensity
@@ -20,6 +22,19 @@ def site_of(energy: EnergySection, money: MoneySection | None) -> Site:
     embodied = None if energy.embodied_kg is None else 1000.0 * energy.embodied_kg
     price = None if money is None else price_of(money, energy.life_years)
     return Site(tuple(known), energy.pue, embodied, energy.life_years, price)
+
+
+def told_site(energy: EnergySection, money: MoneySection | None) -> Site:
+    """The place without what its owner keeps private: prices, and what tells where it is."""
+    site = site_of(energy, money if money is not None and money.tell else None)
+    return site if energy.tell else replace(site, intensities=(), pue=1.0, embodied=None)
+
+
+def private_of(energy: EnergySection, money: MoneySection | None) -> list[str]:
+    """What a place would say, and its owner keeps to itself: carbon, money."""
+    placed = energy.country is not None or energy.intensity is not None
+    kept = {"carbon": placed and not energy.tell, "money": money is not None and not money.tell}
+    return [what for what, is_kept in kept.items() if is_kept]
 
 
 def forecast_of(energy: EnergySection) -> Intensity | None:

@@ -27,7 +27,7 @@ from tequio.recipes.config import Federation, ParticipantFile
 from tequio.recipes.declared import budgets, speeds
 from tequio.recipes.forecast import HERE
 from tequio.recipes.ground import STATE_COPIES, memory_of, shape_of
-from tequio.recipes.place import site_of
+from tequio.recipes.place import private_of, site_of, told_site
 from tequio.recipes.placed import Placed, costs
 from tequio.recipes.probe import padded, pass_tokens, probe
 from tequio.recipes.weakest import help_for_the_weakest
@@ -48,9 +48,11 @@ def make_plan(
     machine: str | None = None,
     factors: Mapping[str, float] | None = None,
     tariff: float | None = None,
+    own: bool = False,
 ) -> dict[str, Any]:
     """The whole plan as plain JSON. machine: a device for all; None: as each says, else this machine, probed. factors: by machine, from
-    earlier runs. tariff: USD/kWh of a bought device. Raises ConfigError for an unknown device, offering the nearest."""
+    earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell, money, carbon and own budgets; such a plan
+    is not to be passed on. Raises ConfigError for an unknown device, offering the nearest."""
     if config.bases:
         why = "With several bases each group has its own model and speed."
         raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
@@ -78,7 +80,8 @@ def make_plan(
     for node in wired.participants:
         file = files[node.name]
         work = work_of(config, wired, node, file)
-        people.append(placed(work, named[node.name], site_of(file.energy, file.money), file.hardware.memory_gib))
+        site = site_of(file.energy, file.money) if own else told_site(file.energy, file.money)
+        people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
     home = site_of(config.energy, config.money)
     centre = None
     if 0 in wired.nodes:
@@ -98,7 +101,9 @@ def make_plan(
         "participants": rows,
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, wired, here is not None),
-        "budgets": budgets(config, files, people, centre),
+        "own": own,
+        "private": {} if own else {name: kept for name, file in files.items() if (kept := _kept(file))},
+        "budgets": budgets(config, files, people, centre, own),
         "declared": speeds(files, people, wired.plan.members),
         "total": _total([*people, *([centre] if centre else [])]),
         "options": _judged(options, axes),
@@ -107,6 +112,11 @@ def make_plan(
         "weakest": help_for_the_weakest(config, wired, people, devices, shape),
         "limits": LIMITS,
     }
+
+
+def _kept(file: ParticipantFile) -> list[str]:
+    """What a plan that can be passed on leaves out of this participant."""
+    return private_of(file.energy, file.money) + (["its own budget"] if file.budget.limits() else [])
 
 
 def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:

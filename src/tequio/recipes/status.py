@@ -15,6 +15,7 @@ from typing import Any
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes import join, office, renewal
+from tequio.recipes.books import read_books
 from tequio.recipes.vitals import read_vitals
 
 PATIENCE = 3.0  # seconds that the health page may take
@@ -124,7 +125,10 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 
 def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None) -> dict[str, Any]:
-    """Of a coordinator's folder: the rounds, and everybody on the roster."""
+    """Of a coordinator's folder: the rounds, and everybody on the roster.
+
+    Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that passed the door for it.
+    """
     kept = office.read_office(folder)
     joined, rows = office.numbers_of(folder), office.enrolled(folder)
     alive = vitals is not None and bool(vitals["alive"])
@@ -164,6 +168,8 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
 
 
 def _participant_status(folder: Path) -> dict[str, Any]:
+    """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book; since_started: of whole messages, in the life
+    of its process."""
     identity, vitals = _json(folder / join.IDENTITY), read_vitals(folder)
     name, run = str(identity["name"]), folder / join.RUN
     tally = Tally(run / "ledger.sqlite").read()
@@ -187,8 +193,8 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "rounds": tally.header.get("config", {}).get("train", {}).get("rounds"),
         "tasks": found.get("tasks", {}),
         "failures": found.get("failures", {}),
-        "bytes_down": found.get("bytes_down", 0),
-        "bytes_up": found.get("bytes_up", 0),
+        "updates_up": int(sum(line.get("bytes", 0.0) for line in read_books(run).get(name, ()))),
+        "since_started": {"bytes_down": found.get("bytes_down", 0), "bytes_up": found.get("bytes_up", 0)},
         "last_error": found.get("last_error"),
         "personal": made,
         "alone": alone,

@@ -33,7 +33,7 @@ COMMENTS = {
     "participants": "# The roster. In a simulation every participant's own file is on this machine.\n",
     "data": "# Private, never leaves. path is split by content; or give train, validation and test. JSONL, CSV, TSV or Parquet.\n",
     "equity": "# What each gave and got. credit: contributions to the fall of the validation loss; a round keeps all updates for it.\n",
-    "budget": "# What may be spent on the rounds: kwh, kg_co2e, money, hours at work, megabytes. Steps that do not fit are not made.\n",
+    "budget": "# What may be spent: kwh, kg_co2e, money, hours at work, megabytes. Steps that do not fit are not made.\n",
     "shift": "# Rounds in simulated time: each works in the greenest hours before a deadline, by its [energy] file. docs/accounts.md\n",
     "energy": "# Where the electricity comes from, for carbon: a country (annual average) or a file of intensities. docs/accounts.md\n",
     "money": "# What the machine costs, in its owner's currency. Private unless tell = true.\n",

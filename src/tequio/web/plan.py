@@ -12,7 +12,7 @@ from typing import Any
 from tequio.ledger.folder import RunFolder
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import Lang, Numbers
-from tequio.web.page import Cell, figure, grid, legend
+from tequio.web.page import Cell, figure, grid, legend, under
 from tequio.web.words import Words
 
 WIDTH, HEIGHT, EDGE = 640, 320, 48
@@ -87,22 +87,26 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         el("p", w("plan.each.what"), class_="lead"),
         grid(w("plan.each"), head, body, [foot]),
         el("p", w("plan.declared", each=own)) if own else None,
+        el("p", w("plan.private", who=", ".join(plan["private"]))) if plan.get("private") else None,
+        el("p", w("plan.own")) if plan.get("own") else None,
         _budgets(plan, w, n),
     )
 
 
 def _budgets(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe | None:
     """The forecast beside each budget; None without one."""
-    head = [w("plan.budget.whose"), w("plan.budget.of"), f"{w('plan.col.predicted')}#", f"{w('plan.budget')}#", ""]
+    head = [w("plan.budget.whose"), w("plan.budget.of")]
+    head += [f"{w(f'plan.{key}')}#" for key in ("col.rounds", "budget.whole", "budget")] + [""]
     body: list[list[Cell]] = []
     for row in plan.get("budgets", []):
-        ratio = row["ratio"]
+        ratio, whole, unit = row["ratio"], row["whole_ratio"], row["unit"]
         said = w("plan.budget.unknown") if ratio is None else w("plan.budget.within")
-        if ratio is not None and ratio > 1:
-            said = w("plan.budget.over", ratio=_three(ratio, n))
-        need = "–" if ratio is None else f"{_three(row['forecast'], n)} {row['unit']}"
+        if ratio is not None and max(ratio, whole) > 1:
+            key = "plan.budget.over" if ratio > 1 else "plan.budget.cut"
+            said = w(key, ratio=_three(ratio if ratio > 1 else whole, n))
+        need = ["–" if row[key] is None else f"{_three(row[key], n)} {unit}" for key in ("rounds", "whole")]
         who = row["who"] or w("plan.budget.all")
-        body.append([who, w(f"plan.budget.of.{row['key']}"), need, f"{_three(row['limit'], n)} {row['unit']}", said])
+        body.append([who, w(f"plan.budget.of.{row['key']}"), *need, f"{_three(row['limit'], n)} {unit}", said])
     return join(el("p", w("plan.budget.what")), grid(w("plan.budget"), head, body)) if body else None
 
 
@@ -233,11 +237,10 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     body: list[list[Cell]] = [
         [
-            row["name"],
+            row["name"] if row["alike"] else under(row["name"], row["machine"]),
             n.duration(row["predicted"]["work"]),
             n.duration(row["measured"]["work"]),
-            n.fixed(row["ratio"], 2),
-            n.fixed(row["joules_ratio"], 2),
+            *(n.fixed(row[key], 2) if row["alike"] else "–" for key in ("ratio", "joules_ratio")),
         ]
         for row in after["participants"]
     ]

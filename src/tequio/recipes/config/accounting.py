@@ -55,7 +55,7 @@ class EquitySection(Section):
 
 
 class BudgetSection(Section):
-    """[budget]. What may be spent on the rounds, of what is told (federation) or of one's own (participant); unset: no limit."""
+    """[budget]. What may be spent, of what is told (federation) or of one's own (participant); unset: no limit."""
 
     kwh: Positive | None = None
     kg_co2e: Positive | None = None

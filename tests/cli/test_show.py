@@ -1,0 +1,47 @@
+"""A table loses nothing: in a pipe it is as wide as it is, on a narrow terminal each row is a block."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tequio.cli import show
+
+ROWS = [
+    ("northern-clinic", "yes, 0.11 of 125.0 GiB", "1.2e+05 VND + 0.3 EUR", ""),
+    (
+        "south",
+        "NO, 99.99 of 1.0 GiB",
+        "–",
+        "a machine with a very long name that goes on and on and on, and on, and on",
+    ),
+]
+
+
+def wide() -> Table:
+    table = Table(title="Plan of everything")
+    for column in ("who", "fits", "money", "machine"):
+        table.add_column(column, no_wrap=True)
+    for row in ROWS:
+        table.add_row(*row[:-1], Text(row[-1]))
+    return table
+
+
+@pytest.mark.parametrize(("terminal", "width"), [(False, 40), (False, 140), (True, 40), (True, 80), (True, 200)])
+def test_no_cell_is_cut(terminal: bool, width: int) -> None:
+    stream = StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=width, soft_wrap=True, color_system=None)
+    show.table(wide(), console)
+    said = stream.getvalue()
+    assert "…" not in said
+    assert all(cell in said for row in ROWS for cell in row)
+    assert console.width == width
+    block = terminal and width < 150
+    assert ("┃" not in said) == block
+    if block:
+        assert "\nnorthern-clinic\n  fits     yes, 0.11 of 125.0 GiB\n" in said
+        assert said.count("machine  ") == 1  # what a row does not say has no line
