@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from tequio.core.errors import ConfigError
+from tequio.measure import importers
 from tequio.measure.countries import countries, country_intensity
-from tequio.measure.importers import import_windows
-from tequio.measure.intensity import COLUMNS, read_intensity, read_windows, write_windows
+from tequio.measure.importers import Imported
+from tequio.measure.intensity import COLUMNS, Window, read_intensity, read_windows, write_windows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GOOD = "DE,2026-03-01T{h:02d}:00:00Z,3600,{g},actual,,average,somebody,CC BY 4.0"
+
+
+def import_windows(*arguments: Any, **options: Any) -> list[Window]:
+    return importers.import_windows(*arguments, **options).windows
 
 
 def file(tmp_path: Path, *rows: str, head: str = ",".join(COLUMNS)) -> Path:
@@ -150,7 +155,14 @@ def test_great_britain(tmp_path: Path) -> None:
         }
         for i, at in enumerate(half_hours(4))
     ]
-    windows = import_windows(write(tmp_path, {"data": data}), "uk", None, "CC BY 4.0")
+    path = write(tmp_path, {"data": data})
+    with pytest.raises(ConfigError, match=r"when were they made.*--issued"):  # nothing is guessed
+        import_windows(path, "uk", None, "")
+    made = importers.import_windows(path, "uk", None, "", forecasts=False)
+    assert ([w.grams for w in made.windows], made.left_out) == ([190, 191], {"forecast": 2})
+    issued = NOON - timedelta(minutes=7)
+    windows = import_windows(path, "uk", None, "CC BY 4.0", issued)
+    assert [w.issued for w in windows] == [None, None, issued, issued]
     assert [(w.zone, w.kind, w.grams, w.seconds) for w in windows] == [
         ("GB", "actual", 190, 1800),
         ("GB", "actual", 191, 1800),
@@ -162,7 +174,7 @@ def test_great_britain(tmp_path: Path) -> None:
     assert [w.grams for w in import_windows(write(tmp_path, table), "uk", None, "")] == [150, 151, 152]
     data.append(data[0])
     with pytest.raises(ConfigError, match="overlaps"):
-        import_windows(write(tmp_path, {"data": data}), "uk", None, "")
+        import_windows(write(tmp_path, {"data": data}), "uk", None, "", issued)
 
 
 @pytest.mark.parametrize("capitals", [False, True])
@@ -180,6 +192,14 @@ def test_carbon_aware_sdk(tmp_path: Path, capitals: bool) -> None:
         ("eastus", "forecast", 400.5 + i, 1800.0) for i in range(3)
     ]
     assert windows[0].issued == NOON - timedelta(minutes=5)
+    with pytest.raises(ConfigError, match="says itself"):
+        import_windows(write(tmp_path, [named(head)]), "carbon-aware", None, "", NOON)
+    asked = {k: v for k, v in head.items() if k != "generatedAt"} | {"requestedAt": "2026-03-01T11:58:00+00:00"}
+    (first, *_) = import_windows(write(tmp_path, [named(asked)]), "carbon-aware", None, "")
+    assert first.issued == NOON - timedelta(minutes=2)
+    del asked["requestedAt"]
+    with pytest.raises(ConfigError, match="when were they made"):
+        import_windows(write(tmp_path, [named(asked)]), "carbon-aware", None, "")
     rows = [named({"location": "a", "time": "2026-03-01T12:00:00Z", "rating": 65.0, "duration": "08:00:00"})]
     (one,) = import_windows(write(tmp_path, rows), "carbon-aware", None, "")
     assert (one.kind, one.grams, one.seconds) == ("actual", 65.0, 28_800.0)
@@ -204,6 +224,53 @@ def test_electricity_maps(tmp_path: Path) -> None:
             None,
             "",
         )
+
+
+def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -> None:
+    hours = [NOON + timedelta(hours=i) for i in range(4)]
+
+    def made(guessed: set[int], **options: Any) -> Imported:
+        history = [
+            {"carbonIntensity": 302 + i, "datetime": f"{at:%FT%T}.000Z", "isEstimated": i in guessed}
+            for i, at in enumerate(hours)
+        ]
+        path = write(tmp_path, {"zone": "DE", "history": history})
+        return importers.import_windows(path, "electricity-maps", None, "", **options)
+
+    newest = made({2, 3})
+    assert ([w.grams for w in newest.windows], newest.left_out, newest.marked) == ([302, 303], {"estimated": 2}, 0)
+    marked = made({2, 3}, estimated=True)
+    assert [w.source for w in marked.windows] == ["Electricity Maps"] * 2 + ["Electricity Maps (estimated)"] * 2
+    assert (marked.left_out, marked.marked) == ({}, 2)
+    with pytest.raises(ConfigError, match=r"1 values that the publisher estimated.*gap.*--estimated"):
+        made({1})
+    with pytest.raises(ConfigError, match=r"all of its values are left out .4 estimated"):
+        made({0, 1, 2, 3})
+    rows = "\n".join(f"{at:%F %T},DE,{300 + i},{str(i == 3).lower()}" for i, at in enumerate(hours))
+    table = f"Datetime (UTC),Zone id,Carbon intensity gCO₂eq/kWh (Life cycle),Data estimated\n{rows}\n"
+    found = importers.import_windows(write(tmp_path, table), "electricity-maps", None, "")
+    assert ([w.grams for w in found.windows], found.left_out) == ([300, 301, 302], {"estimated": 1})
+
+
+def test_electricity_maps_forecast_has_its_time(tmp_path: Path) -> None:
+    points = [{"carbonIntensity": 300 + i, "datetime": f"{NOON + timedelta(hours=i):%FT%T}Z"} for i in range(3)]
+    given = {"zone": "DE", "forecast": points, "updatedAt": "2026-03-01T11:40:00.000Z"}
+    windows = import_windows(write(tmp_path, given), "electricity-maps", None, "")
+    assert {(w.kind, w.issued) for w in windows} == {("forecast", NOON - timedelta(minutes=20))}
+    del given["updatedAt"]
+    with pytest.raises(ConfigError, match="when were they made"):
+        import_windows(write(tmp_path, given), "electricity-maps", None, "")
+
+
+def test_watttime_forecasts_have_their_own_time(tmp_path: Path) -> None:
+    points = [{"point_time": f"{NOON + timedelta(minutes=5 * i):%FT%T}+00:00", "value": 1000.0} for i in range(3)]
+    meta = {"region": "CAISO_NORTH", "units": "lbs_co2_per_mwh", "data_point_period_seconds": 300}
+    now = {"data": points, "meta": meta | {"generated_at": "2026-03-01T11:58:00+00:00"}}
+    windows = import_windows(write(tmp_path, now), "watttime", None, "")
+    assert {(w.kind, w.issued) for w in windows} == {("forecast", NOON - timedelta(minutes=2))}
+    past = [{"generated_at": f"2026-03-01T11:{m}:00+00:00", "forecast": points} for m in (50, 55)]
+    windows = import_windows(write(tmp_path, {"data": past, "meta": meta}), "watttime", None, "")
+    assert [(w.kind, w.issued) for w in windows[::3]] == [("forecast", NOON - timedelta(minutes=m)) for m in (10, 5)]
 
 
 def test_watttime_pounds_become_grams(tmp_path: Path) -> None:

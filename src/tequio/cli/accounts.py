@@ -127,7 +127,7 @@ def _shift(found: Mapping[str, Any]) -> None:
             _number(row["at_once"], ".4g"),
             "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
         )
-    show.out.print(table)
+    show.table(table)
     show.out.print(f"At once, round upon round, the rounds would have ended at {found['ended_at_once']}.", markup=False)
     if found["budget"] is not None:
         budget = found["budget"]

@@ -28,15 +28,31 @@ def import_(
     licence: Annotated[
         str, typer.Option("--licence", help="The publisher's terms, kept with each value.")
     ] = "not stated",
+    issued: Annotated[
+        str | None, typer.Option("--issued", help="When its forecasts were made (UTC), where the file does not say.")
+    ] = None,
+    estimated: Annotated[
+        bool, typer.Option("--estimated", help="Keep values that the publisher estimated, marked. Default: left out.")
+    ] = False,
+    forecasts: Annotated[
+        bool, typer.Option("--forecasts/--no-forecasts", help="Keep forecasts, or leave them out.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Turn a publisher's file into the canonical CSV that `[energy] intensity` reads."""
     from tequio.recipes.carbon import import_file
 
-    found = import_file(file, source, out or Path("intensity.csv"), zone, licence)
-    show.emit(
-        found, json, lambda: _say(found, f'Wrote {found["file"]}. Use it: [energy] intensity = "{found["file"]}"')
-    )
+    found = import_file(file, source, out or Path("intensity.csv"), zone, licence, issued, estimated, forecasts)
+
+    def words() -> None:
+        if found["estimated"]:
+            show.out.print(f"{found['estimated']} values are estimated by the publisher; their source says so.")
+        for reason, count in found["left_out"].items():
+            keep = "; keep them, marked, with --estimated" if reason == "estimated" else ""
+            show.out.print(f"{count} values are left out: {reason}{keep}.")
+        _say(found, f'Wrote {found["file"]}. Use it: [energy] intensity = "{found["file"]}"')
+
+    show.emit(found, json, words)
 
 
 @carbon.command()

@@ -8,17 +8,31 @@ from typing import Any
 from tequio.core.errors import ResourceError
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.importers import import_windows
-from tequio.measure.intensity import Window, end_of, read_windows, stamp, write_windows
+from tequio.measure.intensity import Window, end_of, moment, read_windows, stamp, write_windows
 
 
-def import_file(path: Path, source: str, out: Path, zone: str | None, licence: str) -> dict[str, Any]:
-    """Write the canonical CSV; what is in it. Raises ConfigError for the file, ResourceError where `out` cannot be written."""
-    windows = import_windows(path, source, zone, licence)
+def import_file(
+    path: Path,
+    source: str,
+    out: Path,
+    zone: str | None,
+    licence: str,
+    issued: str | None = None,
+    estimated: bool = False,
+    forecasts: bool = True,
+) -> dict[str, Any]:
+    """Write the canonical CSV; what is in it, and how many values are marked or left out (see `import_windows`).
+
+    Raises ConfigError for the file, ResourceError where `out` cannot be written.
+    """
+    at = None if issued is None else moment(issued, "--issued")
+    made = import_windows(path, source, zone, licence, at, estimated, forecasts)
     try:
-        out.write_text(write_windows(windows), encoding="utf-8")
+        out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
-    return {"file": str(out), "series": _series(windows)}
+    counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
+    return {"file": str(out), "series": _series(made.windows), **counts}
 
 
 def check_file(path: Path) -> dict[str, Any]:

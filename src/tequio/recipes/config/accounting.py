@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tequio.core.errors import ConfigError
 from tequio.measure.countries import country_intensity
+from tequio.measure.currencies import checked_currency
 from tequio.measure.intensity import moment
 from tequio.measure.money import LIFE_YEARS
 from tequio.recipes.config.section import Amount, File, Positive, Section, Share
@@ -103,7 +104,7 @@ class ShiftSection(Section):
 class MoneySection(Section):
     """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: str
     per_kwh: Amount | None = None
     rent_per_hour: Amount | None = None
     capital: Amount | None = None
@@ -111,6 +112,14 @@ class MoneySection(Section):
     maintenance_per_hour: Amount = 0.0
     utilisation: Annotated[float, Field(gt=0, le=1)] = 1.0
     tell: bool = False
+
+    @field_validator("currency")
+    @classmethod
+    def _in_use(cls, code: str) -> str:
+        try:
+            return checked_currency(code)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_way(self) -> MoneySection:

@@ -1,0 +1,219 @@
+"""Files of those who publish carbon intensities, read as they are: Great Britain's API, carbon-aware-sdk, Electricity Maps, WattTime.
+
+Nothing is fetched. Each reader says which fields it needs; what is missing, or in a unit that it does not know, is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from tequio.core.errors import ConfigError
+from tequio.measure.intensity import Kind, Signal, moment
+
+POUNDS_PER_MWH = 0.45359237  # in grams per kWh
+ESTIMATED = "estimated"  # stands in the source of a value that its publisher did not measure
+
+
+class Row(NamedTuple):
+    """One value, in g/kWh. issued: when a forecast was made, where the file says it. estimated: by its publisher, not measured."""
+
+    at: datetime
+    seconds: float
+    grams: float
+    kind: Kind
+    issued: datetime | None = None
+    estimated: bool = False
+
+
+Rows = list[Row]
+
+
+def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
+    """api.carbonintensity.org.uk: {"data": [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV."""
+    rows: Rows = []
+    if not text.lstrip().startswith("{"):
+        table = _table(text)
+        when, actual = _column(table, where, "datetime"), _column(table, where, "actual")
+        starts = [moment(_utc(row[when]), where) for row in table]
+        for row, (at, seconds) in zip(table, _spans(starts, where), strict=True):
+            if row[actual]:
+                rows.append(Row(at, seconds, _value(row[actual], where), "actual"))
+        return "GB", "average", rows
+    for number, item in enumerate(_list(_json(text, where), "data", where), 1):
+        place, given = f"{where}, value {number}", _field(item, "intensity", where)
+        start, end = moment(_field(item, "from", place), place), moment(_field(item, "to", place), place)
+        seconds = (end - start).total_seconds()
+        if given.get("actual") is not None:
+            rows.append(Row(start, seconds, _value(given["actual"], place), "actual"))
+        elif given.get("forecast") is not None:
+            rows.append(Row(start, seconds, _value(given["forecast"], place), "forecast"))
+    return "GB", "average", rows
+
+
+def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
+    """carbon-aware-sdk: forecasts [{"generatedAt", "location", "forecastData": [{"timestamp", "duration" (min), "value"}]}], or
+    emissions [{"location", "time", "rating", "duration" (h:m:s)}]; its command line writes the names with capitals. Without
+    generatedAt a forecast was known at requestedAt."""
+    given = _lowered(_json(text, where))
+    items = given if isinstance(given, list) else [given]
+    rows: Rows = []
+    zone = ""
+    for item in items:
+        zone = str(_field(item, "location", where))
+        if "forecastdata" not in item:
+            hours, minutes, seconds = (float(part) for part in str(_field(item, "duration", where)).split(":"))
+            span = 3600 * hours + 60 * minutes + seconds
+            at = moment(_field(item, "time", where), where)
+            rows.append(Row(at, span, _value(item.get("rating"), where), "actual"))
+            continue
+        said = item.get("generatedat") or item.get("requestedat")
+        issued = moment(str(said), where) if said else None
+        for number, row in enumerate(item["forecastdata"], 1):
+            place = f"{where}, value {number}"
+            zone, span = str(row.get("location", zone)), 60 * float(_field(row, "duration", place))
+            at = moment(_field(row, "timestamp", place), place)
+            rows.append(Row(at, span, _value(row.get("value"), place), "forecast", issued))
+    return zone, "average", rows
+
+
+def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
+    """Electricity Maps: JSON {"zone", "history" | "forecast" | "data": [{"datetime", "carbonIntensity", "isEstimated"}], "updatedAt"
+    (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data estimated")."""
+    rows: Rows = []
+    if not text.lstrip().startswith("{"):
+        table = _table(text)
+        when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
+        grams = next(
+            (_column(table, where, word) for word in ("life cycle", "lca") if word in " ".join(table[0]).lower()), None
+        )
+        if grams is None:
+            raise ConfigError(f"{where} has no life-cycle column.", f"It has: {', '.join(table[0])}.")
+        spans = _spans([moment(_utc(row[when]), where) for row in table], where)
+        guessed = next((name for name in table[0] if ESTIMATED in str(name).lower()), "")
+        for row, (at, seconds) in zip(table, spans, strict=True):
+            rows.append(Row(at, seconds, _value(row[grams], where), "actual", None, _true(row.get(guessed))))
+        return table[0][zone], "average", rows
+    given = _json(text, where)
+    key = next((k for k in ("history", "forecast", "data") if k in given), "history")
+    kind: Kind = "forecast" if key == "forecast" else "actual"
+    items = _list(given, key, where)
+    said = given.get("updatedAt") if kind == "forecast" else None
+    issued = moment(str(said), where) if said else None
+    spans = _spans([moment(_field(item, "datetime", where), where) for item in items], where)
+    for item, (at, seconds) in zip(items, spans, strict=True):
+        guess = kind == "actual" and _true(item.get("isEstimated"))
+        rows.append(Row(at, seconds, _value(item.get("carbonIntensity"), where), kind, issued, guess))
+    return str(given.get("zone", "")), "average", rows
+
+
+def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
+    """WattTime v3: {"data": [{"point_time", "value"}], "meta": {"region", "units": "lbs_co2_per_mwh", "signal_type", "generated_at"}};
+    a forecast where it goes on after `generated_at`. Past forecasts: {"data": [{"generated_at", "forecast": [{…}]}], "meta"}."""
+    given = _json(text, where)
+    meta = _field(given, "meta", where)
+    units, signal = str(_field(meta, "units", where)), str(meta.get("signal_type", "co2_moer"))
+    if units != "lbs_co2_per_mwh":
+        raise ConfigError(f"{where}: units = {units!r}.", "Only lbs_co2_per_mwh is understood.")
+    items, seconds = _list(given, "data", where), meta.get("data_point_period_seconds")
+    parts = [(items, meta.get("generated_at"), False)]
+    if items and isinstance(items[0], Mapping) and "forecast" in items[0]:
+        parts = [(_list(item, "forecast", where), _field(item, "generated_at", where), True) for item in items]
+    rows: Rows = []
+    for points, said, past in parts:
+        starts = [moment(_field(item, "point_time", where), where) for item in points]
+        issued = moment(str(said), where) if said else None
+        forecast = past or (issued is not None and bool(starts) and starts[-1] > issued)
+        spans = [(at, float(seconds)) for at in starts] if seconds else _spans(starts, where)
+        for item, (at, span) in zip(points, spans, strict=True):
+            grams = POUNDS_PER_MWH * _value(item.get("value"), where)
+            rows.append(Row(at, span, grams, "forecast", issued) if forecast else Row(at, span, grams, "actual"))
+    return str(meta.get("region", "")), "average" if signal == "co2_aoer" else "marginal", rows
+
+
+Reader = Callable[[str, str], tuple[str, Signal, Rows]]
+READERS: Mapping[str, Reader] = {
+    "uk": _uk,
+    "carbon-aware": _carbon_aware,
+    "electricity-maps": _electricity_maps,
+    "watttime": _watttime,
+}
+NAMES = {
+    "uk": "api.carbonintensity.org.uk",
+    "carbon-aware": "carbon-aware-sdk",
+    "electricity-maps": "Electricity Maps",
+    "watttime": "WattTime",
+}
+
+
+def _spans(starts: Sequence[datetime], where: str) -> list[tuple[datetime, float]]:
+    """Each start with the seconds to the next one, the last with those of the one before."""
+    if len(starts) < 2:
+        raise ConfigError(f"{where} has fewer than two values,", "so how long each holds is not known.")
+    steps = [(after - before).total_seconds() for before, after in pairwise(starts)]
+    usual = sorted(steps)[len(steps) // 2]
+    if usual <= 0:
+        raise ConfigError(f"{where}: its times do not rise.")
+    return [(at, usual) for at in starts]  # another step is a gap or an overlap, and is found as one
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _column(table: Sequence[Mapping[str, str]], where: str, word: str) -> str:
+    names = [str(name) for name in table[0]] if table else []
+    found = next((name for name in names if word in name.lower()), None)
+    if found is None:
+        raise ConfigError(f"{where} has no column with {word!r} in its name.", f"It has: {', '.join(names)}.")
+    return found
+
+
+def _utc(text: str) -> str:
+    """A time of a column that is headed UTC."""
+    return text if text.endswith("Z") or "+" in text else f"{text}Z"
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not JSON ({error}).") from None
+
+
+def _lowered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key).lower(): _lowered(item) for key, item in value.items()}
+    return [_lowered(item) for item in value] if isinstance(value, list) else value
+
+
+def _field(value: Any, key: str, where: str) -> Any:
+    if not isinstance(value, Mapping) or value.get(key) is None:
+        raise ConfigError(f"{where} has no {key!r}.", "It is not a file of this publisher, or of another version.")
+    return value[key]
+
+
+def _list(value: Any, key: str, where: str) -> list[Any]:
+    found = _field(value, key, where)
+    if not isinstance(found, list):
+        raise ConfigError(f"{where}: {key!r} is not a list.")
+    return found
+
+
+def _true(given: Any) -> bool:
+    return given is True or str(given).strip().lower() == "true"
+
+
+def _value(given: Any, where: str) -> float:
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0.0 <= value < 1e5:
+        raise ConfigError(f"{where}: {given!r} is not an intensity.", "Expected a number that is not negative.")
+    return value
