@@ -12,8 +12,8 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.measure.energy import open_meter
 from tequio.planning.devices import catalogue
 from tequio.recipes.config import load_federation
-from tequio.recipes.forecast import HERE, compare, key_of, known_factors, not_learnt, recalibrate
-from tequio.recipes.plan import make_plan
+from tequio.recipes.forecast import HERE, compare, key_of, known_factors, not_learnt, recalibrate, teachers
+from tequio.recipes.plan import make_plan, work_of
 from tequio.recipes.run import start
 from tequio.recipes.wire import read_roster, wire
 from tequio.web.plan import render_plan, write_plan
@@ -114,6 +114,47 @@ def test_a_simulation_teaches_only_this_machine(
     assert not_learnt(network) == [HERE]
     ratio = next(row["ratio"] for row in found["participants"] if row["machine"] == "L4")
     assert recalibrate(plan, network) == {"L4": pytest.approx(ratio)}
+
+
+def test_who_was_cut_by_a_budget_teaches_nothing(make_federation: Any, tmp_path: Path) -> None:
+    path = make_federation(rows=40, centre=False)
+    plan = planned(path)
+    file = path.parent / "participants" / "site0.toml"
+    file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
+    start(load_federation(path), tmp_path / "run", False)
+    found = compare(plan, tmp_path / "run")
+    rows = {row["name"]: row for row in found["participants"]}
+    assert [(rows[name]["cut"], rows[name]["alike"]) for name in ("site0", "site1")] == [(True, False), (False, True)]
+    assert teachers(found) == {HERE: [rows["site1"]["ratio"]]}
+    assert found["ratio"] == rows["site1"]["ratio"]
+    assert "cut by a budget" in render_plan(plan | {"after": found | {"factors": {}, "not_learnt": []}}, "en")
+
+
+def test_rounds_of_the_centre_alone_and_of_a_cohort_are_counted(make_federation: Any) -> None:
+    def works(path: Path) -> dict[str, Any]:
+        config = load_federation(path)
+        roster = read_roster(config)
+        wired = wire(config, roster=roster)
+        return {node.name: work_of(config, wired, node, roster[node.name][0]) for node in wired.participants}
+
+    late = works(make_federation(folder="late", centre={"first": 2}, train={"rounds": 5}))
+    assert {(work.rounds, work.evaluations) for work in late.values()} == {(3, 4)}
+    drawn = works(make_federation(folder="drawn", participants=4, train={"rounds": 6, "cohort": 2}))
+    assert [work.rounds for work in drawn.values()] == [3, 3, 3, 3]  # on average
+    assert sorted(work.evaluations for work in drawn.values()) == [0, 0, 7, 7]  # the panel stays the same
+
+
+def test_a_lever_changes_what_it_names(make_federation: Any) -> None:
+    """A slow line is mended by a faster one, and not by a faster machine; also where no speed is declared."""
+    path = make_federation(rows=40, centre=False)
+    declare(path, "site1", "uplink_mbit = 0.01")  # rank 2: the weakest
+    weak = planned(path)["weakest"]
+    levers = {lever["what"]: lever for lever in weak["levers"]}
+    assert weak["name"] == "site1"
+    assert levers["twice the uplink"]["round_seconds"] == pytest.approx(0.5 * weak["round_seconds"], rel=0.05)
+    assert levers["a machine twice as fast"]["round_seconds"] == pytest.approx(weak["round_seconds"], rel=0.05)
+    more = levers["leave to train any rank"]
+    assert (more["rank"], more["round_seconds"]) == (4, pytest.approx(2.0 * weak["round_seconds"], rel=0.05))
 
 
 def test_energy_is_of_each_ones_own_rated_power(make_federation: Any) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -25,7 +26,7 @@ from wire_helpers import ALONE, background, federation, kinds, port, tequio, unt
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, UpdateError
 from tequio.core.events import untold
-from tequio.core.types import Reply, TrainTask
+from tequio.core.types import PersonaliseTask, Reply, TrainTask
 from tequio.core.update import Update, zero
 from tequio.core.wire import REPLIES, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
@@ -359,6 +360,22 @@ def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any
     assert write_report(run, "es", None)[0].exists()
     (run / "participants" / "site0" / "received-2.safetensors").write_bytes(b"damaged")
     assert not verify_run(run)["ok"]
+
+
+def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation: Any, tmp_path: Path) -> None:
+    """What the task says it may take of the federation's budget is kept to; asked again, the first outcome is told."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+    with resident_of(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
+        shared = trained(resident, 1, zero(resident.node.bench.spec))
+        task = PersonaliseTask(1, 1, "site0", shared, 2, 3, {"kwh": 1e-12})
+        said = [resident.answer(pack_message(replace(task, budget=budget))) for budget in (task.budget, {})]
+    bodies = [unpack_message(data, "a reply", REPLIES) for data in said]
+    assert bodies[0] == bodies[1]
+    assert isinstance(bodies[0], Reply)
+    body = json.loads(bodies[0].body)
+    assert body["chosen"] == "shared"
+    assert "no more fit the budget of energy" in body["cut"]
 
 
 def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:

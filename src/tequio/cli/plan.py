@@ -201,7 +201,8 @@ def _after(result: Mapping[str, Any]) -> None:
     for row in result["participants"]:
         said, was = row["predicted"], row["measured"]
         both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
-        name = row["name"] if row["alike"] else f"{row['name']} (of {row['machine']})"
+        why = "" if row["alike"] else " (cut by a budget)" if row["cut"] else f" (forecast: {row['machine']})"
+        name = f"{row['name']}{why}"
         table.add_row(name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")))
     show.table(table)
     memory = result["memory"]

@@ -53,13 +53,15 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
         what = f"{run} is a run of {header['name']!r} on another base or name than the plan ({plan['federation']!r})."
         raise RunError(what, "", "Plan the federation that was run.")
-    measured = _measured(entries)
+    measured, cut = _measured(entries), _cut(entries)
+    planned, alone = plan.get("rounds", [None, 0])  # of which the centre trains so many alone
     rows = []
     for row in plan["participants"]:
         found = measured.get(row["name"])
         if found is None or row["rounds"] == 0:
             continue
-        share = {"train": end["rounds"] / row["rounds"], "evaluate": (end["rounds"] + 1) / (row["rounds"] + 1)}
+        made, of = max(0, end["rounds"] - alone), (planned or row["rounds"]) - alone
+        share = {"train": made / of, "evaluate": (made + 1) / (of + 1)}
         said = {phase: row["seconds"][phase] * share.get(phase, 1.0) for phase in PHASES}
         work, was = sum(said.values()), sum(found[phase] for phase in PHASES)
         joules = row["joules"] * work / row["seconds"]["work"]
@@ -71,6 +73,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
                 "measured": {phase: found[phase] for phase in PHASES} | {"work": was, "joules": found["joules"]},
                 "ratio": was / work,
                 "joules_ratio": found["joules"] / joules if joules else None,
+                "cut": row["name"] in cut,
             }
         )
     if not rows:
@@ -88,9 +91,9 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
-    """Whether it was computed on the machine that was forecast: a simulation on this one, whatever device a participant names; across a
-    network each on its own."""
-    return bool((row["machine"] == HERE) == simulation)
+    """Whether it was computed on the machine that was forecast (a simulation on this one, whatever device a participant names; across a
+    network each on its own), and no budget cut it."""
+    return bool((row["machine"] == HERE) == simulation and not row["cut"])
 
 
 def _over(rows: list[dict[str, Any]], what: str) -> float | None:
@@ -109,7 +112,7 @@ def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def not_learnt(compared: Mapping[str, Any]) -> list[str]:
-    """The machines of the plan of which the run says nothing."""
+    """The machines of the plan of which the run says nothing, or nothing that a budget did not cut."""
     return sorted({row["machine"] for row in compared["participants"]} - set(teachers(compared)))
 
 
@@ -125,6 +128,13 @@ def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[st
         mine[machine] = {"factor": new[machine], "runs": int(mine.get(machine, {}).get("runs", 0)) + 1}
     RunFolder(cache_folder()).write_atomic(FILE, json.dumps(rows, indent=1, sort_keys=True).encode())
     return new
+
+
+def _cut(entries: list[tuple[str, Mapping[str, Any]]]) -> set[str]:
+    """Who made less than was asked for, for a budget."""
+    rounds = {row["name"] for kind, body in entries if kind == "round" for row in body["train"] if row.get("note")}
+    withheld = {a["name"] for _, body in entries for a in body.get("admissions", ()) if a["status"] == "withheld"}
+    return rounds | withheld | {body["name"] for kind, body in entries if kind == "personal" and body.get("cut")}
 
 
 def _measured(entries: list[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, float]]:

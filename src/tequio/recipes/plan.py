@@ -91,6 +91,7 @@ def make_plan(
     axes = compared([option for option in options if option.key != "central"])
     return {
         "federation": config.name,
+        "rounds": [config.train.rounds, config.centre.first if config.centre else 0],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "base": {"model": config.base.model, "parameters": shape.parameters, "digest": wired.bench.base.digest},
         "threads": _threads(),
@@ -157,13 +158,14 @@ def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile)
     settings = wired.settings[node.name]
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
+    looks = rounds + 1 if member in wired.plan.panel(config.train.rounds) else 0
     if config.train.cohort is not None:  # drawn anew for each round: so many on average
         rounds = max(1, round(rounds * config.train.cohort / len(config.participants)))
     size = wired.bench.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)
     up = 4.0 * sum(m * n for m, n in size) if wired.bench.full else per_rank * member.rank
     down = up if wired.bench.full else per_rank * wired.plan.broadcast_rank
-    fits, looks, local = fits_of(settings)
+    fits, candidates, local = fits_of(settings)
     return Work(
         name=node.name,
         rounds=rounds,
@@ -173,9 +175,9 @@ def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile)
         length=length,
         validation=pass_tokens(node.data.validation, node.task.batch_tokens),
         test=pass_tokens(node.data.test, node.task.batch_tokens),
-        evaluations=config.train.rounds + 1,
+        evaluations=looks,
         fits=fits,
-        looks=looks,
+        looks=candidates,
         tests=TESTS,
         bytes_up=up,
         bytes_down=down,

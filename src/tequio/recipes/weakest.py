@@ -49,17 +49,19 @@ def help_for_the_weakest(
         ("more memory", replace(declared, memory_gib=None)),
         ("leave to train any rank", replace(declared, max_rank=None)),
     ):
-        given = _allotted(config, wired, name, changed)
-        if changed == declared or given is None:
+        given, faster = _allotted(config, wired, name, changed), what == "a machine twice as fast"
+        if given is None or (
+            changed == declared and not faster
+        ):  # where no speed is declared it is faster all the same
             continue
-        speed = 2.0 if what == "a machine twice as fast" else 1.0
-        seconds = _round(replace(weak.work, rank=given.rank, steps=given.steps), weak.rates) / speed
+        work = replace(_with(weak.work, given.rank, given.steps), uplink_mbit=changed.uplink_mbit)
+        seconds = _round(work, weak.rates, 2.0 if faster else 1.0)
         levers.append(_lever(what, given.rank, given.steps, max(seconds, others), weak, now))
     smallest = _smallest(weak, others, devices, shape)
     if smallest is not None:
         device, seconds = smallest
         top = max(config.adapter.ranks)
-        work = replace(weak.work, rank=top, steps=full_steps(config, weak.work.examples))
+        work = _with(weak.work, top, full_steps(config, weak.work.examples))
         seconds = max(others, _round(work, OnDevice(device, shape)))
         levers.append(_lever(f"hosted training, or one {device.name}", work.rank, work.steps, seconds, weak, now))
     texts = sorted(one.work.examples for one in people)
@@ -103,9 +105,15 @@ def _allotted(config: Federation, wired: Wired, name: str, hardware: Hardware) -
         return None
 
 
-def _round(work: Work, rates: Rates) -> float:
+def _with(work: Work, rank: int, steps: int) -> Work:
+    """The same at another rank, whose updates are as much larger."""
+    return replace(work, rank=rank, steps=steps, bytes_up=work.bytes_up * (1.0 if work.full else rank / work.rank))
+
+
+def _round(work: Work, rates: Rates, faster: float = 1.0) -> float:
+    """Seconds of a round, on a machine so many times as fast."""
     spent = times(work, rates)
-    return (spent.train + spent.evaluate + spent.network) / max(1, work.rounds)
+    return ((spent.train + spent.evaluate) / faster + spent.network) / max(1, work.rounds)
 
 
 def _smallest(

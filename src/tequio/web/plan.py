@@ -237,7 +237,7 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     body: list[list[Cell]] = [
         [
-            row["name"] if row["alike"] else under(row["name"], row["machine"]),
+            row["name"] if row["alike"] else under(row["name"], w("plan.cut") if row["cut"] else row["machine"]),
             n.duration(row["predicted"]["work"]),
             n.duration(row["measured"]["work"]),
             *(n.fixed(row[key], 2) if row["alike"] else "–" for key in ("ratio", "joules_ratio")),

@@ -1,0 +1,60 @@
+"""Budgets across a network: the coordinator ends the rounds before bytes are overrun; who has spent its own still gets the shared model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("flwr")
+
+from wire_helpers import ALONE, background, federation, port, tequio
+
+from tequio.ledger.record import Ledger
+from tequio.recipes.books import read_books
+from tequio.recipes.config import load_federation
+from tequio.recipes.run import start
+
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+
+
+def bodies(run: Path, kind: str) -> list[Any]:
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        return [entry.body for entry in ledger.entries(kind)]
+
+
+def sent(run: Path, name: str = "") -> int:
+    """Bytes up and down of the rounds' rows, of all or of one."""
+    rows = [row for body in bodies(run, "round") for row in body["train"] if name in (row["name"], "")]
+    return sum(row["bytes_up"] + row["bytes_down"] for row in rows)
+
+
+@pytest.mark.timeout(600)
+def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path) -> None:
+    shape = {"rounds": 30, "patience": 30}
+    alone = start(load_federation(make_federation(folder="one", train={"rounds": 1})), tmp_path / "one", False).folder
+    limit = 3.5 * sent(alone) / 1e6  # of three who train; two will: five rounds
+    toml = make_federation(train=shape, budget={"megabytes": limit})
+    file = toml.parent / "participants" / "site0.toml"
+    file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
+    with federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders:
+        logs = {name: tmp_path / f"{name}.log" for name in folders}
+        first = background(logs["site0"], "participate", folders["site0"], *ALONE)
+        second = background(logs["site1"], "participate", folders["site1"], *ALONE)
+        with first as one, second as two:
+            assert (one.wait(400), two.wait(60)) == (0, 0), [log.read_text() for log in logs.values()]
+    run = tmp_path / "hub" / "run"
+    rounds = bodies(run, "round")
+    assert 2 < len(rounds) < 30
+    assert sent(run) <= 1e6 * limit
+    assert bodies(run, "budget")[0]["reason"].startswith("the budget of bytes does not pay for one more round")
+    assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
+    personal = {body["name"]: body for body in bodies(run, "personal")}
+    assert personal["site0"]["chosen"] == "shared"
+    assert "local 0 of" in personal["site0"]["cut"]
+    assert "cut" not in personal["site1"]
+    [book] = [read_books(folders["site0"] / "run")["site0"]]
+    assert [line["work"] for line in book] == ["evaluate", "personal"]  # the first look, and the last one
+    assert json.loads(tequio("verify", run, "--json"))["ok"]
