@@ -25,17 +25,17 @@ def bodies(run: Path, kind: str) -> list[Any]:
         return [entry.body for entry in ledger.entries(kind)]
 
 
-def sent(run: Path, name: str = "") -> int:
-    """Bytes up and down of the rounds' rows, of all or of one."""
-    rows = [row for body in bodies(run, "round") for row in body["train"] if name in (row["name"], "")]
+def sent(run: Path, *names: str) -> int:
+    """Bytes up and down of these participants' rows."""
+    rows = [row for body in bodies(run, "round") for row in body["train"] if row["name"] in names]
     return sum(row["bytes_up"] + row["bytes_down"] for row in rows)
 
 
 @pytest.mark.timeout(600)
 def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path) -> None:
     shape = {"rounds": 30, "patience": 30}
-    alone = start(load_federation(make_federation(folder="one", train={"rounds": 1})), tmp_path / "one", False).folder
-    limit = 3.5 * sent(alone) / 1e6  # of three who train; two will: five rounds
+    alone = start(load_federation(make_federation(folder="one", train={"rounds": 1})), tmp_path / "alone", False).folder
+    limit = 4.5 * sent(alone, "site1") / 1e6  # a round is begun where it pays for both; site0 will send nothing
     toml = make_federation(train=shape, budget={"megabytes": limit})
     file = toml.parent / "participants" / "site0.toml"
     file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
@@ -47,8 +47,8 @@ def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path)
             assert (one.wait(400), two.wait(60)) == (0, 0), [log.read_text() for log in logs.values()]
     run = tmp_path / "hub" / "run"
     rounds = bodies(run, "round")
-    assert 2 < len(rounds) < 30
-    assert sent(run) <= 1e6 * limit
+    assert len(rounds) in (1, 2, 3)
+    assert 0 < sent(run, "site0", "site1") <= 1e6 * limit
     assert bodies(run, "budget")[0]["reason"].startswith("the budget of bytes does not pay for one more round")
     assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
     personal = {body["name"]: body for body in bodies(run, "personal")}
@@ -56,5 +56,5 @@ def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path)
     assert "local 0 of" in personal["site0"]["cut"]
     assert "cut" not in personal["site1"]
     [book] = [read_books(folders["site0"] / "run")["site0"]]
-    assert [line["work"] for line in book] == ["evaluate", "personal"]  # the first look, and the last one
+    assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one
     assert json.loads(tequio("verify", run, "--json"))["ok"]

@@ -51,8 +51,10 @@ class Purse:
         for key in KEYS:
             parts = sum(row[key] for row in apart)
             total = max(whole[key], parts) if self.one_process else whole[key] + parts
-            if key in ("money", "megabytes"):
+            if key == "money":
                 total = parts
+            if key == "megabytes":  # the centre is where the coordinator is
+                total = sum(row[key] for row, of in zip(apart, rows, strict=True) if of["name"] != CENTRE)
             if (
                 key in ("kwh", "kg_co2e") and self.one_process
             ):  # the rest of the process is the coordinator's, at its place

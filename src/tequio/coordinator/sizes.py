@@ -11,11 +11,12 @@ from tequio.core.types import State
 
 
 def round_most(state: State, plan: Plan) -> int:
-    """Bytes up and down that the rows of the next round can have together: of its roster, and of what is still on its way."""
+    """Bytes up and down that participants' rows of the next round can have together: of its roster, and of what is on its way. (The
+    centre is where the coordinator is.)"""
     down = broadcast_most(state, plan) + 2 * task_most(state, plan)  # buffered rounds: sent before, and with the step
-    flying = sum(int(f.row["bytes_up"]) + int(f.row.get("bytes_down", 0)) + down for f in state.flights)
+    flying = sum(int(f.row["bytes_up"]) + int(f.row.get("bytes_down", 0)) + down for f in state.flights if f.index)
     away = {flight.index for flight in state.flights}
-    idle = [member for member in plan.roster(state.round + 1) if member.index not in away]
+    idle = [member for member in plan.roster(state.round + 1) if member.index and member.index not in away]
     return flying + sum(upload_most(state, plan, member) + down for member in idle)
 
 
