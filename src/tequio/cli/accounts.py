@@ -94,7 +94,7 @@ def _words(found: Mapping[str, Any]) -> None:
 def _alone(title: str, rows: list[dict[str, Any]]) -> Table:
     """What joining took against the own tuned local model; avoided is below zero where joining took more."""
     table = Table(title=title)
-    for column in ("who", "joined", "alone", "avoided Wh", "avoided g CO2e", "avoided money", "alone as good?"):
+    for column in ("who", "joined Wh", "alone Wh", "avoided Wh", "avoided g CO2e", "avoided money", "alone as good?"):
         table.add_column(column, justify="left" if column in ("who", "alone as good?") else "right", no_wrap=True)
     for row in rows:
         avoided = row["avoided"]
@@ -103,9 +103,9 @@ def _alone(title: str, rows: list[dict[str, Any]]) -> Table:
         money = " + ".join(f"{amount:+.4g} {currency}" for currency, amount in sorted(avoided["money"].items()))
         good = {True: "as far as the test tells", False: "never reached it", None: "–"}[row.get("as_good")]
         figures = [
-            _number(wh[0], ".3f"),
-            _number(wh[1], ".3f"),
-            _number(wh[2], "+.3f"),
+            _number(wh[0], ".4g"),
+            _number(wh[1], ".4g"),
+            _number(wh[2], "+.3g"),
             _number(avoided["grams"], "+.4g"),
         ]
         table.add_row(row["name"], *figures, money or "–", good)
