@@ -36,10 +36,10 @@ BEGIN = datetime(2020, 6, 10, tzinfo=UTC)  # the first of the 20
 
 
 def hourly(wheel: Path, area: str, year: int) -> list[Window]:
-    """June to August as if of 2020: the mean of each hour, and at each full hour the forecast of the next three."""
-    table = table_of(wheel, area, [f"{year}-{month:02d}" for month in (6, 7, 8)])
+    """From 15 May to August as if of 2020: the mean of each hour, and at each full hour the forecast of the next three."""
+    table = table_of(wheel, area, [f"{year}-{month:02d}" for month in (5, 6, 7, 8)])
     rows = [(datetime.fromisoformat(time), values) for time, values in sorted(table.items())]
-    kept = [(at, v) for at, v in rows if datetime(year, 6, 1, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)]
+    kept = [(at, v) for at, v in rows if datetime(year, 5, 15, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)]
     assert all(b[0] - a[0] == timedelta(minutes=5) for a, b in pairwise(kept))
     out = []
     for i in range(0, len(kept), PER_HOUR):

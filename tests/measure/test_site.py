@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tequio.core.errors import ConfigError
-from tequio.core.types import Energy
-from tequio.measure.intensity import Intensity
+from tequio.core.types import Energy, Span
+from tequio.measure.intensity import Intensity, Window
 from tequio.measure.money import Price, break_even_hours, owned_per_hour
 from tequio.measure.site import Site, sci
 
@@ -54,3 +55,25 @@ def test_break_even() -> None:
 def test_sci() -> None:
     assert sci(90.0, 10.0, 50.0) == 2.0  # (E·I + M)/R
     assert sci(90.0, 10.0, 0.0) is None
+
+
+def test_simulated_hours_and_two_pieces_of_work_as_one() -> None:
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    rows = (
+        Window("X", begin + timedelta(hours=h), 3600.0, grams, "actual", None, "average", "made up", "")
+        for h, grams in enumerate((100.0, 400.0, 900.0))
+    )
+    site = Site((Intensity("X", "average", "made up", tuple(rows)),), pue=1.5, embodied=10.0)
+    hours = (Span(begin.isoformat(), 1800.0), Span((begin + timedelta(hours=1)).isoformat(), 3600.0))
+    assert site.over(hours) == pytest.approx((0.5 * 100 + 400) / 1.5)  # by time
+    assert site.over((Span((begin + timedelta(hours=2)).isoformat(), 7200.0),)) is None  # it ends before
+    work = Energy(3.6e6, 60.0, "model", "cpu package", 0.4)
+    first = site.at(hours).placed(work, datetime.now(UTC))
+    assert first.began == begin.isoformat()
+    assert first.grams == pytest.approx(1.5 * 300)
+    second = site.at((Span((begin + timedelta(hours=2)).isoformat(), 60.0),)).placed(work, datetime.now(UTC))
+    both = first.plus(replace(second, joules=7.2e6))
+    assert (both.joules, both.seconds) == (10.8e6, 120.0)
+    assert both.grams == pytest.approx(1.5 * (300 + 2 * 900))
+    assert both.embodied == pytest.approx(2 * (first.embodied or 0.0))
+    assert first.plus(second.untold()).grams is None
