@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -46,12 +45,12 @@ def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None]) -> 
 
 
 def table(rows: Table, on: Console | None = None) -> None:
-    """Print a table so that nothing of it is lost: as wide as it is, but on a terminal that is narrower, as one block a row."""
+    """Print a table so that nothing of it is lost: as wide as it is; on a narrower terminal in parts, each with the first column."""
     console = on or out
-    usual = console.width
-    need = Measurement.get(console, console.options.update(max_width=WIDEST), rows).maximum
+    usual, need = console.width, _width(rows, console)
     if need > usual and console.is_terminal:
-        _blocks(rows, console)
+        for part in _parts(rows, console):
+            console.print(part)
         return
     try:
         console.width = max(usual, need)
@@ -60,17 +59,31 @@ def table(rows: Table, on: Console | None = None) -> None:
         console.width = usual
 
 
-def _blocks(rows: Table, console: Console) -> None:
-    """Each row by its first words, and under them what the other columns say."""
-    names = [str(column.header) for column in rows.columns]
-    if rows.title:
-        console.print(rows.title, style="italic")
-    for cells in zip(*(column.cells for column in rows.columns), strict=True):
-        texts = [cell if isinstance(cell, Text) else console.render_str(str(cell)) for cell in cells]
-        first, *others = [(name, text) for name, text in zip(names, texts, strict=True) if text.plain]
-        console.print(first[1], style="bold")
-        for name, text in others:
-            console.print(Text.assemble(f"  {name:<{max(map(len, names))}}  ", text))
+def _width(rows: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=WIDEST), rows).maximum
+
+
+def _parts(rows: Table, console: Console) -> list[Table]:
+    """The first column with as many of the others as fit beside it, and so on; a cell that is too wide alone is wrapped."""
+    first, *others = rows.columns
+    done: list[Table] = []
+    while others:
+        count = 1
+        while count < len(others) and _width(_part(rows, [first, *others[: count + 1]]), console) <= console.width:
+            count += 1
+        done.append(_part(rows, [first, *others[:count]]))
+        others = others[count:]
+    done[0].title = rows.title
+    return done
+
+
+def _part(rows: Table, columns: Sequence[Column]) -> Table:
+    part = Table(expand=False)
+    for column in columns:
+        part.add_column(column.header, justify=column.justify, overflow="fold")
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        part.add_row(*cells)
+    return part
 
 
 @contextmanager
