@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,4 +115,6 @@ def test_axes_are_those_known_for_all() -> None:
     assert compared(both) == ("quality", "seconds", "grams", "money")
     assert compared([*both, option("c", 1, 1, 1, grams=1.0, money={"USD": 1.0})]) == ("quality", "seconds", "grams")
     assert compared([*both, option("c", 1, 1, 1)]) == ("quality", "seconds", "joules")
+    part = replace(both[0], priced=False)  # the money of some only
+    assert compared([part, both[1]]) == ("quality", "seconds", "grams")
     assert pareto(both, compared(both)) == [True, False]

@@ -176,6 +176,32 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
     assert "were cut: local 0 of" in capsys.readouterr().out.replace("\n", " ")
 
 
+@pytest.mark.parametrize("shape", ["peers", "bases"])
+def test_spent_budgets_end_the_rounds_of_peers_and_of_bases(
+    make_federation: Any, make_two_bases: Any, tmp_path: Path, shape: str
+) -> None:
+    train = {"rounds": 3}
+    if shape == "peers":
+        path = make_federation(
+            rows=60,
+            participants=3,
+            train=train,
+            topology={"kind": "ring"},
+            algorithm={"weights": "uniform"},
+            centre=False,
+        )
+    else:
+        path = make_two_bases(participants=2, train=train)
+    for file in (path.parent / "participants").glob("*.toml"):
+        file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
+    outcome = start(load_federation(path), tmp_path / "run", False)
+    entries, kinds = records(tmp_path / "run")
+    assert outcome.end["reason"].startswith("the own budgets of ")
+    assert "round" not in kinds
+    assert all(body["cut"] for body in kinds["personal"])
+    assert "the own budgets of" in render(entries, "en")
+
+
 def test_a_federations_budget_covers_the_personal_models_too(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG)
     start(load_federation(path), tmp_path / "plain", False)

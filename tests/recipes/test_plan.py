@@ -212,6 +212,9 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federa
             assert ("VND" in text, "0.00765" in text) == (own, own)
             assert "EUR" in text
         assert (rows["site0"]["money"] is not None, rows["site0"]["grams"] is not None) == (own, own)
+        assert plan["total"]["priced"] == [2 if own else 1, 3]
+        assert ("(of 2 of 3)" in written[1], "(of 1 of 3)" in written[1]) == (own, not own)
+        assert "money" not in plan["axes"]
         assert rows["site1"]["money"] is not None
         assert rows["site1"]["grams"] is not None
         assert plan["private"] == ({} if own else {"site0": ["carbon", "money", "its own budget"]})

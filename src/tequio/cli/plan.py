@@ -114,20 +114,18 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
     carbon = "–" if whole["grams"] is None else f"{whole['grams']:.3g}"
     table.add_row(
         *("in all", "", "", f"one process {result['process_memory'] / 2**30:.2f} GiB", _time(whole["seconds"]), ""),
-        *(_energy(whole["joules"]), carbon, _money(whole["money"]), f"{whole['bytes_up'] / 1e6:.2f} MB"),
+        *(_energy(whole["joules"]), carbon, _money(whole["money"]) + _part(whole), f"{whole['bytes_up'] / 1e6:.2f} MB"),
     )
     show.table(table)
     _declared(result)
     table = Table(title=f"Ways to do it (* Pareto set over {', '.join(result['axes'])}; (*) if data could leave)")
-    for column in ("", "way", "where", "texts a model learns from", "time", "energy", "g CO2e", "money"):
-        table.add_column(column, justify="left" if column in ("", "way", "where") else "right", no_wrap=True)
+    for column in ("way", "where", "texts a model learns from", "time", "energy", "g CO2e", "money", "best"):
+        table.add_column(column, justify="left" if column in ("way", "where", "best") else "right", no_wrap=True)
     for row in result["options"][:SHOWN]:
         mark = "*" if row["best"] else "(*)" if row["best_of_all"] else ""
         table.add_row(
-            *(mark, row["key"], row["where"], f"{row['quality']:.0f}", _time(row["seconds"])),
-            _energy(row["joules"]),
-            "–" if row["grams"] is None else f"{row['grams']:.3g}",
-            _money(row["money"]),
+            *(row["key"], row["where"], f"{row['quality']:.0f}", _time(row["seconds"]), _energy(row["joules"])),
+            *("–" if row["grams"] is None else f"{row['grams']:.3g}", _money(row["money"]), mark),
         )
     show.table(table)
     for row in result["break_even"][:SHOWN]:
@@ -233,6 +231,12 @@ def _time(seconds: float) -> str:
 
 def _energy(joules: float) -> str:
     return f"{joules / 3600:.3g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.3g} kWh"
+
+
+def _part(whole: Mapping[str, Any]) -> str:
+    """Of how many the money is, where it is not of all."""
+    priced, of = whole["priced"]
+    return f" (of {priced} of {of})" if 0 < priced < of else ""
 
 
 def _money(money: Mapping[str, float] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.purse import CENTRE, Purse
+from tequio.coordinator.purse import Purse
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.shift import Shift, Turn
 from tequio.coordinator.sizes import round_most
@@ -110,7 +110,7 @@ def federate(
             shift = shift if turn is None else turn.shift
             yield state, body
             continue
-        over = _spent(short, plan)
+        over = all_spent(short, plan)
         if host is None and not over:
             raise short
         body = short.body | cost(reading.energy) | _carried(host)
@@ -124,12 +124,13 @@ def federate(
             host.short(short)
 
 
-def _spent(short: ShortRound, plan: Plan) -> str:
+def all_spent(short: ShortRound, plan: Plan) -> str:
     """Why no round can be made any more, where so many participants' own budgets are spent; else nothing."""
-    withheld = sum(row["status"] == "withheld" and row["name"] != CENTRE for row in short.body["admissions"])
-    if plan.cohort is not None or len(plan.members) - withheld >= max(1, plan.quorum):
+    names = {member.name for member in plan.members}
+    withheld = {row["name"] for row in short.body["admissions"] if row["status"] == "withheld"} & names
+    if plan.cohort is not None or not withheld or len(names) - len(withheld) >= max(1, plan.quorum):
         return ""
-    return f"the own budgets of {withheld} of {len(plan.members)} participants are spent"
+    return f"the own budgets of {len(withheld)} of {len(names)} participants are spent"
 
 
 def _carried(host: Host | None) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tequio.coordinator.admit import Refused
 from tequio.coordinator.fold import cost_of
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import BETTER, Looked, seen
+from tequio.coordinator.round import BETTER, Looked, ShortRound, admissions, seen, why_of
 from tequio.core.canonical import digest_json, digest_update, size_of
-from tequio.core.errors import BudgetError, ConfigError, RunError
+from tequio.core.errors import BudgetError, ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
@@ -108,18 +109,22 @@ def open_peers(plan: Plan, loss: float = math.inf) -> PeerState:
 def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -> tuple[PeerState, dict[str, Any]]:
     """Train everywhere, send `plan.broadcast_rank` ranks along every edge, mix. A peer that fails keeps its model and still mixes.
 
-    Raises RunError if nobody could train.
+    Raises ShortRound if nobody could train.
     """
     round_, weights = state.round + 1, peers.weights
-    models, failed, replies = dict(state.models), {}, []
+    members = {member.index: member for member in plan.members}
+    models, failed, replies = dict(state.models), list[Refused](), list[Reply]()
     for reply in runtime.exchange(_tasks(state, plan)):
-        if isinstance(reply, Failure) or reply.update is None or not reply.update.is_finite():
-            failed[reply.name] = f"{reply.error}: {reply.message}" if isinstance(reply, Failure) else "no usable update"
-            continue
-        models[reply.index] = models[reply.index].plus(reply.update)
-        replies.append(reply)
+        if isinstance(reply, Failure):
+            own = reply.error == BudgetError.__name__
+            failed.append(Refused(members[reply.index], why_of(reply), failed=not own, withheld=own))
+        elif reply.update is None or not reply.update.is_finite():
+            failed.append(Refused(members[reply.index], "no usable update", failed=True))
+        else:
+            models[reply.index] = models[reply.index].plus(reply.update)
+            replies.append(reply)
     if not replies:
-        raise RunError(f"Round {round_}: no peer could train.", " ".join(failed.values()), "Mend these and go on.")
+        raise ShortRound(round_, 0, 1, failed)
     sent = {i: model.minus(state.copies[i]).to_rank(plan.broadcast_rank) for i, model in models.items()}
     copies = {i: state.copies[i].plus(sent[i]) for i in models}
     mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
@@ -160,20 +165,17 @@ def _row(
         "bytes_up": sizes[reply.index] * len(near),
         "bytes_down": sum(sizes[j] for j in near),
         **cost_of(reply),
+        **({"note": reply.note} if reply.note else {}),
     }
 
 
-def _record(after: PeerState, rows: list[dict[str, Any]], failed: Mapping[str, str], looked: Looked) -> dict[str, Any]:
+def _record(after: PeerState, rows: list[dict[str, Any]], failed: Sequence[Refused], looked: Looked) -> dict[str, Any]:
     """In the form of a star's round; nobody judges it, so it is accepted. The digest is over all peers' models."""
-    admissions = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
-    for name, reason in failed.items():
-        own = reason.startswith(f"{BudgetError.__name__}: ")
-        admissions.append({"name": name, "status": "withheld" if own else "failed", "reason": reason})
     return {
         "round": after.round,
         "accepted": True,
         "reason": "no public slice to judge by",
-        "admissions": admissions,
+        "admissions": admissions(rows, failed),
         "alarms": [],
         "train": rows,
         "validation": looked.validation,

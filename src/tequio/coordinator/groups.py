@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_states, unpack_states
 from tequio.coordinator.distil import Distillation, Group, Listening, distil, models_heard, models_shared
-from tequio.coordinator.federate import Record, cost
+from tequio.coordinator.federate import Record, all_spent, cost
 from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.core.canonical import digest_json
@@ -69,10 +69,15 @@ def federate_groups(
             body = body | cost(reading.energy) | extra()
             ledger.append("round", body, pack_states(states))
             yield states, body
-        elif host is None:
+            continue
+        over = next((why for group in groups if (why := all_spent(short, group.plan))), "")
+        if host is None and not over:
             raise short
-        else:
-            ledger.append("wait", short.body | cost(reading.energy) | extra())
+        ledger.append("wait", short.body | cost(reading.energy) | extra())
+        if over:
+            ledger.append("budget", {"round": states[groups[0].name].round, "reason": over, "spent": {}})
+            return
+        if host is not None:
             host.short(short)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from tequio.coordinator.federate import Record, cost
+from tequio.coordinator.federate import Record, all_spent, cost
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import open_state
+from tequio.coordinator.round import ShortRound, open_state
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.protocols import Runtime
 from tequio.measure.energy import Meter
@@ -24,7 +24,8 @@ PARTS = ("models", "copies", "best")
 def federate_peers(
     plan: Plan, peers: Peers, runtime: Runtime, ledger: Record, meter: Meter
 ) -> Iterator[tuple[PeerState, dict[str, Any] | None]]:
-    """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end."""
+    """Yield the state after every committed round (None as record for the one resumed from), until rounds, patience or all own budgets
+    end."""
     saved = ledger.checkpoint()
     if saved is None:
         with meter.measure() as reading:
@@ -35,8 +36,19 @@ def federate_peers(
         state = unpack_peers(saved[1], "the checkpoint in the ledger")
     yield state, None
     while state.round < plan.rounds and state.stale_rounds < plan.patience:
+        short: ShortRound | None = None
         with meter.measure() as reading:
-            state, body = gossip_round(state, plan, peers, runtime)
+            try:
+                state, body = gossip_round(state, plan, peers, runtime)
+            except ShortRound as found:
+                short = found
+        if short is not None:
+            over = all_spent(short, plan)
+            if not over:
+                raise short
+            ledger.append("wait", short.body | cost(reading.energy))
+            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
+            return
         ledger.append("round", body | cost(reading.energy), pack_peers(state))
         yield state, body
 

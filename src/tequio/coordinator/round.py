@@ -227,8 +227,7 @@ def in_order(
         member = roster[position]
         if isinstance(arrival, Failure):
             own = arrival.error == BudgetError.__name__
-            why = arrival.message if own else f"{arrival.error}: {arrival.message}"
-            waiting[position] = Refused(member, why, failed=not own, withheld=own)
+            waiting[position] = Refused(member, why_of(arrival), failed=not own, withheld=own)
         else:
             waiting[position] = admit(arrival, member, plan, state)
         while turn in waiting:
@@ -236,6 +235,11 @@ def in_order(
             turn += 1
     for position in range(turn, len(roster)):
         yield waiting.get(position, Refused(roster[position], "no reply", failed=True))
+
+
+def why_of(failure: Failure) -> str:
+    """For the record: the kind of error, and its words; a spent budget is no error."""
+    return failure.message if failure.error == BudgetError.__name__ else f"{failure.error}: {failure.message}"
 
 
 def _left_out(fold: Fold, state: State, plan: Plan) -> Update:
@@ -309,7 +313,7 @@ def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
     costs: list[dict[str, Any]] = []
     for reply in replies:
         if isinstance(reply, Failure):
-            failed[reply.name] = f"{reply.error}: {reply.message}"
+            failed[reply.name] = why_of(reply)
         elif reply.index == 0:
             slices = reply.slices
         elif reply.metrics:

@@ -11,7 +11,8 @@ AXES = ("quality", "seconds", "joules", "grams", "money")
 
 @dataclass(frozen=True)
 class Option:
-    """One way. quality: more is better, all others less; money by currency; None: not known."""
+    """One way. quality: more is better, all others less; money by currency; None: not known. priced: the money is that of all who take
+    part."""
 
     key: str
     where: str
@@ -21,14 +22,16 @@ class Option:
     grams: float | None
     money: Mapping[str, float] | None
     note: str = ""
+    priced: bool = True
 
 
 def compared(options: Sequence[Option]) -> tuple[str, ...]:
-    """The axes that can be compared: known for all options, and money only in one currency. Energy where carbon is not known for all."""
+    """The axes that can be compared: known for all options, and money only in one currency and of everybody. Energy where carbon is not
+    known for all."""
     axes = ["quality", "seconds"]
     axes.append("grams" if all(o.grams is not None for o in options) else "joules")
     currencies = {c for o in options for c in (o.money or {})}
-    if len(currencies) == 1 and all(o.money for o in options):
+    if len(currencies) == 1 and all(o.money and o.priced for o in options):
         axes.append("money")
     return tuple(axes)
 

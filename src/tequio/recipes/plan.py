@@ -288,6 +288,7 @@ def _total(parts: Sequence[Placed]) -> dict[str, Any]:
         "joules": math.fsum(row["joules"] for row in every),
         "grams": None if any(g is None for g in known) else math.fsum(known),
         "money": money or None,
+        "priced": [sum(row["money"] is not None for row in every), len(every)],  # of how many the money is known
         "bytes_up": math.fsum(one.work.bytes_up * one.work.rounds for one in parts),
     }
 
@@ -314,10 +315,8 @@ def _options(
     apart = _total(own)
     mean = sum(one.work.examples for one in people) / len(people)
     out = [
-        Option("hybrid", "as configured", texts, whole["seconds"], whole["joules"], whole["grams"], whole["money"]),
-        Option(
-            "alone", "each on its own machine", mean, apart["seconds"], apart["joules"], apart["grams"], apart["money"]
-        ),
+        _option("hybrid", "as configured", texts, whole),
+        _option("alone", "each on its own machine", mean, apart),
     ]
     green = _green(people, centre, whole)
     if green is not None:
@@ -335,6 +334,12 @@ def _options(
         note = "data would have to leave; no personal models"
         out.append(Option("central", device.name, texts, seconds, joules, grams, money, note))
     return out
+
+
+def _option(key: str, where: str, quality: float, total: Mapping[str, Any], note: str = "") -> Option:
+    seconds, joules, grams, money = (total[name] for name in ("seconds", "joules", "grams", "money"))
+    priced, of = total["priced"]
+    return Option(key, where, quality, seconds, joules, grams, money, note, priced == of)
 
 
 def _judged(options: Sequence[Option], axes: Sequence[str]) -> list[dict[str, Any]]:
@@ -364,7 +369,7 @@ def _green(people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, 
     texts = float(sum(one.work.examples for one in [*people, *([centre] if centre else [])]))
     note = f"{moved} wait for the greenest hours of a day, as on the last one of their files"
     day = max(86_400.0, whole["seconds"])
-    return Option("renewable", "greenest hours", texts, day, whole["joules"], grams, whole["money"], note)
+    return _option("renewable", "greenest hours", texts, {**whole, "seconds": day, "grams": grams}, note)
 
 
 def _break_even(devices: Mapping[str, Device], options: Sequence[Option], tariff: float | None) -> list[dict[str, Any]]:

@@ -81,7 +81,9 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         body.append([row["name"], row["machine"], *cells, n.mass(row["grams"]), money, n.size(row["bytes_up"])])
     whole = plan["total"]
     foot: list[Cell] = [w("total"), "", "", n.duration(whole["seconds"]), "", n.energy(whole["joules"])]
-    foot += [n.mass(whole["grams"]), n.money(whole["money"] or {}), n.size(whole["bytes_up"])]
+    priced, of = whole.get("priced", (1, 1))
+    part = f" ({w('plan.priced', n=priced, of=of)})" if 0 < priced < of else ""
+    foot += [n.mass(whole["grams"]), n.money(whole["money"] or {}) + part, n.size(whole["bytes_up"])]
     own = ", ".join(f"{row['name']} {n.duration(row['seconds'])}" for row in plan.get("declared", []))
     return join(
         el("p", w("plan.each.what"), class_="lead"),
