@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tequio.cli.summary import print_summary
+from tequio.coordinator.buffered import run_window
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.sizes import round_most
 from tequio.core.errors import ConfigError
@@ -102,6 +103,23 @@ def test_a_rounds_bytes_are_bounded_before_it(make_federation: Any, algorithm: d
         most = round_most(state, wired.plan)
         state, body = run_round(state, wired.plan, runtime)
         assert 0.5 * most <= travelled([body]) <= most
+
+
+def test_so_are_those_of_a_window_in_which_late_updates_land(make_federation: Any) -> None:
+    train = {"pace": "buffered", "round_seconds": 10.0, "rounds": 6, "patience": 9}
+    path = make_federation(rows=60, train=train)
+    slow = path.parent / "participants" / "site0.toml"
+    slow.write_text(slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
+    wired = wire(load_federation(path))
+    runtime = Embedded(wired.nodes)
+    state, _ = open_state(wired.plan, runtime)
+    late = 0
+    for _ in range(6):
+        most = round_most(state, wired.plan)
+        state, body = run_window(state, wired.plan, runtime)
+        late += sum(row.get("staleness", 0) > 0 for row in body["train"])
+        assert travelled([body]) <= most
+    assert late
 
 
 def test_an_upload_that_does_not_fit_is_not_begun(make_federation: Any, tmp_path: Path) -> None:

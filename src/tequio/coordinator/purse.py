@@ -39,7 +39,10 @@ class Purse:
 
     def add(self, body: Mapping[str, Any]) -> None:
         """Count a committed record: of the start, of a round, or of a wait for one."""
-        rows = [*body.get("train", []), *body.get("evaluation", [])]
+        flying = body.get(
+            "in_flight", []
+        )  # buffered: trained in this window, to land in a later one, where its cost is not told again
+        rows = [*body.get("train", []), *flying, *body.get("evaluation", [])]
         if not self.one_process:  # the centre works in the coordinator's
             rows = [row for row in rows if row["name"] != CENTRE]
         whole = _taken(body, self.currency)
@@ -62,13 +65,17 @@ class Purse:
             inside[key] = total
             self.spent[key] += total
         if rows:  # else it was a wait
-            self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in trained)) for k in KEYS}
+            training = [*trained, *(_taken(row, self.currency) for row in flying)]
+            self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in training)) for k in KEYS}
         looks = [_taken(row, self.currency) for row in body.get("evaluation", []) if row["name"] != CENTRE]
         if looks:
             self.look = {k: max(self.look[k], sum(row[k] for row in looks) / len(looks)) for k in KEYS}
         made = sum(row["steps"] for row in body.get("train", [])) / max(1, len(trained))
         if made:
-            self.step = {key: sum(row[key] for row in trained) / made for key in KEYS}
+            step = {key: sum(row[key] for row in trained) / made for key in KEYS}
+            self.step = {
+                key: max(value, self.step[key]) if "in_flight" in body else value for key, value in step.items()
+            }
         if "kg_co2e" in self.limits:
             silent = [str(row["name"]) for row in rows if row.get("energy") and row["energy"]["intensity"] is None]
             if silent:
