@@ -87,6 +87,14 @@ def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
     assert "private 0 of 30 steps at 0 of 3 learning rates: no more fit the budget of energy" in thrift.note()
 
 
+def test_a_training_that_is_not_worth_it_leaves_its_part_to_the_next() -> None:
+    machine, long, short = Machine(), Budget(2, 100, (0.1,), 2), Budget(2, 10, (0.1,), 2)
+    thrift = machine.thrift(27.0, [short], test=24)  # 28 would be needed, were local to be looked at on test data
+    assert [machine.fit(thrift, budget, name) for budget, name in ((long, "local"), (short, "private"))] == [0, 10]
+    assert thrift.note().startswith("local 0 of 100 steps at 0 of 1 learning rates: ")
+    assert machine.spent["kwh"] + 3 * LOOK <= 27.0  # base, shared and the chosen one on test data
+
+
 def test_a_training_ends_before_a_step_that_does_not_fit() -> None:
     """Steps turn out three times as dear as guessed."""
     machine, budget = Machine(), Budget(2, 12, (0.1,), 1)

@@ -18,6 +18,7 @@ from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.run import start
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
+from tequio.web.alone import against_alone
 from tequio.web.report import render
 from tequio.web.summary import summary
 
@@ -169,6 +170,7 @@ def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_p
         or "local" in made["site0"]["cut"]
     )
     assert "site0: a budget cut its personal model" in render(entries, "en")
+    assert [row["name"] for row in against_alone(entries)["participants"]] == ["site1"]
 
 
 def test_where_nothing_is_left_the_shared_model_is_delivered(
@@ -189,6 +191,9 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
         assert body["chosen"] == "shared"
         assert "local 0 of" in body["cut"]
         assert body["test"]["local"] == body["test"]["base"]
+        assert body["benefit"] is None  # nothing was trained alone to compare with
+        assert body["gains"]["personal_over_local"] == {"loss": None, "accuracy": None}
+        assert body["gains"]["personal_over_base"]["loss"] is not None
     assert [line["work"] for line in read_books(run)["site0"]] == ["evaluate", "local", "personal"]
     print_summary(run, run / "report.html", summary(entries))
     assert "were cut: local 0 of" in capsys.readouterr().out.replace("\n", " ")

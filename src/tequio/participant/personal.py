@@ -168,6 +168,7 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
     money = None if own_money is None or rest_money is None else own_money.plus(rest_money)
+    trained = local.steps > 0 or not thrift.limits  # else there is no model trained alone to compare with
     body = {
         "name": node.name,
         "chosen": chosen,
@@ -175,9 +176,11 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
+            if b != "local" or trained
+            else {"loss": None, "accuracy": None}
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
         },
-        "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss),
+        "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss) if trained else None,
         "fits": {
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
             for k, f in {"local": local, "private": private, **pulled}.items()

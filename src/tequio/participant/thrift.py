@@ -1,8 +1,9 @@
 """A personal model within a budget: steps are planned from what a look at validation data took, and made while they fit.
 
 What a step takes is not known before one is made: three times a forward pass of its batch, until then. Where the whole does not fit, all
-trainings are shortened in one proportion (their learning rate falls over the steps that are left), below a few steps to one learning rate;
-candidates are then scored while that fits. Kept back is what the last look at the models takes, on test data.
+trainings are shortened in one proportion (their learning rate falls over the steps that are left), below a few steps to one learning rate.
+A training of which less than a quarter would be made leaves its part to those after it; the last one, of which fewer steps than looks
+would, is not made. Candidates are scored while that fits. Kept back is what the last look at the models takes, on test data.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from dataclasses import dataclass, field, replace
 from tequio.measure.budget import KEYS, WORDS
 
 FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors; until one was measured
+QUARTER = 0.25  # of a training: less is not worth its looks, where another one comes after it
 TESTED = 4  # models looked at on test data: base, local, shared and the chosen one
 LEAST = 2  # of those, what is looked at in any case: base and shared, on validation and on test data
+
+LOCAL = "local"  # the training alone
 
 Cost = Mapping[str, float]
 
@@ -51,6 +55,7 @@ class Thrift:
     test: int = 0
     fits: list[Budget] = field(default_factory=list)
     looks: int = 0
+    tested: int = TESTED
     look: dict[str, float] = field(default_factory=dict)  # one pass over validation data
     step: dict[str, float] = field(default_factory=dict)  # mean of those made
     steps_made: int = 0
@@ -84,7 +89,9 @@ class Thrift:
         if share * fit.steps < fit.checks:  # too few for each learning rate
             share, rates = share * len(rates), rates[len(rates) // 2 :][:1]
         steps = min(fit.steps, int(share * fit.steps))
-        rates = rates if steps else ()
+        if steps < min(fit.checks, fit.steps) or (len(fits) > 1 and share < QUARTER):
+            steps, rates = 0, ()
+            self.tested -= name == LOCAL  # it is the base then
         self.cut.append(f"{name} {steps} of {fit.steps} steps at {len(rates)} of {len(fit.rates)} learning rates")
         return replace(fit, steps=steps, rates=rates, checks=max(1, int(share * fit.checks)))
 
@@ -134,7 +141,7 @@ class Thrift:
 
     def _room(self, looks: int) -> dict[str, float]:
         """What is left when the test data were looked at, and so many candidates scored."""
-        passes, now = looks + TESTED * self.test / max(1, self.validation), self._now()
+        passes, now = looks + self.tested * self.test / max(1, self.validation), self._now()
         return {key: limit - now[key] - passes * self.look.get(key, 0.0) for key, limit in self.limits.items()}
 
     def _fits(self, need: Cost) -> bool:

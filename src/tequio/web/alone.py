@@ -24,12 +24,12 @@ def against_alone(entries: Sequence[Record]) -> Json:
     """participants (joined, alone, avoided, as_good: whether the local model is as good as the delivered one), total, evenness of avoided.
 
     as_good: False where the delivered model is surely better on test, True where that is not sure or it is worse, None where not known.
-    Empty for runs that did not measure the local model apart.
+    Empty for runs that did not measure the local model apart; who a budget cut is not compared.
     """
     rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
     rows = []
     for body in bodies(entries, "personal"):
-        if not table(body.get("local_cost")):
+        if not table(body.get("local_cost")) or body.get("cut"):  # a budget cut what it trained alone, too
             continue
         name, own = str(body.get("name")), table(body["local_cost"])
         worked = [row for round_ in rounds for row in rows_of(round_) if str(row.get("name")) == name]
