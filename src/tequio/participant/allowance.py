@@ -13,12 +13,20 @@ from tequio.measure.budget import WORDS, exhausted, smaller
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 
+FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors
 
-def for_training(task: TrainTask, name: str, books: Books, bench: Bench, closing: float) -> dict[str, float]:
-    """By key; kept back are the look at validation data that follows, and the last one (`closing` passes). Raises BudgetError."""
-    remaining = _beyond(books, 1.0 + closing)
+
+def for_training(
+    task: TrainTask, name: str, books: Books, most: int, closing: float, pass_steps: float
+) -> dict[str, float]:
+    """By key; kept back are the look at validation data that follows, and the last one (`closing` passes). Raises BudgetError.
+
+    most: bytes that the upload can have. pass_steps: batches of a pass; by it what a look takes is guessed from steps, for who has not
+    looked yet (a cohort has its panel).
+    """
+    remaining = _beyond(books, 1.0 + closing, pass_steps / FORWARDS)
     gone = exhausted(remaining)
-    if "megabytes" in remaining and upload_most(bench, task) > 1e6 * remaining["megabytes"]:
+    if "megabytes" in remaining and most > 1e6 * remaining["megabytes"]:
         gone = [*gone, "megabytes"]
     _refuse(name, gone)
     return {key: value for key, value in smaller(remaining, task.budget).items() if key != "megabytes"}
@@ -43,9 +51,11 @@ def upload_most(bench: Bench, task: TrainTask) -> int:
     return codec.most(announced({name: tuple(entry.shape) for name, entry in moves.items()} | heads), spec)
 
 
-def _beyond(books: Books, looks: float) -> dict[str, float]:
-    """What is left beside so many passes over validation data."""
-    return {key: value - looks * books.tally.look.get(key, 0.0) for key, value in books.left().items()}
+def _beyond(books: Books, looks: float, steps: float = 0.0) -> dict[str, float]:
+    """What is left beside so many passes over validation data; steps: that a pass takes as long as."""
+    tally = books.tally
+    look = tally.look or {key: steps * value for key, value in tally.step.items()}
+    return {k: value - (0.0 if k == "megabytes" else looks * look.get(k, 0.0)) for k, value in books.left().items()}
 
 
 def _refuse(name: str, gone: Sequence[str]) -> None:

@@ -20,15 +20,18 @@ FILE = "accounts.jsonl"
 
 @dataclass
 class Tally:
-    """spent: so far, by key; look: the dearest look at the own validation data; trained: since the last such look."""
+    """spent: so far, by key; look: the dearest look at the own validation data; step: the dearest mean step; trained: since that look."""
 
     spent: dict[str, float] = field(default_factory=dict)
     look: dict[str, float] = field(default_factory=dict)
+    step: dict[str, float] = field(default_factory=dict)
     trained: bool = False
 
-    def add(self, work: str, more: Mapping[str, float | None]) -> None:
-        """One piece of work."""
+    def add(self, work: str, more: Mapping[str, float | None], steps: int = 0) -> None:
+        """One piece of work; steps: of training, where it is one of a round."""
         self.spent = add(self.spent, more)
+        if steps:
+            self.step = {key: max(self.step.get(key, 0.0), (more.get(key) or 0.0) / steps) for key in KEYS}
         self.trained = work == "train" or (self.trained and work != "evaluate")
         if work == "evaluate":
             self.look = {key: max(self.look.get(key, 0.0), more.get(key) or 0.0) for key in KEYS}
@@ -62,7 +65,7 @@ class Books:
             for row in map(json.loads, whole.splitlines()):
                 energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
                 money = row["money"] and row["money"]["amount"]
-                tally.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)))
+                tally.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
         except (ValueError, KeyError, TypeError):
             fix = "Restore it from a copy; without it nobody knows what was spent."
             raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
@@ -73,12 +76,13 @@ class Books:
         return left(self.limits, self.tally.spent)
 
     def enter(
-        self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0
+        self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0, steps: int = 0
     ) -> tuple[Energy, Money | None]:
         """Write one line; returns what may be told of it. size: bytes that it sends. Raises ResourceError where the disk is full."""
-        self.tally.add(work, cost(energy, None if money is None else money.amount, size))
+        self.tally.add(work, cost(energy, None if money is None else money.amount, size), steps)
         if self.folder is not None:
             line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
+            line |= {"steps": steps} if steps else {}
             line["money"] = None if money is None else asdict(money)
             path = self.folder.path / self.under / FILE
             with written(path):

@@ -21,7 +21,7 @@ from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, 
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
-from tequio.participant.allowance import check_look, for_training
+from tequio.participant.allowance import check_look, for_training, upload_most
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
@@ -82,7 +82,9 @@ class Node:
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
-        allowed = for_training(task, self.name, self.books, self.bench, self._closing)
+        most = upload_most(self.bench, task) if "megabytes" in self.books.limits else 0
+        passed = len(self.data.validation) / self.batch_size
+        allowed = for_training(task, self.name, self.books, most, self._closing, passed)
         with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
@@ -128,7 +130,7 @@ class Node:
         size = len(payload or b"") if parts is None else parts.nbytes
         if payload is None and update is not None:
             size = size_of(update)
-        energy, money = self.entered("train", task.round, energy, size=float(size))
+        energy, money = self.entered("train", task.round, energy, size=float(size), steps=trained.steps)
         cut = trained.steps < task.steps
         return Reply(
             round=task.round,
@@ -155,14 +157,14 @@ class Node:
         return cost(energy, self.meter.site.money(energy))
 
     def entered(
-        self, work: str, round_: int | None, energy: Energy, alone: bool = False, size: float = 0.0
+        self, work: str, round_: int | None, energy: Energy, alone: bool = False, size: float = 0.0, steps: int = 0
     ) -> tuple[Energy, Money | None]:
         """A piece of work in the own book, that of all its processes unless it was done `alone`; what may be told of it."""
         whole = energy if alone else self.together.energy(energy)
         site = self.meter.site
         amount = site.money(whole)
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
-        return self.books.enter(work, round_, whole, money, size)
+        return self.books.enter(work, round_, whole, money, size, steps)
 
     def _coded(self, update: Update, task: TrainTask) -> bytes | None:
         """The update as the task's codec writes it (None: as it is); with feedback, also what earlier rounds left out."""

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from tequio.measure.budget import KEYS, WORDS
+from tequio.participant.allowance import FORWARDS
 
-FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors; until one was measured
 QUARTER = 0.25  # of a training: less is not worth its looks, where another one comes after it
 TESTED = 4  # models looked at on test data: base, local, shared and the chosen one
 LEAST = 2  # of those, what is looked at in any case: base and shared, on validation and on test data

@@ -1,0 +1,48 @@
+"""What a round may take of a participant's own budget: what is left, less what is kept back for looks. By hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tequio.core.errors import BudgetError
+from tequio.core.types import TrainTask
+from tequio.core.update import zero
+from tequio.participant.allowance import check_look, for_training
+from tequio.participant.books import Books
+
+TASK = TrainTask(1, 1, "a", "product", rank=2, steps=3, learning_rate=1e-3, seed=1, held=zero("s"), budget={"kwh": 4.0})
+
+
+def allowed(books: Books, closing: float = 4.0) -> dict[str, float]:
+    return for_training(TASK, "a", books, 450, closing, pass_steps=6.0)
+
+
+def test_looks_are_kept_back_for_and_the_smaller_limit_counts() -> None:
+    books = Books(limits={"kwh": 10.0, "hours": 2.0})
+    assert allowed(books) == {"kwh": 4.0, "hours": 2.0}  # nothing is known yet
+    books.tally.add("evaluate", {"kwh": 1.5, "hours": 0.1})
+    assert allowed(books) == {"kwh": 1.0, "hours": pytest.approx(1.4)}  # 10 − 1.5 − 5·1.5
+    books.tally.add("train", {"kwh": 0.6, "hours": 0.1}, 3)
+    assert allowed(books) == {"kwh": pytest.approx(0.4), "hours": pytest.approx(1.3)}
+    books.tally.add("train", {"kwh": 0.5}, 3)
+    with pytest.raises(BudgetError, match="its own budget of energy is spent"):
+        allowed(books)
+    check_look("a", books, 4.0)  # promised by the training
+    books.tally.add("evaluate", {"kwh": 1.5})
+    with pytest.raises(BudgetError, match="energy"):
+        check_look("a", books, 4.0)
+
+
+def test_who_never_looked_guesses_it_from_steps() -> None:
+    books = Books(limits={"kwh": 10.0})
+    books.tally.add("train", {"kwh": 1.5}, 3)  # a step .5, a pass of six batches 6 · .5 / 3 = 1
+    assert allowed(books) == {"kwh": 3.5}  # 10 − 1.5 − 5
+
+
+def test_the_largest_upload_must_fit_and_nothing_else_takes_bytes() -> None:
+    books = Books(limits={"megabytes": 0.002})
+    books.tally.add("evaluate", {"kwh": 1.0})
+    assert allowed(books) == {"kwh": 4.0}
+    books.tally.add("train", {"megabytes": 0.0016}, 3)
+    with pytest.raises(BudgetError, match="its own budget of bytes is spent"):
+        allowed(books)
