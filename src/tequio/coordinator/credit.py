@@ -2,10 +2,11 @@
 
 First order: the shared model moved by Δ = Σ pᵢ, each pᵢ one participant's part. To first order what i's part does to the loss of the others
 is its inner product with their parts, which are (minus) their gradients: its agreement is ⟨pᵢ, Δ − pᵢ⟩. The term ‖pᵢ‖² is left out: in it
-noise agrees with itself. Over a run i is credited d·Σaᵢ / ΣΣaⱼ of how far the loss fell, d, so credits add up to d (the report does that
-sum; a round alone may have parts that disagree). It needs every update of a round at once, and no evaluation. Leave-one-out: how much
-higher the loss would be had the round been made without i; one evaluation by everybody for each. Both are of the rounds as they were:
-exact Shapley values would train every coalition from the start (see benchmarks/contribution.py).
+noise agrees with itself. Of updates in layout product that have a head only the head is compared: its coordinates are everybody's, while
+factors that each begins at random overlap by chance. Over a run i is credited d·Σaᵢ / ΣΣaⱼ of how far the loss fell, d, so credits add up
+to d (the report does that sum; a round alone may have parts that disagree). It needs every update of a round at once, and no evaluation.
+Leave-one-out: how much higher the loss would be had the round been made without i; one evaluation by everybody for each. Both are of the
+rounds as they were: exact Shapley values would train every coalition from the start (see benchmarks/contribution.py).
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ from typing import Any
 
 from tequio.coordinator.fold import Counted, Fold, folded
 from tequio.coordinator.plan import Plan
-from tequio.core.update import Update
+from tequio.core.update import HEAD_PREFIX, Update
 
 
 def agreements(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
     """⟨pᵢ, Δ − pᵢ⟩ of each participant and of the centre, by name."""
-    return {name: part.dot(change) - part.dot(part) for name, part in _parts(fold, plan).items()}
+    whole = _compared(change, plan)
+    parts = {name: _compared(part, plan) for name, part in _parts(fold, plan).items()}
+    return {name: part.dot(whole) - part.dot(part) for name, part in parts.items()}
+
+
+def _compared(update: Update, plan: Plan) -> Update:
+    head = {name: entry for name, entry in update.entries.items() if name.startswith(HEAD_PREFIX)}
+    return Update(head, update.spec) if head and plan.aggregator.layout == "product" else update
 
 
 def _parts(fold: Fold, plan: Plan) -> dict[str, Update]:
