@@ -242,7 +242,7 @@ def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -
     marked = made({2, 3}, estimated=True)
     assert [w.source for w in marked.windows] == ["Electricity Maps"] * 2 + ["Electricity Maps (estimated)"] * 2
     assert (marked.left_out, marked.marked) == ({}, 2)
-    with pytest.raises(ConfigError, match=r"1 values that the publisher estimated.*gap.*--estimated"):
+    with pytest.raises(ConfigError, match=r"publisher estimated is left out .1 of.*gap.*--estimated"):
         made({1})
     with pytest.raises(ConfigError, match=r"all of its values are left out .4 estimated"):
         made({0, 1, 2, 3})

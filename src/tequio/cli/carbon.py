@@ -46,10 +46,10 @@ def import_(
 
     def words() -> None:
         if found["estimated"]:
-            show.out.print(f"{found['estimated']} values are estimated by the publisher; their source says so.")
+            show.out.print(f"Estimated by the publisher, and marked in their source: {found['estimated']} values.")
         for reason, count in found["left_out"].items():
             keep = "; keep them, marked, with --estimated" if reason == "estimated" else ""
-            show.out.print(f"{count} values are left out: {reason}{keep}.")
+            show.out.print(f"Left out, {reason}: {count} of the file's values{keep}.")
         _say(found, f'Wrote {found["file"]}. Use it: [energy] intensity = "{found["file"]}"')
 
     show.emit(found, json, words)

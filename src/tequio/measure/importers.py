@@ -62,7 +62,7 @@ def import_windows(
     except ConfigError as error:
         if not left_out[ESTIMATED]:
             raise
-        why = f"{left_out[ESTIMATED]} values that the publisher estimated are left out. {error.why}"
+        why = f"What the publisher estimated is left out ({left_out[ESTIMATED]} of its values). {error.why}"
         raise ConfigError(error.what, why, "Keep them, marked: --estimated") from None
     return Imported(made, sum(row.estimated for row in kept), {k: n for k, n in left_out.items() if n})
 
