@@ -98,6 +98,11 @@ def run(folder: Path, name: str, grids: Path, shift: dict[str, Any], seed: int) 
         text = file.read_text().replace('country = "US"', f'intensity = "{grids / f"{airline}.csv"}"')
         file.write_text(text.replace("[hardware]\n", f"[hardware]\ntdp_watts = {WATTS}\n"))
     tequio("run", path, "--out", home / "run", "--seed", str(seed), "--threads", "1", "--no-counterfactuals")
+    return outcome(home)
+
+
+def outcome(home: Path) -> dict[str, Any]:
+    """What the ledger of one run says."""
     accounts = json.loads(tequio("accounts", home / "run", "--json"))["shift"]
     with Ledger.open(home / "run" / "ledger.sqlite", read_only=True) as ledger:
         rounds = [entry.body for entry in ledger.entries("round")]

@@ -100,6 +100,20 @@ def test_shares_by_hand() -> None:
     assert [sum(name in r for r in rounds) for name in ("p0", "p1")] == [5, 5]
 
 
+def test_forecasts_that_flatter_are_seen_through() -> None:
+    """The air is always as dear for a, and always said to be half as dear in an hour: it still works late in the run."""
+    lies = [series([100.0], DAY + timedelta(hours=h + 1), issued=DAY + timedelta(hours=h)) for h in range(40)]
+    workers = {"a": worker([200.0] * 40, 1.0, 1000.0, *lies), "b": worker([10.0] * 40, 1.0)}
+    given_ = terms(2.0, 10, grams=1100.0)
+    clock, late = opening(given_, ["a", "b"]), 0
+    for round_ in range(1, 11):
+        clock, work = advance(clock, round_, workers, ["a", "b"], given_) or pytest.fail("no round")
+        late = round_ if "a" in work else late
+    assert clock.made["b"] == 10
+    assert late >= 8
+    assert clock.spent <= 1100.0
+
+
 def test_a_budget_that_is_spent_ends_the_rounds() -> None:
     rounds = run(flat([100.0]), terms(1.0, 10, grams=350.0))
     assert len(rounds) == 3

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -64,27 +64,40 @@ class Worker:
 
 @dataclass(frozen=True)
 class Clock:
-    """After some rounds. now: simulated; plain: the same had all worked at once. spent: grams at rated power.
+    """After some rounds. now: simulated; plain: the same had all worked at once.
 
-    By participant: rounds that it took part in, and its share saved up, in rounds.
+    By participant: grams at rated power as they were (used) and as they were expected (hoped), rounds that it took part in, and its share
+    saved up, in rounds.
     """
 
     now: datetime
     plain: datetime
-    spent: float = 0.0
+    used: Mapping[str, float] = field(default_factory=dict)
+    hoped: Mapping[str, float] = field(default_factory=dict)
     made: Mapping[str, int] = field(default_factory=dict)
     saved: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        """Grams of all."""
+        return math.fsum(self.used.values())
+
+    def dearer(self, name: str) -> float:
+        """What its rounds emitted over what was expected of them: what is known beforehand flatters."""
+        hoped = self.hoped.get(name, 0.0)
+        return self.used[name] / hoped if hoped else 1.0
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
         times = {"now": self.now.isoformat(), "plain": self.plain.isoformat()}
-        return {**times, "spent": self.spent, "made": dict(self.made), "saved": dict(self.saved)}
+        by_name = {"used": self.used, "hoped": self.hoped, "made": self.made, "saved": self.saved}
+        return {**times, "spent": self.spent, **{key: dict(value) for key, value in by_name.items()}}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Clock:
         """The inverse of `facts`."""
         now, plain = (datetime.fromisoformat(facts[key]) for key in ("now", "plain"))
-        return cls(now, plain, facts["spent"], facts["made"], facts["saved"])
+        return cls(now, plain, facts["used"], facts["hoped"], facts["made"], facts["saved"])
 
 
 @dataclass(frozen=True)
@@ -109,19 +122,28 @@ def advance(
 
     workers: by name, in order; who of them is none of `participants` (the centre) takes part in any case.
     """
-    after, taking = clock, list(participants)
+    after, taking, costs = clock, list(participants), dict[str, float]()
     if participants and terms.grams is not None:
-        found = _taking(clock, round_, costs_of(clock, workers, participants, terms), terms)
+        costs = costs_of(clock, workers, participants, terms)
+        found = _taking(clock, round_, {name: clock.dearer(name) * cost for name, cost in costs.items()}, terms)
         if found is None:
             return None
         taking, after = found
     part = {name: worker for name, worker in workers.items() if name in taking or name not in participants}
     work = {name: _work(worker, clock, terms) for name, worker in part.items()}
-    spent = math.fsum(workers[name].grams(work[name].intensity) for name in taking)
     longest = timedelta(seconds=max((w.seconds for w in part.values()), default=0.0))
-    made = {**clock.made, **{name: clock.made.get(name, 0) + 1 for name in taking}}
+    made = _added(clock.made, dict.fromkeys(taking, 1))
+    used = _added(clock.used, {name: workers[name].grams(work[name].intensity) for name in taking})
+    hoped = _added(clock.hoped, {name: costs[name] for name in taking if name in costs})
     now = max([_end(one.hours[-1]) for one in work.values()], default=clock.now)
-    return replace(after, now=now, plain=clock.plain + longest, spent=clock.spent + spent, made=made), work
+    return replace(after, now=now, plain=clock.plain + longest, used=used, hoped=hoped, made=made), work
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _added(so_far: Mapping[str, Number], more: Mapping[str, Number]) -> dict[str, Number]:
+    return {**so_far, **{name: so_far[name] + value if name in so_far else value for name, value in more.items()}}
 
 
 def costs_of(
