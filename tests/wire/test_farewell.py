@@ -23,6 +23,7 @@ from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.ledger.record import Ledger
 from tequio.recipes.apart import pointing_out
 from tequio.recipes.farewell import Farewell
+from tequio.recipes.participate import Ending
 from tequio.runtimes.flower.node import Identity, serve
 from tequio.trust.keys import new_authority, new_key
 
@@ -115,6 +116,34 @@ def test_whose_coordinator_is_gone_is_told_once_how_to_go_on_alone(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        said.append(words)
+
+    with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}) as ledger:
+        over = Event()
+        ending = Ending(ledger, over, tell, linger=0.0)
+        ending.tell("sent 9 bytes", "sent")  # of a round
+        ledger.append("personal", {"name": "site0"})
+        ending.tell("no connection", "disconnected", "warning")
+        assert not over.wait(0.2)
+        assert said == [
+            "sent 9 bytes",
+            "no connection; the personal model is made, but the coordinator has not heard of it",
+        ]
+        again = Event()
+        Ending(ledger, again, tell, linger=0.0)  # the process was started again
+        assert not again.wait(0.2)
+        ending.tell("sent 9 bytes", "sent")
+        ending.tell("sent 9 bytes", "sent")
+        assert over.wait(60)
+        assert [entry.kind for entry in ledger.entries()] == ["run", "personal", "delivered"]
+        Ending(ledger, again, tell, linger=0.0)
+        assert again.wait(60)
+
+
 def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
     """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
     toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"

@@ -17,7 +17,7 @@ from typing import Any
 
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
-from tequio.core.events import Tell, untold
+from tequio.core.events import Level, Tell, Value, untold
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
 from tequio.core.wire import KINDS, TASKS, Message, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
@@ -43,7 +43,8 @@ from tequio.recipes.wire import header_of
 from tequio.runtimes.flower.node import Identity, serve
 from tequio.trust.keys import load_key
 
-LINGER = 5.0  # seconds after the personal model is told, in which it can be asked for again
+LINGER = 5.0  # seconds after the coordinator has heard of the personal model, in which it can be asked for again
+DELIVERED = "delivered"  # the record of that
 
 
 @dataclass(frozen=True)
@@ -173,24 +174,13 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
         _check_together(alone.config, alone.file, together)
         resident = replace(alone, node=replace(alone.node, together=together))
 
-        def end_soon() -> None:
-            if personal_of(resident.ledger, alone=False) is not None and not stop.is_set():
-                ending = Timer(LINGER, stop.set)
-                ending.daemon = True
-                ending.start()
-
-        def answer(data: bytes) -> bytes:
-            reply = resident.answer(data, vitals.tell)
-            end_soon()
-            return reply
-
-        end_soon()  # it may have been made before; the coordinator may still want to hear of it
+        ending = Ending(resident.ledger, stop, vitals.tell)
         forecast = forecast_of(resident.file.energy)
         serve(
             who,
-            answer,
+            lambda data: resident.answer(data, vitals.tell),
             stop,
-            pointing_out(folder, vitals.tell),
+            pointing_out(folder, ending.tell),
             lambda: closed(resident.file.schedule, datetime.now(), forecast),
         )
         together.hand_on()
@@ -200,6 +190,33 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
         fix = f"Make it from the last shared model that came: tequio island {folder}"
         raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
+
+
+class Ending:
+    """When a participant's work is over: some seconds after the coordinator has heard of its personal model, which is recorded.
+
+    Until then a coordinator that is away is tried again and again, however long.
+    """
+
+    def __init__(self, ledger: Ledger, stop: Event, passed_on: Tell, linger: float = LINGER) -> None:
+        self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
+        if ledger.last(DELIVERED) is not None:
+            self._soon()
+
+    def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        """Hear what happens, and pass it on."""
+        made = personal_of(self._ledger, alone=False) is not None
+        if made and event == "sent" and self._ledger.last(DELIVERED) is None:
+            self._ledger.append(DELIVERED, {})
+            self._soon()
+        elif made and event == "disconnected":
+            words += "; the personal model is made, but the coordinator has not heard of it"
+        self._passed_on(words, event, level, **fields)
+
+    def _soon(self) -> None:
+        timer = Timer(self._linger, self._stop.set)
+        timer.daemon = True
+        timer.start()
 
 
 def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:
