@@ -109,6 +109,9 @@ def test_a_training_ends_before_a_step_that_does_not_fit() -> None:
     assert made == 5  # 2 + 5·3, and a sixth with its look would be 22
     assert not thrift.may("local", made, budget)
     assert "local ended after 5 of 12 steps" in thrift.note()
+    assert not thrift.fair("local", made, budget)  # fewer than half: nothing to compare with
+    assert thrift.fair("local", 6, budget)
+    assert thrift.fair("private", 0, budget)  # no budget cut it
 
 
 def test_the_last_look_by_hand() -> None:

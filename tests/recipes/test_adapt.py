@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import sentences, write_jsonl
+from tequio.cli.summary import print_adapted
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.recipes.adapt import adapt
@@ -50,6 +51,18 @@ def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -
 
     written = "".join(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert not [row["text"] for row in sentences(60, 900) if row["text"] in written]
+
+
+def test_a_newcomers_budget_is_said_and_no_gain_over_what_was_not_trained(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = newcomer(tmp_path, "late", 60)
+    file.write_text(file.read_text() + "[budget]\nkwh = 1e-12\n")
+    result = adapt(run, file, tmp_path / "out")
+    print_adapted(result)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"late: its personal model was cut, and there is no fair one trained alone: {result['cut']}." in printed
+    assert "Gain over starting alone" not in printed
 
 
 def test_a_member_is_no_newcomer(run: Path, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
         assert body["gains"]["personal_over_base"]["loss"] is not None
     assert [line["work"] for line in read_books(run)["site0"]] == ["evaluate", "local", "personal"]
     print_summary(run, run / "report.html", summary(entries))
-    assert "were cut: local 0 of" in capsys.readouterr().out.replace("\n", " ")
+    assert "there is no fair one trained alone: local 0 of" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("shape", ["peers", "bases"])

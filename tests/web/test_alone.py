@@ -112,3 +112,5 @@ def test_the_own_book_knows_private_money() -> None:
     (row,) = of_books({"a": lines, "old": lines[:1]})
     assert (row["name"], row["joined"]["joules"], row["alone"]["joules"]) == ("a", 15.0, 40.0)
     assert row["avoided"]["money"] == {"EUR": pytest.approx(1.5)}
+    cut = chained([("personal", {"name": "a", "cut": "local 0 of 7 steps"})])
+    assert of_books({"a": lines}, cut) == []

@@ -324,6 +324,31 @@ def test_without_local_models_the_base_is_the_yardstick() -> None:
     assert "Whether each would have done as well alone was not measured." in render(chained(bodies), "en")
 
 
+def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of three one gained; the other two are in no verdict, mean or index."""
+    bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in hand_made()]
+    personal = [body for kind, body in bodies if kind == "personal"]
+    for body in personal[1:]:
+        nothing = {"loss": None, "accuracy": None}
+        body |= {"cut": "local 0 of 42 steps: no more fit the budget of energy", "benefit": None, "chosen": "local"}
+        body["gains"] |= {"personal_over_local": nothing, "shared_over_local": nothing}
+    entries = chained(bodies)
+    found = summary(entries)
+    assert found["verdicts"] == {"gains": 1, "undecided": 0, "loses": 0, "unknown": 2}
+    assert (found["not_compared"], found["kept_local"]) == (2, 0)
+    assert (found["mean"]["gain"]["relative"], found["equity"]["participants"]) == (pytest.approx(0.2), 1)
+    assert found["mean"]["loss"]["local"] == pytest.approx(1.0)
+    page = Page(render(entries, "en"))
+    assert "Joining paid for 1 of the 1 that can be compared. For 2 it is not known" in page.text
+    assert row_of(page, "b")[1].startswith("not known")
+    assert "left no fair model trained alone to compare with: local 0 of 42 steps" in page.text
+    assert "Unirse valió la pena para 1 de los 1" in render(entries, "es")
+    print_summary(Path("run"), Path("report"), found)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("not comparable (local)") == 2
+    assert "b: its personal model was cut, and there is no fair one trained alone: local 0 of 42 steps" in printed
+
+
 def test_records_in_the_form_that_the_coordinator_writes() -> None:
     """Energy inside the `train` rows, refusals called `refused`, gains of slices by measure."""
     energy = {"joules": 5.0, "seconds": 2.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}

@@ -53,7 +53,10 @@ def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path)
     assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
     personal = {body["name"]: body for body in bodies(run, "personal")}
     assert personal["site0"]["chosen"] == "shared"
-    assert "local 0 of" in personal["site0"]["cut"]
+    assert personal["site0"]["cut"] == "its own budget, which is private"  # and no figures
+    assert (personal["site0"]["fits"], personal["site0"]["local_cost"]) == ({}, {})
+    assert personal["site0"]["gains"]["personal_over_local"] == {"loss": None, "accuracy": None}
+    assert "local 0 of" in bodies(folders["site0"] / "run", "personal")[0]["cut"]  # at home
     assert "cut" not in personal["site1"]
     [book] = [read_books(folders["site0"] / "run")["site0"]]
     assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one

@@ -45,7 +45,7 @@ def accounts(
         found["books"] = {
             name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
-        found["books_alone"] = of_books(books)
+        found["books_alone"] = of_books(books, entries)
     show.emit(found, json, lambda: _words(found))
 
 

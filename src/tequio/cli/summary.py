@@ -37,7 +37,8 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         gain = row["gain"]["loss" if causal else "accuracy"] or {}
         scores = [_score(row["test"].get(model), causal) for model in ("base", "local", "shared", "personal")]
         interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
-        verdict = WORDS[row["verdict"]] + (f" ({row['chosen']})" if row["chosen"] else "")
+        verdict = WORDS[row["verdict"]] if row["compared"] else "not comparable"
+        verdict += f" ({row['chosen']})" if row["chosen"] else ""
         table.add_row(
             row["name"],
             f"{row['rank']:g}" if row["rank"] else "–",
@@ -52,9 +53,7 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
             words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
             show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
         if row["cut"]:
-            show.out.print(
-                f"{row['name']}: its personal model and the one trained alone were cut: {row['cut']}.", markup=False
-            )
+            _print_cut(row, row["test"]["local"] is not None)
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"
@@ -82,15 +81,19 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
 def print_adapted(result: Mapping[str, Any]) -> None:
     """What a newcomer got: its candidates on its own test data, the gain over starting alone, where the adapter is."""
     causal = result["test"]["base"]["accuracy"] is None
+    gain = result["gains"]["personal_over_local"]["loss" if causal else "accuracy"]
+    fair = "cut" not in result or gain is not None
+    test = result["test"] | ({} if fair else {"local": None})
     sizes = result["examples"]
     title = f"{result['name']}: {'perplexity' if causal else 'accuracy'} on its own test data"
     table = Table(title=title)
     models = ("base", "local", "shared", "personal")
     for column in models:
         table.add_column(column, justify="right")
-    table.add_row(*(_score(result["test"][model], causal) for model in models))
+    table.add_row(*(_score(test[model], causal) for model in models))
     show.table(table)
-    gain = result["gains"]["personal_over_local"]["loss" if causal else "accuracy"]
+    if "cut" in result:
+        _print_cut(result, fair)
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
         show.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
@@ -100,6 +103,12 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     )
     if "adapter" in result:
         show.out.print(f"Adapter: {result['adapter']}", markup=False)
+
+
+def _print_cut(row: Mapping[str, Any], fair: bool) -> None:
+    """What a budget made less of. fair: whether enough is left of the model trained alone to compare with."""
+    what = "and the one trained alone were cut" if fair else "was cut, and there is no fair one trained alone"
+    show.out.print(f"{row['name']}: its personal model {what}: {row['cut']}.", markup=False)
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:

@@ -30,14 +30,14 @@ from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
 from tequio.participant.tasks import Item, Losses, batches
-from tequio.participant.thrift import Budget, Thrift
+from tequio.participant.thrift import LOCAL, Budget, Thrift
 
 
 @dataclass(frozen=True)
 class Fitted:
     """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached.
 
-    steps, tokens: made in all, with every rate that was tried.
+    steps, tokens: made in all, with every rate that was tried; longest: steps at the rate that got furthest.
     """
 
     tail: Update
@@ -48,6 +48,7 @@ class Fitted:
     diverged: tuple[float, ...] = ()  # rates that were tried in vain
     steps: int = 0
     tokens: int = 0
+    longest: int = 0
 
 
 def fit(
@@ -73,7 +74,7 @@ def fit(
         before = task.losses(bench, validation)
     budget = thrift.planned(budget, name)
     best = Fitted(zero(bench.spec), before, before, 0.0, 0)
-    steps = tokens = 0
+    steps = tokens = longest = 0
     for rate in budget.rates:
         bench.hold(start)
         parameters = bench.attach_full() if budget.full else bench.attach(budget.rank, derive(seed, "factors"))
@@ -92,11 +93,12 @@ def fit(
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
             done, steps, tokens = done + made.steps, steps + made.steps, tokens + made.tokens
+            longest = max(longest, done)
             after = task.losses(bench, validation)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
     bench.drop()
-    return replace(best, steps=steps, tokens=tokens)
+    return replace(best, steps=steps, tokens=tokens, longest=longest)
 
 
 def _marks(budget: Budget) -> list[int]:
@@ -139,7 +141,7 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     thrift = _thrift(node, readings, settings, allowed or {})
     with node.meter.measure() as alone:
         readings.append(alone)
-        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed, 0.0, thrift, "local")
+        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed, 0.0, thrift, LOCAL)
     with node.meter.measure() as reading:
         readings.append(reading)
         private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, thrift, "private")
@@ -168,7 +170,7 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
     money = None if own_money is None or rest_money is None else own_money.plus(rest_money)
-    trained = local.steps > 0 or not thrift.limits  # else there is no model trained alone to compare with
+    fair = thrift.fair(LOCAL, local.longest, settings.local)
     body = {
         "name": node.name,
         "chosen": chosen,
@@ -176,11 +178,11 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
-            if b != "local" or trained
+            if b != LOCAL or fair
             else {"loss": None, "accuracy": None}
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
         },
-        "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss) if trained else None,
+        "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss) if fair else None,
         "fits": {
             k: {"learning_rate": f.rate, "step": f.step, "diverged": list(f.diverged)}
             for k, f in {"local": local, "private": private, **pulled}.items()

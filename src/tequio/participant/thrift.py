@@ -19,6 +19,7 @@ QUARTER = 0.25  # of a training: less is not worth its looks, where another one 
 TESTED = 4  # models looked at on test data: base, local, shared and the chosen one
 LEAST = 2  # of those, what is looked at in any case: base and shared, on validation and on test data
 
+FAIR = 0.5  # of a training: a model of which a budget left less is not compared with
 LOCAL = "local"  # the training alone
 
 Cost = Mapping[str, float]
@@ -111,6 +112,10 @@ class Thrift:
     def may_look(self) -> bool:
         """Whether one more candidate can be scored."""
         return self._fits(self.look)
+
+    def fair(self, name: str, made: int, fit: Budget) -> bool:
+        """Whether a training, of which `made` steps were made at the rate that got furthest, is one to compare with."""
+        return made >= FAIR * fit.steps or not any(said.startswith(f"{name} ") for said in self.cut)
 
     def note(self) -> str:
         """What was made less of, and why; nothing where everything fitted."""

@@ -45,6 +45,7 @@ from tequio.trust.keys import load_key
 
 LINGER = 5.0  # seconds after the coordinator has heard of the personal model, in which it can be asked for again
 DELIVERED = "delivered"  # the record of that
+UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,10 @@ class Resident:
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
             digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
             body = self.ledger.append("personal", {**made.body, **digests}).body
-        return Reply(task.round, task.index, task.name, body=canonical_json(dict(body)).decode())
+        told = dict(body)
+        if "cut" in told and self.node.books.limits:  # its own budget is private: that it cut, and no figures
+            told |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
+        return Reply(task.round, task.index, task.name, body=canonical_json(told).decode())
 
 
 def _settings(config: Federation, node: Node, task: PersonaliseTask) -> Settings:

@@ -46,10 +46,15 @@ def against_alone(entries: Sequence[Record]) -> Json:
     }
 
 
-def of_books(books: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Json]:
-    """The same by the participants' own books, private money with it; rows of those whose book knows the local model apart."""
-    out = []
+def of_books(books: Mapping[str, Sequence[Mapping[str, Any]]], entries: Sequence[Record] = ()) -> list[Json]:
+    """The same by the participants' own books, private money with it; rows of those whose book knows the local model apart.
+
+    entries: of the run; whom they say a budget cut is not compared here either.
+    """
+    out, cut = [], {str(body.get("name")) for body in bodies(entries, "personal") if body.get("cut")}
     for name, lines in books.items():
+        if name in cut:
+            continue
         rows = [{"energy": line, "money": line["money"], "work": line["work"]} for line in lines]
         local = [row for row in rows if row["work"] == "local"]
         if local:

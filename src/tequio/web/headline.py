@@ -54,17 +54,21 @@ def _verdict(page: Page) -> str:
     undecided = max(0, counts["undecided"] - kept)
     if s["comparison"] == "base":
         return w("head.base", g=n.fixed(gains), n=n.fixed(known))
-    if gains == known:
+    short = s["not_compared"]
+    if gains == known and not short:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
-    if kept == known:
+    if kept == known and not short:
         return w("head.alone")
-    parts = [w("head.some", g=n.fixed(gains), n=n.fixed(known)) if gains else w("head.nobody")]
+    paid = w("head.compared" if short else "head.some", g=n.fixed(gains), n=n.fixed(known))
+    parts = [paid if gains else w("head.nobody")]
     if loses:
         parts.append(w.plural("head.loses", loses, n.fixed(loses)))
     if undecided:
         parts.append(w.plural("head.undecided", undecided, n.fixed(undecided)))
     if kept:
         parts.append(w.plural("head.keeps", kept, n.fixed(kept)))
+    if short:
+        parts.append(w.plural("head.short", short, n.fixed(short)))
     return " ".join(parts)
 
 

@@ -49,6 +49,8 @@ def participant(
     """One participant: its hardware and data, what it did, its models' scores, gains and verdict."""
     test = table(body.get("test"))
     result = {model: scores(test.get(model)) for model in MODELS}
+    if body.get("cut") and not _gain(body, "personal_over_local")["loss"]:
+        result["local"] = None  # a budget left no model trained alone
     gain = _gain(body, f"personal_over_{comparison}")
     reference = (result.get(comparison or "") or {}).get("loss")
     relative = {k: v / reference for k, v in gain["loss"].items()} if gain["loss"] and reference else None
@@ -67,6 +69,7 @@ def participant(
         "chosen": body.get("chosen"),
         "cut": body.get("cut"),
         "verdict": _verdict(gain["loss"]),
+        "compared": not body.get("cut") or gain["loss"] is not None,
         "accuracy_against": _against(gain["loss"], gain["accuracy"]),
         "test": result,
         "gain": {**gain, "relative": relative},

@@ -90,7 +90,15 @@ def _tests(page: Page) -> Safe:
         return grid(title, head, [_test_row(page, p, models, accuracy) for p in people])
 
     opened = [el("h3", title), el("p", w(f"table.test.{page.s['measure']}"), class_="under")]
-    cut = [el("p", w("personal.cut", name=p["name"], how=str(p["cut"])), class_="under") for p in tested if p["cut"]]
+    cut = [
+        el(
+            "p",
+            w("personal.cut" if p["test"]["local"] else "personal.short", name=p["name"], how=str(p["cut"])),
+            class_="under",
+        )
+        for p in tested
+        if p["cut"]
+    ]
     if len(tested) <= MANY:
         return join(*opened, table(tested), *cut)
     known = sorted((p for p in tested if p["benefit"] is not None), key=lambda p: p["benefit"])

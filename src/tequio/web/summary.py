@@ -43,6 +43,7 @@ def summary(entries: Sequence[Record]) -> Json:
     `base` where the run has no local models, None where nobody has a personal model yet. A verdict is
     `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
     `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
+    `compared` is False of whom a budget left no fair model to compare with: it is in no mean.
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
@@ -67,8 +68,9 @@ def summary(entries: Sequence[Record]) -> Json:
         "comparison": comparison,
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
         | {"unknown": counts[None]},
-        "kept_local": sum(p["chosen"] == "local" for p in people),
-        "mean": means(people),
+        "kept_local": sum(p["chosen"] == "local" for p in people if p["compared"]),
+        "not_compared": sum(not p["compared"] for p in people),
+        "mean": means([p for p in people if p["compared"]]),
         "equity": equity(people),
         "participants": people,
         "rounds": rounds_of(rounds, last_body(entries, "start"), last_body(entries, "end"))
