@@ -48,3 +48,15 @@ def test_no_cell_is_cut(terminal: bool, width: int) -> None:
     assert parts == (3 if terminal and width == 40 else 2 if terminal and width == 80 else 1)
     assert said.count("┃ who") == parts == said.count("│ northern-clinic")
     assert said.count("Plan of everything") == 1
+
+
+def test_parts_repeat_what_tells_the_rows_apart() -> None:
+    stream = StringIO()
+    rows = Table()
+    for column in ("whose", "of", "forecast", "budget"):
+        rows.add_column(column)
+    for of in ("energy", "time"):
+        rows.add_row("all together", of, "a long forecast", f"a long budget of {of}")
+    show.table(rows, Console(file=stream, force_terminal=True, width=50, color_system=None))
+    (line,) = [line for line in stream.getvalue().splitlines() if "a long budget of time" in line]
+    assert [cell.strip() for cell in line.split("│")] == ["", "all together", "time", "a long budget of time", ""]

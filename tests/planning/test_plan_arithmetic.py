@@ -31,6 +31,8 @@ def test_the_catalogue_has_dense_peaks_with_dates_and_sources() -> None:
 
 
 def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'H100"):
+        device_of("h100", catalogue())  # and not H200, which looks nearer
     with pytest.raises(ConfigError, match="Did you mean 'H100 SXM'"):
         device_of("h100 smx", catalogue())
     assert device_of(" h100 sxm ", catalogue()).name == "H100 SXM"

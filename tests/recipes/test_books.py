@@ -72,6 +72,8 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     assert told["site1"]["joules"] > 0
     assert accounts(entries)["coordinator"]["intensity"] == pytest.approx(507.245)  # Mexico
     assert "FRA" not in json.dumps([dict(e.body) for e in entries], default=dict)
+    private = [run / "participants/site0" / file for file in ("accounts.jsonl", "salt")]
+    assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
     books = read_books(run)
     assert [line["work"] for line in books["site1"]] == [*["evaluate", "train"] * 2, "evaluate", "local", "personal"]
     assert {line["money"]["currency"] for line in books["site1"]} == {"CHF"}

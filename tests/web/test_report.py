@@ -175,7 +175,7 @@ def test_summary_of_numbers_known_by_hand() -> None:
     assert equity["worst_decile"] == pytest.approx(-0.1)
     assert equity["share_positive"] == pytest.approx(1 / 3)
     assert equity["spearman_rank"] == pytest.approx(-1.0)  # ranks 2, 4, 8 with benefits 0.2, 0, −0.1
-    assert equity["left_behind"] == "neither"  # |−1| is not above 1.96/√2 = 1.39: three are too few
+    assert equity["left_behind"] == "few"  # |−1| is not above 1.96/√2 = 1.39
     assert equity["gini"] == pytest.approx(0.6 / 8.7)  # Σ|xᵢ−xⱼ| over pairs of 0.8, 1, 1.1 = 0.6; n·Σx = 8.7
     assert equity["jain"] == pytest.approx(2.9**2 / (3 * (0.64 + 1 + 1.21)))
     cost = found["cost"]

@@ -198,6 +198,9 @@ def test_a_participant_that_waits_says_so() -> None:
 
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
     assert "neither a coordinator's folder" in tequio("status", tmp_path, fails=True)
+    with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}):
+        pass
+    assert f"tequio report {tmp_path}" in tequio("status", tmp_path, fails=True)
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def run(
     from tequio.recipes.run import start, with_seed
 
     if (federation is None) == (resume is None):
-        raise typer.BadParameter("give federation.toml, or --resume RUN")
+        raise typer.BadParameter("give federation.toml or --resume RUN, one of the two")
     set_threads(threads)
     if explain_speed:
         if federation is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ def join(
     if not json:
         for line in ready.leaves:
             show.out.print(line, markup=False)
-    if not yes and not typer.confirm("Join?"):
+    if not yes and not _agreed("Join?", "joining needs your consent"):
         show.out.print("Not joined; nothing was sent.")
         raise typer.Exit(130)
     folder = join_federation(ready, out or Path(ready.invitation.name))
@@ -89,7 +90,7 @@ def leave(
 
     if json and not yes:
         raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
-    if not yes and not typer.confirm("Leave the federation? To come back takes a new invitation."):
+    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
         raise typer.Exit(130)
     result = leave_federation(folder, out)
     if result["bundle"] is not None:
@@ -129,3 +130,12 @@ def island(
         show.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
 
     show.emit(result, json, words)
+
+
+def _agreed(question: str, why: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise ConfigError("There is no terminal on which to ask:", f"{why}.", "Add --yes once you know.") from None

@@ -64,17 +64,26 @@ def _width(rows: Table, console: Console) -> int:
 
 
 def _parts(rows: Table, console: Console) -> list[Table]:
-    """The first column with as many of the others as fit beside it, and so on; a cell that is too wide alone is wrapped."""
-    first, *others = rows.columns
-    done: list[Table] = []
+    """What tells the rows apart with as many of the other columns as fit beside it, and so on; a cell too wide alone is wrapped."""
+    columns, key, done = rows.columns, _key(rows), list[Table]()
+    while key > 1 and _width(_part(rows, columns[: key + 1]), console) > console.width:
+        key -= 1
+    first, others = columns[:key], columns[key:]
     while others:
         count = 1
-        while count < len(others) and _width(_part(rows, [first, *others[: count + 1]]), console) <= console.width:
+        while count < len(others) and _width(_part(rows, [*first, *others[: count + 1]]), console) <= console.width:
             count += 1
-        done.append(_part(rows, [first, *others[:count]]))
+        done.append(_part(rows, [*first, *others[:count]]))
         others = others[count:]
     done[0].title = rows.title
     return done
+
+
+def _key(rows: Table) -> int:
+    """How many of the first columns it takes to tell rows apart."""
+    cells = list(zip(*([str(cell) for cell in column.cells] for column in rows.columns), strict=True))
+    several = range(1, len(rows.columns))
+    return next((k for k in several if len({row[:k] for row in cells}) == len(cells)), 1)
 
 
 def _part(rows: Table, columns: Sequence[Column]) -> Table:

@@ -87,11 +87,11 @@ class RunFolder:
         holder = f"process {pid}" if pid.isdecimal() else "another process"
         return RunBusy(f"{self.path} is in use by {holder}.", "One process writes a run.", "Wait or stop it.")
 
-    def write_atomic(self, relative: str, data: bytes) -> Path:
+    def write_atomic(self, relative: str, data: bytes, private: bool = False) -> Path:
         """Write a file of the run whole or not at all: the old bytes or the new are there, durably.
 
         `relative` is a path inside the folder with `/`; missing subfolders are made. Returns the file's path.
-        Raises RunError if `relative` leaves the folder, ResourceError if it cannot be written.
+        private: only its owner may read it. Raises RunError if `relative` leaves the folder, ResourceError if it cannot be written.
         """
         target = self._inside(relative)
         unique = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
@@ -100,7 +100,7 @@ class RunFolder:
             _make_folders(target.parent)
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                with open(os.open(fresh, flags, 0o644), "wb") as file:
+                with open(os.open(fresh, flags, 0o600 if private else 0o644), "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

@@ -29,7 +29,11 @@ def checked_currency(code: str) -> str:
         return code
     near = _near(code)
     offered = f"Did you mean {' or '.join(f'{c} ({known[c]})' for c in near)}?" if near else ""
-    raise ConfigError(f"{code!r} is no currency in use;", f"expected a code of {SOURCE}.", offered)
+    raise ConfigError(
+        f"{code!r} is no currency in use;",
+        f"expected a code of {SOURCE}.",
+        offered or "Give the one in which it is paid today: EUR, MXN, USD…",
+    )
 
 
 def _near(word: str) -> list[str]:

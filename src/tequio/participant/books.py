@@ -7,6 +7,7 @@ of carbon and of money only what participant.toml allows.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -60,7 +61,7 @@ class Books:
         path = folder.path / under / FILE
         whole, _, broken = (path.read_text(encoding="utf-8") if path.is_file() else "").rpartition("\n")
         if broken:
-            folder.write_atomic(f"{under}/{FILE}", f"{whole}\n".encode() if whole else b"")
+            folder.write_atomic(f"{under}/{FILE}", f"{whole}\n".encode() if whole else b"", private=True)
         try:
             for row in map(json.loads, whole.splitlines()):
                 energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
@@ -87,6 +88,10 @@ class Books:
             path = self.folder.path / self.under / FILE
             with written(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            with written(path), path.open("a", encoding="utf-8") as stream:
+            with written(path), open(path, "a", encoding="utf-8", opener=_private) as stream:
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
         return energy if self.tell_carbon else energy.untold(), money if self.tell_money else None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

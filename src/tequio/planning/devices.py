@@ -59,7 +59,8 @@ def device_of(name: str, known: Mapping[str, Device]) -> Device:
     by_name = {key.casefold(): device for key, device in known.items()}
     found = by_name.get(name.strip().casefold())
     if found is None:
-        near = by_name[difflib.get_close_matches(name.casefold(), list(by_name), n=1, cutoff=0.0)[0]].name
+        inside = [key for key in by_name if name.strip() and name.strip().casefold() in key]
+        near = by_name[(inside or difflib.get_close_matches(name.casefold(), list(by_name), n=1, cutoff=0.0))[0]].name
         fix = f"Did you mean {near!r}? Known: {', '.join(known)}. Your own: --devices FILE"
         raise ConfigError(f"There is no device {name!r} in the catalogue.", "", fix)
     return found

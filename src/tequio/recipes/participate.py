@@ -256,7 +256,7 @@ def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]
                 yield Resident(config, file, node, facts, place, ledger)
             return
         salt = secrets.token_hex(16)
-        place.write_atomic(salt_file(file.name), salt.encode())
+        place.write_atomic(salt_file(file.name), salt.encode(), private=True)
         said = told_of(node, file, splits)
         facts = {"spec": ground.bench.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
         row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}

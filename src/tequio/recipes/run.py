@@ -113,7 +113,7 @@ def _commit_data(folder: RunFolder, wired: Wired) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, data_digest in wired.data_digests.items():
         salt = secrets.token_hex(16)
-        folder.write_atomic(salt_file(name), salt.encode())
+        folder.write_atomic(salt_file(name), salt.encode(), private=True)
         out[name] = digest_json([salt, data_digest])
     return out
 

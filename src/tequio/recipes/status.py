@@ -121,6 +121,8 @@ def status_of(folder: Path) -> dict[str, Any]:
         return _participant_status(folder)
     why = f"Expected {office.FILE} or {join.IDENTITY} in it."
     fix = "Name the folder that `tequio coordinator init` or `tequio join` made."
+    if (folder / "ledger.sqlite").exists():
+        why, fix = "It is a run.", f"See it with: tequio report {folder}"
     raise ConfigError(f"{folder} is neither a coordinator's folder nor a participant's.", why, fix)
 
 

@@ -156,12 +156,15 @@ def equity(people: Sequence[Json]) -> Json:
 
 
 def _left_behind(rho: float | None, count: int) -> str | None:
-    """Who clearly gained less, `weak`, `strong` or `neither`.
+    """Who clearly gained less, `weak`, `strong` or `neither`; `few` where nothing could show.
 
     |ρ| is held against 1.96/√(n − 1), its 95 % bound if ranks did not matter.
     """
     if rho is None:
         return None
-    if abs(rho) < Z95 / math.sqrt(count - 1):
+    bound = Z95 / math.sqrt(count - 1)
+    if bound >= 1.0:
+        return "few"
+    if abs(rho) < bound:
         return "neither"
     return "weak" if rho > 0 else "strong"
