@@ -138,7 +138,7 @@ def read_windows(path: Path) -> list[Window]:
         raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from None
     if not rows:
         raise ConfigError(f"{path} has no rows.")
-    return _checked(rows, str(path))
+    return _checked(rows, f"{path}, line")
 
 
 def write_windows(windows: Iterable[Window]) -> str:
@@ -155,7 +155,7 @@ def write_windows(windows: Iterable[Window]) -> str:
 
 def checked(windows: Sequence[Window], source: str) -> list[Window]:
     """The windows in order. Raises ConfigError where two of a series overlap, or leave a gap."""
-    return _checked(list(enumerate(windows, 1)), source)
+    return _checked(list(enumerate(windows, 1)), f"{source}, value")
 
 
 def stamp(at: datetime) -> str:
@@ -221,7 +221,8 @@ def _number(text: str, key: str, where: str, low: float, high: float) -> float:
     return value
 
 
-def _checked(rows: Sequence[tuple[int, Window]], source: str) -> list[Window]:
+def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
+    """place: what a row's number is put behind, after the file's name."""
     series: dict[tuple[str, str, str, datetime | None], list[tuple[int, Window]]] = {}
     for line, window in rows:
         series.setdefault((window.zone, window.kind, window.signal, window.issued), []).append((line, window))
@@ -229,7 +230,7 @@ def _checked(rows: Sequence[tuple[int, Window]], source: str) -> list[Window]:
     for (zone, kind, _, _), mine in series.items():
         mine.sort(key=lambda pair: pair[1].start)
         for (_, before), (line, after) in pairwise(mine):
-            what = f"{source}, line {line}: zone {zone}, {kind}, from {stamp(after.start)}:"
+            what = f"{place} {line}: zone {zone}, {kind}, from {stamp(after.start)}:"
             if after.start < end_of(before):
                 raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
             if after.start > end_of(before):
@@ -238,7 +239,7 @@ def _checked(rows: Sequence[tuple[int, Window]], source: str) -> list[Window]:
                 raise ConfigError(what, why, "Fill it, or keep the rows on one side of it: nothing is interpolated.")
         out += [window for _, window in mine]
     for zone in sorted({w.zone for w in out}):
-        _in_grams([w.grams for w in out if w.zone == zone], f"{source}: zone {zone}")
+        _in_grams([w.grams for w in out if w.zone == zone], f"{place.rpartition(', ')[0]}: zone {zone}")
     return sorted(out, key=lambda w: (w.zone, w.signal, w.kind, w.issued or w.start, w.start))
 
 
