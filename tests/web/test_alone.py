@@ -103,6 +103,15 @@ def test_older_runs_say_nothing() -> None:
     assert "Against training alone" not in render(chained(bodies), "en")
 
 
+def test_a_participants_own_record_has_no_rounds_to_compare_with() -> None:
+    entries = [
+        (e.kind, e.body | ({"facts": {"spec": "x"}, "simulation": False} if e.kind == "run" else {})) for e in run()
+    ]
+    home = chained([(kind, body) for kind, body in entries if kind != "round"])
+    assert against_alone(home)["participants"] == []
+    assert "Against training alone" not in render(home, "en")
+
+
 def test_the_own_book_knows_private_money() -> None:
     lines = [
         {"work": "train", **energy(10.0), "money": eur(1.0)},

@@ -349,6 +349,29 @@ def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytes
     assert "b: its personal model was cut, and there is no fair one trained alone: local 0 of 42 steps" in printed
 
 
+def test_a_participants_own_record_is_finished_with_its_personal_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never `run --resume` for it; whoever left has nothing to go on with."""
+    bodies = [(e.kind, dict(e.body)) for e in hand_made() if e.kind in ("run", "personal")][:2]
+    bodies[0][1]["facts"] = {"spec": "x"}
+    (tmp_path / "identity.json").write_text("{}")
+    for kept, folder, words in (
+        (bodies, "run", ""),
+        (bodies[:1], "run", f"Go on with: tequio participate {tmp_path}"),
+        ([bodies[0], ("personal", bodies[1][1] | {"alone": True})], "run", f"tequio participate {tmp_path}"),
+        (bodies[:1], "bundle", "The federation was left before it had come to its end."),
+    ):
+        found = summary(chained(kept))
+        assert found["finished"] is (words == "")
+        assert ("This run is not finished." in render(chained(kept), "en")) is (words != "")
+        print_summary(tmp_path / folder, Path("report"), found)
+        printed = capsys.readouterr().out
+        assert words in printed
+        assert "--resume" not in printed
+        assert "not finished" not in printed
+
+
 def test_records_in_the_form_that_the_coordinator_writes() -> None:
     """Energy inside the `train` rows, refusals called `refused`, gains of slices by measure."""
     energy = {"joules": 5.0, "seconds": 2.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}

@@ -60,4 +60,10 @@ def test_budgets_are_kept_across_a_network(make_federation: Any, tmp_path: Path)
     assert "cut" not in personal["site1"]
     [book] = [read_books(folders["site0"] / "run")["site0"]]
     assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one
+    home = folders["site1"] / "run"
+    told = tequio("accounts", home, "--own")
+    assert "Joining against training alone by the participants' own books (private)" in told
+    assert "as it was told" not in told  # the rounds are in the book alone
+    assert "Go on with" not in tequio("report", home)
+    assert json.loads(tequio("report", home, "--json"))["summary"]["finished"]
     assert json.loads(tequio("verify", run, "--json"))["ok"]

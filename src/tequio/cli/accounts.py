@@ -27,6 +27,7 @@ def accounts(
     from tequio.web.accounts import WHOLE, card, sums
     from tequio.web.accounts import accounts as of_ledger
     from tequio.web.alone import against_alone, of_books
+    from tequio.web.records import at_home
     from tequio.web.shifted import shifted
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
@@ -34,7 +35,7 @@ def accounts(
     found = of_ledger(entries)
     found["card"] = card(found, entries)
     found["shift"] = shifted(entries)
-    found["alone"] = against_alone(entries)
+    found["alone"], found["home"] = against_alone(entries), at_home(entries)
     books = read_books(folder)
     found["untold"] = {
         row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
@@ -68,7 +69,8 @@ def _words(found: Mapping[str, Any]) -> None:
         {"name": "coordinator", **found["coordinator"]},
         {"name": "in all", **found["total"]},
     ]
-    show.table(_table("What the run took, as it was told", rows))
+    home = "What the personal model took; the rounds are in the own book: --own"
+    show.table(_table(home if found["home"] else "What the run took, as it was told", rows))
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
         show.table(_table("The participants' own books (private), lost work with it", books))
@@ -76,7 +78,8 @@ def _words(found: Mapping[str, Any]) -> None:
         rows = [*found["alone"]["participants"], {"name": "in all", "as_good": None, **found["alone"]["total"]}]
         show.table(_alone("Joining against training alone, as it was told", rows))
     if found.get("books_alone"):
-        show.table(_alone("The same by the participants' own books (private)", found["books_alone"]))
+        what = "Joining against training alone" if found["home"] else "The same"
+        show.table(_alone(f"{what} by the participants' own books (private)", found["books_alone"]))
     if found["shift"] is not None and found["shift"]["rounds"]:
         _shift(found["shift"])
     sci = found["sci"]

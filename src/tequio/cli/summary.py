@@ -59,7 +59,7 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"
         show.out.print(f"{made}: {rounds['stopped']}.", markup=False)
     if not summary["finished"]:
-        show.out.print(f"This run is not finished. Go on with: tequio run --resume {folder}")
+        show.out.print(_unfinished(folder, summary["home"]), markup=False)
     cost = summary["cost"]
     if cost.get("joules") is not None:
         band = cost.get("uncertainty")
@@ -103,6 +103,16 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     )
     if "adapter" in result:
         show.out.print(f"Adapter: {result['adapter']}", markup=False)
+
+
+def _unfinished(folder: Path, home: bool) -> str:
+    """With how to go on; home: a participant's own record, or a copy that went along with who left."""
+    if not home:
+        return f"This run is not finished. Go on with: tequio run --resume {folder}"
+    joined = folder.resolve().parent
+    if not (joined / "identity.json").exists() or folder.resolve().name != "run":
+        return "The federation was left before it had come to its end."
+    return f"The federation has not come to its end here. Go on with: tequio participate {joined}"
 
 
 def _print_cut(row: Mapping[str, Any], fair: bool) -> None:

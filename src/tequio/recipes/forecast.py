@@ -48,6 +48,9 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     header = next(body for kind, body in entries if kind == "run")
     end = next((body for kind, body in entries if kind == "end"), None)
+    if "facts" in header:
+        fix = "Name the run of the coordinator."
+        raise RunError(f"{run} is a participant's own record.", "The rounds are not in it.", fix)
     if end is None:
         raise RunError(f"{run} is not finished.", "", f"Go on with: tequio run --resume {run}")
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:

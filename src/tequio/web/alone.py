@@ -15,7 +15,7 @@ from tequio.web.accounts import rows_of, sums
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH, finite
 from tequio.web.page import MANY, Cell, Page, folded, grid
-from tequio.web.records import Json, Record, bodies, interval, row_energy, table, total
+from tequio.web.records import Json, Record, at_home, bodies, interval, row_energy, table, total
 
 KEYS = ("joules", "grams", "seconds")
 
@@ -24,11 +24,12 @@ def against_alone(entries: Sequence[Record]) -> Json:
     """participants (joined, alone, avoided, as_good: whether the local model is as good as the delivered one), total, evenness of avoided.
 
     as_good: False where the delivered model is surely better on test, True where that is not sure or it is worse, None where not known.
-    Empty for runs that did not measure the local model apart; who a budget cut is not compared.
+    Empty for runs that did not measure the local model apart, and for a participant's own record, which has no rounds (`of_books` has); who
+    a budget cut is not compared.
     """
     rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
     rows = []
-    for body in bodies(entries, "personal"):
+    for body in () if at_home(entries) else bodies(entries, "personal"):
         if not table(body.get("local_cost")) or body.get("cut"):  # a budget cut what it trained alone, too
             continue
         name, own = str(body.get("name")), table(body["local_cost"])

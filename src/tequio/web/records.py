@@ -39,6 +39,11 @@ def last_body(entries: Sequence[Record], kind: str) -> Mapping[str, Any]:
     return found[-1] if found else {}
 
 
+def at_home(entries: Sequence[Record]) -> bool:
+    """Whether this is a participant's own record of a federation across a network: it has no rounds, its book has them."""
+    return bool(table(last_body(entries, "run").get("facts")))
+
+
 def table(value: Any) -> Mapping[str, Any]:
     """The value if it is a table, else an empty one."""
     return value if isinstance(value, Mapping) else {}

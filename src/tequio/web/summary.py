@@ -19,6 +19,7 @@ from tequio.web.people import comparison_of, equity, means, participant
 from tequio.web.records import (
     Json,
     Record,
+    at_home,
     bodies,
     energy_of,
     interval,
@@ -43,6 +44,7 @@ def summary(entries: Sequence[Record]) -> Json:
     `base` where the run has no local models, None where nobody has a personal model yet. A verdict is
     `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
     `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
+    `home` is True of a participant's own record, finished when it has the personal model of the federation's end.
     `compared` is False of whom a budget left no fair model to compare with: it is in no mean.
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
@@ -53,6 +55,8 @@ def summary(entries: Sequence[Record]) -> Json:
     later = [body.get("participant") for body in bodies(entries, "joined")]
     listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
     centre = table(run.get("centre"))
+    home = at_home(entries)
+    made = [not body.get("alone") for body in bodies(entries, "personal")]
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
     people = [
         participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), comparison)
@@ -63,7 +67,8 @@ def summary(entries: Sequence[Record]) -> Json:
     causal = table(run.get("task")).get("kind") not in (None, "classification")
     return {
         **_header(run),
-        "finished": bool(bodies(entries, "end")),
+        "finished": any(made) if home else bool(bodies(entries, "end")),
+        "home": home,
         "measure": "perplexity" if causal else "accuracy",
         "comparison": comparison,
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
