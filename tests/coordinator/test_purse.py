@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tequio.coordinator.purse import Purse
+from tequio.measure.money import Price
 
 KWH = 3.6e6
 
@@ -38,6 +39,17 @@ def test_what_is_in_flight_counts_when_it_was_trained() -> None:
     assert spent(window)["kwh"] == 7.5
     took = spent(window, landed)
     assert (took["kwh"], took["megabytes"]) == (8.5, 6.0)
+
+
+def test_the_coordinators_money_is_counted() -> None:
+    """At 2 a kWh and 5 an hour: its hour, and the kWh that participants in its process did not draw."""
+    money = {"amount": 0.5, "currency": "EUR"}
+    centre = row("", 4.0) | {"train": [row("a", 2.0, money=money), row("centre", 0.5)]}
+    for one_process, kwh in ((True, 2.0), (False, 4.0)):
+        purse = Purse({"money": 100.0}, one_process, "EUR", price=Price("EUR", 2.0, 5.0))
+        purse.add(centre)
+        assert purse.spent["money"] == pytest.approx(0.5 + 2.0 * kwh + 5.0)
+        assert purse.beside["money"] == pytest.approx(2.0 * kwh + 5.0)
 
 
 def test_waits_and_personal_models_are_counted_and_the_centres_bytes_are_not() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tequio.core.errors import BudgetError
@@ -31,6 +33,13 @@ def test_looks_are_kept_back_for_and_the_smaller_limit_counts() -> None:
     books.tally.add("evaluate", {"kwh": 1.5})
     with pytest.raises(BudgetError, match="energy"):
         check_look("a", books, 4.0)
+
+
+def test_a_federations_money_bounds_only_money_that_counts_in_it() -> None:
+    task = replace(TASK, budget={"money": 2.0, "kwh": 4.0})
+    for counted, bound in ((True, {"money": 2.0, "kwh": 4.0}), (False, {"money": 9.0, "kwh": 4.0})):
+        books = Books(limits={"money": 9.0}, counted=counted)
+        assert for_training(task, "a", books, 450, 4.0, pass_steps=6.0) == bound
 
 
 def test_who_never_looked_guesses_it_from_steps() -> None:

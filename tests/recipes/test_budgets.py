@@ -15,9 +15,11 @@ from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation, load_participant
+from tequio.recipes.purse import purse_of
 from tequio.recipes.run import start
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
+from tequio.web.accounts import accounts
 from tequio.web.alone import against_alone
 from tequio.web.report import render
 from tequio.web.summary import summary
@@ -248,6 +250,20 @@ def test_a_federations_budget_covers_the_personal_models_too(make_federation: An
     assert len(kinds["round"]) == 1
     assert all("no more fit the budget of energy" in body["cut"] for body in kinds["personal"])
     assert spent(tmp_path / "run")[1] < 0.8 * personal
+
+
+def test_a_budget_of_money_counts_what_the_accounts_count(make_federation: Any, tmp_path: Path) -> None:
+    """The coordinator's, which no key need tell."""
+    money = {"currency": "EUR", "per_kwh": 0.3, "rent_per_hour": 2.0}
+    path = make_federation(rows=60, train={"rounds": 2}, money=money, budget={"money": 100.0})
+    config = load_federation(path)
+    start(config, tmp_path / "run", False)
+    entries, _ = records(tmp_path / "run")
+    with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
+        purse = purse_of(config, ledger, one_process=True)
+    assert purse is not None
+    told = accounts(entries)["total"]["money"]
+    assert 0 < told["EUR"] == pytest.approx(purse.spent["money"])
 
 
 def test_carbon_and_money_need_a_place_and_prices(make_federation: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tequio.coordinator.plan import Member, Plan
 from tequio.measure.budget import KEYS, WORDS, left
+from tequio.measure.money import Price
 
 CENTRE = "centre"
 
@@ -23,6 +24,7 @@ CENTRE = "centre"
 class Purse:
     """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money.
 
+    price: of the coordinator's machine, the centre with it.
     people: how many will be asked for a personal model; closing: what the last look at models takes, in passes over validation data.
     """
 
@@ -31,6 +33,7 @@ class Purse:
     currency: str = ""
     people: int = 0
     closing: float = 0.0
+    price: Price | None = None
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     step: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
@@ -55,7 +58,7 @@ class Purse:
             parts = sum(row[key] for row in apart)
             total = max(whole[key], parts) if self.one_process else whole[key] + parts
             if key == "money":
-                total = parts
+                total = parts + self._own_money(whole, body, rows)
             if key == "megabytes":  # the centre is where the coordinator is
                 total = sum(row[key] for row, of in zip(apart, rows, strict=True) if of["name"] != CENTRE)
             if (
@@ -80,6 +83,15 @@ class Purse:
             silent = [str(row["name"]) for row in rows if row.get("energy") and row["energy"]["intensity"] is None]
             if silent:
                 self.reason = f"the carbon budget cannot be kept: {silent[0]} does not tell its carbon"
+
+    def _own_money(
+        self, whole: Mapping[str, float], body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> float:
+        """The coordinator's and the centre's: its hours, and the electricity that participants in its process did not draw."""
+        joules = _joules(body)
+        drawn = sum(_hosted(row) for row in rows if row["name"] != CENTRE) if self.one_process else 0.0
+        share = max(0.0, joules - drawn) / joules if joules else 0.0
+        return 0.0 if self.price is None else self.price.of(whole["kwh"] * share, whole["hours"])
 
     def add_personal(self, body: Mapping[str, Any]) -> None:
         """Count what making one personal model took."""

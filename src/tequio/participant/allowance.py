@@ -29,7 +29,7 @@ def for_training(
     if "megabytes" in remaining and most > 1e6 * remaining["megabytes"]:
         gone = [*gone, "megabytes"]
     _refuse(name, gone)
-    return {key: value for key, value in smaller(remaining, task.budget).items() if key != "megabytes"}
+    return {key: value for key, value in smaller(remaining, books.bound(task.budget)).items() if key != "megabytes"}
 
 
 def check_look(name: str, books: Books, closing: float) -> None:

@@ -42,6 +42,7 @@ class Tally:
 class Books:
     """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know.
 
+    counted: whether its money is in the federation's budget, told and in that currency.
     limits: the participant's own budget, by key of measure.budget; tally: what was spent of it, the same in all copies of these books.
     """
 
@@ -51,6 +52,7 @@ class Books:
     tell_money: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    counted: bool = True
 
     def opened(self, folder: RunFolder, under: str) -> Books:
         """The same in a folder; what its book says was spent before counts. Raises ConfigError where it is damaged.
@@ -70,11 +72,15 @@ class Books:
         except (ValueError, KeyError, TypeError):
             fix = "Restore it from a copy; without it nobody knows what was spent."
             raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
-        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, tally)
+        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, tally, self.counted)
 
     def left(self) -> dict[str, float]:
         """What remains of the budget."""
         return left(self.limits, self.tally.spent)
+
+    def bound(self, given: Mapping[str, float]) -> dict[str, float]:
+        """Of what the federation's budget allows, that which counts here: no money of another currency, or untold."""
+        return {key: value for key, value in given.items() if key != "money" or self.counted}
 
     def enter(
         self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0, steps: int = 0

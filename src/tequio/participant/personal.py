@@ -207,7 +207,9 @@ def _thrift(node: Node, readings: Sequence[Reading], settings: Settings, allowed
     def used() -> dict[str, float]:
         return reduce(add, (node.cost(reading.energy) for reading in readings), dict[str, float]())
 
-    limits = {key: limit for key, limit in smaller(node.books.left(), allowed).items() if key != "megabytes"}
+    limits = {
+        key: limit for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items() if key != "megabytes"
+    }
     return Thrift(
         limits,
         used,

@@ -30,7 +30,7 @@ def budgets(
     currency = config.money.currency if config.money else ""
     told = [[_told(one, row, files[one.work.name], currency) for row in need[one.work.name]] for one in people]
     if centre is not None:
-        told.append([_need(centre, stage) | {"money": 0.0} for stage in stages])
+        told.append([_need(centre, stage) for stage in stages])
     out = [
         _row(None, key, limit, [_sum(row[key] for row in rows) for rows in zip(*told, strict=True)], currency)
         for key, limit in config.budget.limits().items()

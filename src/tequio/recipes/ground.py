@@ -75,9 +75,10 @@ def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Publi
     """A participant on this machine, its data encoded. hosted: in the coordinator's process, which counts its energy too."""
     data = encode_splits(ground.task, splits, file.name)
     size, meter = ground.config.train.batch_size, _meter(file, ground.meter, hosted)
-    books = Books(
-        tell_carbon=file.energy.tell, tell_money=file.money is not None and file.money.tell, limits=file.budget.limits()
-    )
+    money, ours = file.money, ground.config.money
+    tell = money is not None and money.tell
+    counted = tell and money is not None and ours is not None and money.currency == ours.currency
+    books = Books(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
     return Node(file.name, ground.bench, ground.task, data, size, meter, public=public, books=books)
 
 

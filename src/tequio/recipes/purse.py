@@ -9,6 +9,7 @@ from tequio.coordinator.purse import Purse
 from tequio.ledger.record import Ledger
 from tequio.participant.thrift import closing_passes
 from tequio.recipes.config import Federation
+from tequio.recipes.place import price_of
 
 
 def purse_of(config: Federation, ledger: Ledger, one_process: bool) -> Purse | None:
@@ -19,7 +20,8 @@ def purse_of(config: Federation, ledger: Ledger, one_process: bool) -> Purse | N
     currency = "" if config.money is None else config.money.currency
     sizes = [row["batches"] for row in rows_of(ledger)]
     passes = [closing_passes(row["validation"], row["test"]) for row in sizes]
-    purse = Purse(limits, one_process, currency, len(sizes), sum(passes) / max(1, len(passes)))
+    price = None if config.money is None else price_of(config.money, config.energy.life_years)
+    purse = Purse(limits, one_process, currency, len(sizes), sum(passes) / max(1, len(passes)), price)
     for kind in ("start", "round", "wait"):
         for entry in ledger.entries(kind):
             purse.add(entry.body)

@@ -36,7 +36,7 @@ COMMENTS = {
     "budget": "# What may be spent: kwh, kg_co2e, money, hours at work, megabytes. Steps that do not fit are not made.\n",
     "shift": "# Rounds in simulated time: each works in the greenest hours before a deadline, by its [energy] file. docs/accounts.md\n",
     "energy": "# Where the electricity comes from, for carbon: a country (annual average) or a file of intensities. docs/accounts.md\n",
-    "money": "# What the machine costs, in its owner's currency. Private unless tell = true.\n",
+    "money": "# What the machine costs, in its owner's currency. A participant's is private unless tell = true.\n",
     "schedule": "# Across a network: when this participant takes part, in its local time. Outside of it, it is away.\n",
     "hardware": "# Declared; what is missing is not a limit. probe = true measures tokens_per_second on this machine.\n",
 }

@@ -119,13 +119,13 @@ def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Js
 
 
 def _coordinator_money(config: Mapping[str, Any], rest: Sequence[Json]) -> dict[str, float]:
-    """At the prices in federation.toml, where it tells them."""
+    """At the prices in federation.toml, which everybody has."""
     try:
         given = MoneySection.model_validate(config.get("money"))
         energy = EnergySection.model_validate(config.get("energy", {}))
     except ValidationError:
         return {}
-    if not given.tell or not rest:
+    if not rest:
         return {}
     price, drawn = price_of(given, energy.life_years), sums(rest)
     kwh = (drawn["joules"] or 0.0) * energy.pue / JOULES_A_KWH

@@ -102,7 +102,10 @@ class ShiftSection(Section):
 
 
 class MoneySection(Section):
-    """[money]: what the machine costs, in its owner's currency; private unless `tell`. Rent, or capital (TCO), and electricity."""
+    """[money]: what the machine costs, in its owner's currency. Rent, or capital (TCO), and electricity.
+
+    A participant's is private unless `tell`; the coordinator's is told, as federation.toml is.
+    """
 
     currency: str
     per_kwh: Amount | None = None
