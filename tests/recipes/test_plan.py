@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tequio.core.errors import ConfigError, RunError
+from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
 from tequio.planning.devices import catalogue
 from tequio.recipes.config import load_federation
@@ -235,3 +236,10 @@ def test_break_even_counts_the_tariff(make_federation: Any) -> None:
     rent, buy = (2.69 * 12.29) ** 0.5, 1000 * (22 * 30) ** 0.5
     assert cheap["H100 SXM"] == pytest.approx(buy / rent)
     assert dear["H100 SXM"] == pytest.approx(buy / (rent - 0.7 * 0.3))
+
+
+def test_a_participants_own_record_is_not_what_a_plan_is_held_against(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger.sqlite", {"facts": {"spec": "x"}}):
+        pass
+    with pytest.raises(RunError, match="Name the run of the coordinator"):
+        compare({}, tmp_path)
