@@ -205,6 +205,10 @@ def test_a_gain_by_loss_beside_a_fall_of_accuracy_is_said_as_both(capsys: pytest
     assert "a gains by loss, while its accuracy fell by 1.2 points." in printed
     assert "b undecided" not in printed
     assert "c loses by loss, while its accuracy rose by 3.0 points." in printed
+    print_summary(Path("run"), Path("report"), summary(hand_made({"a": 0.0, "c": 0.03}, kind="classification")))
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ a ")]
+    assert "+0.0" in row
+    assert "│ gains by loss" in row
 
 
 def hand_made(accuracy: Mapping[str, float] = MappingProxyType({}), kind: str = "causal") -> list[Entry]:

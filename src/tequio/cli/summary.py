@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tequio.cli import show
 
+STILL = 0.0005  # of accuracy: less is 0.0 points in the table
 WORDS = {"gains": "gains", "undecided": "undecided", "loses": "loses", None: "–"}
 
 
@@ -38,6 +39,8 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
         scores = [_score(row["test"].get(model), causal) for model in ("base", "local", "shared", "personal")]
         interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
         verdict = WORDS[row["verdict"]] if row["compared"] else "not comparable"
+        still = not causal and bool(gain) and abs(gain["mean"]) < STILL  # then the figure beside it says nothing
+        verdict += " by loss" if still and row["compared"] and row["verdict"] in ("gains", "loses") else ""
         verdict += f" ({row['chosen']})" if row["chosen"] else ""
         table.add_row(
             row["name"],
