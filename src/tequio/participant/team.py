@@ -83,5 +83,6 @@ def team() -> Iterator[Team]:
     dist.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:
         yield Team(dist.get_rank(), size, "cuda" if gpu else "cpu")
+        dist.barrier()  # nobody leaves while another still works: gloo's threads do not always survive that
     finally:
         dist.destroy_process_group()
