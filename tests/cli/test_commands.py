@@ -92,6 +92,7 @@ def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("the pump was broken\n\nmy seat was clean\n", encoding="utf-8")
     assert len(json.loads(tequio("predict", out, "shared", "--file", texts, "--json").stdout)["predictions"]) == 2
+    assert "the text is empty" in tequio("predict", out, "site0", " ").stderr
     nobody = tequio("predict", out, "site9", "text")
     assert nobody.returncode == 8
     assert "It has: site0, site1, shared" in nobody.stderr

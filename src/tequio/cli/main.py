@@ -216,6 +216,8 @@ def predict(
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
+    if text is not None and not text.strip():
+        raise typer.BadParameter("the text is empty")
     set_threads(0)
     texts = texts_of(file) if file is not None else [text or ""]
     results = predict_texts(folder, participant, texts, max_new_tokens)
