@@ -453,7 +453,8 @@ def test_numbers_in_each_language() -> None:
     assert (en.signed(-0.04), en.signed(0.06), en.signed(-1.25, 2)) == ("0.0", "+0.1", "−1.25")
     assert en.bound(-0.04) == "−0.04"
     assert (en.size(999), en.size(36_864), en.size(12_700_000)) == ("999\u00a0B", "36.9\u00a0kB", "12.7\u00a0MB")
-    assert (en.energy(10), en.energy(3600), en.energy(3.6e6)) == ("10\u00a0J", "1.00\u00a0Wh", "1.00\u00a0kWh")
+    assert (en.energy(10), en.energy(3600), en.energy(3.6e6)) == ("2.78\u00a0mWh", "1.00\u00a0Wh", "1.00\u00a0kWh")
+    assert (en.mass(0.02), en.mass(0.00004)) == ("20.0\u00a0mg", "0.040\u00a0mg")
     assert en.duration(4320) == "1\u00a0h 12\u00a0min"
     assert en.duration(59.9) == "1\u00a0min"
     assert es.date("2026-11-24T10:15:00+00:00") == "24 de noviembre de 2026, 10:15\u00a0UTC"

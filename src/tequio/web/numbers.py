@@ -113,16 +113,16 @@ class Numbers:
         return self.scaled(count, ("B", "kB", "MB", "GB", "TB"), 1000)
 
     def energy(self, joules: object) -> str:
-        """Joules below a hundredth of a watt-hour, then Wh, kWh, MWh."""
+        """In mWh, Wh, kWh or MWh."""
         number = finite(joules)
-        if number is None or number < 36:
-            return DASH if number is None else f"{self.fixed(number, 0 if number >= 10 else 1)}{NBSP}J"
+        if number is None:
+            return DASH
         hours = number / 3600
-        for unit, size in (("Wh", 1.0), ("kWh", 1e3), ("MWh", 1e6)):
+        for unit, size in (("mWh", 1e-3), ("Wh", 1.0), ("kWh", 1e3), ("MWh", 1e6)):
             scaled = hours / size
-            if scaled < 1000 or unit == "MWh":
+            if abs(scaled) < 1000 or unit == "MWh":
                 break
-        return f"{self.fixed(scaled, 2 if scaled < 10 else 1 if scaled < 100 else 0)}{NBSP}{unit}"
+        return f"{self.fixed(scaled, 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0)}{NBSP}{unit}"
 
     def mass(self, grams: object) -> str:
         """Grams of CO2e: mg below a tenth of a gram, then g, kg, t."""
@@ -130,7 +130,7 @@ class Numbers:
         if number is None:
             return DASH
         if 0 < abs(number) < 0.1:
-            return f"{self.fixed(1000 * number, 1)}{NBSP}mg"
+            return f"{self.fixed(1000 * number, 1 if abs(number) >= 1e-4 else 3)}{NBSP}mg"
         text = self.scaled(number, ("g", "kg", "t"), 1000)
         return text if abs(number) >= 1000 else f"{self.fixed(number, 0 if abs(number) >= 100 else 1)}{NBSP}g"
 
