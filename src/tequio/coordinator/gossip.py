@@ -15,9 +15,9 @@ from typing import Any
 from tequio.coordinator.admit import Refused
 from tequio.coordinator.fold import cost_of
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import BETTER, Looked, ShortRound, admissions, seen, why_of
+from tequio.coordinator.round import BETTER, Looked, ShortRound, admissions, refusal, seen
 from tequio.core.canonical import digest_json, digest_update, size_of
-from tequio.core.errors import BudgetError, ConfigError
+from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
@@ -116,8 +116,7 @@ def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -
     models, failed, replies = dict(state.models), list[Refused](), list[Reply]()
     for reply in runtime.exchange(_tasks(state, plan)):
         if isinstance(reply, Failure):
-            own = reply.error == BudgetError.__name__
-            failed.append(Refused(members[reply.index], why_of(reply), failed=not own, withheld=own))
+            failed.append(refusal(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
             failed.append(Refused(members[reply.index], "no usable update", failed=True))
         else:

@@ -226,8 +226,7 @@ def in_order(
             continue  # not on the roster, or a second reply: the first one counts
         member = roster[position]
         if isinstance(arrival, Failure):
-            own = arrival.error == BudgetError.__name__
-            waiting[position] = Refused(member, why_of(arrival), failed=not own, withheld=own)
+            waiting[position] = refusal(arrival, member)
         else:
             waiting[position] = admit(arrival, member, plan, state)
         while turn in waiting:
@@ -235,6 +234,12 @@ def in_order(
             turn += 1
     for position in range(turn, len(roster)):
         yield waiting.get(position, Refused(roster[position], "no reply", failed=True))
+
+
+def refusal(failure: Failure, member: Member) -> Refused:
+    """Of one who could not do its task, or does not: its own budget is spent."""
+    own = failure.error == BudgetError.__name__
+    return Refused(member, why_of(failure), failed=not own, withheld=own)
 
 
 def why_of(failure: Failure) -> str:
