@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tequio.algorithms.compress.bounds import shapes_of, upload_most
 from tequio.algorithms.compress.container import announced
 from tequio.algorithms.compress.plain import Plain
 from tequio.algorithms.factors import parted, prefix
@@ -17,29 +18,22 @@ def round_most(state: State, plan: Plan) -> int:
     flying = sum(int(f.row["bytes_up"]) + int(f.row.get("bytes_down", 0)) + down for f in state.flights if f.index)
     away = {flight.index for flight in state.flights}
     idle = [member for member in plan.roster(state.round + 1) if member.index and member.index not in away]
-    return flying + sum(upload_most(state, plan, member) + down for member in idle)
+    return flying + sum(_upload_most(state, plan, member) + down for member in idle)
 
 
-def upload_most(state: State, plan: Plan, member: Member) -> int:
-    """The message with a member's update."""
-    codec = plan.upload.codec()
-    if plan.full:  # one message an entry
-        whole = {**plan.shapes, **plan.head_shapes}
-        return sum(codec.most(announced({name: shape}), plan.spec) for name, shape in whole.items())
-    if plan.aggregator.layout == "product":
-        rank = 2 * member.rank if plan.start.continues else member.rank
-        return codec.most(announced(plan.head_shapes, plan.shapes, rank), plan.spec)
-    moves, _ = parted(prefix(state.shared, member.rank), plan.trained(state))
-    shapes = {name: tuple(entry.shape) for name, entry in moves.entries.items()}
-    return codec.most(announced({**shapes, **plan.head_shapes}), plan.spec)
+def _upload_most(state: State, plan: Plan, member: Member) -> int:
+    moves = None
+    if plan.aggregator.layout != "product":
+        moves = parted(prefix(state.shared, member.rank), plan.trained(state))[0].entries
+    rank = 2 * member.rank if plan.start.continues else member.rank
+    return upload_most(plan.upload.codec(), plan.spec, plan.shapes, plan.head_shapes, plan.full, rank, moves)
 
 
 def broadcast_most(state: State, plan: Plan) -> int:
     """The step that goes to everybody: as factors, or whole where the rank allows it."""
     codec, heads = plan.download.codec(), plan.head_shapes
     if plan.aggregator.layout != "product":
-        shapes = {name: tuple(entry.shape) for name, entry in state.shared.entries.items()}
-        return codec.most(announced({**shapes, **heads}), plan.spec)
+        return codec.most(announced({**shapes_of(state.shared.entries), **heads}), plan.spec)
     small = {name: shape for name, shape in plan.shapes.items() if min(shape) <= plan.broadcast_rank}
     large = {name: shape for name, shape in plan.shapes.items() if name not in small}
     whole = codec.most(announced({**heads, **small}, large, plan.broadcast_rank), plan.spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tequio.algorithms.catalogue import codec_by_name
-from tequio.algorithms.compress.container import announced
+from tequio.algorithms.compress.bounds import upload_most
 from tequio.algorithms.factors import parted
 from tequio.core.errors import BudgetError
 from tequio.core.types import TrainTask
@@ -39,16 +39,15 @@ def check_look(name: str, books: Books, closing: float) -> None:
         _refuse(name, [key for key in beyond if key != "megabytes" and beyond[key] < 0.0])
 
 
-def upload_most(bench: Bench, task: TrainTask) -> int:
+def upload_of(bench: Bench, task: TrainTask) -> int:
     """Bytes that the update of a task can have."""
-    codec, spec = codec_by_name(task.upload, **task.upload_settings), bench.spec
     heads = {name: tuple(tensor.shape) for name, tensor in bench.head_start.items()}
-    if bench.full:  # one message an entry
-        return sum(codec.most(announced({name: shape}), spec) for name, shape in {**bench.shapes, **heads}.items())
-    if task.layout == "product":
-        return codec.most(announced(heads, bench.shapes, task.rank * (1 if task.start is None else 2)), spec)
-    moves = {} if task.start is None else parted(task.start, task.trained)[0].entries
-    return codec.most(announced({name: tuple(entry.shape) for name, entry in moves.items()} | heads), spec)
+    moves = None
+    if task.layout != "product":
+        moves = {} if task.start is None else parted(task.start, task.trained)[0].entries
+    rank = task.rank if task.start is None else 2 * task.rank
+    codec = codec_by_name(task.upload, **task.upload_settings)
+    return upload_most(codec, bench.spec, bench.shapes, heads, bench.full, rank, moves)
 
 
 def _beyond(books: Books, looks: float, steps: float = 0.0) -> dict[str, float]:

@@ -21,7 +21,7 @@ from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, 
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
-from tequio.participant.allowance import check_look, for_training, upload_most
+from tequio.participant.allowance import check_look, for_training, upload_of
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
@@ -82,7 +82,7 @@ class Node:
 
     def train(self, task: TrainTask) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
-        most = upload_most(self.bench, task) if "megabytes" in self.books.limits else 0
+        most = upload_of(self.bench, task) if "megabytes" in self.books.limits else 0
         passed = len(self.data.validation) / self.batch_size
         allowed = for_training(task, self.name, self.books, most, self._closing, passed)
         with self.meter.at(task.hours).measure() as reading:
