@@ -14,7 +14,7 @@ from tequio.measure.statistics import gini, jain
 from tequio.web.accounts import rows_of, sums
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import DASH, finite
-from tequio.web.page import MANY, Cell, Page, folded, grid
+from tequio.web.page import Cell, Page, grid_of_all
 from tequio.web.records import Json, Record, at_home, bodies, interval, row_energy, table, total
 
 KEYS = ("joules", "grams", "seconds")
@@ -161,8 +161,7 @@ def alone_part(page: Page) -> Safe | None:
     even = found["evenness"]
     if even["gini"] is not None:
         said.append(w("alone.even", gini=n.fixed(even["gini"], 2), jain=n.fixed(even["jain"], 2)))
-    table_ = grid(w("alone.title"), head, body)
-    shown = table_ if len(body) <= MANY else folded(w("show.all", n=n.fixed(len(body))), table_)
+    shown = grid_of_all(page, w("alone.title"), head, body)
     return join(el("h3", w("alone.title")), el("p", " ".join(said)), el("p", w("alone.what"), class_="under"), shown)
 
 

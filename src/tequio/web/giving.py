@@ -14,7 +14,7 @@ from tequio.measure.statistics import gini, jain
 from tequio.web.accounts import rows_of
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import finite
-from tequio.web.page import Cell, Page, folded, grid
+from tequio.web.page import Cell, Page, grid_of_all
 from tequio.web.records import Json, Record, bodies, last_body, mean, table, tables, total
 
 GIVEN = ("examples", "tokens", "joules", "credit")
@@ -147,12 +147,11 @@ def given_and_got(page: Page) -> Safe | None:
         w("give.even", what=w(f"give.of.{k}"), gini=n.fixed(even[k]["gini"], 2), jain=n.fixed(even[k]["jain"], 2))
         for k in keys
     ]
-    table_ = grid(w("give.title"), head, body)
     return join(
         el("h3", w("give.title")),
         el("p", _said(page)) if found["changes"] else None,
         el("p", w("give.credit.what") if credited else w("give.credit.off"), class_="under"),
-        table_ if len(body) <= 24 else folded(w("show.all", n=n.fixed(len(body))), table_),
+        grid_of_all(page, w("give.title"), head, body),
         el("p", "; ".join(parts) + ".", class_="under") if parts else None,
     )
 

@@ -156,6 +156,12 @@ def folded(title: str, *body: object) -> Safe:
     return el("details", el("summary", title), *body)
 
 
+def grid_of_all(page: Page, label: str, head: Sequence[str], body: Sequence[Sequence[Cell]]) -> Safe:
+    """A table with a row for each participant, folded where they are many."""
+    made = grid(label, head, body)
+    return made if len(body) <= MANY else folded(page.w("show.all", n=page.n.fixed(len(body))), made)
+
+
 def stat(title: str, big: str, small: str) -> Safe:
     """A key figure: its name, its value in large type, a line below."""
     return el("div", el("dt", title), el("dd", big, class_="big"), el("dd", small, class_="small"))

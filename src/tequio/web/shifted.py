@@ -10,7 +10,7 @@ from typing import Any
 from tequio.measure.site import JOULES_A_KWH
 from tequio.web.markup import Safe, el, join
 from tequio.web.numbers import finite
-from tequio.web.page import MANY, Cell, Page, folded, grid
+from tequio.web.page import Cell, Page, grid_of_all
 from tequio.web.records import Json, Record, bodies, last_body, row_energy, table, tables, total
 
 KEYS = ("joules", "grams", "at_once", "hours")
@@ -118,8 +118,7 @@ def shift_part(page: Page) -> Safe | None:
         ]
         for row in found["participants"]
     ]
-    table_ = grid(w("shift.title"), head, body)
-    shown = table_ if len(body) <= MANY else folded(w("show.all", n=n.fixed(len(body))), table_)
+    shown = grid_of_all(page, w("shift.title"), head, body)
     return join(el("h3", w("shift.title")), el("p", " ".join(said)), el("p", w("shift.what"), class_="under"), shown)
 
 
