@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_helpers import records
 
 from tequio.cli.summary import print_summary
 from tequio.coordinator.buffered import run_window
@@ -23,15 +24,6 @@ from tequio.web.accounts import accounts
 from tequio.web.alone import against_alone
 from tequio.web.report import render
 from tequio.web.summary import summary
-
-
-def records(run: Path) -> tuple[list[Any], dict[str, list[Any]]]:
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
-    kinds: dict[str, list[Any]] = {}
-    for entry in entries:
-        kinds.setdefault(entry.kind, []).append(entry.body)
-    return entries, kinds
 
 
 def travelled(rounds: list[Any]) -> int:

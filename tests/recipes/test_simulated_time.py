@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_helpers import records
 
 from tequio.cli.accounts import accounts as command
 from tequio.core.errors import ConfigError, RunError
-from tequio.ledger.record import Ledger
 from tequio.recipes.books import read_books
 from tequio.recipes.config import load_federation
 from tequio.recipes.run import resume, start
@@ -20,15 +20,6 @@ from tequio.web.summary import summary
 SHIFT = {"start": "2026-03-03T00:00:00Z", "deadline_hours": 24.0, "work_hours": 2.0}
 
 
-def kinds_of(run: Path) -> tuple[list[Any], dict[str, list[Any]]]:
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
-    kinds: dict[str, list[Any]] = {}
-    for entry in entries:
-        kinds.setdefault(entry.kind, []).append(entry.body)
-    return entries, kinds
-
-
 def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
     make_shifted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,8 +27,8 @@ def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
     for policy in ("greedy", "none"):
         runs[policy] = tmp_path / f"run-{policy}"
         start(load_federation(make_shifted(policy, policy=policy)), runs[policy], False)
-    entries, greedy = kinds_of(runs["greedy"])
-    _, plain = kinds_of(runs["none"])
+    entries, greedy = records(runs["greedy"])
+    _, plain = records(runs["none"])
     assert [b["digest"] for b in greedy["round"]] == [b["digest"] for b in plain["round"]]  # to the bit
     first = greedy["round"][0]["shift"]
     # of the day before it is known when the sun shines: from nine on, and the wind blows at once
@@ -65,7 +56,7 @@ def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
     assert own["site0"]["at_once"] == pytest.approx(sum(joules) / 3.6e6 * 400.0)
     assert own["site0"]["saved"] == pytest.approx(0.75)
     assert own["site0"]["hours"] == pytest.approx(6.0)
-    assert summary(kinds_of(runs["none"])[0])["shift"]["total"]["saved"] == 0.0
+    assert summary(records(runs["none"])[0])["shift"]["total"]["saved"] == 0.0
     command(runs["greedy"])
     said = capsys.readouterr().out
     assert "75.0 %" in said
@@ -78,7 +69,7 @@ def test_a_budget_lets_some_sit_out_and_never_below_the_minimum(make_shifted: An
     # a round of 2 h at 100 W: site0 20 g, site1 40 or 100 g
     path = make_shifted(kg_co2e=0.16, minimum=0.3)
     start(load_federation(path), tmp_path / "run", False)
-    entries, kinds = kinds_of(tmp_path / "run")
+    entries, kinds = records(tmp_path / "run")
     found = summary(entries)["shift"]
     own = {p["name"]: p for p in found["participants"]}
     assert own["site0"]["rounds"] == 3
@@ -100,10 +91,10 @@ def test_a_run_cut_off_goes_on_with_the_same_hours(make_shifted: Any, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         start(load_federation(path), tmp_path / "cut", False, watch=cut)
-    assert len(kinds_of(tmp_path / "cut")[1]["round"]) == 1
+    assert len(records(tmp_path / "cut")[1]["round"]) == 1
     again = resume(tmp_path / "cut")
     assert again.end["outcome"] == whole.end["outcome"]
-    first, second = (kinds_of(tmp_path / name)[1]["round"] for name in ("whole", "cut"))
+    first, second = (records(tmp_path / name)[1]["round"] for name in ("whole", "cut"))
     assert [b["shift"] for b in first] == [b["shift"] for b in second]
 
 

@@ -209,7 +209,7 @@ class Ending:
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Hear what happens, and pass it on."""
-        made = personal_of(self._ledger, alone=False) is not None
+        made = event in ("sent", "disconnected") and personal_of(self._ledger, alone=False) is not None
         if made and event == "sent" and self._ledger.last(DELIVERED) is None:
             self._ledger.append(DELIVERED, {})
             self._soon()
