@@ -117,10 +117,10 @@ class Place:
         authority = server.authority.read_bytes()
         with control(server) as asked:
             wanted = asked.StartRun(StartRunRequest(fab=fab)).run_id
-        self.grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
-        _patient(self.grid)
-        self._beat = HeartbeatSender(_alive(self.grid))
-        self.grid.set_run(run_from_proto(self.grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+        grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
+        _patient(grid)
+        grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+        self.grid, self._beat = grid, HeartbeatSender(_alive(grid))
         self._beat.start()
 
 
