@@ -5,6 +5,8 @@
 Each size is planned (the probe's 10 to 20 real steps) and then run, in processes of their own, on one thread, one participant at a time.
 Printed are ratios, measured over forecast: time at work of all participants (wall), their CPU time (energy over watts, so that other
 work on the machine counts less), and the peak of resident memory. Targets: time within 20 %, memory within 15 %.
+--random: bases with random weights in known shapes instead (`benchmarks.made_forecast`), on a graphics card if there is one:
+minilm, smollm2, llama1b. --apart: plan and run in processes of their own there too. --until: no size is begun after so many seconds.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tequio.cli.process import prepare_process
+
+prepare_process()
 
 SIZES = {  # batch, tokens, examples, steps a round
     "sentiment": {"small": (2, 48, 30, 12), "medium": (4, 96, 60, 12), "large": (8, 128, 120, 12)},
@@ -74,14 +80,23 @@ def one(model: str, size: str, participants: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="sentiment,manuals")
+    parser.add_argument("--models")
     parser.add_argument("--sizes", default="small,medium,large")
     parser.add_argument("--participants", type=int, default=2)
+    parser.add_argument("--random", action="store_true")
+    parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--until", type=float, default=3600.0)
     given = parser.parse_args()
+    if given.random:
+        from benchmarks.made_forecast import measure
+
+        models = (given.models or "minilm,smollm2,llama1b").split(",")
+        measure(models, given.sizes.split(","), given.apart, given.until)
+        return
     print(
         "| model | size | forecast s | time | CPU time | memory | train | evaluate | personal |\n|---|---|---|---|---|---|---|---|---|"
     )
-    for model in given.models.split(","):
+    for model in (given.models or "sentiment,manuals").split(","):
         for size in given.sizes.split(","):
             r = one(model, size, given.participants)
             print(

@@ -1,9 +1,10 @@
 """What does the meter cost, is k times the work k times the energy, and does codecarbon say the same of the same run?
 
-    python -m benchmarks.meter [--seconds 20]
+    python -m benchmarks.meter [--seconds 20] [--gpu]
 
 Work is matrix products on one thread. Cost: CPU seconds of this process beside the work, with the counters read as often as in a run, over
 those of the work. codecarbon (extra `codecarbon`) runs beside ours, offline and in process mode; without it that part is left out.
+--gpu: a graphics card's counter instead (`benchmarks.card`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import card
 from tequio.measure.energy import Meter, open_meter
 from tequio.measure.sensors import packages
 
@@ -77,7 +79,12 @@ def cross_check(meter: Meter, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--gpu", action="store_true")
+    given = parser.parse_args()
+    seconds = given.seconds
+    if given.gpu:
+        card.measure(seconds / 10)
+        return
     torch.set_num_threads(1)
     meter = open_meter()
     work(1.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError
 from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter
-from tequio.measure.sensors import Counter, cards, packages, unwrap
+from tequio.measure.sensors import Counter, card_of, cards, packages, unwrap
 
 
 def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
@@ -179,7 +179,19 @@ def test_a_card_is_added_whole_to_the_processors_part(tmp_path: Path) -> None:
     found = reading.energy
     assert found.joules == pytest.approx(200 + 10 * used, rel=0.01)
     assert (found.method, found.boundary) == ("nvml + model", "gpu board + cpu package")
-    assert found.uncertainty == pytest.approx((0.05 * 200 + 0.4 * 10 * used) / found.joules, rel=0.05)
+    known = (0.05 * 200 + 0.4 * 10 * used) / found.joules
+    assert found.uncertainty == pytest.approx(min(1.0, known + 0.1 / found.seconds), rel=0.01)
+
+
+def test_an_interval_much_longer_than_a_step_of_the_counter_is_known_well(tmp_path: Path) -> None:
+    board, widths = Board(), []
+    meter = replace(open_meter(tdp_watts=0.001, powercap=tmp_path, cores=1), cards=lambda: (board,))
+    with meter.measure() as reading:
+        for _ in range(2):
+            time.sleep(0.25)
+            board.joules += 50.0
+            widths.append(reading.energy.uncertainty - 0.1 / reading.energy.seconds)
+    assert widths == [pytest.approx(0.05, abs=2e-3)] * 2  # what is left is the counter's own
 
 
 def test_a_lost_card_is_taken_to_draw_on(tmp_path: Path) -> None:
@@ -194,13 +206,51 @@ def test_a_lost_card_is_taken_to_draw_on(tmp_path: Path) -> None:
     found = reading.energy
     assert 0.3 < found.coverage < 0.7
     assert found.joules == pytest.approx(20.0 / found.coverage, rel=0.01)
-    assert 0.05 < found.uncertainty < 0.4
+    assert 0.05 < found.uncertainty - 0.1 / found.seconds < 0.4
 
 
 def test_a_card_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with replace(open_meter(powercap=tmp_path), cards=lambda: None).measure() as reading:
         pass
     assert reading.energy.boundary == "cpu package, gpu not counted"
+
+
+class Library:
+    """NVML of two cards, as far as it is asked: one has a counter of millijoules, the other has none."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.millijoules = 7_000
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> str:
+        if name not in ("GPU-1", "GPU-2"):
+            raise self.NVMLError("Not Found")
+        return name
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if handle == "GPU-2":
+            raise self.NVMLError("Not Supported")
+        return self.millijoules
+
+
+@pytest.mark.parametrize("uuid", ["1", "GPU-1"])
+def test_a_card_is_found_by_its_identity_and_counts_millijoules(uuid: str) -> None:
+    library = Library()
+    found = card_of(library, uuid)
+    assert found is not None
+    counter = Counter((found,))
+    library.millijoules += 2_500
+    assert counter.joules() == 2.5
+
+
+@pytest.mark.parametrize("uuid", ["2", "3"])
+def test_a_card_without_a_counter_or_a_name_is_none(uuid: str) -> None:
+    assert card_of(Library(), uuid) is None
 
 
 def test_without_a_card_in_use_there_is_none_to_count() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tequio.core.errors import ConfigError, ResourceError
+from tequio.planning.card import WORKSPACE_BYTES, beside_card, on_card
 from tequio.planning.memory import (
     GIB,
     RUNTIME_BYTES,
@@ -54,11 +55,23 @@ def test_options_by_hand() -> None:
     assert estimate_memory(parts, BatchShape(4, 8), 2).logits == 12 * 400
     assert estimate_memory(parts, BatchShape(4, 8), 2, full=True).logits == 12 * 1600
     assert estimate_memory(replace(TINY, loss_cells=10**9), BatchShape(4, 8), 2).logits == 12 * 1600
+    # an evaluation of 1000 tokens: 8 * 1000 * 50 - 32,640 of activations that it has not
+    assert estimate_memory(TINY, batch, 2, look=1000).logits == 400_000 - 32_640
+    assert estimate_memory(TINY, batch, 2, look=32).logits == 19_200  # training takes more
+    assert estimate_memory(parts, batch, 2, look=1000).logits == 12 * 400
     assert estimate_memory(TINY, batch, 2, shared_copies=5).shared_update == 6000
     # whole weights, (100 + 200) places: 16 bytes of master weight, gradient and moments, and 2 of the copy in 16 bits
     assert estimate_memory(TINY, batch, 2, full=True).adapters_and_optimizer == 300 * 18
     assert estimate_memory(replace(TINY, bytes_per_parameter=4), batch, 9, full=True).adapters_and_optimizer == 300 * 16
     assert plain.runtime == RUNTIME_BYTES
+
+
+def test_each_part_lies_on_the_card_or_beside_it_and_the_base_on_both() -> None:
+    needed = MemorySum(1, 2, 4, 8, 16, 32, 64)
+    card, process = on_card(needed), beside_card(needed)
+    assert card.total - card.runtime == 1 + 2 + 8 + 16 + 32
+    assert card.runtime == WORKSPACE_BYTES
+    assert process.total == 1 + 4 + 64
 
 
 def test_known_model_is_of_the_right_size() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tequio.core.errors import ConfigError, RunError
 from tequio.ledger.record import Ledger
@@ -59,11 +60,16 @@ def test_a_plan_its_run_and_the_next_plan(
     found = compare(plan, tmp_path / "run")
     assert [r["name"] for r in found["participants"]] == names
     assert all(r["ratio"] > 0 and r["joules_ratio"] > 0 for r in found["participants"])
-    assert found["memory_ratio"] > 0
+    assert found["memory_ratio"] == found["memory"]["measured"] / plan["process_memory"]
+    if not torch.cuda.is_available():
+        assert (plan["card_memory"], found["card"]["ratio"]) == (None, None)
+    on_card = found | {"card": {"predicted": 4, "measured": 3, "ratio": 0.75}, "factors": {}}
+    assert "Memory of the graphics card, measured over forecast: 0.75." in render_plan(plan | {"after": on_card}, "en")
+    assert "Of its graphics card it takes 2.00\u00a0GB" in render_plan(plan | {"card_memory": 2 * 10**9}, "en")
     factor = recalibrate(plan, found)[HERE]
     ratios = sorted(r["ratio"] for r in found["participants"])
     assert factor == pytest.approx(sum(ratios) / 2)  # the median of two
-    stored = known_factors(key_of(plan["base"]["digest"], plan["threads"]))
+    stored = known_factors(key_of(plan["base"]["digest"], plan["threads"], plan["card"]))
     assert stored == {HERE: pytest.approx(factor)}
     again = planned(path, factors=stored)
     assert again["factors"] == {HERE: pytest.approx(factor)}
@@ -107,7 +113,9 @@ def test_a_simulation_teaches_only_this_machine(
     assert (found["ratio"], found["joules_ratio"]) == (rows["site1"]["ratio"], rows["site1"]["joules_ratio"])
     assert compare({**plan, "participants": [plan["participants"][0]]}, tmp_path / "run")["ratio"] is None
     assert (
-        set(recalibrate(plan, found)) == set(known_factors(key_of(plan["base"]["digest"], plan["threads"]))) == {HERE}
+        set(recalibrate(plan, found))
+        == set(known_factors(key_of(plan["base"]["digest"], plan["threads"], plan["card"])))
+        == {HERE}
     )
     page = render_plan(plan | {"after": found | {"factors": {}, "not_learnt": ["L4"]}}, "en")
     assert "Not learnt: L4." in page

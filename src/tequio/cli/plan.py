@@ -59,6 +59,7 @@ def plan(
         show.emit(result, json, lambda: _after(result))
         return
     set_threads(threads)
+    from tequio.planning.card import card_name
     from tequio.planning.devices import catalogue, device_of
     from tequio.recipes.config import load_federation
     from tequio.recipes.forecast import key_of, known_factors
@@ -72,7 +73,7 @@ def plan(
     wired = wire(config, roster=roster)
     import torch
 
-    factors = known_factors(key_of(wired.bench.base.digest, torch.get_num_threads()))
+    factors = known_factors(key_of(wired.bench.base.digest, torch.get_num_threads(), card_name()))
     result = make_plan(config, wired, roster, known, machine, factors, tariff, own)
     path = write_plan(home, result, lang)
     show.emit(result | {"page": str(path)}, json, lambda: _words(result, path))
@@ -113,7 +114,7 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
     whole = result["total"]
     carbon = "–" if whole["grams"] is None else f"{whole['grams']:.3g}"
     table.add_row(
-        *("in all", "", "", f"one process {result['process_memory'] / 2**30:.2f} GiB", _time(whole["seconds"]), ""),
+        *("in all", "", "", _one_process(result), _time(whole["seconds"]), ""),
         *(_energy(whole["joules"]), carbon, _money(whole["money"]) + _part(whole), f"{whole['bytes_up'] / 1e6:.2f} MB"),
     )
     show.table(table)
@@ -155,6 +156,13 @@ def _words(result: Mapping[str, Any], path: Path) -> None:
     for limit in result["limits"]:
         show.out.print(f"[dim]{limit}[/dim]")
     show.out.print(f"Page: {path}", markup=False)
+
+
+def _one_process(result: Mapping[str, Any]) -> str:
+    """The memory of all of it in one process, and of that process on its graphics card where it has one."""
+    card = result["card_memory"]
+    beside = "" if card is None else f", card {card / 2**30:.2f}"
+    return f"one process {result['process_memory'] / 2**30:.2f}{beside} GiB"
 
 
 def _declared(result: Mapping[str, Any]) -> None:
@@ -203,12 +211,12 @@ def _after(result: Mapping[str, Any]) -> None:
         name = f"{row['name']}{why}"
         table.add_row(name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")))
     show.table(table)
-    memory = result["memory"]
-    if memory["measured"]:
-        show.out.print(
-            f"Memory of the process: {memory['predicted'] / 2**30:.2f} GiB forecast, {memory['measured'] / 2**30:.2f} GiB at most, "
-            f"{result['memory_ratio']:.2f} of it."
-        )
+    for what, memory in (("process", result["memory"]), ("graphics card", result["card"])):
+        if memory["ratio"]:
+            show.out.print(
+                f"Memory of the {what}: {memory['predicted'] / 2**30:.2f} GiB forecast, {memory['measured'] / 2**30:.2f} GiB at most, "
+                f"{memory['ratio']:.2f} of it."
+            )
     show.out.print(
         f"Time {_ratio(result['ratio'])}, energy {_ratio(result['joules_ratio'])} of the forecast, of those that were computed where "
         "they were forecast. The next plan is corrected: "

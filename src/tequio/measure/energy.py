@@ -1,10 +1,11 @@
 """How many joules a piece of work took. The best tiers of this machine win, and every reading names them.
 
-nvml:  the counter of each NVIDIA card on which this process computes (the whole board, busy or waiting), added to the processor's part:
+nvml:  the counter of each NVIDIA card on which this process computes (the whole board, busy or waiting, what it draws when idle too, for
+       as long as the interval is open; not before or after), added to the processor's part:
 rapl:  the processor's own counter (Linux powercap), times this process's share of the processor; or
 model: watts per logical CPU times the CPU seconds of this process; an estimate, ±40 %.
 
-Time in which this process computes nothing on the processor is charged to nobody: the figure is what the work took, not what the machine
+Time in which this process computes nothing on the processor is charged to nobody: the figure is what the work took, not what the processor
 draws when idle. Not seen: memory, fans, power supply, and child processes. Two readings open at the same time in two threads of one process
 both count all its threads; where work goes on side by side, one thread each, the meter `of_thread` counts only the CPU time of the thread
 that reads, so that the parts add up. A counter that vanishes while it is needed counts up to then (`coverage`), the model from there on.
@@ -25,7 +26,7 @@ import psutil
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Span
-from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages
+from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages, settle
 from tequio.measure.site import Site
 
 WATTS_PER_CORE = 6.25
@@ -36,6 +37,7 @@ MODEL_UNCERTAINTY = 0.4  # estimators of this kind were found off by up to 40 % 
 RAPL_UNCERTAINTY = 0.15  # assumption: the counter is good to a few per cent, sharing it by CPU time is not
 NVML_UNCERTAINTY = 0.05  # assumption, for a card that this process has to itself; what others draw on it is counted too
 RESAMPLE_SECONDS = 30.0  # a 65 kJ counter wraps after 65 s at 1 kW: never leave it unread for longer
+TICK_SECONDS = 0.1  # a card's counter moves some ten times a second: an interval may have one step too many or too few
 BOUNDARY = "cpu package"
 
 
@@ -95,7 +97,7 @@ class Reading:
             joules=whole,
             method=f"nvml + {found.method}",
             boundary=f"gpu board + {BOUNDARY}",
-            uncertainty=unsure / whole if whole else MODEL_UNCERTAINTY,
+            uncertainty=min(1.0, (unsure / whole if whole else 0.0) + TICK_SECONDS / max(seconds, 1e-9)),
             coverage=min(coverage, found.coverage),
             hosted=hosted,
         )
@@ -152,6 +154,7 @@ class Meter:
     def measure(self) -> Iterator[Reading]:
         """Measure the `with` block; a block that raises is measured too. A sensor that vanishes falls back to
         the model."""
+        settle()  # what the cards were given before is not of this interval
         boards = self.cards()
         cpu = Counter(self.domains) if self.domains else None
         gpu = Counter(boards) if boards else None
@@ -170,6 +173,7 @@ class Meter:
         try:
             yield reading
         finally:
+            settle()
             reading._final = reading.energy
             done.set()
             if sampler:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card's own counter: the whole board, since its driver was loaded."""
+    """An NVIDIA card's own counter, in millijoules: the whole board, since its driver was loaded. Any thread may read it."""
 
     library: Any
     handle: Any
@@ -121,21 +122,42 @@ def packages(powercap: Path) -> tuple[Package, ...]:
 def cards() -> tuple[Sensor, ...] | None:
     """The counters of the GPUs on which this process computes: none without such; None where it does and they cannot be read.
 
-    NVML comes with NVIDIA's driver, its Python package (nvidia-ml-py) with the extra `gpu`.
+    They are those on which it holds memory, not all that it sees: what another process computes on is that one's. NVML comes with
+    NVIDIA's driver, its Python package (nvidia-ml-py) with the extra `gpu`.
     """
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return ()
+    used = [i for i in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(i)]
+    found = [board(i) for i in used]
+    known = tuple(card for card in found if card is not None)
+    return known if len(known) == len(found) else None
+
+
+@cache
+def board(index: int) -> Card | None:
+    """The card that torch calls `index`, which CUDA_VISIBLE_DEVICES may have renumbered; None where its counter cannot be read."""
     try:
         import pynvml  # here, for machines without a card do without it
     except ImportError:
         return None
+    return card_of(pynvml, str(torch.cuda.get_device_properties(index).uuid))
+
+
+def card_of(library: Any, uuid: str) -> Card | None:
+    """The card of this identity, as torch (8-4-4-4-12 digits) or NVML ("GPU-" before them) writes it; None where its counter cannot be
+    read: an old card has none, and a part of a card no such name."""
     try:
-        pynvml.nvmlInit()
-        names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
-        names = [name if name.startswith("GPU-") else f"GPU-{name}" for name in names]
-        found = tuple(Card(pynvml, pynvml.nvmlDeviceGetHandleByUUID(name)) for name in names)
-        for card in found:
-            card.read()
-    except (pynvml.NVMLError, OSError):
-        return None  # an old card has no counter
-    return found
+        library.nvmlInit()
+        card = Card(library, library.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"))
+        card.read()
+    except (library.NVMLError, OSError):
+        return None
+    return card
+
+
+def settle() -> None:
+    """Wait until the cards have done what this process gave them: calls return before that."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        for i in range(torch.cuda.device_count()):
+            if torch.cuda.memory_reserved(i):
+                torch.cuda.synchronize(i)

@@ -23,6 +23,7 @@ ADAPTER_BYTES = 16  # a parameter: float32 weight, gradient and the two moments 
 LOGITS_BYTES = 12
 """For each position and word: logits, their float32 copy or log-softmax, and the gradient are alive together.
 Measured peak of cross-entropy and its backward pass: 12.0 bytes, in float32 and in bfloat16."""
+LOOK_BYTES = 8  # the same without a gradient: float32 logits and their log-softmax
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -87,6 +88,7 @@ def estimate_memory(
     runtime_bytes: int = RUNTIME_BYTES,
     full: bool = False,
     benches: int = 1,
+    look: int = 0,
 ) -> MemorySum:
     """Peak bytes of LoRA training at this rank, for b sequences of s tokens, L layers of width h, V words.
 
@@ -98,7 +100,9 @@ def estimate_memory(
                             2205.05198); unless `flash`, 5·a·s²·b·L more for the scores of a heads. It
                             counts full training: LoRA kept 23 (BERT) and 36 (Llama) bytes of 34, and
                             45 and 62 of 68, in our measurements
-    logits                  12·b·s·V where the model is causal; of `loss_cells` and not b·s·V where those are fewer
+    logits                  12·b·s·V where the model is causal; of `loss_cells` and not b·s·V where those are fewer; or
+                            what an evaluation's take above activations, 8·`look`·V, where its batches of `look`
+                            tokens are the larger ones
     runtime                 `runtime_bytes`: interpreter and libraries; 0 where they are loaded already
 
     full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16 (float32 master weight,
@@ -120,14 +124,16 @@ def estimate_memory(
     cells = positions * shape.vocabulary
     if shape.loss_cells is not None and not full:
         cells = min(cells, shape.loss_cells)
+    looked = look * shape.vocabulary if shape.loss_cells is None else min(look * shape.vocabulary, shape.loss_cells)
     per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
+    activations = positions * shape.layers * per_position * number // 2
     return MemorySum(
         base_weights=round(shape.parameters * shape.bytes_per_parameter),
         folded_weights=benches * round(places * shape.bytes_per_parameter),
         shared_update=4 * places * (shared_copies + benches - 1),
         adapters_and_optimizer=benches * trained,
-        activations=benches * (positions * shape.layers * per_position * number // 2),
-        logits=benches * LOGITS_BYTES * cells if shape.causal else 0,
+        activations=benches * activations,
+        logits=benches * max(LOGITS_BYTES * cells, LOOK_BYTES * looked - activations) if shape.causal else 0,
         runtime=runtime_bytes,
     )
 

@@ -58,7 +58,10 @@ def line(tokens: Sequence[float], seconds: Sequence[float]) -> Line:
 
 @dataclass(frozen=True)
 class Probed:
-    """This machine: lines for a step at rank `rank` and for an evaluation, seconds of a turn, mean power; `factor` from earlier runs."""
+    """This machine: lines for a step at rank `rank` and for an evaluation, seconds of a turn, mean power; `factor` from earlier runs.
+
+    start: seconds until a graphics card got going, once a process, which no forecast counts.
+    """
 
     steps: Line
     evaluations: Line
@@ -67,6 +70,7 @@ class Probed:
     rank: int
     batch_tokens: float
     factor: float = 1.0
+    start: float = 0.0
 
     def step(self, work: Work, rank: int) -> float:
         """Seconds of a step at this rank."""

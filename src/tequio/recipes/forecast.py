@@ -34,9 +34,9 @@ def known_factors(plan_of: str) -> dict[str, float]:
         raise ConfigError(f"{path} is damaged.", "", "Delete it: the next plan begins without factors.") from None
 
 
-def key_of(digest: str, threads: int) -> str:
-    """What a factor belongs to, beside its machine."""
-    return f"{digest[:16]}, {threads} threads"
+def key_of(digest: str, threads: int, card: str | None = None) -> str:
+    """What a factor belongs to, beside its machine. card: the graphics card's name, where one computes."""
+    return f"{digest[:16]}, {threads} threads" + (f", {card}" if card else "")
 
 
 def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
@@ -81,16 +81,25 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         )
     if not rows:
         raise RunError(f"{run} has none of the participants of the plan.")
-    peak, simulation = end.get("peak_bytes"), header.get("simulation") is not False
+    simulation = header.get("simulation") is not False
+    memory = _beside(plan["process_memory"], end.get("peak_bytes"))
+    card = _beside(plan.get("card_memory"), end.get("card_peak_bytes"))
     alike = [row for row in rows if _alike(row, simulation)]
     return {
         "simulation": simulation,
         "participants": [{**row, "alike": row in alike} for row in rows],
         "ratio": _over(alike, "work"),
         "joules_ratio": _over(alike, "joules"),
-        "memory": {"predicted": plan["process_memory"], "measured": peak},
-        "memory_ratio": None if not peak else peak / plan["process_memory"],
+        "memory": memory,
+        "memory_ratio": memory["ratio"],
+        "card": card,
     }
+
+
+def _beside(predicted: int | None, measured: int | None) -> dict[str, float | None]:
+    """Bytes, and measured over predicted; None what is not known."""
+    ratio = measured / predicted if predicted and measured else None
+    return {"predicted": predicted, "measured": measured, "ratio": ratio}
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
@@ -121,7 +130,7 @@ def not_learnt(compared: Mapping[str, Any]) -> list[str]:
 
 def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, float]:
     """Store and return the new factor of each machine of which the run says something (`teachers`)."""
-    key = key_of(plan["base"]["digest"], plan["threads"])
+    key = key_of(plan["base"]["digest"], plan["threads"], plan.get("card"))
     path = cache_folder() / FILE
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     mine = rows.setdefault(key, {})

@@ -9,7 +9,7 @@ import torch
 
 from tequio.core.errors import ConfigError
 from tequio.measure.energy import Meter, open_meter
-from tequio.participant.base import Base, best_dtype, load_base, model_shape
+from tequio.participant.base import Base, best_device, best_dtype, load_base, model_shape
 from tequio.participant.bench import Bench, head_at_zero, head_from_descriptions
 from tequio.participant.books import Books
 from tequio.participant.data import Columns
@@ -18,6 +18,7 @@ from tequio.participant.node import Node, encode_splits
 from tequio.participant.public import KEPT_BYTES, Public
 from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
 from tequio.participant.tasks import Causal, Classification, TextTask
+from tequio.planning.card import beside_card, card_free_bytes, on_card
 from tequio.planning.memory import (
     RUNTIME_BYTES,
     BatchShape,
@@ -95,7 +96,11 @@ def _check_memory(config: Federation, files: Mapping[str, ParticipantFile]) -> N
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
-    check_memory(memory_of(config, len(files)), available_bytes(None), "This machine")
+    here, card = memory_of(config, len(files)), card_free_bytes()
+    if card is not None:
+        check_memory(on_card(here), card, "This machine's graphics card")
+        here = beside_card(here)
+    check_memory(here, available_bytes(None), "This machine")
 
 
 def memory_of(config: Federation, hosted: int, benches: int = 1) -> MemorySum:
@@ -113,7 +118,8 @@ def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) ->
     batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
-    return estimate_memory(shape_of(config), batch, rank, not keeps(batch.tokens), copies, process, full, benches)
+    flash, look = best_device().type != "cpu" or not keeps(batch.tokens), max(Causal.batch_tokens, batch.tokens)
+    return estimate_memory(shape_of(config), batch, rank, flash, copies, process, full, benches, look)
 
 
 def shape_of(config: Federation) -> ModelShape:

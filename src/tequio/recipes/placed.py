@@ -19,6 +19,7 @@ class Placed:
     rates: Rates
     site: Site
     have: int  # bytes of memory
+    card: bool = False  # of this machine's graphics card
 
 
 def costs(one: Placed, seconds: float) -> dict[str, Any]:

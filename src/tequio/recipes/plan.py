@@ -18,6 +18,7 @@ from tequio.measure.site import JOULES_A_KWH, Site
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
 from tequio.participant.thrift import Budget
+from tequio.planning.card import card_free_bytes, card_name, card_peak_bytes, forget_card_peak, on_card
 from tequio.planning.devices import Device, device_of, middle
 from tequio.planning.memory import GIB, BatchShape, ModelShape, available_bytes, estimate_memory, peak_bytes
 from tequio.planning.options import Option, compared, pareto
@@ -63,6 +64,7 @@ def make_plan(
         _known(device, devices, None if machine else name)
     here = None
     if not all(named.values()) or (config.centre and not machine):
+        forget_card_peak()
         median = sorted(m.rank for m in wired.plan.members)[len(wired.plan.members) // 2]
         probed = probe(list(wired.nodes.values()), median)
         here = {name: replace(one, factor=factors.get(HERE, 1.0)) for name, one in probed.items()}
@@ -70,8 +72,9 @@ def make_plan(
     def placed(work: Work, device: str | None, site: Site, memory_gib: float | None) -> Placed:
         if device is None:
             assert here is not None
-            have = available_bytes(None) if memory_gib is None else int(memory_gib * GIB)
-            return Placed(work, HERE, here[work.name], site, have)
+            card = card_free_bytes() if memory_gib is None else None
+            have = card or (available_bytes(None) if memory_gib is None else int(memory_gib * GIB))
+            return Placed(work, HERE, here[work.name], site, have, card is not None)
         found = device_of(device, devices)
         have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
         return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
@@ -102,6 +105,8 @@ def make_plan(
         "participants": rows,
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, wired, here is not None),
+        "card": card_name(),
+        "card_memory": card_bytes(config, here is not None),
         "own": own,
         "private": {} if own else {name: kept for name, file in files.items() if (kept := _kept(file))},
         "budgets": budgets(config, files, people, centre, own),
@@ -144,9 +149,16 @@ def process_bytes(config: Federation, wired: Wired, probed: bool) -> int:
     return peak_bytes() + STATE_COPIES * (dense if wired.bench.full else min(dense, factored))
 
 
+def card_bytes(config: Federation, probed: bool) -> int | None:
+    """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
+    if probed:
+        return card_peak_bytes()
+    return None if card_free_bytes() is None else on_card(memory_of(config, len(config.participants))).total
+
+
 LIMITS = [
     "Quality is a stand-in: how many different texts an average participant's model learns from. It forecasts no score.",
-    "Times leave out reading data, the coordinator's own arithmetic and waiting.",
+    "Times leave out reading data, the coordinator's own arithmetic, waiting, and what a graphics card takes to get going.",
     "Devices of the catalogue: rated power and an assumed share of the peak, until a run corrects the factor.",
     "Rents are public offers in US dollars; a participant's own costs are in its own currency. Nothing is converted.",
 ]
@@ -268,6 +280,7 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
     out = []
     for name, rank, full, size in kinds:
         need = estimate_memory(replace(shape, bytes_per_parameter=size), batch, rank, full=full)
+        need = on_card(need) if one.card else need
         quantised = size == QUANTISED
         total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
         out.append({"kind": name, "need": total, "have": one.have, "fits": total <= one.have})

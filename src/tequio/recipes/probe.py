@@ -9,9 +9,11 @@ from dataclasses import replace
 from itertools import islice
 
 from torch import nn
+from torch.optim import Optimizer
 
 from tequio.core.errors import TrainingError
 from tequio.core.update import zero
+from tequio.measure.sensors import settle
 from tequio.participant.bench import Bench
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
@@ -20,16 +22,26 @@ from tequio.planning.rates import Probed, line
 
 STEPS = 6  # of each of at most three participants; the first one is not timed
 LOOKED = 48  # items of an evaluation that is timed
+CARD_SECONDS = (
+    0.5  # on a graphics card so long at least: its steps are short, and its counter of energy moves ten times a second
+)
 
 
 def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Probed]:
     """By name: lines through the steps and evaluations of the participants with the shortest, the middle and the longest texts.
 
-    Times are this machine's, the same for all; watts are of each one's own meter, whose rated power it may have stated.
-    Raises TrainingError if no step could be timed.
+    Times are this machine's, the same for all; watts are of each one's own meter, whose rated power it may have stated. A graphics card,
+    which works on after a call has returned, is waited for, and gets going before anything is timed: `start`. The steps meet what a
+    run meets at most: a folded model, and the batch of the longest texts. Raises TrainingError if no step could be timed.
     """
-    chosen = spread(nodes)
+    chosen, clock = spread(nodes), _settled(clock)
     bench = chosen[0].bench
+    begun = clock()
+    if _on_card(bench):
+        _turn(chosen[0], rank, clock)
+        _steps(chosen[0], rank, clock)
+        _look(chosen[0], clock)
+    start = clock() - begun
     steps: list[tuple[float, float]] = []
     looks: list[tuple[float, float]] = []
     turns: list[float] = []
@@ -41,8 +53,9 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
             turns.append(_turn(node, rank, clock))
             steps += _steps(node, rank, clock)
             looks.append(_look(node, clock))
+        steps.append(_longest(chosen[-1], rank, clock))
     seconds = clock() - before
-    bench.drop()
+    bench.hold(zero(bench.spec))
     if not steps:
         raise TrainingError("The probe:", "no step could be timed.")
     evaluations = line(*zip(*looks, strict=True))
@@ -53,6 +66,7 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
         watts=0.0,
         rank=rank,
         batch_tokens=sum(tokens for tokens, _ in looks) / len(looks),
+        start=start,
     )
     mean = {watts: reading.energy.joules / max(seconds, 1e-9) for watts, reading in readings.items()}
     return {node.name: replace(probed, watts=mean[node.meter.watts]) for node in nodes}
@@ -81,34 +95,66 @@ def pass_tokens(items: Sequence[Item], batch_tokens: int) -> float:
 def _steps(node: Node, rank: int, clock: Callable[[], float]) -> list[tuple[float, float]]:
     parameters = _attached(node.bench, rank)
     optimizer = adamw(parameters)
-    timed = []
-    for number, batch in enumerate(islice(batches(node.data.train, node.batch_size, 1), STEPS)):
-        start = clock()
-        train(node.bench, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
-        seconds = clock() - start
+    timed: list[tuple[float, float]] = []
+    first = clock()
+    for number, batch in enumerate(batches(node.data.train, node.batch_size, 1)):
+        if number >= STEPS and not (_on_card(node.bench) and clock() - first < CARD_SECONDS):
+            break
+        point = _step(node, batch, parameters, optimizer, clock)
         if number:
-            timed.append((float(len(batch) * max(len(item.ids) for item in batch)), seconds))
+            timed.append(point)
     return timed
+
+
+def _step(
+    node: Node, batch: list[Item], parameters: list[nn.Parameter], optimizer: Optimizer, clock: Callable[[], float]
+) -> tuple[float, float]:
+    start = clock()
+    train(node.bench, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
+    return float(len(batch) * max(len(item.ids) for item in batch)), clock() - start
+
+
+def _longest(node: Node, rank: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """A step on the longest texts, which decide over memory; the second, for the first is slower."""
+    parameters = _attached(node.bench, rank)
+    optimizer = adamw(parameters)
+    batch = sorted(node.data.train, key=lambda item: len(item.ids))[-node.batch_size :]
+    _step(node, batch, parameters, optimizer, clock)
+    return _step(node, batch, parameters, optimizer, clock)
+
+
+def _settled(clock: Callable[[], float]) -> Callable[[], float]:
+    """The time once the cards have done what they were given."""
+
+    def now() -> float:
+        settle()
+        return clock()
+
+    return now
+
+
+def _on_card(bench: Bench) -> bool:
+    return bench.device.type != "cpu"
 
 
 def _look(node: Node, clock: Callable[[], float]) -> tuple[float, float]:
     items = node.data.validation[:LOOKED]
+    if _on_card(node.bench):
+        node.task.losses(node.bench, items)  # kernels for these sizes are looked for once
     start = clock()
     node.task.losses(node.bench, items)
     return pass_tokens(items, node.task.batch_tokens), clock() - start
 
 
 def _turn(node: Node, rank: int, clock: Callable[[], float]) -> float:
-    """Seconds to take factors off, hold the model that they make, and attach new ones."""
+    """Seconds to take factors off, hold the model that they make, and attach new ones. It stays held: B is 0, so it is the base still."""
     bench = node.bench
     _attached(bench, rank)
     start = clock()
     update = bench.take()
     bench.hold(update)
     _attached(bench, rank)
-    seconds = clock() - start
-    bench.hold(zero(bench.spec))
-    return seconds
+    return clock() - start
 
 
 def _attached(bench: Bench, rank: int) -> list[nn.Parameter]:

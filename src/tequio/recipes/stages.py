@@ -25,6 +25,7 @@ from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import Personal, gain, personalise, score
+from tequio.planning.card import card_peak_bytes
 from tequio.planning.memory import peak_bytes
 from tequio.recipes.config import MAIN
 from tequio.recipes.counterfactuals import everybody
@@ -50,6 +51,7 @@ SPEED_FREE = (
     "wire",
     "late",
     "peak_bytes",
+    "card_peak_bytes",
 )  # what two runs of one seed may differ in
 
 
@@ -256,6 +258,7 @@ def end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wire
         "best_round": state.best_round,
         "outcome": digest_json(facts),
         "peak_bytes": peak_bytes(),
+        "card_peak_bytes": card_peak_bytes(),
     }
     ledger.append("end", body)
     return Outcome(folder.path, body)

@@ -124,7 +124,10 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     for row in _rows(plan):
         cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
         body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
-    return join(el("p", w("plan.memory.what", n=n.size(plan["process_memory"]))), grid(w("plan.memory"), head, body))
+    what = w("plan.memory.what", n=n.size(plan["process_memory"]))
+    if plan.get("card_memory"):
+        what = f"{what} {w('plan.memory.card', n=n.size(plan['card_memory']))}"
+    return join(el("p", what), grid(w("plan.memory"), head, body))
 
 
 def _ways(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -248,10 +251,12 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     factors = ", ".join(f"{machine} × {n.fixed(factor, 3)}" for machine, factor in after.get("factors", {}).items())
     memory = n.fixed(after["memory_ratio"], 2)
+    card = (after.get("card") or {}).get("ratio")
     untaught = ", ".join(after.get("not_learnt", []))
     key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
     return join(
         el("p", w("plan.after.what", memory=memory, factors=factors or w("none"))),
+        el("p", w("plan.after.card", memory=n.fixed(card, 2))) if card else None,
         el("p", w(key, machines=untaught)) if untaught else None,
         grid(w("plan.after"), head, body),
     )

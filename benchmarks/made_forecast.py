@@ -1,0 +1,173 @@
+"""`tequio plan` against the run that follows, on whatever device is here, for random bases in known shapes (`benchmarks.made`).
+
+
+Plan and run are in one process, the base loaded for each anew, so that a graphics card has got going before the run (`start`, the seconds
+that the probe gave it for that); --apart: in processes of their own, as a user has them. On a card, memory is that of its tensors.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.made import SHAPES, make_base, words
+from tequio.participant.base import best_device
+from tequio.planning.card import card_name, forget_card_peak, on_card
+from tequio.planning.devices import catalogue
+from tequio.planning.flops import training
+from tequio.recipes.config import load_federation
+from tequio.recipes.forecast import compare
+from tequio.recipes.ground import memory_of, shape_of
+from tequio.recipes.plan import make_plan
+from tequio.recipes.run import start
+from tequio.recipes.templates import write_federation
+from tequio.recipes.wire import read_roster, wire
+
+CARD = {  # batch, tokens, steps a round
+    "minilm": {"small": (8, 64, 100), "medium": (32, 128, 100), "large": (128, 256, 60)},
+    "smollm2": {"small": (4, 128, 60), "medium": (8, 256, 60), "large": (16, 512, 40)},
+    "llama1b": {"small": (2, 256, 40), "medium": (4, 512, 30), "large": (8, 1024, 16)},
+    "tiny": {"small": (2, 32, 8), "medium": (4, 64, 8), "large": (8, 128, 8)},
+    "tinybert": {"small": (2, 32, 8), "medium": (4, 64, 8), "large": (8, 128, 8)},
+}
+CPU = CARD | {
+    "minilm": {"small": (2, 48, 12), "medium": (4, 96, 12), "large": (8, 128, 12)},
+    "smollm2": {"small": (1, 48, 4), "medium": (2, 96, 4), "large": (4, 128, 4)},
+    "llama1b": {"small": (1, 32, 2), "medium": (1, 64, 2), "large": (2, 64, 2)},
+}
+SAME = {"NVIDIA H100 80GB HBM3": "H100 SXM", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA H200": "H200"}
+HEAD = (
+    "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | memory GiB | memory | by the sum | "
+    "by the catalogue, time | of the peak | start s |"
+)
+
+
+def write(model: str, size: str, bases: Path, home: Path) -> Path:
+    """A federation of two on made-up texts; returns federation.toml."""
+    batch, tokens, steps = (CARD if best_device().type == "cuda" else CPU)[model][size]
+    shape, rows = SHAPES[model], batch * steps
+    (home / "data").mkdir(parents=True)
+    people = []
+    for i in range(2):
+        lines, labelled = [], shape.kind == "classification"
+        for k in range(max(48, rows + rows // 4)):  # a fifth is kept for validation and test
+            share = (
+                0.3 + 0.7 * (k % 16) / 15 if labelled else 1.0
+            )  # causal texts are joined, others are of unequal length
+            text = words(max(4, int(tokens / 1.7 * share)), 10**6 * i + k)
+            lines.append(json.dumps({"text": text} | ({"label": "ab"[k % 2]} if labelled else {})))
+        path = home / "data" / f"site{i}.jsonl"
+        path.write_text("\n".join(lines) + "\n")
+        people.append({"name": f"site{i}", "data": {"path": str(path)}, "hardware": {"max_rank": 16}})
+    federation = {
+        "name": f"{model}-{size}",
+        "seed": 1,
+        "base": {"model": str(make_base(model, bases)), "licence": "none"},
+        "task": {"kind": shape.kind, "max_tokens": tokens} | ({"labels": ["a", "b"]} if labelled else {}),
+        "adapter": {"modules": shape.modules, "ranks": [8, 16]},
+        "train": {"rounds": 2, "batch_size": batch, "learning_rate": 1e-4, "max_steps": steps, "local_epochs": 2.0},
+        "personal": {"local_rates": [1e-4], "private_rates": [1e-4], "private_epochs": 0.5, "checks": 2},
+    }
+    return write_federation(home, federation, people)
+
+
+def cleared() -> None:
+    """Nothing of the last base is left on the card."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        forget_card_peak()
+
+
+def together(path: Path, run: Path) -> dict[str, Any]:
+    """The plan; the run is in this process."""
+    config = load_federation(path)
+    roster = read_roster(config)
+    cleared()
+    plan = make_plan(config, wire(config, roster=roster), roster, catalogue())
+    cleared()
+    start(config, run, False)
+    cleared()
+    return plan
+
+
+def apart(path: Path, run: Path) -> dict[str, Any]:
+    """The plan; each is a process."""
+    for parts in (("plan", path), ("run", path, "--out", run, "--no-counterfactuals", "--workers", "1")):
+        command = [sys.executable, "-m", "tequio.cli.main", *map(str, parts)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stdout[-1000:]} {done.stderr[-3000:]}")
+    plan: dict[str, Any] = json.loads((path.parent / "plan.json").read_text())
+    return plan
+
+
+def one(model: str, size: str, bases: Path, in_processes: bool) -> str:
+    """A row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, run = write(model, size, bases, Path(folder) / "fed"), Path(folder) / "run"
+        plan = (apart if in_processes else together)(path, run)
+        found = compare(plan, run)
+        config = load_federation(path)
+        batch, tokens = config.train.batch_size, config.task.max_tokens
+        said, was = ([row[k] for row in found["participants"]] for k in ("predicted", "measured"))
+        whole = {k: sum(row[k] for row in was) / max(sum(row[k] for row in said), 1e-9) for k in said[0]}
+        card = found["card"] if found["card"]["ratio"] else found["memory"]
+        parts = on_card(memory_of(config, 2)).total if found["card"]["ratio"] else memory_of(config, 2).total
+        shape = shape_of(config)
+        rows = plan["participants"]
+        flops = sum(r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"]) for r in rows)
+        factor = plan["factors"]["this machine"]
+        return (
+            f"| {model} | {size} | {batch} × {tokens} | {sum(r['work'] for r in said) / factor:.2f} "
+            f"| **{whole['work'] * factor:.3f}** | {whole['train'] * factor:.3f} | {whole['evaluate'] * factor:.3f} "
+            f"| {whole['personal'] * factor:.3f} | {whole['joules'] * factor:.3f} | {card['measured'] / 2**30:.3f} "
+            f"| **{card['ratio']:.3f}** | {card['measured'] / parts:.3f} | {by_catalogue(path, was)} "
+            f"| {flops / sum(r['train'] for r in was) / 1e12:.1f} TFLOP/s | {plan['machine']['start']:.2f} |"
+        )
+
+
+def by_catalogue(path: Path, was: list[Mapping[str, float]]) -> str:
+    """Measured over what the catalogue's row of this card says."""
+    device = SAME.get(card_name() or "")
+    if device is None:
+        return "–"
+    config = load_federation(path)
+    roster = read_roster(config)
+    plan = make_plan(config, wire(config, roster=roster), roster, catalogue(), machine=device)
+    said = sum(row["seconds"]["work"] for row in plan["participants"])
+    cleared()
+    return f"{sum(row['train'] + row['evaluate'] + row['personal'] for row in was) / said:.2f} × {said:.2f} s"
+
+
+def measure(models: list[str], sizes: list[str], in_processes: bool, until: float) -> None:
+    """All of them, the small ones first; none is begun after `until` seconds."""
+    begun, rows = time.perf_counter(), [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    name = card_name() or "processor"
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads; measured ÷ forecast", flush=True)
+    with tempfile.TemporaryDirectory() as bases:
+        for size in sizes:
+            for model in models:
+                at = time.perf_counter()
+                if at - begun > until:
+                    print(f"{model} {size}: left out, {at - begun:.0f} s are over", flush=True)
+                    continue
+                try:
+                    rows.append(one(model, size, Path(bases), in_processes))
+                    print(rows[-1], f"took {time.perf_counter() - at:.0f} s", flush=True)
+                except Exception:
+                    print(f"{model} {size} FAILED", flush=True)
+                    traceback.print_exc()
+                    cleared()
+    print("\nTargets: time 0.8 to 1.2, memory 0.85 to 1.15")
+    print(*rows, sep="\n", flush=True)
