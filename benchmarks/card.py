@@ -78,7 +78,7 @@ def calibrated(load: Load, seconds: float) -> int:
 
 
 class Power:
-    """NVML's power of the card, in watts, every 20 ms, added up; None where it has none."""
+    """NVML's power of the card at the moment, in watts, every 20 ms, added up; None where it has none."""
 
     def __init__(self) -> None:
         self.joules: float | None = 0.0
@@ -108,9 +108,15 @@ class Power:
 
 
 def power_now() -> float:
+    """Watts."""
     import pynvml
 
     handle = getattr((cards() or (None,))[0], "handle", None)
+    found = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[
+        0
+    ]  # the other one is a mean of a second
+    if found.nvmlReturn == 0:
+        return float(found.value.uiVal) / 1000
     return float(pynvml.nvmlDeviceGetPowerUsage(handle)) / 1000
 
 

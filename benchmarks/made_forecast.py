@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -34,9 +35,9 @@ from tequio.recipes.templates import write_federation
 from tequio.recipes.wire import read_roster, wire
 
 CARD = {  # batch, tokens, steps a round
-    "minilm": {"small": (8, 64, 100), "medium": (32, 128, 100), "large": (128, 256, 60)},
-    "smollm2": {"small": (4, 128, 60), "medium": (8, 256, 60), "large": (16, 512, 40)},
-    "llama1b": {"small": (2, 256, 40), "medium": (4, 512, 30), "large": (8, 1024, 16)},
+    "minilm": {"small": (8, 64, 60), "medium": (32, 128, 60), "large": (128, 256, 40)},
+    "smollm2": {"small": (4, 128, 30), "medium": (8, 256, 30), "large": (16, 512, 24)},
+    "llama1b": {"small": (2, 256, 24), "medium": (4, 512, 20), "large": (8, 1024, 12)},
     "tiny": {"small": (2, 32, 8), "medium": (4, 64, 8), "large": (8, 128, 8)},
     "tinybert": {"small": (2, 32, 8), "medium": (4, 64, 8), "large": (8, 128, 8)},
 }
@@ -47,8 +48,8 @@ CPU = CARD | {
 }
 SAME = {"NVIDIA H100 80GB HBM3": "H100 SXM", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA H200": "H200"}
 HEAD = (
-    "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | memory GiB | memory | by the sum | "
-    "by the catalogue, time | of the peak | start s |"
+    "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | memory GiB | memory | "
+    "by the sum | process | by the catalogue, time | of the peak | start s |"
 )
 
 
@@ -90,11 +91,16 @@ def cleared() -> None:
 
 
 def together(path: Path, run: Path) -> dict[str, Any]:
-    """The plan; the run is in this process."""
+    """The plan; the run is in this process. With it, where the catalogue has this card, seconds at work by that: `by_catalogue`."""
     config = load_federation(path)
     roster = read_roster(config)
     cleared()
-    plan = make_plan(config, wire(config, roster=roster), roster, catalogue())
+    wired, device = wire(config, roster=roster), SAME.get(card_name() or "")
+    plan = make_plan(config, wired, roster, catalogue())
+    if device is not None:
+        rows = make_plan(config, wired, roster, catalogue(), machine=device)["participants"]
+        plan["by_catalogue"] = sum(row["seconds"]["work"] for row in rows)
+    del wired
     cleared()
     start(config, run, False)
     cleared()
@@ -132,29 +138,44 @@ def one(model: str, size: str, bases: Path, in_processes: bool) -> str:
             f"| {model} | {size} | {batch} × {tokens} | {sum(r['work'] for r in said) / factor:.2f} "
             f"| **{whole['work'] * factor:.3f}** | {whole['train'] * factor:.3f} | {whole['evaluate'] * factor:.3f} "
             f"| {whole['personal'] * factor:.3f} | {whole['joules'] * factor:.3f} | {card['measured'] / 2**30:.3f} "
-            f"| **{card['ratio']:.3f}** | {card['measured'] / parts:.3f} | {by_catalogue(path, was)} "
+            f"| **{card['ratio']:.3f}** | {card['measured'] / parts:.3f} "
+            f"| {found['memory']['ratio'] if in_processes else math.nan:.3f} | {by_catalogue(plan, was)} "
             f"| {flops / sum(r['train'] for r in was) / 1e12:.1f} TFLOP/s | {plan['machine']['start']:.2f} |"
         )
 
 
-def by_catalogue(path: Path, was: list[Mapping[str, float]]) -> str:
+def by_catalogue(plan: Mapping[str, Any], was: list[Mapping[str, float]]) -> str:
     """Measured over what the catalogue's row of this card says."""
-    device = SAME.get(card_name() or "")
-    if device is None:
+    said = plan.get("by_catalogue")
+    if said is None:
         return "–"
-    config = load_federation(path)
-    roster = read_roster(config)
-    plan = make_plan(config, wire(config, roster=roster), roster, catalogue(), machine=device)
-    said = sum(row["seconds"]["work"] for row in plan["participants"])
-    cleared()
-    return f"{sum(row['train'] + row['evaluate'] + row['personal'] for row in was) / said:.2f} × {said:.2f} s"
+    return f"{sum(row['train'] + row['evaluate'] + row['personal'] for row in was) / said:.2f} of {said:.2f} s"
+
+
+def workspace() -> str:
+    """What a card keeps for products in the thread that computes, and with that of the backward pass."""
+    if not torch.cuda.is_available():
+        return ""
+    x, found = torch.randn(64, 64, device="cuda", requires_grad=True), []
+    y = (x @ x).sum()
+    found.append(torch.cuda.memory_allocated() / 2**20)
+    y.backward()  # type: ignore[no-untyped-call]
+    found.append(torch.cuda.memory_allocated() / 2**20)
+    free, whole = torch.cuda.mem_get_info()
+    return (
+        f"; kept for products {found[0]:.0f} MiB ahead, {found[1]:.0f} with backward; {free / 2**30:.1f} of {whole / 2**30:.1f} GiB are "
+        f"free, so the context takes {(whole - free - torch.cuda.memory_reserved()) / 2**20:.0f} MiB"
+    )
 
 
 def measure(models: list[str], sizes: list[str], in_processes: bool, until: float) -> None:
     """All of them, the small ones first; none is begun after `until` seconds."""
     begun, rows = time.perf_counter(), [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
     name = card_name() or "processor"
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads; measured ÷ forecast", flush=True)
+    print(
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads; measured ÷ forecast{workspace()}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as bases:
         for size in sizes:
             for model in models:
