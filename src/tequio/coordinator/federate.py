@@ -87,8 +87,7 @@ def federate(
                 return
             plan = turn.plan
         if purse is not None:
-            round_ = state.round + 1
-            allowed = purse.allow(plan, plan.roster(round_), round_, round_most(state, plan))
+            allowed = purse.allow(plan.roster(state.round + 1), plan.rounds - state.round, round_most(state, plan))
             if allowed is None:
                 ledger.append("budget", {"round": state.round, "reason": purse.reason, "spent": dict(purse.spent)})
                 return

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.plan import Member
 from tequio.measure.budget import KEYS, WORDS, left
 from tequio.measure.money import Price
 
@@ -38,6 +38,9 @@ class Purse:
     beside: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     step: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))
     look: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KEYS, 0.0))  # of one participant, mean
+    own: dict[str, float] = field(
+        default_factory=dict
+    )  # of a participant's money in all, the part that it counts itself
     reason: str = ""
 
     def add(self, body: Mapping[str, Any]) -> None:
@@ -49,7 +52,7 @@ class Purse:
         if not self.one_process:  # the centre works in the coordinator's
             rows = [row for row in rows if row["name"] != CENTRE]
         whole = _taken(body, self.currency)
-        trained = [_taken(row, self.currency) for row in body.get("train", [])]
+        trained = [self._whole(row) for row in body.get("train", [])]
         apart = [_taken(row, self.currency) for row in rows]
         inside = dict.fromkeys(KEYS, 0.0)
         joules, own = _joules(body), sum(_hosted(row) for row in rows)
@@ -68,7 +71,12 @@ class Purse:
             inside[key] = total
             self.spent[key] += total
         if rows:  # else it was a wait
-            training = [*trained, *(_taken(row, self.currency) for row in flying)]
+            training = [*trained, *map(self._whole, flying)]
+            self.own |= {
+                row["name"]: of["money"] / all_
+                for row, of in zip(rows, apart, strict=True)
+                if row["name"] != CENTRE and (all_ := self._whole(row)["money"])
+            }
             self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in training)) for k in KEYS}
         looks = [_taken(row, self.currency) for row in body.get("evaluation", []) if row["name"] != CENTRE]
         if looks:
@@ -84,6 +92,15 @@ class Purse:
             if silent:
                 self.reason = f"the carbon budget cannot be kept: {silent[0]} does not tell its carbon"
 
+    def _whole(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """What a row took, with what it adds to `_own_money`: the centre all of it, a participant in this process the hours."""
+        taken = _taken(row, self.currency)
+        if self.price is not None and row["name"] == CENTRE:
+            taken["money"] = self.price.of(taken["kwh"], taken["hours"])
+        elif self.price is not None and self.one_process:
+            taken["money"] += self.price.of(0.0, taken["hours"])
+        return taken
+
     def _own_money(
         self, whole: Mapping[str, float], body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     ) -> float:
@@ -98,10 +115,11 @@ class Purse:
         taken = _taken(body, self.currency)
         self.spent = {key: self.spent[key] + taken[key] for key in KEYS}
 
-    def allow(
-        self, plan: Plan, members: Sequence[Member], round_: int, most: int
-    ) -> dict[int, dict[str, float]] | None:
-        """What each may take in the round, by index and key; None (and `reason`) where no round may begin. most: bytes it can have."""
+    def allow(self, members: Sequence[Member], rounds: int, most: int) -> dict[int, dict[str, float]] | None:
+        """What each may take in the round, by index and key; None (and `reason`) where no round may begin.
+
+        rounds: that remain, this one with them. most: bytes it can have.
+        """
         if self.reason:
             return None
         remaining = left(self.limits, self.spent)
@@ -112,8 +130,8 @@ class Purse:
             return None
         kept = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
         share = kept
-        for rounds in range(plan.rounds - round_ + 1, 0, -1):
-            share = {key: value / rounds - self.beside[key] for key, value in kept.items()}
+        for among in range(rounds, 0, -1):
+            share = {key: value / among - self.beside[key] for key, value in kept.items()}
             if all(value > self.step[key] for key, value in share.items()):
                 break
         gone = [key for key in share if share[key] <= 0.0 or share[key] < self.step[key]]
@@ -122,7 +140,11 @@ class Purse:
             self.reason = f"the budget of {words} is spent"
             return None
         steps = sum(member.steps for member in members)
-        return {m.index: {key: value * m.steps / steps for key, value in share.items()} for m in members}
+        counts = {m.index: {"money": self.own.get(m.name, 1.0)} for m in members}
+        return {
+            m.index: {key: value * counts[m.index].get(key, 1.0) * m.steps / steps for key, value in share.items()}
+            for m in members
+        }
 
     def allow_personal(self, steps: Mapping[str, int]) -> dict[str, dict[str, float]]:
         """What each may take for its personal model, by name and key: what is left, by the steps of their rounds. Bytes are not in it."""
