@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForCausalLM
 
-from tequio.participant.base import Kind, model_shape
+from tequio.participant.base import Kind, best_device, model_shape
 from tequio.planning.flops import forward, training
 
 LENGTH, ROWS = 16, 4
@@ -25,8 +25,8 @@ def test_within_two_per_cent(tiny_bert: Path, tiny_llama: Path, tmp_path: Path, 
     shape = model_shape(str(folder), kind, modules, torch.float32, tmp_path)
     loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
     model = loader.from_pretrained(folder, attn_implementation="eager")
-    adapted: Any = get_peft_model(model, LoraConfig(r=rank, target_modules=modules))
-    ids = torch.randint(5, 30, (ROWS, LENGTH))
+    adapted: Any = get_peft_model(model.to(best_device()), LoraConfig(r=rank, target_modules=modules))
+    ids = torch.randint(5, 30, (ROWS, LENGTH), device=best_device())
     with FlopCounterMode(display=False) as first:
         out = adapted(input_ids=ids)
         loss = (out.logits if kind == "causal" else out.last_hidden_state).float().square().mean()

@@ -38,9 +38,9 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     bench = chosen[0].bench
     begun = clock()
     if _on_card(bench):
-        _turn(chosen[0], rank, clock)
-        _steps(chosen[0], rank, clock)
-        _look(chosen[0], clock)
+        _turn(chosen[-1], rank, clock)
+        _longest(chosen[-1], rank, clock)
+        _look(chosen[-1], clock)
     start = clock() - begun
     steps: list[tuple[float, float]] = []
     looks: list[tuple[float, float]] = []
