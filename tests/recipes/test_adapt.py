@@ -10,12 +10,19 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import sentences, write_jsonl
+from tequio.cli.accounts import accounts as say_accounts
 from tequio.cli.summary import print_adapted
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
+from tequio.ledger.record import Ledger
 from tequio.recipes.adapt import adapt
+from tequio.recipes.books import read_books
+from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation
 from tequio.recipes.run import start
+from tequio.recipes.use import predict_texts
+from tequio.web.accounts import accounts
+from tequio.web.report import render
 
 
 def newcomer(folder: Path, name: str, rows: int) -> Path:
@@ -51,6 +58,38 @@ def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -
 
     written = "".join(p.read_bytes().decode("latin-1") for p in (tmp_path / "out").rglob("*") if p.is_file())
     assert not [row["text"] for row in sentences(60, 900) if row["text"] in written]
+
+
+def test_an_adaptation_has_an_account_book_and_a_record(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it took is in its own folder: told figures in the record, private ones in the book alone; neither in the run."""
+    file, out = newcomer(tmp_path, "late", 60), tmp_path / "out"
+    placed = '[energy]\ncountry = "DE"\n[money]\ncurrency = "EUR"\nper_kwh = 0.3\nrent_per_hour = 2.0\n'
+    file.write_text(file.read_text() + placed)
+    result = adapt(run, file, out)
+    lines = read_books(out)["late"]
+    assert [line["work"] for line in lines] == ["local", "personal"]
+    assert (out / "participants" / "late" / "accounts.jsonl").stat().st_mode & 0o777 == 0o600
+    assert verify_run(out)["ok"]
+    with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    [row] = accounts(entries)["participants"]
+    assert row["joules"] == pytest.approx(sum(line["joules"] for line in lines))
+    assert row["grams"] == pytest.approx(row["joules"] / 3.6e6 * 380.95)  # Germany
+    assert row["money"] == {}  # [money] tell = false
+    say_accounts(out, own=True)
+    printed = capsys.readouterr().out
+    hours = sum(line["seconds"] for line in lines) / 3600.0
+    euro = 2.0 * hours + 0.3 * row["joules"] / 3.6e6
+    assert f"{euro:.4g} EUR" in printed
+    assert "the rounds are in the own book" not in printed
+    report = render(entries, "en")
+    assert "late" in report
+    assert "EUR" not in report
+    assert predict_texts(out, "late", ["the nurse was kind"], 5)
+    print_adapted(result)
+    assert f"More: tequio accounts {out} --own" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_newcomers_budget_is_said_and_no_gain_over_what_was_not_trained(

@@ -27,7 +27,7 @@ def accounts(
     from tequio.web.accounts import WHOLE, card, sums
     from tequio.web.accounts import accounts as of_ledger
     from tequio.web.alone import against_alone, of_books
-    from tequio.web.records import at_home
+    from tequio.web.records import adapted, at_home
     from tequio.web.shifted import shifted
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
@@ -35,6 +35,7 @@ def accounts(
     found = of_ledger(entries)
     found["card"] = card(found, entries)
     found["shift"] = shifted(entries)
+    found["adapted"] = adapted(entries)
     found["alone"], found["home"] = against_alone(entries), at_home(entries)
     books = read_books(folder)
     found["untold"] = {
@@ -69,7 +70,7 @@ def _words(found: Mapping[str, Any]) -> None:
         {"name": "coordinator", **found["coordinator"]},
         {"name": "in all", **found["total"]},
     ]
-    home = "What the personal model took; the rounds are in the own book: --own"
+    home = f"What the personal model took{'' if found['adapted'] else '; the rounds are in the own book: --own'}"
     show.table(_table(home if found["home"] else "What the run took, as it was told", rows))
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]

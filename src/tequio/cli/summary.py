@@ -104,6 +104,9 @@ def print_adapted(result: Mapping[str, Any]) -> None:
         f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on {sizes['train']}, "
         f"tested on {sizes['test']}."
     )
+    energy = result["energy"]
+    words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {energy['seconds']:.0f} s."
+    show.out.print(f"{words} More: tequio accounts {result['folder']} --own", markup=False)
     if "adapter" in result:
         show.out.print(f"Adapter: {result['adapter']}", markup=False)
 

@@ -1,33 +1,44 @@
 """A newcomer starts from a finished federation: its own personal model from few examples, and whether that beat starting alone.
 
-Nothing of the newcomer's is written into the run, and nothing leaves its machine.
+Nothing of the newcomer's is written into the run, and nothing leaves its machine. Its folder has a record of its own, and its account book.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tequio.core.canonical import pack
+from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
+from tequio.participant.bench import Bench
 from tequio.participant.export import adapter_files
 from tequio.participant.personal import personalise
 from tequio.planning.allotment import allot
-from tequio.recipes.config import MAIN, load_participant
+from tequio.recipes.config import MAIN, Federation, load_participant
+from tequio.recipes.config.tables import RosterEntry
+from tequio.recipes.files import HEAD_FILE, save
 from tequio.recipes.ground import Ground, dtype_of, node_of, splits_of, task_of
-from tequio.recipes.told import full_steps, hardware_of, settings_of, told_of_node, workload_of
+from tequio.recipes.public import CENTRE
+from tequio.recipes.told import full_steps, hardware_of, row_of, settings_of, told_of_node, workload_of
 from tequio.recipes.use import members, open_models, shared_of
+from tequio.recipes.wire import header_of
+
+MODELS = {"file": "personal.safetensors", "local_file": "local.safetensors"}
 
 
 def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str, Any]:
     """Make the newcomer's candidates from the run's shared model (that of `base`), choose on its validation data, measure on its test data.
 
     The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
-    (a new or empty folder): result.json, personal.safetensors and, but for whole weights, adapter/ in PEFT's format. Raises RunError
-    if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
+    (a new or empty folder): result.json, both models, a record and the account book of it and, but for whole weights, adapter/ in PEFT's
+    format. Raises RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
     opened = open_models(run, shared_of(base))[0]
@@ -35,26 +46,54 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     if file.name in members(run):
         why = "A member already has its personal model there."
         raise RunError(f"{participant}: {file.name!r} is a member of {run}.", why, "Give the newcomer another name.")
+    if file.name == CENTRE:
+        raise RunError(
+            f"{participant}: the name {CENTRE!r} is taken by the central resource.", "", "Give another name."
+        )
     splits = splits_of(config, file)
     folder = RunFolder.create(out)
     bench = opened.bench(dtype_of(config))
     node = node_of(Ground(config, bench, task_of(config, bench.base), open_meter()), file, splits, None)
+    node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
     examples = len(node.data.train)
-    told = told_of_node(node, file.hardware, {})
+    data = {**splits.facts(), "cut": node.data.cut, "licence": file.data.licence, "consent": file.data.consent}
+    told = told_of_node(node, file.hardware, data)
     work = workload_of(config, told, full_steps(config, examples), bench)
     allotment = allot(hardware_of(file.name, file.hardware, None, bench.full), work)
-    result = personalise(node, opened.model, settings_of(config, examples, file.name, allotment))
-    body = {
-        **result.body,
-        "examples": {k: len(getattr(node.data, k)) for k in ("train", "validation", "test")},
-        "rank": allotment.rank,
-    }
-    folder.write_atomic("personal.safetensors", pack(result.delivered))
-    if not bench.full:
-        bench.hold(result.delivered)
-        files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
-        for name, data in files.items():
-            folder.write_atomic(f"adapter/{name}", data)
-        body["adapter"] = str(folder.path / "adapter")
-    folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
+    with folder.lock():
+        result = personalise(node, opened.model, settings_of(config, examples, file.name, allotment))
+        save(folder, MODELS["file"], result.delivered)
+        save(folder, MODELS["local_file"], result.local)
+        digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
+        body = {**result.body, "examples": dict(told.batches), "rank": allotment.rank, "folder": str(out)}
+        if not bench.full:
+            bench.hold(result.delivered)
+            files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
+            for name, content in files.items():
+                folder.write_atomic(f"adapter/{name}", content)
+            body["adapter"] = str(folder.path / "adapter")
+        folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
+        own = config.model_copy(update={"participants": [*config.participants, RosterEntry(name=file.name)]})
+        row = row_of(told, allotment, bench.full)
+        _record(folder, own, bench, row, {**result.body, **digests, **MODELS}, digest_update(opened.model))
     return body
+
+
+def _record(
+    folder: RunFolder,
+    config: Federation,
+    bench: Bench,
+    row: Mapping[str, Any],
+    personal: Mapping[str, Any],
+    shared: str,
+) -> None:
+    """As a participant's own record of a federation. It is written last, so that what was cut off can be begun anew.
+
+    shared: digest of the model that it started from.
+    """
+    header = header_of(config, bench, [dict(row)]) | {"simulation": False, "provenance": []}
+    header |= {"facts": {"adapted": shared}}
+    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    save(folder, HEAD_FILE, bench.head_update())
+    with Ledger.create(folder.ledger_path, header) as ledger:
+        ledger.append("personal", personal)

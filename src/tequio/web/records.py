@@ -44,6 +44,11 @@ def at_home(entries: Sequence[Record]) -> bool:
     return bool(table(last_body(entries, "run").get("facts")))
 
 
+def adapted(entries: Sequence[Record]) -> bool:
+    """Whether this is the record of a newcomer, who was in no round."""
+    return bool(table(last_body(entries, "run").get("facts")).get("adapted"))
+
+
 def table(value: Any) -> Mapping[str, Any]:
     """The value if it is a table, else an empty one."""
     return value if isinstance(value, Mapping) else {}
