@@ -35,7 +35,7 @@ from tequio.recipes.templates import write_federation
 from tequio.recipes.wire import read_roster, wire
 
 CARD = {  # batch, tokens, steps a round
-    "minilm": {"small": (8, 64, 60), "medium": (32, 128, 60), "large": (128, 256, 40)},
+    "minilm": {"small": (8, 64, 60), "medium": (32, 128, 30), "large": (64, 256, 24)},
     "smollm2": {"small": (4, 128, 30), "medium": (8, 256, 30), "large": (16, 512, 24)},
     "llama1b": {"small": (2, 256, 24), "medium": (4, 512, 20), "large": (8, 1024, 12)},
     "tiny": {"small": (2, 32, 8), "medium": (4, 64, 8), "large": (8, 128, 8)},

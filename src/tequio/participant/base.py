@@ -75,10 +75,10 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise _cannot_load(name, error) from None
-    _check_weights(name, model, told["missing_keys"])
     device = best_device()
     model.requires_grad_(False)
     model.eval().to(device)
+    _check_weights(name, model, told["missing_keys"])  # there, for a GPU looks through a billion numbers at once
     use_plain_where_short(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
