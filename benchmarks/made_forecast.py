@@ -49,7 +49,7 @@ CPU = CARD | {
 SAME = {"NVIDIA H100 80GB HBM3": "H100 SXM", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA H200": "H200"}
 HEAD = (
     "| model | size | batch × tokens | forecast s | time | train | evaluate | personal | energy | memory GiB | memory | "
-    "by the sum | process | by the catalogue, time | of the peak | start s |"
+    "by the sum | process | by the catalogue, time | speed | ms a step | µs a layer | start s |"
 )
 
 
@@ -133,14 +133,16 @@ def one(model: str, size: str, bases: Path, in_processes: bool) -> str:
         shape = shape_of(config)
         rows = plan["participants"]
         flops = sum(r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"]) for r in rows)
-        factor = plan["factors"]["this machine"]
+        factor, trained = plan["factors"]["this machine"], sum(r["train"] for r in was)
+        a_step = trained / sum(r["rounds"] * r["steps"] for r in rows)
         return (
             f"| {model} | {size} | {batch} × {tokens} | {sum(r['work'] for r in said) / factor:.2f} "
             f"| **{whole['work'] * factor:.3f}** | {whole['train'] * factor:.3f} | {whole['evaluate'] * factor:.3f} "
             f"| {whole['personal'] * factor:.3f} | {whole['joules'] * factor:.3f} | {card['measured'] / 2**30:.3f} "
             f"| **{card['ratio']:.3f}** | {card['measured'] / parts:.3f} "
             f"| {found['memory']['ratio'] if in_processes else math.nan:.3f} | {by_catalogue(plan, was)} "
-            f"| {flops / sum(r['train'] for r in was) / 1e12:.1f} TFLOP/s | {plan['machine']['start']:.2f} |"
+            f"| {flops / trained / 1e12:.1f} TFLOP/s | {1e3 * a_step:.1f} "
+            f"| {1e6 * a_step / shape.layers:.0f} | {plan['machine']['start']:.2f} |"
         )
 
 

@@ -118,8 +118,14 @@ def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) ->
     batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
-    flash, look = best_device().type != "cpu" or not keeps(batch.tokens), max(Causal.batch_tokens, batch.tokens)
-    return estimate_memory(shape_of(config), batch, rank, flash, copies, process, full, benches, look)
+    flash = best_device().type != "cpu" or not keeps(batch.tokens)
+    return estimate_memory(shape_of(config), batch, rank, flash, copies, process, full, benches, look_tokens(config))
+
+
+def look_tokens(config: Federation) -> int:
+    """Padded tokens of a batch of evaluation, at most."""
+    kind = Causal if config.task.kind == "causal" else Classification
+    return max(kind.batch_tokens, config.task.max_tokens)
 
 
 def shape_of(config: Federation) -> ModelShape:
