@@ -156,7 +156,7 @@ def test_rounds_of_the_centre_alone_and_of_a_cohort_are_counted(make_federation:
 def test_a_lever_changes_what_it_names(make_federation: Any) -> None:
     """A slow line is mended by a faster one, and not by a faster machine; also where no speed is declared."""
     path = make_federation(rows=40, centre=False)
-    declare(path, "site1", "uplink_mbit = 0.01")  # rank 2: the weakest
+    declare(path, "site1", "uplink_mbit = 0.001")  # rank 2: the weakest
     weak = planned(path)["weakest"]
     levers = {lever["what"]: lever for lever in weak["levers"]}
     assert weak["name"] == "site1"
