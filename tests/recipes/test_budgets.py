@@ -190,7 +190,16 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
         assert body["gains"]["personal_over_base"]["loss"] is not None
     assert [line["work"] for line in read_books(run)["site0"]] == ["evaluate", "local", "personal"]
     print_summary(run, run / "report.html", summary(entries))
-    assert "there is no fair one trained alone: local 0 of" in capsys.readouterr().out.replace("\n", " ")
+    printed, found = " ".join(capsys.readouterr().out.split()), summary(entries)
+    for name in ("site0", "site1"):
+        words = f"{name}: its personal model was cut, and there is no fair one trained alone, so its gain is over the base model"
+        assert f"{words}: local 0 of" in printed
+    assert "Whether joining beat training alone is not known: all gains are over the base model." in printed
+    assert (found["comparison"], found["comparison_cut"]) == ("base", True)
+    assert [person["versus"] for person in found["participants"]] == ["base", "base"]
+    page, pagina = render(entries, "en"), render(entries, "es")
+    assert page.count("so its gain is over the base model: local 0 of") == 2
+    assert pagina.count("así que su ganancia es frente al modelo base") == 2
 
 
 @pytest.mark.parametrize("shape", ["peers", "bases"])

@@ -353,6 +353,26 @@ def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytes
     assert "b: its personal model was cut, and there is no fair one trained alone: local 0 of 42 steps" in printed
 
 
+def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_base() -> None:
+    bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in hand_made()]
+    for body in (body for kind, body in bodies if kind == "personal"):
+        body["gains"]["personal_over_base"] = body["gains"]["personal_over_local"]
+        nothing = {"loss": None, "accuracy": None}
+        body |= {"cut": "local 0 of 42 steps: no more fit the budget of energy", "benefit": None}
+        body["gains"] |= {"personal_over_local": nothing, "shared_over_local": nothing}
+    entries = chained(bodies)
+    found = summary(entries)
+    assert (found["comparison"], found["comparison_cut"], found["not_compared"]) == ("base", True, 0)
+    assert [person["versus"] for person in found["participants"]] == ["base"] * 3
+    page = Page(render(entries, "en"))
+    assert (
+        "Whether joining beat training alone is not known: a budget left nobody a fair model trained alone."
+        in page.text
+    )
+    assert page.text.count("so its gain is over the base model: local 0 of 42 steps") == 3
+    assert "un presupuesto no dejó a nadie un modelo a solas" in render(entries, "es")
+
+
 def test_a_participants_own_record_is_finished_with_its_personal_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

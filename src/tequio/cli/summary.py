@@ -56,7 +56,9 @@ def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> Non
             words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
             show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
         if row["cut"]:
-            _print_cut(row, row["test"]["local"] is not None)
+            _print_cut(row, row["test"]["local"] is not None, row["versus"] == "base")
+    if summary["comparison_cut"]:
+        show.out.print("Whether joining beat training alone is not known: all gains are over the base model.")
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"
@@ -121,9 +123,10 @@ def _unfinished(folder: Path, home: bool) -> str:
     return f"The federation has not come to its end here. Go on with: tequio participate {joined}"
 
 
-def _print_cut(row: Mapping[str, Any], fair: bool) -> None:
-    """What a budget made less of. fair: whether enough is left of the model trained alone to compare with."""
+def _print_cut(row: Mapping[str, Any], fair: bool, base: bool = False) -> None:
+    """What a budget made less of. fair: enough is left of the model trained alone to compare with; base: the gain is over that instead."""
     what = "and the one trained alone were cut" if fair else "was cut, and there is no fair one trained alone"
+    what += ", so its gain is over the base model" if base else ""
     show.out.print(f"{row['name']}: its personal model {what}: {row['cut']}.", markup=False)
 
 

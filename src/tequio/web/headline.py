@@ -53,7 +53,7 @@ def _verdict(page: Page) -> str:
     gains, loses, kept = counts["gains"], counts["loses"], s["kept_local"]
     undecided = max(0, counts["undecided"] - kept)
     if s["comparison"] == "base":
-        return w("head.base", g=n.fixed(gains), n=n.fixed(known))
+        return w("head.base.cut" if s["comparison_cut"] else "head.base", g=n.fixed(gains), n=n.fixed(known))
     short = s["not_compared"]
     if gains == known and not short:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))

@@ -69,6 +69,7 @@ def participant(
         "chosen": body.get("chosen"),
         "cut": body.get("cut"),
         "verdict": _verdict(gain["loss"]),
+        "versus": comparison if gain["loss"] else None,
         "compared": not body.get("cut") or gain["loss"] is not None,
         "accuracy_against": _against(gain["loss"], gain["accuracy"]),
         "test": result,

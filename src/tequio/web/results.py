@@ -93,7 +93,7 @@ def _tests(page: Page) -> Safe:
     cut = [
         el(
             "p",
-            w("personal.cut" if p["test"]["local"] else "personal.short", name=p["name"], how=str(p["cut"])),
+            w(f"personal.{_cut_to(p)}", name=p["name"], how=str(p["cut"])),
             class_="under",
         )
         for p in tested
@@ -106,6 +106,11 @@ def _tests(page: Page) -> Safe:
     label = w("table.worst", n=n.fixed(len(worst)), of=n.fixed(len(known)))
     every = folded(w("show.all", n=n.fixed(len(tested))), table(tested))
     return join(*opened, el("p", label, class_="under"), table(worst), every, *cut)
+
+
+def _cut_to(person: Json) -> str:
+    """What a budget left: `cut` models to compare, a gain over the `base` alone, or none (`short`)."""
+    return "cut" if person["test"]["local"] else "base" if person["versus"] == "base" else "short"
 
 
 def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:

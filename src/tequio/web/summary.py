@@ -41,7 +41,8 @@ def summary(entries: Sequence[Record]) -> Json:
     """All numbers of the report, as plain JSON: nats, joules, bytes and seconds.
 
     `comparison` says what each personal model is judged against: `local` (trained alone on its own data),
-    `base` where the run has no local models, None where nobody has a personal model yet. A verdict is
+    `base` where the run has no local models (`comparison_cut`: a budget left nobody a fair one), None where nobody has a personal model
+    yet; `versus` says it of each. A verdict is
     `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
     `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
     `home` is True of a participant's own record, finished when it has the personal model of the federation's end.
@@ -71,6 +72,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "home": home,
         "measure": "perplexity" if causal else "accuracy",
         "comparison": comparison,
+        "comparison_cut": comparison == "base" and all(body.get("cut") for body in personal.values()),
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
         | {"unknown": counts[None]},
         "kept_local": sum(p["chosen"] == "local" for p in people if p["compared"]),
