@@ -26,6 +26,7 @@ prepare_process()
 
 from benchmarks.hub import no_word, nobody, server_in
 from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
+from benchmarks.watch import Watch
 from tequio.coordinator.fold import counted, folded
 from tequio.coordinator.plan import Coding
 from tequio.coordinator.round import in_order, training_tasks
@@ -70,32 +71,6 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-class Watch:
-    """The most memory of this process since it began: anonymous, and resident in all; bytes."""
-
-    def __init__(self) -> None:
-        self.anonymous, self.resident, self._over = 0, 0, Event()
-        self.start = self._read()
-        Thread(target=self._look, daemon=True).start()
-
-    def _read(self) -> tuple[int, int]:
-        rows = dict(
-            line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] in ("VmR", "Rss")
-        )
-        kilobytes = {key: int(value.split()[0]) for key, value in rows.items()}
-        return kilobytes["RssAnon"] * 1024, kilobytes["VmRSS"] * 1024
-
-    def _look(self) -> None:
-        while not self._over.wait(0.02):
-            now = self._read()
-            self.anonymous, self.resident = max(self.anonymous, now[0]), max(self.resident, now[1])
-
-    def end(self) -> tuple[int, int]:
-        """(anonymous, resident) over the start."""
-        self._over.set()
-        return self.anonymous - self.start[0], self.resident - self.start[1]
 
 
 def measure(folder: Path, megabytes: int, people: int) -> None:

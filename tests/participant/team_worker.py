@@ -1,4 +1,7 @@
-"""One process of a team, as torchrun starts it: trains a participant's round and its personal model; the first one writes what came out."""
+"""One process of a team, as torchrun starts it: a participant's two rounds and its personal model; the first one writes what came out.
+
+Each writes how many frozen numbers it keeps.
+"""
 
 from __future__ import annotations
 
@@ -12,52 +15,91 @@ import torch
 from tequio.algorithms.catalogue import terms_by_name
 from tequio.algorithms.local.products import still
 from tequio.core.canonical import pack
-from tequio.core.errors import ConfigError
-from tequio.core.types import TrainTask
+from tequio.core.errors import ConfigError, TequioError, UpdateError
+from tequio.core.types import EvaluateTask, TrainTask
 from tequio.core.update import zero
 from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.participant.loop import train
+from tequio.participant.node import Node
 from tequio.participant.objective import Objective
 from tequio.participant.personal import personalise
+from tequio.participant.shards import local
 from tequio.participant.tasks import batches
-from tequio.participant.team import Team, team
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import wire
+from tequio.participant.team import ALONE, Team, team
+from tequio.planning.allotment import Allotment
+from tequio.recipes.config import load_federation, load_participant
+from tequio.recipes.ground import ground_of, node_of, splits_of
+from tequio.recipes.told import settings_of
 
 
-def main(toml: str, batch_size: str, out: str) -> None:
+def main(toml: str, batch_size: str, out: str, shards: str) -> None:
     torch.set_num_threads(1)
     with team() as together:
-        made(Path(toml), int(batch_size), Path(out), together)
+        made(Path(toml), int(batch_size), Path(out), together, shards == "shards")
 
 
-def made(toml: Path, batch_size: int, out: Path, together: Team) -> None:
-    w = wire(load_federation(toml))
-    node = replace(w.nodes[1], batch_size=batch_size, together=together)
-    task = TrainTask(1, 1, node.name, "product", 4, 5, 5e-3, 11, zero(w.plan.spec), None)
+def made(toml: Path, batch_size: int, out: Path, together: Team, shards: bool) -> None:
+    config = load_federation(toml)
+    entry = config.participants[0]
+    file = load_participant(entry.file, entry.name)
+    ground = ground_of(config, {entry.name: file}, together if shards else ALONE)
+    node = node_of(ground, file, splits_of(config, file), None)
+    node = replace(node, batch_size=batch_size, together=together)
+    task = TrainTask(1, 1, node.name, "product", 4, 5, 5e-3, 11, zero(ground.bench.spec), None)
     data = pack_message(task) if together.rank == 0 else b""
     got = unpack_message(together.hand_on(data), "a task handed on", TASKS)
     assert isinstance(got, TrainTask)
-    reply = node.train(got)
+    first = node.train(got)
+    assert first.update is not None
+    reply = node.train(replace(got, round=2, held=first.update, seed=12))
     assert reply.update is not None
     assert reply.energy is not None
-    personal = personalise(node, reply.update, w.settings[node.name])
-    refused = False
-    parameters = w.bench.attach(2, 0)
-    stream = batches(node.data.train, batch_size, 1)
-    objective = Objective(terms_by_name({"fedprox": 0.1}), start=still(w.bench.moving()))
-    try:
-        train(w.bench, w.task, parameters, stream, [1e-3], node.name, None, objective, together)
-    except ConfigError:
-        refused = True
+    shared = first.update.plus(reply.update)
+    looked = node.evaluate(EvaluateTask(2, 1, node.name, shared))
+    personal = personalise(
+        node, shared, settings_of(config, len(node.data.train), node.name, Allotment(4, 5, None, ""))
+    )
+    tag = f"{together.size}-{'shards' if shards else 'whole'}"
+    kept = {id(p): local(p).numel() for p in ground.bench.model.parameters()}
+    frozen = sum(kept.values()) + sum(0 if shards else layer.original.numel() for layer in ground.bench.layers.values())
+    numbers = {"frozen": frozen, "whole": ground.bench.base.parameters, "path": ground.bench.path.why}
+    (out / f"{tag}.{together.rank}.json").write_text(json.dumps(numbers))
+    refused = [_refused(node, together), shards and _refused_whole(node)]
     assert together.hand_on() == b""
     if together.rank == 0:
-        (out / f"{together.size}.update").write_bytes(pack(reply.update))
-        (out / f"{together.size}.personal").write_bytes(pack(personal.delivered))
-        facts = {"tokens": reply.tokens, "first": reply.metrics["loss_first"], "last": reply.metrics["loss_last"]}
+        (out / f"{tag}.update").write_bytes(pack(shared))
+        (out / f"{tag}.personal").write_bytes(pack(personal.delivered))
+        facts: dict[str, object] = {
+            "tokens": reply.tokens,
+            "first": reply.metrics["loss_first"],
+            "last": reply.metrics["loss_last"],
+        }
         facts |= {"chosen": personal.body["chosen"], "test": personal.body["test"]["personal"]["loss"]}
-        facts |= {"joules": reply.energy.joules, "refused": refused}
-        (out / f"{together.size}.json").write_text(json.dumps(facts))
+        facts |= {"joules": reply.energy.joules, "refused": refused, "looked": looked.metrics["loss"]}
+        (out / f"{tag}.json").write_text(json.dumps(facts))
+
+
+def _refused(node: Node, together: Team) -> bool:
+    """Whether a local term is, which several processes cannot share."""
+    parameters, stream = node.bench.attach(2, 0), batches(node.data.train, node.batch_size, 1)
+    objective = Objective(terms_by_name({"fedprox": 0.1}), start=still(node.bench.moving()))
+    return _raises(
+        ConfigError,
+        lambda: train(node.bench, node.task, parameters, stream, [1e-3], node.name, None, objective, together),
+    )
+
+
+def _refused_whole(node: Node) -> bool:
+    return _raises(UpdateError, node.bench.attach_full)
+
+
+def _raises(kind: type[TequioError], work: object) -> bool:
+    assert callable(work)
+    try:
+        work()
+    except kind:
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def participate(
     Started by torchrun, all its processes train together, each on its part of every batch.
     """
     from tequio.participant.team import team
-    from tequio.recipes.participate import follow, stay
+    from tequio.recipes.participate import stay
+    from tequio.recipes.together import follow
     from tequio.recipes.vitals import Vitals
 
     set_threads(threads)

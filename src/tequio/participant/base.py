@@ -6,9 +6,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +18,12 @@ from tequio.core.errors import BaseModelError
 from tequio.participant.attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
 from tequio.participant.fused.path import against, frozen_output
+from tequio.participant.shards import local, spread
+from tequio.participant.team import ALONE, Team
 from tequio.planning.memory import ModelShape
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 Kind = Literal["classification", "causal"]
 WEIGHTS = ("*.safetensors", "*.gguf")
@@ -25,7 +31,10 @@ WEIGHTS = ("*.safetensors", "*.gguf")
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` SHA-256 over its weight files."""
+    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` SHA-256 over its weight files.
+
+    among: the processes that keep it in shards; of one process: it is whole.
+    """
 
     name: str
     model: nn.Module
@@ -36,6 +45,11 @@ class Base:
     max_positions: int
     hidden: int
     device: torch.device
+    among: Team = ALONE
+
+    def looking(self) -> AbstractContextManager[Any]:
+        """In which it only looks. What inference mode gathers of a base in shards could not be trained through afterwards."""
+        return torch.inference_mode() if self.among.size == 1 else torch.no_grad()
 
 
 def best_dtype() -> torch.dtype:
@@ -61,11 +75,21 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
-    """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device.
+def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, among: Team = ALONE) -> Base:
+    """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device; of several processes, each keeps its shards.
 
-    A GGUF file is converted once to safetensors under `cache`. Raises BaseModelError that says what was looked for.
+    These load one after the other, each the whole base in the machine's memory (files that have this precision are only mapped) and from
+    there its shards to the device. A GGUF file is converted once to safetensors under `cache`. Raises BaseModelError that says what was
+    looked for.
     """
+    mesh = among.mesh() if among.size > 1 else None
+    with among.turn():
+        base = _load(name, kind, dtype, cache, mesh)
+    _check_numbers(name, base.model, among)
+    return replace(base, among=among)
+
+
+def _load(name: str, kind: Kind, dtype: torch.dtype, cache: Path, mesh: DeviceMesh | None) -> Base:
     folder = _resolve(name, cache)
     auto, from_pretrained = _auto(kind), {"trust_remote_code": False, "use_safetensors": True}
     from transformers import AutoTokenizer
@@ -75,10 +99,15 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise _cannot_load(name, error) from None
+    _check_whole(name, told["missing_keys"])
     device = best_device()
     model.requires_grad_(False)
-    model.eval().to(device)
-    _check_weights(name, model, told["missing_keys"])  # there, for a GPU looks through a billion numbers at once
+    digest, parameters = _digest_weights(folder, model), sum(p.numel() for p in model.parameters())
+    model.eval()
+    if mesh is None:
+        model.to(device)
+    else:
+        spread(model, mesh)
     use_plain_where_short(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -87,8 +116,8 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
         name=name,
         model=model,
         tokenizer=tokenizer,
-        digest=_digest_weights(folder, model),
-        parameters=sum(p.numel() for p in model.parameters()),
+        digest=digest,
+        parameters=parameters,
         dtype=dtype,
         max_positions=int(getattr(config, "max_position_embeddings", None) or 1_000_000),
         hidden=int(config.hidden_size),
@@ -96,14 +125,21 @@ def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path) -> Base:
     )
 
 
-def _check_weights(name: str, model: nn.Module, missing: Iterable[str]) -> None:
-    """Refuse weights that the library would have filled in at random, and numbers that no training survives."""
+def _check_whole(name: str, missing: Iterable[str]) -> None:
+    """Refuse weights that the library would have filled in at random."""
     absent = sorted(key for key in missing if not key.startswith("pooler."))  # a pooler is not used
     if absent:
         why = f"They lack {len(absent)} tensors that the architecture needs, {absent[0]} for one."
         raise BaseModelError(f"[base] model = {name!r}: its weights are incomplete.", why, "Download the model again.")
-    for key, tensor in model.named_parameters():
-        if not bool(torch.isfinite(tensor).all()):
+
+
+def _check_numbers(name: str, model: nn.Module, among: Team) -> None:
+    """Refuse numbers that no training survives, in every process alike."""
+    named = dict(model.named_parameters())
+    bad = torch.stack([(~torch.isfinite(local(tensor.detach()))).any().float() for tensor in named.values()])
+    among.add([bad])
+    for key, odd in zip(named, bad.tolist(), strict=True):
+        if odd:
             why = f"Tensor {key} holds NaN or infinite numbers."
             raise BaseModelError(f"[base] model = {name!r} is damaged.", why, "Download the model again.")
 

@@ -52,9 +52,9 @@ class Bench:
         self.model = base.model
         self.scale = scale
         self.full = full
-        self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules)
+        self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules, base.among.size > 1)
         self.device = base.device
-        self.path = choose(base.model, base.device)
+        self.path = choose(base.model, base.device, base.among.size)
         self.head_start: dict[str, Tensor] = {}
         if head is not None:
             head = head.to(self.device)
@@ -316,7 +316,7 @@ def pool(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def head_from_descriptions(base: Base, labels: Mapping[str, str]) -> Tensor:
     """Class vectors (classes × hidden): the embedding of each label's description, at unit length."""
-    with torch.inference_mode():
+    with base.looking():
         batch = base.tokenizer(list(labels.values()), padding=True, truncation=True, return_tensors="pt").to(
             base.device
         )

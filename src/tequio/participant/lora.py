@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError, UpdateError
-from tequio.core.update import Entry, plain
+from tequio.core.update import Entry, Factored, plain
+from tequio.participant.shards import first_row, local
 
 
 class AdaptedLinear(nn.Module):
@@ -33,11 +34,14 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, n) to (…, m)."""
-        y = F.linear(x, self.weight if self.full is None else self.full.to(x.dtype), self.bias)
+        y = self._frozen(x) if self.full is None else F.linear(x, self.full.to(x.dtype), self.bias)
         if self.a is None or self.b is None:
             return y
         inner = F.linear(x, self.a.to(x.dtype))
         return y + F.linear(inner, (self.b * self.scale).to(x.dtype))
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
 
     def fold(self, entry: Entry | None) -> None:
         """Hold W₀ + ΔW; None holds W₀ itself. The sum is made in float32 and rounded once."""
@@ -72,16 +76,58 @@ class AdaptedLinear(nn.Module):
         self.a = self.b = self.full = None
 
 
+class PartedLinear(AdaptedLinear):
+    """One whose frozen weight is in shards (`shards`); `original` are this process's rows of W₀, `weight` is that of `sheet`.
+
+    Such a weight cannot be trained.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.sheet = linear  # has W₀ + H, and is gathered with its layer
+        self.original = self._rows()
+        self._first = first_row(linear.weight)
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        out: Tensor = self.sheet(x)
+        return out
+
+    def _rows(self) -> Tensor:
+        return local(self.sheet.weight.detach())
+
+    def fold(self, entry: Entry | None) -> None:
+        """Hold W₀ + ΔW, each process in its own rows."""
+        rows = self._rows()
+        if entry is not None and self.original.data_ptr() == rows.data_ptr():
+            self.original = rows.clone()  # from now on W₀ is kept beside W₀ + H
+        self.held = entry
+        rows.copy_(self.original if entry is None else self.exact())
+
+    def exact(self) -> Tensor:
+        """This process's rows of W₀ + H in float32."""
+        rows = self.original.float()
+        if self.held is None:
+            return rows
+        mine = slice(self._first, self._first + len(rows))
+        held = self.held.b[mine] @ self.held.a if isinstance(self.held, Factored) else self.held.value[mine]
+        return rows + held.to(rows.device)
+
+    def attach_full(self) -> None:
+        """Raises UpdateError."""
+        raise UpdateError("The whole weights of a base in shards cannot be trained.", "", "Leave out shard_base.")
+
+
 def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:
     """The usual LoRA start for A: Kaiming-uniform with a = √5, that is U(−1/√n, 1/√n); B starts at zero."""
     bound = 1.0 / math.sqrt(columns)
     return (torch.rand(rank, columns, generator=generator) * 2 - 1) * bound
 
 
-def adapt(model: nn.Module, names: list[str]) -> dict[str, AdaptedLinear]:
-    """Replace every linear layer whose last path part (or whole path) is in `names`, and return them by path.
+def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str, AdaptedLinear]:
+    """Replace every linear layer whose last path part (or whole path) is in `names`, and return them by path. parted: they are in shards.
 
-    Raises BaseModelError, listing what the model has, when a name matches nothing or something other than nn.Linear.
+    Raises BaseModelError, listing what the model has, when a name matches nothing or something other than nn.Linear; and for a layer
+    in shards that shares its weight with the embeddings.
     """
     linears = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
     wanted = {path for path in linears if path in names or path.rsplit(".", 1)[-1] in names}
@@ -94,9 +140,13 @@ def adapt(model: nn.Module, names: list[str]) -> dict[str, AdaptedLinear]:
             "Name some of those in federation.toml.",
         )
     adapted: dict[str, AdaptedLinear] = {}
+    tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for path in sorted(wanted):
         parent_path, _, leaf = path.rpartition(".")
-        layer = AdaptedLinear(linears[path])
+        if parted and id(linears[path].weight) in tied:
+            why = f"{path} has the weight of the embeddings, and a base in shards cannot change one without the other."
+            raise BaseModelError("[adapter] modules:", why, "Leave it out, or leave out [team] shard_base.")
+        layer = (PartedLinear if parted else AdaptedLinear)(linears[path])
         setattr(model.get_submodule(parent_path), leaf, layer)
         adapted[path] = layer
     return adapted

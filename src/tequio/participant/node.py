@@ -25,13 +25,14 @@ from tequio.participant.allowance import check_look, for_training, upload_of
 from tequio.participant.bench import Bench
 from tequio.participant.books import Books
 from tequio.participant.gradient import public_gradient
+from tequio.participant.looks import losses_of
 from tequio.participant.loop import Trained, train
 from tequio.participant.memory import Memory
 from tequio.participant.objective import objective_of
 from tequio.participant.public import Public
 from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
-from tequio.participant.tasks import Item, TextTask, batches
+from tequio.participant.tasks import Item, Losses, TextTask, batches
 from tequio.participant.team import ALONE, Team
 from tequio.participant.thrift import closing_passes
 
@@ -152,15 +153,19 @@ class Node:
     def _closing(self) -> float:
         return closing_passes(len(self.data.validation), len(self.data.test))
 
+    def losses(self, items: Sequence[Item]) -> Losses:
+        """Losses of what the bench holds, looked at by all its processes."""
+        return losses_of(self.task, self.bench, items, self.together)
+
     def cost(self, energy: Energy) -> dict[str, float | None]:
         """What a piece of work took here, by key of measure.budget."""
         return cost(energy, self.meter.site.money(energy))
 
     def entered(
-        self, work: str, round_: int | None, energy: Energy, alone: bool = False, size: float = 0.0, steps: int = 0
+        self, work: str, round_: int | None, energy: Energy, size: float = 0.0, steps: int = 0
     ) -> tuple[Energy, Money | None]:
-        """A piece of work in the own book, that of all its processes unless it was done `alone`; what may be told of it."""
-        whole = energy if alone else self.together.energy(energy)
+        """A piece of work of all its processes in the own book; what may be told of it."""
+        whole = self.together.energy(energy)
         site = self.meter.site
         amount = site.money(whole)
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
@@ -213,11 +218,11 @@ class Node:
         check_look(self.name, self.books, self._closing)
         with self.meter.at(task.hours).measure() as reading:
             self.bench.hold(task.held)
-            scores = self.task.losses(self.bench, self.data.validation).scores()
+            scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
             raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
-        energy, money = self.entered("evaluate", task.round, reading.energy, alone=True)
+        energy, money = self.entered("evaluate", task.round, reading.energy)
         return Reply(
             task.round, task.index, task.name, examples=scores.examples, metrics=metrics, energy=energy, money=money
         )

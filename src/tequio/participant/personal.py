@@ -71,7 +71,7 @@ def fit(
     items, validation = data
     bench.hold(start)
     with thrift.looking():
-        before = task.losses(bench, validation)
+        before = node.losses(validation)
     budget = thrift.planned(budget, name)
     best = Fitted(zero(bench.spec), before, before, 0.0, 0)
     steps = tokens = longest = 0
@@ -94,7 +94,7 @@ def fit(
                 break
             done, steps, tokens = done + made.steps, steps + made.steps, tokens + made.tokens
             longest = max(longest, done)
-            after = task.losses(bench, validation)
+            after = node.losses(validation)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
     bench.drop()
@@ -163,7 +163,8 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         chosen = choose(looked)
-        asked = {"base", "shared", chosen} | ({"local"} if local.tail.entries else set())
+        # in one order, for all processes of a team look at the same model at a time
+        asked = sorted({"base", "shared", chosen} | ({"local"} if local.tail.entries else set()))
         tested = {name: score(node, candidates[name], node.data.test) for name in asked}
         tested |= {"local": tested["local" if local.tail.entries else "base"], "personal": tested[chosen]}
     own, own_money = node.entered("local", None, alone.energy)
@@ -248,7 +249,7 @@ def _candidates(bench: Bench, shared: Update, local: Update, private: Update, se
 def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:
     """Losses of base + `model` on `items`."""
     node.bench.hold(model)
-    return node.task.losses(node.bench, items)
+    return node.losses(items)
 
 
 def _benefit(local: float, personal: float) -> float | None:

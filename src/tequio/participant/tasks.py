@@ -120,7 +120,7 @@ class Classification:
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Loss and right-or-wrong of each example."""
         total, right = np.zeros(len(items)), np.zeros(len(items))
-        with torch.inference_mode():
+        with bench.base.looking():
             for where in by_length(items, self.batch_tokens):
                 ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, bench.device)
                 logits = bench.class_logits(ids, mask)
@@ -195,7 +195,7 @@ class Causal:
     def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
         """Summed loss and number of target tokens of each block."""
         total, terms = np.zeros(len(items)), np.zeros(len(items))
-        with torch.inference_mode():
+        with bench.base.looking():
             for where in by_length(items, self.batch_tokens):
                 own, count = self.totals(bench, [items[i] for i in where])
                 total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()

@@ -2,7 +2,7 @@
 
 The first one speaks with the coordinator and hands each task on; the others make the same steps. Gradients of the factors are added up
 (gloo on CPUs, NCCL on GPUs), weighted by each part's share of the batch, so the step is that of one process but for rounding. The frozen
-base is whole in each process. Nothing is unpickled: what is handed on are bytes.
+base is whole in each process, or in shards (`shards`). Nothing is unpickled: what is handed on are bytes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from tequio.core.types import Energy
-from tequio.participant.tasks import Item
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
 
 WAIT = timedelta(days=7)  # that the others wait for a task; where one process dies, torchrun ends the rest
 
@@ -31,9 +36,24 @@ class Team:
     size: int = 1
     device: str = "cpu"
 
-    def part(self, batch: Sequence[Item]) -> list[Item]:
+    def part(self, batch: Sequence[T]) -> list[T]:
         """This process's part of a batch: every size-th item. Empty where there are fewer."""
         return list(batch[self.rank :: self.size])
+
+    def mesh(self) -> DeviceMesh:
+        """The processes as FSDP wants them. All of them call this."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        return init_device_mesh(self.device, (self.size,))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One process after the other is inside, by rank."""
+        for rank in range(self.size):
+            if rank == self.rank:
+                yield
+            if self.size > 1:
+                dist.barrier()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes its sum over the processes."""

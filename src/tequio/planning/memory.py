@@ -89,6 +89,7 @@ def estimate_memory(
     full: bool = False,
     benches: int = 1,
     look: int = 0,
+    shards: int = 1,
 ) -> MemorySum:
     """Peak bytes of LoRA training at this rank, for b sequences of s tokens, L layers of width h, V words.
 
@@ -109,7 +110,9 @@ def estimate_memory(
     gradient, two moments), and Σ m·n · 2 more for the copy in the base's precision where that has 16 bits.
     shared_copies: whole shared updates held at once; 1 in a participant, more where the coordinator lives in
     the same process. benches: how many train at once on one base; each folds, adapts and activates, and holds a
-    candidate of its own, for itself. Raises ConfigError when a size is not positive.
+    candidate of its own, for itself. shards: in how many processes the base is parted; base and folded weights are one's
+    share of them, and the base has what is gathered at a time beside it: the embeddings, or a layer and the next one, each
+    twice (as it comes, and laid out). Raises ConfigError when a size is not positive.
     """
     for key, value in (("rank", rank), ("batch_size", batch.size), ("max_tokens", batch.tokens), ("workers", benches)):
         if value < 1:
@@ -125,11 +128,14 @@ def estimate_memory(
     if shape.loss_cells is not None and not full:
         cells = min(cells, shape.loss_cells)
     looked = look * shape.vocabulary if shape.loss_cells is None else min(look * shape.vocabulary, shape.loss_cells)
+    ends = shape.vocabulary * shape.hidden
+    layer = max(0, shape.parameters - ends) // max(1, shape.layers)
+    gathered = 0 if shards == 1 else 2 * max(ends, 2 * layer)
     per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
     activations = positions * shape.layers * per_position * number // 2
     return MemorySum(
-        base_weights=round(shape.parameters * shape.bytes_per_parameter),
-        folded_weights=benches * round(places * shape.bytes_per_parameter),
+        base_weights=round((shape.parameters / shards + gathered) * shape.bytes_per_parameter),
+        folded_weights=benches * round(places / shards * shape.bytes_per_parameter),
         shared_update=4 * places * (shared_copies + benches - 1),
         adapters_and_optimizer=benches * trained,
         activations=benches * activations,

@@ -18,6 +18,7 @@ from tequio.participant.node import Node, encode_splits
 from tequio.participant.public import KEPT_BYTES, Public
 from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
 from tequio.participant.tasks import Causal, Classification, TextTask
+from tequio.participant.team import ALONE, Team
 from tequio.planning.card import beside_card, card_free_bytes, on_card
 from tequio.planning.memory import (
     RUNTIME_BYTES,
@@ -50,15 +51,15 @@ class Ground:
     meter: Meter
 
 
-def ground_of(config: Federation, files: Mapping[str, ParticipantFile]) -> Ground:
-    """Load the base for these participants, once it is known that it fits.
+def ground_of(config: Federation, files: Mapping[str, ParticipantFile], among: Team = ALONE) -> Ground:
+    """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
 
     Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
     """
     full = config.adapter.kind == "full"
     dtype = dtype_of(config)
-    _check_memory(config, files)
-    base = load_base(config.base.model, config.task.kind, dtype, cache_folder())
+    _check_memory(config, files, among.size)
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among)
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
         raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
@@ -91,35 +92,39 @@ def dtype_of(config: Federation) -> torch.dtype:
     return dtype
 
 
-def _check_memory(config: Federation, files: Mapping[str, ParticipantFile]) -> None:
-    lone = _memory(config, 1, 1)
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], shards: int) -> None:
+    lone = _memory(config, 1, 1, 1, shards)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
-    here, card = memory_of(config, len(files)), card_free_bytes()
+    here, card = memory_of(config, len(files), 1, shards), card_free_bytes()
     if card is not None:
         check_memory(on_card(here), card, "This machine's graphics card")
         here = beside_card(here)
     check_memory(here, available_bytes(None), "This machine")
 
 
-def memory_of(config: Federation, hosted: int, benches: int = 1) -> MemorySum:
-    """Memory of a process that hosts so many participants and the coordinator, with so many benches at work."""
+def memory_of(config: Federation, hosted: int, benches: int = 1, shards: int = 1) -> MemorySum:
+    """Memory of a process that hosts so many participants and the coordinator, with so many benches at work, on one of so many shards."""
     full = config.adapter.kind == "full"
     continues = pieces_of(config.algorithm, full).start.continues
     begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
-    return _memory(config, copies + (FULL_COPIES if full else 0), benches, max(1, min(config.train.lockstep, hosted)))
+    return _memory(
+        config, copies + (FULL_COPIES if full else 0), benches, max(1, min(config.train.lockstep, hosted)), shards
+    )
 
 
-def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1) -> MemorySum:
+def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1, shards: int = 1) -> MemorySum:
     local = local_of(config)
     beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
     batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
     flash = best_device().type != "cpu" or not keeps(batch.tokens)
-    return estimate_memory(shape_of(config), batch, rank, flash, copies, process, full, benches, look_tokens(config))
+    shape = shape_of(config) if shards == 1 else replace(shape_of(config), loss_cells=None)  # transformers' path
+    look = look_tokens(config)
+    return estimate_memory(shape, batch, rank, flash, copies, process, full, benches, look, shards)
 
 
 def look_tokens(config: Federation) -> int:

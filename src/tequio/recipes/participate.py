@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,20 +24,17 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.participant.node import Node
-from tequio.participant.personal import Settings, personalise
-from tequio.participant.splits import Splits
+from tequio.participant.personal import personalise
 from tequio.participant.team import ALONE, Team
-from tequio.planning.allotment import Allotment
 from tequio.recipes.apart import closed, pointing_out
-from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.recipes.config import Federation, ParticipantFile, load_participant
 from tequio.recipes.files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
-from tequio.recipes.ground import Ground, ground_of, node_of, splits_of
-from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, RUN, read_identity
+from tequio.recipes.join import AUTHORITY, KEY, RUN, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.metrics import participant_pages
 from tequio.recipes.place import forecast_of
-from tequio.recipes.public import public_examples, public_of
-from tequio.recipes.told import settings_of, told_of
+from tequio.recipes.together import loaded, own_settings
+from tequio.recipes.told import told_of
 from tequio.recipes.vitals import Vitals
 from tequio.recipes.wire import header_of
 from tequio.runtimes.flower.node import Identity, serve
@@ -72,11 +69,10 @@ class Resident:
             raise UpdateError("A reply came where a task was expected.")
         if task.name != self.node.name:
             raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
-        if isinstance(task, TrainTask) or (isinstance(task, PersonaliseTask) and self._personal() is None):
-            self.node.together.hand_on(data)
         kind = next(name for name, cls in KINDS.items() if isinstance(task, cls))
         told(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
         try:
+            self._share(task, data)
             reply = pack_message(self._do(task))
             self.last.clear()
             self.last[digest(data)] = reply
@@ -89,11 +85,22 @@ class Resident:
         told(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
-    def _do(self, task: Message) -> Reply:
+    def _share(self, task: Message, data: bytes) -> None:
+        """Have the other processes take part, once nothing that only this one keeps can stop it: they could not be called back."""
         if isinstance(task, TrainTask):
             keep_received(self.folder, self.ledger, task, self.node.bench.scale)
-            memory = replace(self.node.memory, since=self._since())
-            return replace(self.node, memory=memory).train(task)
+            if task.feedback is not None and self.node.together.size > 1:
+                self._memory().load(task.memory_round, self.node.bench.spec, task.name)
+        wanted = isinstance(task, TrainTask | EvaluateTask)
+        if wanted or (isinstance(task, PersonaliseTask) and self._personal() is None):
+            self.node.together.hand_on(data)
+
+    def _memory(self) -> Memory:
+        return replace(self.node.memory, since=self._since())
+
+    def _do(self, task: Message) -> Reply:
+        if isinstance(task, TrainTask):
+            return replace(self.node, memory=self._memory()).train(task)
         if isinstance(task, EvaluateTask):
             return self.node.evaluate(task)
         if isinstance(task, DescribeTask):
@@ -116,7 +123,7 @@ class Resident:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
         if body is None:
-            made = personalise(self.node, task.held, _settings(self.config, self.node, task), task.budget)
+            made = personalise(self.node, task.held, own_settings(self.config, self.node, task), task.budget)
             own = f"participants/{self.node.name}"
             save(self.folder, SHARED_FILE, task.held)
             save(self.folder, f"{own}/personal.safetensors", made.delivered)
@@ -129,34 +136,6 @@ class Resident:
         if "cut" in told and self.node.books.limits:  # its own budget is private: that it cut, and no figures
             told |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(told).decode())
-
-
-def _settings(config: Federation, node: Node, task: PersonaliseTask) -> Settings:
-    return settings_of(config, len(node.data.train), node.name, Allotment(task.rank, task.steps, None, ""))
-
-
-def follow(folder: Path, together: Team) -> None:
-    """Be one of several processes: make the steps of each task that the first one hands on, and keep nothing."""
-    file = load_participant(Path(read_identity(folder)["participant"]))
-    config, _, _, node = _loaded(folder, file)
-    node = replace(node, together=together)
-    while data := together.hand_on():
-        task = unpack_message(data, "a task handed on", TASKS)
-        with suppress(TrainingError, UpdateError):  # the first process meets the same one, and tells
-            if isinstance(task, TrainTask):
-                node.train(task)
-            elif isinstance(task, PersonaliseTask):
-                personalise(node, task.held, _settings(config, node, task))
-
-
-def _check_together(config: Federation, file: ParticipantFile, together: Team) -> None:
-    if together.size > 1 and (file.budget.limits() or config.budget.limits()):
-        why = "A [budget] is kept step by step, in one process."
-        raise ConfigError(f"{file.name} cannot be trained for in {together.size} processes.", why, "Start one.")
-    plain = not config.local.terms and config.local.method == "plain" and not config.personal.ditto
-    if together.size > 1 and not plain:
-        why = "Several processes share plain steps only: no [local] terms, its method plain, no [personal] ditto."
-        raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
 
 
 def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]:
@@ -173,11 +152,8 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
     key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
     who = Identity(identity["address"], authority, key, int(identity["node"]), folder)
     stop = Event()
-    pages, entered = participant_pages(vitals), resident_of(folder, load_participant(own_file, name), vitals.tell)
-    with vitals.answering(pages), entered as alone, vitals.kept(folder):
-        _check_together(alone.config, alone.file, together)
-        resident = replace(alone, node=replace(alone.node, together=together))
-
+    pages, file = participant_pages(vitals), load_participant(own_file, name)
+    with vitals.answering(pages), resident_of(folder, file, vitals.tell, together) as resident, vitals.kept(folder):
         ending = Ending(resident.ledger, stop, vitals.tell)
         forecast = forecast_of(resident.file.energy)
         serve(
@@ -223,23 +199,13 @@ class Ending:
         timer.start()
 
 
-def _loaded(folder: Path, file: ParticipantFile) -> tuple[Federation, Splits, Ground, Node]:
-    """What was agreed for its base, the data, the base, and the participant on it."""
-    whole = load_federation(folder / FEDERATION)
-    config = whole.part(whole.base_of(file.name))
-    if file.base is not None:
-        config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
-    splits = splits_of(config, file)
-    ground = ground_of(config, {file.name: file})
-    node = node_of(ground, file, splits, public_of(config, ground.task, public_examples(config), None))
-    return config, splits, ground, node
-
-
 @contextmanager
-def resident_of(folder: Path, file: ParticipantFile, told: Callable[[str], None]) -> Iterator[Resident]:
+def resident_of(
+    folder: Path, file: ParticipantFile, told: Callable[[str], None], together: Team = ALONE
+) -> Iterator[Resident]:
     """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
     told("reading data and base model")
-    config, splits, ground, node = _loaded(folder, file)
+    config, splits, ground, node = loaded(folder, file, together)
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run)

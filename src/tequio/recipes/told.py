@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from tequio.recipes.pieces import local_of, pieces_of
 from tequio.recipes.public import CENTRE
 
 SPLITS = ("train", "validation", "test")
+PROBE = b"probe"  # handed on to the other processes of a participant: make a step of `probing`
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,22 @@ def _speed(section: HardwareSection, node: Node, measured: float | None) -> floa
 
 def _probe(node: Node) -> float:
     """Tokens a second of real training steps on this machine; what they changed is thrown away."""
-    parameters = node.bench.attach_full() if node.bench.full else node.bench.attach(8, 0)
-    stream = batches(node.data.train, node.batch_size, 0)
+    own = probing(node)
 
     def step() -> int:
-        return train(node.bench, node.task, parameters, stream, [1e-9], node.name).tokens
+        node.together.hand_on(PROBE)
+        return own()
 
     speed = probe_tokens_per_second(step)
     node.bench.drop()
     return speed
+
+
+def probing(node: Node) -> Callable[[], int]:
+    """What makes one training step, in which all processes of the node take part, and returns its tokens."""
+    parameters = node.bench.attach_full() if node.bench.full else node.bench.attach(8, 0)
+    stream = batches(node.data.train, node.batch_size, 0)
+    return lambda: train(node.bench, node.task, parameters, stream, [1e-9], node.name, together=node.together).tokens
 
 
 def allotments(config: Federation, told: Mapping[int, Told], bench: Bench) -> dict[str, Allotment]:

@@ -92,9 +92,13 @@ class Path:
     why: str
 
 
-def choose(model: Any, device: torch.device) -> Path:
-    """The path for a frozen model with its adapted layers in place, nothing attached."""
+def choose(model: Any, device: torch.device, processes: int = 1) -> Path:
+    """The path for a frozen model with its adapted layers in place, nothing attached. processes: that keep it in shards."""
     kind = str(model.config.model_type)
+    if processes > 1:
+        return Path(
+            None, f"transformers: weights in shards among {processes} processes are whole in its own layers only"
+        )
     if (reason := against(model.config, device)) is not None:
         return Path(None, f"transformers: {reason}")
     try:

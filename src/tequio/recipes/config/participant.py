@@ -54,6 +54,12 @@ class HardwareSection(Section):
     device: str | None = None
 
 
+class TeamSection(Section):
+    """[team]: how the processes of this participant share the work, where torchrun starts several. One process is not concerned."""
+
+    shard_base: bool = False
+
+
 class ScheduleSection(Section):
     """[schedule]: when this machine takes part across a network, in its local time. Outside it is disconnected, and counts as away.
 
@@ -85,6 +91,7 @@ class ParticipantFile(Section):
     base: File | None = None
     data: DataSection
     hardware: HardwareSection = HardwareSection()
+    team: TeamSection = TeamSection()
     energy: EnergySection = EnergySection()
     money: MoneySection | None = None
     budget: BudgetSection = BudgetSection()
