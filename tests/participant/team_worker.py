@@ -36,6 +36,7 @@ def main(toml: str, batch_size: str, out: str, shards: str) -> None:
     torch.set_num_threads(1)
     with team() as together:
         made(Path(toml), int(batch_size), Path(out), together, shards == "shards")
+    together.end()
 
 
 def made(toml: Path, batch_size: int, out: Path, together: Team, shards: bool) -> None:

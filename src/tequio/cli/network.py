@@ -64,10 +64,12 @@ def participate(
     with stoppable(lambda: go_on_with(f"tequio participate {folder}")), team() as together:
         if together.rank > 0:
             follow(folder, together)
-            return
-        quiet = json and log == "plain" and log_file is None
-        vitals = Vitals("participant", teller(log, log_file, quiet), address_of(metrics))
-        result = stay(folder, vitals, together)
+        else:
+            quiet = json and log == "plain" and log_file is None
+            vitals = Vitals("participant", teller(log, log_file, quiet), address_of(metrics))
+            result = stay(folder, vitals, together)
+    if together.rank > 0:
+        together.end()
 
     def words() -> None:
         show.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
@@ -75,6 +77,7 @@ def participate(
         show.out.print(f"  tequio export {result['run']}", markup=False)
 
     show.emit(result, json, words)
+    together.end()
 
 
 def leave(

@@ -8,6 +8,7 @@ base is whole in each process, or in shards (`shards`). Nothing is unpickled: wh
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -72,6 +73,13 @@ class Team:
     def energy(self, own: Energy) -> Energy:
         """That of all processes together, in the time of this one."""
         return own if self.size == 1 else replace(own, joules=self.total(own.joules))
+
+    def end(self) -> None:
+        """End a process that has others, when all is done and closed: its libraries are not taken down, which not all threads survive."""
+        if self.size > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
     def hand_on(self, data: bytes = b"") -> bytes:
         """The first process's bytes, in every process; empty: there is no more."""
