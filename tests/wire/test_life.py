@@ -18,6 +18,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 pytest.importorskip("flwr")
 
@@ -32,6 +33,7 @@ from tequio.core.wire import REPLIES, pack_message, unpack_message
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
+from tequio.recipes.books import read_books
 from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.coordinate import Times, coordinate
@@ -381,6 +383,8 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
 def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
     """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
     with opened(make_federation, tmp_path) as (hub, people):
+        file = people / "site0.toml"
+        file.write_text(file.read_text() + '\n[energy]\ncountry = "DE"\n')
         folder = join_federation(asked(hub, people), tmp_path / "site0")
         token = read_invitation(hub / "invitations" / "site0.json").token
     with resident_of(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
@@ -389,6 +393,13 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
         with pytest.raises(RunBusy):
             leave_federation(folder, None)
     go_alone(folder, lambda _: None)
+    lines = read_books(folder / "run")["site0"]
+    assert {line["work"] for line in lines} == {"train", "local", "personal"}
+    tequio("export", folder / "run", "site0", "--out", tmp_path / "export")
+    card = ModelCard.load(tmp_path / "export" / "site0" / "adapter" / "README.md")
+    grams = 380.95 * sum(line["joules"] for line in lines) / 3.6e6  # Germany; its rounds with it
+    assert card.data.co2_eq_emissions["emissions"] == pytest.approx(grams)
+    assert "site0's personal model and rounds; coordinator and other participants are not in it" in card.text
     said = tequio("leave", folder, "--yes")
     assert "was not told" in said
     assert "will see you as away" in said
@@ -400,6 +411,10 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
         "adapters/site0/adapter/adapter_model.safetensors",
         "adapters/shared/adapter/adapter_model.safetensors",
     } <= files
+    tequio("export", bundle, "site0", "--out", tmp_path / "later")  # where the book is not
+    later = ModelCard.load(tmp_path / "later" / "site0" / "adapter" / "README.md")
+    assert 0 < later.data.co2_eq_emissions["emissions"] < grams
+    assert "site0's personal model, without its rounds;" in later.text
     assert not any("salt" in file or "key" in file or "memory" in file for file in files)
     whole = b"".join((bundle / file).read_bytes() for file in files)
     secrets = [token, "PRIVATE KEY", (folder / "run/participants/site0/salt").read_text()]

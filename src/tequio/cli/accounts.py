@@ -33,11 +33,11 @@ def accounts(
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
     found = of_ledger(entries)
-    found["card"] = card(found, entries)
     found["shift"] = shifted(entries)
     found["adapted"] = adapted(entries)
     found["alone"], found["home"] = against_alone(entries), at_home(entries)
     books = read_books(folder)
+    found["card"] = card(found, entries, books)
     found["untold"] = {
         row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
         for row in found["participants"]
@@ -55,12 +55,13 @@ def emissions_of(folder: Path) -> dict[str, Any]:
     """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
+    from tequio.recipes.books import read_books
     from tequio.web.accounts import accounts as of_ledger
     from tequio.web.accounts import card
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
-    found: dict[str, Any] = card(of_ledger(entries), entries)["co2_eq_emissions"]
+    found: dict[str, Any] = card(of_ledger(entries), entries, read_books(folder))["co2_eq_emissions"]
     return found
 
 
@@ -90,8 +91,8 @@ def _words(found: Mapping[str, Any]) -> None:
             f"SCI (ISO/IEC 21031): {sci['grams_per_million_tokens']:.3g} g CO2e per {sci['unit']}, {made} embodied carbon. "
             f"Boundary: {sci['boundary']}."
         )
-    emitted = found["card"]["co2_eq_emissions"]["emissions"]
-    known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}"
+    emitted, scope = found["card"]["co2_eq_emissions"]["emissions"], found["card"]["scope"]
+    known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}, {scope}"
     show.out.print(f"Grams for a model card: {known}", markup=False)
 
 

@@ -111,9 +111,7 @@ def card_text(opened: Opened, found: Mapping[str, Any]) -> str:
         head += [f"  {key}: {json.dumps(value)}" for key, value in found.items()]
     carbon = "not known: not everybody says where its electricity comes from"
     if found["emissions"] is not None:
-        carbon = (
-            f"about {found['emissions']:.3g} g CO2e for the whole run, all participants together ({found['source']})"
-        )
+        carbon = f"about {found['emissions']:.3g} g CO2e ({found['source']})"
     return "\n".join(
         [
             *("---", *head, "---", "", f"# {opened.config.name}: {opened.name}", ""),

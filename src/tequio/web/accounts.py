@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.recipes.config.accounting import EnergySection, MoneySection
 from tequio.recipes.place import price_of
 from tequio.web.numbers import finite
-from tequio.web.records import Json, Record, bodies, last_body, row_energy, table, tables, total
+from tequio.web.records import Json, Record, adapted, at_home, bodies, last_body, row_energy, table, tables, total
 
 MILLION = 1e6
 WHOLE = 0.999  # share of the energy from which on a sum of grams is said to be of all
@@ -162,15 +163,34 @@ def _sci(whole: Json, tokens: float) -> Json:
     }
 
 
-def card(found: Json, entries: Sequence[Record]) -> Json:
-    """For a model card (Hugging Face's field, in grams): electricity and embodied share of the run; None unless all of it is known."""
+def card(
+    found: Json, entries: Sequence[Record], books: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({})
+) -> Json:
+    """For a model card (Hugging Face's field, in grams): electricity and embodied share; None unless all of it is known and told.
+
+    scope: whose they are. Of a participant's own record they are its own part, by its book where that is here: it has the rounds.
+    """
     whole, run = found["total"], last_body(entries, "run")
     known = whole["grams"] is not None and (whole["grams_share"] or 0.0) >= WHOLE
-    methods = sorted({str(table(b.get("energy")).get("method")) for b in bodies(entries, "round")})
+    worked, scope = bodies(entries, "round"), "the whole run, all participants together"
+    if at_home(entries):
+        name = str(tables(run.get("participants"))[0].get("name"))
+        lines = books.get(name, ())
+        worked = [{"energy": line} for line in lines] or bodies(entries, "personal")
+        if known and lines:  # what the record does not tell, a card does not either
+            whole = sums(worked)
+            known = (whole["grams_share"] or 0.0) >= WHOLE
+        part = "personal model and rounds" if lines else "personal model, without its rounds"
+        scope = f"{name}'s {part}; coordinator and other participants are not in it"
+        if adapted(entries):
+            scope = f"{name}'s own adaptation; the run that it started from is not in it"
+    methods = sorted({str(table(body.get("energy")).get("method")) for body in worked})
+    source = f"Tequio {table(run.get('versions')).get('tequio')}: {', '.join(methods)}; location-based, no offsets"
     return {
         "co2_eq_emissions": {
             "emissions": whole["grams"] + (whole["embodied"] or 0.0) if known else None,
-            "source": f"Tequio {table(run.get('versions')).get('tequio')}: {', '.join(methods)}; location-based, no offsets",
+            "source": f"{source}; {scope}",
             "training_type": "fine-tuning",
-        }
+        },
+        "scope": scope,
     }
