@@ -411,6 +411,9 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
         "adapters/site0/adapter/adapter_model.safetensors",
         "adapters/shared/adapter/adapter_model.safetensors",
     } <= files
+    for name in ("site0", "shared"):
+        taken = ModelCard.load(bundle / "adapters" / name / "adapter" / "README.md")
+        assert taken.data.co2_eq_emissions["emissions"] == pytest.approx(grams)
     tequio("export", bundle, "site0", "--out", tmp_path / "later")  # where the book is not
     later = ModelCard.load(tmp_path / "later" / "site0" / "adapter" / "README.md")
     assert 0 < later.data.co2_eq_emissions["emissions"] < grams

@@ -89,6 +89,7 @@ def leave(
     json: Json = False,
 ) -> None:
     """Leave a federation: the coordinator is told, and models, record and report are put into one folder to go on alone."""
+    from tequio.cli.accounts import emissions_of
     from tequio.recipes.leave import leave_federation
     from tequio.web.publish import write_report
 
@@ -96,7 +97,7 @@ def leave(
         raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
     if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
         raise typer.Exit(130)
-    result = leave_federation(folder, out)
+    result = leave_federation(folder, out, emissions_of)
     if result["bundle"] is not None:
         for language in ("en", "es"):
             write_report(Path(result["bundle"]), language, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +30,14 @@ from tequio.trust.leaving import leaving
 BUNDLE, ADAPTERS, README = "bundle", "adapters", "README.md"
 
 
-def leave_federation(folder: Path, out: Path | None) -> dict[str, Any]:
+Emissions = Callable[[Path], Mapping[str, Any]]
+"""Of a run's folder: the field `co2_eq_emissions` of a model card."""
+
+
+def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None = None) -> dict[str, Any]:
     """Tell the coordinator, and write the bundle; nothing of the folder is lost. `told`: whether the coordinator took it, else `why`.
 
+    emissions: for the adapters' model cards, asked of the run, whose account book stays behind; None: no cards.
     Raises ConfigError if the bundle's folder is in use, RunBusy while `tequio participate` runs.
     """
     identity, run, bundle = read_identity(folder), folder / RUN, out or folder / BUNDLE
@@ -43,7 +49,7 @@ def leave_federation(folder: Path, out: Path | None) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         left = {**identity, "left": identity.get("left", now), "told": "no" if why else "yes"}
         RunFolder(folder).write_atomic(IDENTITY, json.dumps(left, indent=1).encode())
-        models = _bundle(folder, identity["name"], bundle) if begun else []
+        models = _bundle(folder, identity["name"], bundle, emissions) if begun else []
     made = str(bundle) if begun else None
     return {"name": identity["name"], "told": not why, "why": why, "bundle": made, "models": models}
 
@@ -57,7 +63,7 @@ def _tell(folder: Path, identity: dict[str, str]) -> str:
         return str(error)
 
 
-def _bundle(folder: Path, name: str, bundle: Path) -> list[str]:
+def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) -> list[str]:
     """The models in it. It appears whole or not at all."""
     run, fresh = folder / RUN, bundle.with_name(f".{bundle.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)  # of a try that was cut off
@@ -70,7 +76,7 @@ def _bundle(folder: Path, name: str, bundle: Path) -> list[str]:
     place.write_atomic(FEDERATION, (folder / FEDERATION).read_bytes())
     opened = open_models(fresh, None)
     if opened and not opened[0].full:
-        export_models(fresh, None, fresh / ADAPTERS, False)
+        export_models(fresh, None, fresh / ADAPTERS, False, None if emissions is None else emissions(run))
     models = [model.name for model in opened]
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)
@@ -96,7 +102,7 @@ This folder needs no coordinator and no network. There is no key, no token and n
 - `ledger.sqlite`: your own record; `tequio verify .` recomputes it and checks every model against it.
 - `participants/NAME/`: your personal model, where one was made, and the last shared model that you were sent.
 - `shared.safetensors`: the final shared model, where it was made.
-- `adapters/`: the same in PEFT's format, which loads without Tequio (not where whole weights were trained).
+- `adapters/`: the same in PEFT's format with a model card, which loads without Tequio (not where whole weights were trained).
 - `federation.toml`: what all had agreed to. `report.en.html`, `report.es.html`: the report.
 
 In it are models of: MODELS.
@@ -116,7 +122,7 @@ Esta carpeta no necesita coordinación ni red. No contiene claves, ni invitacion
 - `ledger.sqlite`: su propio registro; `tequio verify .` lo recalcula y compara con él cada modelo.
 - `participants/NAME/`: su modelo personal, si se hizo, y el último modelo compartido que recibió.
 - `shared.safetensors`: el modelo compartido final, si se hizo.
-- `adapters/`: lo mismo en el formato de PEFT, que se carga sin Tequio (salvo si se entrenaron los pesos completos).
+- `adapters/`: lo mismo en el formato de PEFT, con una ficha; se carga sin Tequio (salvo si se entrenaron los pesos completos).
 - `federation.toml`: lo que todos acordaron. `report.en.html`, `report.es.html`: el informe.
 
 Contiene modelos de: MODELS.
