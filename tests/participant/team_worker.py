@@ -45,7 +45,8 @@ def made(toml: Path, batch_size: int, out: Path, together: Team, shards: bool) -
     file = load_participant(entry.file, entry.name)
     ground = ground_of(config, {entry.name: file}, together if shards else ALONE)
     node = node_of(ground, file, splits_of(config, file), None)
-    node = replace(node, batch_size=batch_size, together=together)
+    few = replace(ground.task, batch_tokens=64)  # type: ignore[type-var]  # validation data in more batches than processes
+    node = replace(node, batch_size=batch_size, together=together, task=few)
     task = TrainTask(1, 1, node.name, "product", 4, 5, 5e-3, 11, zero(ground.bench.spec), None)
     data = pack_message(task) if together.rank == 0 else b""
     got = unpack_message(together.hand_on(data), "a task handed on", TASKS)

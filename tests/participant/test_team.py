@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tequio.core.canonical import unpack
-from tequio.core.errors import ConfigError
+from tequio.core.errors import BaseModelError, ConfigError
+from tequio.participant.lora import adapt
 from tequio.participant.tasks import Item
 from tequio.participant.team import ALONE, Team
 from tequio.planning.memory import BatchShape, ModelShape, estimate_memory
@@ -91,3 +92,19 @@ def test_a_share_of_the_base_needs_less_memory() -> None:
     assert {k: v for k, v in one.parts().items() if "weights" not in k} == {
         k: v for k, v in four.parts().items() if "weights" not in k
     }
+
+
+def test_an_output_layer_that_is_the_embeddings_is_not_adapted_in_shards() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "vocab_size": 9,
+    }
+    model = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True))
+    with pytest.raises(BaseModelError, match="embeddings"):
+        adapt(model, ["lm_head"], parted=True)
+    assert set(adapt(model, ["lm_head"])) == {"lm_head"}
