@@ -62,6 +62,8 @@ SHAPES = {
     ),
     "smollm2": Shape("causal", _llama(49_152, 576, 30, 9, 3, 1536)),
     "llama1b": Shape("causal", _llama(128_256, 2048, 16, 32, 8, 8192)),
+    "llama1b-32k": Shape("causal", _llama(32_000, 2048, 16, 32, 8, 8192)),
+    "llama10m": Shape("causal", _llama(512, 320, 8, 5, 5, 864), 300),
     "tiny": Shape("causal", _llama(512, 64, 2, 4, 2, 128), 300),
     "tinybert": Shape(
         "classification",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # numbers are those of a CPU, everywhere
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError
 from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter
-from tequio.measure.sensors import Counter, card_of, cards, packages, unwrap
+from tequio.measure.sensors import AT_ONCE, Counter, card_of, cards, packages, unwrap
 
 
 def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
@@ -245,6 +245,8 @@ def test_a_card_is_found_by_its_identity_and_counts_millijoules(uuid: str) -> No
     assert found is not None
     counter = Counter((found,))
     library.millijoules += 2_500
+    assert counter.joules() == 0.0  # asked at once, it answers as before
+    time.sleep(2 * AT_ONCE)
     assert counter.joules() == 2.5
 
 

@@ -114,6 +114,9 @@ def _explain(federation: Path, workers: int, json: bool) -> None:
         for base in found["bases"]:
             show.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
             show.out.print(f"  {base['path']}.", markup=False)
+        if found["could_stack"]:
+            hint = "Small batches leave a GPU idle: raise [train] lockstep while its memory allows."
+            show.out.print(f"Participants in lock-step: {found['lockstep']}. {hint}", markup=False)
 
     show.emit(found, json, words)
 

@@ -164,7 +164,7 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
     chosen = {p: m for p, m in linears if p in modules or p.rsplit(".", 1)[-1] in modules}
     output = model.get_output_embeddings()
     parts = output is not None and frozen_output(output) and output not in chosen.values()
-    own = kind == "causal" and parts and against(config, best_device()) is None
+    own = kind == "causal" and parts and against(config) is None
     return ModelShape(
         parameters=sum(p.numel() for p in model.parameters()),
         bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
@@ -175,7 +175,7 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
         causal=kind == "causal",
         products=sum(m.in_features * m.out_features for p, m in linears if not p.startswith("pooler.")),
         first=sum(m.in_features * m.out_features for p, m in linears if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
-        loss_cells=cells(int(config.vocab_size)) if own else None,
+        loss_cells=cells(int(config.vocab_size), best_device()) if own else None,
     )
 
 

@@ -54,7 +54,7 @@ class Bench:
         self.full = full
         self.layers: dict[str, AdaptedLinear] = adapt(base.model, modules, base.among.size > 1)
         self.device = base.device
-        self.path = choose(base.model, base.device, base.among.size)
+        self.path = choose(base.model, base.among.size)
         self.head_start: dict[str, Tensor] = {}
         if head is not None:
             head = head.to(self.device)

@@ -38,7 +38,8 @@ class Trained:
 
 def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW with betas (.9, .999) and no decay; `train` sets the rate of each step."""
-    return torch.optim.AdamW(list(parameters), weight_decay=0.0, foreach=True)
+    on_gpu = any(p.is_cuda for p in parameters)
+    return torch.optim.AdamW(list(parameters), weight_decay=0.0, foreach=not on_gpu, fused=on_gpu)
 
 
 def train(

@@ -12,13 +12,16 @@ from tequio.recipes.wire import read_roster, wire
 
 
 def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
-    """`device`, `instructions`, `workers`, `threads` (a worker), and for each base its `model`, `dtype`, `why` and `path`.
+    """`device`, `instructions`, `workers`, `threads` (a worker), and for each base its `model`, `dtype`, `why` and `path`; `lockstep`, and
+    `could_stack`: whether more participants at a time would fill a GPU better.
 
     Loads the bases and reads the data, as a run does, and raises what a run raises.
     """
     roster = read_roster(config)
     count = choose_workers(config, workers)
     wired = wire(config, roster=roster)
+    lockstep = config.train.lockstep
+    small = wired.bench.device.type == "cuda" and lockstep < len(config.participants) and config.adapter.kind != "full"
     bases = [_base(group.config, group.bench.base.dtype, group.bench.path.why) for group in wired.groups]
     return {
         "device": str(wired.bench.device),
@@ -26,6 +29,8 @@ def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
         "workers": count,
         "threads": torch.get_num_threads(),
         "bases": bases,
+        "lockstep": lockstep,
+        "could_stack": small and wired.bench.stacks(config.task.max_tokens),
     }
 
 

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CELLS = 2**23  # rows × vocabulary at a time: 32 MiB in float32
+CELLS = {
+    "cpu": 2**23,
+    "cuda": 2**25,
+}  # rows × vocabulary at a time: 32 MiB in float32; a GPU would wait for its launches
 LEAST = 16  # rows at a time, however many words there are
 
 
-def cells(vocabulary: int) -> int:
+def cells(vocabulary: int, device: torch.device) -> int:
     """Rows × words at a time."""
-    return max(LEAST, CELLS // vocabulary // LEAST * LEAST) * vocabulary
+    return max(LEAST, CELLS.get(device.type, CELLS["cpu"]) // vocabulary // LEAST * LEAST) * vocabulary
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-        step = cells(len(weight)) // len(weight)
+        step = cells(len(weight), weight.device) // len(weight)
         wide = torch.empty((min(step, len(hidden)), len(weight)), dtype=torch.float32, device=hidden.device)
         out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None

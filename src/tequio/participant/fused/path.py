@@ -92,14 +92,14 @@ class Path:
     why: str
 
 
-def choose(model: Any, device: torch.device, processes: int = 1) -> Path:
+def choose(model: Any, processes: int = 1) -> Path:
     """The path for a frozen model with its adapted layers in place, nothing attached. processes: that keep it in shards."""
     kind = str(model.config.model_type)
     if processes > 1:
         return Path(
             None, f"transformers: weights in shards among {processes} processes are whole in its own layers only"
         )
-    if (reason := against(model.config, device)) is not None:
+    if (reason := against(model.config)) is not None:
         return Path(None, f"transformers: {reason}")
     try:
         layers = Decoder(model) if kind in DECODERS else Encoder(model)
@@ -112,11 +112,9 @@ def choose(model: Any, device: torch.device, processes: int = 1) -> Path:
     return Path(layers, f"layers of Tequio's own for {kind}, up to {LONGEST} tokens; longer texts: transformers")
 
 
-def against(config: Any, device: torch.device) -> str | None:
+def against(config: Any) -> str | None:
     """Why a model of this configuration goes the way of transformers; None where only its numbers could say so."""
     kind = str(config.model_type)
-    if device.type != "cpu":
-        return "on a GPU its kernels are the faster ones"
     if kind not in DECODERS + ENCODERS:
         return f"models of type {kind} have no layers of Tequio's own"
     return _odd(config)
@@ -144,7 +142,7 @@ def _gap(model: nn.Module, layers: Decoder | Encoder) -> float:
     """How far the last hidden states of eight tokens and of five are from transformers' own, of their norm."""
     config: Any = model.config
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, int(config.vocab_size), (2, 8), generator=generator)
+    ids = torch.randint(0, int(config.vocab_size), (2, 8), generator=generator).to(next(model.parameters()).device)
     mask = torch.ones_like(ids)
     mask[1, 5:] = 0
     body: Any = model.model if isinstance(layers, Decoder) else model
