@@ -92,7 +92,7 @@ def test_a_full_disk_loses_only_what_was_not_committed(tmp_path: Path) -> None:
     assert 1 <= committed <= 5
     assert error["error"] == "ResourceError"
     assert str(path) in error["what"]
-    assert error["fix"] == "Free space, then continue with `tequio run --resume`."
+    assert error["fix"] == f"Free space, then continue with `tequio run --resume {tmp_path}`."
     found = verify(path)
     assert found.problems == ()
     assert found.entries == committed + 1
@@ -145,5 +145,5 @@ def test_a_read_only_folder(open_folder: Path) -> None:
     for error in results.values():
         assert error["error"] == "ResourceError"
         assert str(open_folder) in error["what"]
-        assert error["fix"] == "Make it writable, then continue with `tequio run --resume`."
+        assert error["fix"] == f"Make it writable, then continue with `tequio run --resume {open_folder}`."
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before

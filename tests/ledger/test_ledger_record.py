@@ -227,7 +227,7 @@ def test_a_read_only_ledger_cannot_be_appended_to(path: Path) -> None:
     with Ledger.open(path, read_only=True) as ledger, pytest.raises(ResourceError) as caught:
         ledger.append("round", {})
     assert str(path) in str(caught.value)
-    assert "Make it writable, then continue with `tequio run --resume`." in str(caught.value)
+    assert f"Make it writable, then continue with `tequio run --resume {path.parent}`." in str(caught.value)
     assert verify(path).entries == 1
 
 

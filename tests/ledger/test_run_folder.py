@@ -10,7 +10,7 @@ import pytest
 from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever, write_until_full
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder
 from tequio.ledger.record import Ledger
 
 
@@ -131,7 +131,7 @@ def test_a_full_disk_keeps_the_old_file(folder: RunFolder) -> None:
         process.join()
     assert error["error"] == "ResourceError"
     assert str(path) in error["what"]
-    assert error["fix"] == "Free space, then continue with `tequio run --resume`."
+    assert error["fix"] == "Free space, then give the command again."  # there is no ledger yet
     assert path.read_bytes() == b"old"
     assert sorted(os.listdir(folder.path)) == ["lock", "report.html"]
 
@@ -146,3 +146,31 @@ def test_kill_9_while_writing_leaves_a_whole_file(folder: RunFolder) -> None:
             assert len(received(connection)) >= 1
         data = (folder.path / "report.html").read_bytes()
         assert data in (b"a" * 2 * MEGABYTE, b"b" * 2 * MEGABYTE)
+
+
+@pytest.mark.parametrize(
+    ("marker", "command"),
+    [
+        (None, "then continue with `tequio run --resume RUN`."),
+        (IDENTITY, "then give the command again, for instance `tequio participate HOME`."),
+        (OFFICE, "then continue with `tequio coordinator start HOME`."),
+    ],
+)
+def test_a_write_that_fails_names_the_command_that_goes_on(tmp_path: Path, marker: str | None, command: str) -> None:
+    """In a run's folder, a participant's and a coordinator's; in what is made anew, the same command again."""
+    home, run = tmp_path / "home", tmp_path / "home" / "run"
+    folder = RunFolder.create(run)
+    Ledger.create(folder.ledger_path, {}).close()
+    if marker is not None:
+        (home / marker).write_text("{}")
+    (run / "participants" / "a" / "salt").mkdir(parents=True)  # a folder in the way
+    with pytest.raises(ResourceError) as caught:
+        folder.write_atomic("participants/a/salt", b"x")
+    assert caught.value.fix == f"Repair that, {command.replace('RUN', str(run)).replace('HOME', str(home))}"
+    with Ledger.open(folder.ledger_path, read_only=True) as ledger, pytest.raises(ResourceError) as caught:
+        ledger.append("round", {})
+    assert caught.value.fix.endswith(command.replace("RUN", str(run)).replace("HOME", str(home)))
+    (home / ".bundle.new" / "x").mkdir(parents=True)
+    with pytest.raises(ResourceError) as caught:
+        RunFolder(home / ".bundle.new").write_atomic("x", b"")
+    assert caught.value.fix == "Repair that, then give the command again."

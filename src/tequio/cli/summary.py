@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import show
+from tequio.ledger.folder import IDENTITY, RUN
 
 STILL = 0.0005  # of accuracy: less is 0.0 points in the table
 WORDS = {"gains": "gains", "undecided": "undecided", "loses": "loses", None: "–"}
@@ -118,7 +119,7 @@ def _unfinished(folder: Path, home: bool) -> str:
     if not home:
         return f"This run is not finished. Go on with: tequio run --resume {folder}"
     joined = folder.resolve().parent
-    if not (joined / "identity.json").exists() or folder.resolve().name != "run":
+    if not (joined / IDENTITY).exists() or folder.resolve().name != RUN:
         return "The federation was left before it had come to its end."
     return f"The federation has not come to its end here. Go on with: tequio participate {joined}"
 

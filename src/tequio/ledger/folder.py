@@ -14,7 +14,8 @@ from tequio.core.errors import ResourceError, RunBusy, RunError
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
-RESUME = "then continue with `tequio run --resume`."
+IDENTITY, OFFICE, RUN = "identity.json", "coordinator.json", "run"
+"""Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -147,6 +148,21 @@ def _make_folders(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def go_on(path: Path) -> str:
+    """The command that goes on with the run to which a file belongs, for the end of a sentence; what has no ledger yet is begun again."""
+    for folder in path.parents:
+        home = folder.parent
+        if folder.name == RUN and (home / IDENTITY).exists():
+            return f"then give the command again, for instance `tequio participate {home}`."
+        if folder.name == RUN and (home / OFFICE).exists():
+            return f"then continue with `tequio coordinator start {home}`."
+        if folder.name.startswith("."):  # what is made there appears whole or not at all
+            break
+        if (folder / LEDGER).exists():
+            return f"then continue with `tequio run --resume {folder}`."
+    return "then give the command again."
+
+
 @contextmanager
 def written(path: Path) -> Iterator[None]:
     """Turns the system's errors within into ResourceError, naming `path`."""
@@ -155,7 +171,7 @@ def written(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{path} cannot be written ({error.strerror or error})."
         if error.errno in _NO_SPACE:
-            raise ResourceError(reason, "The disk or quota is full.", f"Free space, {RESUME}") from error
+            raise ResourceError(reason, "The disk or quota is full.", f"Free space, {go_on(path)}") from error
         if error.errno in _NOT_WRITABLE:
-            raise ResourceError(reason, "It is read-only.", f"Make it writable, {RESUME}") from error
-        raise ResourceError(reason, "", f"Repair that, {RESUME}") from error
+            raise ResourceError(reason, "It is read-only.", f"Make it writable, {go_on(path)}") from error
+        raise ResourceError(reason, "", f"Repair that, {go_on(path)}") from error

@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tequio.core.errors import LedgerCorrupt, LedgerError, ResourceError, RunBusy, TequioError
+from tequio.ledger.folder import go_on
 
 APPLICATION_ID = 0x54455155  # "TEQU"
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
-RESUME = "then continue with `tequio run --resume`."
 
 SCHEMA = {
     "record": "CREATE TABLE record (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL,"
@@ -125,10 +125,10 @@ def meaning(path: Path, error: sqlite3.Error | UnicodeError) -> TequioError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _NO_SPACE:
         why = "The disk is full or failing; every record that was committed is intact."
-        return ResourceError(f"{path} cannot be written ({error}).", why, f"Free space, {RESUME}")
+        return ResourceError(f"{path} cannot be written ({error}).", why, f"Free space, {go_on(path)}")
     if code in _NOT_WRITABLE:
         why = "The file or its folder is read-only or out of reach."
-        return ResourceError(f"{path} cannot be written ({error}).", why, f"Make it writable, {RESUME}")
+        return ResourceError(f"{path} cannot be written ({error}).", why, f"Make it writable, {go_on(path)}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         why = f"Another process has held it for {BUSY_SECONDS:.0f} s."
         return RunBusy(f"{path} is in use.", why, "Wait for that process, or stop it.")

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import psutil
 
 from tequio.core.errors import ConfigError, TequioError
-from tequio.recipes.office import AUTHORITY_KEY, FILE, KEY, Office, open_office
+from tequio.ledger.folder import OFFICE
+from tequio.recipes.office import AUTHORITY_KEY, KEY, Office, open_office
 from tequio.recipes.renewal import SOON, Kept, certificates_of, days_left
 from tequio.recipes.vitals import read_vitals
 from tequio.runtimes.flower import outside
@@ -44,8 +45,8 @@ def inspect_office(folder: Path, address: str | None) -> list[dict[str, Any]]:
 
     Raises ConfigError if the folder is no coordinator's, or the address none.
     """
-    if not (folder / FILE).exists():
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {FILE} in it.", "Name another.")
+    if not (folder / OFFICE).exists():
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", "Name another.")
     try:
         office = open_office(folder)
     except TequioError as error:

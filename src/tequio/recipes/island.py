@@ -11,10 +11,11 @@ from typing import Any
 
 from tequio.core.canonical import digest_update
 from tequio.core.update import zero
+from tequio.ledger.folder import RUN
 from tequio.participant.personal import personalise
 from tequio.planning.allotment import Allotment, allot
 from tequio.recipes.config import load_participant
-from tequio.recipes.join import RUN, read_identity
+from tequio.recipes.join import read_identity
 from tequio.recipes.kept import load_shared, personal_of, save_alone
 from tequio.recipes.participate import Resident, resident_of
 from tequio.recipes.told import Told, full_steps, hardware_of, settings_of, workload_of

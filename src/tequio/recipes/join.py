@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import IDENTITY, RunFolder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
 from tequio.recipes.ground import splits_of
 from tequio.runtimes.flower.enrol import enrol, reach
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
-IDENTITY, KEY, AUTHORITY, FEDERATION, RUN = "identity.json", "key.pem", "authority.pem", "federation.toml", "run"
+KEY, AUTHORITY, FEDERATION = "key.pem", "authority.pem", "federation.toml"
 SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, LedgerCorrupt, NetworkError
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import IDENTITY, RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.recipes.check import files_of, verify_run
 from tequio.recipes.files import read_model
-from tequio.recipes.join import AUTHORITY, FEDERATION, IDENTITY, KEY, RUN, read_identity
+from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, read_identity
 from tequio.recipes.use import export_models, open_models
 from tequio.runtimes.flower.enrol import take_leave
 from tequio.trust.keys import load_key

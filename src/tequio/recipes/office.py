@@ -24,13 +24,12 @@ from typing import Any
 
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import OFFICE, RunFolder
 from tequio.recipes.config import Federation, load_federation
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
 from tequio.trust.leaving import is_leaving
 
-FILE = "coordinator.json"
 ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
 DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authority that can renew it
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
@@ -58,10 +57,10 @@ class Office:
 def read_office(folder: Path) -> Office:
     """Raises ConfigError if it is none."""
     try:
-        return Office(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return Office(**json.loads((folder / OFFICE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         fix = "Make one with: tequio coordinator init FOLDER federation.toml"
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {FILE} in it.", fix) from None
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", fix) from None
 
 
 def open_office(folder: Path) -> Office:
@@ -89,7 +88,7 @@ def init_office(
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
-    if (folder / FILE).exists():
+    if (folder / OFFICE).exists():
         raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
     tokens = {entry.name: new_token() for entry in config.participants}
     place = RunFolder(folder)
@@ -112,7 +111,7 @@ def init_office(
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
     office = Office(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
-    place.write_atomic(FILE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
+    place.write_atomic(OFFICE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
     return config, written
 
 
@@ -128,7 +127,7 @@ def invite(folder: Path, name: str) -> Path:
         token = new_token()
         invited = {**office.invited, name: office.invited.get(name, 0) + 1}
         after = replace(office, tokens={**office.tokens, name: token_hash(token)}, invited=invited)
-        RunFolder(folder).write_atomic(FILE, json.dumps(asdict(after), indent=1).encode())
+        RunFolder(folder).write_atomic(OFFICE, json.dumps(asdict(after), indent=1).encode())
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:

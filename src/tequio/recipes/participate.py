@@ -20,7 +20,7 @@ from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
 from tequio.core.events import Level, Tell, Value, untold
 from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
 from tequio.core.wire import KINDS, TASKS, Message, pack_message, unpack_message
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.participant.node import Node
@@ -29,7 +29,7 @@ from tequio.participant.team import ALONE, Team
 from tequio.recipes.apart import closed, pointing_out
 from tequio.recipes.config import Federation, ParticipantFile, load_participant
 from tequio.recipes.files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
-from tequio.recipes.join import AUTHORITY, KEY, RUN, read_identity
+from tequio.recipes.join import AUTHORITY, KEY, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.metrics import participant_pages
 from tequio.recipes.place import forecast_of

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError
+from tequio.ledger.folder import IDENTITY, OFFICE, RUN
 from tequio.ledger.record import Ledger
-from tequio.recipes import join, office, renewal
+from tequio.recipes import office, renewal
 from tequio.recipes.books import read_books
 from tequio.recipes.vitals import read_vitals
 
@@ -115,11 +116,11 @@ class Tally:
 
 def status_of(folder: Path) -> dict[str, Any]:
     """Everything, as plain JSON. Raises ConfigError if the folder is neither a coordinator's nor a participant's."""
-    if (folder / office.FILE).exists():
+    if (folder / OFFICE).exists():
         return coordinator_status(folder, Tally(folder / "run/ledger.sqlite").read(), read_vitals(folder))
-    if (folder / join.IDENTITY).exists():
+    if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    why = f"Expected {office.FILE} or {join.IDENTITY} in it."
+    why = f"Expected {OFFICE} or {IDENTITY} in it."
     fix = "Name the folder that `tequio coordinator init` or `tequio join` made."
     if (folder / "ledger.sqlite").exists():
         why, fix = "It is a run.", f"See it with: tequio report {folder}"
@@ -172,8 +173,8 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
 def _participant_status(folder: Path) -> dict[str, Any]:
     """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book; since_started: of whole messages, in the life
     of its process."""
-    identity, vitals = _json(folder / join.IDENTITY), read_vitals(folder)
-    name, run = str(identity["name"]), folder / join.RUN
+    identity, vitals = _json(folder / IDENTITY), read_vitals(folder)
+    name, run = str(identity["name"]), folder / RUN
     tally = Tally(run / "ledger.sqlite").read()
     own = tally.people.get(name, {})
     made, alone = own.get("personal"), own.get("alone")
