@@ -175,7 +175,7 @@ def test_an_unknown_key_offers_the_nearest_in_both_files(marked: Any) -> None:
 def test_a_rate_that_no_float_can_follow(marked: Any) -> None:
     path = marked(train={"learning_rate": 0.005})
     path.write_text(path.read_text().replace("learning_rate = 0.005", "learning_rate = 1e40"))
-    refused(path, ConfigError, "train.learning_rate", "less than or equal to 1000")
+    refused(path, ConfigError, "train.learning_rate", "expected 1000 or less")
 
 
 def test_a_participant_file_that_is_not_there(marked: Any) -> None:

@@ -19,8 +19,8 @@ from tequio.core.types import Failure, PersonaliseTask, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import MAIN, Federation
-from tequio.recipes.files import SHARED_FILE, of_base, read_model, recorded_header, unbroken
+from tequio.recipes.config import MAIN
+from tequio.recipes.files import SHARED_FILE, config_of, of_base, read_model, recorded_header, unbroken
 from tequio.recipes.office import left
 from tequio.recipes.purse import allowances
 from tequio.runtimes.flower.exchange import Networked
@@ -115,7 +115,7 @@ def reopen(run: Path, farewell: Farewell) -> None:
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
         shared = {base: read_model(folder, of_base(base, SHARED_FILE), of[base]["digest"]) for base in bases}
-        allowed = allowances(Federation.model_validate(header["config"]), ledger, one_process=False)
+        allowed = allowances(config_of(header, folder.ledger_path), ledger, one_process=False)
         tasks = [_task(i, row, shared, of) for i, row in rows.items()]
         farewell.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
 

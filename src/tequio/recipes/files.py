@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tequio.core.canonical import digest_update, pack, unpack
-from tequio.core.errors import LedgerCorrupt, LedgerError, UpdateError
+from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, UpdateError
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
-from tequio.recipes.config import MAIN
+from tequio.recipes.config import MAIN, Federation, validated
 
 HEAD_FILE = "head.safetensors"
 SHARED_FILE = "shared.safetensors"
@@ -42,6 +44,26 @@ def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
         why = "Its digest is not the one in the ledger."
         raise UpdateError(f"{path} was changed or damaged.", why, "Restore it from a copy, or run again.")
     return update
+
+
+def json_table(path: Path) -> dict[str, Any]:
+    """A JSON file that Tequio wrote, and that is a table. Raises ConfigError where it cannot be read or is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).", "", "Restore it from a copy.") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{path} is damaged.", "Expected a JSON table, as Tequio wrote it.", "Restore it from a copy."
+        )
+    return found
+
+
+def config_of(header: Mapping[str, Any], path: Path) -> Federation:
+    """The federation.toml that a record has. Raises ConfigError where this version reads it otherwise; path: of the ledger."""
+    return validated(header["config"], Federation, path)
 
 
 def unbroken(folder: RunFolder) -> Ledger:

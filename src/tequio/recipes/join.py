@@ -17,6 +17,7 @@ from pathlib import Path
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import IDENTITY, RunFolder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
+from tequio.recipes.files import json_table
 from tequio.recipes.ground import splits_of
 from tequio.runtimes.flower.enrol import enrol, reach
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
@@ -98,16 +99,18 @@ def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
 
 
 def read_identity(folder: Path) -> dict[str, str]:
-    """identity.json. Raises ConfigError if the folder did not join."""
-    try:
-        raw = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        identity = {str(key): str(value) for key, value in raw.items()}
-        if {"name", "address", "node", "participant"} <= identity.keys() and int(identity["node"]) > 0:
-            return identity
-    except (OSError, ValueError, AttributeError):
-        pass
-    fix = "Join first: tequio join INVITATION participant.toml"
-    raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+    """identity.json. Raises ConfigError if the folder did not join, or it is damaged."""
+    path = folder / IDENTITY
+    if not path.is_file():
+        fix = "Join first: tequio join INVITATION participant.toml"
+        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+    identity = {key: str(value) for key, value in json_table(path).items()}
+    missing = {"name", "address", "node", "participant"} - identity.keys()
+    if missing or not identity["node"].isdecimal() or int(identity["node"]) < 1:
+        why = f"{min(missing, default='node')!r} in it is missing or wrong."
+        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
+        raise ConfigError(f"{path} is damaged.", why, fix)
+    return identity
 
 
 def _accounts(file: ParticipantFile) -> str:

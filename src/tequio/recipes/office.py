@@ -26,6 +26,7 @@ from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import OFFICE, RunFolder
 from tequio.recipes.config import Federation, load_federation
+from tequio.recipes.files import json_table
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
 from tequio.trust.leaving import is_leaving
@@ -35,6 +36,10 @@ DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authori
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
 CERTIFICATE, KEY = "tls/server.pem", "tls/server.key"
 AUTHORITY, AUTHORITY_KEY = "tls/authority.pem", "tls/authority.key"
+
+
+NEEDED = ("federation", "digest", "address", "tokens")
+TABLES = {"tokens": str, "invited": int}
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,23 @@ class Office:
 
 
 def read_office(folder: Path) -> Office:
-    """Raises ConfigError if it is none."""
-    try:
-        return Office(**json.loads((folder / OFFICE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    """Raises ConfigError if it is none, or damaged."""
+    path = folder / OFFICE
+    if not path.is_file():
         fix = "Make one with: tequio coordinator init FOLDER federation.toml"
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", fix) from None
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", fix)
+    raw = json_table(path)
+    wrong = sorted(raw.keys() - Office.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
+    wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
+    wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
+    if wrong:
+        why = f"{wrong[0]!r} in it is missing, unknown or of another kind."
+        raise ConfigError(f"{path} is damaged.", why, "Restore it from a copy.")
+    return Office(**raw)
+
+
+def _is_table(value: Any, of: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, of) for each in value.values())
 
 
 def open_office(folder: Path) -> Office:
@@ -151,7 +167,12 @@ def changing(folder: Path) -> Iterator[None]:
 def enrolled(folder: Path) -> dict[str, dict[str, str]]:
     """Participant -> {"public_key": PEM, "node": number, "invitation": how often it was invited anew, "left": when}."""
     path = folder / ENROLLED
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    rows = json_table(path) if path.exists() else {}
+    for name, row in rows.items():
+        known = _is_table(row, str) and row.keys() >= {"public_key", "node"}
+        if not known or not (row["node"].isdecimal() and row.get("invitation", "0").isdecimal()):
+            raise ConfigError(f"{path} is damaged.", f"The row of {name!r} is not one.", "Restore it from a copy.")
+    return rows
 
 
 def invitations_of(folder: Path) -> dict[str, int]:
@@ -172,7 +193,10 @@ def numbers_of(folder: Path) -> dict[str, int]:
 def withdrawn(folder: Path) -> dict[str, str]:
     """Keys (PEM) that count no more -> whose they were."""
     path = folder / WITHDRAWN
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    keys = json_table(path) if path.exists() else {}
+    if not _is_table(keys, str):
+        raise ConfigError(f"{path} is damaged.", "Expected keys and whose they were.", "Restore it from a copy.")
+    return keys
 
 
 def _withdraw(folder: Path, name: str, public_key: str) -> None:

@@ -29,7 +29,7 @@ from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation
 from tequio.recipes.cores import choose_workers, side_by_side
 from tequio.recipes.counterfactuals import pooled
-from tequio.recipes.files import HEAD_FILE, of_base, recorded_header, salt_file, save, unbroken
+from tequio.recipes.files import HEAD_FILE, config_of, of_base, recorded_header, salt_file, save, unbroken
 from tequio.recipes.purse import purse_of
 from tequio.recipes.shift import gone_on
 from tequio.recipes.stages import (
@@ -98,7 +98,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
             return Outcome(folder.path, ended.body)
         watch("prepare", "reading data and base model", 0, 1)
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
-        config = Federation.model_validate(recorded["config"])
+        config = config_of(recorded, folder.ledger_path)
         count = choose_workers(config, workers, recorded.get("threads"))
         wired = wire(config, tuple(recorded["provenance"]), speeds)
         differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from tequio.ledger.folder import IDENTITY, OFFICE, RUN
 from tequio.ledger.record import Ledger
 from tequio.recipes import office, renewal
 from tequio.recipes.books import read_books
+from tequio.recipes.files import json_table
 from tequio.recipes.vitals import read_vitals
 
 PATIENCE = 3.0  # seconds that the health page may take
@@ -173,7 +173,7 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
 def _participant_status(folder: Path) -> dict[str, Any]:
     """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book; since_started: of whole messages, in the life
     of its process."""
-    identity, vitals = _json(folder / IDENTITY), read_vitals(folder)
+    identity, vitals = json_table(folder / IDENTITY), read_vitals(folder)
     name, run = str(identity["name"]), folder / RUN
     tally = Tally(run / "ledger.sqlite").read()
     own = tally.people.get(name, {})
@@ -244,10 +244,3 @@ def _coordinator_next(
     if not invited or ended or process["stage"] == "preparing":  # its door is not open yet
         return None
     return f"tequio join {folder / 'invitations' / invited[0]}.json participant.toml"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise ConfigError(f"{path} cannot be read.", "Expected a JSON table.", "Restore it from a copy.") from None

@@ -20,7 +20,7 @@ from tequio.participant.data import SUFFIXES, read_texts
 from tequio.participant.export import adapter_files, save_merged
 from tequio.participant.predict import classify, complete
 from tequio.recipes.config import MAIN, Federation
-from tequio.recipes.files import HEAD_FILE, SHARED_FILE, of_base, read_model, recorded_header
+from tequio.recipes.files import HEAD_FILE, SHARED_FILE, config_of, of_base, read_model, recorded_header
 from tequio.recipes.kept import last_shared, models_of
 from tequio.recipes.paths import cache_folder
 
@@ -137,7 +137,7 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
         rows = [e.body for e in ledger.entries("personal")]
         personal = {row["name"]: next(iter(models_of("personal", row).items()), None) for row in rows}
         shared, last = ledger.last("shared"), last_shared(ledger)
-    config = Federation.model_validate(header["config"])
+    config = config_of(header, folder.ledger_path)
     bases = {entry.name: entry.base for entry in config.participants}
     known = {n: (bases[n], *found) for n, found in personal.items() if found is not None}
     if last is not None:

@@ -54,7 +54,7 @@ def read_invitation(path: Path) -> Invitation:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}).", "", "Give the file that you were sent."
         ) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ConfigError(f"{path} is not an invitation.", "", "Give the file that you were sent, unchanged.") from None
     for key, value in raw.items():
         if not isinstance(value, str):

@@ -1,6 +1,7 @@
 """The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
 
-`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read.
+`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read, `explain` what
+is said of a wrong value.
 """
 
 from tequio.recipes.config.federation import Federation

@@ -1,38 +1,25 @@
-"""How both files are read: strictly; unknown keys are refused with the nearest known one.
+"""How both files are read: strictly; what is wrong is said key by key (`explain`).
 
 Relative paths start at the file's own folder.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tequio.core.errors import ConfigError
 from tequio.recipes.config.accounting import EnergySection
+from tequio.recipes.config.explain import explain
 from tequio.recipes.config.federation import Federation
 from tequio.recipes.config.participant import ParticipantFile
 from tequio.recipes.config.section import Section
 from tequio.recipes.config.tables import BaseSection
-
-EXPECTED = {
-    "model_type": "expected a table",
-    "dict_type": "expected a table",
-    "list_type": "expected a list",
-    "path_type": "expected a path, as text",
-    "string_type": "expected text",
-    "int_type": "expected a whole number",
-    "float_type": "expected a number",
-    "bool_type": "expected true or false",
-    "finite_number": "expected a finite number",
-    "string_pattern_mismatch": "expected a name: at most 64 of a-z A-Z 0-9 _ . -, a letter or digit first",
-}
 
 Model = TypeVar("Model", bound=Section)
 
@@ -130,39 +117,4 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}:", "; ".join(_explain(e, model) for e in error.errors())) from None
-
-
-def _explain(error: Any, model: type[Section]) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(model, error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
-        return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."
-    if error["type"] == "missing":
-        return f"the key {where!r} is missing."
-    message = EXPECTED.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
-    got = error.get("input")
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{where + ': ' if where else ''}{message}{shown}."
-
-
-def _keys_at(model: type[Section], loc: tuple[Any, ...]) -> list[str]:
-    """Known keys of the table at `loc`, following nested sections and lists of sections."""
-    current: type[BaseModel] = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        annotation = current.model_fields[part].annotation
-        for candidate in (annotation, *_arguments(annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                current = candidate
-                break
-    return list(current.model_fields)
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    found: list[Any] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found += [argument, *_arguments(argument)]
-    return tuple(found)
+        raise ConfigError(f"{path}:", "; ".join(explain(e, model) for e in error.errors())) from None
