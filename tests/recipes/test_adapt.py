@@ -100,7 +100,10 @@ def test_a_newcomers_budget_is_said_and_no_gain_over_what_was_not_trained(
     result = adapt(run, file, tmp_path / "out")
     print_adapted(result)
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"late: its personal model was cut, and there is no fair one trained alone: {result['cut']}." in printed
+    assert (
+        f"late: a budget cut its personal model, and left no fair model trained alone to compare with: {result['cut']}."
+        in printed
+    )
     assert "Gain over starting alone" not in printed
 
 

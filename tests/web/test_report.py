@@ -151,7 +151,8 @@ def test_every_key_is_there_twice_with_the_same_placeholders() -> None:
 
 
 def test_no_key_is_left_unused() -> None:
-    source = "".join(f.read_text() for f in files("tequio.web").iterdir() if f.name.endswith(".py"))
+    folders = [files("tequio.web"), files("tequio.cli")]
+    source = "".join(f.read_text() for folder in folders for f in folder.iterdir() if f.name.endswith(".py"))
     literal = set(re.findall(r'"([a-z]+(?:\.[a-z_]+)*)"', source))
     literal |= set(re.findall(r"'([a-z]+(?:\.[a-z_]+)+)'", source))
     starts = tuple(
@@ -350,7 +351,17 @@ def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytes
     print_summary(Path("run"), Path("report"), found)
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("not comparable (local)") == 2
-    assert "b: its personal model was cut, and there is no fair one trained alone: local 0 of 42 steps" in printed
+    words = (
+        "b: a budget cut its personal model, and left no fair model trained alone to compare with: local 0 of 42 steps"
+    )
+    assert words in printed
+    print_summary(Path("run"), Path("report"), found, "es")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("no comparable (local)") == 2
+    assert (
+        "b: un presupuesto acortó su modelo personal y no dejó un modelo a solas con el cual comparar: local 0 of"
+        in printed
+    )
 
 
 def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_base() -> None:
@@ -371,6 +382,23 @@ def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_ba
     )
     assert page.text.count("so its gain is over the base model: local 0 of 42 steps") == 3
     assert "un presupuesto no dejó a nadie un modelo a solas" in render(entries, "es")
+
+
+ENGLISH = re.compile(r"\b(the|and|of|gain|over|rank|shared|undecided|loses|gains|Energy|Report|rounds|not|with|its)\b")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_summary_in_the_terminal_follows_the_language(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is quoted from the record (reasons, names of runs and commands) stays as it is written there."""
+    found = summary(made_run(SHAPES[name]))
+    print_summary(Path("r"), Path("p.html"), found, "es")
+    printed = capsys.readouterr().out.replace(str(found["name"]), "").replace(str(found["rounds"]["stopped"]), "")
+    printed = re.sub(r"tequio [a-z]+( --[a-z]+)? r\b", "", printed)
+    assert ENGLISH.findall(printed) == []
+    assert "con los datos de prueba de cada participante" in " ".join(printed.split())
+    assert "Informe: p.html" in printed
+    print_summary(Path("r"), Path("p.html"), found)
+    assert "Report: p.html" in capsys.readouterr().out
 
 
 def test_a_participants_own_record_is_finished_with_its_personal_model(

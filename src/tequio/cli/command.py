@@ -14,7 +14,7 @@ import typer
 from tequio.cli import show
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of the report.")]
+Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of report and summary.")]
 Threads = Annotated[int, typer.Option("--threads", help="CPU cores to use; 0 means all.", min=0)]
 
 
@@ -56,5 +56,5 @@ def finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None
     show.emit(
         {"run": str(folder), "report": str(path), "summary": summary},
         json,
-        lambda: print_summary(folder, path, summary),
+        lambda: print_summary(folder, path, summary, lang),
     )

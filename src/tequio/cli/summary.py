@@ -11,77 +11,90 @@ from rich.table import Table
 
 from tequio.cli import show
 from tequio.ledger.folder import IDENTITY, RUN
+from tequio.web.accounts import WHOLE
+from tequio.web.headline import base_sentence
+from tequio.web.numbers import Lang, Numbers
+from tequio.web.page import Page
+from tequio.web.results import cut_to
+from tequio.web.words import Words
 
 STILL = 0.0005  # of accuracy: less is 0.0 points in the table
-WORDS = {"gains": "gains", "undecided": "undecided", "loses": "loses", None: "–"}
+MODELS = ("base", "local", "shared", "personal")
 
 
-def print_summary(folder: Path, report: Path, summary: Mapping[str, Any]) -> None:
-    """A table of participants on their own test data, then totals, then where to look."""
-    causal = summary["measure"] == "perplexity"
-    against = summary["comparison"] or "local"
-    table = Table(
-        title=f"{summary['name']}: {'perplexity' if causal else 'accuracy'} on each participant's own test data"
-    )
+def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lang = "en") -> None:
+    """A table of participants on their own test data, then totals, then where to look; in the report's words where it has such."""
+    page = Page(Words(lang), Numbers(lang), summary)
+    w, causal = page.w, summary["measure"] == "perplexity"
+    table = Table(title=w("say.title", name=summary["name"], measure=w(f"name.{summary['measure']}")))
+    left = [w("say.participant"), w("say.verdict")]
+    models = [w(f"say.{model}") for model in MODELS]
     for column in (
-        "participant",
-        "rank",
-        "base",
-        "local",
-        "shared",
-        "personal",
-        f"gain over {against}",
-        "95 %",
-        "verdict",
+        *(left[0], w("say.rank"), *models, w(f"say.over.{summary['comparison'] or 'local'}"), "95 %"),
+        left[1],
     ):
-        table.add_column(column, justify="left" if column in ("participant", "verdict") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     for row in summary["participants"]:
         gain = row["gain"]["loss" if causal else "accuracy"] or {}
-        scores = [_score(row["test"].get(model), causal) for model in ("base", "local", "shared", "personal")]
         interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
-        verdict = WORDS[row["verdict"]] if row["compared"] else "not comparable"
-        still = not causal and bool(gain) and abs(gain["mean"]) < STILL  # then the figure beside it says nothing
-        verdict += " by loss" if still and row["compared"] and row["verdict"] in ("gains", "loses") else ""
-        verdict += f" ({row['chosen']})" if row["chosen"] else ""
         table.add_row(
             row["name"],
             f"{row['rank']:g}" if row["rank"] else "–",
-            *scores,
+            *(_score(row["test"].get(model), causal) for model in MODELS),
             _gain(gain.get("mean"), causal),
             interval,
-            verdict,
+            _verdict(page, row, not causal and bool(gain) and abs(gain["mean"]) < STILL),
         )
     show.table(table)
     for row in summary["participants"]:
         if (change := row["accuracy_against"]) is not None:
-            words = f"while its accuracy {'fell' if change < 0 else 'rose'} by {100 * abs(change):.1f} points"
-            show.out.print(f"{row['name']} {WORDS[row['verdict']]} by loss, {words}.", markup=False)
+            key = f"say.against.{'fell' if change < 0 else 'rose'}"
+            points = f"{100 * abs(change):.1f}"
+            said = w(key, name=row["name"], verdict=w(f"verdict.{row['verdict']}"), points=points)
+            show.out.print(said, markup=False)
         if row["cut"]:
-            _print_cut(row, row["test"]["local"] is not None, row["versus"] == "base")
-    if summary["comparison_cut"]:
-        show.out.print("Whether joining beat training alone is not known: all gains are over the base model.")
+            show.out.print(w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
     rounds = summary["rounds"]
     if rounds["stopped"]:
-        made = f"The rounds ended early, after {rounds['total']}" if rounds["total"] else "No round was made"
-        show.out.print(f"{made}: {rounds['stopped']}.", markup=False)
+        made = w(
+            "head.stopped" if rounds["total"] else "head.unmade",
+            rounds=page.rounds_count(rounds["total"]),
+            reason=rounds["stopped"],
+        )
+        show.out.print(made, markup=False)
+    if summary["comparison_cut"] and rounds["total"]:
+        show.out.print(base_sentence(page), markup=False)
     if not summary["finished"]:
-        show.out.print(_unfinished(folder, summary["home"]), markup=False)
-    cost = summary["cost"]
+        show.out.print(_unfinished(w, folder, summary["home"]), markup=False)
+    _print_cost(page, folder)
+    show.out.print(w("say.report", path=report), markup=False)
+
+
+def _verdict(page: Page, row: Mapping[str, Any], still: bool) -> str:
+    """still: the figure beside it says nothing."""
+    w = page.w
+    said = w(f"verdict.{row['verdict']}") if row["verdict"] else "–"
+    said = w("say.byloss", verdict=said) if still and row["verdict"] in ("gains", "loses") else said
+    said = said if row["compared"] else w("say.uncompared")
+    return f"{said} ({page.choice(row['chosen'])})" if row["chosen"] else said
+
+
+def _print_cost(page: Page, folder: Path) -> None:
+    w, n, cost, whole = page.w, page.n, page.s["cost"], page.s["accounts"]["total"]
     if cost.get("joules") is not None:
-        band = cost.get("uncertainty")
-        around = f" ±{100 * band:.0f} %" if band else ""
-        show.out.print(
-            f"Energy {cost['joules'] / 3600:.2f} Wh{around}, time {cost['seconds']:.0f} s. Gains are judged on loss."
-        )
-    whole = summary["accounts"]["total"]
-    if whole["grams"] is not None or whole["money"]:
-        money = ", ".join(f"{amount:.3g} {currency}" for currency, amount in sorted(whole["money"].items()))
-        carbon = "CO2e not known" if whole["grams"] is None else f"{whole['grams']:.3g} g CO2e"
-        part = (
-            f" (of {100 * whole['grams_share']:.0f} % of the energy)" if (whole["grams_share"] or 1.0) < 0.999 else ""
-        )
-        show.out.print(f"{carbon}{part}, location-based{f'; {money}' if money else ''}. More: tequio accounts {folder}")
-    show.out.print(f"Report: {report}", markup=False)
+        around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
+        energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=n.duration(cost["seconds"]))
+        show.out.print(energy, markup=False)
+    if whole["grams"] is None and not whole["money"]:
+        return
+    said = w("say.carbon.none")
+    if whole["grams"] is not None:
+        share = whole["grams_share"] or 1.0
+        part = f" {w('say.carbon.part', share=n.percent(share, 0))}" if share < WHOLE else ""
+        said = w("say.carbon", carbon=n.mass(whole["grams"]), part=part)
+    money = f"; {n.money(whole['money'])}" if whole["money"] else ""
+    more = w("say.more", command=f"tequio accounts {folder}")
+    show.out.print(f"{said}{money}. {more}", markup=False)
 
 
 def print_adapted(result: Mapping[str, Any]) -> None:
@@ -99,7 +112,8 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     table.add_row(*(_score(test[model], causal) for model in models))
     show.table(table)
     if "cut" in result:
-        _print_cut(result, fair)
+        key = "personal.cut" if fair else "personal.short"
+        show.out.print(Words("en")(key, name=result["name"], how=result["cut"]), markup=False)
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
         show.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
@@ -114,21 +128,14 @@ def print_adapted(result: Mapping[str, Any]) -> None:
         show.out.print(f"Adapter: {result['adapter']}", markup=False)
 
 
-def _unfinished(folder: Path, home: bool) -> str:
+def _unfinished(w: Words, folder: Path, home: bool) -> str:
     """With how to go on; home: a participant's own record, or a copy that went along with who left."""
     if not home:
-        return f"This run is not finished. Go on with: tequio run --resume {folder}"
+        return w("say.unfinished.run", command=f"tequio run --resume {folder}")
     joined = folder.resolve().parent
     if not (joined / IDENTITY).exists() or folder.resolve().name != RUN:
-        return "The federation was left before it had come to its end."
-    return f"The federation has not come to its end here. Go on with: tequio participate {joined}"
-
-
-def _print_cut(row: Mapping[str, Any], fair: bool, base: bool = False) -> None:
-    """What a budget made less of. fair: enough is left of the model trained alone to compare with; base: the gain is over that instead."""
-    what = "and the one trained alone were cut" if fair else "was cut, and there is no fair one trained alone"
-    what += ", so its gain is over the base model" if base else ""
-    show.out.print(f"{row['name']}: its personal model {what}: {row['cut']}.", markup=False)
+        return w("say.unfinished.left")
+    return w("say.unfinished.home", command=f"tequio participate {joined}")
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:

@@ -53,7 +53,7 @@ def _verdict(page: Page) -> str:
     gains, loses, kept = counts["gains"], counts["loses"], s["kept_local"]
     undecided = max(0, counts["undecided"] - kept)
     if s["comparison"] == "base":
-        return w("head.base.cut" if s["comparison_cut"] else "head.base", g=n.fixed(gains), n=n.fixed(known))
+        return base_sentence(page)
     short = s["not_compared"]
     if gains == known and not short:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
@@ -70,6 +70,13 @@ def _verdict(page: Page) -> str:
     if short:
         parts.append(w.plural("head.short", short, n.fixed(short)))
     return " ".join(parts)
+
+
+def base_sentence(page: Page) -> str:
+    """How many improved on the base model, where there is no local model to compare with, and why there is none."""
+    known = sum(page.s["verdicts"][k] for k in VERDICTS)
+    key = "head.base.cut" if page.s["comparison_cut"] else "head.base"
+    return page.w(key, g=page.n.fixed(page.s["verdicts"]["gains"]), n=page.n.fixed(known))
 
 
 def _before_after(page: Page) -> tuple[str, str]:

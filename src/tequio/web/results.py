@@ -93,7 +93,7 @@ def _tests(page: Page) -> Safe:
     cut = [
         el(
             "p",
-            w(f"personal.{_cut_to(p)}", name=p["name"], how=str(p["cut"])),
+            w(f"personal.{cut_to(p)}", name=p["name"], how=str(p["cut"])),
             class_="under",
         )
         for p in tested
@@ -108,7 +108,7 @@ def _tests(page: Page) -> Safe:
     return join(*opened, el("p", label, class_="under"), table(worst), every, *cut)
 
 
-def _cut_to(person: Json) -> str:
+def cut_to(person: Json) -> str:
     """What a budget left: `cut` models to compare, a gain over the `base` alone, or none (`short`)."""
     return "cut" if person["test"]["local"] else "base" if person["versus"] == "base" else "short"
 
