@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,16 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     say_accounts(run)
     printed = " ".join(capsys.readouterr().out.split())
     assert "not known. Kept private by site1 ([energy] tell = false in participant.toml)." in printed
+
+    english = (
+        r"\b(the|and|who|energy|money|of|alone|joined|avoided|private|not|known|in|all|coordinator|rounds|Boundary)\b"
+    )
+    for own in (False, True):
+        say_accounts(run, own, "es")
+        spanish = re.sub(r"\[energy\] [a-z]+ (o intensity|= false) en [a-z]+\.toml", "", capsys.readouterr().out)
+        assert re.findall(english, spanish) == []
+        assert ("libros propios" in spanish) is own
+        assert "Gramos para una ficha del modelo: no se sabe. Privado en site1" in " ".join(spanish.split())
 
     # the model card says grams where they are known, and that they are not where not
     known = {"emissions": 12.5, "source": "a test", "training_type": "fine-tuning"}

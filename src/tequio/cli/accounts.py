@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from tequio.cli import show
-from tequio.cli.command import Json
+from tequio.cli.command import Json, Lang
+from tequio.web.words import Words
 
 
 def accounts(
@@ -18,6 +19,7 @@ def accounts(
     own: Annotated[
         bool, typer.Option("--own", help="Also the participants' own books in this folder, private money with them.")
     ] = False,
+    lang: Lang = "en",
     json: Json = False,
 ) -> None:
     """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
@@ -48,7 +50,7 @@ def accounts(
             name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
         found["books_alone"] = of_books(books, entries)
-    show.emit(found, json, lambda: _words(found))
+    show.emit(found, json, lambda: _words(found, Words(lang)))
 
 
 def emissions_of(folder: Path) -> dict[str, Any]:
@@ -65,48 +67,50 @@ def emissions_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _words(found: Mapping[str, Any]) -> None:
+def _words(found: Mapping[str, Any], w: Words) -> None:
     rows = [
         *found["participants"],
-        {"name": "coordinator", **found["coordinator"]},
-        {"name": "in all", **found["total"]},
+        {"name": w("books.coordinator"), **found["coordinator"]},
+        {"name": w("books.all"), **found["total"]},
     ]
-    home = f"What the personal model took{'' if found['adapted'] else '; the rounds are in the own book: --own'}"
-    show.table(_table(home if found["home"] else "What the run took, as it was told", rows))
+    kind = "adapted" if found["adapted"] else "home" if found["home"] else "run"
+    show.table(_table(w(f"books.{kind}"), rows, w))
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
-        show.table(_table("The participants' own books (private), lost work with it", books))
+        show.table(_table(w("books.own"), books, w))
     if found["alone"]["participants"]:
-        rows = [*found["alone"]["participants"], {"name": "in all", "as_good": None, **found["alone"]["total"]}]
-        show.table(_alone("Joining against training alone, as it was told", rows))
+        rows = [*found["alone"]["participants"], {"name": w("books.all"), "as_good": None, **found["alone"]["total"]}]
+        show.table(_alone(w("books.alone.told"), rows, w))
     if found.get("books_alone"):
-        what = "Joining against training alone" if found["home"] else "The same"
-        show.table(_alone(f"{what} by the participants' own books (private)", found["books_alone"]))
+        show.table(_alone(w("books.alone.home" if found["home"] else "books.alone.same"), found["books_alone"], w))
     if found["shift"] is not None and found["shift"]["rounds"]:
-        _shift(found["shift"])
+        _shift(found["shift"], w)
     sci = found["sci"]
     if sci["grams_per_million_tokens"] is not None:
-        made = "with" if sci["embodied"] is not None else "without"
-        show.out.print(
-            f"SCI (ISO/IEC 21031): {sci['grams_per_million_tokens']:.3g} g CO2e per {sci['unit']}, {made} embodied carbon. "
-            f"Boundary: {sci['boundary']}."
-        )
-    emitted, scope = found["card"]["co2_eq_emissions"]["emissions"], found["card"]["scope"]
-    known = f"not known. {_why(found)}" if emitted is None else f"{emitted:.4g}, {scope}"
-    show.out.print(f"Grams for a model card: {known}", markup=False)
+        key = "books.sci.with" if sci["embodied"] is not None else "books.sci.without"
+        show.out.print(w(key, grams=f"{sci['grams_per_million_tokens']:.3g}"), markup=False)
+    card = found["card"]
+    emitted = card["co2_eq_emissions"]["emissions"]
+    if emitted is None:
+        show.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
+        return
+    scope = w(f"books.scope.{card['of']}", name=card["name"])
+    show.out.print(w("books.card", grams=f"{emitted:.4g}", scope=scope), markup=False)
 
 
-def _alone(title: str, rows: list[dict[str, Any]]) -> Table:
+def _alone(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
     """What joining took against the own tuned local model; avoided is below zero where joining took more."""
     table = Table(title=title)
-    for column in ("who", "joined Wh", "alone Wh", "avoided Wh", "avoided g CO2e", "avoided money", "alone as good?"):
-        table.add_column(column, justify="left" if column in ("who", "alone as good?") else "right", no_wrap=True)
+    table.add_column(w("books.who"), no_wrap=True)
+    for key in ("joined", "alone", "avoided.energy", "avoided.carbon", "avoided.money"):
+        table.add_column(w(f"books.{key}"), justify="right", no_wrap=True)
+    table.add_column(w("books.good"), no_wrap=True)
     for row in rows:
         avoided = row["avoided"]
         joules = [row["joined"]["joules"], row["alone"]["joules"], avoided["joules"]]
         wh = [None if value is None else value / 3600 for value in joules]
         money = " + ".join(f"{amount:+.4g} {currency}" for currency, amount in sorted(avoided["money"].items()))
-        good = {True: "as far as the test tells", False: "never reached it", None: "–"}[row.get("as_good")]
+        good = {True: w("books.good.yes"), False: w("books.good.no"), None: "–"}[row.get("as_good")]
         figures = [
             _number(wh[0], ".4g"),
             _number(wh[1], ".4g"),
@@ -117,12 +121,15 @@ def _alone(title: str, rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _shift(found: Mapping[str, Any]) -> None:
+def _shift(found: Mapping[str, Any], w: Words) -> None:
     """When each trained in simulated time, and what that saved."""
-    table = Table(title=f"Training in simulated time, {found['began']} to {found['ended']} (policy {found['policy']})")
-    for column in ("who", "rounds", "sat out", "hours", "g CO2e", "at once", "saved"):
-        table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
-    for row in (*found["participants"], {"name": "in all", "rested": None, **found["total"]}):
+    title = w("books.shift", began=found["began"], ended=found["ended"], policy=found["policy"])
+    table = Table(title=title)
+    table.add_column(w("books.who"), no_wrap=True)
+    columns = [w("books.rounds"), w("books.rested"), w("books.hours"), "g CO2e", w("books.once"), w("books.saved")]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in (*found["participants"], {"name": w("books.all"), "rested": None, **found["total"]}):
         table.add_row(
             row["name"],
             str(row["rounds"]),
@@ -133,34 +140,35 @@ def _shift(found: Mapping[str, Any]) -> None:
             "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
         )
     show.table(table)
-    show.out.print(f"At once, round upon round, the rounds would have ended at {found['ended_at_once']}.", markup=False)
+    show.out.print(w("books.ended", ended=found["ended_at_once"]), markup=False)
     if found["budget"] is not None:
         budget = found["budget"]
-        spent = _number(budget["spent"], ".4g")
-        show.out.print(f"Budget at rated power: {spent} of {budget['kg_co2e']:.4g} kg CO2e.", markup=False)
+        said = w("books.budget", spent=_number(budget["spent"], ".4g"), limit=f"{budget['kg_co2e']:.4g}")
+        show.out.print(said, markup=False)
 
 
-def _why(found: Mapping[str, Any]) -> str:
+def _why(found: Mapping[str, Any], w: Words) -> str:
     """Whose carbon is not known, why, and what to do."""
     said = []
     if private := [name for name, known in found["untold"].items() if known]:
-        said.append(f"Kept private by {', '.join(private)} ([energy] tell = false in participant.toml).")
+        said.append(w("books.why.private", names=", ".join(private)))
     if silent := [name for name, known in found["untold"].items() if not known]:
-        why = "[energy] country or intensity is missing in participant.toml, does not cover the time, or is not told"
-        said.append(f"Of {', '.join(silent)}: {why}.")
+        said.append(w("books.why.silent", names=", ".join(silent)))
     own = found["coordinator"]
     if own["joules"] and (own["grams_share"] or 0.0) < 1.0:
-        said.append("Of the coordinator: say [energy] country or intensity in federation.toml.")
+        said.append(w("books.why.coordinator"))
     return " ".join(said)
 
 
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+def _table(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
     table = Table(title=title)
-    for column in ("who", "energy", "g CO2e/kWh", "g CO2e", "embodied g", "money"):
-        table.add_column(column, justify="left" if column == "who" else "right", no_wrap=True)
+    table.add_column(w("books.who"), no_wrap=True)
+    for column in (w("books.energy"), "g CO2e/kWh", "g CO2e", w("books.embodied"), w("books.money")):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         share = row["grams_share"] or 0.0
-        part = "" if row["grams"] is None or share > 0.999 else f" (of {100 * share:.0f} %)"
+        whole = row["grams"] is None or share > 0.999
+        part = "" if whole else f" {w('books.part', share=f'{100 * share:.0f}')}"
         money = " + ".join(f"{amount:.4g} {currency}" for currency, amount in sorted(row["money"].items()))
         table.add_row(
             row["name"],

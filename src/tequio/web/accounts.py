@@ -18,6 +18,7 @@ from tequio.recipes.config.accounting import EnergySection, MoneySection
 from tequio.recipes.place import price_of
 from tequio.web.numbers import finite
 from tequio.web.records import Json, Record, adapted, at_home, bodies, last_body, row_energy, table, tables, total
+from tequio.web.words import Words
 
 MILLION = 1e6
 WHOLE = 0.999  # share of the energy from which on a sum of grams is said to be of all
@@ -168,11 +169,12 @@ def card(
 ) -> Json:
     """For a model card (Hugging Face's field, in grams): electricity and embodied share; None unless all of it is known and told.
 
-    scope: whose they are. Of a participant's own record they are its own part, by its book where that is here: it has the rounds.
+    of, name: whose they are, as books.scope says it. Of a participant's own record they are its own part, by its book where that is
+    here: it has the rounds.
     """
     whole, run = found["total"], last_body(entries, "run")
     known = whole["grams"] is not None and (whole["grams_share"] or 0.0) >= WHOLE
-    worked, scope = bodies(entries, "round"), "the whole run, all participants together"
+    worked, name, of = bodies(entries, "round"), "", "run"
     if at_home(entries):
         name = str(tables(run.get("participants"))[0].get("name"))
         lines = books.get(name, ())
@@ -180,10 +182,8 @@ def card(
         if known and lines:  # what the record does not tell, a card does not either
             whole = sums(worked)
             known = (whole["grams_share"] or 0.0) >= WHOLE
-        part = "personal model and rounds" if lines else "personal model, without its rounds"
-        scope = f"{name}'s {part}; coordinator and other participants are not in it"
-        if adapted(entries):
-            scope = f"{name}'s own adaptation; the run that it started from is not in it"
+        of = "adapted" if adapted(entries) else "book" if lines else "personal"
+    scope = Words("en")(f"books.scope.{of}", name=name)
     methods = sorted({str(table(body.get("energy")).get("method")) for body in worked})
     source = f"Tequio {table(run.get('versions')).get('tequio')}: {', '.join(methods)}; location-based, no offsets"
     return {
@@ -192,5 +192,6 @@ def card(
             "source": f"{source}; {scope}",
             "training_type": "fine-tuning",
         },
-        "scope": scope,
+        "of": of,
+        "name": name,
     }
