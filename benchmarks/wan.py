@@ -2,8 +2,8 @@
 
 A coordinator and two participants, each in a network namespace of its own, joined by lines of 20 Mbit/s, 50 ms each way and 1 % loss
 (`link.py`). Printed: seconds between the records of rounds, and bytes that the kernel counted on each participant's line ÷ bytes that the
-ledger has for it: the ledger counts what passes the door, the kernel also TLS, TCP, what is sent again and what is below. Target: within
-3 %. Needs root, iproute2 and /dev/net/tun (Linux).
+ledger has for it, which are the kernel's by connection; what a line's acknowledgements say of lost packets is in the line's alone. Target:
+within 3 %. Needs root, iproute2 and /dev/net/tun (Linux).
 
 Run: python -m benchmarks.wan [--rounds 6] [--delay 50] [--loss 1] [--mbit 20]
 """
@@ -174,6 +174,8 @@ def main() -> None:
         said = recorded(folder / "hub" / "run" / "ledger.sqlite")
         for i, _ in enumerate(SITES):
             after = counted(i + 1)
+            both = sum(after.values()) - sum(before[i].values())
+            print(f"p{i} both ways: ratio {both / sum(said[f'p{i}'].values()):.4f}")
             for way in ("down", "up"):
                 kernel, ledger = after[way] - before[i][way], said[f"p{i}"][way]
                 rest = (kernel - ledger) / seconds

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Timer
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from tequio.runtimes.flower.bell import Bell
-from tequio.runtimes.flower.traffic import Traffic, size
+from tequio.runtimes.flower.traffic import Peer, Traffic, size
 
 LONG, SHORT = 60.0, 0.05
 
@@ -81,6 +85,55 @@ def test_answers_are_told_once_and_waited_for() -> None:
     Timer(0.1, bell.answered, [5]).start()
     assert bell.answers(LONG) == {5}
     assert bell.answers(SHORT) == set()
+
+
+@contextmanager
+def connection() -> Iterator[tuple[socket.socket, socket.socket, Peer]]:
+    """A participant's end, the door's, and how the door calls it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as far:
+        near, peer = listener.accept()
+        with near:
+            yield far, near, peer
+
+
+def moved(one: socket.socket, other: socket.socket, size: int) -> None:
+    one.sendall(bytes(size))
+    left = size
+    while left:
+        left -= len(other.recv(left))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere")
+def test_the_kernel_counts_a_connection_with_its_packets_headers() -> None:
+    traffic = Traffic()
+    with connection() as (far, near, peer):
+        traffic.opened(peer, near)
+        moved(far, near, 30_000)  # before it is known whose it is
+        assert traffic.belongs(peer, 7)
+        moved(near, far, 50_000)
+        first = traffic.take(7)
+        assert 30_000 + 52 <= first["up"] < 33_000
+        assert 50_000 + 52 <= first["down"] < 53_000
+        assert traffic.take(7) == {"down": 0, "up": 0}
+        moved(far, near, 1_000)
+        traffic.closed(peer)
+        assert 1_052 <= traffic.take(7)["up"] < 2_000
+        assert not traffic.belongs(peer, 7)  # there is none any more: requests are counted
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel does not count elsewhere")
+def test_a_connection_of_several_is_counted_request_by_request() -> None:
+    traffic = Traffic()
+    with connection() as (far, near, peer):
+        traffic.opened(peer, near)
+        assert traffic.belongs(peer, 7)
+        moved(far, near, 10_000)
+        assert not traffic.belongs(peer, 8)
+        assert not traffic.belongs(peer, 7)
+        moved(far, near, 10_000)
+        assert 10_000 < traffic.take(7)["up"] < 11_000
+        assert traffic.take(8)["up"] == 0
+        traffic.closed(peer)
 
 
 def test_traffic_is_taken_once_by_node() -> None:

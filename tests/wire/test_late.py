@@ -97,8 +97,8 @@ def test_the_record_says_what_went_over_the_wire(hub: Live) -> None:
     ways = net.carried()["wire"]["north"]
     for way, message in (("down", asked(1)), ("up", reply)):
         size = len(pack_message(message))
-        assert size < ways[way] < size + 20_000  # with questions for work, heartbeats and headers
-    assert net.carried()["wire"]["north"]["up"] == 0
+        assert size < ways[way] < size + 20_000  # with handshakes, questions for work, heartbeats and headers
+    assert net.carried()["wire"]["north"]["up"] < 5_000  # its goodbye
 
 
 def test_who_is_not_connected_is_not_waited_for(hub: Live) -> None:

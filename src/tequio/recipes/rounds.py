@@ -111,7 +111,7 @@ def conduct(
             ]
             farewell.ask(ledger, tasks)
 
-        return finish(folder, ledger, states, wired, turns, personal, watch)
+        return finish(folder, ledger, states, wired, turns, personal, watch, house.carried)
 
 
 def _made(

@@ -92,10 +92,11 @@ def finish(
     runtimes: Mapping[str, Runtime],
     personal: Callable[[Mapping[str, Update]], None],
     watch: Watch,
+    carried: Callable[[], dict[str, Any]],
 ) -> Outcome:
     """The end of a run whose participants are elsewhere: `personal` has them make their models of the shared ones, and records it.
 
-    runtimes: by base.
+    runtimes: by base. carried: what went over the network since the record before.
     """
     shared = shared_models(folder, ledger, states, (wired,), watch, runtimes)
     watch("personal", "at the participants", 0, 1)
@@ -104,7 +105,7 @@ def finish(
         watch("general", "public slices", 0, 1)
         with Workers(1) as workers:
             ledger.append("general", general((wired,), shared, workers))
-    return end(folder, ledger, states, wired)
+    return end(folder, ledger, states, wired, carried())
 
 
 def shared_models(
@@ -244,7 +245,13 @@ def _slice(places: Places, base: str, name: str, shared: Update, worker: int) ->
     return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
 
 
-def end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wired) -> Outcome:
+def end(
+    folder: RunFolder,
+    ledger: Ledger,
+    made: States | PeerState,
+    wired: Wired,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Outcome:
     """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
     state = made if isinstance(made, PeerState) else made[MAIN]
     reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
@@ -259,6 +266,7 @@ def end(folder: RunFolder, ledger: Ledger, made: States | PeerState, wired: Wire
         "outcome": digest_json(facts),
         "peak_bytes": peak_bytes(),
         "card_peak_bytes": card_peak_bytes(),
+        **more,
     }
     ledger.append("end", body)
     return Outcome(folder.path, body)

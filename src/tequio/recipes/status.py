@@ -67,6 +67,7 @@ class Tally:
             self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
         elif kind == "end":
             self.ended = body
+            self._add_wire(body.get("wire", {}))
 
     def _add_round(self, body: Mapping[str, Any]) -> None:
         number = int(body.get("round", 0))

@@ -28,6 +28,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tequio.core.errors import NetworkError
 from tequio.core.events import Tell
@@ -35,7 +36,7 @@ from tequio.core.wire import FORMAT
 from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.guests import AWAY, KEY, Guests, Places
 from tequio.runtimes.flower.superlink import Server
-from tequio.runtimes.flower.traffic import Traffic, size
+from tequio.runtimes.flower.traffic import Peer, Traffic, size
 from tequio.trust.leaving import KEYS
 
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
@@ -133,6 +134,7 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: 
         timeout_keep_alive=KEEP,
         server_header=False,
         h11_max_incomplete_event_size=1 << 16,
+        http=_counted(door.traffic),
     )
     listener = uvicorn.Server(config)
     thread = Thread(target=listener.run, args=([own],), daemon=True)
@@ -216,7 +218,7 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
         back = Response(answer.content, answer.status_code, _kept(answer.headers))
-        if node:
+        if node and not door.traffic.belongs(_peer(request), node):
             door.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
 
@@ -233,6 +235,7 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         except NetworkError as error:
             refused(request, "join", error.what)
             return JSONResponse({"error": str(error)}, 403)
+        door.traffic.belongs(_peer(request), number)
         told(f"{name} joined", "joined", participant=name, remote=_who(request))
         return JSONResponse({"node": str(number)})
 
@@ -311,3 +314,24 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _who(request: Request) -> str:
     return request.client.host if request.client else "?"
+
+
+def _peer(request: Request) -> Peer:
+    return (request.client.host, request.client.port) if request.client else ("", 0)
+
+
+def _counted(traffic: Traffic) -> type[asyncio.Protocol]:
+    """uvicorn's side of a connection, of which `traffic` is told."""
+
+    class Counted(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            if self.client is not None:
+                traffic.opened(self.client, transport.get_extra_info("socket"))
+
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            if self.client is not None:
+                traffic.closed(self.client)
+
+    return Counted

@@ -1,36 +1,106 @@
-"""Bytes that passed the door for each participant: bodies and headers of its requests and of their answers, whatever they are about.
+"""Bytes on the wire between the door and each participant, whatever they are about.
 
-Not seen: TLS, TCP and what is below; a line's own counter says some 2 % more.
+Where the kernel counts those of a connection (Linux), all of them: TLS, what was sent again, acknowledgements, and the headers of IP and
+TCP with each packet; also what passed before it was known whose connection it is. Elsewhere, and where several participants share a
+connection (behind a proxy): bodies and headers of requests and answers.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from threading import Lock
 
 Header = tuple[bytes, bytes]
+Peer = tuple[str, int]
 LINE = 26  # bytes: a request's or an answer's first line, about
+INFO = struct.Struct(
+    "=128xQII56xQ"
+)  # of Linux's tcp_info: bytes received, packets out, packets in, bytes sent (again too)
+PACKET = {socket.AF_INET: 52, socket.AF_INET6: 72}  # bytes of a packet's headers: IP, TCP and its timestamps
 
 
 def size(headers: Iterable[Header], body: bytes) -> int:
-    """Bytes of a request or an answer on the wire, HTTP/1.1."""
+    """Bytes of a request or an answer, HTTP/1.1."""
     return LINE + sum(len(name) + len(value) + 4 for name, value in headers) + len(body)
 
 
+@dataclass
+class Connection:
+    """One, by a handle of our own: what was read of it so far (up, down), and whose it is (0: not known yet, None: several)."""
+
+    own: socket.socket
+    node: int | None = 0
+    seen: tuple[int, int] = (0, 0)
+
+    def more(self) -> tuple[int, int]:
+        """Bytes up and down since this was last asked. Raises OSError or struct.error where the kernel does not say."""
+        info = self.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
+        received, out, in_, sent = INFO.unpack(info)
+        each, before = PACKET.get(self.own.family, 0), self.seen
+        self.seen = received + each * in_, sent + each * out
+        return self.seen[0] - before[0], self.seen[1] - before[1]
+
+
+@dataclass
 class Traffic:
     """By node number; door and exchange share it."""
 
-    def __init__(self) -> None:
-        self._lock, self._ways = Lock(), dict[int, dict[str, int]]()
+    _lock: Lock = field(default_factory=Lock)
+    _ways: dict[int, dict[str, int]] = field(default_factory=dict)
+    _open: dict[Peer, Connection] = field(default_factory=dict)
+
+    def opened(self, peer: Peer, theirs: socket.socket) -> None:
+        """A connection was made; nothing where the kernel does not count its bytes."""
+        with suppress(OSError, struct.error, AttributeError):  # another system than Linux, or an old one
+            one = Connection(socket.fromfd(theirs.fileno(), theirs.family, theirs.type))
+            INFO.unpack(one.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size))
+            with self._lock:
+                self._open[peer] = one
+
+    def closed(self, peer: Peer) -> None:
+        """It is over."""
+        with self._lock:
+            if (one := self._open.pop(peer, None)) is not None:
+                self._settle(one)
+                one.own.close()
+
+    def belongs(self, peer: Peer, node: int) -> bool:
+        """A connection is this node's. Whether its bytes are counted; else each request has to be (`count`)."""
+        with self._lock:
+            one = self._open.get(peer)
+            if one is None or one.node is None:
+                return False
+            if one.node not in (0, node):
+                self._settle(one)
+                one.node = None
+                return False
+            one.node = node
+            return True
 
     def count(self, node: int, up: int, down: int) -> None:
         """So many bytes came from a node and went to it."""
         with self._lock:
-            ways = self._ways.setdefault(node, {"down": 0, "up": 0})
-            ways["up"] += up
-            ways["down"] += down
+            self._add(node, up, down)
 
     def take(self, node: int) -> dict[str, int]:
         """Since this was last asked for the node."""
         with self._lock:
+            for one in self._open.values():
+                if one.node == node:
+                    self._settle(one)
             return self._ways.pop(node, {"down": 0, "up": 0})
+
+    def _settle(self, one: Connection) -> None:
+        with suppress(OSError, struct.error):
+            up, down = one.more()
+            if one.node:
+                self._add(one.node, up, down)
+
+    def _add(self, node: int, up: int, down: int) -> None:
+        ways = self._ways.setdefault(node, {"down": 0, "up": 0})
+        ways["up"] += up
+        ways["down"] += down
