@@ -18,8 +18,9 @@ from torch import Tensor
 
 from tequio.coordinator.admit import Admitted, admit
 from tequio.coordinator.gate import judge, verdict
+from tequio.coordinator.looked import Looked
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import BETTER, Looked, evaluate, shared_model
+from tequio.coordinator.round import BETTER, evaluate, shared_model
 from tequio.core.canonical import digest_update, size_of
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime

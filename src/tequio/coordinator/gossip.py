@@ -14,8 +14,9 @@ from typing import Any
 
 from tequio.coordinator.admit import Refused
 from tequio.coordinator.fold import cost_of
+from tequio.coordinator.looked import Looked, seen
 from tequio.coordinator.plan import Plan
-from tequio.coordinator.round import BETTER, Looked, ShortRound, admissions, refusal, seen
+from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
 from tequio.core.canonical import digest_json, digest_update, size_of
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
 from tequio.coordinator import credit
 from tequio.coordinator.admit import Admitted, Refused, admit
-from tequio.coordinator.fold import Fold, cost_of, counted, folded, mix
+from tequio.coordinator.fold import Fold, counted, folded, mix
 from tequio.coordinator.gate import Slice, judge, verdict
+from tequio.coordinator.looked import Looked, seen, why_of
 from tequio.coordinator.plan import Member, Plan
 from tequio.coordinator.screen import screened
 from tequio.coordinator.transfer import central_gradient
@@ -242,11 +243,6 @@ def refusal(failure: Failure, member: Member) -> Refused:
     return Refused(member, why_of(failure), failed=not own, withheld=own)
 
 
-def why_of(failure: Failure) -> str:
-    """For the record: the kind of error, and its words; a spent budget is no error."""
-    return failure.message if failure.error == BudgetError.__name__ else f"{failure.error}: {failure.message}"
-
-
 def _left_out(fold: Fold, state: State, plan: Plan) -> Update:
     """Mean of P_r(G) − G over those who trained: replies are changes of P_r(G), the server's step is one of G.
 
@@ -289,51 +285,10 @@ def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update, 
     return sent, tail_.plus(head.minus(sent)), len(coded)
 
 
-@dataclass(frozen=True)
-class Looked:
-    """A shared model seen through everybody's eyes: validation by name, their mean loss, per-example harm of the public slices."""
-
-    validation: dict[str, dict[str, Any]]
-    mean_loss: float
-    slices: Mapping[str, tuple[float, ...]]
-    failed: Mapping[str, str]
-    costs: Sequence[Mapping[str, Any]] = ()
-
-    def losses(self) -> dict[str, float]:
-        """Validation loss by participant."""
-        return {name: float(scores["loss"]) for name, scores in self.validation.items()}
-
-
 def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
     held, panel = shared_model(shared, plan), plan.panel(round_)
     return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held, plan.after) for m in panel), panel)
-
-
-def seen(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Looked:
-    """What came back of an evaluation, in the order of the panel."""
-    validation: dict[str, dict[str, Any]] = {}
-    slices: Mapping[str, tuple[float, ...]] = {}
-    failed: dict[str, str] = {}
-    costs: list[dict[str, Any]] = []
-    for reply in replies:
-        if isinstance(reply, Failure):
-            failed[reply.name] = why_of(reply)
-        elif reply.index == 0:
-            slices = reply.slices
-        elif reply.metrics:
-            scores = dict(reply.metrics)
-            costs.append({"name": reply.name, **cost_of(reply)})
-            validation[reply.name] = {
-                "loss": scores["loss"],
-                "accuracy": scores.get("accuracy"),
-                "examples": reply.examples,
-            }
-    order = {m.name: m.index for m in panel}
-    validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
-    costs.sort(key=lambda row: order[row["name"]])
-    losses = [v["loss"] for v in validation.values()]
-    return Looked(validation, statistics.fmean(losses) if losses else math.inf, slices, failed, costs)
 
 
 def _progress(state: State, round_: int, looked: Looked) -> State:
