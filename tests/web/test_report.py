@@ -158,7 +158,7 @@ def test_no_key_is_left_unused() -> None:
     starts = tuple(
         set(re.findall(r'f"([a-z]+(?:\.[a-z]+)*\.)\{', source)) | set(re.findall(r"f'([a-z.]+\.)\{", source))
     )
-    groups = tuple(f"{g}." for g in re.findall(r'\.(?:name|quoted)\("([a-z]+)"', source))
+    groups = tuple(f"{g}." for g in re.findall(r'\.(?:name|quoted)\("([a-z.]+)"', source))
     forms = tuple(f"{g}." for g in re.findall(r'plural\(\s*"([a-z.]+)"', source))
     unused = [k for k in WORDS if k not in literal and not k.startswith((*starts, *groups, *forms))]
     assert unused == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,35 @@ def _section(number: int, title: str, *body: object) -> Safe:
     return el("section", el("h2", el("span", str(number), aria_hidden="true"), title), el("div", *body, class_="body"))
 
 
-def _rows(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*plan["participants"], *([plan["centre"]] if plan["centre"] else [])]
+def rows_of(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
+    """Participants, and the centre where it trains too."""
+    return [*plan["participants"], *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else [])]
+
+
+def machines(names: Iterable[str], w: Words) -> str:
+    """Devices by their names, and this machine."""
+    return ", ".join(w.name("plan.machine", name) for name in names)
+
+
+def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], str]) -> str:
+    """Machines with their factors; empty where there are none."""
+    return ", ".join(f"{machines([machine], w)} × {shown(factor)}" for machine, factor in factors.items())
+
+
+def unchecked(fields: Iterable[str], w: Words) -> str:
+    """Figures of a device that nobody has checked."""
+    return ", ".join(w.name("plan.unsure", field) for field in fields)
+
+
+def lever(what: str, w: Words) -> str:
+    """A help for the weakest."""
+    return _ending("plan.lever.hosted", what, w) or w.name("plan.lever", what)
+
+
+def _ending(key: str, text: str, w: Words) -> str | None:
+    """The English of `key`, which ends in a {name}, in the language; None where the text is another."""
+    start = Words("en")(key, name="")
+    return w(key, name=text.removeprefix(start)) if text.startswith(start) else None
 
 
 def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -73,12 +100,14 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         *[f"{w(f'plan.col.{k}')}#" if k != "machine" else w("plan.col.machine") for k in names],
     ]
     body: list[list[Cell]] = []
-    for row in _rows(plan):
+    for row in rows_of(plan, w):
         seconds = row["seconds"]
         rounds = seconds["train"] + seconds["evaluate"] + seconds["network"]
         money = n.money(row["money"] or {})
         cells = [n.fixed(row["rank"]), n.duration(rounds), n.duration(seconds["personal"]), n.energy(row["joules"])]
-        body.append([row["name"], row["machine"], *cells, n.mass(row["grams"]), money, n.size(row["bytes_up"])])
+        body.append(
+            [row["name"], machines([row["machine"]], w), *cells, n.mass(row["grams"]), money, n.size(row["bytes_up"])]
+        )
     whole = plan["total"]
     foot: list[Cell] = [w("total"), "", "", n.duration(whole["seconds"]), "", n.energy(whole["joules"])]
     priced, of = whole.get("priced", (1, 1))
@@ -119,15 +148,20 @@ def _three(value: float, n: Numbers) -> str:
 
 def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     kinds = [m["kind"] for m in plan["participants"][0]["memory"]]
-    head = [w("col.participant"), f"{w('plan.have')}#", *[f"{w.name('plan.kind', kind)}#" for kind in kinds]]
+    head = [w("col.participant"), f"{w('plan.have')}#", *[f"{_kind(kind, w)}#" for kind in kinds]]
     body: list[list[Cell]] = []
-    for row in _rows(plan):
+    for row in rows_of(plan, w):
         cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
         body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
     what = w("plan.memory.what", n=n.size(plan["process_memory"]))
     if plan.get("card_memory"):
         what = f"{what} {w('plan.memory.card', n=n.size(plan['card_memory']))}"
     return join(el("p", what), grid(w("plan.memory"), head, body))
+
+
+def _kind(kind: str, w: Words) -> str:
+    """A way of training."""
+    return _ending("plan.kind.rank", kind, w) or w.name("plan.kind", kind)
 
 
 def _ways(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -203,7 +237,7 @@ def _even(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
             n.fixed(row["buy"]),
             n.fixed(row["hours"]),
             n.fixed(row["runs"]),
-            ", ".join(row["unsure"]),
+            unchecked(row["unsure"], w),
         ]
         for row in plan["break_even"]
     ]
@@ -217,7 +251,7 @@ def _weakest(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     head = [w("plan.lever"), *[f"{w(f'plan.col.{k}')}#" for k in ("rank", "steps", "round")]]
     body: list[list[Cell]] = [
         [
-            w.name("plan.lever", row["what"]),
+            lever(row["what"], w),
             n.fixed(row["rank"]),
             n.fixed(row["steps"]),
             n.duration(row["round_seconds"]),
@@ -242,21 +276,29 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     ]
     body: list[list[Cell]] = [
         [
-            row["name"] if row["alike"] else under(row["name"], w("plan.cut") if row["cut"] else row["machine"]),
+            row["name"]
+            if row["alike"]
+            else under(row["name"], w("plan.cut") if row["cut"] else machines([row["machine"]], w)),
             n.duration(row["predicted"]["work"]),
             n.duration(row["measured"]["work"]),
             *(n.fixed(row[key], 2) if row["alike"] else "–" for key in ("ratio", "joules_ratio")),
         ]
         for row in after["participants"]
     ]
-    factors = ", ".join(f"{machine} × {n.fixed(factor, 3)}" for machine, factor in after.get("factors", {}).items())
+    factors = corrected(after.get("factors", {}), w, lambda factor: n.fixed(factor, 3))
     memory = n.fixed(after["memory_ratio"], 2)
     card = (after.get("card") or {}).get("ratio")
-    untaught = ", ".join(after.get("not_learnt", []))
-    key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
+    untaught = not_learnt(after, w)
     return join(
         el("p", w("plan.after.what", memory=memory, factors=factors or w("none"))),
         el("p", w("plan.after.card", memory=n.fixed(card, 2))) if card else None,
-        el("p", w(key, machines=untaught)) if untaught else None,
+        el("p", untaught) if untaught else None,
         grid(w("plan.after"), head, body),
     )
+
+
+def not_learnt(after: Mapping[str, Any], w: Words) -> str | None:
+    """Of which machines the run says nothing, and why; None where there are none."""
+    key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
+    untaught = after.get("not_learnt", [])
+    return w(key, machines=machines(untaught, w)) if untaught else None

@@ -1,0 +1,133 @@
+"""`tequio plan` in the terminal: English as ever, Spanish whole, and `--json` the same in both."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_plans import LEAST, OUTCOMES, PLANS
+
+from tequio.cli.forecast import print_after, print_plan
+from tequio.cli.plan import plan
+from tequio.planning.devices import catalogue
+from tequio.recipes.config import load_federation
+from tequio.recipes.run import start
+from tequio.web.numbers import Lang
+from tequio.web.plan import render_plan
+from tequio.web.words import WORDS
+
+SAME = {
+    *("a", "bytes", "central", "factor", "no", "pareto", "personal", "plan", "tokens", "total")
+}  # in both languages
+UNITS = {
+    *(
+        "b",
+        "gb",
+        "gib",
+        "mb",
+        "g",
+        "kg",
+        "mg",
+        "co",
+        "e",
+        "co₂e",
+        "wh",
+        "kwh",
+        "s",
+        "min",
+        "h",
+        "d",
+        "eur",
+        "mxn",
+        "usd",
+    )
+}
+NAMES = {"oaxaca", "puebla", "maize", "small", "site", "lora", "tokens_per_second", "own"}
+
+
+def said(lang: Lang, capsys: pytest.CaptureFixture[str]) -> str:
+    """All shapes, one after the other."""
+    for made in PLANS.values():
+        print_plan(made, Path("plan.en.html"), lang)
+    for outcome in OUTCOMES.values():
+        print_after(outcome, lang)
+    return capsys.readouterr().out
+
+
+def flat(text: str) -> str:
+    """In one line, without the lines of tables."""
+    return " ".join(re.sub(r"[─-╿]", " ", text).split())
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d]+", re.sub(r"\S+\.html", "", text.lower())))
+
+
+def shared(one: str, other: str) -> set[str]:
+    """Words in both that are not the same in English and Spanish."""
+    return (words(one) & words(other)) - SAME - UNITS - NAMES - words(" ".join(catalogue()))
+
+
+def test_english_is_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = Path(__file__).with_name("plans.txt").read_text(encoding="utf-8")
+    assert flat(said("en", capsys)) == flat(expected)
+
+
+def test_spanish_has_no_english_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shared(said("en", capsys), said("es", capsys)) == set()
+
+
+@pytest.mark.parametrize("lang", ["en", "es"])
+def test_every_sentence_is_said(lang: Lang, capsys: pytest.CaptureFixture[str]) -> None:
+    text = flat(said(lang, capsys))
+    for key, both in WORDS.items():
+        if key.startswith(("forecast.", "plan.lever.", "plan.limit.", "plan.machine.", "plan.after.not.")):
+            pattern = ".*?".join(re.escape(part) for part in re.split(r"\{[a-z]+\}", both[lang]))
+            assert re.search(pattern, text), key
+
+
+def test_the_page_has_no_english_word_either() -> None:
+    more = {"made": "", "own": True}
+    for made in PLANS.values():
+        for outcome in OUTCOMES.values():
+            pages = [render_plan(made | more | {"after": outcome}, lang) for lang in ("en", "es")]
+            texts = [re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S) for page in pages]
+            assert shared(*texts) == set()
+
+
+def test_a_real_plan_and_its_outcome_in_both(
+    make_federation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TEQUIO_CACHE", str(tmp_path / "cache"))
+    path = make_federation(rows=40, budget={"megabytes": 1e3})
+    for name, lines in (("site0", "tokens_per_second = 100"), ("site1", "uplink_mbit = 0.001")):
+        file = path.parent / "participants" / f"{name}.toml"
+        budget = "[budget]\nhours = 1e-6\n[energy]\ncountry = 'NO'\ntell = false\n"
+        file.write_text(file.read_text().replace("[hardware]", f"[hardware]\n{lines}") + budget)
+
+    def printed(lang: Lang, **more: Any) -> str:
+        plan(path, threads=1, lang=lang, **more)
+        return capsys.readouterr().out.replace(str(path.parent), "")
+
+    def told(lang: Lang, **more: Any) -> Any:
+        return json.loads(printed(lang, json=True, **more))
+
+    one, other = told("en", machine="L4"), told("es", machine="L4")
+    assert other.pop("page").endswith("plan.es.html")
+    assert one.pop("page").endswith("plan.en.html")
+    assert one.pop("made") <= other.pop("made")
+    assert one == other
+    assert set(one) | {"made"} >= set(LEAST)
+    for own in (False, True):
+        texts = printed("en", own=own), printed("es", own=own)
+        assert shared(*texts) == set()
+        assert "Plan de small: en el equipo de cada quien" in texts[1]
+    run = tmp_path / "run"
+    start(load_federation(path), run, False)
+    assert told("en", after=run) == told("es", after=run)
+    texts = printed("en", after=run), printed("es", after=run)
+    assert shared(*texts) == set()
+    assert "El pronóstico junto al resultado" in texts[1]
