@@ -10,7 +10,7 @@ import pytest
 from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever, write_until_full
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder
+from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder, open_to_others, own_folder
 from tequio.ledger.record import Ledger
 
 
@@ -34,6 +34,28 @@ def test_the_folder_around_a_run_names_the_run(tmp_path: Path) -> None:
     assert str(tmp_path / "try" / "run") in str(caught.value)
     with pytest.raises(RunError, match="Check the name"):
         RunFolder.open(tmp_path)
+
+
+def test_a_private_folder_and_what_is_one_participants_are_closed_to_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        whole, there = RunFolder.create(tmp_path / "a" / "run"), tmp_path / "there"
+        whole.write_atomic("participants/north/personal.safetensors", b"")
+        whole.write_atomic("bases/large/participants/north/personal.safetensors", b"")
+        there.mkdir()
+        RunFolder.create(there, private=True)
+        own_folder(tmp_path / "new" / "one")
+    finally:
+        os.umask(before)
+    closed = (
+        "a/run/participants",
+        "a/run/participants/north",
+        "a/run/bases/large/participants/north",
+        "there",
+        "new/one",
+    )
+    assert [name for name in closed if open_to_others(tmp_path / name)] == []
+    assert [name for name in ("a", "a/run", "a/run/bases/large", "new") if not open_to_others(tmp_path / name)] == []
 
 
 def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:

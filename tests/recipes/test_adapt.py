@@ -14,6 +14,7 @@ from tequio.cli.accounts import accounts as say_accounts
 from tequio.cli.summary import print_adapted
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
+from tequio.ledger.folder import open_to_others
 from tequio.ledger.record import Ledger
 from tequio.recipes.adapt import adapt
 from tequio.recipes.books import read_books
@@ -43,6 +44,7 @@ def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -
     result = adapt(run, file, tmp_path / "out")
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before  # the run is only read
 
+    assert not open_to_others(tmp_path / "out")
     assert sum(result["examples"].values()) == 60  # every row is in one split
     assert result["rank"] == 2  # its hardware's limit
     assert set(result["test"]) == {"base", "local", "shared", "personal"}

@@ -103,6 +103,18 @@ def test_secrets_that_others_may_read(make_federation: Any, tmp_path: Path, name
     assert name in failures(inspect_office(hub, None))["secrets"]
 
 
+def test_a_hub_or_its_server_that_others_may_enter(make_federation: Any, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir(0o755)
+    init_office(hub, make_federation(), f"127.0.0.1:{port()}")
+    (hub / "superlink").mkdir(0o700)
+    assert set(failures(inspect_office(hub, None))) == {"reach"}  # init closed the hub that was there
+    for path in (hub / "superlink", hub):
+        path.chmod(0o755)
+        assert failures(inspect_office(hub, None))["secrets"].startswith(f"{path} can be read by others (755)")
+        path.chmod(0o700)
+
+
 def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: Any, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     init_office(hub, make_federation(), f"127.0.0.1:{port()}")

@@ -26,6 +26,7 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.events import untold
 from tequio.core.types import DescribeTask, Failure, Reply, Task, TrainTask
 from tequio.core.wire import pack_message
+from tequio.ledger.folder import open_to_others
 from tequio.ledger.record import Ledger, verify
 from tequio.measure.energy import open_meter
 from tequio.recipes.config import load_federation
@@ -99,6 +100,12 @@ def test_the_record_says_what_went_over_the_wire(hub: Live) -> None:
         size = len(pack_message(message))
         assert size < ways[way] < size + 20_000  # with handshakes, questions for work, heartbeats and headers
     assert net.carried()["wire"]["north"]["up"] < 5_000  # its goodbye
+
+
+def test_the_database_through_which_all_passes_is_closed_to_others(hub: Live) -> None:
+    """The folder was there before, and open."""
+    assert (hub.folder / "superlink/superlink.sqlite").exists()
+    assert not open_to_others(hub.folder / "superlink")
 
 
 def test_who_is_not_connected_is_not_waited_for(hub: Live) -> None:

@@ -30,7 +30,7 @@ from tequio.core.events import untold
 from tequio.core.types import PersonaliseTask, Reply, TrainTask
 from tequio.core.update import Update, zero
 from tequio.core.wire import REPLIES, pack_message, unpack_message
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import RunFolder, open_to_others
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.books import read_books
@@ -404,6 +404,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert "was not told" in said
     assert "will see you as away" in said
     bundle = folder / "bundle"
+    assert [path for path in (folder, folder / "run", bundle) if open_to_others(path)] == []
     assert verify_run(bundle) == verify_run(folder / "run")
     files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     assert {"README.md", "federation.toml", "report.en.html", "report.es.html", "ledger.sqlite"} <= files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ LEDGER = "ledger.sqlite"
 LOCK = "lock"
 IDENTITY, OFFICE, RUN = "identity.json", "coordinator.json", "run"
 """Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells."""
+PARTICIPANTS = "participants"  # in a run: folders of what is one participant's, closed to others of the machine
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -28,9 +30,10 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path) -> RunFolder:
+    def create(cls, path: Path, private: bool = False) -> RunFolder:
         """A new folder, or an empty one, or one whose run was cut off before its ledger was written.
 
+        private: nobody but its owner may enter it.
         Raises RunError if it holds a run already or anything else, ResourceError if it cannot be written.
         """
         if (path / LEDGER).exists():
@@ -45,6 +48,8 @@ class RunFolder:
                 raise RunError(f"{path} is not empty and is not a run.", why, "Name another folder.")
             os.close(os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
             sync_folder(path)
+        if private:
+            own_folder(path)
         return cls(path)
 
     @classmethod
@@ -98,7 +103,7 @@ class RunFolder:
         unique = f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp"
         fresh = target.with_name(unique)
         with written(target):
-            _make_folders(target.parent)
+            _make_folders(target.parent, self.path)
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
                 with open(os.open(fresh, flags, 0o600 if private else 0o644), "wb") as file:
@@ -140,12 +145,27 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _make_folders(path: Path) -> None:
+def _make_folders(path: Path, run: Path) -> None:
     if path.is_dir():
         return
-    _make_folders(path.parent)
-    path.mkdir(exist_ok=True)
+    _make_folders(path.parent, run)
+    within = path.relative_to(run).parts if path.is_relative_to(run) else ()
+    path.mkdir(0o700 if PARTICIPANTS in within else 0o777, exist_ok=True)
     sync_folder(path.parent)
+
+
+def own_folder(path: Path) -> Path:
+    """A folder that nobody but its owner may enter: made, or closed if it is there. Raises ResourceError."""
+    with written(path):
+        path.mkdir(0o700, parents=True, exist_ok=True)
+        if open_to_others(path):
+            path.chmod(0o700)
+    return path
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether other users of this machine may list, enter or change it."""
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def go_on(path: Path) -> str:

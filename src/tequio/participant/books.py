@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Money
-from tequio.ledger.folder import RunFolder, written
+from tequio.ledger.folder import RunFolder, own_folder, written
 from tequio.measure.budget import KEYS, add, cost, left
 
 FILE = "accounts.jsonl"
@@ -93,7 +93,7 @@ class Books:
             line["money"] = None if money is None else asdict(money)
             path = self.folder.path / self.under / FILE
             with written(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                own_folder(path.parent)
             with written(path), open(path, "a", encoding="utf-8", opener=_private) as stream:
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
         return energy if self.tell_carbon else energy.untold(), money if self.tell_money else None

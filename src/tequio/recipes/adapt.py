@@ -51,7 +51,7 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
             f"{participant}: the name {CENTRE!r} is taken by the central resource.", "", "Give another name."
         )
     splits = splits_of(config, file)
-    folder = RunFolder.create(out)
+    folder = RunFolder.create(out, private=True)
     bench = opened.bench(dtype_of(config))
     node = node_of(Ground(config, bench, task_of(config, bench.base), open_meter()), file, splits, None)
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))

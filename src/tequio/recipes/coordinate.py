@@ -112,7 +112,6 @@ def _opened(
     deadline: float,
 ) -> Iterator[tuple[Guests, Networked]]:
     """Server and door, until the block ends."""
-    (folder / "superlink").mkdir(exist_ok=True)
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
     members, say = Membership(folder, server, vitals.tell), vitals.tell

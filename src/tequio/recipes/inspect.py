@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from tequio.core.errors import ConfigError, TequioError
-from tequio.ledger.folder import OFFICE
+from tequio.ledger.folder import OFFICE, open_to_others
 from tequio.recipes.office import AUTHORITY_KEY, KEY, Office, open_office
 from tequio.recipes.renewal import SOON, Kept, certificates_of, days_left
 from tequio.recipes.vitals import read_vitals
@@ -76,7 +76,10 @@ def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
         yield Finding("secrets", "ok", f"{len(files)} keys, secrets and invitations are readable by their owner alone.")
     for path in [folder / name for name in (KEY, "secret", office.key) if not (folder / name).exists()]:
         yield Finding("secrets", "FAIL", f"{path} is missing.", "Restore it from a copy.")
-    open_ = [p for p in (folder, folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
+    for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
+        what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o}): messages and models are in it."
+        yield Finding("secrets", "FAIL", what, f"chmod 700 {path}")
+    open_ = [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
     for path in open_:
         yield Finding("secrets", "FAIL", f"Others may write in {path}.", f"chmod go-w {path}")
 

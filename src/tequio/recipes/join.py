@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.ledger.folder import IDENTITY, RunFolder
+from tequio.ledger.folder import IDENTITY, RunFolder, own_folder
 from tequio.recipes.config import Federation, ParticipantFile, federation_of_text, load_participant
 from tequio.recipes.files import json_table
 from tequio.recipes.ground import splits_of
@@ -66,7 +66,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
     """
     asked, before = ready.invitation, _before(ready.invitation, out)
     key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
-    if not (out / key).exists():
+    if not (own_folder(out) / key).exists():
         write_secret(out / key, key_bytes(new_key()))
     public = public_bytes(load_key(out / key)).decode()
     node = enrol(asked.address, asked.authority, asked.name, asked.token, public)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, LedgerCorrupt, NetworkError
-from tequio.ledger.folder import IDENTITY, RUN, RunFolder
+from tequio.ledger.folder import IDENTITY, RUN, RunFolder, own_folder
 from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.recipes.check import files_of, verify_run
@@ -67,8 +67,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     """The models in it. It appears whole or not at all."""
     run, fresh = folder / RUN, bundle.with_name(f".{bundle.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)  # of a try that was cut off
-    fresh.mkdir(parents=True)
-    copy(run / "ledger.sqlite", fresh / "ledger.sqlite")
+    copy(run / "ledger.sqlite", own_folder(fresh) / "ledger.sqlite")
     place = RunFolder(fresh)
     with Ledger.open(fresh / "ledger.sqlite", read_only=True) as ledger:
         for file, digest in files_of(ledger).items():

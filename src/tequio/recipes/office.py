@@ -24,7 +24,7 @@ from typing import Any
 
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.ledger.folder import OFFICE, RunFolder
+from tequio.ledger.folder import OFFICE, RunFolder, own_folder
 from tequio.recipes.config import Federation, load_federation
 from tequio.recipes.files import json_table
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
@@ -107,7 +107,7 @@ def init_office(
     if (folder / OFFICE).exists():
         raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
     tokens = {entry.name: new_token() for entry in config.participants}
-    place = RunFolder(folder)
+    place = RunFolder(own_folder(folder))
     authority, authority_key = new_authority(config.name, AUTHORITY_DAYS)
     certificate, key = new_server(authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS)
     place.write_atomic(AUTHORITY, authority)

@@ -208,7 +208,7 @@ def resident_of(
     config, splits, ground, node = loaded(folder, file, together)
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
-    place = RunFolder.open(run) if begun else RunFolder.create(run)
+    place = RunFolder.open(run) if begun else RunFolder.create(run, private=True)
     own = f"participants/{file.name}"
     node = replace(node, memory=Memory(place, own), books=node.books.opened(place, own))
     with place.lock():

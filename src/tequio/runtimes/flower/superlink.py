@@ -34,6 +34,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from tequio.core.errors import NetworkError
+from tequio.ledger.folder import own_folder
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
 AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
@@ -80,6 +81,7 @@ class Server:
 def running(server: Server, told: Callable[[str], None]) -> Iterator[None]:
     """The process, until the block ends; where it dies it is started again. Raises NetworkError if it does not come up."""
     command = _command(server)
+    own_folder(server.folder)  # every message passes through its database
     _end_orphan(server)
     processes, over = [_spawn(server, command)], Event()
     guard = Thread(target=_guard, args=(server, command, processes, over, told), daemon=True)
