@@ -9,7 +9,7 @@ import pytest
 from made_runs import chained
 
 from tequio.ledger.chain import Entry
-from tequio.recipes.status import Tally
+from tequio.recipes.tally import Tally
 from tequio.web.accounts import accounts, card
 from tequio.web.summary import summary
 

@@ -9,9 +9,11 @@ import subprocess
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("flwr")
@@ -25,7 +27,8 @@ from tequio.core.events import Level, Value
 from tequio.ledger.record import Ledger
 from tequio.recipes.metrics import known, metric, participant_pages
 from tequio.recipes.office import init_office
-from tequio.recipes.status import Tally, coordinator_status
+from tequio.recipes.status import coordinator_status, status_of
+from tequio.recipes.tally import Tally
 from tequio.recipes.throttle import BURST, Throttle
 from tequio.recipes.vitals import FILE, Vitals, read_vitals
 from tequio.runtimes.pages import served
@@ -194,6 +197,45 @@ def test_a_participant_that_waits_says_so() -> None:
     vitals.tell("lost", "disconnected", "warning")
     stages.append(vitals.facts()["stage"])
     assert stages == ["waiting", "train", "waiting", "not connected"]
+
+
+def written_by(folder: Path, process: int, **facts: Any) -> None:
+    """The file that a running process left 74 seconds ago, its number and beginning as the system has them."""
+    vitals = Vitals("participant" if (folder / "identity.json").exists() else "coordinator", silent)
+    then = (datetime.now(UTC) - timedelta(seconds=74)).isoformat(timespec="seconds")
+    began = psutil.Process(process).create_time()
+    own = {"stage": "rounds", "process": process, "started": began, "seen": then}
+    (folder / FILE).write_text(json.dumps(vitals.facts() | own | facts))
+
+
+def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, tmp_path: Path) -> None:
+    """Paused, and hanging: its state, since when, and what to do; who is connected is not known then. One that is over is left alone."""
+    hub, site0 = tmp_path / "hub", tmp_path / "site0"
+    init_office(hub, make_federation(participants=1), "127.0.0.1:9443")
+    site0.mkdir()
+    (site0 / "identity.json").write_text(json.dumps({"name": "site0", "address": "127.0.0.1:9443"}))
+    with subprocess.Popen(["sleep", "600"]) as process:
+        number = process.pid
+        for folder, again in ((hub, f"tequio coordinator start {hub}"), (site0, f"tequio participate {site0}")):
+            written_by(folder, number, connected=True)
+            found = status_of(folder)
+            since = datetime.fromisoformat(found["process"]["seen"])
+            assert found["state"] == "not responding"
+            assert f"not responding since {since:%H:%M:%S} UTC" in found["note"]
+            assert found["next"] == f"kill -9 {number}; {again}"
+            assert found.get("connected") is None
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(number).status() == psutil.STATUS_STOPPED, 60)
+        paused = status_of(hub)
+        assert "it is paused" in paused["note"]
+        assert paused["next"] == f"kill -CONT {number}"
+        assert paused["note"] in " ".join(tequio("status", hub).split())
+        written_by(hub, number, stage="ended")
+        assert status_of(hub)["state"] == "ended"
+        written_by(hub, number, seen=datetime.now(UTC).isoformat())
+        fresh = status_of(hub)
+        assert (fresh["state"], fresh["note"]) == ("rounds", None)
+        process.kill()
 
 
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def _end(found: Mapping[str, Any]) -> None:
     error = found["last_error"]
     if error is not None:
         _say(f"Last error, {error['time']}: {error['what']}")
+    if found["note"] is not None:
+        _say(found["note"])
     if found["next"] is not None:
         _say(f"Next: {found['next']}")
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import tequio
 from tequio.core import errors
-from tequio.recipes.status import Tally, coordinator_status
+from tequio.recipes.status import coordinator_status
+from tequio.recipes.tally import Tally
 from tequio.recipes.vitals import Vitals
 from tequio.runtimes.pages import Page
 

@@ -8,111 +8,19 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError
 from tequio.ledger.folder import IDENTITY, OFFICE, RUN
-from tequio.ledger.record import Ledger
 from tequio.recipes import office, renewal
 from tequio.recipes.books import read_books
 from tequio.recipes.files import json_table
-from tequio.recipes.vitals import read_vitals
+from tequio.recipes.tally import Tally
+from tequio.recipes.vitals import OVER, read_vitals
 
 PATIENCE = 3.0  # seconds that the health page may take
-
-
-class Tally:
-    """The rounds of a ledger, added up; `read` goes on where it ended the last time, so that asking often costs little."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._seen = path, -1
-        self.header: Mapping[str, Any] = {}
-        self.rounds: list[dict[str, Any]] = []  # short: round, accepted, reason, loss, seconds
-        self.people: dict[str, dict[str, Any]] = {}
-        self.joules = 0.0
-        self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, kind of failure) -> rounds
-        self.took_part: set[str] = set()
-        self.missing: dict[str, str] = {}  # who has no personal model at the end, and why
-        self.ended: Mapping[str, Any] | None = None
-
-    def read(self) -> Tally:
-        """Add what is new. A ledger that is not there yet is an empty one."""
-        if self.path.exists():
-            with Ledger.open(self.path, read_only=True) as ledger:
-                for entry in ledger.entries(after=self._seen):
-                    self._add(entry.kind, entry.body)
-                    self._seen = entry.seq
-        return self
-
-    def _add(self, kind: str, body: Mapping[str, Any]) -> None:
-        if kind == "run":
-            self.header = body
-            self.took_part |= {row["name"] for row in body["participants"]}
-        elif kind == "joined":
-            self.took_part.add(body["participant"]["name"])
-        elif kind in ("start", "round"):
-            self._add_round(body)
-            self._add_energy(body)
-            self._add_wire(body.get("wire", {}))
-        elif kind == "wait":
-            self._add_energy(body)
-            self._add_wire(body.get("wire", {}))
-        elif kind == "personal":
-            self._person(body["name"])["alone" if body.get("alone") else "personal"] = body["chosen"]
-            self.missing.pop(body["name"], None)
-            self._add_energy(body)
-            self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
-        elif kind == "missing":
-            self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
-        elif kind == "end":
-            self.ended = body
-            self._add_wire(body.get("wire", {}))
-
-    def _add_round(self, body: Mapping[str, Any]) -> None:
-        number = int(body.get("round", 0))
-        row = {"round": number, "accepted": body.get("accepted"), "reason": body.get("reason", "")}
-        self.rounds.append(row | {"loss": body["mean_validation_loss"], "seconds": body["seconds"]})
-        for name, scores in body["validation"].items():
-            self._person(name)["loss"] = scores["loss"]
-        for row in body.get("train", []):
-            person = self._person(row["name"])
-            person["bytes_up"] += int(row["bytes_up"])
-            person["bytes_down"] += int(row.get("bytes_down", 0))
-        for row in body.get("admissions", []):
-            person = self._person(row["name"])
-            if person["last"] != row["status"]:
-                person |= {"last": row["status"], "since_round": number}
-            person["reason"] = row["reason"]
-            person["rounds"][row["status"]] = person["rounds"].get(row["status"], 0) + 1
-            error = row["reason"].partition(":")[0] if row["status"] == "failed" else ""
-            key = (row["name"], row["status"], error if error.endswith("Error") and error.isalpha() else "")
-            self.outcomes[key] = self.outcomes.get(key, 0) + 1
-
-    def _add_energy(self, body: Mapping[str, Any]) -> None:
-        """Of a record: what the coordinator took, the centre with it, and what each participant says that it took."""
-        centre = (self.header.get("centre") or {}).get("name")
-        rows = [row for key in ("train", "in_flight", "evaluation") for row in body.get(key, ())]
-        for record in (body.get("energy"), *(row.get("energy") for row in rows if row["name"] != centre)):
-            self.joules += float((record or {}).get("joules") or 0.0)
-
-    def _add_wire(self, wire: Mapping[str, Mapping[str, int]]) -> None:
-        for name, ways in wire.items():
-            for way in ("up", "down"):
-                self._person(name)[f"wire_{way}"] += int(ways[way])
-
-    def _person(self, name: str) -> dict[str, Any]:
-        fresh: dict[str, Any] = {
-            "last": None,
-            "since_round": None,
-            "reason": "",
-            "rounds": {},
-            "bytes_up": 0,
-            "bytes_down": 0,
-            "wire_up": 0,
-            "wire_down": 0,
-        }
-        return self.people.setdefault(name, fresh | {"loss": None, "personal": None, "alone": None})
 
 
 def status_of(folder: Path) -> dict[str, Any]:
@@ -135,14 +43,14 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
     """
     kept = office.read_office(folder)
     joined, rows = office.numbers_of(folder), office.enrolled(folder)
-    alive = vitals is not None and bool(vitals["alive"])
+    alive = _awake(vitals)
     present = vitals["present"] if vitals else {}
     people = []
     for name in kept.tokens:
         here = present.get(str(joined.get(name)), {})
         on = bool(here.get("connected")) if alive and here else None
         row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
-        people.append(row | {"left": rows.get(name, {}).get("left")} | tally._person(name))
+        people.append(row | {"left": rows.get(name, {}).get("left")} | tally.person(name))
     last: dict[str, Any] = tally.rounds[-1] if tally.rounds else {}
     owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & tally.took_part
     missing = {name: tally.missing.get(name, "") for name in sorted(owed)} if tally.ended else {}
@@ -164,10 +72,12 @@ def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None
         "centre": {name: row for name, row in tally.people.items() if name not in kept.tokens},
         "refusals": vitals["refusals"] if vitals else {},
         "last_error": vitals["last_error"] if vitals else None,
+        "note": _silence(vitals),
         "missing": missing,
         "certificates": renewal.ending(folder, kept),
         "ended": None if tally.ended is None else tally.ended["reason"],
-        "next": _coordinator_next(folder, vitals if alive else None, tally.ended is not None, bool(missing), people),
+        "next": _wake(vitals, f"tequio coordinator start {folder}")
+        or _coordinator_next(folder, vitals if alive else None, tally.ended is not None, bool(missing), people),
     }
 
 
@@ -179,10 +89,10 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     tally = Tally(run / "ledger.sqlite").read()
     own = tally.people.get(name, {})
     made, alone = own.get("personal"), own.get("alone")
-    alive = vitals is not None and bool(vitals["alive"])
+    alive = _awake(vitals)
     found = vitals or {}
     state, again = _state(vitals, made is not None, tally.header != {}), f"tequio participate {folder}"
-    if alone and not made and not alive:
+    if alone and not made and not (vitals and vitals["alive"]):
         state = "alone"  # by `tequio island`; the federation may go on
     return {
         "role": "participant",
@@ -202,19 +112,48 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "last_error": found.get("last_error"),
         "personal": made,
         "alone": alone,
-        "next": None if alive and not made else f'tequio predict {run} {name} "a text"' if made or alone else again,
+        "note": _silence(vitals),
+        "next": _wake(vitals, again) or _participant_next(run, name, bool(made), bool(alone), alive, again),
     }
 
 
+def _participant_next(run: Path, name: str, made: bool, alone: bool, alive: bool, again: str) -> str | None:
+    if alive and not made:
+        return None
+    return f'tequio predict {run} {name} "a text"' if made or alone else again
+
+
 def _state(vitals: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
-    """not started, one of the stages of a live process, finished, stopped, failed, or killed (it ended without a word)."""
+    """not started, one of the stages of a live process, not responding, finished, stopped, failed, or killed (it ended without a word)."""
+    if vitals is not None and vitals.get("silent"):
+        return "not responding"
     if ended and not (vitals and vitals["alive"]):
         return "finished"
     if vitals is None:
         return "not running" if begun else "not started"
     stage = str(vitals["stage"])
-    over = stage in ("stopped", "failed", "ended")
-    return stage if vitals["alive"] or over else "killed"
+    return stage if vitals["alive"] or stage in OVER else "killed"
+
+
+def _awake(vitals: Mapping[str, Any] | None) -> bool:
+    """Whether a process runs, and what it says is of now."""
+    return vitals is not None and bool(vitals["alive"]) and not vitals.get("silent")
+
+
+def _silence(vitals: Mapping[str, Any] | None) -> str | None:
+    """What a person should know of a process that does not respond."""
+    if vitals is None or not vitals.get("silent"):
+        return None
+    seen = datetime.fromisoformat(vitals["seen"])
+    why = "it is paused" if vitals["paused"] else "it hangs, or cannot write to its folder"
+    return f"Process {vitals['process']} is not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}: {why}."
+
+
+def _wake(vitals: Mapping[str, Any] | None, again: str) -> str | None:
+    """The command to go on with where a process does not respond. again: what starts one."""
+    if vitals is None or not vitals.get("silent"):
+        return None
+    return f"kill -CONT {vitals['process']}" if vitals["paused"] else f"kill -9 {vitals['process']}; {again}"
 
 
 def _process(vitals: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -24,9 +24,11 @@ from tequio.runtimes.pages import Page, served
 
 FILE = "vitals.json"
 BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
+SILENCE = 6 * BEAT  # seconds after which a running process whose file is not written anew counts as not responding
 TICK = 1.0  # seconds between two looks whether there is something to write
 FLUSH = 60  # ticks between two words on refusals that were only counted
 PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
+OVER = ("stopped", "failed", "ended")  # stages after which the file is written no more
 STAGES = {"connected": "waiting", "sent": "waiting", "disconnected": "not connected"}  # of a participant, by event
 
 Role = Literal["coordinator", "participant"]
@@ -153,21 +155,28 @@ class Vitals:
 
 
 def read_vitals(folder: Path) -> dict[str, Any] | None:
-    """What the last process in this folder left, and `alive`: whether it still runs. None if there is nothing, or nothing readable."""
+    """What the last process in this folder left; `alive`: whether it still runs, `silent`: it does, and has not written for long, `paused`.
+
+    None if there is nothing, or nothing readable.
+    """
     try:
         facts: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        alive = _alive(int(facts["process"]), float(facts["started"]))
+        status = _status(int(facts["process"]), float(facts["started"]))
+        age = (datetime.now(UTC) - datetime.fromisoformat(facts["seen"])).total_seconds()
+        silent = status is not None and facts["stage"] not in OVER and age > SILENCE
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return facts | {"alive": alive}
+    return facts | {"alive": status is not None, "silent": silent, "paused": status == psutil.STATUS_STOPPED}
 
 
-def _alive(process: int, started: float) -> bool:
+def _status(process: int, started: float) -> str | None:
+    """Of a process that began then, as the system names it; None where it is gone."""
     try:
         found = psutil.Process(process)
-        return abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        status = found.status()
+        return str(status) if abs(found.create_time() - started) < 1.0 and status != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
-        return False
+        return None
 
 
 def _count(counts: dict[str, int], what: str) -> None:
