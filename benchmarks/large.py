@@ -39,7 +39,8 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.superlink import place, register
+from tequio.runtimes.flower.place import place
+from tequio.runtimes.flower.superlink import register
 from tequio.trust.keys import (
     key_bytes,
     load_key,
@@ -83,7 +84,7 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         open_door(
             door := Door(server.certificate, server.key, server), own, nobody, no_word, lambda *_, **__: None
         ) as guests,
-        place(server) as grid,
+        place(server, print) as own_place,
     ):
         nodes = {}
         for member in plan.members:
@@ -93,7 +94,7 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         address = f"127.0.0.1:{own.getsockname()[1]}"
         command = [sys.executable, "-m", "benchmarks.large", "--megabytes", str(megabytes), "--at", address]
         others = subprocess.Popen([*command, "--folder", folder])
-        net = Networked(grid, nodes, Embedded({}), 3600.0, door.bell, door.traffic, folder)
+        net = Networked(own_place, nodes, Embedded({}), 3600.0, door.bell, door.traffic, folder)
         while len(net.connections()) < people:
             time.sleep(0.5)
         watch, began = Watch(), time.monotonic()

@@ -45,7 +45,8 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.superlink import APP, NOTHING, Server, place, register
+from tequio.runtimes.flower.place import APP, NOTHING, place
+from tequio.runtimes.flower.superlink import Server, register
 from tequio.trust.keys import PrivateKey, new_key, public_bytes, write_secret
 
 PEOPLE, EXCHANGES = 3, 2
@@ -88,13 +89,13 @@ def resident(folder: Path, megabytes: float, rounds: int) -> list[float]:
 
     with server_in(folder) as server, claimed("127.0.0.1", 0) as own:
         door = Door(server.certificate, server.key, server)
-        with open_door(door, own, nobody, no_word, lambda *_, **__: None) as guests, place(server) as grid:
+        with open_door(door, own, nobody, no_word, lambda *_, **__: None) as guests, place(server, print) as own_place:
             nodes = enrolled(server)
             address = f"127.0.0.1:{own.getsockname()[1]}"
             for node, key in nodes.items():
                 who = Identity(address, server.authority.read_bytes(), key, node)
                 Thread(target=serve, args=(who, answer, Event(), lambda *_, **__: None), daemon=True).start()
-            net = Networked(grid, dict(enumerate(nodes, 1)), Embedded({}), 120.0, door.bell, door.traffic)
+            net = Networked(own_place, dict(enumerate(nodes, 1)), Embedded({}), 120.0, door.bell, door.traffic)
             while len(net.connections()) < PEOPLE:
                 time.sleep(0.2)
             found = []
@@ -133,7 +134,8 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
             one = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env={**os.environ, **quiet})
             stack.callback(one.wait)
             stack.callback(one.terminate)
-        with place(server, files) as grid:
+        with place(server, print, files) as own_place:
+            grid = own_place.grid
             while len(list(grid.get_node_ids())) < PEOPLE:
                 time.sleep(0.2)
             TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id, found = (

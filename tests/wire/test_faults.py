@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ from tequio.recipes.house import House
 from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.envelope import sealed
+from tequio.runtimes.flower.exchange import post
 from tequio.trust.keys import key_bytes, new_authority, new_key
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
@@ -211,8 +213,9 @@ def test_what_is_no_task_is_refused_by_the_node_which_lives_on(hub: Live) -> Non
     with at_work(one := resident(hub, node, echo)):
         until(lambda: 1 in net.connections())
         for hostile in (b"noise", pack_message(Reply(1, 1, "north"))[:-3], b""):
-            run = hub.grid.run.run_id
-            net.post(sealed(hostile, run, hub.grid.node.node_id, node, "1", 60.0), node)
+            grid = hub.place.grid
+            post(grid, sealed(hostile, grid.run.run_id, grid.node.node_id, node, "1", 60.0))
+            net.bell.task(node)
         until(lambda: sum("refused a message" in line for line in one.told) == 3)
         (reply,) = net.exchange([TASK])
     assert isinstance(reply, Reply)
@@ -256,6 +259,42 @@ def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_sam
             (reply,) = got.result(timeout=400)
     assert isinstance(reply, Reply), reply
     assert one.ended == []
+
+
+def give_up(hub: Live) -> None:
+    """As if the machine had slept: the server has not heard of its tasks' holders in time."""
+    with closing(sqlite3.connect(hub.folder / "superlink" / "superlink.sqlite", timeout=60.0)) as database, database:
+        changed = database.execute(
+            "UPDATE task SET active_until = '2000-01-01 00:00:00' WHERE active_until IS NOT NULL"
+        )
+        assert changed.rowcount == 1
+
+
+def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_again(hub: Live) -> None:
+    """Nobody is interrupted; one that had answered before answers again, one that had not has its task sent anew."""
+    quick, slow, taken, go = hub.enrol(), hub.enrol(), Event(), Event()
+
+    def waits(data: bytes) -> bytes:
+        taken.set()
+        go.wait(300)
+        return echo(data)
+
+    net, before = hub.net(quick, slow, deadline=120.0), hub.place.run
+    with at_work(resident(hub, quick, echo), other := resident(hub, slow, waits)):
+        until(lambda: set(net.connections()) == {1, 2})
+        with ThreadPoolExecutor(1) as pool:
+            got = pool.submit(lambda: list(net.exchange([TASK, DescribeTask(4, 2, "south")])))
+            assert taken.wait(60)
+            give_up(hub)
+            until(lambda: hub.place.run != before)
+            go.set()
+            replies = got.result(timeout=200)
+        assert {reply.name for reply in replies if isinstance(reply, Reply)} == {"north", "south"}, replies
+        assert other.ended == []
+        give_up(hub)  # with nothing on its way
+        (reply,) = net.exchange([TASK])
+    assert isinstance(reply, Reply), reply
+    assert sum("a new one is taken" in line for line in hub.told) == 2
 
 
 def test_a_server_that_hangs_for_a_while_loses_nothing(hub: Live) -> None:
@@ -428,4 +467,4 @@ def test_no_secret_is_in_a_log(hub: Live) -> None:
     assert log
     assert b"PRIVATE KEY" not in written
     assert (hub.folder / "secret").read_bytes() not in written
-    assert hub.grid._token.encode() not in written
+    assert hub.place.grid._token.encode() not in written

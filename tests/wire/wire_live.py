@@ -13,7 +13,6 @@ from threading import Event, Thread
 from typing import Any
 
 import httpx
-from flwr.superlink.grid import HttpGrid
 
 from tequio.core.errors import TequioError
 from tequio.core.types import Failure, Reply
@@ -23,7 +22,8 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.superlink import Server, place, register, running
+from tequio.runtimes.flower.place import Place, place
+from tequio.runtimes.flower.superlink import Server, register, running
 from tequio.trust.keys import PrivateKey, new_authority, new_key, new_server, public_bytes, write_secret
 
 
@@ -40,7 +40,7 @@ class Live:
     folder: Path
     port: int
     server: Server
-    grid: HttpGrid
+    place: Place
     told: list[str]
     door: Door
     keys: dict[int, PrivateKey] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Live:
     def net(self, *nodes: int, deadline: float = 30.0, **options: Any) -> Networked:
         """A runtime over these participants, by index from 1."""
         return Networked(
-            self.grid, dict(enumerate(nodes, 1)), Embedded({}), deadline, self.door.bell, self.door.traffic, **options
+            self.place, dict(enumerate(nodes, 1)), Embedded({}), deadline, self.door.bell, self.door.traffic, **options
         )
 
 
@@ -97,9 +97,9 @@ def live(folder: Path) -> Iterator[Live]:
         with (
             running(server, told.append),
             open_door(door, own, nobody, no_word, lambda words, *_, **__: told.append(words)),
-            place(server) as grid,
+            place(server, told.append) as own_place,
         ):
-            yield Live(folder, port, server, grid, told, door)
+            yield Live(folder, port, server, own_place, told, door)
     shutil.rmtree(folder, ignore_errors=True)
 
 

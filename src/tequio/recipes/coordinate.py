@@ -40,7 +40,8 @@ from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.exchange import Networked
 from tequio.runtimes.flower.guests import Guests
-from tequio.runtimes.flower.superlink import Server, bound_log, place, present, running
+from tequio.runtimes.flower.place import place
+from tequio.runtimes.flower.superlink import Server, bound_log, present, running
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,12 @@ def _opened(
         running(server, say),
         members.watched(),
         open_door(listen, own, members.enrol, members.leave, say) as guests,
-        place(server) as grid,
+        place(server, say) as own_place,
     ):
         at = f"{host}:{own.getsockname()[1]}"
         vitals.look = partial(_look, server, reminder(folder, office, say))
         say(f"Listening on {at}.", "listening", address=at)
-        yield guests, Networked(grid, {}, Embedded({}), deadline, listen.bell, listen.traffic, server.folder)
+        yield guests, Networked(own_place, {}, Embedded({}), deadline, listen.bell, listen.traffic, server.folder)
 
 
 def _farewell(folder: Path, config: Federation, net: Networked, times: Times, say: Tell) -> Farewell:

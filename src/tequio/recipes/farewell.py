@@ -60,7 +60,7 @@ class Farewell:
                         why[reply.index] = "what it told of its model cannot be read"
                     continue
                 why[reply.index] = reply.message if _away(reply) else f"{reply.error}: {reply.message}"
-                if reply.index in self.net.pending:  # asked again once it is free
+                if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
                     asked.pop(reply.index)
             awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
             if not awaited or time.monotonic() > end:

@@ -9,13 +9,12 @@ The centre (index 0) trains in the coordinator's own process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 from flwr.app.message import Message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto
@@ -23,12 +22,13 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequ
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
-from tequio.core.errors import NetworkError, UpdateError
+from tequio.core.errors import UpdateError
 from tequio.core.types import Failure, Reply, Task
 from tequio.core.wire import LIMIT, REPLIES, pack_message, unpack_message
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.bell import Bell
 from tequio.runtimes.flower.envelope import Sealed, opened, part_of, parts_of, sealed
+from tequio.runtimes.flower.place import Moved, Place
 from tequio.runtimes.flower.traffic import Traffic
 
 LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
@@ -36,17 +36,16 @@ PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Sent:
-    """A task on its way: the message's id, when it was sent (seconds, monotonic), and the participant's connection then.
+    """A task on its way: the message's id and run, when it was sent (seconds, monotonic), and the participant's connection then.
 
     lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its answer, of which parts may be on the way.
     """
 
     message: str
+    run: int
     task: Task
     at: float
     connection: str
@@ -67,7 +66,7 @@ class Networked:
     With windows a task is `flying` until it is answered, or the deadline is over.
     """
 
-    grid: HttpGrid
+    place: Place
     nodes: Mapping[int, int]
     here: Embedded
     deadline: float
@@ -83,7 +82,7 @@ class Networked:
 
     def connections(self) -> dict[int, str]:
         """Of every participant that is connected now, by index: since when (as the server writes it)."""
-        online = {node.node_id: str(node.last_activated_at) for node in _asked(self.grid.get_nodes)}
+        online = {node.node_id: str(node.last_activated_at) for node in self.place.ask_again(HttpGrid.get_nodes)}
         return {index: online[node] for index, node in self.nodes.items() if node in online}
 
     def exchange(self, tasks: Iterable[Task], within: float | None = None) -> Iterator[Reply | Failure]:
@@ -189,23 +188,17 @@ class Networked:
 
     def send(self, task: Task, connection: str) -> Sent:
         """Hand a task to the server."""
-        run, node = self.grid.run.run_id, self.nodes[task.index]
-        data = pack_message(task)
-        letter = sealed(data, run, self.grid.node.node_id, node, str(task.round), 2.0 * self.deadline + GRACE)
-        self.post(letter, node)
-        self.asked[task.index] = task.name
-        return Sent(letter.identity, task, time.monotonic(), connection)
+        data, node, life = pack_message(task), self.nodes[task.index], 2.0 * self.deadline + GRACE
 
-    def post(self, letter: Sealed, node: int) -> None:
-        """A message and the parts that the server misses of it; its reader's bell rings then."""
-        run, server = self.grid.run.run_id, self.grid._runtime_client
-        asked = PushAppMessagesRequest(messages_list=[letter.proto()], message_object_trees=[letter.tree])
-        taken = _asked(lambda: server.PushMessages(asked))
-        for identity, content in letter.wanted(list(taken.objects_to_push)):
-            part = PushObjectRequest(node=self.grid.node, run_id=run, session_id=taken.session_id)
-            part.object_id, part.object_content = identity, content
-            _asked(partial(server.PushObject, part))
+        def hand(grid: HttpGrid) -> Sealed:
+            letter = sealed(data, grid.run.run_id, grid.node.node_id, node, str(task.round), life)
+            post(grid, letter)
+            return letter
+
+        letter = self.place.ask_again(hand)
         self.bell.task(node)
+        self.asked[task.index] = task.name
+        return Sent(letter.identity, self.place.run, task, time.monotonic(), connection)
 
     def _again(self, waiting: dict[int, Sent]) -> None:
         """Send a task again to who connected anew since: a message is delivered once, and its reader may have been killed."""
@@ -216,10 +209,17 @@ class Networked:
 
     def _looked(self, sent: Sent) -> Sent:
         """With its answer, or that its participant is not connected any more, where the server says so."""
+        if sent.letter is not None and not parts_of(sent.letter):
+            return sent
+        if sent.run != self.place.run:
+            return replace(sent, letter=None, lost=sent.lost or time.monotonic())
         if sent.letter is not None:
             return sent
         asked = PullAppMessagesRequest(message_ids=[sent.message])
-        found = _asked(lambda: self.grid._runtime_client.PullMessages(asked)).messages_list
+        try:
+            found = self.place.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
+        except Moved:
+            return replace(sent, lost=time.monotonic())
         letter = message_from_proto(found[0]) if found else None
         if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
             return replace(sent, lost=time.monotonic())
@@ -235,15 +235,25 @@ class Networked:
         assert sent.letter is not None
         found = self.read(sent.letter, sent.task)
         if parts_of(sent.letter):
-            run, identity = self.grid.run.run_id, sent.letter.metadata.message_id
-            done = ConfirmMessageReceivedRequest(node=self.grid.node, run_id=run, message_object_id=identity)
-            _asked(lambda: self.grid._runtime_client.ConfirmMessageReceived(done))
+            asked, identity = ConfirmMessageReceivedRequest, sent.letter.metadata.message_id
+            with suppress(Moved):
+                self.place.ask(
+                    lambda grid: grid._runtime_client.ConfirmMessageReceived(
+                        asked(node=grid.node, run_id=sent.run, message_object_id=identity)
+                    )
+                )
         return found
 
     def _content(self, identity: str) -> bytes | None:
         """A part; None while it is on its way, empty if it is nowhere."""
-        asked = PullObjectRequest(node=self.grid.node, run_id=self.grid.run.run_id, object_id=identity)
-        found = _asked(lambda: self.grid._runtime_client.PullObject(asked))
+        try:
+            found = self.place.ask(
+                lambda grid: grid._runtime_client.PullObject(
+                    PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=identity)
+                )
+            )
+        except Moved:
+            return None
         if not found.object_found:
             return b""
         return bytes(found.object_content) if found.object_available else None
@@ -273,15 +283,16 @@ class Networked:
         return found
 
 
-def _asked(question: Callable[[], Result]) -> Result:
-    """An answer of the server. Raises NetworkError where it gives none."""
-    try:
-        return question()
-    except httpx.HTTPError as error:
-        why = f"{type(error).__name__}; superlink/superlink.log in the coordinator's folder says more."
-        raise NetworkError(
-            "SuperLink does not answer.", why, "Start again: nothing that was finished is lost."
-        ) from None
+def post(grid: HttpGrid, letter: Sealed) -> None:
+    """Hand in a message, and the parts of it that the server misses."""
+    server = grid._runtime_client
+    taken = server.PushMessages(
+        PushAppMessagesRequest(messages_list=[letter.proto()], message_object_trees=[letter.tree])
+    )
+    for identity, content in letter.wanted(list(taken.objects_to_push)):
+        part = PushObjectRequest(node=grid.node, run_id=grid.run.run_id, session_id=taken.session_id)
+        part.object_id, part.object_content = identity, content
+        server.PushObject(part)
 
 
 def _failure(task: Task, why: str) -> Failure:

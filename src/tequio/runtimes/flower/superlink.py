@@ -1,17 +1,16 @@
-"""The server: a SuperLink process, hardened, on loopback, and our place in it. What it is asked to run holds no code.
+"""The server: a SuperLink process, hardened, on loopback, and who is registered with it.
 
 TLS, node authentication, SQLite state, no installing of packages; tasks are handed out only to who holds a secret of this machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,44 +19,17 @@ from threading import Event, Thread
 
 import httpx
 import psutil
-from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SubStatus
-from flwr.common.serde import fab_to_proto, run_from_proto
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
-from flwr.supercore.constant import TaskType
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid import HttpGrid
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from tequio.core.errors import NetworkError
 from tequio.ledger.folder import own_folder
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
 AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
-PATIENCE = 2 * START  # seconds in which a question to it is asked again
 DATABASE = "superlink.sqlite"
 LOG = 16 << 20  # bytes
-ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
-APP = """\
-[project]
-name = "tequio"
-version = "1.0.0"
-description = "The place of Tequio's coordinator; holds no code."
-license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0,<1.42"]
-[tool.flwr.app]
-publisher = "tequio"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "none:app"
-clientapp = "none:app"
-"""
-NOTHING = {"pyproject.toml": APP.encode(), "LICENSE": b"Apache-2.0\n", "none.py": b"app = None\n"}
 
 
 @dataclass(frozen=True)
@@ -180,16 +152,16 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 def nodes(server: Server) -> dict[bytes, int]:
     """Registered participants: number by public key (PEM)."""
-    with _control(server) as control:
-        found = control.ListNodes(ListNodesRequest()).nodes_info
+    with control(server) as asked:
+        found = asked.ListNodes(ListNodesRequest()).nodes_info
     return {bytes(node.public_key): node.node_id for node in found if node.status != "unregistered"}
 
 
 def present(server: Server) -> dict[int, tuple[bool, str]] | None:
     """Number of each registered participant -> (is it connected, since when, ISO 8601 in seconds). None if the server does not answer."""
     try:
-        with _control(server) as control:
-            found = control.ListNodes(ListNodesRequest()).nodes_info
+        with control(server) as asked:
+            found = asked.ListNodes(ListNodesRequest()).nodes_info
     except (httpx.HTTPError, OSError):
         return None
     rows = {}
@@ -213,8 +185,8 @@ def register(server: Server, public_key: bytes) -> int:
     """The number of the participant with this key (PEM); registered if it is not yet."""
     known = nodes(server)
     if public_key not in known:
-        with _control(server) as control:
-            control.RegisterNode(RegisterNodeRequest(public_key=public_key))
+        with control(server) as asked:
+            asked.RegisterNode(RegisterNodeRequest(public_key=public_key))
         known = nodes(server)
     return known[public_key]
 
@@ -225,56 +197,14 @@ def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
         known = nodes(server)
         gone = [key for key in public_keys if key in known]
         for key in gone:
-            with _control(server) as control:
-                control.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
+            with control(server) as asked:
+                asked.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
     except httpx.HTTPError as error:
         raise NetworkError(f"SuperLink did not unregister a participant ({type(error).__name__}).") from None
     return gone
 
 
-def _control(server: Server) -> ControlHttpClient:
+def control(server: Server) -> ControlHttpClient:
+    """Questions about runs and participants; to be closed."""
     version = RuntimeVersionHttpInterceptor(component_name="flwr")
     return ControlHttpClient.from_server_address(server.address, False, server.authority.read_bytes(), [version])
-
-
-@contextmanager
-def place(server: Server, files: Mapping[str, bytes] = NOTHING) -> Iterator[HttpGrid]:
-    """A run of our own in the server, and the grid over which messages go. An earlier run is left as it is: nothing of it is needed.
-
-    files: what the run says that it is; ours holds no code, and our participants would run none.
-    """
-    content, _ = build_fab_from_files(dict(files))
-    fab = fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {}))
-    authority = server.authority.read_bytes()
-    with _control(server) as control:
-        wanted = control.StartRun(StartRunRequest(fab=fab)).run_id
-    grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
-    grid._retry_invoker.max_time = PATIENCE
-    beat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
-    try:
-        grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
-        beat.start()
-        yield grid
-        grid._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
-    finally:
-        if beat.is_running:
-            beat.stop()
-        grid.close()
-
-
-def _token(server: Server, authority: bytes, run: int) -> str:
-    """What shows that the run's task is ours; tasks of earlier runs, which a crash may have left, are taken and dropped."""
-    sign = SuperExecAuthHttpInterceptor(
-        master_secret=server.secret.read_bytes(), protected_methods=frozenset({ACQUIRE})
-    )
-    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    with RuntimeHttpClient.from_server_address(server.address, False, authority, [version, sign]) as runtime:
-        end = time.monotonic() + START
-        while time.monotonic() < end:
-            got = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
-            if got.token and got.task.run_id == run:
-                return str(got.token)
-            time.sleep(0.05)
-    raise NetworkError(
-        "SuperLink did not hand out the coordinator's task.", "", f"See {server.folder / 'superlink.log'}."
-    )
