@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
@@ -14,7 +15,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
-from wire_live import at_work, live, resident
+from wire_live import Relay, at_work, live, resident
 
 from tequio.core.events import Level, Value
 from tequio.core.types import Failure, PersonaliseTask, Reply
@@ -91,6 +92,40 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             assert last is not None
             assert [row["name"] for row in last.body["participants"]] == ["unable", "odd"]
             assert sum(event == "waiting" for event, _ in said) == 1, "everybody was there"
+
+
+@pytest.mark.slow
+def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(tmp_path: Path) -> None:
+    """A machine that sleeps: its connection is lost, and comes back as the one that it was."""
+    taken, go, lost = Event(), Event(), Event()
+
+    def sleeps(data: bytes) -> bytes:
+        taken.set()
+        go.wait(300)
+        return made(data)
+
+    def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        if event == "waiting":
+            lost.set()
+
+    def ask(farewell: Farewell) -> list[str]:
+        with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
+            farewell.ask(ledger, [PersonaliseTask(5, 1, "north", Update({}, "spec"), 2, 3)])
+            return [entry.kind for entry in ledger.entries()]
+
+    with live(tmp_path / "hub") as hub, ThreadPoolExecutor(1) as pool:
+        node, relay = hub.enrol(), Relay(hub.port)
+        net = hub.net(node, deadline=300.0, back=1.0)
+        with at_work(resident(hub, node, sleeps, f"127.0.0.1:{relay.port}")):
+            until(lambda: 1 in net.connections(), 60)
+            asking = pool.submit(ask, Farewell(tmp_path, net, net.connections, 120.0, tell))
+            assert taken.wait(60)
+            relay.cut()
+            assert lost.wait(120), "nobody noticed"
+            relay.mend()
+            go.set()
+            assert asking.result(200) == ["run", "personal"]
+        relay.close()
 
 
 def test_whose_coordinator_is_gone_is_told_once_how_to_go_on_alone(tmp_path: Path) -> None:
