@@ -142,7 +142,7 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
     accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}
-    people = [person() | {"hardware": {}, "schedule": {}, **accounts, "budget": {}}, person("ben")]
+    people = [person() | {"hardware": {}, "team": {}, "schedule": {}, **accounts, "budget": {}}, person("ben")]
     main = write_federation(
         tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
     )
@@ -154,9 +154,9 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 26  # twenty of federation.toml, six of participant.toml
+    assert len(sections) == 27  # twenty of federation.toml, seven of participant.toml
     for name in sections:
-        text = own if name in ("data", "hardware", "schedule") else lines
+        text = own if name in ("data", "hardware", "team", "schedule") else lines
         header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")
         assert text[header - 1] == COMMENTS[name].strip()
 

@@ -25,7 +25,7 @@ from tequio.web.markup import VOID, Safe, el
 from tequio.web.numbers import Numbers, finite
 from tequio.web.records import wilson
 from tequio.web.report import render, summary
-from tequio.web.words import WORDS
+from tequio.web.words import WORDS, Words
 
 Lang = Literal["en", "es"]
 LANGS: tuple[Lang, ...] = ("en", "es")
@@ -121,6 +121,13 @@ def test_ids_are_unique_and_figures_are_named(name: str) -> None:
     assert {part for parts in named for part in parts} <= set(ids)
     links = {str(v)[1:] for _, key, v in page.attributes if key == "href"}
     assert links <= set(ids)
+
+
+def test_articles_are_contracted_in_spanish() -> None:
+    base = Words("es")("versus.base")
+    assert Words("es")("key.who.note", versus=base).startswith("frente al modelo base")
+    said = Words("es")("head.here", relative="menor", versus=base, measure="exactitud", before="1 %", after="2 %")
+    assert "que la del modelo base" in said
 
 
 def test_hostile_names_stay_text() -> None:

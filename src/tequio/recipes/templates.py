@@ -38,6 +38,7 @@ COMMENTS = {
     "energy": "# Where the electricity comes from, for carbon: a country (annual average) or a file of intensities. docs/accounts.md\n",
     "money": "# What the machine costs, in its owner's currency. A participant's is private unless tell = true.\n",
     "schedule": "# Across a network: when this participant takes part, in its local time. Outside of it, it is away.\n",
+    "team": "# Several processes by torchrun: shard_base = true keeps the base in shards among them. docs/network.md\n",
     "hardware": "# Declared; what is missing is not a limit. probe = true measures tokens_per_second on this machine.\n",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,6 +10,7 @@ from importlib.resources import files
 from tequio.web.numbers import Lang
 
 WORDS: dict[str, dict[str, str]] = tomllib.loads(files("tequio.web").joinpath("words.toml").read_text(encoding="utf-8"))
+CONTRACTED = re.compile(r"\b(a|de) el ")  # al, del
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Words:
 
     def __call__(self, key: str, **values: object) -> str:
         """The text of `key` with its placeholders filled in. Raises KeyError for an unknown key."""
-        return WORDS[key][self.lang].format(**values)
+        text = WORDS[key][self.lang].format(**values)
+        return CONTRACTED.sub(lambda found: "al " if found[1] == "a" else "del ", text) if self.lang == "es" else text
 
     def plural(self, key: str, count: int, shown: str) -> str:
         """`key.one` for 1, `key.zero` for 0 where there is one, else `key.many`, with `{n}` = `shown`."""
