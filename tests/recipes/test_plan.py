@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,26 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federa
         assert rows["site1"]["grams"] is not None
         assert plan["private"] == ({} if own else {"site0": ["carbon", "money", "its own budget"]})
         assert ("do not pass it on" in written[1]) == own
+
+
+def test_pages_with_private_figures_are_their_owners_alone_and_none_stays_behind(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    path = make_federation(rows=40, centre=False)
+    file = path.parent / "participants" / "site0.toml"
+    file.write_text(f'{file.read_text()}\n[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n')
+    before = os.umask(0o022)
+    try:
+        write_plan(tmp_path, planned(path, own=True), "es")
+        pages = [tmp_path / "plan.json", tmp_path / "plan.es.html"]
+        assert [page.stat().st_mode & 0o777 for page in pages] == [0o600, 0o600]
+        assert all("VND" in page.read_text() for page in pages)
+        pages.append(write_plan(tmp_path, planned(path, own=False), "en"))
+    finally:
+        os.umask(before)
+    assert sorted(tmp_path.glob("plan.*")) == sorted(pages)
+    assert [page.stat().st_mode & 0o777 for page in pages] == [0o644, 0o644, 0o644]
+    assert not any("VND" in page.read_text() for page in pages)
 
 
 def test_an_unknown_device_says_whose(make_federation: Any) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tequio.ledger.folder import RunFolder
 from tequio.web.markup import Safe, el, join
@@ -19,10 +19,16 @@ WIDTH, HEIGHT, EDGE = 640, 320, 48
 
 
 def write_plan(folder: Path, plan: Mapping[str, Any], lang: Lang) -> Path:
-    """Write plan.json and plan.LANG.html into the federation's folder; returns the page."""
-    place = RunFolder(folder)
-    place.write_atomic("plan.json", json.dumps(plan, indent=1, ensure_ascii=False).encode())
-    return place.write_atomic(f"plan.{lang}.html", render_plan(plan, lang).encode())
+    """Write plan.json and plan.LANG.html into the federation's folder; returns the page.
+
+    Pages of the last plan in other languages are written anew. Only the owner can read what has private figures (`own`).
+    """
+    place, own = RunFolder(folder), bool(plan.get("own"))
+    place.write_atomic("plan.json", json.dumps(plan, indent=1, ensure_ascii=False).encode(), own)
+    for each in get_args(Lang):
+        if each == lang or (folder / f"plan.{each}.html").exists():
+            place.write_atomic(f"plan.{each}.html", render_plan(plan, each).encode(), own)
+    return folder / f"plan.{lang}.html"
 
 
 def render_plan(plan: Mapping[str, Any], lang: Lang) -> str:
