@@ -19,8 +19,12 @@ pytest.importorskip("flwr")
 from wire_helpers import port
 
 from tequio.core.errors import ConfigError
+from tequio.core.events import untold
+from tequio.recipes.coordinate import Times, coordinate
 from tequio.recipes.inspect import inspect_office
-from tequio.recipes.office import init_office
+from tequio.recipes.office import init_office, open_office
+from tequio.recipes.renewal import check_keys, renew
+from tequio.recipes.vitals import Vitals
 from tequio.runtimes.flower import outside
 from tequio.trust.certificates import belongs, read_certificate
 from tequio.trust.keys import new_authority, new_server
@@ -125,6 +129,23 @@ def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: 
     found = failures(inspect_office(hub, None))
     assert "missing" in found["secrets"]
     assert "not the key" in found["certificate"]
+
+
+@pytest.mark.parametrize("name", ["secret", "tls/server.key", "tls/authority.key"])
+@pytest.mark.parametrize("kept", [0, 20])
+def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, name: str, kept: int) -> None:
+    hub = tmp_path / "hub"
+    init_office(hub, make_federation(), f"127.0.0.1:{port()}")
+    (hub / name).write_bytes((hub / name).read_bytes()[:kept])
+    wrong = f"{hub / name} is {'empty or cut' if name == 'secret' else 'not the key of'}"
+    assert failures(inspect_office(hub, None))["secrets"].startswith(wrong)
+    if name == "tls/authority.key":  # it is for renewing alone
+        check_keys(hub, open_office(hub))
+        with pytest.raises(ConfigError, match="is not the key of"):
+            renew(hub)
+    else:
+        with pytest.raises(ConfigError, match=f"^{wrong}"):
+            coordinate(hub, "127.0.0.1", None, Times(1, 1), Vitals("coordinator", untold), lambda *_: None)
 
 
 def test_another_federation_toml_is_the_only_thing_told(make_federation: Any, tmp_path: Path) -> None:

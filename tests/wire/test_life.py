@@ -39,7 +39,7 @@ from tequio.recipes.config import load_federation, load_participant
 from tequio.recipes.coordinate import Times, coordinate
 from tequio.recipes.house import House
 from tequio.recipes.island import go_alone
-from tequio.recipes.join import Ready, join_federation, prepare, read_identity
+from tequio.recipes.join import Ready, join_federation, prepare, read_authority, read_identity
 from tequio.recipes.leave import leave_federation
 from tequio.recipes.office import (
     check_enrolment,
@@ -328,6 +328,22 @@ def trained(resident: Resident, round_: int, held: Update) -> Update:
     assert isinstance(reply, Reply)
     assert reply.update is not None
     return reply.update
+
+
+@pytest.mark.parametrize("kept", [0, 80])
+def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp_path: Path, kept: int) -> None:
+    """Joining anew is one."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+        path = folder / "authority.pem"
+        path.write_bytes(path.read_bytes()[:kept])
+        said = tequio("participate", folder, fails=True)
+        assert said.startswith(f"Error: {path} holds no certificate.")
+        assert "new invitation" in said
+        assert str(path) in leave_federation(folder, None)["why"]
+        invite(hub, "site0")
+        join_federation(asked(hub, people), folder)
+    assert read_authority(folder) == (hub / "tls/authority.pem").read_text()
 
 
 def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any, tmp_path: Path) -> None:

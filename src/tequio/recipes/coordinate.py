@@ -27,12 +27,13 @@ from tequio.recipes.office import (
     AUTHORITY,
     CERTIFICATE,
     KEY,
+    SECRET,
     Office,
     open_office,
 )
 from tequio.recipes.pieces import distillation_of, pieces_of
 from tequio.recipes.public import read_public
-from tequio.recipes.renewal import check_lasting, reminder
+from tequio.recipes.renewal import check_keys, check_lasting, reminder
 from tequio.recipes.rounds import conduct, seats_of
 from tequio.recipes.stages import Outcome, Watch
 from tequio.recipes.vitals import Present, Vitals
@@ -68,6 +69,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, vitals: 
         if ended is not None and not (late and times.grace > 0):
             return ended
         check_lasting(folder, office)
+        check_keys(folder, office)
         with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
             if ended is None:
                 return _coordinate(folder, office, config, host, own, times, vitals, watch)
@@ -113,7 +115,7 @@ def _opened(
     deadline: float,
 ) -> Iterator[tuple[Guests, Networked]]:
     """Server and door, until the block ends."""
-    paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, "secret")]
+    paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
     members, say = Membership(folder, server, vitals.tell), vitals.tell
     listen = Door(folder / office.certificate, folder / office.key, server)

@@ -19,8 +19,8 @@ import psutil
 
 from tequio.core.errors import ConfigError, TequioError
 from tequio.ledger.folder import OFFICE, open_to_others
-from tequio.recipes.office import AUTHORITY_KEY, KEY, Office, open_office
-from tequio.recipes.renewal import SOON, Kept, certificates_of, days_left
+from tequio.recipes.office import AUTHORITY_KEY, KEY, SECRET, Office, open_office
+from tequio.recipes.renewal import SOON, Kept, certificates_of, days_left, unusable
 from tequio.recipes.vitals import read_vitals
 from tequio.runtimes.flower import outside
 from tequio.trust.certificates import Certificate, belongs, certificate_of, read_certificate
@@ -64,7 +64,7 @@ def inspect_office(folder: Path, address: str | None) -> list[dict[str, Any]]:
 
 def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
     """Who may read keys, secret and invitations, and who may put others in their place."""
-    own = [KEY, "secret", AUTHORITY_KEY, *(f"invitations/{name}.json" for name in office.tokens)]
+    own = [KEY, SECRET, AUTHORITY_KEY, *(f"invitations/{name}.json" for name in office.tokens)]
     files = [folder / name for name in own if (folder / name).exists()]
     if (key := folder / office.key) not in files:
         files.append(key)
@@ -74,8 +74,8 @@ def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
         yield Finding("secrets", "FAIL", what, f"chmod 600 {path}; take it as known, and make a new one.")
     if not loose:
         yield Finding("secrets", "ok", f"{len(files)} keys, secrets and invitations are readable by their owner alone.")
-    for path in [folder / name for name in (KEY, "secret", office.key) if not (folder / name).exists()]:
-        yield Finding("secrets", "FAIL", f"{path} is missing.", "Restore it from a copy.")
+    for path, wrong, fix in unusable(folder, office):
+        yield Finding("secrets", "FAIL", f"{path} {wrong}.", fix)
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o}): messages and models are in it."
         yield Finding("secrets", "FAIL", what, f"chmod 700 {path}")

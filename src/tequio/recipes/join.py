@@ -20,6 +20,7 @@ from tequio.recipes.config import Federation, ParticipantFile, federation_of_tex
 from tequio.recipes.files import json_table
 from tequio.recipes.ground import splits_of
 from tequio.runtimes.flower.enrol import enrol, reach
+from tequio.trust.certificates import read_certificate
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
@@ -111,6 +112,17 @@ def read_identity(folder: Path) -> dict[str, str]:
         fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
         raise ConfigError(f"{path} is damaged.", why, fix)
     return identity
+
+
+def read_authority(folder: Path) -> str:
+    """authority.pem, the certificate that the coordinator must show. Raises NetworkError where there is none in it."""
+    path = folder / AUTHORITY
+    try:
+        read_certificate(path)
+    except NetworkError:
+        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
+        raise NetworkError(f"{path} holds no certificate.", "It is missing, empty, cut or changed.", fix) from None
+    return path.read_text(encoding="utf-8")
 
 
 def _accounts(file: ParticipantFile) -> str:

@@ -21,7 +21,7 @@ from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.recipes.check import files_of, verify_run
 from tequio.recipes.files import read_model
-from tequio.recipes.join import AUTHORITY, FEDERATION, KEY, read_identity
+from tequio.recipes.join import FEDERATION, KEY, read_authority, read_identity
 from tequio.recipes.use import export_models, open_models
 from tequio.runtimes.flower.enrol import take_leave
 from tequio.trust.keys import load_key
@@ -56,8 +56,8 @@ def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None
 
 def _tell(folder: Path, identity: dict[str, str]) -> str:
     """Nothing where the coordinator took it, else why not."""
-    key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_text(encoding="utf-8")
     try:
+        key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
         return take_leave(identity["address"], authority, leaving(key, identity["name"], identity["node"]))
     except NetworkError as error:
         return str(error)

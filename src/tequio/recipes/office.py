@@ -36,7 +36,7 @@ DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authori
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
 CERTIFICATE, KEY = "tls/server.pem", "tls/server.key"
 AUTHORITY, AUTHORITY_KEY = "tls/authority.pem", "tls/authority.key"
-
+SECRET, SECRET_BYTES = "secret", 32
 
 NEEDED = ("federation", "digest", "address", "tokens")
 TABLES = {"tokens": str, "invited": int}
@@ -118,7 +118,7 @@ def init_office(
     if own is not None:
         files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
         authority = own[2].read_bytes()
-    write_secret(folder / "secret", secrets.token_bytes(32))
+    write_secret(folder / SECRET, secrets.token_bytes(SECRET_BYTES))
     written = []
     for name, token in tokens.items():
         path = folder / "invitations" / f"{name}.json"

@@ -29,7 +29,7 @@ from tequio.participant.team import ALONE, Team
 from tequio.recipes.apart import closed, pointing_out
 from tequio.recipes.config import Federation, ParticipantFile, load_participant
 from tequio.recipes.files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
-from tequio.recipes.join import AUTHORITY, KEY, read_identity
+from tequio.recipes.join import KEY, read_authority, read_identity
 from tequio.recipes.kept import keep_received, personal_of
 from tequio.recipes.metrics import participant_pages
 from tequio.recipes.place import forecast_of
@@ -149,8 +149,8 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
     if "left" in identity:
         fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
         raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
-    key, authority = load_key(folder / identity.get("key", KEY)), (folder / AUTHORITY).read_bytes()
-    who = Identity(identity["address"], authority, key, int(identity["node"]), folder)
+    key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
+    who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
     pages, file = participant_pages(vitals), load_participant(own_file, name)
     with vitals.answering(pages), resident_of(folder, file, vitals.tell, together) as resident, vitals.kept(folder):

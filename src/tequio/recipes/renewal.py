@@ -1,4 +1,4 @@
-"""The certificates of a coordinator: how long each lasts, who can renew it, and a new one in the old one's place.
+"""The certificates of a coordinator: how long each lasts, whether its key is there, who can renew it, and a new one in the old one's place.
 
 Participants know the authority from their invitations, not the certificate: another one by the same authority needs no word to them.
 """
@@ -6,7 +6,7 @@ Participants know the authority from their invitations, not the certificate: ano
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,19 @@ from typing import Any
 from tequio.core.errors import ConfigError, NetworkError, TequioError
 from tequio.core.events import Tell
 from tequio.ledger.folder import RunFolder
-from tequio.recipes.office import AUTHORITY, AUTHORITY_KEY, CERTIFICATE, DAYS, KEY, Office, changing, open_office
-from tequio.trust.certificates import Certificate, read_certificate
+from tequio.recipes.office import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    CERTIFICATE,
+    DAYS,
+    KEY,
+    SECRET,
+    SECRET_BYTES,
+    Office,
+    changing,
+    open_office,
+)
+from tequio.trust.certificates import Certificate, belongs, read_certificate
 from tequio.trust.keys import new_server, replace_secret
 
 SOON = 30.0  # days: one that ends before is a warning
@@ -79,6 +90,32 @@ def check_lasting(folder: Path, office: Office) -> None:
             raise NetworkError(f"{kept.path} ended on {found.ends:%Y-%m-%d}.", "Nobody could connect.", kept.fix)
 
 
+def unusable(folder: Path, office: Office) -> Iterator[tuple[Path, str, str]]:
+    """(file, what is wrong with it, what to do) of each secret and key that cannot do its work."""
+    secret, copy = folder / SECRET, "Restore it from a copy."
+    if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
+        yield secret, "is empty or cut" if secret.exists() else "is missing", copy
+    pairs = {folder / KEY: folder / CERTIFICATE, folder / office.key: folder / office.certificate}
+    if (folder / AUTHORITY_KEY).exists():
+        pairs[folder / AUTHORITY_KEY] = folder / AUTHORITY
+    for key, path in pairs.items():
+        try:
+            fits = belongs(key, read_certificate(path))
+        except TequioError:  # of the certificate, which is told where certificates are
+            fits = key.exists()
+        if not fits:
+            ours = f"{copy} Or make a new pair: tequio coordinator renew {folder}"
+            wrong = f"is not the key of {path}" if key.exists() else "is missing"
+            yield key, wrong, ours if key == folder / KEY else copy
+
+
+def check_keys(folder: Path, office: Office) -> None:
+    """Raises ConfigError naming a secret or key without which the coordinator cannot start; the authority's is for renewing alone."""
+    for path, wrong, fix in unusable(folder, office):
+        if path != folder / AUTHORITY_KEY:
+            raise ConfigError(f"{path} {wrong}.", "", fix)
+
+
 def reminder(folder: Path, office: Office, tell: Tell) -> Callable[[], None]:
     """Call it often: it tells what ends soon, once a day."""
     told = -DAY
@@ -106,6 +143,9 @@ def renew(folder: Path) -> dict[str, Any]:
         except OSError as error:
             why = f"{folder / AUTHORITY_KEY} cannot be read ({error.strerror})."
             raise ConfigError("The authority's key is needed.", why, "Put it back for this command.") from None
+        if not belongs(folder / AUTHORITY_KEY, authority):
+            what = f"{folder / AUTHORITY_KEY} is not the key of {folder / AUTHORITY}."
+            raise ConfigError(what, "", "Restore it from a copy.")
         before = read_certificate(folder / CERTIFICATE)
         certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
         if authority.ends <= max(before.ends, datetime.now(UTC)):
