@@ -52,10 +52,11 @@ from tequio.recipes.office import (
     write_enrolment,
     write_leave,
 )
-from tequio.recipes.participate import Resident, resident_of, stay
+from tequio.recipes.participate import Ending, Resident, resident_of, stay
 from tequio.recipes.status import status_of
 from tequio.recipes.use import open_models
-from tequio.recipes.vitals import Vitals
+from tequio.recipes.vitals import FILE as VITALS
+from tequio.recipes.vitals import Vitals, read_vitals
 from tequio.runtimes.flower.door import Door, claimed, open_door
 from tequio.runtimes.flower.enrol import reach, take_leave
 from tequio.runtimes.flower.node import Identity, serve
@@ -396,6 +397,37 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
     assert "no more fit the budget of energy" in body["cut"]
 
 
+def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_federation: Any, tmp_path: Path) -> None:
+    """Killed before it was heard of: to be told by `participate`. Over all the same, where the coordinator says so."""
+    with opened(make_federation, tmp_path) as (hub, people):
+        folder = join_federation(asked(hub, people), tmp_path / "site0")
+    vitals = Vitals("participant", untold)
+    with resident_of(folder, load_participant(people / "site0.toml"), untold) as resident:
+        shared = trained(resident, 1, zero(resident.node.bench.spec))
+        resident.answer(pack_message(PersonaliseTask(1, 1, "site0", shared, 2, 3)))
+        stands = status_of(folder)
+        assert (stands["state"], stands["next"]) == ("not running", f"tequio participate {folder}")
+        assert stands["personal"] is not None
+        assert "has not heard of the personal model" in tequio("status", folder)
+        with vitals.kept(folder):
+            until(lambda: read_vitals(folder) is not None, 60)
+            stands = status_of(folder)
+            assert "has not heard" in stands["note"]
+            assert stands["next"] is None, "it tries on"
+        used = f'tequio predict {folder / "run"} site0 "a text"'
+        facts = json.loads((folder / VITALS).read_text()) | {"started": 0.0}  # its process is gone
+        for stage, state, following in (
+            ("ended", "finished", used),
+            ("not connected", "killed", f"tequio participate {folder}"),
+        ):
+            (folder / VITALS).write_text(json.dumps(facts | {"stage": stage}))
+            stands = status_of(folder)
+            assert (stands["state"], stands["next"]) == (state, following)
+        Ending(resident.ledger, Event(), untold, linger=600.0).tell("sent 9 bytes", "sent")
+    stands = status_of(folder)
+    assert (stands["state"], stands["note"], stands["next"]) == ("finished", None, used)
+
+
 def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
     """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
     with opened(make_federation, tmp_path) as (hub, people):
@@ -418,6 +450,14 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert "site0's personal model and rounds; coordinator and other participants are not in it" in card.text
     said = tequio("leave", folder, "--yes")
     assert "was not told" in said
+    stands = status_of(folder)
+    assert (stands["state"], stands["left"]) == ("left", read_identity(folder)["left"])
+    assert (stands["bundle"], stands["next"]) == (
+        str(folder / "bundle"),
+        f'tequio predict {folder / "bundle"} site0 "a text"',
+    )
+    assert "was not told: leave again" in stands["note"]
+    assert "site0 left the federation on" in tequio("status", folder)
     assert "will see you as away" in said
     bundle = folder / "bundle"
     assert [path for path in (folder, folder / "run", bundle) if open_to_others(path)] == []
@@ -448,6 +488,9 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
         leave_federation(folder, None)
     with reopened(hub):
         assert leave_federation(folder, tmp_path / "second")["told"]
+    stands = status_of(folder)
+    assert stands["bundle"] == str(tmp_path / "second")
+    assert "the coordinator was told" in stands["note"]
     assert numbers_of(hub) == {}
 
 

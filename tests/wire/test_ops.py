@@ -227,7 +227,7 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
         process.send_signal(signal.SIGSTOP)
         until(lambda: psutil.Process(number).status() == psutil.STATUS_STOPPED, 60)
         paused = status_of(hub)
-        assert "it is paused" in paused["note"]
+        assert "is paused" in paused["note"]
         assert paused["next"] == f"kill -CONT {number}"
         assert paused["note"] in " ".join(tequio("status", hub).split())
         written_by(hub, number, stage="ended")

@@ -15,8 +15,8 @@ from tequio.core.errors import ResourceError, RunBusy, RunError
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
-IDENTITY, OFFICE, RUN = "identity.json", "coordinator.json", "run"
-"""Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells."""
+IDENTITY, OFFICE, RUN, BUNDLE = "identity.json", "coordinator.json", "run", "bundle"
+"""Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells; bundle: of one who left."""
 PARTICIPANTS = "participants"  # in a run: folders of what is one participant's, closed to others of the machine
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -16,7 +16,7 @@ from typing import Any
 
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, LedgerCorrupt, NetworkError
-from tequio.ledger.folder import IDENTITY, RUN, RunFolder, own_folder
+from tequio.ledger.folder import BUNDLE, IDENTITY, RUN, RunFolder, own_folder
 from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.recipes.check import files_of, verify_run
@@ -27,7 +27,7 @@ from tequio.runtimes.flower.enrol import take_leave
 from tequio.trust.keys import load_key
 from tequio.trust.leaving import leaving
 
-BUNDLE, ADAPTERS, README = "bundle", "adapters", "README.md"
+ADAPTERS, README = "adapters", "README.md"
 
 
 Emissions = Callable[[Path], Mapping[str, Any]]
@@ -48,8 +48,12 @@ def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None
         why = "" if identity.get("told") == "yes" else _tell(folder, identity)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         left = {**identity, "left": identity.get("left", now), "told": "no" if why else "yes"}
+        left.pop("bundle", None)  # of a bundle elsewhere, an earlier one
         RunFolder(folder).write_atomic(IDENTITY, json.dumps(left, indent=1).encode())
         models = _bundle(folder, identity["name"], bundle, emissions) if begun else []
+        if begun and out is not None:
+            place = {**left, "bundle": str(out.absolute())}
+            RunFolder(folder).write_atomic(IDENTITY, json.dumps(place, indent=1).encode())
     made = str(bundle) if begun else None
     return {"name": identity["name"], "told": not why, "why": why, "bundle": made, "models": models}
 

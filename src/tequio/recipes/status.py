@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError
-from tequio.ledger.folder import IDENTITY, OFFICE, RUN
+from tequio.ledger.folder import BUNDLE, IDENTITY, OFFICE, RUN
 from tequio.recipes import office, renewal
 from tequio.recipes.books import read_books
 from tequio.recipes.files import json_table
@@ -91,9 +91,15 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     made, alone = own.get("personal"), own.get("alone")
     alive = _awake(vitals)
     found = vitals or {}
-    state, again = _state(vitals, made is not None, tally.header != {}), f"tequio participate {folder}"
-    if alone and not made and not (vitals and vitals["alive"]):
-        state = "alone"  # by `tequio island`; the federation may go on
+    over = bool(made) and (tally.heard or found.get("stage") == "ended")  # ended: the coordinator said that it is over
+    state, again = _state(vitals, over, tally.header != {}), f"tequio participate {folder}"
+    left = _left(folder, identity, tally.header != {}, bool(made or alone)) if "left" in identity else None
+    if vitals is None or not vitals["alive"]:
+        state = "left" if left else "alone" if alone and not made else state  # alone: the federation may go on
+    following: str | None = f'tequio predict {run} {name} "a text"'
+    if not over and (alive or made or not alone):
+        following = None if alive else again
+    unheard = "The coordinator has not heard of the personal model yet." if made and not over else None
     return {
         "role": "participant",
         "name": name,
@@ -112,15 +118,34 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "last_error": found.get("last_error"),
         "personal": made,
         "alone": alone,
-        "note": _silence(vitals),
-        "next": _wake(vitals, again) or _participant_next(run, name, bool(made), bool(alone), alive, again),
+        "left": left and left["left"],
+        "bundle": left and left["bundle"],
+        "note": _silence(vitals) or (left["note"] if left else unheard),
+        "next": _wake(vitals, again) or (left["next"] if left else following),
     }
 
 
-def _participant_next(run: Path, name: str, made: bool, alone: bool, alive: bool, again: str) -> str | None:
-    if alive and not made:
-        return None
-    return f'tequio predict {run} {name} "a text"' if made or alone else again
+def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) -> dict[str, Any]:
+    """Of a participant that left: when, where that lies which it took along, what to know of it, and how to go on."""
+    name, bundle = str(identity["name"]), Path(identity.get("bundle", folder / BUNDLE))
+    told = identity.get("told") == "yes"
+    words = "the coordinator was told" if told else "the coordinator was not told: leave again with another --out"
+    note, following = f"{name} left the federation on {identity['left']}; {words}.", None
+    taken = Tally(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
+    if taken is not None:
+        note += f" What it took along: {bundle}."
+    if made:
+        own = taken.people.get(name, {}) if taken is not None else {}
+        where = bundle if own.get("personal") or own.get("alone") else folder / RUN
+        following = f'tequio predict {where} {name} "a text"'
+    elif begun:
+        following = f"tequio island {folder}"
+    return {
+        "left": identity["left"],
+        "bundle": str(bundle) if taken is not None else None,
+        "note": note,
+        "next": following,
+    }
 
 
 def _state(vitals: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
@@ -145,8 +170,8 @@ def _silence(vitals: Mapping[str, Any] | None) -> str | None:
     if vitals is None or not vitals.get("silent"):
         return None
     seen = datetime.fromisoformat(vitals["seen"])
-    why = "it is paused" if vitals["paused"] else "it hangs, or cannot write to its folder"
-    return f"Process {vitals['process']} is not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}: {why}."
+    why = "is paused" if vitals["paused"] else "hangs, or cannot write to its folder"
+    return f"Process {vitals['process']}, not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}, {why}."
 
 
 def _wake(vitals: Mapping[str, Any] | None, again: str) -> str | None:

@@ -20,6 +20,7 @@ class Tally:
         self.joules = 0.0
         self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, kind of failure) -> rounds
         self.took_part: set[str] = set()
+        self.heard = False  # of a participant: whether the coordinator heard of its personal model
         self.missing: dict[str, str] = {}  # who has no personal model at the end, and why
         self.ended: Mapping[str, Any] | None = None
 
@@ -50,6 +51,8 @@ class Tally:
             self.missing.pop(body["name"], None)
             self._add_energy(body)
             self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
+        elif kind == "delivered":
+            self.heard = True
         elif kind == "missing":
             self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
         elif kind == "end":
