@@ -48,6 +48,16 @@ def test_version_is_the_packages() -> None:
     assert json.loads(tequio("version", "--json").stdout) == {"version": package.__version__}
 
 
+@pytest.mark.parametrize("words", [("run",), ("predict", "run", "shared"), ("run", "--jsn"), ("frob",)])
+def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(words: tuple[str, ...]) -> None:
+    found = tequio(*words, "--json")
+    told = json.loads(found.stdout)
+    assert found.returncode == 2
+    assert told["error"] == "UsageError"
+    assert told["what"]
+    assert "--help" in told["fix"]
+
+
 def test_how_a_run_would_be_computed_is_said_without_running(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=2)
     said = tequio("run", path, "--explain-speed", "--threads", "1", "--json")

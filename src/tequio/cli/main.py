@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import typer
 
 import tequio
@@ -305,10 +306,19 @@ def _how_to_go_on(folder: Path) -> str:
 
 
 def main() -> None:
-    """Entry point: every Tequio error becomes one message and an exit code."""
+    """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
     prepare_process()
     try:
+        if "--json" in sys.argv:
+            raise SystemExit(app(standalone_mode=False) or 0)
         app()
+    except click.UsageError as error:  # without --json it was told
+        where = "tequio" if error.ctx is None else error.ctx.command_path
+        words = {"error": "UsageError", "what": error.format_message(), "why": "", "fix": f"See: {where} --help"}
+        show.emit(words, True, lambda: None)
+        raise SystemExit(error.exit_code) from None
+    except click.Abort:
+        raise SystemExit(1) from None
     except TequioError as error:
         if "--json" in sys.argv:
             show.emit(error.as_dict(), True, lambda: None)
