@@ -7,6 +7,7 @@ taken; messages of the old one are lost, and are sent again by who still waits f
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -127,6 +128,7 @@ class Place:
 @contextmanager
 def place(server: Server, told: Callable[[str], None], files: Mapping[str, bytes] = NOTHING) -> Iterator[Place]:
     """A place, until the block ends. An earlier run is left as it is: nothing of it is needed."""
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters of it we tell ourselves
     taken = Place(server, told, files)
     done = False
     try:
