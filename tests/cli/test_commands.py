@@ -71,6 +71,16 @@ def test_how_a_run_would_be_computed_is_said_without_running(make_federation: An
     assert tequio("run", "--resume", tmp_path, "--explain-speed").returncode == 2
 
 
+def test_lock_step_is_said_in_words(make_federation: Any) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "[train] lockstep = 3: 2 participants at a time make their steps together."),
+        ({"local": {"terms": {"fedprox": 0.1}}}, "[train] lockstep = 3 has no effect: [local] adds"),
+    ]
+    for keys, said in cases:
+        path = make_federation(train={"lockstep": 3}, folder="local" if keys else "plain", **keys)
+        assert said in " ".join(tequio("run", path, "--explain-speed").stdout.split())
+
+
 @pytest.mark.slow
 def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=2)

@@ -115,6 +115,11 @@ def _explain(federation: Path, workers: int, json: bool) -> None:
         for base in found["bases"]:
             show.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
             show.out.print(f"  {base['path']}.", markup=False)
+            if found["lockstep"] > 1:
+                asked = f"[train] lockstep = {found['lockstep']}"
+                at_once = f"{asked}: {base['at_a_time']} participants at a time make their steps together"
+                none = f"{asked} has no effect: {base['alone']}"
+                show.out.print(f"  {none if base['alone'] else at_once}.", markup=False)
         if found["could_stack"]:
             hint = "Small batches leave a GPU idle: raise [train] lockstep while its memory allows."
             show.out.print(f"Participants in lock-step: {found['lockstep']}. {hint}", markup=False)

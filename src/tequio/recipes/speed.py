@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 
+from tequio.participant.fused.path import LONGEST
 from tequio.recipes.config import Federation
 from tequio.recipes.cores import choose_workers
-from tequio.recipes.wire import read_roster, wire
+from tequio.recipes.wire import Wired, read_roster, wire
 
 
 def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
-    """`device`, `instructions`, `workers`, `threads` (a worker), and for each base its `model`, `dtype`, `why` and `path`; `lockstep`, and
-    `could_stack`: whether more participants at a time would fill a GPU better.
+    """`device`, `instructions`, `workers`, `threads` (a worker), and for each base its `model`, `dtype`, `why` and `path`; `at_a_time`,
+    participants in lock-step, and `alone`, why none can be (else empty); `lockstep` as asked for, and `could_stack`: whether more at a time
+    would fill a GPU better.
 
     Loads the bases and reads the data, as a run does, and raises what a run raises.
     """
@@ -21,8 +24,8 @@ def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
     count = choose_workers(config, workers)
     wired = wire(config, roster=roster)
     lockstep = config.train.lockstep
-    small = wired.bench.device.type == "cuda" and lockstep < len(config.participants) and config.adapter.kind != "full"
-    bases = [_base(group.config, group.bench.base.dtype, group.bench.path.why) for group in wired.groups]
+    small = wired.bench.device.type == "cuda" and lockstep < len(config.participants)
+    bases = [_base(group, lockstep) for group in wired.groups]
     return {
         "device": str(wired.bench.device),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -30,13 +33,36 @@ def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "bases": bases,
         "lockstep": lockstep,
-        "could_stack": small and wired.bench.stacks(config.task.max_tokens),
+        "could_stack": small and not all(base["alone"] for base in bases),
     }
 
 
-def _base(config: Federation, dtype: torch.dtype, path: str) -> dict[str, str]:
-    told = config.base.dtype
-    short = str(dtype).removeprefix("torch.")
+def _base(group: Wired, lockstep: int) -> dict[str, Any]:
+    told, short = group.config.base.dtype, str(group.bench.base.dtype).removeprefix("torch.")
     found = "this machine computes in it" if short == "bfloat16" else "this machine does not compute in bfloat16"
     why = f"dtype = {told!r}" if told != "auto" else found
-    return {"model": config.base.model, "dtype": short, "why": why, "path": path}
+    alone = alone_for(group)
+    many = 1 if alone else min(lockstep, group.config.train.cohort or lockstep, len(group.participants))
+    row = {"model": group.config.base.model, "dtype": short, "why": why, "path": group.bench.path.why}
+    return row | {"at_a_time": many, "alone": alone}
+
+
+def alone_for(group: Wired) -> str:
+    """Why no two participants of a base would train in lock-step (`participant.lockstep.alike`), however set; else nothing."""
+    config, local, people = group.config, group.plan.local, group.participants
+    if config.adapter.kind == "full":
+        return "whole weights are trained"
+    if group.bench.path.layers is None:
+        return "the base is not computed by Tequio's own layers"
+    if not group.bench.stacks(config.task.max_tokens):
+        return f"texts may have {config.task.max_tokens} tokens, over {LONGEST}"
+    if local.terms or local.method != "plain":
+        return "[local] adds to each one's steps"
+    if config.topology.kind != "star":
+        return "each peer has a model of its own"
+    if config.budget.limits() or sum(not node.books.limits for node in people) < min(2, len(people)):
+        return "budgets are kept step by step, by each one alone"
+    same = any(one.steps == two.steps for one, two in pairwise(group.plan.members))
+    if len(people) < 2 or not (same or config.train.cohort):
+        return "no two neighbours on the roster make the same number of steps"
+    return ""
