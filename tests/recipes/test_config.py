@@ -282,6 +282,28 @@ def test_all_faults_come_in_one_message(tmp_path: Path) -> None:
     assert "unknown key 'train.patiense'" in message
 
 
+@pytest.mark.parametrize("key", ["team", "hardware", "data", "schedule"])
+def test_a_table_of_a_participant_is_sent_there(tmp_path: Path, key: str) -> None:
+    said = f"is not for this file: {key!r} belongs into participant.toml"
+    assert f"{key!r} {said}" in refusal(tmp_path, changed("[gate]", f"[{key}]\nx = 1\n[gate]"))
+    within = refusal(tmp_path, changed('file = "ana.toml"', f'file = "ana.toml"\n{key} = {{}}'))
+    assert f"'participants.0.{key}' {said}" in within
+
+
+@pytest.mark.parametrize("key", ["train", "gate", "participants", "centre"])
+def test_a_table_of_the_federation_is_sent_there(tmp_path: Path, key: str) -> None:
+    message = refusal_of_participant(tmp_path, changed("[hardware]", f"[{key}]\nx = 1\n[hardware]", PARTICIPANT))
+    assert f"{key!r} is not for this file: {key!r} belongs into federation.toml" in message
+
+
+@pytest.mark.parametrize("value", ["True", "FALSE", "[False]"])
+def test_true_and_false_in_capitals(tmp_path: Path, value: str) -> None:
+    message = refusal(tmp_path, f'name = "x"\nseed = {value}\n')
+    assert "at line 2, column" in message
+    assert "TOML wants true and false in lower case." in message
+    assert "lower case" not in refusal(tmp_path, 'name = "x"\nseed = Truely\n')
+
+
 def test_a_syntax_error_names_its_line(tmp_path: Path) -> None:
     assert "at line 3, column" in refusal(tmp_path, 'name = "x"\n[base]\nmodel == "y"\n')
     assert "at line 2, column" in refusal(tmp_path, 'seed = 1\nseed = 2\n[base]\nmodel = "y"\n')

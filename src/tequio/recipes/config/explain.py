@@ -6,7 +6,7 @@ Nothing of the validator's own wording is passed on; what it finds that is not k
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, time
 from typing import Any
 
@@ -36,11 +36,16 @@ ODD = "this value has no meaning here"
 SHOWN = 60  # letters of a value
 
 
-def explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One fault that the validator found in a file of sections like `model`, as a sentence."""
+def explain(
+    error: Mapping[str, Any], model: type[BaseModel], elsewhere: Mapping[str, Collection[str]] | None = None
+) -> str:
+    """One fault that the validator found in a file of sections like `model`, as a sentence. elsewhere: other file -> keys only it has."""
     loc = tuple(part for part in error["loc"] if part != "[key]")
     where, kind = ".".join(map(str, loc)), str(error["type"])
     if kind == "extra_forbidden":
+        for file, keys in (elsewhere or {}).items():
+            if loc[-1] in keys and (len(loc) == 1 or loc[0] == "participants"):
+                return f"{where!r} is not for this file: {str(loc[-1])!r} belongs into {file}, write it there."
         known = _keys_at(model, loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.0)
         return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."

@@ -6,6 +6,7 @@ Relative paths start at the file's own folder.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def federation_of_text(text: str, source: str) -> Federation:
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.") from None
+        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
     return validated(raw, Federation, Path(source))
 
 
@@ -97,7 +98,7 @@ def _local(base: AnyBase, root: Path) -> AnyBase:
 
 def _load(path: Path, model: type[Model]) -> Model:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        raw = tomllib.loads(text := path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
     except IsADirectoryError:
@@ -108,8 +109,15 @@ def _load(path: Path, model: type[Model]) -> Model:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path} is not UTF-8 (line {line}).", "", "Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.") from None
+        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
     return validated(raw, model, path)
+
+
+def _cure(error: str, text: str) -> str:
+    """What to do about a fault that TOML's parser found in `text`, where it is plain."""
+    where = re.search(r"at line (\d+), column (\d+)", error)
+    rest = text.split("\n")[int(where[1]) - 1][int(where[2]) - 1 :] if where else ""
+    return "TOML wants true and false in lower case." if re.match(r"(?i:true|false)\b", rest) else ""
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
@@ -117,4 +125,6 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}:", "; ".join(explain(e, model) for e in error.errors())) from None
+        files = {"federation.toml": Federation, "participant.toml": ParticipantFile}
+        elsewhere = {name: of.model_fields.keys() - model.model_fields.keys() for name, of in files.items()}
+        raise ConfigError(f"{path}:", "; ".join(explain(e, model, elsewhere) for e in error.errors())) from None
