@@ -10,7 +10,7 @@ import pytest
 from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever, write_until_full
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder, open_to_others, own_folder
+from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder, command_of, open_to_others, own_folder
 from tequio.ledger.record import Ledger
 
 
@@ -56,6 +56,21 @@ def test_a_private_folder_and_what_is_one_participants_are_closed_to_others(tmp_
     )
     assert [name for name in closed if open_to_others(tmp_path / name)] == []
     assert [name for name in ("a", "a/run", "a/run/bases/large", "new") if not open_to_others(tmp_path / name)] == []
+
+
+def test_the_command_that_goes_on_is_that_of_who_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"north": IDENTITY, "hub": OFFICE, "alone": "federation.toml"}
+    for home, file in made.items():
+        (tmp_path / home / "run").mkdir(parents=True)
+        (tmp_path / home / file).touch()
+    monkeypatch.chdir(tmp_path)
+    assert [command_of(Path(home) / "run") for home in made] == [
+        "tequio participate north",
+        "tequio coordinator start hub",
+        "tequio run --resume alone/run",
+    ]
+    monkeypatch.chdir(tmp_path / "hub" / "run")
+    assert command_of(Path(".")) == f"tequio coordinator start {tmp_path.resolve() / 'hub'}"
 
 
 def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:

@@ -20,7 +20,7 @@ from tequio.recipes.adapt import adapt
 from tequio.recipes.books import read_books
 from tequio.recipes.check import verify_run
 from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
+from tequio.recipes.run import resume, start
 from tequio.recipes.use import predict_texts
 from tequio.web.accounts import accounts
 from tequio.web.report import render
@@ -115,5 +115,13 @@ def test_a_member_is_no_newcomer(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_occupied_folder_is_left_alone(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds a run already"):
+    with pytest.raises(RunError, match="holds a run already") as caught:
         adapt(run, newcomer(tmp_path, "late", 60), run)
+    assert "--resume" not in str(caught.value)  # which could not make an adaptation
+    assert "Name another folder" in str(caught.value)
+
+
+def test_an_adaptation_is_not_resumed_but_said_to_be_whole(run: Path, tmp_path: Path) -> None:
+    adapt(run, newcomer(tmp_path, "late", 60), tmp_path / "out")
+    with pytest.raises(RunError, match=r"late's own record\. .*it is whole\. See it with: tequio report"):
+        resume(tmp_path / "out")

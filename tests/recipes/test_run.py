@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tequio.core.canonical import digest_update, unpack
+from tequio.core.errors import RunError
 from tequio.core.update import Dense, Update, zero
+from tequio.ledger.folder import OFFICE, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import fit, personalise, score
 from tequio.recipes.config import load_federation
@@ -193,3 +195,13 @@ def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tm
     assert speed > 10
     assert "within the deadline of 1e+03 s" in row["reason"]
     assert resume(tmp_path / "run").end["rounds"] == 2
+
+
+def test_a_coordinators_run_is_sent_to_its_own_command(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "hub" / "run")
+    Ledger.create(run.ledger_path, {"simulation": False, "participants": []}).close()
+    with pytest.raises(RunError, match="in the coordinator's folder: tequio coordinator start FOLDER"):
+        resume(run.path)
+    (tmp_path / "hub" / OFFICE).touch()
+    with pytest.raises(RunError, match=f"Go on with: tequio coordinator start {tmp_path / 'hub'}$"):
+        resume(run.path)

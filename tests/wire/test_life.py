@@ -25,7 +25,7 @@ pytest.importorskip("flwr")
 from wire_helpers import ALONE, background, federation, kinds, port, tequio, until
 
 from tequio.core.canonical import digest_update
-from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, UpdateError
+from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, RunError, UpdateError
 from tequio.core.events import untold
 from tequio.core.types import PersonaliseTask, Reply, TrainTask
 from tequio.core.update import Update, zero
@@ -53,6 +53,7 @@ from tequio.recipes.office import (
     write_leave,
 )
 from tequio.recipes.participate import Ending, Resident, resident_of, stay
+from tequio.recipes.run import resume
 from tequio.recipes.status import status_of
 from tequio.recipes.use import open_models
 from tequio.recipes.vitals import FILE as VITALS
@@ -369,6 +370,9 @@ def test_on_an_island_it_goes_on_from_the_last_shared_model(make_federation: Any
     assert before["ok"]
     assert go_alone(folder, lambda _: None) == made
     assert verify_run(run)["entries"] == before["entries"]
+    for place in (run, folder / ".." / "site0" / "run"):
+        with pytest.raises(RunError, match=r"site0's own record\..*Go on with: tequio participate .*site0$"):
+            resume(place)
     assert offline("predict", run, "site0", "the nurse was kind")["predictions"][0]["label"] in ("good", "bad")
     assert {model.name for model in open_models(run, None)} == {"site0", "shared"}
     stands = status_of(folder)

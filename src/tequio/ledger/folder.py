@@ -37,7 +37,8 @@ class RunFolder:
         Raises RunError if it holds a run already or anything else, ResourceError if it cannot be written.
         """
         if (path / LEDGER).exists():
-            fix = "Continue it with `tequio run --resume`, or name another folder."
+            another = "Name another folder."
+            fix = another if private else f"Continue it with `{command_of(path)}`, or name another folder."
             raise RunError(f"{path} holds a run already.", "Expected a new or empty folder.", fix)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file.", "Expected a folder.", "Name another.")
@@ -166,6 +167,16 @@ def own_folder(path: Path) -> Path:
 def open_to_others(path: Path) -> bool:
     """Whether other users of this machine may list, enter or change it."""
     return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def command_of(run: Path) -> str:
+    """The command that goes on with the run in this folder."""
+    home = run.parent if run.name == RUN else run.resolve().parent
+    if run.resolve().name == RUN and (home / IDENTITY).exists():
+        return f"tequio participate {home}"
+    if run.resolve().name == RUN and (home / OFFICE).exists():
+        return f"tequio coordinator start {home}"
+    return f"tequio run --resume {run}"
 
 
 def go_on(path: Path) -> str:

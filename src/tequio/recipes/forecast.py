@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError, RunError
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import RunFolder, command_of
 from tequio.ledger.record import Ledger
 from tequio.recipes.paths import cache_folder
 
@@ -52,7 +52,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         fix = "Name the run of the coordinator."
         raise RunError(f"{run} is a participant's own record.", "The rounds are not in it.", fix)
     if end is None:
-        raise RunError(f"{run} is not finished.", "", f"Go on with: tequio run --resume {run}")
+        raise RunError(f"{run} is not finished.", "", f"Go on with: {command_of(run)}")
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
         what = f"{run} is a run of {header['name']!r} on another base or name than the plan ({plan['federation']!r})."
         raise RunError(what, "", "Plan the federation that was run.")

@@ -23,7 +23,7 @@ from tequio.coordinator.peers import federate_peers
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import RunFolder, command_of
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation
@@ -85,10 +85,31 @@ def start(
         return _drive(folder, ledger, wired, count, counterfactuals, watch)
 
 
+def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
+    """Raises RunError, with the command that goes on, for a record that `tequio run` did not begin."""
+    if recorded.get("simulation") is not False:
+        return
+    facts, named = recorded.get("facts"), command_of(run)
+    known = None if named.startswith("tequio run") else f"Go on with: {named}"
+    if facts is None:
+        fix = known or "Go on in the coordinator's folder: tequio coordinator start FOLDER"
+        raise RunError(f"{run} is a coordinator's record.", "`tequio run` did not begin it.", fix)
+    name = recorded["participants"][0]["name"]
+    if "adapted" in facts:
+        why, fix = "`tequio adapt` made it, and it is whole.", f"See it with: tequio report {run}"
+    else:
+        why, fix = (
+            "`tequio run` did not begin it.",
+            known or f"Go on in the folder of {name}: tequio participate FOLDER",
+        )
+    raise RunError(f"{run} is {name}'s own record.", why, fix)
+
+
 def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outcome:
     """Go on with a run that was cut off, with any number of workers.
 
-    Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began.
+    Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began, or it is another
+    command's.
     """
     folder = RunFolder.open(out)
     with _writing(folder, lambda: unbroken(folder)) as ledger:
@@ -96,6 +117,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         ended = ledger.last("end")
         if ended is not None:
             return Outcome(folder.path, ended.body)
+        _check_begun_here(folder.path, recorded)
         watch("prepare", "reading data and base model", 0, 1)
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
         config = config_of(recorded, folder.ledger_path)
