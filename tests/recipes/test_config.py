@@ -284,7 +284,7 @@ def test_all_faults_come_in_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["team", "hardware", "data", "schedule"])
 def test_a_table_of_a_participant_is_sent_there(tmp_path: Path, key: str) -> None:
-    said = f"is not for this file: {key!r} belongs into participant.toml"
+    said = "belongs into participant.toml, not into this file."
     assert f"{key!r} {said}" in refusal(tmp_path, changed("[gate]", f"[{key}]\nx = 1\n[gate]"))
     within = refusal(tmp_path, changed('file = "ana.toml"', f'file = "ana.toml"\n{key} = {{}}'))
     assert f"'participants.0.{key}' {said}" in within
@@ -293,7 +293,7 @@ def test_a_table_of_a_participant_is_sent_there(tmp_path: Path, key: str) -> Non
 @pytest.mark.parametrize("key", ["train", "gate", "participants", "centre"])
 def test_a_table_of_the_federation_is_sent_there(tmp_path: Path, key: str) -> None:
     message = refusal_of_participant(tmp_path, changed("[hardware]", f"[{key}]\nx = 1\n[hardware]", PARTICIPANT))
-    assert f"{key!r} is not for this file: {key!r} belongs into federation.toml" in message
+    assert f"{key!r} belongs into federation.toml, not into this file." in message
 
 
 @pytest.mark.parametrize("value", ["True", "FALSE", "[False]"])

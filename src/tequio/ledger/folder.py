@@ -160,7 +160,11 @@ def own_folder(path: Path) -> Path:
     with written(path):
         path.mkdir(0o700, parents=True, exist_ok=True)
         if open_to_others(path):
-            path.chmod(0o700)
+            try:
+                path.chmod(0o700)
+            except PermissionError:
+                fix = f"Have its owner say: chmod 700 {path}. Or name another folder."
+                raise ResourceError(f"{path} is open to others, and not ours to close.", "", fix) from None
     return path
 
 

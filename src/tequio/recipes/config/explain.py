@@ -45,7 +45,7 @@ def explain(
     if kind == "extra_forbidden":
         for file, keys in (elsewhere or {}).items():
             if loc[-1] in keys and (len(loc) == 1 or loc[0] == "participants"):
-                return f"{where!r} is not for this file: {str(loc[-1])!r} belongs into {file}, write it there."
+                return f"{where!r} belongs into {file}, not into this file."
         known = _keys_at(model, loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.0)
         return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."

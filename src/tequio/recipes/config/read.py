@@ -125,6 +125,6 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        files = {"federation.toml": Federation, "participant.toml": ParticipantFile}
+        files: dict[str, type[Section]] = {"federation.toml": Federation, "participant.toml": ParticipantFile}
         elsewhere = {name: of.model_fields.keys() - model.model_fields.keys() for name, of in files.items()}
         raise ConfigError(f"{path}:", "; ".join(explain(e, model, elsewhere) for e in error.errors())) from None
