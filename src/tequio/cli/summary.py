@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import show
-from tequio.ledger.folder import IDENTITY, RUN
+from tequio.ledger.folder import network_command
 from tequio.web.accounts import WHOLE
 from tequio.web.headline import base_sentence
 from tequio.web.numbers import Lang, Numbers
@@ -132,10 +132,8 @@ def _unfinished(w: Words, folder: Path, home: bool) -> str:
     """With how to go on; home: a participant's own record, or a copy that went along with who left."""
     if not home:
         return w("say.unfinished.run", command=f"tequio run --resume {folder}")
-    joined = folder.resolve().parent
-    if not (joined / IDENTITY).exists() or folder.resolve().name != RUN:
-        return w("say.unfinished.left")
-    return w("say.unfinished.home", command=f"tequio participate {joined}")
+    command = network_command(folder.resolve())
+    return w("say.unfinished.left") if command is None else w("say.unfinished.home", command=command)
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:

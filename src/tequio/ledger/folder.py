@@ -173,24 +173,26 @@ def open_to_others(path: Path) -> bool:
     return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
+def network_command(run: Path) -> str | None:
+    """The command that goes on with a run across a network, from the name and place of its folder; None for another one."""
+    if run.name == RUN and (run.parent / IDENTITY).exists():
+        return f"tequio participate {run.parent}"
+    if run.name == RUN and (run.parent / OFFICE).exists():
+        return f"tequio coordinator start {run.parent}"
+    return None
+
+
 def command_of(run: Path) -> str:
     """The command that goes on with the run in this folder."""
-    home = run.parent if run.name == RUN else run.resolve().parent
-    if run.resolve().name == RUN and (home / IDENTITY).exists():
-        return f"tequio participate {home}"
-    if run.resolve().name == RUN and (home / OFFICE).exists():
-        return f"tequio coordinator start {home}"
-    return f"tequio run --resume {run}"
+    return network_command(run) or network_command(run.resolve()) or f"tequio run --resume {run}"
 
 
 def go_on(path: Path) -> str:
     """The command that goes on with the run to which a file belongs, for the end of a sentence; what has no ledger yet is begun again."""
     for folder in path.parents:
-        home = folder.parent
-        if folder.name == RUN and (home / IDENTITY).exists():
-            return f"then give the command again, for instance `tequio participate {home}`."
-        if folder.name == RUN and (home / OFFICE).exists():
-            return f"then continue with `tequio coordinator start {home}`."
+        if (named := network_command(folder)) is not None:
+            again = "continue with" if (folder.parent / OFFICE).exists() else "give the command again, for instance"
+            return f"then {again} `{named}`."
         if folder.name.startswith("."):  # what is made there appears whole or not at all
             break
         if (folder / LEDGER).exists():

@@ -7,7 +7,6 @@ others, for a base in shards is gathered for all of them at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
 import torch
@@ -22,14 +21,12 @@ def losses_of(task: TextTask, bench: Bench, items: Sequence[Item], together: Tea
     if together.size == 1:
         return task.losses(bench, items)
     whole = list(by_length(items, task.batch_tokens))
-    found = np.zeros((3, len(items)))
-    for turn in range(0, len(whole), together.size):
-        own = next(islice(whole, turn + together.rank, None), None)
-        losses = task.losses(
-            bench, [items[i] for i in own or whole[0]]
-        )  # with no batch left, one is made for the others
-        if own is not None:
-            found[:, own] = losses.total, losses.terms, losses.right
+    own, found = together.part(whole), np.zeros((3, len(items)))
+    for turn in range(-(-len(whole) // together.size)):
+        where = own[turn] if turn < len(own) else None
+        looked = task.losses(bench, [items[i] for i in where or whole[0]])  # with none left, one is made for the others
+        if where is not None:
+            found[:, where] = looked.total, looked.terms, looked.right
     numbers = torch.from_numpy(found).to(together.device)
     together.add([numbers])  # each number is one process's, and 0 in the others
     total, terms, right = numbers.cpu().numpy()

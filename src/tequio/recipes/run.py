@@ -23,7 +23,7 @@ from tequio.coordinator.peers import federate_peers
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
-from tequio.ledger.folder import RunFolder, command_of
+from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
 from tequio.participant.memory import Memory
 from tequio.recipes.config import MAIN, Federation
@@ -89,8 +89,8 @@ def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
     """Raises RunError, with the command that goes on, for a record that `tequio run` did not begin."""
     if recorded.get("simulation") is not False:
         return
-    facts, named = recorded.get("facts"), command_of(run)
-    known = None if named.startswith("tequio run") else f"Go on with: {named}"
+    facts, named = recorded.get("facts"), network_command(run) or network_command(run.resolve())
+    known = named and f"Go on with: {named}"
     if facts is None:
         fix = known or "Go on in the coordinator's folder: tequio coordinator start FOLDER"
         raise RunError(f"{run} is a coordinator's record.", "`tequio run` did not begin it.", fix)

@@ -156,7 +156,7 @@ def _patient(grid: HttpGrid) -> None:
     theirs, retry.max_time = retry.should_giveup, PATIENCE
 
     def over(error: Exception) -> bool:
-        return _given_up(error) or not (isinstance(error, httpx.TimeoutException) or not theirs(error))
+        return _given_up(error) or (not isinstance(error, httpx.TimeoutException) and bool(theirs(error)))
 
     retry.should_giveup = over
 

@@ -36,12 +36,16 @@ class Connection:
     node: int | None = 0
     seen: tuple[int, int] = (0, 0)
 
-    def more(self) -> tuple[int, int]:
-        """Bytes up and down since this was last asked. Raises OSError or struct.error where the kernel does not say."""
+    def counted(self) -> tuple[int, int]:
+        """Bytes up and down since it was made. Raises OSError, struct.error or AttributeError where the kernel does not say."""
         info = self.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
         received, out, in_, sent = INFO.unpack(info)
-        each, before = PACKET.get(self.own.family, 0), self.seen
-        self.seen = received + each * in_, sent + each * out
+        each = PACKET.get(self.own.family, 0)
+        return received + each * in_, sent + each * out
+
+    def more(self) -> tuple[int, int]:
+        """Bytes up and down since this was last asked. Raises as `counted`."""
+        before, self.seen = self.seen, self.counted()
         return self.seen[0] - before[0], self.seen[1] - before[1]
 
 
@@ -55,11 +59,14 @@ class Traffic:
 
     def opened(self, peer: Peer, theirs: socket.socket) -> None:
         """A connection was made; nothing where the kernel does not count its bytes."""
-        with suppress(OSError, struct.error, AttributeError):  # another system than Linux, or an old one
-            one = Connection(socket.fromfd(theirs.fileno(), theirs.family, theirs.type))
-            INFO.unpack(one.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size))
-            with self._lock:
-                self._open[peer] = one
+        one = Connection(socket.fromfd(theirs.fileno(), theirs.family, theirs.type))
+        try:
+            one.counted()
+        except (OSError, struct.error, AttributeError):  # another system than Linux, or an old one
+            one.own.close()
+            return
+        with self._lock:
+            self._open[peer] = one
 
     def closed(self, peer: Peer) -> None:
         """It is over."""
