@@ -45,7 +45,8 @@ def test_options_by_hand() -> None:
     batch = BatchShape(4, 8)
     plain = estimate_memory(TINY, batch, 2)
     # attention scores: 5 * a * s^2 * b * L = 5 * 2 * 64 * 4 * 3
-    assert estimate_memory(TINY, batch, 2, flash=False).activations - plain.activations == 7680
+    assert estimate_memory(TINY, batch, 2, scores=5).activations - plain.activations == 7680
+    assert estimate_memory(TINY, batch, 2, scores=2).activations - plain.activations == 3072  # probabilities alone
     wide = estimate_memory(replace(TINY, bytes_per_parameter=4), batch, 2)
     assert (wide.activations, wide.base_weights) == (2 * plain.activations, 4000)
     four_bit = estimate_memory(replace(TINY, bytes_per_parameter=0.5), batch, 2)
@@ -105,12 +106,12 @@ def test_logits_part_bounds_what_torch_keeps_for_cross_entropy(dtype: torch.dtyp
     assert 0.8 * part <= alive <= part * 1.01  # 10 bytes of 12 in bfloat16, 12 of 12 in float32
 
 
-@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.booleans())
-def test_more_work_never_needs_less(size: int, tokens: int, rank: int, flash: bool) -> None:
-    here = estimate_memory(TINY, BatchShape(size, tokens), rank, flash).total
-    assert estimate_memory(TINY, BatchShape(size + 1, tokens), rank, flash).total > here
-    assert estimate_memory(TINY, BatchShape(size, tokens + 1), rank, flash).total > here
-    assert estimate_memory(TINY, BatchShape(size, tokens), rank + 1, flash).total > here
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.sampled_from([0, 2, 5]))
+def test_more_work_never_needs_less(size: int, tokens: int, rank: int, scores: int) -> None:
+    here = estimate_memory(TINY, BatchShape(size, tokens), rank, scores).total
+    assert estimate_memory(TINY, BatchShape(size + 1, tokens), rank, scores).total > here
+    assert estimate_memory(TINY, BatchShape(size, tokens + 1), rank, scores).total > here
+    assert estimate_memory(TINY, BatchShape(size, tokens), rank + 1, scores).total > here
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def estimate_memory(
     shape: ModelShape,
     batch: BatchShape,
     rank: int,
-    flash: bool = True,
+    scores: int = 0,
     shared_copies: int = 1,
     runtime_bytes: int = RUNTIME_BYTES,
     full: bool = False,
@@ -98,7 +98,8 @@ def estimate_memory(
     shared update           Σ m·n · 4 · shared_copies: H in float32, taken as dense (its largest form)
     adapters and optimizer  Σ r·(m + n) · 16
     activations             s·b·h·L · 34 bytes at 2 bytes a number, twice that at 4 (Korthikanti et al., arXiv
-                            2205.05198); unless `flash`, 5·a·s²·b·L more for the scores of a heads. It
+                            2205.05198), and `scores`·a·s²·b·L more for the scores of a heads: 5 where
+                            attention is plain, 2 where its probabilities alone are kept, 0 where it is flash. It
                             counts full training: LoRA kept 23 (BERT) and 36 (Llama) bytes of 34, and
                             45 and 62 of 68, in our measurements
     logits                  12·b·s·V where the model is causal; of `loss_cells` and not b·s·V where those are fewer; or
@@ -131,7 +132,7 @@ def estimate_memory(
     ends = shape.vocabulary * shape.hidden
     layer = max(0, shape.parameters - ends) // max(1, shape.layers)
     gathered = 0 if shards == 1 else 2 * max(ends, 2 * layer)
-    per_position = 34 * shape.hidden + (0 if flash else 5 * heads * batch.tokens)
+    per_position = 34 * shape.hidden + scores * heads * batch.tokens
     activations = positions * shape.layers * per_position * number // 2
     return MemorySum(
         base_weights=round((shape.parameters / shards + gathered) * shape.bytes_per_parameter),

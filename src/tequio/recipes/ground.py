@@ -121,10 +121,18 @@ def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1, sh
     batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
     process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
     full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
-    flash = best_device().type != "cpu" or not keeps(batch.tokens)
     shape = shape_of(config) if shards == 1 else replace(shape_of(config), loss_cells=None)  # transformers' path
     look = look_tokens(config)
-    return estimate_memory(shape, batch, rank, flash, copies, process, full, benches, look, shards)
+    return estimate_memory(
+        shape, batch, rank, kept_scores(batch.tokens, shards), copies, process, full, benches, look, shards
+    )
+
+
+def kept_scores(tokens: int, shards: int = 1) -> int:
+    """Bytes that attention keeps of each score, with so many tokens: on a card those of Tequio's own layers, else plain attention's."""
+    if not keeps(tokens):
+        return 0
+    return 5 if best_device().type == "cpu" else 2 if shards == 1 else 0  # of shards transformers' path is flash there
 
 
 def look_tokens(config: Federation) -> int:

@@ -26,7 +26,7 @@ from tequio.recipes.alternatives import break_even, judged, options_of, total
 from tequio.recipes.config import Federation, ParticipantFile
 from tequio.recipes.declared import budgets, speeds
 from tequio.recipes.forecast import HERE
-from tequio.recipes.ground import STATE_COPIES, look_tokens, memory_of, shape_of
+from tequio.recipes.ground import STATE_COPIES, kept_scores, look_tokens, memory_of, shape_of
 from tequio.recipes.place import private_of, site_of, told_site
 from tequio.recipes.placed import Placed, costs
 from tequio.recipes.probe import padded, pass_tokens, probe
@@ -278,7 +278,8 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
     out = []
     for name, rank, full, size in kinds:
         sizes = replace(shape, bytes_per_parameter=size)
-        need = estimate_memory(sizes, batch, rank, full=full, look=look_tokens(config))
+        scores = kept_scores(batch.tokens) if one.card and not full else 0
+        need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
         quantised = size == QUANTISED
         total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
