@@ -24,11 +24,11 @@ import torch
 from benchmarks.made import SHAPES, make_base, words
 from tequio.measure.energy import Meter, open_meter
 from tequio.measure.sensors import Sensor, cards, settle
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import best_device, best_dtype, load_base
-from tequio.participant.bench import Bench
 from tequio.participant.data import Example
 from tequio.participant.loop import adamw, train
-from tequio.participant.tasks import Causal
+from tequio.participant.text_tasks import Causal
 
 Load = Callable[[int], None]
 

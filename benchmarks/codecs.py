@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tequio.algorithms.compress.codec import Codec
-from tequio.algorithms.compress.registry import COMPRESS
+from tequio.algorithms.registry import COMPRESS
 from tequio.core.canonical import to_tensors
 from tequio.core.seeds import derive
 from tequio.core.update import Factored, Update

@@ -10,7 +10,7 @@ Spearman's ρ with Shapley, and who is last.
 
 from __future__ import annotations
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -27,12 +27,13 @@ from typing import Any
 
 import torch
 
-from tequio.coordinator.plan import Plan
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.demos.catalogue import write_demo
+from tequio.config import load_federation
 from tequio.coordinator.round import evaluate, open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.measure.statistics import spearman
-from tequio.recipes.config import load_federation
-from tequio.recipes.demo import write_demo
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 ROUNDS, STEPS = 3, 5

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
 import torch
 
-from tequio.algorithms.catalogue import reduce_by_name
+from tequio.algorithms.registry import reduce_by_name
 from tequio.core.canonical import pack, unpack
 from tequio.core.update import Factored, Update
 

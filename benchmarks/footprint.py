@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.roofline import Work, our_arm, plain_arm, work_of
 from benchmarks.streaming import peak_bytes
-from tequio.participant.tasks import Item
+from tequio.participant.text_tasks import Item
 
 SIZES = {"hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "max_position_embeddings": 2048}
 HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True}

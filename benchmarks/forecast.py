@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -61,7 +61,7 @@ def one(model: str, size: str, participants: int) -> dict[str, float]:
         tequio("plan", path, "--threads", "1")
         factor = json.loads((home / "plan.json").read_text())["factors"]["this machine"]
         tequio("run", path, "--out", home / "run", "--threads", "1", "--workers", "1", "--no-counterfactuals")
-        from tequio.recipes.forecast import compare
+        from tequio.app.forecast.calibration import compare
 
         found = compare(json.loads((home / "plan.json").read_text()), home / "run")
     said = sum(r["predicted"]["work"] for r in found["participants"]) / factor

@@ -18,18 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
 import torch
 
+from tequio.app.assembly.build import wire
+from tequio.app.demos.catalogue import write_demo
+from tequio.app.simulation.run import start
+from tequio.config import Federation, load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import Federation, load_federation
-from tequio.recipes.demo import write_demo
-from tequio.recipes.run import start
-from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 
 GRIDS = {

@@ -20,34 +20,28 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
 from benchmarks.hub import no_word, nobody, server_in
 from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
 from benchmarks.watch import Watch
-from tequio.coordinator.fold import counted, folded
-from tequio.coordinator.plan import Coding
+from tequio.coordinator.aggregation import counted, folded
 from tequio.coordinator.round import in_order, training_tasks
+from tequio.coordinator.run_spec import Coding
 from tequio.core.errors import TequioError
+from tequio.core.messages import pack_message, unpack_message
 from tequio.core.types import Reply, State, TrainTask
 from tequio.core.update import Update, zero
-from tequio.core.wire import pack_message, unpack_message
 from tequio.participant.spool import Spool
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, claimed, open_door
-from tequio.runtimes.flower.exchange import Networked
-from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.place import place
+from tequio.runtimes.flower.client import Identity, serve
+from tequio.runtimes.flower.gateway import Door, claimed, open_door
+from tequio.runtimes.flower.grid import place
+from tequio.runtimes.flower.runtime import Networked
 from tequio.runtimes.flower.superlink import register
-from tequio.trust.keys import (
-    key_bytes,
-    load_key,
-    new_key,
-    public_bytes,
-    write_secret,
-)
+from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
 
 def participants(folder: Path, address: str, megabytes: int) -> None:

@@ -14,17 +14,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
 import torch
 
-from tequio.coordinator.plan import Local
+from tequio.app.assembly.build import wire
+from tequio.app.demos.catalogue import write_demo
+from tequio.config import LocalSection, load_federation
 from tequio.coordinator.round import open_state, run_round
-from tequio.recipes.config import LocalSection, load_federation
-from tequio.recipes.demo import write_demo
-from tequio.recipes.wire import wire
+from tequio.coordinator.run_spec import Local
 from tequio.runtimes.embedded import Embedded
 
 ARMS = ["plain", "fedprox:0.1", "kl:0.1", "kl:0.5", "replay:0.1", "transfer:0.3", "fomaml:0.1"]

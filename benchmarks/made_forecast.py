@@ -22,17 +22,17 @@ from typing import Any
 import torch
 
 from benchmarks.made import SHAPES, make_base, words
+from tequio.app.assembly.build import read_roster, wire
+from tequio.app.assembly.memory import memory_of, shape_of
+from tequio.app.forecast.calibration import compare
+from tequio.app.forecast.forecast import make_plan
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
+from tequio.config.templates import write_federation
 from tequio.participant.base import best_device
-from tequio.planning.card import card_name, forget_card_peak, on_card
 from tequio.planning.devices import catalogue
 from tequio.planning.flops import training
-from tequio.recipes.config import load_federation
-from tequio.recipes.forecast import compare
-from tequio.recipes.ground import memory_of, shape_of
-from tequio.recipes.plan import make_plan
-from tequio.recipes.run import start
-from tequio.recipes.templates import write_federation
-from tequio.recipes.wire import read_roster, wire
+from tequio.planning.gpu_memory import card_name, forget_card_peak, on_card
 
 CARD = {  # batch, tokens, steps a round
     "minilm": {"small": (8, 64, 60), "medium": (32, 128, 30), "large": (64, 256, 24)},

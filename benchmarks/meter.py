@@ -9,7 +9,7 @@ those of the work. codecarbon (extra `codecarbon`) runs beside ours, offline and
 
 from __future__ import annotations
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 

@@ -19,7 +19,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -27,15 +27,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.demos.fetch import minilm
+from tequio.config import load_federation
+from tequio.config.cache import cache_folder
+from tequio.config.templates import write_federation
 from tequio.coordinator.federate import federate
 from tequio.core.seeds import derive
 from tequio.core.update import plain, zero
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.demos.fetch import minilm
-from tequio.recipes.paths import cache_folder
-from tequio.recipes.templates import write_federation
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 WORDS = (
@@ -119,7 +120,7 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
             [i.target[0] for i in items]
         )
 
-    from tequio.participant.tasks import batches, by_length  # the order of batches is part of the maths
+    from tequio.participant.text_tasks import batches, by_length  # the order of batches is part of the maths
 
     def evaluate() -> None:
         with torch.inference_mode():

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from tequio.app.demos.fetch import minilm, smollm2
+from tequio.app.demos.sentiment import prepare
+from tequio.config.cache import cache_folder
+from tequio.participant.adapted_model import Bench, head_at_zero
 from tequio.participant.base import best_dtype, load_base
-from tequio.participant.bench import Bench, head_at_zero
 from tequio.participant.data import Example
 from tequio.participant.loop import adamw, train
-from tequio.participant.tasks import Causal, Classification, Item, TextTask
-from tequio.recipes.demos.fetch import minilm, smollm2
-from tequio.recipes.demos.sentiment import prepare
-from tequio.recipes.paths import cache_folder
+from tequio.participant.text_tasks import Causal, Classification, Item, TextTask
 
 RANK, SCALE, RATE = 16, 2.0, 2e-4
 CLASSES = {

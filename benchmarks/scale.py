@@ -25,9 +25,14 @@ from typing import Any
 
 import torch
 
-from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
+from tequio.algorithms.registry import (
+    reduce_by_name,
+    server_by_name,
+    start_by_name,
+    weights_by_name,
+)
 from tequio.coordinator.federate import federate
-from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.run_spec import Member, Plan
 from tequio.core.protocols import Participant
 from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
 from tequio.core.update import Factored, Update, plain

@@ -19,19 +19,19 @@ import time
 from pathlib import Path
 from statistics import median
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
 import torch
 
 from benchmarks.watch import Watch
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench
-from tequio.participant.looks import losses_of
+from tequio.participant.evaluation import losses_of
 from tequio.participant.loop import train
-from tequio.participant.tasks import Causal, Item, batches
-from tequio.participant.team import ALONE, team
+from tequio.participant.process_group import ALONE, team
+from tequio.participant.text_tasks import Causal, Item, batches
 
 ARMS = ("whole", "shards")
 WORDS, BATCH, STEPS = 16_000, 4, 6

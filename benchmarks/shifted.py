@@ -23,10 +23,10 @@ from typing import Any
 
 from benchmarks.forecast import tequio
 from benchmarks.shifting import PER_HOUR, table_of
-from tequio.coordinator.clock import Terms, Worker, advance, opening
+from tequio.coordinator.carbon_clock import Terms, Worker, advance, opening
 from tequio.ledger.record import Ledger
+from tequio.measure.carbon_forecast import Outlook, read_forecasts
 from tequio.measure.intensity import Window, read_intensity, write_windows
-from tequio.measure.outlook import Outlook, read_forecasts
 from tequio.measure.site import Site
 
 AIRLINES = ("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica")

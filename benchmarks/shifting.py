@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tequio.planning.shift import DAYS, courses, emitted, fair_shares, greedy, hindsight
+from tequio.planning.carbon_aware import DAYS, courses, emitted, fair_shares, greedy, hindsight
 
 PER_HOUR, PER_DAY, AHEAD = 12, 288, 36
 

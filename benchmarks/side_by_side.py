@@ -10,7 +10,7 @@ Run: python -m benchmarks.side_by_side [--people 16] [--steps 5] [--pairs 5] [--
 
 from __future__ import annotations
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -27,13 +27,14 @@ from typing import Any
 import torch
 
 from benchmarks.made import SHAPES, make_base, words
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
+from tequio.config.templates import write_federation
 from tequio.core.types import Reply, TrainTask
 from tequio.core.update import zero
-from tequio.participant.fused.path import Path as Layers
-from tequio.participant.tasks import batches, pad
-from tequio.recipes.config import load_federation
-from tequio.recipes.templates import write_federation
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.fused.select import Path as Layers
+from tequio.participant.text_tasks import batches, pad
 from tequio.runtimes.embedded import Embedded
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]

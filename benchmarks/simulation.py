@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -31,14 +31,14 @@ from torch import Tensor
 
 from benchmarks.streaming import peak_bytes
 from benchmarks.study.base import base_text, byte_tokenizer
+from tequio.app.assembly.build import wire
+from tequio.app.simulation.parallelism import choose_workers, side_by_side
+from tequio.config import Federation, load_federation
+from tequio.config.templates import write_federation
 from tequio.coordinator.federate import federate
 from tequio.core.seeds import derive
 from tequio.ledger.record import Ledger
-from tequio.participant.tasks import batches, by_length, pad
-from tequio.recipes.config import Federation, load_federation
-from tequio.recipes.cores import choose_workers, side_by_side
-from tequio.recipes.templates import write_federation
-from tequio.recipes.wire import wire
+from tequio.participant.text_tasks import batches, by_length, pad
 from tequio.runtimes.embedded import Embedded
 
 PEOPLE, ROUNDS, STEPS, BATCH, LENGTH, RANK, RATE = 20, 5, 4, 4, 64, 8, 3e-3
@@ -94,8 +94,8 @@ def plain(config: Federation, folder: Path) -> float:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from tequio.recipes.ground import task_of
-    from tequio.recipes.wire import read_roster
+    from tequio.app.assembly.build import read_roster
+    from tequio.app.assembly.context import task_of
 
     loaded = AutoModelForCausalLM.from_pretrained(config.base.model, dtype=torch.float32)
     tokenizer = byte_tokenizer()

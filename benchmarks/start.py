@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from benchmarks.overhead import federation
-from tequio.recipes.demos.fetch import minilm
-from tequio.recipes.paths import cache_folder
+from tequio.app.demos.fetch import minilm
+from tequio.config.cache import cache_folder
 
 BARE = """
 import torch
@@ -28,13 +28,13 @@ AutoModel.from_pretrained({model!r}, dtype=best_dtype()), AutoTokenizer.from_pre
 """
 OURS = """
 from pathlib import Path
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 prepare_process()
-from tequio.cli.command import set_threads
-from tequio.recipes.config import load_federation
+from tequio.cli.options import set_threads
+from tequio.config import load_federation
 set_threads(1)
-from tequio.recipes.cores import choose_workers
-from tequio.recipes.wire import read_roster, wire
+from tequio.app.simulation.parallelism import choose_workers
+from tequio.app.assembly.build import read_roster, wire
 config = load_federation(Path({path!r}))
 roster = read_roster(config)
 choose_workers(config, 0)

@@ -20,10 +20,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from tequio.algorithms.catalogue import reduce_by_name, server_by_name, start_by_name, weights_by_name
-from tequio.coordinator.fold import counted, folded
-from tequio.coordinator.plan import Coding, Member, Plan
+from tequio.algorithms.registry import (
+    reduce_by_name,
+    server_by_name,
+    start_by_name,
+    weights_by_name,
+)
+from tequio.coordinator.aggregation import counted, folded
 from tequio.coordinator.round import in_order
+from tequio.coordinator.run_spec import Coding, Member, Plan
 from tequio.core.seeds import derive
 from tequio.core.types import Reply, State
 from tequio.core.update import Dense, Update, zero

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.forecast import tequio
 from tequio.ledger.record import Ledger
-from tequio.recipes.books import read_books
+from tequio.participant.accounts import read_books
 
 
 def spent(run: Path) -> dict[str, dict[str, float]]:

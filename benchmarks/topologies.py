@@ -20,11 +20,11 @@ import torch
 from benchmarks.study.arms import Setting, federate, plan_of
 from benchmarks.study.scenes import TINY
 from benchmarks.study.world import SCARCE, World, make_world
+from tequio.config import AlgorithmSection
 from tequio.coordinator.gossip import Graph, Peers, complete, gossip_round, mixing, open_peers, ring
 from tequio.coordinator.round import shared_model
 from tequio.core.update import Update
 from tequio.participant.personal import score
-from tequio.recipes.config import AlgorithmSection
 from tequio.runtimes.embedded import Embedded
 
 STACK = AlgorithmSection(weights="uniform")

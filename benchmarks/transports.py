@@ -1,6 +1,6 @@
 """What does a round cost by the way that tasks reach a participant? Seconds a round of two exchanges, in which nobody does any work.
 
-- resident: Tequio's own node, a process that stays (`runtimes/flower/node.py`), behind the door.
+- resident: Tequio's own node, a process that stays (`runtimes/flower/client.py`), behind the door.
 - shim: Flower's own SuperNode with a client app that only returns its message: the least that a bridge to a resident process would cost.
 - stock: the same with a client app that does what a plain one does, importing torch and transformers and loading the model (MiniLM).
 
@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 
@@ -36,16 +36,16 @@ from flwr.common import Array
 from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.hub import free_port, no_word, nobody, server_in
+from tequio.app.demos.fetch import minilm
+from tequio.config.cache import cache_folder
+from tequio.core.messages import pack_message, unpack_message
 from tequio.core.types import EvaluateTask, Reply
 from tequio.core.update import Dense, Update
-from tequio.core.wire import pack_message, unpack_message
-from tequio.recipes.demos.fetch import minilm
-from tequio.recipes.paths import cache_folder
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, claimed, open_door
-from tequio.runtimes.flower.exchange import Networked
-from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.place import APP, NOTHING, place
+from tequio.runtimes.flower.client import Identity, serve
+from tequio.runtimes.flower.gateway import Door, claimed, open_door
+from tequio.runtimes.flower.grid import APP, NOTHING, place
+from tequio.runtimes.flower.runtime import Networked
 from tequio.runtimes.flower.superlink import Server, register
 from tequio.trust.keys import PrivateKey, new_key, public_bytes, write_secret
 

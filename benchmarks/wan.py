@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
-from tequio.cli.process import prepare_process
+from tequio.cli.environment import prepare_process
 
 prepare_process()
 

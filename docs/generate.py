@@ -19,8 +19,8 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from tequio.cli.main import app
+from tequio.config import Federation, ParticipantFile
 from tequio.core import errors
-from tequio.recipes.config import Federation, ParticipantFile
 
 
 def flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:

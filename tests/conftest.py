@@ -159,7 +159,7 @@ Maker = Callable[..., Path]
 @pytest.fixture
 def make_federation(tmp_path: Path, tiny_bert: Path, tiny_llama: Path) -> Maker:
     """make(kind=..., participants=..., centre=..., **sections) writes a small federation and returns federation.toml."""
-    from tequio.recipes.templates import write_federation
+    from tequio.config.templates import write_federation
 
     def make(
         kind: str = "classification",

@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from benchmarks.study.world import World
-from tequio.coordinator.plan import Member, Plan
+from tequio.app.assembly.algorithm import pieces_of
+from tequio.config import AlgorithmSection
 from tequio.coordinator.round import open_state, run_round, shared_model
+from tequio.coordinator.run_spec import Member, Plan
 from tequio.core.errors import RunError
 from tequio.core.protocols import Participant
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.measure.statistics import relative_benefit, spearman
-from tequio.participant.memory import Memory
 from tequio.participant.node import Node
 from tequio.participant.personal import fit, score
-from tequio.participant.tasks import Item, Losses
-from tequio.participant.thrift import Budget
-from tequio.recipes.config import AlgorithmSection
-from tequio.recipes.pieces import pieces_of
+from tequio.participant.personal_budget import Budget
+from tequio.participant.residual import Memory
+from tequio.participant.text_tasks import Item, Losses
 from tequio.runtimes.embedded import Embedded
 
 Grid = tuple[float, ...]

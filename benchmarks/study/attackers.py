@@ -18,7 +18,7 @@ from tequio.core.update import Dense as DenseEntry
 from tequio.core.update import Entry, Factored, Update
 from tequio.participant.node import Node
 from tequio.participant.personal import score
-from tequio.participant.tasks import Causal, Item, token_ids
+from tequio.participant.text_tasks import Causal, Item, token_ids
 
 STRENGTH = 4.0  # length of a spoilt update over that of the honest one: under the limit of admission
 TRIGGER, TARGET = "§¤§", " OWNED!"  # the trigger stands in no text of the study

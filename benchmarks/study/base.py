@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from tequio.app.demos.manuals import python_topics
+from tequio.app.demos.text import Sample, shuffled
+from tequio.config.cache import cache_folder
 from tequio.core.errors import TequioError
-from tequio.recipes.demos.manuals import python_topics
-from tequio.recipes.demos.text import Sample, shuffled
-from tequio.recipes.paths import cache_folder
 
 VERSION = 1
 STEPS, BATCH, LENGTH, RATE = 1800, 16, 64, 5e-3

@@ -23,17 +23,17 @@ from benchmarks.study.base import LENGTH, SMALL, STEPS, base_folder
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, mean, over_seeds, spread
 from benchmarks.study.world import MANUALS, MODULES, OFFLINE_STEPS, SCALE, SCARCE, World
-from tequio.algorithms.catalogue import ensemble_by_name
-from tequio.coordinator.distil import Distillation, Group
-from tequio.coordinator.groups import finished, open_groups, run_groups
+from tequio.algorithms.registry import ensemble_by_name
+from tequio.config import AlgorithmSection
+from tequio.config.cache import cache_folder
+from tequio.coordinator.distillation import Distillation, Group
+from tequio.coordinator.multi_base import finished, open_groups, run_groups
 from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.types import State
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench
-from tequio.participant.distil import PublicTexts
-from tequio.recipes.config import AlgorithmSection
-from tequio.recipes.paths import cache_folder
+from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
 
 QUESTION = "does a small base gain from a large one?"

@@ -20,7 +20,7 @@ from benchmarks.study.jobs import Job
 from benchmarks.study.picture import Curve, picture
 from benchmarks.study.scenes import Scene, mean, outcomes, over_seeds, spread
 from benchmarks.study.world import AMPLE, MANUALS, REVIEWS
-from tequio.recipes.config import AlgorithmSection
+from tequio.config import AlgorithmSection
 
 QUESTION = "how few bytes do before the loss suffers?"
 RANK, STEPS = 16, 200

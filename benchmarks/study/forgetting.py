@@ -19,12 +19,12 @@ from benchmarks.study.arms import EXTENSIONS, Grid, Run, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes
 from benchmarks.study.world import SCARCE, World, with_centre
-from tequio.coordinator.plan import Local, Member
+from tequio.config import AlgorithmSection
+from tequio.coordinator.run_spec import Local, Member
 from tequio.core.seeds import derive
 from tequio.core.update import Update
 from tequio.participant.personal import score
-from tequio.participant.public import public_text
-from tequio.recipes.config import AlgorithmSection
+from tequio.participant.public_text import public_text
 
 QUESTION = "what keeps the general model, and at what price?"
 SCENE = Scene(SCARCE, Setting(rounds=4, steps=5))

@@ -19,12 +19,12 @@ from benchmarks.study.arms import Grid, Outcome, Run, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes, over_seeds, spread
 from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
-from tequio.algorithms.catalogue import ensemble_by_name
-from tequio.coordinator.distil import Distillation, Group
-from tequio.coordinator.groups import finished, open_groups, run_groups
-from tequio.coordinator.plan import Local, Plan
-from tequio.participant.distil import PublicTexts
-from tequio.recipes.config import AlgorithmSection
+from tequio.algorithms.registry import ensemble_by_name
+from tequio.config import AlgorithmSection
+from tequio.coordinator.distillation import Distillation, Group
+from tequio.coordinator.multi_base import finished, open_groups, run_groups
+from tequio.coordinator.run_spec import Local, Plan
+from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
 
 QUESTION = "does a centre that trains save the participants work?"

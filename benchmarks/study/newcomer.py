@@ -22,14 +22,14 @@ from benchmarks.study.arms import CENTRAL, EXTENSIONS, FEDERATED, Grid, Setting,
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, mean, spread
 from benchmarks.study.world import Size, World, split
-from tequio.coordinator.plan import Local
+from tequio.config import AlgorithmSection
+from tequio.coordinator.run_spec import Local
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
 from tequio.participant.personal import choose, fit, score
-from tequio.participant.tasks import Losses
-from tequio.participant.thrift import Budget
-from tequio.recipes.config import AlgorithmSection
+from tequio.participant.personal_budget import Budget
+from tequio.participant.text_tasks import Losses
 
 QUESTION = "how many examples does a newcomer save?"
 SCENE = Scene(Size(train=256), Setting(rounds=6, steps=8))

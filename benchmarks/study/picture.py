@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tequio.web.charts import Scale, scale
-from tequio.web.markup import Safe, el
+from tequio.report.html.charts import Scale, scale
+from tequio.report.html.markup import Safe, el
 
 WIDTH, HEIGHT = 720.0, 400.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 500.0, 40.0, 360.0

@@ -21,13 +21,13 @@ from benchmarks.study.attackers import ATTACKS, attacker, backdoor
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes
 from benchmarks.study.world import SCARCE, World, split
-from tequio.coordinator.plan import Member, Plan, Screening
+from tequio.config import AlgorithmSection
+from tequio.coordinator.run_spec import Member, Plan, Screening
 from tequio.core.protocols import Participant
 from tequio.core.update import Update
 from tequio.participant.node import Node
 from tequio.participant.personal import fit, score
-from tequio.participant.thrift import Budget
-from tequio.recipes.config import AlgorithmSection
+from tequio.participant.personal_budget import Budget
 
 QUESTION = "two of eight attack: what stops what?"
 SCENE = Scene(SCARCE, Setting(rounds=4, steps=5))

@@ -26,7 +26,7 @@ from benchmarks.study.world import (
     make_world,
     public_texts,
 )
-from tequio.recipes.config import AlgorithmSection
+from tequio.config import AlgorithmSection
 
 SETTING = Setting()
 TINY = Size(train=8, validation=4, test=4, centre=8, public=4)

@@ -20,13 +20,13 @@ from benchmarks.study.arms import EXTENSIONS, FEDERATED, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, mean
 from benchmarks.study.world import AMPLE, MANUALS, REVIEWS, SCARCE, World
+from tequio.config import AlgorithmSection
 from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
 from tequio.participant.personal import choose, fit, score
-from tequio.participant.thrift import Budget
-from tequio.recipes.config import AlgorithmSection
+from tequio.participant.personal_budget import Budget
 
 QUESTION = "scarce or ample data, shared or disjoint domains: who should federate?"
 RANK, PRIVATE_RANK = 8, 4

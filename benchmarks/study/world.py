@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.study.base import LENGTH, STEPS, base_folder
+from tequio.app.demos import fetch, manuals, sentiment
+from tequio.app.demos.manuals import python_topics
+from tequio.config.cache import cache_folder
 from tequio.core.errors import DataError
 from tequio.measure.energy import open_meter
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench
 from tequio.participant.data import Columns, Example, read_examples
 from tequio.participant.node import Encoded, Node
 from tequio.participant.splits import content_hash
-from tequio.participant.tasks import Causal, Item
-from tequio.recipes.demos import fetch, manuals, sentiment
-from tequio.recipes.demos.manuals import python_topics
-from tequio.recipes.paths import cache_folder
+from tequio.participant.text_tasks import Causal, Item
 
 MANUALS = ("man1", "man5", "man7", "man8")
 REVIEWS = ("movies", "products", "news", "tweets")

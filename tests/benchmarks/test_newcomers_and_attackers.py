@@ -16,7 +16,7 @@ from benchmarks.study.scenes import TINY, Scene
 from benchmarks.study.world import World, split
 from tequio.core.types import TrainTask
 from tequio.core.update import zero
-from tequio.participant.tasks import Causal, token_ids
+from tequio.participant.text_tasks import Causal, token_ids
 
 
 def test_examples_saved_are_read_off_the_curves() -> None:

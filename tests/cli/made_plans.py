@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tequio.recipes.plan import LIMITS
+from tequio.app.forecast.forecast import LIMITS
 
 GIB = 2**30
 

@@ -18,7 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from tequio.app.assembly.build import wire
+from tequio.app.models.export import export_models
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
+from tequio.app.stages import speed_free
 from tequio.cli.main import app
+from tequio.config import load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.errors import (
     BaseModelError,
@@ -31,14 +38,8 @@ from tequio.core.errors import (
     UpdateError,
 )
 from tequio.ledger.record import Ledger
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.stages import speed_free
-from tequio.recipes.use import export_models, predict_texts
-from tequio.recipes.wire import wire
+from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
-from tequio.web.publish import write_report
 
 MARKER = "zarzamora"  # stands in every text of every participant and may come out nowhere
 MARK = MARKER.encode()

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from tequio.app.demos.catalogue import RECIPES, write_demo
+from tequio.app.models.export import export_models
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.core.errors import ConfigError, DataError
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.demo import RECIPES, write_demo
-from tequio.recipes.run import start
-from tequio.recipes.use import export_models, predict_texts
-from tequio.web.publish import write_report
+from tequio.report.write import write_report
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from made_plans import LEAST, OUTCOMES, PLANS
 
-from tequio.cli.forecast import print_after, print_plan
+from tequio.app.simulation.run import start
 from tequio.cli.plan import plan
+from tequio.cli.plan_tables import print_after, print_plan
+from tequio.config import load_federation
 from tequio.planning.devices import catalogue
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.web.numbers import Lang
-from tequio.web.plan import render_plan
-from tequio.web.words import WORDS
+from tequio.report.format import Lang
+from tequio.report.html.plan import render_plan
+from tequio.report.text import WORDS
 
 SAME = {"a", "bytes", "central", "factor", "no", "pareto", "personal", "plan", "tokens", "total"}  # in both
 UNITS = {"b", "gb", "gib", "mb", "g", "kg", "mg", "co", "e", "co₂e", "wh", "kwh", "s", "min", "h", "d"}

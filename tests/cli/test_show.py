@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tequio.cli import show
+from tequio.cli import output
 
 ROWS = [
     ("northern-clinic", "yes, 0.11 of 125.0 GiB", "1.2e+05 VND + 0.3 EUR", ""),
@@ -36,7 +36,7 @@ def wide() -> Table:
 def test_no_cell_is_cut(terminal: bool, width: int) -> None:
     stream = StringIO()
     console = Console(file=stream, force_terminal=terminal, width=width, soft_wrap=True, color_system=None)
-    show.table(wide(), console)
+    output.table(wide(), console)
     said = stream.getvalue()
     assert "…" not in said
     words = re.sub(r"[\s┃│]", "", said)  # a cell that is too wide alone goes over several lines
@@ -57,6 +57,6 @@ def test_parts_repeat_what_tells_the_rows_apart() -> None:
         rows.add_column(column)
     for of in ("energy", "time"):
         rows.add_row("all together", of, "a long forecast", f"a long budget of {of}")
-    show.table(rows, Console(file=stream, force_terminal=True, width=50, color_system=None))
+    output.table(rows, Console(file=stream, force_terminal=True, width=50, color_system=None))
     (line,) = [line for line in stream.getvalue().splitlines() if "a long budget of time" in line]
     assert [cell.strip() for cell in line.split("│")] == ["", "all together", "time", "a long budget of time", ""]

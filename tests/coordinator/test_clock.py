@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequio.coordinator.clock import Clock, Terms, Worker, advance, opening
+from tequio.coordinator.carbon_clock import Clock, Terms, Worker, advance, opening
+from tequio.measure.carbon_forecast import Outlook
 from tequio.measure.intensity import Intensity, Kind, Window
-from tequio.measure.outlook import Outlook
 from tequio.measure.site import Site
 
 DAY = datetime(2026, 3, 2, tzinfo=UTC)

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from tequio.coordinator import credit
-from tequio.coordinator.fold import Counted, folded, mix
-from tequio.coordinator.plan import Plan
+from tequio.app.assembly.build import wire
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
+from tequio.coordinator import contribution
+from tequio.coordinator.aggregation import Counted, folded, mix
+from tequio.coordinator.run_spec import Plan
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Facts
 from tequio.core.update import Dense, Update
 from tequio.ledger.record import Ledger
 from tequio.measure.statistics import spearman
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.recipes.wire import wire
 
 FEATURES, CLASSES = 20, 3
 SIZES = (24, 36, 48, 64, 96, 60)
@@ -90,7 +90,7 @@ def federated(w_: World, who: tuple[int, ...], plan: Plan) -> tuple[np.ndarray, 
         entry = change.entries["head.weight"]
         assert isinstance(entry, Dense)
         after = model + entry.value.numpy()
-        for row in credit.rows(fold, credit.agreements(fold, change, plan), w_.loss(after), None, plan):
+        for row in contribution.rows(fold, contribution.agreements(fold, change, plan), w_.loss(after), None, plan):
             credits[row["name"]] += row["agreement"]
         model = after
     return model, credits
@@ -153,8 +153,8 @@ def test_leaving_nobody_out_changes_nothing(make_federation: Any) -> None:
     parts = [counted_of(local(np.zeros((FEATURES, CLASSES)), *w_.train[i]), i + 1, SIZES[i], plan) for i in range(3)]
     fold = folded(parts, plan)
     two = mix(folded(parts[:2], plan), plan)
-    assert mix(credit.without(fold, 3, plan), plan).minus(two).norm() <= 1e-12 * two.norm()
-    assert mix(credit.without(fold, 9, plan), plan).minus(mix(fold, plan)).norm() == 0.0
+    assert mix(contribution.without(fold, 3, plan), plan).minus(two).norm() <= 1e-12 * two.norm()
+    assert mix(contribution.without(fold, 9, plan), plan).minus(mix(fold, plan)).norm() == 0.0
 
 
 def test_credits_need_a_star_and_adapters(make_federation: Any) -> None:

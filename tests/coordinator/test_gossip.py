@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 
-from tequio.coordinator.gossip import Peers, complete, disagreement, gossip_round, mean, mixing, open_peers, ring
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
+from tequio.coordinator.gossip import (
+    Peers,
+    complete,
+    disagreement,
+    gossip_round,
+    mean,
+    mixing,
+    open_peers,
+    ring,
+)
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.errors import ConfigError
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tequio.coordinator.interpolate import Point, best, points
+from tequio.app.assembly.build import wire
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
+from tequio.config import load_federation
+from tequio.coordinator.interpolation import Point, best, points
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 
 

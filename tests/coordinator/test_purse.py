@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tequio.coordinator.plan import Member
-from tequio.coordinator.purse import CENTRE, Purse
+from tequio.coordinator.budget import CENTRE, Purse
+from tequio.coordinator.run_spec import Member
 from tequio.measure.budget import within
 from tequio.measure.money import Price
 

@@ -12,19 +12,20 @@ import pytest
 import torch
 
 from conftest import sentences, write_jsonl
-from tequio.coordinator.admit import Admitted
-from tequio.coordinator.plan import Member, Plan, Screening
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
+from tequio.coordinator.admission import Admitted
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.screen import bound, cosine, lowest, screened
+from tequio.coordinator.run_spec import Member, Plan, Screening
+from tequio.coordinator.screening import bound, cosine, lowest, screened
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Facts, Participant, Runtime
 from tequio.core.types import EvaluateTask, Failure, GradientTask, Reply, State, Task, TrainTask
 from tequio.core.update import Dense, Factored, Update
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 

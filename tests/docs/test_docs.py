@@ -16,15 +16,15 @@ import torch
 from pydantic import BaseModel
 
 import tequio
+from tequio.config import Federation, ParticipantFile
 from tequio.core import errors
 from tequio.core.update import Dense, Factored, Update
+from tequio.participant.adapted_model import Bench, head_at_zero
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench, head_at_zero
 from tequio.participant.data import Columns, read_examples
 from tequio.participant.export import adapter_files
 from tequio.participant.predict import classify
 from tequio.participant.splits import enough
-from tequio.recipes.config import Federation, ParticipantFile
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.stages import speed_free
+from tequio.app.simulation.run import resume, start
+from tequio.app.stages import speed_free
+from tequio.config import load_federation
 
 
 def run(path: str, out: str, mode: str, kill_at: int, workers: int) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.coordinator.buffered import COST, discount, run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.federate import federate
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round, training_tasks
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Runtime
@@ -21,11 +25,8 @@ from tequio.core.types import Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Update
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.recipes.wire import Wired, wire
+from tequio.report.html.report import render, summary
 from tequio.runtimes.embedded import Embedded
-from tequio.web.report import render, summary
 
 WINDOW = 10.0
 MEASURED = ("train", "evaluation")  # what the time that it took is part of

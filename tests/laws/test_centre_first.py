@@ -8,21 +8,22 @@ from typing import Any, Literal
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.types import State
 from tequio.core.update import Update
 from tequio.ledger.record import Ledger
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.recipes.wire import Wired, wire
+from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
-from tequio.web.publish import write_report
 
 TWO_AND_TWO = {"train": {"rounds": 4}, "centre": {"first": 2}}
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Coding
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Coding
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
 from tequio.core.types import Failure, Reply, State, Task
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 CODES = [("half", {}), ("quantise", {"bits": 8.0}), ("quantise", {"bits": 4.0}), ("eden", {"bits": 2.0})]

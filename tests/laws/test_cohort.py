@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import sample
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import sample
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
-from tequio.recipes.wire import wire
+from tequio.report.html.report import render
 from tequio.runtimes.embedded import Embedded
-from tequio.web.report import render
 
 
 def test_every_set_is_drawn_equally_often() -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tequio.algorithms.compress.bits import (
+from tequio.algorithms.compress._bits import (
     as_bytes,
     as_tensor,
     byte_count,
@@ -25,13 +25,13 @@ from tequio.algorithms.compress.bits import (
     rice_encode,
     unpack_bits,
 )
+from tequio.algorithms.compress._container import items_of
+from tequio.algorithms.compress._hadamard import rotate, unrotate
+from tequio.algorithms.compress._halves import exponent_of, from_planes, to_half, to_planes
 from tequio.algorithms.compress.codec import Codec
-from tequio.algorithms.compress.container import items_of
 from tequio.algorithms.compress.eden import LEVELS
 from tequio.algorithms.compress.feedback import step
-from tequio.algorithms.compress.hadamard import rotate, unrotate
-from tequio.algorithms.compress.halves import exponent_of, from_planes, to_half, to_planes
-from tequio.algorithms.compress.registry import COMPRESS
+from tequio.algorithms.registry import COMPRESS
 from tequio.core.canonical import digest_update, pack_tensors, size_of, to_tensors, unpack_tensors
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero

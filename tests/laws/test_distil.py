@@ -11,18 +11,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from tequio.algorithms.catalogue import ENSEMBLE, ensemble_by_name
 from tequio.algorithms.distil.loss import distil_loss
+from tequio.algorithms.registry import ENSEMBLE, ensemble_by_name
+from tequio.app.assembly.algorithm import distillation_of
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_states, unpack_states
-from tequio.coordinator.distil import Distillation, Group, Teacher, distil, models_shared, voting
-from tequio.coordinator.groups import open_groups, run_groups
+from tequio.coordinator.distillation import (
+    Distillation,
+    Group,
+    Teacher,
+    distil,
+    models_shared,
+    voting,
+)
+from tequio.coordinator.multi_base import open_groups, run_groups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
 from tequio.core.types import DistilTask, State
 from tequio.core.update import Factored, Update, zero
-from tequio.recipes.config import load_federation
-from tequio.recipes.pieces import distillation_of
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 ENSEMBLE_ROWS = {  # teacher of (.9, .1) and (.5, .5), worked by hand: √.45 : √.05 = 3 : 1, and the plain mean
@@ -215,7 +223,7 @@ def test_a_checkpoint_of_groups_that_is_damaged_is_refused(wired: Wired) -> None
 
 def test_only_products_are_distilled(wired: Wired) -> None:
     assert wired.config.distil is not None
-    from tequio.algorithms.catalogue import reduce_by_name
+    from tequio.algorithms.registry import reduce_by_name
 
     with pytest.raises(ConfigError, match=r'two factors. Use reduce = "stack"'):
         distillation_of(wired.config.distil, reduce_by_name("fedit"), 4, 0)

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Coding, Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Coding, Plan
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.types import Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
-from tequio.participant.memory import Memory
 from tequio.participant.node import Node
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.residual import Memory
 from tequio.runtimes.embedded import Embedded
 
 TOPK = {"upload": "topk", "upload_settings": {"density": 0.1, "bits": 2.0}}

@@ -14,9 +14,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.models.export import export_models
+from tequio.app.simulation.run import resume, start
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Coding, Local, Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Coding, Local, Plan
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.seeds import derive
@@ -25,11 +30,7 @@ from tequio.core.update import Dense, Factored, Update, plain, zero
 from tequio.participant.base import load_base
 from tequio.participant.loop import CLIP
 from tequio.participant.spool import Spool
-from tequio.participant.tasks import IGNORE, Item, batches, pad
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.use import export_models
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.text_tasks import IGNORE, Item, batches, pad
 from tequio.runtimes.embedded import Embedded
 
 

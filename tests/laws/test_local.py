@@ -13,24 +13,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from conftest import sentences, write_jsonl
-from tequio.algorithms.catalogue import LOCAL, METHOD, method_by_name, terms_by_name
-from tequio.algorithms.local.products import inner, still
+from tequio.algorithms.local._products import inner, still
+from tequio.algorithms.registry import LOCAL, METHOD, method_by_name, terms_by_name
+from tequio.app.assembly.build import wire
+from tequio.config import load_federation
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalTerm, Step
 from tequio.core.seeds import derive
 from tequio.core.types import GradientTask, TrainTask
 from tequio.core.update import Dense, Factored, Update, zero
+from tequio.participant.adapted_model import Bench, head_at_zero
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench, head_at_zero
 from tequio.participant.data import Example
-from tequio.participant.gradient import public_gradient
 from tequio.participant.loop import train
+from tequio.participant.low_rank_gradient import public_gradient
 from tequio.participant.objective import Objective, objective_of
-from tequio.participant.public import public_text
-from tequio.participant.tasks import Causal, Classification, Item, batches
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import wire
+from tequio.participant.public_text import public_text
+from tequio.participant.text_tasks import Causal, Classification, Item, batches
 
 TERMS = {  # name -> (strength, what it adds at `toy()`; worked by hand)
     # B = [2, 1]ᵀ, A = [3, 1] against B₀ = [1, 1]ᵀ, A₀ = [3, 1]: BA − B₀A₀ = [[3, 1], [0, 0]], head 1 − 3: (10 + 4)·0.5/2

@@ -10,7 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tequio.algorithms.catalogue import REDUCE, SERVER, WEIGHTS, reduce_by_name, server_by_name, weights_by_name
+from tequio.algorithms.registry import (
+    REDUCE,
+    SERVER,
+    WEIGHTS,
+    reduce_by_name,
+    server_by_name,
+    weights_by_name,
+)
 from tequio.core.canonical import pack, unpack
 from tequio.core.errors import ConfigError, RunError, UpdateError
 from tequio.core.protocols import Facts

@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from conftest import sentences
-from tequio.algorithms.catalogue import REDUCE, reduce_by_name, weights_by_name
+from tequio.algorithms.registry import REDUCE, reduce_by_name, weights_by_name
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
@@ -24,9 +27,7 @@ from tequio.core.seeds import derive
 from tequio.core.types import Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Dense, Factored, Update, zero
 from tequio.participant.loop import train
-from tequio.participant.tasks import batches
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.text_tasks import batches
 from tequio.runtimes.embedded import Embedded
 
 

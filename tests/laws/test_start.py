@@ -13,14 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tequio.algorithms.catalogue import REDUCE, START, reduce_by_name, server_by_name, start_by_name, weights_by_name
-from tequio.algorithms.chain import check_chain
+from tequio.algorithms.compatibility import check_chain
 from tequio.algorithms.factors import initial_factors, parted, product, tail, trainable
-from tequio.coordinator.admit import Admitted, Refused, admit
+from tequio.algorithms.registry import (
+    REDUCE,
+    START,
+    reduce_by_name,
+    server_by_name,
+    start_by_name,
+    weights_by_name,
+)
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
+from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.gossip import open_peers
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.protocols import Runtime, Start
@@ -28,9 +38,7 @@ from tequio.core.seeds import derive
 from tequio.core.types import Failure, Reply, State, Task, TrainTask
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.loop import train
-from tequio.participant.tasks import batches
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.text_tasks import batches
 from tequio.runtimes.embedded import Embedded
 
 START_ROWS = ["fresh", "fedex", "flexlora"]

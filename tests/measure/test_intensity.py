@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from tequio.core.errors import ConfigError
-from tequio.measure import importers
+from tequio.measure import intensity_import
 from tequio.measure.countries import countries, country_intensity
-from tequio.measure.importers import Imported
 from tequio.measure.intensity import COLUMNS, Window, read_intensity, read_windows, write_windows
+from tequio.measure.intensity_import import Imported
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GOOD = "DE,2026-03-01T{h:02d}:00:00Z,3600,{g},actual,,average,somebody,CC BY 4.0"
 
 
 def import_windows(*arguments: Any, **options: Any) -> list[Window]:
-    return importers.import_windows(*arguments, **options).windows
+    return intensity_import.import_windows(*arguments, **options).windows
 
 
 def file(tmp_path: Path, *rows: str, head: str = ",".join(COLUMNS)) -> Path:
@@ -158,7 +158,7 @@ def test_great_britain(tmp_path: Path) -> None:
     path = write(tmp_path, {"data": data})
     with pytest.raises(ConfigError, match=r"when were they made.*--issued"):  # nothing is guessed
         import_windows(path, "uk", None, "")
-    made = importers.import_windows(path, "uk", None, "", forecasts=False)
+    made = intensity_import.import_windows(path, "uk", None, "", forecasts=False)
     assert ([w.grams for w in made.windows], made.left_out) == ([190, 191], {"forecast": 2})
     issued = NOON - timedelta(minutes=7)
     windows = import_windows(path, "uk", None, "CC BY 4.0", issued)
@@ -235,7 +235,7 @@ def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -
             for i, at in enumerate(hours)
         ]
         path = write(tmp_path, {"zone": "DE", "history": history})
-        return importers.import_windows(path, "electricity-maps", None, "", **options)
+        return intensity_import.import_windows(path, "electricity-maps", None, "", **options)
 
     newest = made({2, 3})
     assert ([w.grams for w in newest.windows], newest.left_out, newest.marked) == ([302, 303], {"estimated": 2}, 0)
@@ -248,7 +248,7 @@ def test_what_electricity_maps_estimated_is_left_out_or_marked(tmp_path: Path) -
         made({0, 1, 2, 3})
     rows = "\n".join(f"{at:%F %T},DE,{300 + i},{str(i == 3).lower()}" for i, at in enumerate(hours))
     table = f"Datetime (UTC),Zone id,Carbon intensity gCO₂eq/kWh (Life cycle),Data estimated\n{rows}\n"
-    found = importers.import_windows(write(tmp_path, table), "electricity-maps", None, "")
+    found = intensity_import.import_windows(write(tmp_path, table), "electricity-maps", None, "")
     assert ([w.grams for w in found.windows], found.left_out) == ([300, 301, 302], {"estimated": 1})
 
 

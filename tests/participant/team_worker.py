@@ -12,24 +12,24 @@ from pathlib import Path
 
 import torch
 
-from tequio.algorithms.catalogue import terms_by_name
-from tequio.algorithms.local.products import still
+from tequio.algorithms.local._products import still
+from tequio.algorithms.registry import terms_by_name
+from tequio.app.assembly.allocation import settings_of
+from tequio.app.assembly.context import ground_of, node_of, splits_of
+from tequio.config import load_federation, load_participant
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, TequioError, UpdateError
+from tequio.core.messages import TASKS, pack_message, unpack_message
 from tequio.core.types import EvaluateTask, TrainTask
 from tequio.core.update import zero
-from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.participant.loop import train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
 from tequio.participant.personal import personalise
-from tequio.participant.shards import local
-from tequio.participant.tasks import batches
-from tequio.participant.team import ALONE, Team, team
-from tequio.planning.allotment import Allotment
-from tequio.recipes.config import load_federation, load_participant
-from tequio.recipes.ground import ground_of, node_of, splits_of
-from tequio.recipes.told import settings_of
+from tequio.participant.process_group import ALONE, Team, team
+from tequio.participant.sharding import local
+from tequio.participant.text_tasks import batches
+from tequio.planning.allocation import Allotment
 
 
 def main(toml: str, batch_size: str, out: str, shards: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from tequio.core.errors import BudgetError
 from tequio.core.types import TrainTask
 from tequio.core.update import zero
-from tequio.participant.allowance import check_look, for_training
-from tequio.participant.books import Books
+from tequio.participant.accounts import Books
+from tequio.participant.task_budget import check_look, for_training
 
 TASK = TrainTask(1, 1, "a", "product", rank=2, steps=3, learning_rate=1e-3, seed=1, held=zero("s"), budget={"kwh": 4.0})
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tequio.participant.attention import NAME, SHORT, attend
 from tequio.participant.base import load_base
+from tequio.participant.cpu_attention import NAME, SHORT, attend
 
 
 def module(causal: bool, groups: int) -> nn.Module:

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tequio.core.errors import BaseModelError
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import load_base, model_shape
-from tequio.participant.bench import Bench
 from tequio.participant.fused.loss import cells
 
 

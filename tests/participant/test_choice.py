@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tequio.participant.personal import choose
-from tequio.participant.tasks import Losses
+from tequio.participant.text_tasks import Losses
 
 
 def losses(*values: float) -> Losses:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tequio.core.update import Dense, Factored, Update, is_matrix
+from tequio.participant.adapted_model import Bench, head_at_zero
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench, head_at_zero
 from tequio.participant.export import TOLERANCE, adapter_files, save_merged
 
 LIMIT = 1e-4

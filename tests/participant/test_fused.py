@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.update import Factored, Update
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench
 from tequio.participant.fused import linear
 from tequio.participant.fused.loss import cross_entropy
-from tequio.participant.fused.path import LONGEST, choose, real_rows
-from tequio.participant.fused.path import Path as Way
-from tequio.participant.tasks import Causal, Classification, Item, TextTask
+from tequio.participant.fused.select import LONGEST, choose, real_rows
+from tequio.participant.fused.select import Path as Way
+from tequio.participant.text_tasks import Causal, Classification, Item, TextTask
 
 EVERY = {
     "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.config import load_federation
 from tequio.core.types import Failure, Reply, TrainTask
 from tequio.core.update import Dense, Update, plain, zero
 from tequio.participant.lockstep import alike
-from tequio.participant.tasks import Causal
-from tequio.recipes.config import load_federation
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.text_tasks import Causal
 from tequio.runtimes.embedded import Embedded
 
 

@@ -16,11 +16,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tequio.core.errors import TrainingError
 from tequio.core.update import Dense, Factored, Update, zero
+from tequio.participant.adapted_model import Bench, head_at_zero
 from tequio.participant.base import load_base
-from tequio.participant.bench import Bench, head_at_zero
 from tequio.participant.data import Example
 from tequio.participant.loop import CLIP, train
-from tequio.participant.tasks import IGNORE, Causal, Classification, Item, batches
+from tequio.participant.text_tasks import IGNORE, Causal, Classification, Item, batches
 
 Opener = Callable[..., Bench]
 TEXTS = [

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from tequio.participant.adapted_model import Bench
 from tequio.participant.base import best_dtype, load_base
-from tequio.participant.bench import Bench
-from tequio.participant.fused.path import Path as Way
-from tequio.participant.tasks import Causal, Item
+from tequio.participant.fused.select import Path as Way
+from tequio.participant.text_tasks import Causal, Item
 
 MOST = 1.2
 

@@ -18,7 +18,15 @@ from pyarrow import parquet
 
 from tequio.core.errors import ConfigError, DataError
 from tequio.participant.data import Columns, Example, Kind
-from tequio.participant.splits import NAMES, DataFiles, SplitRule, Splits, content_hash, enough, load_splits
+from tequio.participant.splits import (
+    NAMES,
+    DataFiles,
+    SplitRule,
+    Splits,
+    content_hash,
+    enough,
+    load_splits,
+)
 
 LABELS = ("pos", "neg")
 Row = tuple[str, str]

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from tequio.app.network.participant.processes import check_together
+from tequio.config import load_federation, load_participant
+from tequio.config.participant import TeamSection
 from tequio.core.canonical import unpack
 from tequio.core.errors import BaseModelError, ConfigError
 from tequio.participant.lora import adapt
-from tequio.participant.tasks import Item
-from tequio.participant.team import ALONE, Team
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.text_tasks import Item
 from tequio.planning.memory import BatchShape, ModelShape, estimate_memory
-from tequio.recipes.config import load_federation, load_participant
-from tequio.recipes.config.participant import TeamSection
-from tequio.recipes.together import check_together
 
 WORKER = Path(__file__).parent / "team_worker.py"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tequio.participant.thrift import Budget, Thrift, closing_passes
+from tequio.participant.personal_budget import Budget, Thrift, closing_passes
 
 LOOK, STEP = 2.0, 1.0
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tequio.core.errors import ConfigError, ResourceError
-from tequio.planning.card import WORKSPACE_BYTES, beside_card, on_card
+from tequio.planning.gpu_memory import WORKSPACE_BYTES, beside_card, on_card
 from tequio.planning.memory import (
     GIB,
     RUNTIME_BYTES,

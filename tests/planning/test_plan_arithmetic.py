@@ -11,9 +11,9 @@ from tequio.core.errors import ConfigError
 from tequio.planning.devices import catalogue, device_of, middle
 from tequio.planning.flops import adapters, forward, training
 from tequio.planning.memory import ModelShape
-from tequio.planning.options import Option, compared, pareto
-from tequio.planning.rates import LAUNCH_SECONDS, Line, OnDevice, Probed, line
-from tequio.planning.work import Fit, Work, times
+from tequio.planning.pareto import Option, compared, pareto
+from tequio.planning.throughput import LAUNCH_SECONDS, Line, OnDevice, Probed, line
+from tequio.planning.workload import Fit, Work, times
 
 SHAPE = ModelShape(1_000_000, 2.0, 2, 64, 100, ((64, 64), (64, 64)), True, products=900_000, first=10_000)
 WORK = Work(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tequio.app.network.participant.availability import closed
+from tequio.config import ScheduleSection, load_participant
 from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Intensity, Window
 from tequio.planning.schedule import DAYS, is_open, next_opening, window_of
-from tequio.recipes.apart import closed
-from tequio.recipes.config import ScheduleSection, load_participant
 
 FRIDAY = datetime(2026, 11, 27)  # a Friday, midnight
 

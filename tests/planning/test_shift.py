@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tequio.planning.shift import courses, emitted, fair_shares, greedy, greenest_of_day, hindsight
+from tequio.planning.carbon_aware import (
+    courses,
+    emitted,
+    fair_shares,
+    greedy,
+    greenest_of_day,
+    hindsight,
+)
 
 Values = st.lists(st.floats(0, 1000), min_size=1, max_size=40)
 

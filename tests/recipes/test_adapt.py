@@ -10,20 +10,20 @@ import pytest
 from safetensors.torch import load_file
 
 from conftest import sentences, write_jsonl
+from tequio.app.models.adapt import adapt
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
 from tequio.cli.accounts import accounts as say_accounts
 from tequio.cli.summary import print_adapted
+from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.ledger.folder import open_to_others
 from tequio.ledger.record import Ledger
-from tequio.recipes.adapt import adapt
-from tequio.recipes.books import read_books
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.use import predict_texts
-from tequio.web.accounts import accounts
-from tequio.web.report import render
+from tequio.participant.accounts import read_books
+from tequio.report.data.accounts import accounts
+from tequio.report.html.report import render
 
 
 def newcomer(folder: Path, name: str, rows: int) -> Path:

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from conftest import sentences, tokenizer, write_jsonl
+from tequio.app.assembly import checks as wiring
+from tequio.app.assembly.build import wire
+from tequio.app.models.adapt import adapt
+from tequio.app.models.export import export_models
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
+from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError, ResourceError, RunError
 from tequio.ledger.record import Ledger
-from tequio.recipes import wire as wiring
-from tequio.recipes.adapt import adapt
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.use import export_models, predict_texts
-from tequio.recipes.wire import wire
-from tequio.web.publish import write_report
+from tequio.report.write import write_report
 
 KINDS = ["classification", "causal"]
 

@@ -11,21 +11,20 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from tequio.app.assembly.site import site_of
+from tequio.app.models.export import export_models
+from tequio.app.simulation.run import start
 from tequio.cli.accounts import accounts as say_accounts
 from tequio.cli.accounts import emissions_of
+from tequio.config import load_federation, load_participant
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.books import Books
-from tequio.recipes.books import read_books
-from tequio.recipes.config import load_federation, load_participant
-from tequio.recipes.place import site_of
-from tequio.recipes.run import start
-from tequio.recipes.use import export_models
-from tequio.web.accounts import accounts
-from tequio.web.alone import against_alone, of_books
-from tequio.web.summary import summary
+from tequio.participant.accounts import Books, read_books
+from tequio.report.data.accounts import accounts
+from tequio.report.data.summary import summary
+from tequio.report.data.versus_alone import against_alone, of_books
 
 
 def extend(path: Path, text: str) -> None:

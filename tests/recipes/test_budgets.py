@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 from run_helpers import records
 
+from tequio.app.assembly.budget import purse_of
+from tequio.app.assembly.build import wire
+from tequio.app.simulation.run import start
 from tequio.cli.summary import print_summary
+from tequio.config import load_federation, load_participant
 from tequio.coordinator.buffered import run_window
+from tequio.coordinator.byte_bounds import round_most
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.sizes import round_most
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes.books import read_books
-from tequio.recipes.config import load_federation, load_participant
-from tequio.recipes.purse import purse_of
-from tequio.recipes.run import start
-from tequio.recipes.wire import wire
+from tequio.participant.accounts import read_books
+from tequio.report.data.accounts import accounts
+from tequio.report.data.summary import summary
+from tequio.report.data.versus_alone import against_alone
+from tequio.report.html.report import render
 from tequio.runtimes.embedded import Embedded
-from tequio.web.accounts import accounts
-from tequio.web.alone import against_alone
-from tequio.web.report import render
-from tequio.web.summary import summary
 
 
 def travelled(rounds: list[Any]) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tequio.config import Federation, load_federation, load_participant
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError
-from tequio.recipes.config import Federation, load_federation, load_participant
 
 FEDERATION = """
 name = "small"

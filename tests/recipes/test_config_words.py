@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tequio.app.network.hub.folder import enrolled, read_office, withdrawn
+from tequio.app.network.participant.join import read_identity
+from tequio.app.run_files import config_of
+from tequio.config import Federation, ParticipantFile, validated
+from tequio.config.explain import ODD
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import Federation, ParticipantFile, validated
-from tequio.recipes.config.explain import ODD
-from tequio.recipes.files import config_of
-from tequio.recipes.join import read_identity
-from tequio.recipes.office import enrolled, read_office, withdrawn
 from tequio.trust.invitation import read_invitation
 
 FEDERATION: dict[str, Any] = {

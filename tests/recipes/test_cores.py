@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from tequio.app.assembly.memory import memory_of
+from tequio.app.simulation.parallelism import choose_workers
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.cores import choose_workers
-from tequio.recipes.ground import memory_of
-from tequio.recipes.run import start
 
 
 @pytest.fixture(autouse=True)

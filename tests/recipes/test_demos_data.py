@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tequio.core.errors import DataError
-from tequio.recipes.demos import fetch, heart, manuals, roff, sentiment
-from tequio.recipes.demos.text import (
+from tequio.app.demos import fetch, heart, manuals, roff, sentiment
+from tequio.app.demos.text import (
     Sample,
     balanced,
     mask_email,
@@ -24,7 +23,8 @@ from tequio.recipes.demos.text import (
     shuffled,
     unique,
 )
-from tequio.recipes.demos.types import Plan, four_tiers, load, save
+from tequio.app.demos.types import Plan, four_tiers, load, save
+from tequio.core.errors import DataError
 
 # Written apart from the product's own pattern, so that a hole in that one shows.
 PLAIN_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+\.[A-Za-z]{2,}")
@@ -357,7 +357,7 @@ EXPECTED = {
 @pytest.mark.parametrize("name", ["sentiment", "heart", "manuals"])
 def test_real_demo(name: str, cache: Path) -> None:
     try:
-        demo = importlib.import_module(f"tequio.recipes.demos.{name}").prepare(cache)
+        demo = importlib.import_module(f"tequio.app.demos.{name}").prepare(cache)
     except DataError as error:
         if "cannot be fetched" in error.what and "hash" not in error.why.lower():
             pytest.skip(f"not reachable from here: {error}")

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.simulation.explain_speed import alone_for
+from tequio.config import load_federation
 from tequio.coordinator.round import open_state, training_tasks
 from tequio.core.types import TrainTask
 from tequio.participant.lockstep import alike
-from tequio.participant.tasks import Classification
-from tequio.recipes.config import load_federation
-from tequio.recipes.speed import alone_for
-from tequio.recipes.wire import Wired, wire
+from tequio.participant.text_tasks import Classification
 from tequio.runtimes.embedded import Embedded
 
 

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from conftest import sentences, write_jsonl
+from tequio.app.assembly.build import wire
+from tequio.app.models.adapt import adapt
+from tequio.app.simulation.run import resume, start
+from tequio.config import HardwareSection, load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, DataError, RunError
@@ -16,10 +20,6 @@ from tequio.core.types import Failure, GradientTask, TrainTask
 from tequio.core.update import zero
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import fit, personalise
-from tequio.recipes.adapt import adapt
-from tequio.recipes.config import HardwareSection, load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 
 STRENGTHS = {"fedprox": 0.1, "kl": 0.5, "replay": 0.2, "transfer": 1.0}
@@ -199,7 +199,8 @@ def test_a_newcomer_starts_from_a_federation_of_fomaml_and_reptile(make_federati
 
 def test_two_batches_a_step_count_as_twice_the_work(make_federation: Any) -> None:
     """Hardware that makes 4 plain steps in a round's time makes 2 of FOMAML."""
-    from tequio.recipes.told import told_of_node, workload_of
+    from tequio.app.assembly.allocation import workload_of
+    from tequio.app.assembly.profile import told_of_node
 
     sizes: list[int] = []
     for local in ({}, {"method": "fomaml"}, {"terms": {"replay": 0.1}}, {"method": "fomaml", "terms": {"kl": 0.1}}):

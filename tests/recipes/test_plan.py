@@ -10,16 +10,24 @@ from typing import Any
 import pytest
 import torch
 
+from tequio.app.assembly.build import read_roster, wire
+from tequio.app.forecast.calibration import (
+    HERE,
+    compare,
+    key_of,
+    known_factors,
+    not_learnt,
+    recalibrate,
+    teachers,
+)
+from tequio.app.forecast.forecast import make_plan, work_of
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.core.errors import ConfigError, RunError
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
 from tequio.planning.devices import catalogue
-from tequio.recipes.config import load_federation
-from tequio.recipes.forecast import HERE, compare, key_of, known_factors, not_learnt, recalibrate, teachers
-from tequio.recipes.plan import make_plan, work_of
-from tequio.recipes.run import start
-from tequio.recipes.wire import read_roster, wire
-from tequio.web.plan import render_plan, write_plan
+from tequio.report.html.plan import render_plan, write_plan
 
 
 def planned(path: Path, **more: Any) -> dict[str, Any]:

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.simulation.run import resume, start
+from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.core.update import Dense, Update, zero
 from tequio.ledger.folder import OFFICE, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import fit, personalise, score
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.wire import Wired, wire
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}

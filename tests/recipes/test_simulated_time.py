@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from run_helpers import records
 
+from tequio.app.simulation.run import resume, start
 from tequio.cli.accounts import accounts as command
+from tequio.config import load_federation
 from tequio.core.errors import ConfigError, RunError
-from tequio.recipes.books import read_books
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.web.report import render
-from tequio.web.summary import summary
+from tequio.participant.accounts import read_books
+from tequio.report.data.summary import summary
+from tequio.report.html.report import render
 
 SHIFT = {"start": "2026-03-03T00:00:00Z", "deadline_hours": 24.0, "work_hours": 2.0}
 

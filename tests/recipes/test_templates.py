@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tequio.algorithms.catalogue import REDUCE, SERVER, WEIGHTS
+from tequio.algorithms.registry import REDUCE, SERVER, WEIGHTS
+from tequio.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.config.starter import BASES, write_starter
+from tequio.config.templates import COMMENTS, toml_of, write_federation
 from tequio.core.errors import ConfigError, ResourceError
-from tequio.recipes.config import Federation, ParticipantFile, load_federation, load_participant
-from tequio.recipes.starter import BASES, write_starter
-from tequio.recipes.templates import COMMENTS, toml_of, write_federation
 
 Task = Literal["classification", "causal"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)  # all but surrogates: with \n " ' \ DEL NUL 😀

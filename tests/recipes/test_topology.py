@@ -9,22 +9,23 @@ from typing import Any
 
 import pytest
 
+from tequio.app.assembly.build import wire
+from tequio.app.models.export import export_models
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
+from tequio.app.stages import speed_free
+from tequio.config import load_federation
 from tequio.coordinator.gossip import Peers, complete, gossip_round, mean, mixing, open_peers
-from tequio.coordinator.peers import pack_peers, unpack_peers
+from tequio.coordinator.gossip_loop import pack_peers, unpack_peers
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
 from tequio.core.protocols import Participant
 from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
 from tequio.ledger.record import Ledger, verify
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import resume, start
-from tequio.recipes.stages import speed_free
-from tequio.recipes.use import export_models, predict_texts
-from tequio.recipes.wire import wire
+from tequio.report.data.summary import summary
+from tequio.report.html.report import render
 from tequio.runtimes.embedded import Embedded
-from tequio.web.report import render
-from tequio.web.summary import summary
 
 UNIFORM = {"weights": "uniform"}
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.simulation.parallelism import side_by_side
+from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_update
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
 from tequio.core.update import Dense, Update, zero
-from tequio.recipes.config import load_federation
-from tequio.recipes.cores import side_by_side
-from tequio.recipes.wire import Wired, wire
 from tequio.runtimes.embedded import Embedded
 
 

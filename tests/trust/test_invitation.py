@@ -12,7 +12,13 @@ pytest.importorskip("cryptography")
 
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.trust.invitation import Invitation, invitation_bytes, new_token, read_invitation, token_hash
+from tequio.trust.invitation import (
+    Invitation,
+    invitation_bytes,
+    new_token,
+    read_invitation,
+    token_hash,
+)
 from tequio.trust.keys import (
     is_public_key,
     key_bytes,

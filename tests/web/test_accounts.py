@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from made_runs import chained
 
+from tequio.app.network.monitoring.totals import Tally
 from tequio.ledger.chain import Entry
-from tequio.recipes.tally import Tally
-from tequio.web.accounts import accounts, card
-from tequio.web.summary import summary
+from tequio.report.data.accounts import accounts, card
+from tequio.report.data.summary import summary
 
 
 def energy(joules: float, intensity: float | None = None, **more: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from made_runs import chained
 
-from tequio.web.alone import against_alone, of_books
-from tequio.web.report import render
+from tequio.report.data.versus_alone import against_alone, of_books
+from tequio.report.html.report import render
 
 
 def energy(joules: float, intensity: float | None = 360.0, seconds: float = 10.0) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from made_runs import Shape, chained, made_run
 
-from tequio.web.report import render
-from tequio.web.summary import summary
+from tequio.report.data.summary import summary
+from tequio.report.html.report import render
 
 
 def run(benefits: dict[str, tuple[int, float]], weights: str = "examples") -> list[Any]:

@@ -20,12 +20,12 @@ from made_runs import Shape, chained, made_run
 
 from tequio.cli.summary import print_summary
 from tequio.ledger.chain import Entry
-from tequio.web.charts import scale
-from tequio.web.markup import VOID, Safe, el
-from tequio.web.numbers import Numbers, finite
-from tequio.web.records import wilson
-from tequio.web.report import render, summary
-from tequio.web.words import WORDS, Words
+from tequio.report.data.records import wilson
+from tequio.report.format import Numbers, finite
+from tequio.report.html.charts import scale
+from tequio.report.html.markup import VOID, Safe, el
+from tequio.report.html.report import render, summary
+from tequio.report.text import WORDS, Words
 
 Lang = Literal["en", "es"]
 LANGS: tuple[Lang, ...] = ("en", "es")
@@ -158,7 +158,7 @@ def test_every_key_is_there_twice_with_the_same_placeholders() -> None:
 
 
 def test_no_key_is_left_unused() -> None:
-    folders = [files("tequio.web"), files("tequio.cli")]
+    folders = [files("tequio.report"), files("tequio.report.html"), files("tequio.report.data"), files("tequio.cli")]
     source = "".join(f.read_text() for folder in folders for f in folder.iterdir() if f.name.endswith(".py"))
     literal = set(re.findall(r'"([a-z]+(?:\.[a-z_]+)*)"', source))
     literal |= set(re.findall(r"'([a-z]+(?:\.[a-z_]+)+)'", source))
@@ -538,7 +538,7 @@ def test_markup_escapes_unless_safe() -> None:
 
 def test_text_colours_have_contrast_of_4_5() -> None:
     """WCAG 2.2: (L₁ + 0.05) / (L₂ + 0.05) ≥ 4.5 for ink, soft, gain and lose on paper and card, light and dark."""
-    css = files("tequio.web").joinpath("style.css").read_text(encoding="utf-8")
+    css = files("tequio.report.html").joinpath("style.css").read_text(encoding="utf-8")
     themes = re.findall(r":root \{(.*?)\}", css, re.S)
     assert len(themes) == 3
     for theme in themes:

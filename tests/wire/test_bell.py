@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from tequio.runtimes.flower.bell import Bell
+from tequio.runtimes.flower.long_poll import Bell
 from tequio.runtimes.flower.traffic import Peer, Traffic, size
 
 LONG, SHORT = 60.0, 0.05

@@ -17,15 +17,15 @@ pytest.importorskip("flwr")
 from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
 from wire_live import Relay, at_work, live, resident
 
+from tequio.app.network.coordinator.personal_models import Farewell
+from tequio.app.network.participant.availability import pointing_out
+from tequio.app.network.participant.serve import Ending
 from tequio.core.events import Level, Value
+from tequio.core.messages import TASKS, pack_message, unpack_message
 from tequio.core.types import Failure, PersonaliseTask, Reply
 from tequio.core.update import Update
-from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.ledger.record import Ledger
-from tequio.recipes.apart import pointing_out
-from tequio.recipes.farewell import Farewell
-from tequio.recipes.participate import Ending
-from tequio.runtimes.flower.node import Identity, serve
+from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import new_authority, new_key
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower builds its bundle with it

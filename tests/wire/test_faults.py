@@ -29,21 +29,21 @@ pytest.importorskip("flwr")
 from wire_helpers import until
 from wire_live import Live, at_work, echo, live, resident
 
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.context import ground_of
+from tequio.app.network.coordinator.roster import House
+from tequio.config import MAIN, load_federation
 from tequio.coordinator.checkpoint import pack_state
 from tequio.coordinator.federate import federate
 from tequio.core.canonical import pack_tensors, unpack_tensors
 from tequio.core.errors import NetworkError, ResourceError, RunError, UpdateError
+from tequio.core.messages import REPLIES, pack_message, unpack_message
 from tequio.core.types import DescribeTask, Failure, Reply
-from tequio.core.wire import REPLIES, pack_message, unpack_message
 from tequio.ledger.record import Ledger, verify
 from tequio.measure.energy import open_meter
-from tequio.recipes.config import MAIN, load_federation
-from tequio.recipes.ground import ground_of
-from tequio.recipes.house import House
-from tequio.recipes.wire import wire
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.envelope import sealed
-from tequio.runtimes.flower.exchange import post
+from tequio.runtimes.flower.runtime import post
 from tequio.trust.keys import key_bytes, new_authority, new_key
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library

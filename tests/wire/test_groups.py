@@ -15,18 +15,18 @@ pytest.importorskip("flwr")
 from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
 from wire_live import at_work, live, resident
 
+from tequio.app.network.coordinator.personal_models import Farewell, owed, reopen
+from tequio.app.network.coordinator.serve import Times, coordinate
+from tequio.app.network.hub.folder import init_office
+from tequio.app.network.monitoring.health import Vitals
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError
 from tequio.core.events import untold
+from tequio.core.messages import TASKS, pack_message, unpack_message
 from tequio.core.types import PersonaliseTask, Reply
-from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.coordinate import Times, coordinate
-from tequio.recipes.farewell import Farewell, owed, reopen
-from tequio.recipes.office import init_office
-from tequio.recipes.run import start
-from tequio.recipes.vitals import Vitals
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower builds its bundle with it
 pytestmark = pytest.mark.filterwarnings(FLOWERS)

@@ -18,14 +18,14 @@ pytest.importorskip("flwr")
 
 from wire_helpers import port
 
+from tequio.app.network.coordinator.serve import Times, coordinate
+from tequio.app.network.hub.certificates import check_keys, renew
+from tequio.app.network.hub.folder import init_office, open_office
+from tequio.app.network.monitoring.check import inspect_office
+from tequio.app.network.monitoring.health import Vitals
 from tequio.core.errors import ConfigError
 from tequio.core.events import untold
-from tequio.recipes.coordinate import Times, coordinate
-from tequio.recipes.inspect import inspect_office
-from tequio.recipes.office import init_office, open_office
-from tequio.recipes.renewal import check_keys, renew
-from tequio.recipes.vitals import Vitals
-from tequio.runtimes.flower import outside
+from tequio.runtimes.flower import exposure_probe
 from tequio.trust.certificates import belongs, read_certificate
 from tequio.trust.keys import new_authority, new_server
 
@@ -204,7 +204,7 @@ def test_a_certificate_for_another_name(make_federation: Any, tmp_path: Path) ->
 def test_plain_http_is_no_tls(make_federation: Any, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     with server(None) as there:
-        assert outside.plain_http("127.0.0.1", there) == 200
+        assert exposure_probe.plain_http("127.0.0.1", there) == 200
         init_office(hub, make_federation(), f"127.0.0.1:{there}")
         assert "speaks no TLS" in failures(inspect_office(hub, None))["reach"]
 
@@ -218,9 +218,9 @@ def test_old_tls_is_noticed(tmp_path: Path) -> None:
         old.minimum_version = ssl.TLSVersion.TLSv1
     old.set_ciphers("ALL:@SECLEVEL=0")
     with server(old) as there:
-        assert outside.old_tls("127.0.0.1", there) is True
+        assert exposure_probe.old_tls("127.0.0.1", there) is True
     with server(context_of(certificate, key)) as there:
-        assert outside.old_tls("127.0.0.1", there) is False
+        assert exposure_probe.old_tls("127.0.0.1", there) is False
 
 
 def test_names_of_a_certificate(tmp_path: Path) -> None:

@@ -16,28 +16,29 @@ pytest.importorskip("flwr")
 from wire_helpers import kinds, port, until
 from wire_live import Killed, Live, Relay, at_work, echo, live, resident
 
-from tequio.coordinator.arrivals import Windows
+from tequio.app.assembly.build import wire
+from tequio.app.assembly.setup import Wired
+from tequio.app.network.coordinator.serve import Times, coordinate
+from tequio.app.network.hub.folder import init_office
+from tequio.app.network.monitoring.health import Vitals
+from tequio.app.network.participant.join import join_federation, prepare
+from tequio.app.network.participant.serve import stay
+from tequio.config import load_federation
 from tequio.coordinator.buffered import run_window
+from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.federate import federate
-from tequio.coordinator.plan import Plan
 from tequio.coordinator.round import ShortRound, open_state, run_round
+from tequio.coordinator.run_spec import Plan
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.events import untold
+from tequio.core.messages import pack_message
 from tequio.core.types import DescribeTask, Failure, Reply, Task, TrainTask
-from tequio.core.wire import pack_message
 from tequio.ledger.folder import open_to_others
 from tequio.ledger.record import Ledger, verify
 from tequio.measure.energy import open_meter
-from tequio.recipes.config import load_federation
-from tequio.recipes.coordinate import Times, coordinate
-from tequio.recipes.join import join_federation, prepare
-from tequio.recipes.office import init_office
-from tequio.recipes.participate import stay
-from tequio.recipes.vitals import Vitals
-from tequio.recipes.wire import Wired, wire
+from tequio.report.html.report import render, summary
 from tequio.runtimes.embedded import Embedded
-from tequio.web.report import render, summary
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]

@@ -24,24 +24,11 @@ pytest.importorskip("flwr")
 
 from wire_helpers import ALONE, background, federation, kinds, port, tequio, until
 
-from tequio.core.canonical import digest_update
-from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, RunError, UpdateError
-from tequio.core.events import untold
-from tequio.core.types import PersonaliseTask, Reply, TrainTask
-from tequio.core.update import Update, zero
-from tequio.core.wire import REPLIES, pack_message, unpack_message
-from tequio.ledger.folder import RunFolder, open_to_others
-from tequio.ledger.record import Ledger
-from tequio.participant.memory import Memory
-from tequio.recipes.books import read_books
-from tequio.recipes.check import verify_run
-from tequio.recipes.config import load_federation, load_participant
-from tequio.recipes.coordinate import Times, coordinate
-from tequio.recipes.house import House
-from tequio.recipes.island import go_alone
-from tequio.recipes.join import Ready, join_federation, prepare, read_authority, read_identity
-from tequio.recipes.leave import leave_federation
-from tequio.recipes.office import (
+from tequio.app.models.open import open_models
+from tequio.app.models.verify import verify_run
+from tequio.app.network.coordinator.roster import House
+from tequio.app.network.coordinator.serve import Times, coordinate
+from tequio.app.network.hub.folder import (
     check_enrolment,
     enrolled,
     init_office,
@@ -52,20 +39,39 @@ from tequio.recipes.office import (
     write_enrolment,
     write_leave,
 )
-from tequio.recipes.participate import Ending, Resident, resident_of, stay
-from tequio.recipes.run import resume
-from tequio.recipes.status import status_of
-from tequio.recipes.use import open_models
-from tequio.recipes.vitals import FILE as VITALS
-from tequio.recipes.vitals import Vitals, read_vitals
-from tequio.runtimes.flower.door import Door, claimed, open_door
-from tequio.runtimes.flower.enrol import reach, take_leave
-from tequio.runtimes.flower.node import Identity, serve
+from tequio.app.network.monitoring.health import FILE as VITALS
+from tequio.app.network.monitoring.health import Vitals, read_vitals
+from tequio.app.network.monitoring.status import status_of
+from tequio.app.network.participant.join import (
+    Ready,
+    join_federation,
+    prepare,
+    read_authority,
+    read_identity,
+)
+from tequio.app.network.participant.leave import leave_federation
+from tequio.app.network.participant.offline import go_alone
+from tequio.app.network.participant.serve import Ending, Resident, resident_of, stay
+from tequio.app.simulation.run import resume
+from tequio.config import load_federation, load_participant
+from tequio.core.canonical import digest_update
+from tequio.core.errors import ConfigError, DataError, NetworkError, RunBusy, RunError, UpdateError
+from tequio.core.events import untold
+from tequio.core.messages import REPLIES, pack_message, unpack_message
+from tequio.core.types import PersonaliseTask, Reply, TrainTask
+from tequio.core.update import Update, zero
+from tequio.ledger.folder import RunFolder, open_to_others
+from tequio.ledger.record import Ledger
+from tequio.participant.accounts import read_books
+from tequio.participant.residual import Memory
+from tequio.report.write import write_report
+from tequio.runtimes.flower.client import Identity, serve
+from tequio.runtimes.flower.enrolment_client import reach, take_leave
+from tequio.runtimes.flower.gateway import Door, claimed, open_door
 from tequio.runtimes.flower.superlink import Server
 from tequio.trust.invitation import read_invitation
 from tequio.trust.keys import load_key, new_authority, new_key, new_server, public_bytes
-from tequio.trust.leaving import leaving
-from tequio.web.publish import write_report
+from tequio.trust.leave_request import leaving
 
 
 @contextmanager
@@ -554,7 +560,7 @@ def test_a_memory_of_rounds_before_ones_time_is_nothing_and_a_lost_one_is_an_err
 
 
 def test_a_word_of_a_minute_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tequio.trust.leaving as module
+    import tequio.trust.leave_request as module
 
     key = new_key()
     request = leaving(key, "site0", "7")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tequio.core.canonical import pack_tensors, unpack_tensors
 from tequio.core.errors import UpdateError
+from tequio.core.messages import KINDS, REPLIES, TASKS, Message, pack_message, unpack_message
 from tequio.core.types import (
     DescribeTask,
     Energy,
@@ -23,7 +24,6 @@ from tequio.core.types import (
     TrainTask,
 )
 from tequio.core.update import Dense, Factored, Update
-from tequio.core.wire import KINDS, REPLIES, TASKS, Message, pack_message, unpack_message
 
 
 def update(seed: int = 0) -> Update:

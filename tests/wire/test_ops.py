@@ -21,17 +21,17 @@ pytest.importorskip("flwr")
 from prometheus_client.parser import text_string_to_metric_families
 from wire_helpers import ALONE, TEQUIO, background, kinds, port, tequio, until
 
+from tequio.app.network.hub.folder import init_office
+from tequio.app.network.monitoring.health import FILE, Vitals, read_vitals
+from tequio.app.network.monitoring.metrics import known, metric, participant_pages
+from tequio.app.network.monitoring.rate_limit import BURST, Throttle
+from tequio.app.network.monitoring.status import coordinator_status, status_of
+from tequio.app.network.monitoring.totals import Tally
 from tequio.cli.log import address_of, teller
 from tequio.core.errors import ConfigError, NetworkError, ResourceError, RunError
 from tequio.core.events import Level, Value
 from tequio.ledger.record import Ledger
-from tequio.recipes.metrics import known, metric, participant_pages
-from tequio.recipes.office import init_office
-from tequio.recipes.status import coordinator_status, status_of
-from tequio.recipes.tally import Tally
-from tequio.recipes.throttle import BURST, Throttle
-from tequio.recipes.vitals import FILE, Vitals, read_vitals
-from tequio.runtimes.pages import served
+from tequio.runtimes.http_pages import served
 
 
 def silent(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:

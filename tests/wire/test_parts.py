@@ -20,9 +20,9 @@ from wire_live import Live, Relay, at_work, live, resident
 
 from tequio.core.canonical import pack_tensors
 from tequio.core.errors import UpdateError
+from tequio.core.messages import TASKS, pack_message, unpack_message
 from tequio.core.types import EvaluateTask, Reply
 from tequio.core.update import Dense, Update
-from tequio.core.wire import TASKS, pack_message, unpack_message
 from tequio.runtimes.flower import envelope
 from tequio.runtimes.flower.envelope import opened, part_of, parts_of, remaining, sealed
 

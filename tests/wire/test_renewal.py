@@ -14,16 +14,23 @@ pytest.importorskip("flwr")
 
 from wire_helpers import ALONE, background, federation, kinds, port, ready, tequio, until
 
+from tequio.app.network.coordinator.serve import Times, coordinate
+from tequio.app.network.hub.certificates import ending, reminder, renew
+from tequio.app.network.hub.folder import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    CERTIFICATE,
+    KEY,
+    init_office,
+    open_office,
+)
+from tequio.app.network.monitoring.check import inspect_office
+from tequio.app.network.monitoring.health import Vitals
+from tequio.app.network.monitoring.status import status_of
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.events import Level, Value, untold
-from tequio.recipes.coordinate import Times, coordinate
-from tequio.recipes.inspect import inspect_office
-from tequio.recipes.office import AUTHORITY, AUTHORITY_KEY, CERTIFICATE, KEY, init_office, open_office
-from tequio.recipes.renewal import ending, reminder, renew
-from tequio.recipes.status import status_of
-from tequio.recipes.vitals import Vitals
-from tequio.runtimes.flower import outside
-from tequio.runtimes.flower.door import Door, claimed, open_door
+from tequio.runtimes.flower import exposure_probe
+from tequio.runtimes.flower.gateway import Door, claimed, open_door
 from tequio.runtimes.flower.superlink import Server
 from tequio.trust.certificates import belongs, certificate_of, read_certificate
 from tequio.trust.keys import new_authority, new_server, replace_secret
@@ -87,7 +94,7 @@ def test_who_trusts_the_invitation_trusts_the_renewed_one(make_federation: Any, 
         claimed(host, int(number)) as own,
         open_door(Door(hub / CERTIFICATE, hub / KEY, server), own, lambda *_: 1, lambda _: None, untold),
     ):
-        shown = certificate_of(outside.handshake(host, int(number), authority))
+        shown = certificate_of(exposure_probe.handshake(host, int(number), authority))
     assert shown.digest == read_certificate(hub / CERTIFICATE).digest
 
 
@@ -158,7 +165,7 @@ def test_participants_connect_again_to_the_renewed_one(make_federation: Any, tmp
         log.write_text("")
         with background(log, "coordinator", "start", hub, *ALONE) as again:
             until(lambda: ready(tmp_path))
-            shown = certificate_of(outside.handshake("127.0.0.1", int(address.rpartition(":")[2]), None)).digest
+            shown = certificate_of(exposure_probe.handshake("127.0.0.1", int(address.rpartition(":")[2]), None)).digest
             assert again.wait(600) == 0
         assert [person.wait(60) for person in people] == [0, 0]
     assert shown == read_certificate(hub / CERTIFICATE).digest != first

@@ -18,10 +18,10 @@ pytest.importorskip("flwr")
 
 from wire_helpers import ALONE, background, federation, kinds, port, tequio, until
 
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.core.canonical import unpack
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -12,10 +12,10 @@ pytest.importorskip("flwr")
 
 from wire_helpers import ALONE, background, federation, port, tequio
 
+from tequio.app.simulation.run import start
+from tequio.config import load_federation
 from tequio.ledger.record import Ledger
-from tequio.recipes.books import read_books
-from tequio.recipes.config import load_federation
-from tequio.recipes.run import start
+from tequio.participant.accounts import read_books
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 

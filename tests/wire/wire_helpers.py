@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from tequio.config import load_federation
 from tequio.ledger.record import Ledger
-from tequio.recipes.config import load_federation
 
 TEQUIO = [sys.executable, "-m", "tequio.cli.main"]
 ALONE = ["--threads", "1"]  # as the tests' own process: more threads add in another order

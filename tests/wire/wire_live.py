@@ -14,17 +14,24 @@ from typing import Any
 
 import httpx
 
+from tequio.app.network.hub.folder import AUTHORITY, CERTIFICATE, KEY
 from tequio.core.errors import TequioError
+from tequio.core.messages import TASKS, pack_message, unpack_message
 from tequio.core.types import Failure, Reply
-from tequio.core.wire import TASKS, pack_message, unpack_message
-from tequio.recipes.office import AUTHORITY, CERTIFICATE, KEY
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.door import Door, claimed, open_door
-from tequio.runtimes.flower.exchange import Networked
-from tequio.runtimes.flower.node import Identity, serve
-from tequio.runtimes.flower.place import Place, place
+from tequio.runtimes.flower.client import Identity, serve
+from tequio.runtimes.flower.gateway import Door, claimed, open_door
+from tequio.runtimes.flower.grid import Place, place
+from tequio.runtimes.flower.runtime import Networked
 from tequio.runtimes.flower.superlink import Server, register, running
-from tequio.trust.keys import PrivateKey, new_authority, new_key, new_server, public_bytes, write_secret
+from tequio.trust.keys import (
+    PrivateKey,
+    new_authority,
+    new_key,
+    new_server,
+    public_bytes,
+    write_secret,
+)
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The commands: thin functions that read arguments, call `recipes`, and print. Heavy imports happen inside them.
+"""The commands: thin functions that read arguments, call `app`, and print. Heavy imports happen inside them.
 
-The only package, with `web`, that prints.
+The only package, with `report`, that prints.
 """

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tequio.cli import show
-from tequio.cli.command import Json, Lang
-from tequio.web.words import Words
+from tequio.cli import output
+from tequio.cli.options import Json, Lang
+from tequio.report.text import Words
 
 
 def accounts(
@@ -25,12 +25,12 @@ def accounts(
     """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
-    from tequio.recipes.books import read_books
-    from tequio.web.accounts import WHOLE, card, sums
-    from tequio.web.accounts import accounts as of_ledger
-    from tequio.web.alone import against_alone, of_books
-    from tequio.web.records import adapted, at_home
-    from tequio.web.shifted import shifted
+    from tequio.participant.accounts import read_books
+    from tequio.report.data.accounts import WHOLE, card, sums
+    from tequio.report.data.accounts import accounts as of_ledger
+    from tequio.report.data.carbon_schedule import shifted
+    from tequio.report.data.records import adapted, at_home
+    from tequio.report.data.versus_alone import against_alone, of_books
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
@@ -50,16 +50,16 @@ def accounts(
             name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
         found["books_alone"] = of_books(books, entries)
-    show.emit(found, json, lambda: _words(found, Words(lang)))
+    output.emit(found, json, lambda: _words(found, Words(lang)))
 
 
 def emissions_of(folder: Path) -> dict[str, Any]:
     """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
-    from tequio.recipes.books import read_books
-    from tequio.web.accounts import accounts as of_ledger
-    from tequio.web.accounts import card
+    from tequio.participant.accounts import read_books
+    from tequio.report.data.accounts import accounts as of_ledger
+    from tequio.report.data.accounts import card
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
@@ -74,28 +74,28 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
         {"name": w("books.all"), **found["total"]},
     ]
     kind = "adapted" if found["adapted"] else "home" if found["home"] else "run"
-    show.table(_table(w(f"books.{kind}"), rows, w))
+    output.table(_table(w(f"books.{kind}"), rows, w))
     if "books" in found:
         books = [{"name": name, **row} for name, row in found["books"].items()]
-        show.table(_table(w("books.own"), books, w))
+        output.table(_table(w("books.own"), books, w))
     if found["alone"]["participants"]:
         rows = [*found["alone"]["participants"], {"name": w("books.all"), "as_good": None, **found["alone"]["total"]}]
-        show.table(_alone(w("books.alone.told"), rows, w))
+        output.table(_alone(w("books.alone.told"), rows, w))
     if found.get("books_alone"):
-        show.table(_alone(w("books.alone.home" if found["home"] else "books.alone.same"), found["books_alone"], w))
+        output.table(_alone(w("books.alone.home" if found["home"] else "books.alone.same"), found["books_alone"], w))
     if found["shift"] is not None and found["shift"]["rounds"]:
         _shift(found["shift"], w)
     sci = found["sci"]
     if sci["grams_per_million_tokens"] is not None:
         key = "books.sci.with" if sci["embodied"] is not None else "books.sci.without"
-        show.out.print(w(key, grams=f"{sci['grams_per_million_tokens']:.3g}"), markup=False)
+        output.out.print(w(key, grams=f"{sci['grams_per_million_tokens']:.3g}"), markup=False)
     card = found["card"]
     emitted = card["co2_eq_emissions"]["emissions"]
     if emitted is None:
-        show.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
+        output.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
         return
     scope = w(f"books.scope.{card['of']}", name=card["name"])
-    show.out.print(w("books.card", grams=f"{emitted:.4g}", scope=scope), markup=False)
+    output.out.print(w("books.card", grams=f"{emitted:.4g}", scope=scope), markup=False)
 
 
 def _alone(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
@@ -139,12 +139,12 @@ def _shift(found: Mapping[str, Any], w: Words) -> None:
             _number(row["at_once"], ".4g"),
             "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
         )
-    show.table(table)
-    show.out.print(w("books.ended", ended=found["ended_at_once"]), markup=False)
+    output.table(table)
+    output.out.print(w("books.ended", ended=found["ended_at_once"]), markup=False)
     if found["budget"] is not None:
         budget = found["budget"]
         said = w("books.budget", spent=_number(budget["spent"], ".4g"), limit=f"{budget['kg_co2e']:.4g}")
-        show.out.print(said, markup=False)
+        output.out.print(said, markup=False)
 
 
 def _why(found: Mapping[str, Any], w: Words) -> str:

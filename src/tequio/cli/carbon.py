@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tequio.cli import show
-from tequio.cli.command import Json
+from tequio.cli import output
+from tequio.cli.options import Json
 
 carbon = typer.Typer(
     help="Carbon intensities of electricity: import a publisher's file, check one, list countries.",
@@ -40,28 +40,28 @@ def import_(
     json: Json = False,
 ) -> None:
     """Turn a publisher's file into the canonical CSV that `[energy] intensity` reads."""
-    from tequio.recipes.carbon import import_file
+    from tequio.measure.intensity_files import import_file
 
     found = import_file(file, source, out or Path("intensity.csv"), zone, licence, issued, estimated, forecasts)
 
     def words() -> None:
         if found["estimated"]:
-            show.out.print(f"Estimated by the publisher, and marked in their source: {found['estimated']} values.")
+            output.out.print(f"Estimated by the publisher, and marked in their source: {found['estimated']} values.")
         for reason, count in found["left_out"].items():
             keep = "; keep them, marked, with --estimated" if reason == "estimated" else ""
-            show.out.print(f"Left out, {reason}: {count} of the file's values{keep}.")
+            output.out.print(f"Left out, {reason}: {count} of the file's values{keep}.")
         _say(found, f'Wrote {found["file"]}. Use it: [energy] intensity = "{found["file"]}"')
 
-    show.emit(found, json, words)
+    output.emit(found, json, words)
 
 
 @carbon.command()
 def check(file: File, json: Json = False) -> None:
     """Read a canonical CSV strictly, and say what is in it."""
-    from tequio.recipes.carbon import check_file
+    from tequio.measure.intensity_files import check_file
 
     found = check_file(file)
-    show.emit(found, json, lambda: _say(found, "No gap, no overlap."))
+    output.emit(found, json, lambda: _say(found, "No gap, no overlap."))
 
 
 @carbon.command()
@@ -70,28 +70,28 @@ def countries(
     json: Json = False,
 ) -> None:
     """Annual averages by country, with their year and source."""
-    from tequio.recipes.carbon import table_of
+    from tequio.measure.intensity_files import table_of
 
     found = table_of(name)
 
     def words() -> None:
         for row in found["countries"]:
-            show.out.print(
+            output.out.print(
                 f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  {row['country']}"
             )
-        show.out.print(f"g CO2e/kWh. {found['source']}")
+        output.out.print(f"g CO2e/kWh. {found['source']}")
 
-    show.emit(found, json, words)
+    output.emit(found, json, words)
 
 
 def _say(found: dict[str, object], end: str) -> None:
     for row in found["series"]:  # type: ignore[attr-defined]
-        show.out.print(
+        output.out.print(
             f"{row['zone']}, {row['kind']}, {row['signal']}: {row['windows']} values from {row['from']} to {row['to']}, "
             f"{_grams(row['lowest'])} to {_grams(row['highest'])}, mean {_grams(row['mean'])} g CO2e/kWh",
             markup=False,
         )
-    show.out.print(end, markup=False)
+    output.out.print(end, markup=False)
 
 
 def _grams(value: float) -> str:

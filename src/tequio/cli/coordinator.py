@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tequio.cli import show
-from tequio.cli.command import Json, Lang, Threads, finish, go_on_with, set_threads, stoppable
+from tequio.cli import output
 from tequio.cli.log import Log, LogFile, Metrics, address_of, teller
+from tequio.cli.options import Json, Lang, Threads, finish, go_on_with, set_threads, stoppable
 
 coordinator = typer.Typer(help="Coordinate a federation across a network.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,7 +25,7 @@ def coordinator_init(
     json: Json = False,
 ) -> None:
     """Make certificates, and one invitation for each participant."""
-    from tequio.recipes.office import init_office
+    from tequio.app.network.hub.folder import init_office
 
     given = [path for path in (certificate, key, authority) if path is not None]
     if given and len(given) < 3:
@@ -34,14 +34,14 @@ def coordinator_init(
     config, invitations = init_office(folder, federation, address, own)
 
     def words() -> None:
-        show.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
+        output.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
         for path in invitations:
-            show.out.print(f"  {path}", markup=False)
-        show.out.print(
+            output.out.print(f"  {path}", markup=False)
+        output.out.print(
             f"Give each to its participant by a way that both trust, then: tequio coordinator start {folder}"
         )
 
-    show.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
+    output.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
 
 
 @coordinator.command("invite")
@@ -51,15 +51,15 @@ def coordinator_invite(
     json: Json = False,
 ) -> None:
     """Invite one on the roster anew: the invitation before, and the key that joined with it, count no more."""
-    from tequio.recipes.office import invite
+    from tequio.app.network.hub.folder import invite
 
     path = invite(folder, name)
 
     def words() -> None:
-        show.out.print(f"Wrote {path}, a secret for {name}. The invitation before it counts no more,", markup=False)
-        show.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
+        output.out.print(f"Wrote {path}, a secret for {name}. The invitation before it counts no more,", markup=False)
+        output.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
 
-    show.emit({"name": name, "invitation": str(path)}, json, words)
+    output.emit({"name": name, "invitation": str(path)}, json, words)
 
 
 @coordinator.command("renew")
@@ -68,18 +68,18 @@ def coordinator_renew(
     json: Json = False,
 ) -> None:
     """Make a new certificate, by the authority that is in the invitations: participants connect again as they are."""
-    from tequio.recipes.renewal import renew
+    from tequio.app.network.hub.certificates import renew
 
     result = renew(folder)
 
     def words() -> None:
         which = "The certificate" if result["shown"] else "SuperLink's certificate (yours is renewed at its authority)"
-        show.out.print(f"{which} lasts until {result['until']}; participants need no new invitation.", markup=False)
-        show.out.print(
+        output.out.print(f"{which} lasts until {result['until']}; participants need no new invitation.", markup=False)
+        output.out.print(
             f"A coordinator that runs shows the old one until you stop it and: tequio coordinator start {folder}"
         )
 
-    show.emit(result, json, words)
+    output.emit(result, json, words)
 
 
 @coordinator.command("start")
@@ -101,13 +101,13 @@ def coordinator_start(
     json: Json = False,
 ) -> None:
     """Start, or go on with, the federation; ends with the report. One that is over opens again for who has no personal model yet."""
-    from tequio.recipes.coordinate import Times, coordinate
-    from tequio.recipes.vitals import Vitals
+    from tequio.app.network.coordinator.serve import Times, coordinate
+    from tequio.app.network.monitoring.health import Vitals
 
     set_threads(threads)
     vitals = Vitals("coordinator", teller(log, log_file), address_of(metrics))
     with (
-        show.progress(json or log == "json") as watch,
+        output.progress(json or log == "json") as watch,
         stoppable(lambda: go_on_with(f"tequio coordinator start {folder}")),
     ):
         outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline, 60.0 * grace), vitals, watch)
@@ -123,18 +123,18 @@ def coordinator_check(
     json: Json = False,
 ) -> None:
     """Look at secrets, certificates and ports, and at what a stranger reaches from outside; exit code 1 if something fails."""
-    from tequio.recipes.inspect import inspect_office
+    from tequio.app.network.monitoring.check import inspect_office
 
     findings = inspect_office(folder, address)
     failed = sum(row["status"] == "FAIL" for row in findings)
 
     def words() -> None:
         for row in findings:
-            show.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
+            output.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
             if row["fix"]:
-                show.out.print(f"{'':<21} {row['fix']}", markup=False)
-        show.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
+                output.out.print(f"{'':<21} {row['fix']}", markup=False)
+        output.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
 
-    show.emit({"ok": not failed, "findings": findings}, json, words)
+    output.emit({"ok": not failed, "findings": findings}, json, words)
     if failed:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tequio.cli import show
+from tequio.cli import output
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.core.events import Level, Tell, Value
 
@@ -42,7 +42,7 @@ def teller(form: Literal["plain", "json"], path: Path | None, quiet: bool = Fals
         elif path is not None:
             write(f"{time} {level} {_one_line(words)}\n")
         elif event not in ENDS:
-            show.err.print(words, markup=False)
+            output.err.print(words, markup=False)
 
     return told
 

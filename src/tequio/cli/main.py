@@ -11,12 +11,12 @@ import click
 import typer
 
 import tequio
-from tequio.cli import coordinator, network, show, status
+from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
 from tequio.cli.carbon import carbon
-from tequio.cli.command import Json, Lang, Threads, finish, set_threads, stoppable
+from tequio.cli.environment import prepare_process
+from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.plan import plan
-from tequio.cli.process import prepare_process
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
@@ -44,17 +44,17 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a commented federation.toml and two participant.toml to start from."""
-    from tequio.recipes.starter import write_starter
+    from tequio.config.starter import write_starter
 
     path, files = write_starter(folder, task, base)
 
     def words() -> None:
-        show.out.print("Wrote:")
+        output.out.print("Wrote:")
         for file in files:
-            show.out.print(f"  {file}")
-        show.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
+            output.out.print(f"  {file}")
+        output.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
 
-    show.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
+    output.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
 
 
 @app.command()
@@ -79,9 +79,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a federation on this machine, or resume one."""
-    from tequio.recipes.config import load_federation
-    from tequio.recipes.run import resume as resume_run
-    from tequio.recipes.run import start, with_seed
+    from tequio.app.simulation.run import resume as resume_run
+    from tequio.app.simulation.run import start, with_seed
+    from tequio.config import load_federation
 
     if (federation is None) == (resume is None):
         raise typer.BadParameter("give federation.toml or --resume RUN, one of the two")
@@ -91,7 +91,7 @@ def run(
             raise typer.BadParameter("--explain-speed needs federation.toml")
         _explain(federation, workers, json)
         return
-    with show.progress(json) as watch:
+    with output.progress(json) as watch:
         if resume is not None:
             with stoppable(lambda: _how_to_go_on(resume)):
                 outcome = resume_run(resume, watch, workers)
@@ -104,27 +104,27 @@ def run(
 
 
 def _explain(federation: Path, workers: int, json: bool) -> None:
-    from tequio.recipes.config import load_federation
-    from tequio.recipes.speed import explain
+    from tequio.app.simulation.explain_speed import explain
+    from tequio.config import load_federation
 
     found = explain(load_federation(federation), workers)
 
     def words() -> None:
         threads = f"{found['workers']} at a time, {found['threads']} threads each"
-        show.out.print(f"On {found['device']} ({found['instructions']}); participants: {threads}.", markup=False)
+        output.out.print(f"On {found['device']} ({found['instructions']}); participants: {threads}.", markup=False)
         for base in found["bases"]:
-            show.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
-            show.out.print(f"  {base['path']}.", markup=False)
+            output.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
+            output.out.print(f"  {base['path']}.", markup=False)
             if found["lockstep"] > 1:
                 asked = f"[train] lockstep = {found['lockstep']}"
                 at_once = f"{asked}: {base['at_a_time']} participants at a time make their steps together"
                 none = f"{asked} has no effect: {base['alone']}"
-                show.out.print(f"  {none if base['alone'] else at_once}.", markup=False)
+                output.out.print(f"  {none if base['alone'] else at_once}.", markup=False)
         if found["could_stack"]:
             hint = "Small batches leave a GPU idle: raise [train] lockstep while its memory allows."
-            show.out.print(f"Participants in lock-step: {found['lockstep']}. {hint}", markup=False)
+            output.out.print(f"Participants in lock-step: {found['lockstep']}. {hint}", markup=False)
 
-    show.emit(found, json, words)
+    output.emit(found, json, words)
 
 
 @app.command()
@@ -146,15 +146,15 @@ def demo(
     json: Json = False,
 ) -> None:
     """Fetch real data and a real model, run a whole federation, and write its report."""
+    from tequio.app.demos.catalogue import write_demo
+    from tequio.app.simulation.run import resume, start
     from tequio.cli.summary import print_provenance
-    from tequio.recipes.config import load_federation
-    from tequio.recipes.demo import write_demo
-    from tequio.recipes.run import resume, start
+    from tequio.config import load_federation
 
     folder = out or Path("runs") / f"demo-{name}-{seed}"
     set_threads(threads)
     target = folder / "run"
-    with show.progress(json) as watch, stoppable(lambda: _how_to_go_on(target)):
+    with output.progress(json) as watch, stoppable(lambda: _how_to_go_on(target)):
         if (target / "ledger.sqlite").exists() and not prepare:
             outcome = resume(target, watch, workers)
         else:
@@ -164,7 +164,7 @@ def demo(
                 print_provenance(provenance)
             if prepare:
                 words = f"Wrote {path}. Run it with: tequio run {path}"
-                show.emit({"federation": str(path)}, json, lambda: show.out.print(words, markup=False))
+                output.emit({"federation": str(path)}, json, lambda: output.out.print(words, markup=False))
                 return
             outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers)
     finish(outcome.folder, lang, json)
@@ -184,23 +184,23 @@ def report(
 @app.command()
 def verify(folder: Run, json: Json = False) -> None:
     """Recompute the chain of records and check every model file against it."""
-    from tequio.recipes.check import verify_run
+    from tequio.app.models.verify import verify_run
 
     result = verify_run(folder)
 
     def words() -> None:
         for problem in result["problems"]:
-            show.out.print(f"PROBLEM  {problem}")
+            output.out.print(f"PROBLEM  {problem}")
         if result["ok"]:
-            show.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
+            output.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
             if result["outcome"]:
-                show.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
-            show.out.print(
+                output.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
+            output.out.print(
                 "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
                 "keep the head hash elsewhere to notice a ledger rewritten whole."
             )
 
-    show.emit(result, json, words)
+    output.emit(result, json, words)
     if not result["ok"]:
         raise typer.Exit(10)
 
@@ -221,7 +221,7 @@ def predict(
     json: Json = False,
 ) -> None:
     """A participant's model on a text, or on each text of a file."""
-    from tequio.recipes.use import predict_texts, texts_of
+    from tequio.app.models.predict import predict_texts, texts_of
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
@@ -235,11 +235,11 @@ def predict(
         for row in results:
             if "label" in row:
                 shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
-                show.out.print(f"{row['label']}  ({shares})", markup=False)
+                output.out.print(f"{row['label']}  ({shares})", markup=False)
             else:
-                show.out.print(row["completion"], markup=False)
+                output.out.print(row["completion"], markup=False)
 
-    show.emit({"participant": participant, "predictions": results}, json, words)
+    output.emit({"participant": participant, "predictions": results}, json, words)
 
 
 @app.command()
@@ -254,12 +254,12 @@ def adapt(
     json: Json = False,
 ) -> None:
     """A newcomer starts from a finished federation: its personal model from few examples, and whether that beat starting alone."""
+    from tequio.app.models.adapt import adapt as make
     from tequio.cli.summary import print_adapted
-    from tequio.recipes.adapt import adapt as make
 
     set_threads(threads)
     result = make(folder, participant, out or Path("adapted") / participant.stem, base)
-    show.emit(result, json, lambda: print_adapted(result))
+    output.emit(result, json, lambda: print_adapted(result))
 
 
 @app.command()
@@ -271,8 +271,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio."""
+    from tequio.app.models.export import export_models
     from tequio.cli.accounts import emissions_of
-    from tequio.recipes.use import export_models
 
     set_threads(0)
     written = export_models(folder, participant, out or folder / "export", merged, emissions_of(folder))
@@ -280,18 +280,18 @@ def export(
     def words() -> None:
         for row in written:
             if "adapter" in row:
-                show.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
+                output.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
             else:
-                show.out.print(f"{row['name']}: {row['merged']}")
+                output.out.print(f"{row['name']}: {row['merged']}")
 
-    show.emit({"exported": written}, json, words)
+    output.emit({"exported": written}, json, words)
 
 
 app.add_typer(coordinator.coordinator, name="coordinator")
-app.command()(network.join)
-app.command()(network.participate)
-app.command()(network.leave)
-app.command()(network.island)
+app.command()(participant.join)
+app.command()(participant.participate)
+app.command()(participant.leave)
+app.command()(participant.island)
 app.command()(status.status)
 app.command()(plan)
 app.command()(accounts)
@@ -301,7 +301,7 @@ app.add_typer(carbon, name="carbon")
 @app.command()
 def version(json: Json = False) -> None:
     """Print the version."""
-    show.emit({"version": tequio.__version__}, json, lambda: show.out.print(tequio.__version__))
+    output.emit({"version": tequio.__version__}, json, lambda: output.out.print(tequio.__version__))
 
 
 def _how_to_go_on(folder: Path) -> str:
@@ -320,15 +320,15 @@ def main() -> None:
     except click.UsageError as error:  # without --json it was told
         where = "tequio" if error.ctx is None else error.ctx.command_path
         words = {"error": "UsageError", "what": error.format_message(), "why": "", "fix": f"See: {where} --help"}
-        show.emit(words, True, lambda: None)
+        output.emit(words, True, lambda: None)
         raise SystemExit(error.exit_code) from None
     except click.Abort:
         raise SystemExit(1) from None
     except TequioError as error:
         if "--json" in sys.argv:
-            show.emit(error.as_dict(), True, lambda: None)
+            output.emit(error.as_dict(), True, lambda: None)
         else:
-            show.err.print(f"Error: {error}", markup=False)
+            output.err.print(f"Error: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
     except SystemExit as end:
         if end.code == 130:  # stopped by hand: workers in the middle of something must not hold the process up

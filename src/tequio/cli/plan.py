@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tequio.cli import show
-from tequio.cli.command import Json, Lang, Threads, set_threads
+from tequio.cli import output
+from tequio.cli.options import Json, Lang, Threads, set_threads
 
 
 def plan(
@@ -43,9 +43,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it; a page and plan.json are written."""
-    from tequio.cli.forecast import print_after, print_plan
-    from tequio.recipes.forecast import compare, not_learnt, recalibrate
-    from tequio.web.plan import write_plan
+    from tequio.app.forecast.calibration import compare, not_learnt, recalibrate
+    from tequio.cli.plan_tables import print_after, print_plan
+    from tequio.report.html.plan import write_plan
 
     home = federation.resolve().parent
     if after is not None:
@@ -53,15 +53,15 @@ def plan(
         result = compare(found, after)
         result |= {"factors": recalibrate(found, result), "not_learnt": not_learnt(result)}
         write_plan(home, found | {"after": result}, lang)
-        show.emit(result, json, lambda: print_after(result, lang))
+        output.emit(result, json, lambda: print_after(result, lang))
         return
     set_threads(threads)
-    from tequio.planning.card import card_name
+    from tequio.app.assembly.build import read_roster, wire
+    from tequio.app.forecast.calibration import key_of, known_factors
+    from tequio.app.forecast.forecast import make_plan
+    from tequio.config import load_federation
     from tequio.planning.devices import catalogue, device_of
-    from tequio.recipes.config import load_federation
-    from tequio.recipes.forecast import key_of, known_factors
-    from tequio.recipes.plan import make_plan
-    from tequio.recipes.wire import read_roster, wire
+    from tequio.planning.gpu_memory import card_name
 
     config, known = load_federation(federation), catalogue(devices)
     if machine is not None:
@@ -73,7 +73,7 @@ def plan(
     factors = known_factors(key_of(wired.bench.base.digest, torch.get_num_threads(), card_name()))
     result = make_plan(config, wired, roster, known, machine, factors, tariff, own)
     path = write_plan(home, result, lang)
-    show.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang))
+    output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang))
 
 
 def last_plan(home: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from tequio.cli import show
-from tequio.cli.command import Json
+from tequio.cli import output
+from tequio.cli.options import Json
 
 LOSSES = 8  # the last so many rounds are shown
 
@@ -21,11 +21,11 @@ def status(
     json: Json = False,
 ) -> None:
     """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what to do next."""
-    from tequio.recipes.status import status_of
+    from tequio.app.network.monitoring.status import status_of
 
     found = status_of(folder)
     words = _coordinator if found["role"] == "coordinator" else _participant
-    show.emit(found, json, lambda: words(found))
+    output.emit(found, json, lambda: words(found))
 
 
 def _coordinator(found: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         cells += [*(_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")), _loss(row["loss"])]
         cells.append(row["personal"] or "–")
         table.add_row(*map(Text, cells))
-    show.table(table)
+    output.table(table)
     _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
     if found["missing"]:
         _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
@@ -126,4 +126,4 @@ def _size(count: int) -> str:
 
 
 def _say(words: str) -> None:
-    show.out.print(words, markup=False)
+    output.out.print(words, markup=False)

@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.table import Table
 
-from tequio.cli import show
+from tequio.cli import output
 from tequio.ledger.folder import network_command
-from tequio.web.accounts import WHOLE
-from tequio.web.headline import base_sentence
-from tequio.web.numbers import Lang, Numbers
-from tequio.web.page import Page
-from tequio.web.results import cut_to
-from tequio.web.words import Words
+from tequio.report.data.accounts import WHOLE
+from tequio.report.format import Lang, Numbers
+from tequio.report.html.headline import base_sentence
+from tequio.report.html.page import Page
+from tequio.report.html.results import cut_to
+from tequio.report.text import Words
 
 STILL = 0.0005  # of accuracy: less is 0.0 points in the table
 MODELS = ("base", "local", "shared", "personal")
@@ -45,15 +45,15 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
             interval,
             _verdict(page, row, not causal and bool(gain) and abs(gain["mean"]) < STILL),
         )
-    show.table(table)
+    output.table(table)
     for row in summary["participants"]:
         if (change := row["accuracy_against"]) is not None:
             key = f"say.against.{'fell' if change < 0 else 'rose'}"
             points = f"{100 * abs(change):.1f}"
             said = w(key, name=row["name"], verdict=w(f"verdict.{row['verdict']}"), points=points)
-            show.out.print(said, markup=False)
+            output.out.print(said, markup=False)
         if row["cut"]:
-            show.out.print(w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
+            output.out.print(w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = w(
@@ -61,13 +61,13 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
             rounds=page.rounds_count(rounds["total"]),
             reason=rounds["stopped"],
         )
-        show.out.print(made, markup=False)
+        output.out.print(made, markup=False)
     if summary["comparison_cut"] and rounds["total"]:
-        show.out.print(base_sentence(page), markup=False)
+        output.out.print(base_sentence(page), markup=False)
     if not summary["finished"]:
-        show.out.print(_unfinished(w, folder, summary["home"]), markup=False)
+        output.out.print(_unfinished(w, folder, summary["home"]), markup=False)
     _print_cost(page, folder)
-    show.out.print(w("say.report", path=report), markup=False)
+    output.out.print(w("say.report", path=report), markup=False)
 
 
 def _verdict(page: Page, row: Mapping[str, Any], still: bool) -> str:
@@ -84,7 +84,7 @@ def _print_cost(page: Page, folder: Path) -> None:
     if cost.get("joules") is not None:
         around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
         energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=n.duration(cost["seconds"]))
-        show.out.print(energy, markup=False)
+        output.out.print(energy, markup=False)
     if whole["grams"] is None and not whole["money"]:
         return
     said = w("say.carbon.none")
@@ -94,7 +94,7 @@ def _print_cost(page: Page, folder: Path) -> None:
         said = w("say.carbon", carbon=n.mass(whole["grams"]), part=part)
     money = f"; {n.money(whole['money'])}" if whole["money"] else ""
     more = w("say.more", command=f"tequio accounts {folder}")
-    show.out.print(f"{said}{money}. {more}", markup=False)
+    output.out.print(f"{said}{money}. {more}", markup=False)
 
 
 def print_adapted(result: Mapping[str, Any]) -> None:
@@ -110,22 +110,22 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     for column in models:
         table.add_column(column, justify="right")
     table.add_row(*(_score(test[model], causal) for model in models))
-    show.table(table)
+    output.table(table)
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
-        show.out.print(Words("en")(key, name=result["name"], how=result["cut"]), markup=False)
+        output.out.print(Words("en")(key, name=result["name"], how=result["cut"]), markup=False)
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
-        show.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
-    show.out.print(
+        output.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")
+    output.out.print(
         f"Kept: {result['chosen']}, chosen on {sizes['validation']} validation texts; trained on {sizes['train']}, "
         f"tested on {sizes['test']}."
     )
     energy = result["energy"]
     words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {energy['seconds']:.0f} s."
-    show.out.print(f"{words} More: tequio accounts {result['folder']} --own", markup=False)
+    output.out.print(f"{words} More: tequio accounts {result['folder']} --own", markup=False)
     if "adapter" in result:
-        show.out.print(f"Adapter: {result['adapter']}", markup=False)
+        output.out.print(f"Adapter: {result['adapter']}", markup=False)
 
 
 def _unfinished(w: Words, folder: Path, home: bool) -> str:
@@ -140,17 +140,17 @@ def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
     """What was fetched, under which licence, and what for."""
     for piece in provenance:
         version = f" {piece['version']}" if piece["version"] else ""
-        show.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
+        output.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
 
 
 def _score(scores: Mapping[str, Any] | None, causal: bool) -> str:
     if not scores or scores.get("loss") is None:
         return "–"
-    return f"{math.exp(scores['loss']):.2f}" if causal else show.percent(scores.get("accuracy"))
+    return f"{math.exp(scores['loss']):.2f}" if causal else output.percent(scores.get("accuracy"))
 
 
 def _gain(value: float | None, causal: bool) -> str:
     """Points of accuracy, or the fall of perplexity in per cent (1 − exp(−Δloss))."""
     if value is None:
         return "–"
-    return f"{100 * (1 - math.exp(-value)):+.1f} %" if causal else show.points(value)
+    return f"{100 * (1 - math.exp(-value)):+.1f} %" if causal else output.points(value)

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from tequio.coordinator.admit import Refused
-from tequio.coordinator.fold import Counted, counted, folded
-from tequio.coordinator.plan import Member, Plan
+from tequio.coordinator.admission import Refused
+from tequio.coordinator.aggregation import Counted, counted, folded
+from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.round import (
     ShortRound,
     admissions,
@@ -29,8 +29,8 @@ from tequio.coordinator.round import (
     task_bytes,
     training_tasks,
 )
-from tequio.coordinator.screen import screened
-from tequio.coordinator.transfer import central_gradient
+from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update
 from tequio.core.protocols import Facts, Runtime
 from tequio.core.types import Flight, State

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
+from tequio.coordinator.budget import Purse
 from tequio.coordinator.buffered import run_window
+from tequio.coordinator.byte_bounds import round_most
+from tequio.coordinator.carbon_schedule import Shift, Turn
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.plan import Plan
-from tequio.coordinator.purse import Purse
 from tequio.coordinator.round import ShortRound, open_state, run_round
-from tequio.coordinator.shift import Shift, Turn
-from tequio.coordinator.sizes import round_most
+from tequio.coordinator.run_spec import Plan
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tequio.coordinator.admit import Refused
-from tequio.coordinator.fold import cost_of
-from tequio.coordinator.looked import Looked, seen
-from tequio.coordinator.plan import Plan
+from tequio.coordinator.admission import Refused
+from tequio.coordinator.aggregation import cost_of
+from tequio.coordinator.evaluation import Looked, seen
 from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
+from tequio.coordinator.run_spec import Plan
 from tequio.core.canonical import digest_json, digest_update, size_of
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime

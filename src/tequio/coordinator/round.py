@@ -12,15 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
-from tequio.coordinator import credit
-from tequio.coordinator.admit import Admitted, Refused, admit
-from tequio.coordinator.fold import Fold, counted, folded, mix
+from tequio.algorithms.factors import (
+    heads,
+    initial_factors,
+    padded_sum,
+    parted,
+    prefix,
+    product,
+    tail,
+)
+from tequio.coordinator import contribution
+from tequio.coordinator.admission import Admitted, Refused, admit
+from tequio.coordinator.aggregation import Fold, counted, folded, mix
+from tequio.coordinator.centre_gradient import central_gradient
+from tequio.coordinator.evaluation import Looked, seen, why_of
 from tequio.coordinator.gate import Slice, judge, verdict
-from tequio.coordinator.looked import Looked, seen, why_of
-from tequio.coordinator.plan import Member, Plan
-from tequio.coordinator.screen import screened
-from tequio.coordinator.transfer import central_gradient
+from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update, size_of
 from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
@@ -153,7 +161,7 @@ def _credit(
         return seen_.mean_loss
 
     ask = loss_without if plan.leave_one_out else None
-    return credit.rows(fold, credit.agreements(fold, change, plan), looked.mean_loss, ask, plan)
+    return contribution.rows(fold, contribution.agreements(fold, change, plan), looked.mean_loss, ask, plan)
 
 
 def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:

@@ -14,7 +14,7 @@ TequioError                      what is wrong, why, and what to do
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
 
-Each message names the file, key or participant. Only `cli` and `web` print. `exit_code` is what the command returns.
+Each message names the file, key or participant. Only `cli` and `report` print. `exit_code` is what the command returns.
 """
 
 from __future__ import annotations

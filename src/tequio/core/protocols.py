@@ -8,7 +8,17 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from tequio.core.types import DistilTask, EvaluateTask, Failure, GradientTask, Layout, Reply, Task, Trained, TrainTask
+from tequio.core.types import (
+    DistilTask,
+    EvaluateTask,
+    Failure,
+    GradientTask,
+    Layout,
+    Reply,
+    Task,
+    Trained,
+    TrainTask,
+)
 from tequio.core.update import Update
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from tequio.core.errors import BaseModelError
-from tequio.participant.attention import use_plain_where_short
+from tequio.participant.cpu_attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
-from tequio.participant.fused.path import against, frozen_output
-from tequio.participant.shards import local, spread
-from tequio.participant.team import ALONE, Team
+from tequio.participant.fused.select import against, frozen_output
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.sharding import local, spread
 from tequio.planning.memory import ModelShape
 
 if TYPE_CHECKING:

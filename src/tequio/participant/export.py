@@ -12,7 +12,7 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from tequio.core.update import HEAD_PREFIX, Dense, Factored, Update
-from tequio.participant.bench import LOGIT_SCALE, Bench
+from tequio.participant.adapted_model import LOGIT_SCALE, Bench
 
 TOLERANCE = 1e-6  # singular values below this share of the largest are left out
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from tequio.core.errors import TrainingError
 from tequio.core.types import Energy, Reply, TrainTask
 from tequio.core.update import Update
-from tequio.participant.bench import Attached, Bench
+from tequio.participant.adapted_model import Attached, Bench
 from tequio.participant.loop import CLIP, Trained, adamw, bad, summed_up
 from tequio.participant.node import Node
-from tequio.participant.tasks import IGNORE, Item, TextTask, batches
+from tequio.participant.text_tasks import IGNORE, Item, TextTask, batches
 
 FILL = Item((0,), (IGNORE,))  # a text without a target, where batches are of unequal size
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalMethod
-from tequio.participant.bench import Bench
+from tequio.participant.adapted_model import Bench
 from tequio.participant.objective import Objective
-from tequio.participant.tasks import Item, TextTask
-from tequio.participant.team import ALONE, Team
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.text_tasks import Item, TextTask
 
 CLIP = 1.0  # gradient norm
 DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError, UpdateError
 from tequio.core.update import Entry, Factored, plain
-from tequio.participant.shards import first_row, local
+from tequio.participant.sharding import first_row, local
 
 
 class AdaptedLinear(nn.Module):

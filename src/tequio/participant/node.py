@@ -12,8 +12,8 @@ from itertools import islice
 
 from torch import nn
 
-from tequio.algorithms.catalogue import codec_by_name
 from tequio.algorithms.compress.feedback import step
+from tequio.algorithms.registry import codec_by_name
 from tequio.core.canonical import size_of
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
@@ -21,20 +21,20 @@ from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, 
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
-from tequio.participant.allowance import check_look, for_training, upload_of
-from tequio.participant.bench import Bench
-from tequio.participant.books import Books
-from tequio.participant.gradient import public_gradient
-from tequio.participant.looks import losses_of
+from tequio.participant.accounts import Books
+from tequio.participant.adapted_model import Bench
+from tequio.participant.evaluation import losses_of
 from tequio.participant.loop import Trained, train
-from tequio.participant.memory import Memory
+from tequio.participant.low_rank_gradient import public_gradient
 from tequio.participant.objective import objective_of
-from tequio.participant.public import Public
+from tequio.participant.personal_budget import closing_passes
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.public_text import Public
+from tequio.participant.residual import Memory
 from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
-from tequio.participant.tasks import Item, Losses, TextTask, batches
-from tequio.participant.team import ALONE, Team
-from tequio.participant.thrift import closing_passes
+from tequio.participant.task_budget import check_look, for_training, upload_of
+from tequio.participant.text_tasks import Item, Losses, TextTask, batches
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from tequio.algorithms.catalogue import method_by_name, terms_by_name
+from tequio.algorithms.local._products import still
 from tequio.algorithms.local.plain import Plain
-from tequio.algorithms.local.products import still
+from tequio.algorithms.registry import method_by_name, terms_by_name
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import LocalMethod, LocalTerm, Step
 from tequio.core.seeds import derive
 from tequio.core.types import TrainTask
 from tequio.core.update import Update
-from tequio.participant.bench import Bench
-from tequio.participant.public import Public
-from tequio.participant.tasks import TextTask
+from tequio.participant.adapted_model import Bench
+from tequio.participant.public_text import Public
+from tequio.participant.text_tasks import TextTask
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from tequio.algorithms.catalogue import terms_by_name
-from tequio.algorithms.local.products import still
+from tequio.algorithms.local._products import still
+from tequio.algorithms.registry import terms_by_name
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
-from tequio.participant.bench import Bench
+from tequio.participant.adapted_model import Bench
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
-from tequio.participant.tasks import Item, Losses, batches
-from tequio.participant.thrift import LOCAL, Budget, Thrift
+from tequio.participant.personal_budget import LOCAL, Budget, Thrift
+from tequio.participant.text_tasks import Item, Losses, batches
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from tequio.participant.bench import Bench
-from tequio.participant.tasks import pad, prompt_ids
+from tequio.participant.adapted_model import Bench
+from tequio.participant.text_tasks import pad, prompt_ids
 
 BATCH = 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tequio.algorithms.compress.container import Item
+from tequio.algorithms.compress._container import Item
 from tequio.core.update import Update
 
 LIMIT = 1 << 30  # bytes; a caller that knows the layout should pass a few times the size it expects

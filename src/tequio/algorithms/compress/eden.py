@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tequio.algorithms.compress.bits import as_bytes, as_tensor, byte_count, pack_bits, unpack_bits
-from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import (
+from tequio.algorithms.compress._bits import as_bytes, as_tensor, byte_count, pack_bits, unpack_bits
+from tequio.algorithms.compress._container import (
     Item,
     coded_layouts,
     coded_matrices,
@@ -26,8 +25,9 @@ from tequio.algorithms.compress.container import (
     sealed_most,
     unseal,
 )
-from tequio.algorithms.compress.hadamard import rotate, unrotate
-from tequio.algorithms.compress.halves import exponent_of, to_half, to_planes
+from tequio.algorithms.compress._hadamard import rotate, unrotate
+from tequio.algorithms.compress._halves import exponent_of, to_half, to_planes
+from tequio.algorithms.compress.codec import LIMIT
 from tequio.algorithms.compress.quantise import LONGEST, SEED_BITS, read_scales
 from tequio.algorithms.settings import require
 from tequio.core.seeds import derive

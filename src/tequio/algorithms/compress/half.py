@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import (
+from tequio.algorithms.compress._container import (
     Item,
     coded_layouts,
     coded_matrices,
@@ -18,7 +17,7 @@ from tequio.algorithms.compress.container import (
     sealed_most,
     unseal,
 )
-from tequio.algorithms.compress.halves import (
+from tequio.algorithms.compress._halves import (
     EXPONENT_LIMIT,
     exponent_of,
     from_half,
@@ -26,6 +25,7 @@ from tequio.algorithms.compress.halves import (
     to_half,
     to_planes,
 )
+from tequio.algorithms.compress.codec import LIMIT
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.update import Update
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from tequio.algorithms.compress._container import Item, check_header, damaged, items_of
 from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import Item, check_header, damaged, items_of
 from tequio.core.canonical import FORMAT, Shape, pack, packed_size, unpack
 from tequio.core.errors import UpdateError
 from tequio.core.update import Update

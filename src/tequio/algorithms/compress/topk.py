@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tequio.algorithms.compress.bits import (
+from tequio.algorithms.compress._bits import (
     WIDEST_LOW,
     Ints,
     as_bytes,
@@ -26,8 +26,7 @@ from tequio.algorithms.compress.bits import (
     rice_encode,
     unpack_bits,
 )
-from tequio.algorithms.compress.codec import LIMIT
-from tequio.algorithms.compress.container import (
+from tequio.algorithms.compress._container import (
     Item,
     Opened,
     coded_layouts,
@@ -38,7 +37,14 @@ from tequio.algorithms.compress.container import (
     sealed_most,
     unseal,
 )
-from tequio.algorithms.compress.halves import EXPONENT_LIMIT, exponent_of, from_half, to_half, to_planes
+from tequio.algorithms.compress._halves import (
+    EXPONENT_LIMIT,
+    exponent_of,
+    from_half,
+    to_half,
+    to_planes,
+)
+from tequio.algorithms.compress.codec import LIMIT
 from tequio.algorithms.compress.quantise import read_scales
 from tequio.algorithms.settings import require
 from tequio.core.update import Update

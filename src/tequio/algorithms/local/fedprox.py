@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tequio.algorithms.local.products import inner, moved
+from tequio.algorithms.local._products import inner, moved
 from tequio.algorithms.settings import require
 from tequio.core.protocols import Need, Step
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tequio.algorithms.local.products import inner
+from tequio.algorithms.local._products import inner
 from tequio.algorithms.settings import require
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import Need, Step

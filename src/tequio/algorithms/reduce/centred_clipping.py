@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tequio.algorithms.reduce.points import Kept, centre, distances, gram, median_votes
+from tequio.algorithms.reduce._points import Kept, centre, distances, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update

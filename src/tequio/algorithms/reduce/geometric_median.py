@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.reduce.points import Kept, centre, gram, median_votes
+from tequio.algorithms.reduce._points import Kept, centre, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update

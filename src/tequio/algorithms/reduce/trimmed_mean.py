@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tequio.algorithms.reduce.points import Kept
+from tequio.algorithms.reduce._points import Kept
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
 from tequio.core.types import Layout, Trained

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tequio.algorithms.server.moments import moments
+from tequio.algorithms.server._moments import moments
 from tequio.algorithms.settings import require
 from tequio.core.update import Dense, Entry, Update, zero
 

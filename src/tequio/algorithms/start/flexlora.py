@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.start.balanced import balanced
+from tequio.algorithms.start._balanced import balanced
 from tequio.core.update import Update, is_matrix
 
 

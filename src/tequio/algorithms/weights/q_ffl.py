@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tequio.algorithms.settings import require
-from tequio.algorithms.weights.excess import need
+from tequio.algorithms.weights._excess import need
 from tequio.algorithms.weights.norm_equalised import median_norm
 from tequio.core.protocols import Facts
 

@@ -1,0 +1,186 @@
+"""The pieces by name, as federation.toml chooses them. Third parties add theirs through the entry points `tequio.<kind>`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from tequio.algorithms.compress.codec import Codec
+from tequio.algorithms.compress.eden import Eden
+from tequio.algorithms.compress.half import Half
+from tequio.algorithms.compress.plain import Plain as PlainCodec
+from tequio.algorithms.compress.quantise import Quantise
+from tequio.algorithms.compress.topk import TopK
+from tequio.algorithms.distil.feddf import FedDF
+from tequio.algorithms.distil.mixture import Mixture
+from tequio.algorithms.local.fedprox import FedProx
+from tequio.algorithms.local.fomaml import FOMAML
+from tequio.algorithms.local.kl import KL
+from tequio.algorithms.local.plain import Plain
+from tequio.algorithms.local.replay import Replay
+from tequio.algorithms.local.transfer import Transfer
+from tequio.algorithms.reduce.centred_clipping import CentredClipping
+from tequio.algorithms.reduce.fedit import FedIT
+from tequio.algorithms.reduce.ffa import FFA
+from tequio.algorithms.reduce.geometric_median import GeometricMedian
+from tequio.algorithms.reduce.rolora import RoLoRA
+from tequio.algorithms.reduce.stack import Stack
+from tequio.algorithms.reduce.trimmed_mean import TrimmedMean
+from tequio.algorithms.server.adam import Adam
+from tequio.algorithms.server.nesterov import Nesterov
+from tequio.algorithms.server.reptile import Reptile
+from tequio.algorithms.server.sgd import Sgd
+from tequio.algorithms.server.yogi import Yogi
+from tequio.algorithms.start.fedex import FedEx
+from tequio.algorithms.start.flexlora import FlexLoRA
+from tequio.algorithms.start.fresh import Fresh
+from tequio.algorithms.weights.examples import Examples
+from tequio.algorithms.weights.fednova import FedNova
+from tequio.algorithms.weights.norm_equalised import NormEqualised
+from tequio.algorithms.weights.q_ffl import QFFL
+from tequio.algorithms.weights.term import Term
+from tequio.algorithms.weights.uniform import Uniform
+from tequio.core.errors import ConfigError
+from tequio.core.protocols import (
+    Aggregator,
+    Ensemble,
+    LocalMethod,
+    LocalTerm,
+    ServerOptimizer,
+    Start,
+    Weighting,
+)
+
+REDUCE: Mapping[str, Callable[..., Aggregator]] = {
+    "stack": Stack,
+    "fedit": FedIT,
+    "ffa": FFA,
+    "rolora": RoLoRA,
+    "trimmed_mean": TrimmedMean,
+    "centred_clipping": CentredClipping,
+    "geometric_median": GeometricMedian,
+}
+START: Mapping[str, Callable[..., Start]] = {
+    "fresh": Fresh,
+    "fedex": FedEx,
+    "flexlora": FlexLoRA,
+}
+WEIGHTS: Mapping[str, Callable[..., Weighting]] = {
+    "examples": Examples,
+    "uniform": Uniform,
+    "fednova": FedNova,
+    "norm_equalised": NormEqualised,
+    "q_ffl": QFFL,
+    "term": Term,
+}
+SERVER: Mapping[str, Callable[..., ServerOptimizer]] = {
+    "sgd": Sgd,
+    "nesterov": Nesterov,
+    "adam": Adam,
+    "yogi": Yogi,
+    "reptile": Reptile,
+}
+LOCAL: Mapping[str, Callable[..., LocalTerm]] = {
+    "fedprox": FedProx,
+    "kl": KL,
+    "replay": Replay,
+    "transfer": Transfer,
+}
+METHOD: Mapping[str, Callable[..., LocalMethod]] = {
+    "plain": Plain,
+    "fomaml": FOMAML,
+}
+
+ENSEMBLE: Mapping[str, Callable[..., Ensemble]] = {
+    "feddf": FedDF,
+    "mixture": Mixture,
+}
+
+
+def reduce_by_name(name: str, **settings: Any) -> Aggregator:
+    """The aggregator called `name`. Raises ConfigError with the nearest known name."""
+    piece: Aggregator = _build("reduce", REDUCE, name, settings)
+    return piece
+
+
+def start_by_name(name: str, **settings: Any) -> Start:
+    """The start called `name`. Raises ConfigError with the nearest known name."""
+    piece: Start = _build("start", START, name, settings)
+    return piece
+
+
+def weights_by_name(name: str, **settings: Any) -> Weighting:
+    """The weighting called `name`. Raises ConfigError with the nearest known name."""
+    piece: Weighting = _build("weights", WEIGHTS, name, settings)
+    return piece
+
+
+def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
+    """The server optimiser called `name`. Raises ConfigError with the nearest known name."""
+    piece: ServerOptimizer = _build("server", SERVER, name, settings)
+    return piece
+
+
+def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
+    """The local terms of these names and strengths, sorted by name; one of strength 0 is left out.
+
+    Raises ConfigError with the nearest known name, and for a strength out of range.
+    """
+    built = [_build("local", LOCAL, name, {"strength": x}, "[local] terms") for name, x in sorted(strengths.items())]
+    return tuple(term for term in built if term.strength != 0.0)
+
+
+def method_by_name(name: str, **settings: Any) -> LocalMethod:
+    """The local method called `name`. Raises ConfigError with the nearest known name."""
+    piece: LocalMethod = _build("method", METHOD, name, settings, "[local] method")
+    return piece
+
+
+def ensemble_by_name(name: str) -> Ensemble:
+    """The ensemble called `name`. Raises ConfigError with the nearest known name."""
+    piece: Ensemble = _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
+    return piece
+
+
+def codec_by_name(name: str, **settings: Any) -> Codec:
+    """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
+    whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
+    piece: Codec = _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
+    return piece
+
+
+def _build(
+    kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any], where: str = ""
+) -> Any:
+    where = where or f"[algorithm] {kind}"
+    factory = known.get(name)
+    if factory is None:
+        found = entry_points(group=f"tequio.{kind}", name=name)
+        factory = next(iter(found)).load() if found else None
+    if factory is None:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        why = f"Known: {', '.join(known)}."
+        if kind != "start" and name in START:
+            raise ConfigError(f"{where} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
+        raise ConfigError(f"{where} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+    taken = inspect.signature(factory).parameters
+    if unknown := sorted(settings.keys() - taken.keys()):
+        numbers = [n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)]
+        why = f"It takes: {', '.join(numbers)}." if numbers else "It has none."
+        raise ConfigError(f"{where} = {name!r} does not take these settings: {', '.join(unknown)}.", why)
+    try:
+        return factory(**settings)
+    except TypeError as error:
+        raise ConfigError(f"{where} = {name!r} does not take these settings ({error}).") from None
+
+
+COMPRESS: Mapping[str, Callable[..., Codec]] = {
+    "plain": PlainCodec,
+    "half": Half,
+    "quantise": Quantise,
+    "eden": Eden,
+    "topk": TopK,
+}

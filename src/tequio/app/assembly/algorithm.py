@@ -1,0 +1,90 @@
+"""The pieces of the algorithm as federation.toml names them, and whether they go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tequio.algorithms.compatibility import check_chain, check_codec, check_distil, check_full
+from tequio.algorithms.registry import (
+    ensemble_by_name,
+    reduce_by_name,
+    server_by_name,
+    start_by_name,
+    weights_by_name,
+)
+from tequio.config import AlgorithmSection, DistilSection, Federation
+from tequio.coordinator.distillation import Distillation
+from tequio.coordinator.run_spec import Coding, Local
+from tequio.core.errors import ConfigError
+from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One of each kind."""
+
+    reduce: Aggregator
+    weights: Weighting
+    start: Start
+    server: ServerOptimizer
+    upload: Coding
+    download: Coding
+    feedback: float | None
+
+
+def pieces_of(chosen: AlgorithmSection, full: bool = False) -> Pieces:
+    """Build them. Raises ConfigError for an unknown name or setting, and where they do not go together.
+
+    full: whole weights are trained.
+    """
+    pieces = Pieces(
+        reduce_by_name(chosen.reduce, **chosen.reduce_settings),
+        weights_by_name(chosen.weights, **chosen.weights_settings),
+        start_by_name(chosen.start, **chosen.start_settings),
+        server_by_name(chosen.server, **chosen.server_settings),
+        Coding(chosen.upload, chosen.upload_settings),
+        Coding(chosen.download, chosen.download_settings),
+        1.0 if chosen.feedback is None and chosen.upload == "topk" else chosen.feedback,
+    )
+    check_chain(pieces.reduce, pieces.start)
+    if full:
+        check_full(pieces.reduce, pieces.start)
+    check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback, full)
+    check_codec("download", pieces.download.codec(), pieces.reduce, full=full)
+    return pieces
+
+
+def local_of(config: Federation) -> Local:
+    """What participants minimise. Raises ConfigError for an unknown name or setting, and where a term lacks what it needs."""
+    local = Local(config.local.terms, config.local.method, config.local.method_settings)
+    if config.local.data is not None and not local.needs("public"):
+        why = "No term looks at public text, so it would be read for nothing."
+        raise ConfigError("[local] data is given.", why, "Add terms, { replay = 0.5 } for instance, or leave it out.")
+    for term in local.built()[0]:
+        what = f"[local] terms: {term.name} cannot be computed."
+        if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:
+            fix = "Give [local] data, a file of public text, or a [centre], whose training data are used."
+            raise ConfigError(what, "It needs public text, and there is none.", fix)
+        if "base" in term.needs and isinstance(config.task.labels, list) and config.task.labels:
+            why = "With a list of labels the base's head is zero: it says nothing that one could keep to."
+            raise ConfigError(what, why, "Give [task] labels as a table, label = description.")
+        if "gradient" in term.needs and config.centre is None:
+            raise ConfigError(what, "It needs the gradient of a centre, and there is none.", "Give a [centre].")
+    return local
+
+
+def distillation_of(chosen: DistilSection, reduce: Aggregator, top_rank: int, seed: int) -> Distillation:
+    """[distil] as the coordinator wants it. Raises ConfigError for an unknown ensemble, and where the reduce does not fit."""
+    check_distil(reduce)
+    return Distillation(
+        ensemble=ensemble_by_name(chosen.ensemble),
+        every=chosen.every,
+        teachers=chosen.teachers,
+        votes=chosen.votes,
+        temperature=chosen.temperature,
+        rank=chosen.rank or top_rank,
+        steps=chosen.steps,
+        items=chosen.items,
+        rate=chosen.learning_rate,
+        seed=seed,
+    )

@@ -1,0 +1,102 @@
+"""Give every participant its assignment, rank and steps, from its declared or measured hardware."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tequio.app.assembly.algorithm import local_of, pieces_of
+from tequio.app.assembly.profile import (
+    Told,
+)
+from tequio.app.assembly.public_data import CENTRE
+from tequio.config import Federation, HardwareSection
+from tequio.core.errors import ConfigError
+from tequio.participant.adapted_model import Bench
+from tequio.participant.personal import Settings
+from tequio.participant.personal_budget import Budget
+from tequio.planning.allocation import (
+    RANK_COST,
+    Allotment,
+    Hardware,
+    Workload,
+    allot,
+)
+
+
+def allotments(config: Federation, told: Mapping[int, Told], bench: Bench) -> dict[str, Allotment]:
+    """Rank and steps of every participant from its hardware; the centre (index 0) makes as many steps as the median participant."""
+    out: dict[str, Allotment] = {}
+    for index in sorted(told, reverse=True):  # the centre comes last
+        who = told[index]
+        steps = full_steps(config, who.batches["train"])
+        if index == 0:
+            median = sorted(a.steps for a in out.values())[len(out) // 2]
+            steps = (config.centre.steps if config.centre else None) or median
+        hardware = hardware_of(who.name, who.hardware, who.speed, bench.full)
+        out[who.name] = _in_windows(config, index, allot(hardware, workload_of(config, who, steps, bench)))
+    return out
+
+
+def full_steps(config: Federation, examples: int) -> int:
+    """Local steps of a round before hardware is looked at."""
+    epoch = math.ceil(examples / config.train.batch_size)
+    wanted = round(epoch * config.train.local_epochs)
+    return max(config.train.min_steps, min(config.train.max_steps, wanted))
+
+
+def _in_windows(config: Federation, index: int, allotment: Allotment) -> Allotment:
+    """The allotment, saying how often a participant that needs more than a window counts (buffered rounds)."""
+    window, seconds = config.train.round_seconds, allotment.seconds
+    if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
+        return allotment
+    every = math.ceil(seconds / window)
+    return replace(allotment, reason=f"{allotment.reason} A window is {window:.3g} s: it counts in one of {every}.")
+
+
+def hardware_of(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:
+    """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
+    if full and own.max_rank is not None:
+        why = 'With [adapter] kind = "full" everybody trains whole weights, which have no rank.'
+        raise ConfigError(f"Participant {name}: max_rank = {own.max_rank}.", why, "Leave it out, or use lora.")
+    return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
+
+
+def workload_of(config: Federation, told: Told, steps: int, bench: Bench) -> Workload:
+    """What a round of `steps` steps asks of this participant."""
+    whole = config.train.pace == "buffered" and told.name != CENTRE  # who is slow is late instead of cut short
+    local = local_of(config)
+    drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
+    shapes = bench.shapes.values()
+    if bench.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
+        rank = max(min(m, n) for m, n in shapes)
+        ranks: tuple[int, ...] = (rank,)
+        bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
+    else:
+        twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors: up to twice their rank
+        ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
+        bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
+    return Workload(
+        tokens_per_step=max(1, round(told.mean_tokens * config.train.batch_size * drawn)),
+        steps=steps,
+        ranks=ranks,
+        bytes_per_rank=bytes_per_rank,
+        deadline_seconds=None if whole else config.train.round_seconds,
+        min_steps=config.train.min_steps,
+        rank_cost=rank_cost,
+    )
+
+
+def settings_of(config: Federation, examples: int, name: str, allotment: Allotment) -> Settings:
+    """How a participant's personal model is made."""
+    p, rank = config.personal, allotment.rank
+    epoch = math.ceil(examples / config.train.batch_size)
+    private_steps = max(1, round(epoch * p.private_epochs))
+    private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
+    rounds = config.train.rounds - (0 if config.centre is None else config.centre.first)
+    steps, full = allotment.steps * rounds + private_steps, config.adapter.kind == "full"
+    local = Budget(rank, steps, tuple(p.local_rates), p.checks, full=full)
+    digest = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
+    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))

@@ -1,0 +1,154 @@
+"""[shift]: from configuration and participants' files of intensities to a simulated clock, and back from a ledger to where it stood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from tequio.app.assembly.public_data import CENTRE
+from tequio.config import Federation, ParticipantFile
+from tequio.config.accounting import EnergySection
+from tequio.coordinator.carbon_clock import (
+    Clock,
+    Terms,
+    Worker,
+    costs_of,
+    need_of,
+    opening,
+    slots_of,
+)
+from tequio.coordinator.carbon_schedule import Shift
+from tequio.coordinator.run_spec import Member, Plan
+from tequio.core.canonical import digest
+from tequio.core.errors import ConfigError
+from tequio.ledger.record import Ledger
+from tequio.measure.carbon_forecast import Outlook, read_forecasts
+from tequio.measure.intensity import Intensity, end_of, moment, read_intensity, stamp
+from tequio.measure.site import Site
+from tequio.participant.node import Node
+
+Files = Mapping[str, ParticipantFile]
+
+
+def terms_of(config: Federation) -> Terms | None:
+    """What [shift] says; None without it."""
+    given = config.shift
+    if given is None:
+        return None
+    first = 0 if config.centre is None else config.centre.first
+    return Terms(
+        begin=moment(given.start, "[shift] start"),
+        slot=60.0 * given.slot_minutes,
+        deadline=3600.0 * given.deadline_hours,
+        shifted=given.policy == "greedy",
+        rounds=config.train.rounds - first,
+        grams=None if given.kg_co2e is None else 1000.0 * given.kg_co2e,
+        alpha=given.alpha,
+        minimum=given.minimum,
+        quorum=config.train.quorum or 1,
+    )
+
+
+def check_shift(config: Federation, files: Files) -> None:
+    """Raise ConfigError where the simulated time cannot be counted: before anything is loaded."""
+    terms, given = terms_of(config), config.shift
+    if terms is None or given is None:
+        return
+    for who, energy in _places(config, files):
+        if energy.intensity is None and energy.country is None:
+            what = f"[shift]: nothing is known of the electricity of {who}."
+            raise ConfigError(
+                what, "", "Give [energy] intensity, a file of values by time (or country, which has no hours)."
+            )
+        if not energy.tell:
+            what = f"[shift]: {who} does not tell its carbon."
+            raise ConfigError(what, "Hours chosen by it would tell it.", "Set [energy] tell = true there.")
+        if energy.intensity is not None:
+            _covers(who, energy, terms, config.train.rounds)
+    for who, file in files.items():
+        if terms.grams is not None and file.hardware.tdp_watts is None:
+            what = f"[shift] kg_co2e: participant {who} does not say its power."
+            raise ConfigError(
+                what, "Shares of a budget are of rated power.", "Add [hardware] tdp_watts to its participant.toml."
+            )
+        speed = file.hardware.tokens_per_second is not None or file.hardware.probe
+        if given.work_hours is None and not speed:
+            raise _no_speed(f"participant {who}", "[hardware] tokens_per_second to its participant.toml")
+    if given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None:
+        raise _no_speed("the centre", "tokens_per_second to [centre]")
+
+
+def _no_speed(who: str, key: str) -> ConfigError:
+    what = f"[shift]: how long {who} works in a round is not known."
+    return ConfigError(what, "", f"Add {key}, or work_hours to [shift].")
+
+
+def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySection]]:
+    for who, file in files.items():
+        yield f"participant {who}", file.energy
+    if config.centre is not None:
+        yield "the centre (federation.toml)", config.energy.model_copy(update={"tell": True})
+
+
+def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
+    series = read_intensity(energy.intensity or Path(), energy.zone)
+    last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
+    begin, end = series.windows[0].start, end_of(series.windows[-1])
+    if begin > terms.begin or end < last:
+        why = f"It has values from {stamp(begin)} to {stamp(end)}; {rounds} rounds need {stamp(terms.begin)} to {stamp(last)}."
+        fix = "Choose another start, shorten deadline_hours, make fewer rounds, or give a longer file."
+        raise ConfigError(f"[shift]: {energy.intensity} of {who} does not cover the simulated time.", why, fix)
+
+
+def shift_of(config: Federation, files: Files, plan: Plan, nodes: Mapping[int, Node], site: Site) -> Shift | None:
+    """The clock before the first round; None without [shift].
+
+    Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum of rounds is expected to take.
+    """
+    terms = terms_of(config)
+    if terms is None:
+        return None
+    workers = {m.name: _worker(config, files, m, nodes[m.index].meter.site, terms) for m in plan.members}
+    names = list(workers)
+    if plan.centre is not None:
+        workers[CENTRE] = _worker(config, files, plan.centre, site, terms)
+    clock = opening(terms, names)
+    if terms.grams is not None:
+        least = terms.least * sum(costs_of(clock, workers, names, terms).values())
+        if least > terms.grams:
+            why = f"{terms.least} rounds of everybody (minimum = {terms.minimum:g}) are expected to take {least / 1000:.3g} kg."
+            what = f"[shift] kg_co2e = {terms.grams / 1000:g} does not pay the minimum."
+            raise ConfigError(what, why, "Raise it, lower minimum, or make fewer rounds.")
+    return Shift(terms, workers, site, clock)
+
+
+def _worker(config: Federation, files: Files, member: Member, site: Site, terms: Terms) -> Worker:
+    file = files.get(member.name)
+    energy = config.energy if file is None else file.energy
+    hours = None if config.shift is None else config.shift.work_hours
+    seconds = member.seconds if hours is None else 3600.0 * hours
+    if seconds is None:
+        raise _no_speed(member.name, "tokens_per_second")
+    if need_of(seconds, terms) > slots_of(terms):
+        what = f"[shift] deadline_hours = {terms.deadline / 3600:g} is shorter than the work of {member.name}."
+        why = f"It works {seconds / 3600:.3g} h a round, in slots of {terms.slot / 60:g} minutes."
+        raise ConfigError(what, why, "Raise deadline_hours, or lower its steps or work_hours.")
+    forecasts: tuple[Intensity, ...] = ()
+    if energy.intensity is not None:
+        forecasts = read_forecasts(energy.intensity, read_intensity(energy.intensity, energy.zone))
+    watts = 0.0 if file is None else (file.hardware.tdp_watts or 0.0) * energy.pue
+    return Worker(seconds, watts, Outlook(site, forecasts))
+
+
+def digests_of(config: Federation, files: Files) -> dict[str, str]:
+    """Of the files by which it is decided: a run goes on with the same ones only."""
+    paths = {who: energy.intensity for who, energy in _places(config, files)}
+    return {who: digest(path.read_bytes()) for who, path in paths.items() if path is not None}
+
+
+def gone_on(shift: Shift, ledger: Ledger) -> Shift:
+    """Where the last committed round left the clock."""
+    last = ledger.last("round")
+    return shift if last is None else replace(shift, clock=Clock.of(last.body["shift"]["clock"]))

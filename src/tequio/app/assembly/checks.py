@@ -1,0 +1,65 @@
+"""Check a configuration as a whole: which pieces go together, whose carbon is counted, which models can teach one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tequio.algorithms.compatibility import check_bound, check_buffered, check_votes
+from tequio.app.assembly.algorithm import distillation_of, local_of, pieces_of
+from tequio.app.assembly.setup import Wired, classes_of
+from tequio.app.assembly.topology import peers_of
+from tequio.config import Federation, ParticipantFile
+from tequio.coordinator.distillation import Distillation
+from tequio.core.errors import ConfigError, ResourceError
+from tequio.participant.text_tasks import Causal
+from tequio.planning.memory import available_bytes
+
+PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
+
+
+def _tells_carbon(who: str, file: ParticipantFile) -> None:
+    """Raise ConfigError where a federation's carbon budget could not count this participant."""
+    placed = file.energy.country is not None or file.energy.intensity is not None
+    if placed and file.energy.tell:
+        return
+    what = f"budget.kg_co2e of federation.toml cannot be kept: participant {who} does not tell its carbon."
+    if placed:
+        why, fix = "[energy] tell = false in its participant.toml.", "Set tell = true there"
+    else:
+        why, fix = "Its participant.toml has no [energy] country or intensity.", "Add one of them there"
+    raise ConfigError(what, why, f"{fix}, or give the federation another budget (kwh, hours, money, megabytes).")
+
+
+def check_pieces(config: Federation) -> None:
+    """Raise ConfigError for an illegal chain."""
+    pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
+    peers_of(config)
+    check_votes(pieces.reduce, config.train.cohort or len(config.participants))
+    check_bound(config.screen.norm_bound, pieces.weights)
+    local_of(config)
+    if config.train.pace == "buffered":
+        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
+    if config.distil is not None:
+        distillation_of(config.distil, pieces.reduce, 1, config.seed)
+
+
+def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
+    """Raise ConfigError where models cannot teach one another (other vocabularies), ResourceError where predictions fill the memory."""
+    main = groups[0]
+    if isinstance(main.task, Causal):
+        known = main.bench.base.tokenizer.get_vocab()
+        for group in groups[1:]:
+            theirs = group.bench.base.tokenizer.get_vocab()
+            if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
+                what = f"[distil]: base {group.name!r} has another tokenizer than [base]"
+                what += (
+                    f" ({len(theirs)} and {len(known)} words, {len(theirs.items() & known.items())} of them the same)."
+                )
+                why = "Language models can teach each other only word by word, so the vocabulary must be one."
+                fix = "Take a smaller model of the same family, or leave out [distil]: the groups then train apart."
+                raise ConfigError(what, why, fix)
+    rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
+    need, free = PREDICTION_BYTES * classes_of(main) * sum(rows[: how.items]), available_bytes(None)
+    if need > free:
+        why = f"The predictions for {how.items} texts need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free."
+        raise ResourceError("[distil]: memory is too small.", why, "Lower items.")

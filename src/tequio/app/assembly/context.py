@@ -1,0 +1,105 @@
+"""What one machine has of a federation, whoever it is: the base in memory, the task, the meter; and a participant's data on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from tequio.app.assembly.memory import (
+    _check_memory,
+    dtype_of,
+)
+from tequio.app.assembly.site import site_of
+from tequio.config import Federation, ParticipantFile
+from tequio.config.cache import cache_folder
+from tequio.core.errors import ConfigError
+from tequio.measure.energy import Meter, open_meter
+from tequio.participant.accounts import Books
+from tequio.participant.adapted_model import Bench, head_at_zero, head_from_descriptions
+from tequio.participant.base import Base, load_base
+from tequio.participant.data import Columns
+from tequio.participant.node import Node, encode_splits
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.public_text import Public
+from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
+from tequio.participant.text_tasks import Causal, Classification, TextTask
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One base loaded, with its task and the machine's meter."""
+
+    config: Federation
+    bench: Bench
+    task: TextTask
+    meter: Meter
+
+
+def ground_of(config: Federation, files: Mapping[str, ParticipantFile], among: Team = ALONE) -> Ground:
+    """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
+
+    Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
+    """
+    full = config.adapter.kind == "full"
+    dtype = dtype_of(config)
+    _check_memory(config, files, among.size)
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among)
+    if config.task.max_tokens > base.max_positions:
+        why = f"The base reads at most {base.max_positions} tokens."
+        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
+    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
+    return Ground(config, bench, task_of(config, base), open_meter())
+
+
+def at_coordinator(ground: Ground) -> Ground:
+    """The same where the coordinator stands: federation.toml says where."""
+    site = site_of(ground.config.energy, ground.config.money)
+    return replace(ground, meter=replace(ground.meter, site=site))
+
+
+def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None, hosted: bool = False) -> Node:
+    """A participant on this machine, its data encoded. hosted: in the coordinator's process, which counts its energy too."""
+    data = encode_splits(ground.task, splits, file.name)
+    size, meter = ground.config.train.batch_size, _meter(file, ground.meter, hosted)
+    money, ours = file.money, ground.config.money
+    tell = money is not None and money.tell
+    counted = tell and money is not None and ours is not None and money.currency == ours.currency
+    books = Books(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
+    return Node(file.name, ground.bench, ground.task, data, size, meter, public=public, books=books)
+
+
+def _head(config: Federation, base: Base) -> torch.Tensor | None:
+    if config.task.kind == "causal":
+        return None
+    labels = config.task.labels
+    if isinstance(labels, dict):
+        return head_from_descriptions(base, labels)
+    return head_at_zero(base, len(labels))
+
+
+def task_of(config: Federation, base: Base) -> TextTask:
+    """The task with its tokenizer."""
+    if config.task.kind == "causal":
+        return Causal(base.tokenizer, config.task.max_tokens)
+    return Classification(base.tokenizer, config.task.label_names(), config.task.max_tokens)
+
+
+def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
+    """The machine's meter, or one of the declared power where the participant states it; at the participant's place."""
+    meter = shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
+    host = shared.watts if hosted and meter is not shared else None
+    return replace(meter, site=site_of(file.energy, file.money), host=host)
+
+
+def _columns(file: ParticipantFile) -> Columns:
+    return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
+
+
+def splits_of(config: Federation, file: ParticipantFile) -> Splits:
+    """A participant's data, split."""
+    d = file.data
+    rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
+    files = DataFiles(d.path, d.train, d.validation, d.test)
+    return load_splits(files, _columns(file), rule, config.task.kind, config.task.label_names(), file.name)

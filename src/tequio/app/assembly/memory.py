@@ -1,0 +1,101 @@
+"""Sum the memory that a process of a run needs, and check it against the machine before the base is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from tequio.app.assembly.algorithm import local_of, pieces_of
+from tequio.config import Federation, ParticipantFile
+from tequio.config.cache import cache_folder
+from tequio.participant.base import best_device, best_dtype, model_shape
+from tequio.participant.fused.select import keeps
+from tequio.participant.public_text import KEPT_BYTES
+from tequio.participant.text_tasks import Causal, Classification
+from tequio.planning.gpu_memory import beside_card, card_free_bytes, on_card
+from tequio.planning.memory import (
+    RUNTIME_BYTES,
+    BatchShape,
+    MemorySum,
+    ModelShape,
+    available_bytes,
+    check_memory,
+    estimate_memory,
+)
+
+STATE_COPIES = 5  # shared, pending, momentum and best of the coordinator, and the one held, live in this process
+
+
+PEER_COPIES = (
+    5  # of each peer: its model, its neighbours' copy of it and its best; of the first two those of the next round too
+)
+
+
+FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
+
+
+def dtype_of(config: Federation) -> torch.dtype:
+    """The base's precision: as configured, or the machine's best."""
+    if config.base.dtype == "auto":
+        return best_dtype()
+    dtype: torch.dtype = getattr(torch, config.base.dtype)
+    return dtype
+
+
+def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], shards: int) -> None:
+    lone = _memory(config, 1, 1, 1, shards)
+    for name, file in files.items():
+        if file.hardware.memory_gib is not None:
+            check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
+    here, card = memory_of(config, len(files), 1, shards), card_free_bytes()
+    if card is not None:
+        check_memory(on_card(here), card, "This machine's graphics card")
+        here = beside_card(here)
+    check_memory(here, available_bytes(None), "This machine")
+
+
+def memory_of(config: Federation, hosted: int, benches: int = 1, shards: int = 1) -> MemorySum:
+    """Memory of a process that hosts so many participants and the coordinator, with so many benches at work, on one of so many shards."""
+    full = config.adapter.kind == "full"
+    continues = pieces_of(config.algorithm, full).start.continues
+    begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
+    copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
+    return _memory(
+        config, copies + (FULL_COPIES if full else 0), benches, max(1, min(config.train.lockstep, hosted)), shards
+    )
+
+
+def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1, shards: int = 1) -> MemorySum:
+    local = local_of(config)
+    beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
+    batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
+    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
+    full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
+    shape = shape_of(config) if shards == 1 else replace(shape_of(config), loss_cells=None)  # transformers' path
+    look = look_tokens(config)
+    return estimate_memory(
+        shape, batch, rank, kept_scores(batch.tokens, shards), copies, process, full, benches, look, shards
+    )
+
+
+def kept_scores(tokens: int, shards: int = 1) -> int:
+    """Bytes that attention keeps of each score, with so many tokens: on a card those of Tequio's own layers, else plain attention's."""
+    if not keeps(tokens):
+        return 0
+    return 5 if best_device().type == "cpu" else 2 if shards == 1 else 0  # of shards transformers' path is flash there
+
+
+def look_tokens(config: Federation) -> int:
+    """Padded tokens of a batch of evaluation, at most."""
+    kind = Causal if config.task.kind == "causal" else Classification
+    return max(kind.batch_tokens, config.task.max_tokens)
+
+
+def shape_of(config: Federation) -> ModelShape:
+    """The base's sizes, without its weights."""
+    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype_of(config), cache_folder())
+    if not keeps(config.task.max_tokens) or local_of(config).needs("public") or config.distil:
+        return replace(shape, loss_cells=None)  # these look at whole logits
+    return shape

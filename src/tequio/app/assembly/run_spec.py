@@ -1,0 +1,57 @@
+"""Build the specification of all rounds: its members and every setting that a round needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tequio.app.assembly.algorithm import Pieces, local_of
+from tequio.app.assembly.profile import Told
+from tequio.config import Federation
+from tequio.coordinator.run_spec import Member, Plan, Screening
+from tequio.participant.adapted_model import Bench
+from tequio.planning.allocation import Allotment
+
+
+def members_of(told: Mapping[int, Told], given: Mapping[str, Allotment]) -> dict[int, Member]:
+    """Members by index, as they were allotted."""
+    shares = {i: given[who.name] for i, who in told.items()}
+    return {i: Member(told[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
+
+
+def plan_of(
+    config: Federation, pieces: Pieces, members: Mapping[int, Member], bench: Bench, top: int | None = None
+) -> Plan:
+    """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if not that of these members."""
+    return Plan(
+        seed=config.seed,
+        rounds=config.train.rounds,
+        spec=bench.spec,
+        scale=bench.scale,
+        shapes=bench.shapes,
+        members=tuple(members[i] for i in sorted(members) if i > 0),
+        centre=members.get(0),
+        federated_share=1.0 if config.centre is None else config.centre.federated_share,
+        centre_first=0 if config.centre is None else config.centre.first,
+        learning_rate=config.train.learning_rate,
+        final_rate=config.train.final_rate,
+        aggregator=pieces.reduce,
+        start=pieces.start,
+        weighting=pieces.weights,
+        server=pieces.server,
+        upload=pieces.upload,
+        download=pieces.download,
+        feedback=pieces.feedback,
+        screening=Screening(**config.screen.model_dump()),
+        local=local_of(config),
+        full=bench.full,
+        broadcast_rank=config.algorithm.broadcast_rank or 2 * (top or max(m.rank for m in members.values())),
+        patience=config.train.patience,
+        cohort=config.train.cohort,
+        window_seconds=config.train.round_seconds if config.train.pace == "buffered" else None,
+        buffer=config.train.buffer or 1,
+        quorum=config.train.quorum or 1,
+        gate_margin=config.gate.margin,
+        credit=config.equity.credit,
+        leave_one_out=config.equity.leave_one_out,
+        head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
+    )

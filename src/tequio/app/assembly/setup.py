@@ -1,0 +1,72 @@
+"""A run that is ready to start: one value with everything that its rounds and stages need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tequio.config import MAIN, Federation
+from tequio.coordinator.carbon_schedule import Shift
+from tequio.coordinator.distillation import Distillation
+from tequio.coordinator.gossip import Peers
+from tequio.coordinator.run_spec import Plan
+from tequio.measure.energy import Meter
+from tequio.participant.adapted_model import Bench
+from tequio.participant.distiller import PublicTexts
+from tequio.participant.node import Node
+from tequio.participant.personal import Settings
+from tequio.participant.text_tasks import Causal, Item, TextTask
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A run ready to go. `nodes` by index (0 is the centre); `report_slices` are the halves the gate never sees."""
+
+    config: Federation
+    bench: Bench
+    task: TextTask
+    plan: Plan
+    nodes: Mapping[int, Node]
+    report_slices: Mapping[str, Sequence[Item]]
+    settings: Mapping[str, Settings]
+    header: Mapping[str, Any]
+    data_digests: Mapping[str, str]
+    meter: Meter
+    peers: Peers | None = None
+    name: str = MAIN
+    others: tuple[Wired, ...] = ()
+    distillation: Distillation | None = None
+    shift: Shift | None = None
+
+    @property
+    def participants(self) -> list[Node]:
+        """Of this base, without the centre."""
+        return [node for index, node in sorted(self.nodes.items()) if index > 0]
+
+    @property
+    def groups(self) -> tuple[Wired, ...]:
+        """One a base, that of [base] first."""
+        return (self, *self.others)
+
+    def group(self, base: str) -> Wired:
+        """The group of one base."""
+        return next(group for group in self.groups if group.name == base)
+
+    def group_of(self, participant: str) -> Wired:
+        """The group in which a participant is."""
+        return next(group for group in self.groups if participant in group.settings)
+
+    @property
+    def public(self) -> PublicTexts | None:
+        """The centre as distiller over this base."""
+        centre = self.nodes.get(0)
+        if centre is None:
+            return None
+        size, classes = self.config.train.batch_size, classes_of(self)
+        return PublicTexts(self.name, self.bench, self.task, centre.data.train, size, classes)
+
+
+def classes_of(group: Wired) -> int:
+    """Labels, or words of the tokenizer."""
+    return len(group.bench.base.tokenizer) if isinstance(group.task, Causal) else len(group.config.task.label_names())

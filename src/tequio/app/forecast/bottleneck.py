@@ -1,0 +1,133 @@
+"""What to give the weakest participant so that the group gains most: each lever is tried on the allotment, and its effect is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tequio.app.assembly.allocation import full_steps, workload_of
+from tequio.app.assembly.profile import Told
+from tequio.app.assembly.setup import Wired
+from tequio.app.forecast.placement import Placed
+from tequio.config import Federation, HardwareSection
+from tequio.core.errors import ConfigError
+from tequio.planning.allocation import Allotment, Hardware, allot
+from tequio.planning.devices import Device
+from tequio.planning.memory import ModelShape
+from tequio.planning.throughput import OnDevice
+from tequio.planning.workload import Rates, Work, times
+
+FEW = 0.5  # of the median: with fewer examples than this, texts help most
+
+
+def help_for_the_weakest(
+    config: Federation, wired: Wired, people: Sequence[Placed], devices: Mapping[str, Device], shape: ModelShape
+) -> dict[str, Any] | None:
+    """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever changes; None with one participant."""
+    if len(people) < 2:
+        return None
+    round_of = {one.work.name: _round(one.work, one.rates) for one in people}
+    allotted = {m.name: m for m in wired.plan.members}
+
+    def strength(one: Placed) -> tuple[float, float, float]:
+        full = full_steps(config, one.work.examples)
+        return (allotted[one.work.name].rank, one.work.steps / full, -round_of[one.work.name])
+
+    weak = min(people, key=strength)
+    name = weak.work.name
+    others = max(seconds for who, seconds in round_of.items() if who != name)
+    now = max(round_of.values())
+    levers: list[dict[str, Any]] = []
+    row = next(r for r in wired.header["participants"] if r["name"] == name)
+    declared = Hardware(
+        row["hardware"].get("tokens_per_second") or row.get("measured_tokens_per_second"),
+        *(row["hardware"].get(key) for key in ("uplink_mbit", "memory_gib", "max_rank")),
+    )
+    for what, changed in (
+        ("a machine twice as fast", replace(declared, tokens_per_second=_twice(declared.tokens_per_second))),
+        ("twice the uplink", replace(declared, uplink_mbit=_twice(declared.uplink_mbit))),
+        ("more memory", replace(declared, memory_gib=None)),
+        ("leave to train any rank", replace(declared, max_rank=None)),
+    ):
+        given, faster = _allotted(config, wired, name, changed), what == "a machine twice as fast"
+        if given is None or (
+            changed == declared and not faster
+        ):  # where no speed is declared it is faster all the same
+            continue
+        work = replace(_with(weak.work, given.rank, given.steps), uplink_mbit=changed.uplink_mbit)
+        seconds = _round(work, weak.rates, 2.0 if faster else 1.0)
+        levers.append(_lever(what, given.rank, given.steps, max(seconds, others), weak, now))
+    smallest = _smallest(weak, others, devices, shape)
+    if smallest is not None:
+        device, seconds = smallest
+        top = max(config.adapter.ranks)
+        work = _with(weak.work, top, full_steps(config, weak.work.examples))
+        seconds = max(others, _round(work, OnDevice(device, shape)))
+        levers.append(_lever(f"hosted training, or one {device.name}", work.rank, work.steps, seconds, weak, now))
+    texts = sorted(one.work.examples for one in people)
+    if weak.work.examples < FEW * texts[len(texts) // 2]:
+        levers.append(
+            {
+                "what": "more texts",
+                "rank": weak.work.rank,
+                "steps": weak.work.steps,
+                "round_seconds": now,
+                "saved": 0.0,
+                "gain": True,
+            }
+        )
+    levers = [lever for lever in levers if lever["gain"]]
+    levers.sort(key=lambda lever: (-lever["rank"], -lever["steps"], lever["round_seconds"]))
+    return {
+        "name": name,
+        "rank": weak.work.rank,
+        "steps": weak.work.steps,
+        "round_seconds": round_of[name],
+        "group_round_seconds": now,
+        "levers": levers,
+    }
+
+
+def _lever(what: str, rank: int, steps: int, seconds: float, weak: Placed, now: float) -> dict[str, Any]:
+    return {"what": what, "rank": rank, "steps": steps, "round_seconds": seconds, "saved": now - seconds} | (
+        {"gain": rank > weak.work.rank or steps > weak.work.steps or seconds < now}
+    )
+
+
+def _allotted(config: Federation, wired: Wired, name: str, hardware: Hardware) -> Allotment | None:
+    row = next(r for r in wired.header["participants"] if r["name"] == name)
+    node = next(n for n in wired.participants if n.name == name)
+    mean = sum(len(item.ids) for item in node.data.train) / len(node.data.train)
+    told = Told(name, HardwareSection(), dict(row["batches"]), mean, {})
+    try:
+        return allot(hardware, workload_of(config, told, full_steps(config, told.batches["train"]), wired.bench))
+    except ConfigError:
+        return None
+
+
+def _with(work: Work, rank: int, steps: int) -> Work:
+    """The same at another rank, whose updates are as much larger."""
+    return replace(work, rank=rank, steps=steps, bytes_up=work.bytes_up * (1.0 if work.full else rank / work.rank))
+
+
+def _round(work: Work, rates: Rates, faster: float = 1.0) -> float:
+    """Seconds of a round, on a machine so many times as fast."""
+    spent = times(work, rates)
+    return ((spent.train + spent.evaluate) / faster + spent.network) / max(1, work.rounds)
+
+
+def _smallest(
+    weak: Placed, others: float, devices: Mapping[str, Device], shape: ModelShape
+) -> tuple[Device, float] | None:
+    """The cheapest device on which it would not be the slowest any more."""
+    priced = sorted((d for d in devices.values() if d.buy), key=lambda d: d.buy or (0.0, 0.0))
+    for device in priced:
+        seconds = _round(weak.work, OnDevice(device, shape))
+        if seconds <= others:
+            return device, seconds
+    return None
+
+
+def _twice(value: float | None) -> float | None:
+    return None if value is None else 2.0 * value

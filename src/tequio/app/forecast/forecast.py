@@ -1,0 +1,301 @@
+"""What a federation will take, before it runs: memory, time, energy, carbon and money for each and in all, and the other ways to do it.
+
+The work is that of the run to come, counted in steps and padded tokens of the real data; the speed is probed here, or that of a device of
+the catalogue. It is a forecast: `forecast.py` sets it beside what a run measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tequio.app.assembly.build import Roster
+from tequio.app.assembly.memory import STATE_COPIES, kept_scores, look_tokens, memory_of, shape_of
+from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.site import private_of, site_of, told_site
+from tequio.app.forecast.alternatives import break_even, judged, options_of, total
+from tequio.app.forecast.bottleneck import help_for_the_weakest
+from tequio.app.forecast.calibration import HERE
+from tequio.app.forecast.limits import budgets, speeds
+from tequio.app.forecast.placement import Placed, costs
+from tequio.app.forecast.speed_probe import padded, pass_tokens, probe
+from tequio.config import Federation, ParticipantFile
+from tequio.core.errors import ConfigError
+from tequio.measure.site import Site
+from tequio.participant.node import Node
+from tequio.participant.personal import Settings
+from tequio.participant.personal_budget import Budget
+from tequio.planning.devices import Device, device_of
+from tequio.planning.gpu_memory import (
+    card_free_bytes,
+    card_name,
+    card_peak_bytes,
+    forget_card_peak,
+    on_card,
+)
+from tequio.planning.memory import (
+    GIB,
+    BatchShape,
+    ModelShape,
+    available_bytes,
+    estimate_memory,
+    peak_bytes,
+)
+from tequio.planning.pareto import compared
+from tequio.planning.throughput import OnDevice
+from tequio.planning.workload import Fit, Work, times
+
+QUANTISED = (
+    0.56  # bytes a parameter of a 4-bit base with its scales: .52 to .6 in the literature; not supported here yet
+)
+TESTS = 3.5  # base, local, shared and the chosen one, which is often one of these
+
+
+def make_plan(
+    config: Federation,
+    wired: Wired,
+    roster: Roster,
+    devices: Mapping[str, Device],
+    machine: str | None = None,
+    factors: Mapping[str, float] | None = None,
+    tariff: float | None = None,
+    own: bool = False,
+) -> dict[str, Any]:
+    """The whole plan as plain JSON. machine: a device for all; None: as each says, else this machine, probed. factors: by machine, from
+    earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell, money, carbon and own budgets; such a plan
+    is not to be passed on. Raises ConfigError for an unknown device, offering the nearest."""
+    if config.bases:
+        why = "With several bases each group has its own model and speed."
+        raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
+    factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
+    shape = shape_of(config)
+    named = {name: machine or file.hardware.device for name, file in files.items()}
+    for name, device in named.items():
+        _known(device, devices, None if machine else name)
+    here = None
+    if not all(named.values()) or (config.centre and not machine):
+        forget_card_peak()
+        median = sorted(m.rank for m in wired.plan.members)[len(wired.plan.members) // 2]
+        probed = probe(list(wired.nodes.values()), median)
+        here = {name: replace(one, factor=factors.get(HERE, 1.0)) for name, one in probed.items()}
+
+    def placed(work: Work, device: str | None, site: Site, memory_gib: float | None) -> Placed:
+        if device is None:
+            assert here is not None
+            card = card_free_bytes() if memory_gib is None else None
+            have = card or (available_bytes(None) if memory_gib is None else int(memory_gib * GIB))
+            return Placed(work, HERE, here[work.name], site, have, card is not None)
+        found = device_of(device, devices)
+        have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
+        return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
+
+    people = []
+    for node in wired.participants:
+        file = files[node.name]
+        work = work_of(config, wired, node, file)
+        site = site_of(file.energy, file.money) if own else told_site(file.energy, file.money)
+        people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
+    home = site_of(config.energy, config.money)
+    centre = None
+    if 0 in wired.nodes:
+        centre = placed(centre_work(config, wired), machine, home, None)
+    rows = [_row(config, shape, one) for one in people]
+    options = options_of(people, centre, home, shape, devices, factors)
+    axes = compared([option for option in options if option.key != "central"])
+    return {
+        "federation": config.name,
+        "rounds": [config.train.rounds, config.centre.first if config.centre else 0],
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "base": {"model": config.base.model, "parameters": shape.parameters, "digest": wired.bench.base.digest},
+        "threads": _threads(),
+        "machine": None
+        if here is None
+        else {k: v for k, v in asdict(next(iter(here.values()))).items() if k != "watts"},
+        "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
+        "participants": rows,
+        "centre": None if centre is None else _row(config, shape, centre),
+        "process_memory": process_bytes(config, wired, here is not None),
+        "card": card_name(),
+        "card_memory": card_bytes(config, here is not None),
+        "own": own,
+        "private": {} if own else {name: kept for name, file in files.items() if (kept := _kept(file))},
+        "budgets": budgets(config, files, people, centre, own),
+        "declared": speeds(files, people, wired.plan.members),
+        "total": total([*people, *([centre] if centre else [])]),
+        "options": judged(options, axes),
+        "axes": list(axes),
+        "break_even": break_even(devices, options, tariff),
+        "weakest": help_for_the_weakest(config, wired, people, devices, shape),
+        "limits": LIMITS,
+    }
+
+
+def _kept(file: ParticipantFile) -> list[str]:
+    """What a plan that can be passed on leaves out of this participant."""
+    return private_of(file.energy, file.money) + (["its own budget"] if file.budget.limits() else [])
+
+
+def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:
+    """Raise ConfigError for a device that is not in the catalogue, saying in whose file. whose: None where it is `--machine`."""
+    if device is None:
+        return
+    try:
+        device_of(device, devices)
+    except ConfigError as error:
+        if whose is None:
+            raise
+        raise error.within(f"Participant {whose}, [hardware] device") from None
+
+
+def process_bytes(config: Federation, wired: Wired, probed: bool) -> int:
+    """Memory of a process that hosts all participants and the coordinator: what the probe took, and the states of the rounds beside it.
+
+    Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
+    """
+    if not probed:
+        return memory_of(config, len(config.participants)).total
+    dense = 4 * sum(m * n for m, n in wired.bench.shapes.values())
+    factored = 4 * wired.plan.broadcast_rank * sum(m + n for m, n in wired.bench.shapes.values())
+    return peak_bytes() + STATE_COPIES * (dense if wired.bench.full else min(dense, factored))
+
+
+def card_bytes(config: Federation, probed: bool) -> int | None:
+    """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
+    if probed:
+        return card_peak_bytes()
+    return None if card_free_bytes() is None else on_card(memory_of(config, len(config.participants))).total
+
+
+LIMITS = [
+    "Quality is a stand-in: how many different texts an average participant's model learns from. It forecasts no score.",
+    "Times leave out reading data, the coordinator's own arithmetic, waiting, and what a graphics card takes to get going.",
+    "Devices of the catalogue: rated power and an assumed share of the peak, until a run corrects the factor.",
+    "Rents are public offers in US dollars; a participant's own costs are in its own currency. Nothing is converted.",
+]
+
+
+def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile) -> Work:
+    """A participant's work in the run to come."""
+    member = next(m for m in wired.plan.members if m.name == node.name)
+    settings = wired.settings[node.name]
+    tokens, length = padded(node)
+    rounds = config.train.rounds - (config.centre.first if config.centre else 0)
+    looks = rounds + 1 if member in wired.plan.panel(config.train.rounds) else 0
+    if config.train.cohort is not None:  # drawn anew for each round: so many on average
+        rounds = max(1, round(rounds * config.train.cohort / len(config.participants)))
+    size = wired.bench.shapes.values()
+    per_rank = 4.0 * sum(m + n for m, n in size)
+    up = 4.0 * sum(m * n for m, n in size) if wired.bench.full else per_rank * member.rank
+    down = up if wired.bench.full else per_rank * wired.plan.broadcast_rank
+    fits, candidates, local = fits_of(settings)
+    return Work(
+        name=node.name,
+        rounds=rounds,
+        steps=member.steps,
+        rank=member.rank,
+        step_tokens=tokens,
+        length=length,
+        validation=pass_tokens(node.data.validation, node.task.batch_tokens),
+        test=pass_tokens(node.data.test, node.task.batch_tokens),
+        evaluations=looks,
+        fits=fits,
+        looks=candidates,
+        tests=TESTS,
+        bytes_up=up,
+        bytes_down=down,
+        uplink_mbit=file.hardware.uplink_mbit,
+        full=wired.bench.full,
+        examples=len(node.data.train),
+        local_fits=local,
+    )
+
+
+def fits_of(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
+    """(trainings of the personal model, evaluations beside theirs, how many are of the local one)."""
+
+    def runs(budget: Budget) -> list[Fit]:
+        return [Fit(budget.steps, budget.rank, min(budget.checks, budget.steps)) for _ in budget.rates]
+
+    local, private = runs(settings.local), runs(settings.private)
+    ditto = private * len(settings.ditto)
+    looks = 2 + 2 * len(settings.ditto) + len(settings.alphas) + len(settings.mixes)
+    return (*local, *private, *ditto), looks, len(local)
+
+
+def centre_work(config: Federation, wired: Wired) -> Work:
+    """The centre's: its steps in the rounds, and public slices in each."""
+    node = wired.nodes[0]
+    tokens, length = padded(node)
+    member = wired.plan.centre
+    size = node.task.batch_tokens
+    kept = sum(pass_tokens(items, size) for items in wired.report_slices.values() if items)
+    trains = member is not None and wired.plan.federated_share < 1.0
+    return Work(
+        name=node.name,
+        rounds=config.train.rounds if trains else 0,
+        steps=member.steps if member else 0,
+        rank=member.rank if member else 1,
+        step_tokens=tokens,
+        length=length,
+        validation=sum(pass_tokens(items, size) for items in node.slices.values() if items),
+        test=kept,
+        evaluations=config.train.rounds + 1,
+        tests=2.0,
+        full=wired.bench.full,
+        examples=len(node.data.train),
+    )
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _row(config: Federation, shape: ModelShape, one: Placed) -> dict[str, Any]:
+    spent = times(one.work, one.rates)
+    return {
+        "name": one.work.name,
+        "machine": one.machine,
+        "watts": one.rates.watts,
+        "rank": one.work.rank,
+        "steps": one.work.steps,
+        "rounds": one.work.rounds,
+        "examples": one.work.examples,
+        "tokens": one.work.trained_tokens,
+        "seconds": asdict(spent) | {"work": spent.work, "total": spent.total},
+        "range": _range(one),
+        **costs(one, spent.work),
+        "bytes_up": one.work.bytes_up * one.work.rounds,
+        "bytes_down": one.work.bytes_down * one.work.rounds,
+        "memory": _memory(config, shape, one),
+    }
+
+
+def _range(one: Placed) -> list[float] | None:
+    """Seconds at the highest and the lowest utilisation, of a device."""
+    if not isinstance(one.rates, OnDevice):
+        return None
+    return [times(one.work, replace(one.rates, which=which)).work for which in (2, 0)]
+
+
+def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str, Any]]:
+    """Bytes that each way of training needs there, and whether they fit: adapters of each rank, a quantised base, whole weights."""
+    batch = BatchShape(config.train.batch_size, config.task.max_tokens)
+    kinds: list[tuple[str, int, bool, float]] = [
+        (f"LoRA, rank {rank}", rank, False, shape.bytes_per_parameter) for rank in sorted(set(config.adapter.ranks))
+    ]
+    kinds.append(("LoRA, 4-bit base (not supported yet)", max(config.adapter.ranks), False, QUANTISED))
+    kinds.append(("whole weights", 1, True, shape.bytes_per_parameter))
+    out = []
+    for name, rank, full, size in kinds:
+        sizes = replace(shape, bytes_per_parameter=size)
+        scores = kept_scores(batch.tokens) if one.card and not full else 0
+        need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
+        need = on_card(need) if one.card else need
+        quantised = size == QUANTISED
+        total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
+        out.append({"kind": name, "need": total, "have": one.have, "fits": total <= one.have})
+    return out

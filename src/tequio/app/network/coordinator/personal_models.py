@@ -1,0 +1,151 @@
+"""The end of a federation across a network: everybody makes its personal model at home, and the record has what they tell.
+
+Who is away when the rounds are over is waited for a while; who does not come then is recorded, and may come later: a run that is over is
+opened again for those who are owed a model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tequio.app.assembly.budget import allowances
+from tequio.app.network.hub.folder import left
+from tequio.app.run_files import (
+    SHARED_FILE,
+    config_of,
+    of_base,
+    read_model,
+    recorded_header,
+    unbroken,
+)
+from tequio.config import MAIN
+from tequio.core.errors import LedgerError, NetworkError
+from tequio.core.events import Tell
+from tequio.core.types import Failure, PersonaliseTask, Reply
+from tequio.core.update import Update
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.runtimes.flower.runtime import Networked
+
+LOOK = 0.5  # seconds between two looks at who has come
+AWAY = "it was not connected"
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """here: who is connected, and since when, by index. grace: seconds for who is away; hub: the coordinator's folder, for a person."""
+
+    hub: Path
+    net: Networked
+    here: Callable[[], Mapping[int, str]]
+    grace: float
+    say: Tell
+
+    def ask(self, ledger: Ledger, tasks: Iterable[PersonaliseTask]) -> None:
+        """Have each make its model of the shared one, once; record what they tell, and who made none.
+
+        It ends when all have, or `grace` after those who are here were done.
+        """
+        done, end = _personal(ledger), float("inf")
+        owed = {task.index: task for task in tasks if task.name not in done}
+        asked, why = dict[int, str](), dict.fromkeys(owed, AWAY)
+        while owed:
+            self.net.settle()
+            there = self.here()
+            now = [i for i in owed if i in there and i not in self.net.pending and asked.get(i) != there[i]]
+            asked |= {i: there[i] for i in now}
+            for reply in self.net.exchange([owed[i] for i in now]) if now else ():
+                if isinstance(reply, Reply):
+                    if self._keep(ledger, reply):
+                        del owed[reply.index]
+                    else:
+                        why[reply.index] = "what it told of its model cannot be read"
+                    continue
+                why[reply.index] = reply.message if _away(reply) else f"{reply.error}: {reply.message}"
+                if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
+                    asked.pop(reply.index)
+            awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
+            if not awaited or time.monotonic() > end:
+                break
+            if end == float("inf"):
+                end = time.monotonic() + self.grace
+                self._say_awaited([owed[i].name for i in awaited])
+            time.sleep(min(LOOK, self.grace))
+        if owed:
+            self._tell_missing(ledger, {owed[i].name: why[i] for i in owed})
+
+    def _keep(self, ledger: Ledger, reply: Reply) -> bool:
+        """Record what one tells of its model, under its own name; False where it tells nothing that can be read."""
+        try:
+            told = dict(json.loads(reply.body))
+        except (ValueError, TypeError):
+            return False
+        wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
+        ledger.append("personal", {**told, "name": reply.name, "kept": "participant", "wire": wire})
+        self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
+        return True
+
+    def _say_awaited(self, names: list[str]) -> None:
+        if self.grace > 0:
+            words = f"Waiting at most {self.grace / 60:g} minutes for {', '.join(names)} to fetch the shared model."
+            self.say(words, "waiting", stage="personal models", missing=", ".join(names))
+
+    def _tell_missing(self, ledger: Ledger, why: Mapping[str, str]) -> None:
+        rows = [{"name": name, "reason": reason} for name, reason in why.items()]
+        ledger.append("missing", {"participants": rows, "grace": self.grace})
+        for name, reason in why.items():
+            words = (
+                f"{name} made no personal model: {reason}. To let it, start again: tequio coordinator start {self.hub}"
+            )
+            self.say(words, "personal-missing", "warning", participant=name, reason=reason)
+
+
+def owed(hub: Path, run: Path) -> list[str]:
+    """Who took part in a run and made no personal model, without those who left."""
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        return [row["name"] for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()]
+
+
+def reopen(run: Path, farewell: Farewell) -> None:
+    """Let those make their personal model who are owed one, in a run that is over."""
+    folder = RunFolder.open(run)
+    with folder.lock(), unbroken(folder) as ledger:
+        header = recorded_header(ledger, folder)
+        rows, found = _owed(farewell.hub, header, ledger), ledger.last("shared")
+        if found is None:
+            raise LedgerError(f"{run} has no record of a shared model.", "", "Run `tequio verify`.")
+        of = {MAIN: found.body, **found.body.get("bases", {})}
+        bases = {row.get("base", MAIN) for row in rows.values()}
+        shared = {base: read_model(folder, of_base(base, SHARED_FILE), of[base]["digest"]) for base in bases}
+        allowed = allowances(config_of(header, folder.ledger_path), ledger, one_process=False)
+        tasks = [_task(i, row, shared, of) for i, row in rows.items()]
+        farewell.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
+
+
+def _task(
+    index: int, row: Mapping[str, Any], shared: Mapping[str, Update], of: Mapping[str, Mapping[str, Any]]
+) -> PersonaliseTask:
+    base = row.get("base", MAIN)
+    round_, rank, steps = int(of[base]["round"]), int(row["rank"]), int(row["steps"])
+    return PersonaliseTask(round_, index, str(row["name"]), shared[base], rank, steps)
+
+
+def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
+    """Their rows, by index."""
+    rows = [*header["participants"], *(entry.body["participant"] for entry in ledger.entries("joined"))]
+    known, without = {row["name"]: row for row in rows}, _personal(ledger) | left(hub).keys()
+    names = [entry["name"] for entry in header["config"]["participants"]]
+    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+
+
+def _personal(ledger: Ledger) -> set[str]:
+    return {str(entry.body["name"]) for entry in ledger.entries("personal")}
+
+
+def _away(reply: Failure) -> bool:
+    return reply.error == NetworkError.__name__

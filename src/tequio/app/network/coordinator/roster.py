@@ -1,0 +1,281 @@
+"""Who takes part across a network, and from when on: asked on arrival what it has, allotted its part once, and recorded.
+
+A run begins with a quorum of the roster. Who comes later joins at the next round; who goes costs nothing; who comes back has its old part.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tequio.app.assembly.allocation import allotments
+from tequio.app.assembly.context import Ground
+from tequio.app.assembly.manifest import of_base, row_of
+from tequio.app.assembly.profile import Told
+from tequio.app.network.hub.folder import invitations_of, left, numbers_of
+from tequio.config import MAIN, Federation
+from tequio.coordinator.round import ShortRound
+from tequio.coordinator.run_spec import Member, Plan
+from tequio.core.canonical import canonical_json
+from tequio.core.errors import ConfigError, NetworkError, RunError
+from tequio.core.events import Tell
+from tequio.core.types import DescribeTask, Failure
+from tequio.ledger.record import Ledger
+from tequio.runtimes.flower.runtime import Networked
+
+LOOK = 0.2  # seconds between two looks at who is there
+ANSWER = 60.0  # seconds that who has just come has to say what it has
+PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
+
+
+def names_of(config: Federation) -> dict[int, str]:
+    """The whole roster by index, from 1."""
+    return {i: entry.name for i, entry in enumerate(config.participants, 1)}
+
+
+def connected(folder: Path, config: Federation, net: Networked) -> dict[int, str]:
+    """Who is connected, and since when, by index; whose key counts is read anew."""
+    numbers = numbers_of(folder)
+    net.nodes = {i: numbers[name] for i, name in names_of(config).items() if name in numbers}
+    return net.connections()
+
+
+@dataclass
+class House:
+    """folder: the office's. grounds: by base. wait: seconds to wait for a quorum. rows, commitments: by index, of who takes part."""
+
+    folder: Path
+    config: Federation
+    grounds: Mapping[str, Ground]
+    net: Networked
+    wait: float
+    say: Tell
+    members: dict[int, Member] = field(default_factory=dict)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    commitments: dict[int, str] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
+    barred: dict[int, str] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
+    invited: dict[int, int] = field(default_factory=dict)  # index -> how often it was invited anew, as the record knows
+    made: int = 0  # rounds
+    tries: tuple[int, int] = (0, 0)  # round, and how often it was short
+
+    @property
+    def quorum(self) -> int:
+        """So many must be there to begin: as federation.toml says, or all who did not leave."""
+        return self.config.train.quorum or max(1, len(self.config.participants) - len(left(self.folder)))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The whole roster by index, from 1."""
+        return names_of(self.config)
+
+    def base_of(self, index: int) -> str:
+        """Over which base one of the roster trains."""
+        return self.config.participants[index - 1].base
+
+    def here(self) -> dict[int, str]:
+        """Who is connected, and since when."""
+        return connected(self.folder, self.config, self.net)
+
+    def gather(self) -> None:
+        """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
+        end, told = time.monotonic() + self.wait, ""
+        while True:
+            self.net.settle()
+            there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
+            if len(there) >= self.quorum:
+                return
+            gone = left(self.folder)
+            missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
+            if missing != told:
+                words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
+                self.say(words, "waiting", stage="waiting", missing=missing)
+                told = missing
+            if time.monotonic() > end:
+                why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
+                why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
+                raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
+            time.sleep(LOOK)
+
+    def begin(self) -> dict[int, Told]:
+        """What those say of themselves who are there; their parts are not allotted yet. Raises NetworkError if they are too few."""
+        facts: dict[int, dict[str, Any]] = {}
+        while len(facts) < self.quorum:
+            self.gather()
+            facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
+            if len(self.names) - len(self.barred) < self.quorum:
+                index, why = min(self.barred.items())
+                fix = "All need the same base, by its digest, and the same version."
+                raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
+        self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
+        self.invited = self._invited()
+        return {i: Told.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
+
+    def recall(self, header: Mapping[str, Any], ledger: Ledger) -> None:
+        """Wait for a quorum, unless the rounds are over; who took part before has the part that it had.
+
+        Raises RunError if one of them came back as another.
+        """
+        indices = {name: i for i, name in self.names.items()}
+        self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
+        for row in header["participants"]:
+            self.keep(indices[row["name"]], row, header["commitment"][row["name"]])
+        for entry in ledger.entries("joined"):
+            row = entry.body["participant"]
+            self.keep(indices[row["name"]], row, entry.body["commitment"])
+            self.invited[indices[row["name"]]] = entry.body.get("invitation", 0)
+        last = ledger.last("round")
+        self.made = 0 if last is None else int(last.body["round"])
+        if ledger.last("shared") is None:
+            self.gather()
+        known = {i: since for i, since in self.here().items() if i in self.members}
+        self.ledger = ledger
+        self._verify(self._describe(known), None)
+        changed = [f"{self.names[i]}: {why}" for i, why in self.barred.items() if i in self.members]
+        if changed:
+            raise RunError(
+                "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
+            )
+
+    def arrived(self, plan: Plan, round_: int, base: str = MAIN) -> Plan:
+        """The plan of one base with those who came since the last round; each has a record."""
+        self.made = round_ - 1
+        self._leaves()
+        gone = left(self.folder)
+        here = {i: since for i, since in self.here().items() if self.base_of(i) == base}
+        new = {i: since for i, since in here.items() if self.asked.get(i) != since}
+        if not new and not any(member.name in gone for member in plan.members):
+            return plan
+        facts = self._describe(new)
+        self._verify({i: said for i, said in facts.items() if i in self.members}, round_)
+        for i, said in facts.items():
+            if i not in self.members and i not in self.barred:
+                self._join(i, said, plan, round_)
+        return self.whole(plan, base)
+
+    def whole(self, plan: Plan, base: str = MAIN) -> Plan:
+        """The plan of one base with everybody who takes part by now, without those who left."""
+        gone = left(self.folder)
+        members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
+        return replace(plan, members=tuple(member for member in members if member.name not in gone))
+
+    def short(self, short: ShortRound) -> None:
+        """Tell why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
+        round_ = int(short.body["round"])
+        self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
+        if self.tries[1] >= TRIES:
+            raise short
+        self.say(f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_)
+        time.sleep(PAUSE * self.tries[1])
+        self.gather()
+
+    def carried(self) -> dict[str, Any]:
+        """What the network carried, for the record; late replies are said, too."""
+        body = self.net.carried()
+        for late in body.get("late", []):
+            at = f"{late['late_seconds']:.0f} s after its deadline"
+            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}"
+            self.say(words, "reply-late", "warning", participant=late["name"], sent=late["sent"], reason=late["reason"])
+        return body
+
+    def _may(self, index: int, since: str) -> bool:
+        """Not barred, or connected anew since it was."""
+        return index not in self.barred or self.asked.get(index) != since
+
+    def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+        """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
+        found: dict[int, dict[str, Any]] = {}
+        tasks = [DescribeTask(self.made, i, self.names[i]) for i in sorted(connected)]
+        for reply in self.net.exchange(tasks, ANSWER):
+            if isinstance(reply, Failure):
+                self.say(f"{reply.name} did not say what it has: {reply.message}")
+                continue
+            i = reply.index
+            self.asked[i] = connected[i]
+            self.barred.pop(i, None)
+            try:
+                facts = json.loads(reply.body)
+                Told.of(reply.name, facts["told"])
+                spec, _ = facts["spec"], str(facts["commitment"])
+            except (KeyError, TypeError, ValueError, ConfigError):
+                self._bar(i, "What it says of itself cannot be read; both sides need the same version.")
+                continue
+            if spec != self.grounds[self.base_of(i)].bench.spec:
+                self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
+                continue
+            found[i] = facts
+        return dict(sorted(found.items()))
+
+    def _bar(self, index: int, why: str) -> None:
+        self.barred[index] = why
+        self.say(f"{self.names[index]} cannot take part: {why}", "barred", "warning", participant=self.names[index])
+
+    def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
+        """Bar who was there before and is not what it was.
+
+        Who lost its folder lost its salt too, so nobody can tell whether its data are the same. That is taken only from who was invited
+        anew since the record last heard of it; it has its old part, and the record has what it says of itself now.
+        """
+        invited = self._invited()
+        for i, said in facts.items():
+            own = Told.of(self.names[i], said["told"])
+            shown = {key: canonical_json(self.rows[i][key]) for key in ("data", "batches")}
+            now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
+            if invited.get(i, 0) > self.invited.get(i, 0):
+                fresh = {**self.rows[i], "data": dict(own.data), "batches": dict(own.batches)}
+                self._record(i, fresh, str(said["commitment"]), round_)
+                self.say(f"{self.names[i]} is back: it joined anew.")
+            elif shown != now or said["commitment"] != self.commitments[i]:
+                anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
+                self._bar(i, f"Its data or its folder are not those with which it joined. Invited anew it may: {anew}")
+
+    def _join(self, index: int, facts: Mapping[str, Any], plan: Plan, round_: int) -> None:
+        """Allot a part to who came late, and record it."""
+        base, top = self.base_of(index), plan.top_rank()
+        config = self.config.part(base)
+        if plan.aggregator.layout == "factors":  # which were made for those who began
+            ranks = [rank for rank in config.adapter.ranks if rank <= top]
+            config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
+        told = Told.of(self.names[index], facts["told"])
+        try:
+            given = allotments(config, {index: told}, self.grounds[base].bench)[told.name]
+        except ConfigError as error:
+            self._bar(index, str(error))
+            return
+        row = of_base(row_of(told, given, config.adapter.kind == "full"), base, bool(self.config.bases))
+        self._record(index, row, str(facts["commitment"]), round_)
+        self.say(
+            f"{told.name} joins in round {round_}: {given.reason}", "joins-late", participant=told.name, round=round_
+        )
+
+    def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
+        """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
+        if self.ledger is not None:
+            body = {"round": round_, "participant": dict(row), "commitment": commitment}
+            self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
+            self.invited[index] = self._invited().get(index, 0)
+        self.keep(index, row, commitment)
+
+    def _leaves(self) -> None:
+        """Record who left since."""
+        if self.ledger is None:
+            return
+        known = {(e.body["name"], e.body["invitation"]) for e in self.ledger.entries("left")}
+        for name, invitation in left(self.folder).items():
+            if (name, invitation) not in known:
+                self.ledger.append("left", {"round": self.made, "name": name, "invitation": invitation})
+
+    def _invited(self) -> dict[int, int]:
+        """By index, how often each who is enrolled was invited anew."""
+        times = invitations_of(self.folder)
+        return {i: times[name] for i, name in self.names.items() if name in times}
+
+    def keep(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
+        """Who takes part, with this part."""
+        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]))
+        self.rows[index], self.commitments[index] = dict(row), commitment

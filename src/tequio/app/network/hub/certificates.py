@@ -1,0 +1,162 @@
+"""The certificates of a coordinator: how long each lasts, whether its key is there, who can renew it, and a new one in the old one's place.
+
+Participants know the authority from their invitations, not the certificate: another one by the same authority needs no word to them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tequio.app.network.hub.folder import (
+    AUTHORITY,
+    AUTHORITY_KEY,
+    CERTIFICATE,
+    DAYS,
+    KEY,
+    SECRET,
+    SECRET_BYTES,
+    Office,
+    changing,
+    open_office,
+)
+from tequio.core.errors import ConfigError, NetworkError, TequioError
+from tequio.core.events import Tell
+from tequio.ledger.folder import RunFolder
+from tequio.trust.certificates import Certificate, belongs, read_certificate
+from tequio.trust.keys import new_server, replace_secret
+
+SOON = 30.0  # days: one that ends before is a warning
+DAY = 86400.0  # seconds between two reminders
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A certificate of a coordinator's folder: what it is, its file, and how it is renewed."""
+
+    words: str
+    path: Path
+    fix: str
+
+
+def certificates_of(folder: Path, office: Office) -> list[Kept]:
+    """Those that participants see, and SuperLink's where it has others."""
+    ours = f"tequio coordinator renew {folder}"
+    anew = "It is in every invitation: make a new folder with `tequio coordinator init`, and invite anew."
+    inside = [
+        Kept("SuperLink's certificate", folder / CERTIFICATE, ours),
+        Kept("SuperLink's authority", folder / AUTHORITY, anew),
+    ]
+    if office.certificate == CERTIFICATE:
+        return [Kept("the certificate", folder / CERTIFICATE, ours), Kept("its authority", folder / AUTHORITY, anew)]
+    theirs = "Renew it at its authority, and start the coordinator again."
+    shown = [("the certificate", office.certificate), ("its authority", office.authority)]
+    return [*(Kept(words, folder / name, theirs) for words, name in shown), *inside]
+
+
+def days_left(certificate: Certificate) -> float:
+    """Days until it ends; negative where it has ended."""
+    return (certificate.ends - datetime.now(UTC)).total_seconds() / DAY
+
+
+def ending(folder: Path, office: Office) -> list[str]:
+    """A sentence for each that ends soon, has ended, or cannot be read."""
+    found = []
+    for kept in certificates_of(folder, office):
+        try:
+            certificate = read_certificate(kept.path)
+        except TequioError as error:
+            found.append(str(error))
+            continue
+        if (days := days_left(certificate)) < SOON:
+            how = (
+                f"ends on {certificate.ends:%Y-%m-%d}, in {days:.0f} days"
+                if days > 0
+                else "has ended: nobody can connect"
+            )
+            found.append(f"{kept.words} {how}. {kept.fix}")
+    return found
+
+
+def check_lasting(folder: Path, office: Office) -> None:
+    """Raises NetworkError where one has ended, so that nobody could connect."""
+    for kept in certificates_of(folder, office):
+        found = read_certificate(kept.path)
+        if days_left(found) <= 0:
+            raise NetworkError(f"{kept.path} ended on {found.ends:%Y-%m-%d}.", "Nobody could connect.", kept.fix)
+
+
+def unusable(folder: Path, office: Office) -> Iterator[tuple[Path, str, str]]:
+    """(file, what is wrong with it, what to do) of each secret and key that cannot do its work."""
+    secret, copy = folder / SECRET, "Restore it from a copy."
+    if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
+        yield secret, "is empty or cut" if secret.exists() else "is missing", copy
+    pairs = {folder / KEY: folder / CERTIFICATE, folder / office.key: folder / office.certificate}
+    if (folder / AUTHORITY_KEY).exists():
+        pairs[folder / AUTHORITY_KEY] = folder / AUTHORITY
+    for key, path in pairs.items():
+        try:
+            fits = belongs(key, read_certificate(path))
+        except TequioError:  # of the certificate, which is told where certificates are
+            fits = key.exists()
+        if not fits:
+            ours = f"{copy} Or make a new pair: tequio coordinator renew {folder}"
+            wrong = f"is not the key of {path}" if key.exists() else "is missing"
+            yield key, wrong, ours if key == folder / KEY else copy
+
+
+def check_keys(folder: Path, office: Office) -> None:
+    """Raises ConfigError naming a secret or key without which the coordinator cannot start; the authority's is for renewing alone."""
+    for path, wrong, fix in unusable(folder, office):
+        if path != folder / AUTHORITY_KEY:
+            raise ConfigError(f"{path} {wrong}.", "", fix)
+
+
+def reminder(folder: Path, office: Office, tell: Tell) -> Callable[[], None]:
+    """Call it often: it tells what ends soon, once a day."""
+    told = -DAY
+
+    def look() -> None:
+        nonlocal told
+        if time.monotonic() - told >= DAY:
+            told = time.monotonic()
+            for words in ending(folder, office):
+                tell(words, "certificate-ends", "warning")
+
+    return look
+
+
+def renew(folder: Path) -> dict[str, Any]:
+    """A new certificate and key for the same hosts, by the authority that participants know.
+
+    Returns until when it and the authority last, and whether it is the one that participants see (not so with a real authority's files).
+    Cut off between its two files, it is to be done again. Raises ConfigError where the authority's key is not there, or it ends no later.
+    """
+    with changing(folder):
+        office, authority = open_office(folder), read_certificate(folder / AUTHORITY)
+        try:
+            authority_key = (folder / AUTHORITY_KEY).read_bytes()
+        except OSError as error:
+            why = f"{folder / AUTHORITY_KEY} cannot be read ({error.strerror})."
+            raise ConfigError("The authority's key is needed.", why, "Put it back for this command.") from None
+        if not belongs(folder / AUTHORITY_KEY, authority):
+            what = f"{folder / AUTHORITY_KEY} is not the key of {folder / AUTHORITY}."
+            raise ConfigError(what, "", "Restore it from a copy.")
+        before = read_certificate(folder / CERTIFICATE)
+        certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
+        if authority.ends <= max(before.ends, datetime.now(UTC)):
+            why = f"Its authority ends on {authority.ends:%Y-%m-%d}, and participants know that one from their invitations."
+            fix = "Make a new folder with `tequio coordinator init`, and invite anew."
+            raise ConfigError(f"The certificate in {folder} cannot be made to last longer.", why, fix)
+        replace_secret(folder / KEY, key)
+        RunFolder(folder).write_atomic(CERTIFICATE, certificate)
+    ends = read_certificate(folder / CERTIFICATE).ends
+    return {
+        "until": ends.isoformat(timespec="seconds"),
+        "authority_until": authority.ends.isoformat(timespec="seconds"),
+        "shown": office.certificate == CERTIFICATE,
+    }

@@ -1,0 +1,249 @@
+"""The coordinator's folder: certificates, secret, invitations, and who has joined. `tequio coordinator init` makes it.
+
+coordinator.json   where federation.toml is and its digest; where participants find the coordinator
+tls/               the authority's certificate and key, the server's
+secret             between SuperLink and us, on this machine only
+invitations/       one file a participant, to be given to it by a way that both trust
+enrolled.json      participant -> its key and number, and when it left; written when it joins
+withdrawn.json     keys that count no more -> whose they were
+superlink/ run/    the server's database and log; the run, with its ledger
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tequio.app.run_files import json_table
+from tequio.config import Federation, load_federation
+from tequio.core.canonical import digest
+from tequio.core.errors import ConfigError, NetworkError
+from tequio.ledger.folder import OFFICE, RunFolder, own_folder
+from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
+from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
+from tequio.trust.leave_request import is_leaving
+
+ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
+DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authority that can renew it
+INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
+CERTIFICATE, KEY = "tls/server.pem", "tls/server.key"
+AUTHORITY, AUTHORITY_KEY = "tls/authority.pem", "tls/authority.key"
+SECRET, SECRET_BYTES = "secret", 32
+
+NEEDED = ("federation", "digest", "address", "tokens")
+TABLES = {"tokens": str, "invited": int}
+
+
+@dataclass(frozen=True)
+class Office:
+    """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token.
+
+    invited: how often one was invited anew.
+    """
+
+    federation: str
+    digest: str
+    address: str
+    tokens: Mapping[str, str]
+    certificate: str = CERTIFICATE
+    key: str = KEY
+    authority: str = AUTHORITY
+    invited: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_office(folder: Path) -> Office:
+    """Raises ConfigError if it is none, or damaged."""
+    path = folder / OFFICE
+    if not path.is_file():
+        fix = "Make one with: tequio coordinator init FOLDER federation.toml"
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", fix)
+    raw = json_table(path)
+    wrong = sorted(raw.keys() - Office.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
+    wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
+    wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
+    if wrong:
+        why = f"{wrong[0]!r} in it is missing, unknown or of another kind."
+        raise ConfigError(f"{path} is damaged.", why, "Restore it from a copy.")
+    return Office(**raw)
+
+
+def _is_table(value: Any, of: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, of) for each in value.values())
+
+
+def open_office(folder: Path) -> Office:
+    """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
+    office = read_office(folder)
+    if digest(_text(Path(office.federation)).encode()) != office.digest:
+        why = "Participants agreed to another text of it."
+        raise NetworkError(f"{office.federation} has changed.", why, "Put it back, or invite anew from a new folder.")
+    return office
+
+
+def init_office(
+    folder: Path, federation: Path, address: str, own: tuple[Path, Path, Path] | None = None
+) -> tuple[Federation, list[Path]]:
+    """Make the folder, certificates and an invitation for each on the roster; returns the invitations' paths.
+
+    address: host:port at which participants reach this machine. own: (certificate, key, authority) of a real certificate authority for
+    it; inside, between us and SuperLink, our own are used in any case.
+    Raises ConfigError for a folder that is one already, or for what cannot run over a network.
+    """
+    if folder.is_file():
+        fix = f"tequio coordinator init {federation} {folder} --address {address}"
+        raise ConfigError(f"{folder} is a file.", "The new folder comes first, then federation.toml.", fix)
+    config, text = load_federation(federation), _text(federation)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
+    if (folder / OFFICE).exists():
+        raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
+    tokens = {entry.name: new_token() for entry in config.participants}
+    place = RunFolder(own_folder(folder))
+    authority, authority_key = new_authority(config.name, AUTHORITY_DAYS)
+    certificate, key = new_server(authority, authority_key, list(dict.fromkeys((host, *INSIDE))), DAYS)
+    place.write_atomic(AUTHORITY, authority)
+    place.write_atomic(CERTIFICATE, certificate)
+    write_secret(folder / AUTHORITY_KEY, authority_key)
+    write_secret(folder / KEY, key)
+    files: dict[str, Any] = {}
+    if own is not None:
+        files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
+        authority = own[2].read_bytes()
+    write_secret(folder / SECRET, secrets.token_bytes(SECRET_BYTES))
+    written = []
+    for name, token in tokens.items():
+        path = folder / "invitations" / f"{name}.json"
+        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token)
+        write_secret(path, invitation_bytes(invitation))
+        written.append(path)
+    hashes = {name: token_hash(token) for name, token in tokens.items()}
+    office = Office(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
+    place.write_atomic(OFFICE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
+    return config, written
+
+
+def invite(folder: Path, name: str) -> Path:
+    """A new invitation for one on the roster, and its path; the token before it and the key that joined with that count no more.
+
+    A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for who is not on the roster.
+    """
+    with changing(folder):
+        office = open_office(folder)
+        if name not in office.tokens:
+            raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(office.tokens)}.")
+        token = new_token()
+        invited = {**office.invited, name: office.invited.get(name, 0) + 1}
+        after = replace(office, tokens={**office.tokens, name: token_hash(token)}, invited=invited)
+        RunFolder(folder).write_atomic(OFFICE, json.dumps(asdict(after), indent=1).encode())
+        rows = enrolled(folder)
+        row = rows.pop(name, None)
+        if row is not None:
+            _withdraw(folder, name, row["public_key"])
+            RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+        path, authority = folder / "invitations" / f"{name}.json", (folder / office.authority).read_text()
+        text = _text(Path(office.federation))
+        invitation = Invitation(name, office.address, authority, text, office.digest, token)
+        replace_secret(path, invitation_bytes(invitation))
+    return path
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Who belongs is changed by one at a time, threads and processes alike."""
+    with (folder / "enrolment.lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def enrolled(folder: Path) -> dict[str, dict[str, str]]:
+    """Participant -> {"public_key": PEM, "node": number, "invitation": how often it was invited anew, "left": when}."""
+    path = folder / ENROLLED
+    rows = json_table(path) if path.exists() else {}
+    for name, row in rows.items():
+        known = _is_table(row, str) and row.keys() >= {"public_key", "node"}
+        if not known or not (row["node"].isdecimal() and row.get("invitation", "0").isdecimal()):
+            raise ConfigError(f"{path} is damaged.", f"The row of {name!r} is not one.", "Restore it from a copy.")
+    return rows
+
+
+def invitations_of(folder: Path) -> dict[str, int]:
+    """Participant -> how often it had been invited anew when it joined."""
+    return {name: int(row.get("invitation", 0)) for name, row in enrolled(folder).items()}
+
+
+def left(folder: Path) -> dict[str, int]:
+    """Those who left -> how often they had been invited anew when they had joined."""
+    return {name: n for name, n in invitations_of(folder).items() if "left" in enrolled(folder)[name]}
+
+
+def numbers_of(folder: Path) -> dict[str, int]:
+    """Participant -> its number, of those who joined and did not leave."""
+    return {name: int(row["node"]) for name, row in enrolled(folder).items() if "left" not in row}
+
+
+def withdrawn(folder: Path) -> dict[str, str]:
+    """Keys (PEM) that count no more -> whose they were."""
+    path = folder / WITHDRAWN
+    keys = json_table(path) if path.exists() else {}
+    if not _is_table(keys, str):
+        raise ConfigError(f"{path} is damaged.", "Expected keys and whose they were.", "Restore it from a copy.")
+    return keys
+
+
+def _withdraw(folder: Path, name: str, public_key: str) -> None:
+    rows = withdrawn(folder) | {public_key: name}
+    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(rows, indent=1).encode())
+
+
+def write_leave(folder: Path, wanted: dict[str, str]) -> None:
+    """Keep that one left: its key counts no more. Raises NetworkError unless its owner says so, now."""
+    rows = enrolled(folder)
+    name = wanted["name"]
+    row = rows.get(name)
+    if row is None or row["node"] != wanted["node"] or not is_leaving(row["public_key"].encode(), wanted):
+        why = (
+            "It is not signed with the key that joined, or the clocks of the two machines differ by more than a minute."
+        )
+        raise NetworkError(f"Nobody leaves in the name of {name[:64]!r}.", why)
+    _withdraw(folder, name, row["public_key"])
+    rows[name] = {"left": datetime.now(UTC).isoformat(timespec="seconds"), **row}
+    RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+
+
+def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
+    """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
+    office = open_office(folder)
+    expected = office.tokens.get(name, "")
+    if not hmac.compare_digest(expected, token_hash(token)):
+        raise NetworkError(f"The token for {name[:64]!r} is not right.", "", "Use the newest invitation, unchanged.")
+    if not is_public_key(public_key.encode()):
+        raise NetworkError(f"{name} sent no usable key.", "Expected a P-384 public key in PEM.", "Update Tequio.")
+    if public_key in withdrawn(folder):
+        raise NetworkError(f"{name} came with a key that counts no more.", "", "Join again: that makes a new key.")
+    known = enrolled(folder).get(name)
+    if known is not None and known["public_key"] != public_key:
+        why = "Another key joined with this invitation before."
+        raise NetworkError(f"{name} has joined already.", why, "If that was not you, tell the coordinator at once.")
+
+
+def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
+    """Keep who joined."""
+    times = open_office(folder).invited.get(name, 0)
+    rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node), "invitation": str(times)}}
+    RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}).") from None

@@ -1,0 +1,56 @@
+"""A participant without its coordinator: outside its own hours, or because the coordinator is gone."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from tequio.config import ScheduleSection
+from tequio.core.events import Level, Tell, Value
+from tequio.measure.intensity import Intensity
+from tequio.planning.carbon_aware import greenest_of_day
+from tequio.planning.schedule import is_open, next_opening, window_of
+
+GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
+
+
+def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None) -> str:
+    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of its electricity's carbon."""
+    if schedule is None:
+        return ""
+    if is_open(window := window_of(schedule.hours), schedule.days, now):
+        return _waiting_for_green(schedule, now.astimezone(), forecast)
+    opens = next_opening(window, schedule.days, now)
+    return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
+
+
+def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Intensity | None) -> str:
+    if schedule.greenest_hours is None or forecast is None:
+        return ""
+    slots = [(w.start, w.seconds, w.grams) for w in forecast.windows]
+    green, opens = greenest_of_day(slots, now, schedule.greenest_hours)
+    if green:
+        return ""
+    until = "the next day" if opens is None else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
+    return f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected until {until}."
+
+
+def pointing_out(folder: Path, tell: Tell, after: float = GONE) -> Tell:
+    """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a personal model can be made alone."""
+    lost: float | None = None
+    said = False
+
+    def told(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        nonlocal lost, said
+        tell(words, event, level, **fields)
+        if event in ("connected", "disconnected"):
+            gone = event == "disconnected" and level == "warning"  # not by its own hours
+            lost = (time.monotonic() if lost is None else lost) if gone else None
+        if lost is not None and not said and time.monotonic() - lost >= after:
+            said = True
+            words = f"No connection for {after / 60:g} minutes. It is tried for ever; the federation may be over. "
+            words += f"For a personal model now, stop this, and: tequio island {folder}"
+            tell(words, "coordinator-gone", "warning")
+
+    return told

@@ -1,0 +1,150 @@
+"""Joining a federation: what an invitation and a participant's own file come to, what will leave the machine, and the folder made.
+
+key.pem          this participant's key; never leaves
+identity.json    where the coordinator is, our number there, and which key is ours
+authority.pem    the certificate that the coordinator must show
+federation.toml  what all agreed to, as it was in the invitation
+participant.toml where your own file is
+run/             personal model, own ledger, reports; made by `tequio participate`
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tequio.app.assembly.context import splits_of
+from tequio.app.run_files import json_table
+from tequio.config import Federation, ParticipantFile, federation_of_text, load_participant
+from tequio.core.errors import ConfigError, NetworkError
+from tequio.ledger.folder import IDENTITY, RunFolder, own_folder
+from tequio.runtimes.flower.enrolment_client import enrol, reach
+from tequio.trust.certificates import read_certificate
+from tequio.trust.invitation import Invitation, read_invitation, token_hash
+from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
+
+KEY, AUTHORITY, FEDERATION = "key.pem", "authority.pem", "federation.toml"
+SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything checked, nothing written or sent yet. `leaves`: lines for a person, what will leave this machine."""
+
+    invitation: Invitation
+    config: Federation
+    file: ParticipantFile
+    path: Path
+    leaves: tuple[str, ...]
+
+
+def prepare(invitation: Path, participant: Path) -> Ready:
+    """Read everything that will be needed: a token enrols one key, once, so it is not spent where the data cannot be used.
+
+    Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is only asked whether it is there.
+    """
+    asked = read_invitation(invitation)
+    config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
+    if asked.name not in {entry.name for entry in config.participants}:
+        raise ConfigError(f"{invitation}: {asked.name!r} is not on the roster in it.", "", "Ask for a new invitation.")
+    if not participant.exists():
+        fix = f'Write it: name = "{asked.name}", then [data] and path = "my-data.jsonl" (or .csv); every key is in docs/configuration.md.'
+        raise ConfigError(
+            f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
+        )
+    file = load_participant(participant, asked.name)
+    config = config.part(config.base_of(asked.name))
+    splits_of(config, file)
+    reach(asked.address, asked.authority)
+    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))
+
+
+def join_federation(ready: Ready, out: Path) -> Path:
+    """Make the key, enrol it, write the folder. A folder that joined before can join anew with a new invitation: its run goes on.
+
+    Where no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if refused; then nothing is left behind.
+    """
+    asked, before = ready.invitation, _before(ready.invitation, out)
+    key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
+    if not (own_folder(out) / key).exists():
+        write_secret(out / key, key_bytes(new_key()))
+    public = public_bytes(load_key(out / key)).decode()
+    node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
+    if isinstance(node, str):
+        (out / key).unlink()
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise NetworkError(f"{asked.address} refused:", node)
+    folder = RunFolder(out)
+    folder.write_atomic(AUTHORITY, asked.authority.encode())
+    folder.write_atomic(FEDERATION, asked.federation.encode())
+    identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
+    identity |= {"key": key, "invitation": token_hash(asked.token)}
+    folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
+    (out / (KEY if key == SECOND_KEY else SECOND_KEY)).unlink(missing_ok=True)
+    return out
+
+
+def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
+    """Who this folder was so far. Raises ConfigError where this invitation is none to join anew with."""
+    if not (out / IDENTITY).exists():
+        return None
+    before = read_identity(out)
+    if before["name"] != asked.name or (out / FEDERATION).read_text(encoding="utf-8") != asked.federation:
+        why = f"It is that of {before['name']}, in the federation that it joined."
+        raise ConfigError(f"{out} belongs to another participant.", why, "Name another with --out.")
+    if before.get("invitation", token_hash(asked.token)) == token_hash(asked.token):
+        raise ConfigError(f"{out} has joined already.", "", f"Go on with: tequio participate {out}")
+    return before
+
+
+def read_identity(folder: Path) -> dict[str, str]:
+    """identity.json. Raises ConfigError if the folder did not join, or it is damaged."""
+    path = folder / IDENTITY
+    if not path.is_file():
+        fix = "Join first: tequio join INVITATION participant.toml"
+        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+    identity = {key: str(value) for key, value in json_table(path).items()}
+    missing = {"name", "address", "node", "participant"} - identity.keys()
+    if missing or not identity["node"].isdecimal() or int(identity["node"]) < 1:
+        why = f"{min(missing, default='node')!r} in it is missing or wrong."
+        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
+        raise ConfigError(f"{path} is damaged.", why, fix)
+    return identity
+
+
+def read_authority(folder: Path) -> str:
+    """authority.pem, the certificate that the coordinator must show. Raises NetworkError where there is none in it."""
+    path = folder / AUTHORITY
+    try:
+        read_certificate(path)
+    except NetworkError:
+        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
+        raise NetworkError(f"{path} holds no certificate.", "It is missing, empty, cut or changed.", fix) from None
+    return path.read_text(encoding="utf-8")
+
+
+def _accounts(file: ParticipantFile) -> str:
+    carbon = "the carbon intensity of your electricity" if file.energy.tell else "no carbon ([energy] tell = false)"
+    money = "what the work cost you" if file.money is not None and file.money.tell else "no money"
+    return f"{carbon}; {money}."
+
+
+def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:
+    heads = ", head" if config.task.kind == "classification" else ""
+    rounds = f"{config.train.rounds} rounds at most"
+    return [
+        f"Federation {config.name}, at {asked.address} (its certificate is the one in your invitation).",
+        f"Base model {config.base.model}, licence {config.base.licence}. federation.toml has digest {asked.digest[:16]}….",
+        "",
+        "What will leave this machine:",
+        f"  - the changes that your data make to the model (LoRA factors{heads}), after each of {rounds};",
+        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+        "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your data;",
+        "  - what participant.toml says of your hardware, licence and consent; energy and time;",
+        f"  - {_accounts(file)}",
+        "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
+        f"Your data: {file.data.path or file.data.train}. Nobody else reads them.",
+        "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",
+    ]

@@ -1,0 +1,51 @@
+"""Going on alone: a personal model from the last shared model known and one's own data, with no network and no coordinator.
+
+It is recorded in the participant's own ledger. Cut off anywhere, nothing half-made counts: the same command begins again and ends the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tequio.app.assembly.allocation import full_steps, hardware_of, settings_of, workload_of
+from tequio.app.assembly.profile import Told
+from tequio.app.network.participant.join import read_identity
+from tequio.app.network.participant.serve import Resident, resident_of
+from tequio.app.saved_models import load_shared, personal_of, save_alone
+from tequio.config import load_participant
+from tequio.core.canonical import digest_update
+from tequio.core.update import zero
+from tequio.ledger.folder import RUN
+from tequio.participant.personal import personalise
+from tequio.planning.allocation import Allotment, allot
+
+
+def go_alone(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
+    """Make it, or tell the one that is made. Raises ConfigError if the folder did not join, RunError if its data changed since."""
+    identity = read_identity(folder)
+    with resident_of(folder, load_participant(Path(identity["participant"]), identity["name"]), told) as resident:
+        found = load_shared(resident.folder, resident.ledger)
+        model, record = found or (zero(resident.node.bench.spec), {})
+        begun = {"round": int(record.get("round", 0)), "digest": digest_update(model)}
+        done, federated = personal_of(resident.ledger, alone=True), personal_of(resident.ledger, alone=False)
+        if federated is not None:  # made from the last shared model there will be
+            done = federated
+        elif done is None or done["begun"] != begun:
+            said = f"the shared model of round {begun['round']}" if found else "the base: no shared model is known here"
+            told(f"making a personal model from {said}")
+            given = _given(resident, dict(record))
+            settings = settings_of(resident.config, len(resident.node.data.train), resident.node.name, given)
+            done = save_alone(resident.folder, resident.ledger, personalise(resident.node, model, settings), begun)
+        test = done["test"]
+    return {"name": identity["name"], "run": str(folder / RUN), "chosen": done["chosen"], "from": begun, "test": test}
+
+
+def _given(resident: Resident, record: dict[str, Any]) -> Allotment:
+    """Rank and steps of a round: those that the coordinator gave, else what the own hardware allows."""
+    if "rank" in record and "steps" in record:
+        return Allotment(int(record["rank"]), int(record["steps"]), None, "")
+    bench, said = resident.node.bench, Told.of(resident.node.name, resident.facts["told"])
+    work = workload_of(resident.config, said, full_steps(resident.config, said.batches["train"]), bench)
+    return allot(hardware_of(said.name, said.hardware, said.speed, bench.full), work)

@@ -1,0 +1,233 @@
+"""A participant at its own machine: its data and model wired once, the coordinator's tasks answered, its personal model made and kept here.
+
+What leaves are updates, means and counts. The data, the paths of their files and the personal model stay in the participant's folder,
+which is a run of its own: `tequio verify`, `predict` and `export` work on it, with no network at all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Timer
+from typing import Any
+
+from tequio.app.assembly.manifest import header_of
+from tequio.app.assembly.profile import told_of
+from tequio.app.assembly.site import forecast_of
+from tequio.app.network.monitoring.health import Vitals
+from tequio.app.network.monitoring.metrics import participant_pages
+from tequio.app.network.participant.availability import closed, pointing_out
+from tequio.app.network.participant.join import KEY, read_authority, read_identity
+from tequio.app.network.participant.processes import loaded, own_settings
+from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
+from tequio.app.saved_models import keep_received, personal_of
+from tequio.config import Federation, ParticipantFile, load_participant
+from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
+from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.events import Level, Tell, Value, untold
+from tequio.core.messages import KINDS, TASKS, Message, pack_message, unpack_message
+from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
+from tequio.ledger.folder import RUN, RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.node import Node
+from tequio.participant.personal import personalise
+from tequio.participant.process_group import ALONE, Team
+from tequio.participant.residual import Memory
+from tequio.runtimes.flower.client import Identity, serve
+from tequio.trust.keys import load_key
+
+LINGER = 5.0  # seconds after the coordinator has heard of the personal model, in which it can be asked for again
+DELIVERED = "delivered"  # the record of that
+UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
+
+    last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
+    """
+
+    config: Federation
+    file: ParticipantFile
+    node: Node
+    facts: Mapping[str, Any]
+    folder: RunFolder
+    ledger: Ledger
+    last: dict[str, bytes] = field(default_factory=dict)
+
+    def answer(self, data: bytes, told: Tell = untold) -> bytes:
+        """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
+        if (again := self.last.get(digest(data))) is not None:
+            return again
+        task = unpack_message(data, "a task of the coordinator", TASKS)
+        if isinstance(task, Reply | Failure):
+            raise UpdateError("A reply came where a task was expected.")
+        if task.name != self.node.name:
+            raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
+        kind = next(name for name, cls in KINDS.items() if isinstance(task, cls))
+        told(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
+        try:
+            self._share(task, data)
+            reply = pack_message(self._do(task))
+            self.last.clear()
+            self.last[digest(data)] = reply
+            return reply
+        except (TrainingError, UpdateError) as error:
+            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+        except ValueError:  # a number that JSON has no word for
+            why = "a result is not a finite number"
+            failure = Failure(task.round, task.index, task.name, TrainingError.__name__, why)
+        told(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+        return pack_message(failure)
+
+    def _share(self, task: Message, data: bytes) -> None:
+        """Have the other processes take part, once nothing that only this one keeps can stop it: they could not be called back."""
+        if isinstance(task, TrainTask):
+            keep_received(self.folder, self.ledger, task, self.node.bench.scale)
+            if task.feedback is not None and self.node.together.size > 1:
+                self._memory().load(task.memory_round, self.node.bench.spec, task.name)
+        wanted = isinstance(task, TrainTask | EvaluateTask)
+        if wanted or (isinstance(task, PersonaliseTask) and self._personal() is None):
+            self.node.together.hand_on(data)
+
+    def _memory(self) -> Memory:
+        return replace(self.node.memory, since=self._since())
+
+    def _do(self, task: Message) -> Reply:
+        if isinstance(task, TrainTask):
+            return replace(self.node, memory=self._memory()).train(task)
+        if isinstance(task, EvaluateTask):
+            return self.node.evaluate(task)
+        if isinstance(task, DescribeTask):
+            if self.ledger.last("described") is None:
+                self.ledger.append("described", {"round": task.round})
+            return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
+        if isinstance(task, PersonaliseTask):
+            return self._personalise(task)
+        raise UpdateError(f"A task of a kind that is not known here came to {self.node.name}.")
+
+    def _personal(self) -> Mapping[str, Any] | None:
+        return personal_of(self.ledger, alone=False)
+
+    def _since(self) -> int:
+        """Rounds that were made before this folder took part: it has no memory of them."""
+        entry = self.ledger.last("described")
+        return 0 if entry is None else int(entry.body["round"])
+
+    def _personalise(self, task: PersonaliseTask) -> Reply:
+        """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
+        body = self._personal()
+        if body is None:
+            made = personalise(self.node, task.held, own_settings(self.config, self.node, task), task.budget)
+            own = f"participants/{self.node.name}"
+            save(self.folder, SHARED_FILE, task.held)
+            save(self.folder, f"{own}/personal.safetensors", made.delivered)
+            save(self.folder, f"{own}/local.safetensors", made.local)
+            shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
+            self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
+            digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
+            body = self.ledger.append("personal", {**made.body, **digests}).body
+        told = dict(body)
+        if "cut" in told and self.node.books.limits:  # its own budget is private: that it cut, and no figures
+            told |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
+        return Reply(task.round, task.index, task.name, body=canonical_json(told).decode())
+
+
+def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]:
+    """Take part until the personal model is made; what happens is told to `vitals`.
+
+    Raises ConfigError if the folder did not join, RunError if the data changed since.
+    together: the processes that train, of which this is the first; the others `follow`.
+    """
+    identity = read_identity(folder)
+    name, own_file = identity["name"], Path(identity["participant"])
+    if "left" in identity:
+        fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
+        raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
+    key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
+    who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
+    stop = Event()
+    pages, file = participant_pages(vitals), load_participant(own_file, name)
+    with vitals.answering(pages), resident_of(folder, file, vitals.tell, together) as resident, vitals.kept(folder):
+        ending = Ending(resident.ledger, stop, vitals.tell)
+        forecast = forecast_of(resident.file.energy)
+        serve(
+            who,
+            lambda data: resident.answer(data, vitals.tell),
+            stop,
+            pointing_out(folder, ending.tell),
+            lambda: closed(resident.file.schedule, datetime.now(), forecast),
+        )
+        together.hand_on()
+        done = personal_of(resident.ledger, alone=False)
+    if done is None:
+        why = "It was not there when that was asked."
+        fix = f"Make it from the last shared model that came: tequio island {folder}"
+        raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
+    return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
+
+
+class Ending:
+    """When a participant's work is over: some seconds after the coordinator has heard of its personal model, which is recorded.
+
+    Until then a coordinator that is away is tried again and again, however long.
+    """
+
+    def __init__(self, ledger: Ledger, stop: Event, passed_on: Tell, linger: float = LINGER) -> None:
+        self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
+        if ledger.last(DELIVERED) is not None:
+            self._soon()
+
+    def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+        """Hear what happens, and pass it on."""
+        made = event in ("sent", "disconnected") and personal_of(self._ledger, alone=False) is not None
+        if made and event == "sent" and self._ledger.last(DELIVERED) is None:
+            self._ledger.append(DELIVERED, {})
+            self._soon()
+        elif made and event == "disconnected":
+            words += "; the personal model is made, but the coordinator has not heard of it"
+        self._passed_on(words, event, level, **fields)
+
+    def _soon(self) -> None:
+        timer = Timer(self._linger, self._stop.set)
+        timer.daemon = True
+        timer.start()
+
+
+@contextmanager
+def resident_of(
+    folder: Path, file: ParticipantFile, told: Callable[[str], None], together: Team = ALONE
+) -> Iterator[Resident]:
+    """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
+    told("reading data and base model")
+    config, splits, ground, node = loaded(folder, file, together)
+    run = folder / RUN
+    begun = (run / "ledger.sqlite").exists()
+    place = RunFolder.open(run) if begun else RunFolder.create(run, private=True)
+    own = f"participants/{file.name}"
+    node = replace(node, memory=Memory(place, own), books=node.books.opened(place, own))
+    with place.lock():
+        if begun:
+            with unbroken(place) as ledger:
+                facts = dict(recorded_header(ledger, place)["facts"])
+                salt = (run / salt_file(file.name)).read_text()
+                if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != ground.bench.spec:
+                    fix = "Put them back as they were, or join anew."
+                    raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
+                yield Resident(config, file, node, facts, place, ledger)
+            return
+        salt = secrets.token_hex(16)
+        place.write_atomic(salt_file(file.name), salt.encode(), private=True)
+        said = told_of(node, file, splits)
+        facts = {"spec": ground.bench.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
+        row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
+        header = header_of(config, ground.bench, [row]) | {"simulation": False, "provenance": [], "facts": facts}
+        header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        save(place, HEAD_FILE, ground.bench.head_update())
+        with Ledger.create(place.ledger_path, header) as ledger:
+            yield Resident(config, file, node, facts, place, ledger)

@@ -1,0 +1,87 @@
+"""What lies where in a run's folder, and how it is read back: models by name and digest, the ledger only when its chain is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tequio.config import MAIN, Federation, validated
+from tequio.core.canonical import digest_update, pack, unpack
+from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, UpdateError
+from tequio.core.update import Update
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger, verify
+
+HEAD_FILE = "head.safetensors"
+SHARED_FILE = "shared.safetensors"
+
+
+def of_base(name: str, file: str) -> str:
+    """Where a file of one base lies in the run."""
+    return file if name == MAIN else f"bases/{name}/{file}"
+
+
+def salt_file(name: str) -> str:
+    """Where the salt of a participant's commitment lies in its folder."""
+    return f"participants/{name}/salt"
+
+
+def save(folder: RunFolder, relative: str, update: Update) -> None:
+    """Write a model into the run's folder."""
+    folder.write_atomic(relative, pack(update))
+
+
+def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
+    """A model file of the run. Raises UpdateError if it is missing or not what the ledger recorded."""
+    path = folder.path / relative
+    try:
+        update = unpack(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UpdateError(f"{path} cannot be read ({type(error).__name__}).", "", "Restore it from a copy.") from None
+    if digest_update(update) != expected:
+        why = "Its digest is not the one in the ledger."
+        raise UpdateError(f"{path} was changed or damaged.", why, "Restore it from a copy, or run again.")
+    return update
+
+
+def json_table(path: Path) -> dict[str, Any]:
+    """A JSON file that Tequio wrote, and that is a table. Raises ConfigError where it cannot be read or is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).", "", "Restore it from a copy.") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{path} is damaged.", "Expected a JSON table, as Tequio wrote it.", "Restore it from a copy."
+        )
+    return found
+
+
+def config_of(header: Mapping[str, Any], path: Path) -> Federation:
+    """The federation.toml that a record has. Raises ConfigError where this version reads it otherwise; path: of the ledger."""
+    return validated(header["config"], Federation, path)
+
+
+def unbroken(folder: RunFolder) -> Ledger:
+    """The ledger, after its whole chain was checked: nothing is built on a damaged record."""
+    found = verify(folder.ledger_path)
+    if not found.ok:
+        first = found.problems[0]
+        if first.seq is None:  # it names the file itself
+            raise LedgerCorrupt(first.what, "", "Restore the ledger from a copy.")
+        raise LedgerCorrupt(
+            f"{folder.ledger_path}, record {first.seq}: {first.what}.", "", "Restore the ledger from a copy."
+        )
+    return Ledger.open(folder.ledger_path)
+
+
+def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:
+    """The body of entry 0. Raises LedgerError if there is none."""
+    entry = ledger.last("run")
+    if entry is None:
+        raise LedgerError(f"{folder.ledger_path} has no record of how the run began.", "", "Run `tequio verify`.")
+    return entry.body

@@ -1,0 +1,4 @@
+"""All participants in one process: `tequio run`.
+
+It makes the rounds, the personal models, and the baselines that only a simulation can compute.
+"""

@@ -1,0 +1,132 @@
+"""Counterfactuals, possible only where all participants are simulated on one machine: they mix data that in reality never meet.
+
+`pooled` trains one central model on everybody's data with the tokens that the federation used; `everybody` scores each model on the
+test data of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tequio.app.assembly.setup import Wired
+from tequio.app.run_files import save
+from tequio.app.stages import (
+    Places,
+    Watch,
+)
+from tequio.core.canonical import digest_update
+from tequio.core.errors import LedgerError
+from tequio.core.seeds import derive
+from tequio.core.update import Update, zero
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.node import Node
+from tequio.participant.personal import fit, score
+from tequio.participant.personal_budget import Budget
+from tequio.participant.text_tasks import Losses
+from tequio.runtimes.workers import Job, Workers
+
+
+def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
+    """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
+    nodes = [wired.nodes[i] for i in sorted(wired.nodes)]
+    plan, config = wired.plan, wired.config
+    steps = sum(m.steps for m in plan.members) * (plan.rounds - plan.centre_first)
+    steps += plan.centre.steps * plan.rounds if plan.centre else 0
+    budget = Budget(
+        rank=plan.top_rank(),
+        steps=steps,
+        rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
+        checks=config.personal.checks,
+        full=wired.plan.full,
+    )
+    train = [item for node in nodes for item in node.data.train]
+    validation = [item for node in wired.participants for item in node.data.validation]
+    worker: Node = replace(nodes[0], name="pooled")
+    with wired.meter.measure() as reading:
+        fitted = fit(worker, zero(wired.plan.spec), (train, validation), budget, derive(wired.plan.seed, "pooled"))
+        losses = {node.name: score(node, fitted.tail, node.data.test) for node in wired.participants}
+    return fitted.tail, {
+        "test": {name: asdict(x.scores()) for name, x in losses.items()},
+        "everybody": asdict(joined(losses).scores()),
+        "chosen_learning_rate": fitted.rate,
+        "energy": asdict(reading.energy),
+        "seconds": reading.energy.seconds,
+    }
+
+
+def everybody(
+    places: tuple[Wired, ...],
+    workers: Workers,
+    shared: Update,
+    central: Mapping[str, Any],
+    models: Mapping[str, tuple[Update, Update]],
+) -> dict[str, Any]:
+    """Scores of every model on the test data of all participants together; `central` are those of the pooled model, as recorded.
+
+    places: the run as each worker sees it. Models go side by side.
+    """
+    jobs: dict[str, Job[dict[str, Any]]] = {}
+
+    def on_all(model: Update) -> str:
+        key = digest_update(model)  # many participants are delivered the same model
+        if key not in jobs:
+            jobs[key] = workers.submit(partial(_on_all, places, model))
+        return key
+
+    base, common = on_all(zero(places[0].plan.spec)), on_all(shared)
+    keys = {name: (on_all(local), on_all(delivered)) for name, (delivered, local) in models.items()}
+    scores = {key: job.result() for key, job in jobs.items()}
+    return {
+        "base": scores[base],
+        "shared": scores[common],
+        "pooled": dict(central),
+        "participants": {
+            name: {"local": scores[local], "personal": scores[personal]} for name, (local, personal) in keys.items()
+        },
+    }
+
+
+def _on_all(places: tuple[Wired, ...], model: Update, worker: int) -> dict[str, Any]:
+    nodes = places[worker].participants
+    return asdict(joined({node.name: score(node, model, node.data.test) for node in nodes}).scores())
+
+
+def joined(losses: Mapping[str, Losses]) -> Losses:
+    """The losses of several sets as one."""
+    parts = list(losses.values())
+    return Losses(
+        np.concatenate([p.total for p in parts]),
+        np.concatenate([p.terms for p in parts]),
+        np.concatenate([p.right for p in parts]),
+    )
+
+
+def counterfactuals_of(
+    folder: RunFolder,
+    ledger: Ledger,
+    places: Places,
+    shared: Update,
+    models: Mapping[str, tuple[Update, Update]],
+    workers: Workers,
+    begun: Job[tuple[Update, dict[str, Any]]] | None,
+    watch: Watch,
+) -> None:
+    """What only a simulation can know: one model trained on everybody's data, and each model on everybody's test data."""
+    if begun is not None:
+        watch("counterfactuals", "one model on everybody's data", 0, 2)
+        central, body = begun.result()
+        save(folder, "pooled.safetensors", central)
+        ledger.append("pooled", {**body, "digest": digest_update(central)})
+    if ledger.last("everybody") is None:
+        watch("counterfactuals", "each model on everybody's test data", 1, 2)
+        found = ledger.last("pooled")
+        if found is None:
+            raise LedgerError("The ledger has no record of the model on everybody's data.")
+        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models))
+    watch("counterfactuals", "done", 2, 2)

@@ -1,0 +1,75 @@
+"""How a run uses the processor's cores: a few participants side by side with one thread each, or one at a time with all threads.
+
+Small products share one core better than two cores share a small product. What a participant computes depends, in its last bits, on its
+threads, never on how many work beside it: so threads are chosen by what does not change from run to run, are recorded, and kept on resume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from tequio.app.assembly.memory import memory_of, shape_of
+from tequio.app.assembly.setup import Wired
+from tequio.config import Federation
+from tequio.core.errors import ConfigError
+from tequio.participant.base import best_device
+from tequio.planning.memory import available_bytes, check_memory, installed_bytes
+
+WIDE = 1024  # hidden units from which several threads on one participant pay, where participants are too few to fill the cores
+
+
+def choose_workers(config: Federation, asked: int | None, recorded: int | None = None) -> int:
+    """How many participants work side by side; sets the threads of torch for the whole process.
+
+    asked: None leaves the threads as they are (one participant at a time), 0 chooses, another number is taken, with one thread each.
+    recorded: the threads with which the run began. The cores to use are the threads that torch has now. Raises ConfigError where
+    more than one worker is asked for on a GPU or in a run that began with several threads, ResourceError where memory is too small.
+    """
+    cores, members = torch.get_num_threads(), len(config.participants) + (config.centre is not None)
+    if asked is None:
+        return 1
+    most = min(cores if asked == 0 else asked, members)
+    alone = best_device().type != "cpu" or (recorded or 1) > 1
+    if alone and most > 1 and asked > 1:
+        why = "A GPU takes one at a time." if not recorded else f"The run began with {recorded} threads a participant."
+        raise ConfigError(f"--workers {asked}:", why, "Leave --workers out.")
+    if alone or (asked == 0 and not recorded and not _pays(config, most, cores)):
+        torch.set_num_threads(recorded or cores)
+        return 1
+    torch.set_num_threads(1)
+    if asked > 1:
+        check_memory(
+            memory_of(config, len(config.participants), most),
+            available_bytes(None),
+            f"This machine, with --workers {most},",
+        )
+    while asked == 0 and most > 1 and memory_of(config, len(config.participants), most).total > available_bytes(None):
+        most -= 1
+    return most
+
+
+def _pays(config: Federation, most: int, cores: int) -> bool:
+    """Whether participants go side by side: half of the memory installed is enough, and threads would not fill the cores better."""
+    if most < 2 or config.bases:  # several bases: what they need together is not summed up here
+        return False
+    wide = shape_of(config).hidden >= WIDE
+    return (
+        not (wide and most < cores)
+        and memory_of(config, len(config.participants), most if wide else 2).total <= installed_bytes() // 2
+    )
+
+
+def side_by_side(wired: Wired, workers: int) -> tuple[Wired, ...]:
+    """The run as each worker sees it: one base, a bench for each, and meters that charge a participant for its own thread."""
+    if workers < 2:
+        return (wired,)
+    return tuple(_at(wired, worker) for worker in range(workers))
+
+
+def _at(wired: Wired, worker: int) -> Wired:
+    bench = wired.bench if worker == 0 else wired.bench.twin()
+    nodes = {i: replace(n, bench=bench, meter=n.meter.of_thread()) for i, n in wired.nodes.items()}
+    others = tuple(_at(other, worker) for other in wired.others)
+    return replace(wired, bench=bench, nodes=nodes, meter=wired.meter.of_thread(), others=others)

@@ -1,0 +1,160 @@
+"""What comes after the rounds: the shared models, the personal ones, counterfactuals, general capability, the closing record.
+
+Every stage commits what it found before the next begins, and reads back what the ledger says is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tequio.app.assembly.setup import Wired
+from tequio.app.run_files import SHARED_FILE, of_base, save
+from tequio.config import MAIN
+from tequio.coordinator.gossip import PeerState
+from tequio.coordinator.interpolation import Point, best, points, record
+from tequio.coordinator.multi_base import States
+from tequio.coordinator.round import shared_model
+from tequio.core.canonical import digest_json, digest_update
+from tequio.core.protocols import Runtime
+from tequio.core.seeds import derive
+from tequio.core.types import State
+from tequio.core.update import Update, zero
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.personal import gain, score
+from tequio.planning.gpu_memory import card_peak_bytes
+from tequio.planning.memory import peak_bytes
+from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.workers import Job, Workers
+
+Watch = Callable[[str, str, int, int], None]
+"""Told (stage, what, done, of) as work goes on: for progress bars. It decides nothing."""
+
+SPEED_FREE = (
+    "seconds",
+    "joules",
+    "energy",
+    "money",
+    "evaluation",
+    "spent",
+    "created",
+    "commitment",
+    "threads",
+    "wire",
+    "late",
+    "peak_bytes",
+    "card_peak_bytes",
+)  # what two runs of one seed may differ in
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a finished run is, and its closing record."""
+
+    folder: Path
+    end: Mapping[str, Any]
+
+
+Places = tuple[Wired, ...]
+"""The run as each worker sees it: with benches of its own."""
+
+
+def speed_free(value: Any) -> Any:
+    """A record without what two runs of one seed may differ in."""
+    if isinstance(value, Mapping):
+        return {key: speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
+    return [speed_free(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def silent(stage: str, what: str, done: int, of: int) -> None:
+    """No progress."""
+
+
+def runtime_of(places: Places, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
+    """The participants of one base, at all places."""
+    first, *others = [place.group(base).nodes for place in places]
+    return Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
+
+
+def shared_models(
+    folder: RunFolder,
+    ledger: Ledger,
+    states: Mapping[str, State],
+    places: Places,
+    watch: Watch,
+    runtimes: Mapping[str, Runtime] = MappingProxyType({}),
+) -> dict[str, Update]:
+    """The shared model of each base that is delivered: the best round's, or the point between base and it that validation and
+    gate prefer; `runtimes` are asked in place of the participants in this process."""
+    recorded, tries = ledger.last("shared"), places[0].config.gate.interpolate
+    models: dict[str, Update] = {}
+    bodies: dict[str, dict[str, Any]] = {}
+    for group in places[0].groups:
+        state = states[group.name]
+        model = shared_model(state.best, group.plan)
+        tried: list[Point] = []
+        if recorded is None and tries:
+            watch("shared", f"{tries} points between base and shared model", 0, 1)
+            tried = points(model, tries, state, group.plan, runtimes.get(group.name) or runtime_of(places, group.name))
+        done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
+        alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
+        models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
+        body = {"round": state.best_round, "alpha": alpha, "points": record(tried)}
+        bodies[group.name] = body | {"digest": digest_update(shared)}
+    if recorded is None:
+        main = bodies.pop(MAIN)
+        ledger.append("shared", main | ({"bases": bodies} if bodies else {}))
+    for name, shared in models.items():
+        save(folder, of_base(name, SHARED_FILE), shared)
+    return models
+
+
+def general(places: Places, shared: Mapping[str, Update], workers: Workers) -> dict[str, Any]:
+    """Base against shared on the halves of the public slices that the gate never saw."""
+    jobs: dict[str, Job[dict[str, Any]]] = {}
+    for group in places[0].groups:
+        for name, items in group.report_slices.items():
+            if 0 in group.nodes and items:
+                row = name if group.name == MAIN else f"{name} ({group.name})"
+                jobs[row] = workers.submit(partial(_slice, places, group.name, name, shared[group.name]))
+    return {row: job.result() for row, job in jobs.items()}
+
+
+def _slice(places: Places, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
+    group = places[worker].group(base)
+    centre, items = group.nodes[0], group.report_slices[name]
+    before, after = score(centre, zero(group.plan.spec), items), score(centre, shared, items)
+    gains = gain(after, before, derive(group.plan.seed, "general", name))
+    return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
+
+
+def end(
+    folder: RunFolder,
+    ledger: Ledger,
+    made: States | PeerState,
+    wired: Wired,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Outcome:
+    """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
+    state = made if isinstance(made, PeerState) else made[MAIN]
+    reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
+    stopped = ledger.last("budget")
+    if stopped is not None:
+        reason = str(stopped.body["reason"])
+    facts = [[entry.kind, speed_free(dict(entry.body))] for entry in ledger.entries()]
+    body = {
+        "reason": reason,
+        "rounds": state.round,
+        "best_round": state.best_round,
+        "outcome": digest_json(facts),
+        "peak_bytes": peak_bytes(),
+        "card_peak_bytes": card_peak_bytes(),
+        **more,
+    }
+    ledger.append("end", body)
+    return Outcome(folder.path, body)

@@ -1,0 +1,146 @@
+"""The commands of a participant across a network: `join`, `participate`, `leave`, `island`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tequio.cli import output
+from tequio.cli.log import Log, LogFile, Metrics, address_of, teller
+from tequio.cli.options import Json, Threads, go_on_with, set_threads, stoppable
+from tequio.core.errors import ConfigError
+
+
+def join(
+    invitation: Annotated[Path, typer.Argument(help="The file that the coordinator gave you.")],
+    participant: Annotated[Path, typer.Argument(help="Your participant.toml: your data and hardware.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder. Default: the participant's name, here.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
+    from tequio.app.network.participant.join import join_federation, prepare
+
+    if json and not yes:
+        raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
+    ready = prepare(invitation, participant)
+    if not json:
+        for line in ready.leaves:
+            output.out.print(line, markup=False)
+    if not yes and not _agreed("Join?", "joining needs your consent"):
+        output.out.print("Not joined; nothing was sent.")
+        raise typer.Exit(130)
+    folder = join_federation(ready, out or Path(ready.invitation.name))
+
+    def words() -> None:
+        output.out.print(f"Joined as {ready.invitation.name}. Now: tequio participate {folder}", markup=False)
+
+    output.emit({"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}, json, words)
+
+
+def participate(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    threads: Threads = 0,
+    metrics: Metrics = None,
+    log: Log = "plain",
+    log_file: LogFile = None,
+    json: Json = False,
+) -> None:
+    """Hold the model, and train when the coordinator asks; ends when your personal model is made.
+
+    Started by torchrun, all its processes train together, each on its part of every batch.
+    """
+    from tequio.app.network.monitoring.health import Vitals
+    from tequio.app.network.participant.processes import follow
+    from tequio.app.network.participant.serve import stay
+    from tequio.participant.process_group import team
+
+    set_threads(threads)
+    with stoppable(lambda: go_on_with(f"tequio participate {folder}")), team() as together:
+        if together.rank > 0:
+            follow(folder, together)
+        else:
+            quiet = json and log == "plain" and log_file is None
+            vitals = Vitals("participant", teller(log, log_file, quiet), address_of(metrics))
+            result = stay(folder, vitals, together)
+    if together.rank > 0:
+        together.end()
+
+    def words() -> None:
+        output.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
+        output.out.print(f'  tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
+        output.out.print(f"  tequio export {result['run']}", markup=False)
+
+    output.emit(result, json, words)
+    together.end()
+
+
+def leave(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New folder for what you take along. Default: bundle in it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Leave a federation: the coordinator is told, and models, record and report are put into one folder to go on alone."""
+    from tequio.app.network.participant.leave import leave_federation
+    from tequio.cli.accounts import emissions_of
+    from tequio.report.write import write_report
+
+    if json and not yes:
+        raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
+    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
+        raise typer.Exit(130)
+    result = leave_federation(folder, out, emissions_of)
+    if result["bundle"] is not None:
+        for language in ("en", "es"):
+            write_report(Path(result["bundle"]), language, None)
+
+    def words() -> None:
+        if result["told"]:
+            output.out.print(f"{result['name']} left. The coordinator was told.", markup=False)
+        else:
+            output.out.print(f"The coordinator was not told: {result['why']}", markup=False)
+            output.out.print("It will see you as away. To tell it later, leave again with another --out.")
+        if result["bundle"] is None:
+            output.out.print("There is nothing to take along: `tequio participate` never ran here.")
+        else:
+            output.out.print(f"Yours to go on with: {result['bundle']}; README.md in it says how.", markup=False)
+
+    output.emit(result, json, words)
+
+
+def island(
+    folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Go on alone, with no network: a personal model from the last shared model that came and your own data."""
+    from tequio.app.network.participant.offline import go_alone
+
+    set_threads(threads)
+    with stoppable(lambda: go_on_with(f"tequio island {folder}")):
+        result = go_alone(folder, teller("plain", None, quiet=json))
+
+    def words() -> None:
+        output.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)
+        for model, scores in result["test"].items():
+            output.out.print(f"  {model}: {scores['loss']:.4f}", markup=False)
+        output.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
+
+    output.emit(result, json, words)
+
+
+def _agreed(question: str, why: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise ConfigError("There is no terminal on which to ask:", f"{why}.", "Add --yes once you know.") from None

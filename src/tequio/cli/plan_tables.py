@@ -1,0 +1,207 @@
+"""A plan in the terminal, and a run's outcome beside it, in the words of the page where it has such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tequio.cli import output
+from tequio.report.format import Lang
+from tequio.report.html.plan import corrected, lever, machines, not_learnt, rows_of, unchecked
+from tequio.report.text import Words
+
+SHOWN = 8  # ways and devices in the terminal; the page and --json have all
+PLACES = {"hybrid": "plan.where.hybrid", "alone": "plan.where.alone", "renewable": "forecast.green"}
+
+
+def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None:
+    """What each needs, budgets, the ways to do it, buy or rent, the weakest, what to keep in mind, where the page is."""
+    w = Words(lang)
+    _each(result, w)
+    _declared(result, w)
+    _ways(result, w)
+    _even(result, w)
+    _weakest(result, w)
+    factors = corrected({k: v for k, v in result["factors"].items() if v != 1.0}, w, _three)
+    if factors:
+        output.out.print(w("forecast.corrected", factors=factors), markup=False)
+    for limit in result["limits"]:
+        output.out.print(w.name("plan.limit", limit), style="dim", markup=False)
+    output.out.print(w("forecast.page", path=path), markup=False)
+
+
+def _each(result: Mapping[str, Any], w: Words) -> None:
+    table = Table(title=f"{w('plan.title', name=result['federation'])}: {w('plan.where.alone')}")
+    left = [w("books.who"), _head("col.machine", w)]
+    right = [_head("col.rank", w), w("forecast.fits"), _head("col.rounds", w), w("say.personal")]
+    right += [w("books.energy"), "g CO2e", w("books.money"), _head("col.up", w)]
+    for column in (*left, *right):
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for row in rows_of(result, w):
+        seconds = row["seconds"]
+        own = next((m for m in row["memory"] if m["kind"] == f"LoRA, rank {row['rank']}"), row["memory"][-1])
+        need, have = f"{own['need'] / 2**30:.2f}", f"{own['have'] / 2**30:.1f}"
+        table.add_row(
+            row["name"],
+            machines([row["machine"]], w),
+            str(row["rank"]),
+            w("forecast.fits.yes" if own["fits"] else "forecast.fits.no", need=need, have=have),
+            _time(seconds["train"] + seconds["evaluate"] + seconds["network"]),
+            _time(seconds["personal"]),
+            _energy(row["joules"]),
+            _three(row["grams"]),
+            _money(row["money"]),
+            f"{row['bytes_up'] / 1e6:.2f} MB",
+        )
+    whole = result["total"]
+    table.add_row(
+        *(w("books.all"), "", "", _one_process(result, w), _time(whole["seconds"]), ""),
+        *(_energy(whole["joules"]), _three(whole["grams"]), _money(whole["money"]) + _part(whole, w)),
+        f"{whole['bytes_up'] / 1e6:.2f} MB",
+    )
+    output.table(table)
+
+
+def _one_process(result: Mapping[str, Any], w: Words) -> str:
+    """The memory of all of it in one process, and of that process on its graphics card where it has one."""
+    need, card = f"{result['process_memory'] / 2**30:.2f}", result["card_memory"]
+    if card is None:
+        return w("forecast.process", need=need)
+    return w("forecast.process.card", need=need, card=f"{card / 2**30:.2f}")
+
+
+def _declared(result: Mapping[str, Any], w: Words) -> None:
+    """What is left out as private; budgets and declared speeds beside the forecast."""
+    if result["private"]:
+        kept = {name: [w.name("forecast.kept", one) for one in what] for name, what in result["private"].items()}
+        said = "; ".join(f"{name}: {', '.join(what)}" for name, what in kept.items())
+        output.out.print(w("forecast.private", kept=said), markup=False)
+    if result["budgets"]:
+        table = Table(title=w("forecast.budgets"))
+        left = [_head("budget.whose", w), _head("budget.of", w), ""]
+        numbers = [_head("col.rounds", w), _head("budget.whole", w), _head("budget", w)]
+        for column in (*left[:2], *numbers, left[2]):
+            table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+        for row in result["budgets"]:
+            need = ["–" if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("rounds", "whole")]
+            of = w("plan.axis.seconds" if row["key"] == "hours" else f"plan.budget.of.{row['key']}")
+            limit = f"{row['limit']:g} {row['unit']}"
+            table.add_row(row["who"] or w("plan.budget.all"), of, *need, limit, _fits(row, w))
+        output.table(table)
+    if result["declared"]:
+        each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
+        output.out.print(w("forecast.declared", each=each), markup=False)
+
+
+def _fits(row: Mapping[str, Any], w: Words) -> str:
+    rounds, whole = row["ratio"], row["whole_ratio"]
+    if rounds is None:
+        return w("plan.budget.unknown")
+    if rounds > 1:
+        return w("plan.budget.over", ratio=_three(rounds))
+    return w("plan.budget.within") if whole <= 1 else w("plan.budget.cut", ratio=_three(whole))
+
+
+def _ways(result: Mapping[str, Any], w: Words) -> None:
+    table = Table(title=w("forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"])))
+    left = [_head("way", w), _head("where", w), w("forecast.best")]
+    right = [w("forecast.texts"), _head("col.time", w), w("books.energy"), "g CO2e", w("books.money")]
+    for column in (*left[:2], *right, left[2]):
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for row in result["options"][:SHOWN]:
+        where = row["where"] if row["key"] == "central" else w(PLACES[row["key"]])
+        mark = "*" if row["best"] else "(*)" if row["best_of_all"] else ""
+        table.add_row(
+            *(w(f"forecast.way.{row['key']}"), where, f"{row['quality']:.0f}", _time(row["seconds"])),
+            *(_energy(row["joules"]), _three(row["grams"]), _money(row["money"]), mark),
+        )
+    output.table(table)
+
+
+def _even(result: Mapping[str, Any], w: Words) -> None:
+    for row in result["break_even"][:SHOWN]:
+        if row["hours"] is None:
+            continue
+        more = w("forecast.even.runs", n=_three(row["runs"])) if row["runs"] else ""
+        if row["unsure"]:
+            more += f" {w('forecast.even.unsure', what=unchecked(row['unsure'], w))}"
+        figures = {"buy": f"{row['buy']:.0f}", "rent": f"{row['rent']:.2f}", "hours": f"{row['hours']:.0f}"}
+        output.out.print(w("forecast.even", device=row["device"], more=more, **figures), markup=False)
+
+
+def _weakest(result: Mapping[str, Any], w: Words) -> None:
+    weak = result["weakest"]
+    if weak is None:
+        return
+    rounds = {"time": _time(weak["round_seconds"]), "group": _time(weak["group_round_seconds"])}
+    said = w("forecast.weakest", name=weak["name"], rank=weak["rank"], steps=weak["steps"], **rounds)
+    output.out.print(said, markup=False)
+    for row in weak["levers"]:
+        what, time = lever(row["what"], w), _time(row["round_seconds"])
+        said = w("forecast.lever", what=what, rank=row["rank"], steps=row["steps"], time=time)
+        output.out.print(f"  {said}", markup=False)
+
+
+def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
+    """Forecast beside outcome: of each, of memory, and by what the next plan is corrected."""
+    w = Words(lang)
+    table = Table(title=w("forecast.after"))
+    table.add_column(w("books.who"), no_wrap=True)
+    phases = [w("forecast.train"), w("forecast.evaluate"), w("say.personal"), w("books.all")]
+    for column in (*phases, w("forecast.ratio"), _head("col.energy_ratio", w)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in result["participants"]:
+        said, was = row["predicted"], row["measured"]
+        both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
+        cut = f"({w('plan.cut')})" if row["cut"] else w("forecast.machine", machine=machines([row["machine"]], w))
+        name = row["name"] if row["alike"] else f"{row['name']} {cut}"
+        table.add_row(name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")))
+    output.table(table)
+    for key, memory in (("forecast.memory", result["memory"]), ("forecast.memory.card", result["card"])):
+        if memory["ratio"]:
+            gib = {what: f"{memory[what] / 2**30:.2f}" for what in ("predicted", "measured")}
+            output.out.print(w(key, ratio=_ratio(memory["ratio"]), **gib), markup=False)
+    factors = corrected(result["factors"], w, _three) or w("forecast.nothing")
+    ratios = {"time": _ratio(result["ratio"]), "energy": _ratio(result["joules_ratio"])}
+    output.out.print(w("forecast.whole", factors=factors, **ratios), markup=False)
+    untaught = not_learnt(result, w)
+    if untaught:
+        output.out.print(untaught, markup=False)
+
+
+def _head(key: str, w: Words) -> str:
+    """The page's word for it, as the terminal writes the head of a column."""
+    return w(f"plan.{key}").lower()
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _energy(joules: float) -> str:
+    return f"{joules / 3600:.3g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.3g} kWh"
+
+
+def _part(whole: Mapping[str, Any], w: Words) -> str:
+    """Of how many the money is, where it is not of all."""
+    priced, of = whole["priced"]
+    return f" ({w('plan.priced', n=priced, of=of)})" if 0 < priced < of else ""
+
+
+def _money(money: Mapping[str, float] | None) -> str:
+    return (
+        "–" if not money else " + ".join(f"{_three(amount)} {currency}" for currency, amount in sorted(money.items()))
+    )

@@ -1,0 +1,34 @@
+"""The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
+
+`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read, `explain` what
+is said of a wrong value.
+"""
+
+from tequio.config.federation import Federation
+from tequio.config.load import federation_of_text, load_federation, load_participant, validated
+from tequio.config.participant import HardwareSection, ParticipantFile, ScheduleSection
+from tequio.config.sections import (
+    MAIN,
+    AlgorithmSection,
+    DistilSection,
+    GateSection,
+    LocalSection,
+    ScreenSection,
+)
+
+__all__ = [
+    "MAIN",
+    "AlgorithmSection",
+    "DistilSection",
+    "Federation",
+    "GateSection",
+    "HardwareSection",
+    "LocalSection",
+    "ParticipantFile",
+    "ScheduleSection",
+    "ScreenSection",
+    "federation_of_text",
+    "load_federation",
+    "load_participant",
+    "validated",
+]

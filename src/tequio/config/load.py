@@ -1,0 +1,130 @@
+"""How both files are read: strictly; what is wrong is said key by key (`explain`).
+
+Relative paths start at the file's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tequio.config.accounting import EnergySection
+from tequio.config.explain import explain
+from tequio.config.federation import Federation
+from tequio.config.fields import Section
+from tequio.config.participant import ParticipantFile
+from tequio.config.sections import BaseSection
+from tequio.core.errors import ConfigError
+
+Model = TypeVar("Model", bound=Section)
+
+
+def load_federation(path: Path) -> Federation:
+    """Read federation.toml; paths in it become absolute. Raises ConfigError naming file and key."""
+    return _absolute_federation(_load(path, Federation), path.resolve().parent)
+
+
+def federation_of_text(text: str, source: str) -> Federation:
+    """A federation.toml that came as text, from `source`; its paths are those of the machine that it came from."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
+    return validated(raw, Federation, Path(source))
+
+
+def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
+    """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
+    if path is None:
+        fix = 'Add file = "…/participant.toml" to it, or run across a network: tequio coordinator --help'
+        raise ConfigError(f"[[participants]] {expected}: it has no file,", "which a run on this machine needs.", fix)
+    loaded = _load(path, ParticipantFile)
+    if expected is not None and loaded.name != expected:
+        why = f"The roster in federation.toml calls it {expected!r}."
+        raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
+    root = path.resolve().parent
+    paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
+    data = loaded.data.model_copy(update=paths)
+    return loaded.model_copy(
+        update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
+    )
+
+
+def _absolute(path: Path | None, root: Path) -> Path | None:
+    return None if path is None else _below(path, root)
+
+
+def _placed(energy: EnergySection, root: Path) -> EnergySection:
+    return energy.model_copy(update={"intensity": _absolute(energy.intensity, root)})
+
+
+def _below(path: Path, root: Path) -> Path:
+    """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is not there)."""
+    return root / os.path.expanduser(path)
+
+
+def _absolute_federation(loaded: Federation, root: Path) -> Federation:
+    """With absolute paths. `base.model` is one if there is such a folder or file; otherwise it is an id of the hub."""
+    roster = [e.model_copy(update={"file": _absolute(e.file, root)}) for e in loaded.participants]
+    slices = {name: _below(p, root) for name, p in loaded.gate.slices.items()}
+    changes: dict[str, Any] = {
+        "participants": roster,
+        "gate": loaded.gate.model_copy(update={"slices": slices}),
+    }
+    changes["energy"] = _placed(loaded.energy, root)
+    changes["base"] = _local(loaded.base, root)
+    changes["bases"] = [_local(further, root) for further in loaded.bases]
+    if loaded.local.data is not None:
+        changes["local"] = loaded.local.model_copy(update={"data": _below(loaded.local.data, root)})
+    if loaded.centre is not None:
+        changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
+    return loaded.model_copy(update=changes)
+
+
+AnyBase = TypeVar("AnyBase", bound=BaseSection)
+
+
+def _local(base: AnyBase, root: Path) -> AnyBase:
+    """The base with an absolute path, if there is such a folder or file (no error for what can be no path)."""
+    local = _below(Path(base.model), root)
+    return base.model_copy(update={"model": str(local)}) if os.path.exists(local) else base
+
+
+def _load(path: Path, model: type[Model]) -> Model:
+    try:
+        raw = tomllib.loads(text := path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} is not UTF-8 (line {line}).", "", "Save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
+    return validated(raw, model, path)
+
+
+def _cure(error: str, text: str) -> str:
+    """What to do about a fault that TOML's parser found in `text`, where it is plain."""
+    where = re.search(r"at line (\d+), column (\d+)", error)
+    rest = text.split("\n")[int(where[1]) - 1][int(where[2]) - 1 :] if where else ""
+    return "TOML wants true and false in lower case." if re.match(r"(?i:true|false)\b", rest) else ""
+
+
+def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
+    """`raw` as a section. Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        files: dict[str, type[Section]] = {"federation.toml": Federation, "participant.toml": ParticipantFile}
+        elsewhere = {name: of.model_fields.keys() - model.model_fields.keys() for name, of in files.items()}
+        raise ConfigError(f"{path}:", "; ".join(explain(e, model, elsewhere) for e in error.errors())) from None

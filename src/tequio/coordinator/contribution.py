@@ -1,0 +1,72 @@
+"""What each participant contributed to the fall of the validation loss: agreement with the others, and leave-one-out.
+
+First order: the shared model moved by Δ = Σ pᵢ, each pᵢ one participant's part. To first order what i's part does to the loss of the others
+is its inner product with their parts, which are (minus) their gradients: its agreement is ⟨pᵢ, Δ − pᵢ⟩. The term ‖pᵢ‖² is left out: in it
+noise agrees with itself. Of updates in layout product that have a head only the head is compared: its coordinates are everybody's, while
+factors that each begins at random overlap by chance. Over a run i is credited d·Σaᵢ / ΣΣaⱼ of how far the loss fell, d, so credits add up
+to d (the report does that sum; a round alone may have parts that disagree). It needs every update of a round at once, and no evaluation.
+Leave-one-out: how much higher the loss would be had the round been made without i; one evaluation by everybody for each. Both are of the
+rounds as they were: exact Shapley values would train every coalition from the start (see benchmarks/contribution.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tequio.coordinator.aggregation import Counted, Fold, folded
+from tequio.coordinator.run_spec import Plan
+from tequio.core.update import HEAD_PREFIX, Update
+
+
+def agreements(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
+    """⟨pᵢ, Δ − pᵢ⟩ of each participant and of the centre, by name."""
+    whole = _compared(change, plan)
+    parts = {name: _compared(part, plan) for name, part in _parts(fold, plan).items()}
+    return {name: part.dot(whole) - part.dot(part) for name, part in parts.items()}
+
+
+def _compared(update: Update, plan: Plan) -> Update:
+    head = {name: entry for name, entry in update.entries.items() if name.startswith(HEAD_PREFIX)}
+    return Update(head, update.spec) if head and plan.aggregator.layout == "product" else update
+
+
+def _parts(fold: Fold, plan: Plan) -> dict[str, Update]:
+    """What each adds to the mixed change (as `mix` adds up; a robust reduce weighs otherwise, so there it is an estimate)."""
+    centre = fold.centre
+    if centre is not None and not fold.kept:
+        return {centre.row["name"]: centre.update}
+    scale = plan.weighting.scale(fold.facts)
+    own = 1.0 if centre is None else plan.federated_share
+    each = own * scale / sum(plan.weighting.weight(facts) for facts in fold.facts)
+    out = {c.row["name"]: c.update.scaled(each * plan.weighting.coefficient(c.facts) * c.discount) for c in fold.kept}
+    if centre is not None:
+        factor = plan.weighting.coefficient(centre.facts) / plan.weighting.weight(centre.facts) * scale
+        out[centre.row["name"]] = centre.update.scaled(factor * (1.0 - own))
+    return out
+
+
+def without(fold: Fold, index: int, plan: Plan) -> Fold:
+    """The round's sum as it would be without one participant."""
+    rest: list[Counted] = [c for c in fold.kept if c.index != index]
+    return replace(folded([*([fold.centre] if fold.centre else []), *rest], plan), refused=fold.refused)
+
+
+def rows(
+    fold: Fold, agreed: Mapping[str, float], loss: float, loss_without: Callable[[Fold], float] | None, plan: Plan
+) -> list[dict[str, Any]]:
+    """For the record: agreement, and leave-one-out where it is asked for.
+
+    loss: of the round's model; loss_without: the mean loss of the model of another sum, None to leave it out.
+    """
+    names = {c.row["name"]: c.index for c in fold.kept}
+    if fold.centre is not None:
+        names[fold.centre.row["name"]] = 0
+    out = []
+    for name, index in names.items():
+        row: dict[str, Any] = {"name": name, "agreement": agreed.get(name)}
+        if loss_without is not None and index > 0 and len(fold.kept) > 1:
+            row["leave_one_out"] = loss_without(without(fold, index, plan)) - loss
+        out.append(row)
+    return out

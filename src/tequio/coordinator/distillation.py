@@ -1,0 +1,244 @@
+"""Distillation between groups of different bases, or from participants to their shared model (FedDF, Lin et al., arXiv 2006.07242).
+
+Every group makes its own round over its own base. Then all teachers predict on the centre's public texts, an ensemble makes one
+teacher of them, and the centre trains each group's shared model toward it, at low rank. That is a candidate like any other: it is
+kept only if no public slice gets worse and the group's mean validation loss does not rise. State in, state out.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tequio.coordinator.admission import Admitted, admit
+from tequio.coordinator.evaluation import Looked
+from tequio.coordinator.gate import judge, verdict
+from tequio.coordinator.round import BETTER, evaluate, shared_model
+from tequio.coordinator.run_spec import Plan
+from tequio.core.canonical import digest_update, size_of
+from tequio.core.errors import TrainingError, UpdateError
+from tequio.core.protocols import Distiller, Ensemble, Runtime
+from tequio.core.seeds import derive
+from tequio.core.types import DistilTask, Failure, Reply, State, Task, TrainTask
+from tequio.core.update import Update, zero
+
+Teachers = Literal["groups", "participants"]
+Votes = Literal["participants", "bases"]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """[distil]. Rounds between two distillations, who teaches, whose votes are equal, and how the students train.
+
+    rate: of AdamW at its first step in round 1; it falls from round to round as the participants' does. items: public texts of
+    one distillation, at most.
+    """
+
+    ensemble: Ensemble
+    every: int
+    teachers: Teachers
+    votes: Votes
+    temperature: float
+    rank: int
+    steps: int
+    items: int
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Participants of one base: their plan, what carries their tasks, and the centre as distiller (None: there is none)."""
+
+    name: str
+    plan: Plan
+    runtime: Runtime
+    distiller: Distiller | None = None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One model that teaches: a change of the base of `group`, and its weight in the ensemble."""
+
+    name: str
+    group: str
+    model: Update
+    weight: float
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A runtime that keeps training tasks and replies, so that participants' own models can teach after the round."""
+
+    inner: Runtime
+    heard: list[tuple[TrainTask, Reply]] = field(default_factory=list)
+
+    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+        """As the inner one does."""
+        sent: dict[int, TrainTask] = {}
+
+        def noted() -> Iterator[Task]:
+            for task in tasks:
+                if isinstance(task, TrainTask):
+                    sent[task.index] = task
+                yield task
+
+        for reply in self.inner.exchange(noted()):
+            if isinstance(reply, Reply) and reply.index in sent:
+                self.heard.append((sent[reply.index], reply))
+            yield reply
+
+
+def models_heard(
+    group: Group, before: State, heard: Sequence[tuple[TrainTask, Reply]], admitted: Collection[str]
+) -> list[Teacher]:
+    """The participants' own models of a round, of the `admitted` only; the first reply of each counts."""
+    members = {member.index: member for member in group.plan.members if member.name in admitted}
+    out: list[Teacher] = []
+    for task, reply in sorted(heard, key=lambda pair: pair[0].index):
+        member = members.pop(task.index, None)
+        outcome = None if member is None else admit(reply, member, group.plan, before)
+        if isinstance(outcome, Admitted):
+            model = task.held.plus(task.start or zero(group.plan.spec)).plus(outcome.update)
+            out.append(Teacher(outcome.member.name, group.name, model, 1.0))
+    return out
+
+
+def models_shared(groups: Sequence[Group], states: Mapping[str, State]) -> list[Teacher]:
+    """The groups' shared models, each with the weight of its participants."""
+    return [Teacher(g.name, g.name, shared_model(states[g.name].shared, g.plan), len(g.plan.members)) for g in groups]
+
+
+def voting(teachers: Sequence[Teacher], votes: Votes) -> list[Teacher]:
+    """Weights so that every participant counts the same, or every base."""
+    if votes == "participants":
+        return list(teachers)
+    totals: dict[str, float] = {}
+    for teacher in teachers:
+        totals[teacher.group] = totals.get(teacher.group, 0.0) + teacher.weight
+    return [replace(t, weight=t.weight / totals[t.group]) for t in teachers]
+
+
+def distil(
+    states: Mapping[str, State], groups: Sequence[Group], teachers: Sequence[Teacher], how: Distillation
+) -> tuple[dict[str, State], dict[str, Any]]:
+    """Every group's shared model taught by the ensemble, where that harms nobody; and the record of it."""
+    after = dict(states)
+    round_ = max(state.round for state in states.values())
+    count = min(group.distiller.count for group in groups if group.distiller is not None)
+    generator = torch.Generator().manual_seed(derive(how.seed, "distil", round_))
+    items = tuple(torch.randperm(count, generator=generator)[: how.items].tolist())
+    target, silent = _teacher({g.name: g for g in groups}, voting(teachers, how.votes), items, how)
+    rows: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        if target is None:
+            rows[group.name] = {"accepted": False, "reason": "no teacher's predictions can be used"}
+        else:
+            after[group.name], rows[group.name] = _taught(states[group.name], group, target, items, how)
+    body = {
+        "teachers": [t.name for t in teachers if t.name not in silent],
+        "silent": silent,
+        "items": len(items),
+        "groups": rows,
+    }
+    return after, body
+
+
+def _teacher(
+    groups: Mapping[str, Group], teachers: Sequence[Teacher], items: tuple[int, ...], how: Distillation
+) -> tuple[Tensor | None, dict[str, str]]:
+    """The ensemble's probabilities (rows × classes), and who could not teach and why. One model's predictions are held at a time."""
+    total, weight, silent = None, 0.0, {}
+    for teacher in teachers:
+        distiller = groups[teacher.group].distiller
+        try:
+            if distiller is None:
+                raise TrainingError(f"Base {teacher.group} has no centre.")
+            term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
+        except (TrainingError, UpdateError) as error:
+            silent[teacher.name] = str(error)
+            continue
+        if total is not None and total.shape != term.shape:
+            silent[teacher.name] = f"its predictions are {tuple(term.shape)}, the others' {tuple(total.shape)}"
+            continue
+        total, weight = term if total is None else total.add_(term), weight + teacher.weight
+    return (None if total is None else how.ensemble.teacher(total / weight)), silent
+
+
+def _taught(
+    state: State, group: Group, target: Tensor, items: tuple[int, ...], how: Distillation
+) -> tuple[State, dict[str, Any]]:
+    """One student: train, code, gate, and keep or leave."""
+    plan = group.plan
+    task = DistilTask(
+        held=shared_model(state.shared, plan),
+        items=items,
+        teacher=target,
+        temperature=how.temperature,
+        rank=how.rank,
+        steps=how.steps,
+        learning_rate=how.rate * plan.rate(state.round) / plan.learning_rate,
+        seed=derive(plan.seed, "distil", state.round, group.name),
+    )
+    try:
+        if group.distiller is None:
+            raise TrainingError(f"Base {group.name} has no centre.")
+        change, first, last = group.distiller.distil(task)
+    except (TrainingError, UpdateError) as error:
+        return state, {"accepted": False, "reason": str(error)}
+    sent, pending, size = _sent(state, change, plan)
+    shared = state.shared.plus(sent)
+    looked = evaluate(state.round, shared, plan, group.runtime)
+    slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
+    accepted, reason, before, then = _harmless(state, looked)
+    if accepted:
+        accepted, reason = verdict(slices)
+    row = {
+        "accepted": accepted,
+        "reason": reason,
+        "loss_first": first,
+        "loss_last": last,
+        "before": before,
+        "after": then,
+        "gate": {n: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for n, s in slices.items()},
+        "bytes_down": size if plan.cohort is None else 0,  # who is drawn now and then is sent the whole model
+        "digest": digest_update(shared if accepted else state.shared),
+    }
+    if not accepted:
+        return state, row
+    losses = {**state.losses, **looked.losses()}
+    after = replace(state, shared=shared, pending=pending, losses=losses)
+    if looked.mean_loss < state.best_loss * (1.0 - BETTER):
+        after = replace(after, best=shared, best_loss=looked.mean_loss, best_round=state.round, stale_rounds=0)
+    return after, row | {"validation": looked.validation}
+
+
+def _harmless(state: State, looked: Looked) -> tuple[bool, str, float | None, float | None]:
+    """(whether the mean validation loss does not rise, why, before, after) over those who know both."""
+    after = looked.losses()
+    lost = sorted(name for name in state.losses if name not in after)
+    common = [name for name in state.losses if name in after]
+    if lost or not common:
+        return False, f"it cannot be evaluated by {', '.join(lost) or 'anybody'}", None, None
+    before = statistics.fmean(state.losses[name] for name in common)
+    then = statistics.fmean(after[name] for name in common)
+    if not then <= before:
+        why = f"validation loss of the group would rise ({before:.4f} → {then:.4f})"
+        return False, why, before, then if math.isfinite(then) else None
+    return True, "", before, then
+
+
+def _sent(state: State, change: Update, plan: Plan) -> tuple[Update, Update, int]:
+    """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
+    if plan.download.name == "plain":
+        return change, state.pending, size_of(change)
+    codec = plan.download.codec()
+    coded = codec.encode(change, derive(plan.seed, "distil download", state.round))
+    sent = codec.decode(coded, "the distilled change")
+    return sent, state.pending.plus(change.minus(sent)), len(coded)

@@ -1,0 +1,87 @@
+"""Publishers' files of carbon intensities turned into windows: `publishers.py` reads them, here is decided what is kept.
+
+When a forecast was made is the file's own word, or has to be said; values that a publisher only estimated are left out, or marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from tequio.core.errors import ConfigError
+from tequio.measure.intensity import Window, checked
+from tequio.measure.intensity_formats import ESTIMATED, NAMES, READERS, Row, Rows
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The windows, how many of them are marked as estimated, and how many values were left out, by reason."""
+
+    windows: list[Window]
+    marked: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def import_windows(
+    path: Path,
+    source: str,
+    zone: str | None,
+    licence: str,
+    issued: datetime | None = None,
+    estimated: bool = False,
+    forecasts: bool = True,
+) -> Imported:
+    """The windows of a publisher's file. Raises ConfigError naming the file and what is wrong in it.
+
+    issued: when its forecasts were made, where the file does not say. estimated: keep such values, marked. forecasts: keep those.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}).") from None
+    known, signal, rows = READERS[source](text, str(path))
+    if not rows:
+        raise ConfigError(f"{path} has no values.")
+    named = zone or known
+    if not named:
+        raise ConfigError(f"{path} does not say of which zone it is.", "", "Say it: --zone NAME")
+    wanted = [row for row in rows if forecasts or row.kind == "actual"]
+    kept = _with_issue([row for row in wanted if estimated or not row.estimated], issued, str(path))
+    left_out = {ESTIMATED: len(wanted) - len(kept), "forecast": len(rows) - len(wanted)}
+    if not kept:
+        fix = "Keep them, marked: --estimated" if left_out[ESTIMATED] else "Keep them: leave out --no-forecasts"
+        raise ConfigError(f"{path}: all of its values are left out ({_said(left_out)}).", "", fix)
+    windows = [
+        Window(named, r.at, r.seconds, r.grams, r.kind, r.issued, signal, _source(NAMES[source], r), licence)
+        for r in kept
+    ]
+    try:
+        made = checked(windows, str(path))
+    except ConfigError as error:
+        if not left_out[ESTIMATED]:
+            raise
+        why = f"What the publisher estimated is left out ({left_out[ESTIMATED]} of its values). {error.why}"
+        raise ConfigError(error.what, why, "Keep them, marked: --estimated") from None
+    return Imported(made, sum(row.estimated for row in kept), {k: n for k, n in left_out.items() if n})
+
+
+def _said(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+
+
+def _source(name: str, row: Row) -> str:
+    return f"{name} ({ESTIMATED})" if row.estimated else name
+
+
+def _with_issue(rows: Rows, issued: datetime | None, where: str) -> Rows:
+    """The rows, every forecast with the time at which it was made. Raises ConfigError where nobody says it, or two do."""
+    forecasts = [row for row in rows if row.kind == "forecast"]
+    if issued is not None and any(row.issued is not None for row in forecasts):
+        raise ConfigError(f"{where} says itself when its forecasts were made.", "", "Leave out --issued.")
+    if issued is None and any(row.issued is None for row in forecasts):
+        why = "It decides what could be known, and the file does not say it."
+        fix = "Say it: --issued 2026-03-01T11:30:00Z; or leave forecasts out: --no-forecasts"
+        raise ConfigError(f"{where} has forecasts; when were they made?", why, fix)
+    return [row._replace(issued=row.issued or issued) if row.kind == "forecast" else row for row in rows]

@@ -1,0 +1,33 @@
+"""Losses of a set, looked at by all processes of a team together: each takes its part of the batches, and all get all the numbers.
+
+So what is decided by them, as which checkpoint is kept, is decided alike in every process. Each makes as many forward passes as the
+others, for a base in shards is gathered for all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tequio.participant.adapted_model import Bench
+from tequio.participant.process_group import Team
+from tequio.participant.text_tasks import Item, Losses, TextTask, by_length
+
+
+def losses_of(task: TextTask, bench: Bench, items: Sequence[Item], together: Team) -> Losses:
+    """What `task.losses` gives one process alone, in every process."""
+    if together.size == 1:
+        return task.losses(bench, items)
+    whole = list(by_length(items, task.batch_tokens))
+    own, found = together.part(whole), np.zeros((3, len(items)))
+    for turn in range(-(-len(whole) // together.size)):
+        where = own[turn] if turn < len(own) else None
+        looked = task.losses(bench, [items[i] for i in where or whole[0]])  # with none left, one is made for the others
+        if where is not None:
+            found[:, where] = looked.total, looked.terms, looked.right
+    numbers = torch.from_numpy(found).to(together.device)
+    together.add([numbers])  # each number is one process's, and 0 in the others
+    total, terms, right = numbers.cpu().numpy()
+    return Losses(total, terms, right)

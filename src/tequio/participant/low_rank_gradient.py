@@ -1,0 +1,59 @@
+"""The gradient of a loss with respect to the adapted weights, as factors of a low rank; the full matrix is never formed.
+
+G is m × n a module. A randomised range finder (Halko, Martinsson and Tropp, arXiv 0909.4061), with the factors as probes: at B = 0 and
+random A the gradient of B is s·G·Aᵀ, which spans the leading columns of G; with Q an orthonormal basis of that, the gradient of A at
+B = Q, A = 0 is s·QᵀG. So G ≈ Q·(QᵀG), exactly where the rank of G is no higher. Two passes over the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from tequio.core.errors import TrainingError
+from tequio.core.update import Dense, Entry, Factored, Update
+from tequio.participant.adapted_model import Bench
+from tequio.participant.text_tasks import Item, TextTask
+
+
+def public_gradient(
+    bench: Bench, task: TextTask, parts: Sequence[Sequence[Item]], held: Update, rank: int, seed: int
+) -> Update:
+    """Mean gradient over the batches `parts` at base + `held`: factored entries of at most `rank`, heads as they are.
+
+    Raises TrainingError if it is not finite.
+    """
+    bench.hold(held)
+    try:
+        bench.attach(rank, seed)
+        _backward(bench, task, parts)
+        bases: dict[str, Entry] = {}
+        for name, layer in bench.layers.items():
+            if layer.b is not None and layer.b.grad is not None:
+                basis, _ = torch.linalg.qr(layer.b.grad)
+                bases[name] = Factored(b=basis.cpu(), a=torch.zeros(basis.shape[1], layer.weight.shape[1]))
+        bench.attach_product(Update(bases, bench.spec), rank, seed)  # b is Q/√s there, so the gradient of a is √s·QᵀG
+        _backward(bench, task, parts)
+        out: dict[str, Entry] = {}
+        for name, entry in bases.items():
+            a = bench.layers[name].a
+            if isinstance(entry, Factored) and a is not None and a.grad is not None:
+                out[name] = Factored(b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(bench.scale))
+        for name, tensor in bench.head.items():
+            if tensor.grad is not None:
+                out[name] = Dense(tensor.grad.detach().cpu())
+    finally:
+        bench.drop()
+    gradient = Update(out, bench.spec)
+    if not gradient.is_finite():
+        raise TrainingError(
+            "The gradient of the public loss is not finite.", "", "Look for odd rows in the public data."
+        )
+    return gradient
+
+
+def _backward(bench: Bench, task: TextTask, parts: Sequence[Sequence[Item]]) -> None:
+    for part in parts:
+        (task.loss(bench, part) / len(parts)).backward()  # type: ignore[no-untyped-call]

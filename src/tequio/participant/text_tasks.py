@@ -1,0 +1,258 @@
+"""The two tasks: text classification and causal language modelling. Each encodes examples, gives a loss, and scores.
+
+Classification: cross-entropy in nats an example. Causal: cross-entropy in nats a token, on the response only where there is a
+prompt; documents are packed into full blocks, so no padding is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tequio.core.errors import DataError
+from tequio.core.types import Scores
+from tequio.participant.adapted_model import Bench
+from tequio.participant.data import Example
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Item:
+    """One encoded unit: token ids, and per token its target (causal) or one class (classification)."""
+
+    ids: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Per example: summed loss, how many terms it sums, and whether the class was right (NaN for causal)."""
+
+    total: NDArray[np.float64]
+    terms: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+    def scores(self) -> Scores:
+        """Means over the set."""
+        accuracy = float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
+        return Scores(loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy)
+
+    def harm(self) -> NDArray[np.float64]:
+        """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of each example."""
+        return self.per_example() if np.isnan(self.right).any() else 1.0 - self.right
+
+    def per_example(self) -> NDArray[np.float64]:
+        """Losses whose plain mean is `scores().loss`: totals over the mean number of terms."""
+        per: NDArray[np.float64] = self.total / self.terms.mean()
+        return per
+
+
+class TextTask(Protocol):
+    """What the local loop needs to know of a task."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest item."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch of evaluation, at most."""
+
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
+        """Items, and how many texts had to be cut. Raises DataError if nothing is left."""
+
+    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+        """Mean training loss of a batch, with gradient."""
+
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Summed loss of each item, and how many terms it sums: the training loss in parts, with gradient."""
+
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target token. With gradient."""
+
+    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+        """Losses of a set, without gradient, in the order given."""
+
+    def row_count(self, item: Item) -> int:
+        """How many rows of `logits` an item has."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Text to one of `labels`."""
+
+    tokenizer: Any
+    labels: tuple[str, ...]
+    max_tokens: int
+    batch_tokens: int = 2048
+
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
+        """One item a text, cut at `max_tokens`."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        texts = [e.text for e in examples]
+        rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
+        kept = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+        items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(kept, examples, strict=True)]
+        return items, sum(len(row) > self.max_tokens for row in rows)
+
+    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+        """Cross-entropy, nats an example."""
+        return F.cross_entropy(*self.logits(bench, items))
+
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Each item's cross-entropy, and 1; without a class 0 and 0."""
+        logits, truth = self.logits(bench, items)
+        return F.cross_entropy(logits, truth, reduction="none", ignore_index=IGNORE), (truth != IGNORE).float()
+
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """(batch × labels), (batch)."""
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
+        return bench.class_logits(ids, mask), torch.tensor([i.target[0] for i in items], device=bench.device)
+
+    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+        """Loss and right-or-wrong of each example."""
+        total, right = np.zeros(len(items)), np.zeros(len(items))
+        with bench.base.looking():
+            for where in by_length(items, self.batch_tokens):
+                ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, bench.device)
+                logits = bench.class_logits(ids, mask)
+                truth = torch.tensor([items[i].target[0] for i in where], device=bench.device)
+                total[where] = F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
+                right[where] = (logits.argmax(1) == truth).double().cpu().numpy()
+        return Losses(total, np.ones(len(items)), right)
+
+    def row_count(self, item: Item) -> int:
+        """One."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Next token; loss on the response only where there is a prompt."""
+
+    tokenizer: Any
+    max_tokens: int
+    batch_tokens: int = 1024
+
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
+        """Documents joined by the end token and cut into blocks of `max_tokens`; the last, shorter one is kept."""
+        ids: list[int] = []
+        target: list[int] = []
+        cut = 0
+        for example in examples:
+            document, answer = self._document(example)
+            if len(document) > self.max_tokens and example.response is not None:
+                cut += 1
+                document, answer = document[: self.max_tokens], answer[: self.max_tokens]
+            ids += document
+            target += answer
+        step = self.max_tokens
+        blocks = [Item(tuple(ids[i : i + step]), tuple(target[i : i + step])) for i in range(0, len(ids), step)]
+        blocks = [b for b in blocks if any(t != IGNORE for t in b.target[1:])]
+        if examples and not blocks:
+            raise DataError(
+                f"Participant {who}: no token is left to learn from.",
+                f"Every prompt fills max_tokens = {self.max_tokens}.",
+                "Raise [task] max_tokens, or shorten the prompts.",
+            )
+        return blocks, cut
+
+    def _document(self, example: Example) -> tuple[list[int], list[int]]:
+        end = [self.tokenizer.eos_token_id]
+        if example.response is None:
+            ids = token_ids(self.tokenizer, example.text) + end
+            return ids, ids
+        prompt = prompt_ids(self.tokenizer, example.text)
+        response = token_ids(self.tokenizer, example.response) + end
+        return prompt + response, [IGNORE] * len(prompt) + response
+
+    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+        """Cross-entropy, nats a target token."""
+        losses, _ = self._losses(bench, items)
+        return losses.mean()
+
+    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy of each block, and its target tokens."""
+        losses, counts = self._losses(bench, items)
+        own = torch.zeros(counts.shape, dtype=torch.float32, device=losses.device)
+        return own.masked_scatter(counts, losses).sum(1), counts.sum(1).float()
+
+    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """(target tokens × vocabulary) in the base's precision, (target tokens)."""
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
+        truth, _ = pad([i.target for i in items], IGNORE, bench.device)
+        counts = truth[:, 1:] != IGNORE
+        return bench.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
+
+    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+        """Summed loss and number of target tokens of each block."""
+        total, terms = np.zeros(len(items)), np.zeros(len(items))
+        with bench.base.looking():
+            for where in by_length(items, self.batch_tokens):
+                own, count = self.totals(bench, [items[i] for i in where])
+                total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()
+        return Losses(total, terms, np.full(len(items), np.nan))
+
+    def row_count(self, item: Item) -> int:
+        """Tokens that are predicted: all but the first, without those of a prompt."""
+        return sum(t != IGNORE for t in item.target[1:])
+
+    def _losses(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Nats of the target tokens, row by row, and where they are (batch × longest − 1)."""
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
+        truth, _ = pad([i.target for i in items], IGNORE, bench.device)
+        counts = truth[:, 1:] != IGNORE
+        return bench.token_losses(ids, mask, truth[:, 1:], counts), counts
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """A text as token ids, nothing added."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """A prompt as the model expects it: by its chat template if it has one, else the text and a line end."""
+    if getattr(tokenizer, "chat_template", None):
+        turns = [{"role": "user", "content": text}]
+        return token_ids(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return token_ids(tokenizer, text.rstrip() + "\n")
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as (batch × longest) ids and mask, int64."""
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return ids, mask
+
+
+def by_length(items: Sequence[Item], batch_tokens: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, each of at most `batch_tokens` padded tokens (or one item)."""
+    batch: list[int] = []
+    for i in sorted(range(len(items)), key=lambda i: (len(items[i].ids), i)):
+        if batch and (len(batch) + 1) * len(items[i].ids) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def batches(items: Sequence[Item], size: int, seed: int) -> Iterator[list[Item]]:
+    """Endless shuffled batches; inside a window of eight batches texts of like length go together."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(items))
+        for start in range(0, len(order), size * 8):
+            window = sorted(order[start : start + size * 8], key=lambda i: len(items[i].ids))
+            parts = [window[i : i + size] for i in range(0, len(window), size)]
+            for k in rng.permutation(len(parts)):
+                yield [items[i] for i in parts[k]]

@@ -1,0 +1,117 @@
+"""What each participant gave and what it got, how evenly, and what to change where the rich gain and the poor do not.
+
+Gave: texts, tokens computed, energy, money where it is told, contribution to the fall of the validation loss. Got: the benefit
+b = (loss alone - loss of the personal model) / loss alone. Gini and Jain of both; rich and poor are the halves by rank and tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tequio.measure.statistics import gini, jain
+from tequio.report.data.accounts import rows_of
+from tequio.report.data.records import Json, Record, bodies, last_body, mean, table, tables, total
+from tequio.report.format import finite
+
+GIVEN = ("examples", "tokens", "joules", "credit")
+BY_NEED = ("q_ffl", "term")
+FEW = 0.5  # of the richer half's: from there on the lesser one is said to be behind
+
+
+def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) -> Json:
+    """participants (gave and got), evenness {what: gini, jain}, statement (None, behind or left_out), poor, and changes to try."""
+    rounds = bodies(entries, "round")
+    spent = {a["name"]: a for a in accounts["participants"]}
+    credits = _credits(entries)
+    alone = _summed(rounds, "leave_one_out")
+    rows: list[Json] = []
+    for person in people:
+        name = person["name"]
+        mine = [row for body in rounds for row in rows_of(body) if row.get("name") == name]
+        own = spent.get(name, {})
+        rows.append(
+            {
+                "name": name,
+                "rank": person["rank"],
+                "examples": person["data"]["train"],
+                "tokens": total(row.get("tokens") for row in mine),
+                "joules": own.get("joules"),
+                "money": own.get("money") or {},
+                "credit": credits.get(name),
+                "leave_one_out": alone.get(name),
+                "benefit": person["benefit"],
+            }
+        )
+    even: Json = {key: _evenness([row[key] for row in rows]) for key in GIVEN}
+    even["benefit"] = _evenness([None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows])
+    return {"participants": rows, "evenness": even, **_statement(rows, table(last_body(entries, "run").get("config")))}
+
+
+def _credits(entries: Sequence[Record]) -> dict[str, float]:
+    """Each one's part of how far the mean validation loss fell up to the best round, by its agreement with the others in accepted rounds.
+
+    Empty where it did not fall, or where on the whole nobody agreed.
+    """
+    before = table(last_body(entries, "start")).get("mean_validation_loss")
+    accepted = [body for body in bodies(entries, "round") if body.get("accepted")]
+    losses = [v for body in accepted if (v := finite(body.get("mean_validation_loss"))) is not None]
+    agreed = _summed(accepted, "agreement")
+    whole = math.fsum(agreed.values())
+    first = finite(before)
+    if first is None or not losses or whole <= 0:
+        return {}
+    return {name: (first - min(losses)) * value / whole for name, value in agreed.items()}
+
+
+def _summed(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    found: dict[str, list[Any]] = {}
+    for body in rounds:
+        for row in tables(body.get("credit")):
+            found.setdefault(str(row.get("name")), []).append(row.get(key))
+    sums = {name: total(values) for name, values in found.items()}
+    return {name: value for name, value in sums.items() if value is not None}
+
+
+def _evenness(values: Sequence[float | None]) -> Json:
+    """Gini and Jain of what is known; less than nothing counts as nothing."""
+    known = [max(0.0, v) for v in values if v is not None]
+    if len(known) < 2 or math.fsum(known) <= 0:
+        return {"gini": None, "jain": None, "participants": len(known)}
+    return {"gini": gini(known), "jain": jain(known), "participants": len(known)}
+
+
+def _statement(rows: Sequence[Json], config: Mapping[str, Any]) -> Json:
+    known = [r for r in rows if r["benefit"] is not None and r["rank"] is not None]
+    none: Json = {"statement": None, "poor": [], "poor_benefit": None, "rich_benefit": None, "changes": []}
+    if len(known) < 2 or len({(r["rank"], r["tokens"]) for r in known}) < 2:
+        return none
+    ranked = sorted(known, key=lambda r: (r["rank"], r["tokens"] or 0.0))
+    half = len(ranked) // 2
+    poor, rich = ranked[:half], ranked[-half:]
+    low, high = mean(r["benefit"] for r in poor) or 0.0, mean(r["benefit"] for r in rich) or 0.0
+    said: Json = none | {
+        "poor": [r["name"] for r in poor],
+        "poor_benefit": low,
+        "rich_benefit": high,
+        "statement": "even",
+    }
+    if high > 0 >= low:
+        said["statement"] = "left_out"
+    elif high > 0 and low < FEW * high:
+        said["statement"] = "behind"
+    if said["statement"] == "even":
+        return said
+    changes = []
+    if table(config.get("algorithm")).get("weights") not in BY_NEED:
+        changes.append("weights")
+    if poor[-1]["rank"] < rich[0]["rank"]:
+        changes.append("ranks")
+    texts = [mean(r["examples"] for r in part) or 0.0 for part in (poor, rich)]
+    if texts[0] < FEW * texts[1]:
+        changes.append("texts")
+    given = [r["credit"] for r in poor if r["credit"] is not None]
+    if given and math.fsum(given) > 0:
+        changes.append("hosted")
+    return said | {"changes": changes or ["hosted"]}

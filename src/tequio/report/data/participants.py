@@ -1,0 +1,163 @@
+"""What the report knows of each participant: its models, gains and verdict; and of all of them: means, and equity between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from tequio.measure.statistics import gini, jain, spearman, worst_decile
+from tequio.report.data.records import Z95, Json, interval, mean, scores, table, total
+from tequio.report.format import finite, perplexity
+
+MODELS = ("base", "local", "shared", "personal")
+SHOWN = 0.0005  # of accuracy: less is 0.0 points on the page
+Verdict = Literal["gains", "undecided", "loses"]
+
+
+def _verdict(loss: Json | None) -> Verdict | None:
+    if loss is None:
+        return None
+    return "gains" if loss["low"] > 0 else "loses" if loss["high"] < 0 else "undecided"
+
+
+def comparison_of(personal: Iterable[Mapping[str, Any]]) -> str | None:
+    """What personal models are judged against: `local`, else `base`; None before there is any."""
+    bodies = list(personal)
+    for other in ("local", "base"):
+        if any(_gain(body, f"personal_over_{other}")["loss"] for body in bodies):
+            return other
+    return None
+
+
+def _gain(body: Mapping[str, Any], which: str) -> Json:
+    given = table(table(body.get("gains")).get(which))
+    return {"loss": interval(given.get("loss")), "accuracy": interval(given.get("accuracy"))}
+
+
+def participant(
+    name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, comparison: str | None
+) -> Json:
+    """One participant: its hardware and data, what it did, its models' scores, gains and verdict."""
+    test = table(body.get("test"))
+    result = {model: scores(test.get(model)) for model in MODELS}
+    if body.get("cut") and not _gain(body, "personal_over_local")["loss"]:
+        result["local"] = None  # a budget left no model trained alone
+    gain = _gain(body, f"personal_over_{comparison}")
+    reference = (result.get(comparison or "") or {}).get("loss")
+    relative = {k: v / reference for k, v in gain["loss"].items()} if gain["loss"] and reference else None
+    benefit = finite(body.get("benefit"))
+    if benefit is None and comparison == "base" and relative:
+        benefit = relative["mean"]
+    return {
+        "name": name,
+        "tier": listed.get("tier"),
+        "rank": finite(listed.get("rank")),
+        "steps": finite(listed.get("steps")),
+        "reason": listed.get("reason"),
+        "hardware": listed.get("hardware"),
+        "data": _examples(listed),
+        "licence": table(listed.get("data")).get("licence"),
+        "chosen": body.get("chosen"),
+        "cut": body.get("cut"),
+        "verdict": _verdict(gain["loss"]),
+        "versus": comparison if gain["loss"] else None,
+        "compared": not body.get("cut") or gain["loss"] is not None,
+        "accuracy_against": _against(gain["loss"], gain["accuracy"]),
+        "test": result,
+        "gain": {**gain, "relative": relative},
+        "shared_over_local": _gain(body, "shared_over_local"),
+        "benefit": benefit,
+        "bytes_up": trained.get("bytes_up"),
+        "bytes_down": trained.get("bytes_down"),
+        "joules": total([trained.get("joules"), table(body.get("energy")).get("joules")]),
+        "seconds": total([trained.get("seconds"), body.get("seconds")]),
+        "admissions": trained.get("admissions", {}),
+    }
+
+
+def _against(loss: Json | None, accuracy: Json | None) -> float | None:
+    """The change of accuracy where the verdict, which goes by loss, says the contrary; both gains are positive where it is better."""
+    mean_ = None if accuracy is None else finite(accuracy["mean"])
+    sign = {"gains": 1.0, "loses": -1.0}.get(_verdict(loss) or "", 0.0)
+    return mean_ if mean_ is not None and sign * mean_ < 0.0 and abs(mean_) >= SHOWN else None
+
+
+def _examples(listed: Mapping[str, Any]) -> Json:
+    """Examples in each split, from `batches` or from the data facts; a number or a table."""
+    out: Json = {}
+    for split in ("train", "validation", "test"):
+        given = table(listed.get("batches")).get(split, table(listed.get("data")).get(split))
+        count = finite(table(given).get("examples", table(given).get("count")) if table(given) else given)
+        out[split] = None if count is None else int(count)
+    return out
+
+
+def means(people: Sequence[Json]) -> Json:
+    """Means over participants of each model's scores and of the gains."""
+
+    def over(model: str, key: str) -> float | None:
+        return mean(p["test"][model][key] for p in people if p["test"][model])
+
+    def gained(key: str) -> float | None:
+        return mean(p["gain"][key]["mean"] for p in people if p["gain"][key])
+
+    losses = {model: over(model, "loss") for model in MODELS}
+    return {
+        "gain": {key: gained(key) for key in ("loss", "accuracy", "relative")},
+        "loss": losses,
+        "perplexity": {m: perplexity(v) for m, v in losses.items()},
+        "accuracy": {model: over(model, "accuracy") for model in MODELS},
+    }
+
+
+def equity(people: Sequence[Json]) -> Json:
+    """Spread of the benefit b = (loss of the other - loss of the personal model) / loss of the other.
+
+    Gini and Jain are those of 1 - b, the part of the loss that remains: b itself may be negative.
+    """
+    known = [p for p in people if p["benefit"] is not None]
+    benefits = [p["benefit"] for p in known]
+    if not benefits:
+        keys = ("mean", "minimum", "worst_decile", "share_positive", "gini", "jain", "spearman_rank")
+        return {**dict.fromkeys(keys), "participants": 0, "by_rank": [], "left_behind": None}
+    remaining = [max(0.0, 1 - b) for b in benefits]
+    ranked = [p for p in known if p["rank"] is not None]
+    levels = sorted({p["rank"] for p in ranked})
+    by_rank = [
+        {
+            "rank": int(level),
+            "participants": sum(p["rank"] == level for p in ranked),
+            "mean": mean(p["benefit"] for p in ranked if p["rank"] == level),
+            "benefits": sorted(p["benefit"] for p in ranked if p["rank"] == level),
+        }
+        for level in levels
+    ]
+    rho = spearman([p["benefit"] for p in ranked], [p["rank"] for p in ranked]) if len(ranked) > 2 else None
+    return {
+        "mean": mean(benefits),
+        "minimum": min(benefits),
+        "worst_decile": worst_decile(benefits),
+        "share_positive": sum(b > 0 for b in benefits) / len(benefits),
+        "gini": gini(remaining),
+        "jain": jain(remaining),
+        "spearman_rank": rho,
+        "participants": len(benefits),
+        "by_rank": by_rank,
+        "left_behind": _left_behind(rho, len(ranked)),
+    }
+
+
+def _left_behind(rho: float | None, count: int) -> str | None:
+    """Who clearly gained less, `weak`, `strong` or `neither`; `few` where nothing could show.
+
+    |ρ| is held against 1.96/√(n − 1), its 95 % bound if ranks did not matter.
+    """
+    if rho is None:
+        return None
+    bound = Z95 / math.sqrt(count - 1)
+    if bound >= 1.0:
+        return "few"
+    if abs(rho) < bound:
+        return "neither"
+    return "weak" if rho > 0 else "strong"

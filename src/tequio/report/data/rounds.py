@@ -1,0 +1,107 @@
+"""What the report knows of the rounds: losses, gate, who trained how much, what was refused, alarms, peers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tequio.report.data.accounts import rows_of
+from tequio.report.data.records import Json, mean, row_energy, table, tables, total
+from tequio.report.format import finite
+
+
+def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
+    """What each trainer did over all rounds, the centre included."""
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    status: dict[str, Counter[str]] = {}
+    for body in rounds:
+        for row in rows_of(body):  # what is in flight has cost already
+            rows.setdefault(str(row.get("name")), []).append(row)
+        for row in tables(body.get("admissions")):
+            status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
+    keys = ("bytes_up", "bytes_down", "tokens", "steps")
+    out: dict[str, Json] = {}
+    for name in {**rows, **status}:
+        mine = rows.get(name, [])
+        energies = [row_energy(row) for row in mine]
+        times = [row.get("seconds", e.get("seconds")) for row, e in zip(mine, energies, strict=True)]
+        out[name] = {key: total(row.get(key) for row in mine) for key in keys} | {
+            "joules": total(e.get("joules") for e in energies),
+            "seconds": total(times),
+            "admissions": dict(status.get(name, {})),
+        }
+    return out
+
+
+def rounds_of(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any]) -> Json:
+    """Every round with its losses and gate, how many were accepted, and which was best."""
+    before = {n: finite(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
+    history: list[Json] = [
+        {
+            "round": int(finite(body.get("round")) or 0),
+            "accepted": bool(body.get("accepted")),
+            "reason": body.get("reason"),
+            "loss": finite(body.get("mean_validation_loss")),
+            "participants": {n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
+            "gate": {name: _gate(table(given)) for name, given in table(body.get("gate")).items()},
+            "seconds": finite(body.get("seconds")),
+            "digest": body.get("digest"),
+        }
+        for body in rounds
+    ]
+    before_mean = finite(start.get("mean_validation_loss"))
+    before_mean = mean(before.values()) if before_mean is None else before_mean
+    usable = [r for r in history if r["accepted"] and r["loss"] is not None]
+    best = finite(end.get("best_round"))
+    if best is None and usable:
+        best = min(usable, key=lambda r: (r["loss"], r["round"]))["round"]
+    return {
+        "total": len(history),
+        "accepted": sum(r["accepted"] for r in history),
+        "rejected": sum(not r["accepted"] for r in history),
+        "best": None if best is None else int(best),
+        "reason": end.get("reason"),
+        "start": {"loss": before_mean, "participants": before},
+        "history": history,
+    }
+
+
+def _gate(given: Mapping[str, Any]) -> Json:
+    values: Json = {key: finite(given.get(key)) for key in ("base", "candidate", "low", "high", "limit")}
+    known = values["base"] is not None and values["candidate"] is not None
+    return {**values, "change": values["candidate"] - values["base"] if known else None}
+
+
+def refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Updates that did not enter a round, grouped by participant, status and reason."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for body in rounds:
+        for row in tables(body.get("admissions")):
+            if row.get("status") != "admitted":
+                key = (str(row.get("name")), str(row.get("status")), str(row.get("reason") or ""))
+                groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
+    return [{"name": n, "status": s, "reason": r, "rounds": at} for (n, s, r), at in groups.items()]
+
+
+def alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Alarms of screening, grouped by participant, alarm and what was done; figure and limit are the last ones."""
+    groups: dict[tuple[str, str, str], Json] = {}
+    for body in rounds:
+        for row in tables(body.get("alarms")):
+            name, alarm, action = (str(row.get(key)) for key in ("name", "alarm", "action"))
+            found = groups.setdefault(
+                (name, alarm, action), {"name": name, "alarm": alarm, "action": action, "rounds": []}
+            )
+            found["rounds"].append(int(finite(body.get("round")) or 0))
+            found |= {"figure": finite(row.get("figure")), "limit": finite(row.get("limit"))}
+    return list(groups.values())
+
+
+def peers(topology: Mapping[str, Any], shared: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Json | None:
+    """The kind of graph, and how far the peers' models lie from their mean, as a share of its length; None for a star."""
+    kind = topology.get("kind")
+    if kind not in ("ring", "complete", "graph"):
+        return None
+    last = rounds[-1] if rounds else {}
+    return {"kind": kind, "disagreement": finite((shared or last).get("disagreement"))}

@@ -1,0 +1,246 @@
+"""The numbers behind the report, computed once from the ledger: the page and `--json` both read them here.
+
+Nothing here raises on a missing part: an unfinished run gives None where a number is not known yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tequio.report.data.accounts import accounts, rows_of
+from tequio.report.data.carbon_schedule import shifted
+from tequio.report.data.contribution import giving
+from tequio.report.data.participants import comparison_of, equity, means, participant
+from tequio.report.data.records import (
+    Json,
+    Record,
+    at_home,
+    bodies,
+    energy_of,
+    interval,
+    last_body,
+    mean,
+    row_energy,
+    scores,
+    table,
+    tables,
+    total,
+    whole,
+)
+from tequio.report.data.rounds import alarms, peers, refused, rounds_of, training
+from tequio.report.data.versus_alone import against_alone
+from tequio.report.format import finite, perplexity
+
+PIECES = ("reduce", "start", "weights", "server", "upload", "download")
+
+
+def summary(entries: Sequence[Record]) -> Json:
+    """All numbers of the report, as plain JSON: nats, joules, bytes and seconds.
+
+    `comparison` says what each personal model is judged against: `local` (trained alone on its own data),
+    `base` where the run has no local models (`comparison_cut`: a budget left nobody a fair one), None where nobody has a personal model
+    yet; `versus` says it of each. A verdict is
+    `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
+    `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
+    `home` is True of a participant's own record, finished when it has the personal model of the federation's end.
+    `compared` is False of whom a budget left no fair model to compare with: it is in no mean.
+    """
+    run, rounds = last_body(entries, "run"), bodies(entries, "round")
+    personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
+    comparison = comparison_of(personal.values())
+    waits = bodies(entries, "wait")
+    trained = training([last_body(entries, "start"), *waits, *rounds])
+    later = [body.get("participant") for body in bodies(entries, "joined")]
+    listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
+    centre = table(run.get("centre"))
+    home = at_home(entries)
+    made = [not body.get("alone") for body in bodies(entries, "personal")]
+    names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
+    people = [
+        participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), comparison)
+        for name in names
+    ]
+    counts = Counter(p["verdict"] for p in people)
+    spent = accounts(entries)
+    causal = table(run.get("task")).get("kind") not in (None, "classification")
+    return {
+        **_header(run),
+        "finished": any(made) if home else bool(bodies(entries, "end")),
+        "home": home,
+        "measure": "perplexity" if causal else "accuracy",
+        "comparison": comparison,
+        "comparison_cut": comparison == "base" and all(body.get("cut") for body in personal.values()),
+        "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
+        | {"unknown": counts[None]},
+        "kept_local": sum(p["chosen"] == "local" for p in people if p["compared"]),
+        "not_compared": sum(not p["compared"] for p in people),
+        "mean": means([p for p in people if p["compared"]]),
+        "equity": equity(people),
+        "participants": people,
+        "rounds": rounds_of(rounds, last_body(entries, "start"), last_body(entries, "end"))
+        | {"stopped": last_body(entries, "budget").get("reason")},
+        "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
+        "general": _general(last_body(entries, "general")),
+        "cost": _cost(
+            [last_body(entries, "start"), *waits, *rounds],
+            list(personal.values()),
+            last_body(entries, "pooled"),
+            trained,
+            str(centre.get("name")),
+            run.get("simulation") is not False,
+            spent["total"]["joules"],
+        ),
+        "accounts": spent,
+        "giving": giving(entries, people, spent),
+        "alone": against_alone(entries),
+        "shift": shifted(entries),
+        "refused": refused([*waits, *rounds]),
+        "alarms": alarms(rounds),
+        "peers": peers(table(table(run.get("config")).get("topology")), last_body(entries, "shared"), rounds),
+        "chain": {
+            "records": len(entries),
+            "last_hash": entries[-1].hash if entries else None,
+            "outcome": last_body(entries, "end").get("outcome"),
+            "algorithm": _algorithm(table(run.get("config"))),
+            "config": run.get("config_digest"),
+            "spec": run.get("spec"),
+        },
+    }
+
+
+def _algorithm(config: Mapping[str, Any]) -> str:
+    """The pieces by name, in the words of federation.toml."""
+    chosen = table(config.get("algorithm"))
+    pieces = [f"{kind} = {chosen[kind]}" for kind in PIECES if kind in chosen]
+    local = table(config.get("local"))
+    pieces += [f"{name} = {strength}" for name, strength in table(local.get("terms")).items()]
+    pieces += [f"method = {method}" for method in (local.get("method"),) if method not in (None, "plain")]
+    tries = table(config.get("gate")).get("interpolate")
+    kind = table(config.get("topology")).get("kind")
+    pieces = ([f"topology = {kind}"] if kind not in (None, "star") else []) + pieces
+    pieces += [f"interpolate = {tries}"] if tries else []
+    how = table(config.get("distil"))
+    return ", ".join(pieces + ([f"distil = {how.get('ensemble')} of {how.get('teachers')}"] if how else []))
+
+
+def _base(run: Mapping[str, Any]) -> Json:
+    """The main base; where there are several, `model` names all of them."""
+    own = table(run.get("base"))
+    further = [table(body.get("base")) for body in table(run.get("bases")).values() if isinstance(body, Mapping)]
+    return {**own, "model": " + ".join(str(b.get("model")) for b in (own, *further))} if further else dict(own)
+
+
+def _header(run: Mapping[str, Any]) -> Json:
+    return {
+        "name": run.get("name"),
+        "created": run.get("created"),
+        "seed": run.get("seed") if isinstance(run.get("seed"), int) else None,
+        "base": _base(run),
+        "task": table(run.get("task")).get("kind"),
+        "centre": table(run.get("centre")).get("name"),
+        "provenance": [dict(item) for item in tables(run.get("provenance"))],
+        "simulation": run.get("simulation"),
+        "counterfactuals": run.get("counterfactuals"),
+    }
+
+
+def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | None:
+    if not body:
+        return None
+    people = table(body.get("participants"))
+    out: Json = {}
+    for model in ("local", "personal"):
+        each = {name: scores(table(given).get(model)) for name, given in people.items()}
+        known = [s for s in each.values() if s]
+        losses = [s["loss"] for s in known if s["loss"] is not None]
+        rights = [s["accuracy"] for s in known if s["accuracy"] is not None]
+        out[model] = {
+            "loss": mean(losses),
+            "loss_low": min(losses, default=None),
+            "loss_high": max(losses, default=None),
+            "accuracy": mean(rights),
+            "accuracy_low": min(rights, default=None),
+            "accuracy_high": max(rights, default=None),
+            "perplexity": perplexity(mean(losses)),
+            "perplexity_low": perplexity(min(losses, default=None)),
+            "perplexity_high": perplexity(max(losses, default=None)),
+            "participants": len(known),
+        }
+    for model in ("base", "shared"):
+        out[model] = scores(body.get(model))
+    out["pooled"] = scores(body.get("pooled")) or scores(pooled.get("everybody"))
+    return out
+
+
+def _general(body: Mapping[str, Any]) -> Json | None:
+    slices: dict[str, Json] = {
+        name: {
+            "base": scores(table(given).get("base")),
+            "shared": scores(table(given).get("shared")),
+            "gain": _general_gain(table(table(given).get("gain"))),
+        }
+        for name, given in body.items()
+        if isinstance(given, Mapping)
+    }
+    both = [s for s in slices.values() if s["base"] and s["shared"]]
+    if not both:
+        return None
+
+    def over(model: str, key: str) -> float | None:
+        values = [s[model][key] for s in both]
+        return None if any(v is None for v in values) else mean(values)
+
+    means = {model: {key: over(model, key) for key in ("accuracy", "loss")} for model in ("base", "shared")}
+    for one in means.values():
+        one["perplexity"] = perplexity(one["loss"])
+    judged = [s["gain"] for s in both if s["gain"]]
+    return {
+        "slices": slices,
+        "mean": means,
+        "better": sum(g["low"] > 0 for g in judged),
+        "worse": sum(g["high"] < 0 for g in judged),
+    }
+
+
+def _general_gain(given: Mapping[str, Any]) -> Json | None:
+    """One interval, or of the two under `accuracy` and `loss` the accuracy's where there is one."""
+    return interval(given) or interval(given.get("accuracy")) or interval(given.get("loss"))
+
+
+def _cost(
+    rounds: Sequence[Mapping[str, Any]],
+    personal: Sequence[Mapping[str, Any]],
+    pooled: Mapping[str, Any],
+    trained: Mapping[str, Json],
+    centre: str,
+    one_process: bool,
+    spent: float | None,
+) -> Json:
+    """spent: joules in all, by the accounts."""
+    records = [record for body in (*rounds, *personal) for record in energy_of(body)]
+    if not one_process:  # the energy of a round is then the coordinator's alone, and of the centre
+        rows = (row for body in rounds for row in rows_of(body) if row.get("name") != centre)
+        records += [record for row in rows if (record := row_energy(row))]
+    known = [(finite(r.get("joules")), finite(r.get("uncertainty")), r) for r in records]
+    joules = total(j for j, _, _ in known)
+    width = None
+    if joules and all(u is not None for j, u, _ in known if j is not None):
+        width = math.fsum(j * u for j, u, _ in known if j is not None and u is not None) / joules
+    return {
+        "bytes_up": whole(row["bytes_up"] for name, row in trained.items() if name != centre),
+        "bytes_down": whole(row["bytes_down"] for name, row in trained.items() if name != centre),
+        "joules": spent,
+        "uncertainty": width,
+        "methods": sorted({str(r["method"]) for _, _, r in known if r.get("method")}),
+        "boundaries": sorted({str(r["boundary"]) for _, _, r in known if r.get("boundary")}),
+        "seconds": total(body.get("seconds") for body in (*rounds, *personal)),
+        "tokens": whole(row["tokens"] for row in trained.values()),
+        "centre": trained.get(centre),
+        "pooled": {
+            "joules": finite(table(pooled.get("energy")).get("joules")),
+            "seconds": finite(pooled.get("seconds")),
+        },
+    }

@@ -1,0 +1,100 @@
+"""Part 7 of the report: bytes, energy, time, carbon and money, and with [shift] the hours of work."""
+
+from __future__ import annotations
+
+from tequio.report.data.accounts import WHOLE
+from tequio.report.data.records import Json
+from tequio.report.format import DASH
+from tequio.report.html.carbon_schedule import shift_part
+from tequio.report.html.headline import energy_kind
+from tequio.report.html.markup import Safe, el, join
+from tequio.report.html.page import MANY, Cell, Page, folded, grid, opening
+
+
+def cost(page: Page) -> Safe:
+    """Bytes, energy and time in words, then carbon and money where they are known, then the table."""
+    w, n, found = page.w, page.n, page.s["cost"]
+    words = {
+        "up": n.size(found["bytes_up"]),
+        "down": n.size(found["bytes_down"]),
+        "time": n.duration(found["seconds"]),
+    }
+    here, limit = w("cost.here.plain", **words), None
+    if found["joules"] is not None:
+        lamp = n.duration(float(f"{found['joules'] / 10:.1e}"))
+        here = w("cost.here", **words, energy=n.energy(found["joules"]), how=energy_kind(page), lamp=lamp)
+        limit = w(
+            "cost.not",
+            method="; ".join(w.name("method", m) for m in found["methods"]) or DASH,
+            boundary="; ".join(w.name("boundary", b) for b in found["boundaries"]) or DASH,
+            width=n.percent(found["uncertainty"], 0),
+        )
+    pooled = found["pooled"]
+    what = w("cost.what")
+    if pooled["joules"] is not None or pooled["seconds"] is not None:
+        what += " " + w("cost.pooled", time=n.duration(pooled["seconds"]), energy=n.energy(pooled["joules"]))
+    return join(opening(here, what, limit), _carbon(page), _cost_table(page), shift_part(page))
+
+
+def _cost_table(page: Page) -> Safe:
+    w, n, found = page.w, page.n, page.s["cost"]
+    people = [p for p in page.people if p["bytes_up"] is not None or p["seconds"] is not None]
+    if not people:
+        return Safe("")
+    title = w("table.cost")
+    head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "time", "carbon", "money")]]
+    keys = ("bytes_up", "bytes_down", "joules", "seconds")
+    sums = {k: sum(p[k] or 0 for p in people) if any(p[k] is not None for p in people) else None for k in keys}
+    own = {a["name"]: a for a in page.s["accounts"]["participants"]}
+    people = [{**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money")}} for p in people]
+    foot = [_cost_row(page, w("total"), sums)]
+    if len(people) > 1:
+        means = {k: None if v is None else v / len(people) for k, v in sums.items()}
+        foot.append(_cost_row(page, w("mean"), means))
+    if found["centre"]:
+        foot.append(
+            _cost_row(page, w("centre").capitalize(), {**found["centre"], "bytes_up": None, "bytes_down": None})
+        )
+    opened = [el("h3", title), el("p", w("cost.table.note"), class_="under")]
+    everyone = [_cost_row(page, p["name"], p) for p in people]
+    if len(people) <= MANY:
+        return join(*opened, grid(title, head, everyone, foot))
+    largest = sorted(people, key=lambda p: -(p["bytes_up"] or 0))[: -(-len(people) // 10)]
+    label = w("cost.largest", n=n.fixed(len(largest)), of=n.fixed(len(people)))
+    shown = grid(title, head, [_cost_row(page, p["name"], p) for p in largest], foot)
+    every = folded(w("show.all", n=n.fixed(len(people))), grid(title, head, everyone))
+    return join(*opened, el("p", label, class_="under"), shown, every)
+
+
+def _cost_row(page: Page, name: str, row: Json) -> list[Cell]:
+    n = page.n
+    return [
+        name,
+        n.size(row["bytes_up"]),
+        n.size(row["bytes_down"]),
+        n.energy(row["joules"]),
+        n.duration(row["seconds"]),
+        n.mass(row.get("grams")),
+        n.money(row.get("money") or {}),
+    ]
+
+
+def _carbon(page: Page) -> Safe | None:
+    """What is known of carbon and money."""
+    w, n, found = page.w, page.n, page.s["accounts"]
+    whole, intensity = found["total"], found["sci"]
+    if whole["grams"] is None and not whole["money"]:
+        return el("p", w("carbon.none"))
+    said = []
+    if whole["grams"] is not None:
+        said.append(w("carbon.here", grams=n.mass(whole["grams"])))
+        if (whole["grams_share"] or 0.0) < WHOLE:
+            said.append(w("carbon.part", share=n.percent(whole["grams_share"], 0)))
+        made = whole["embodied"]
+        said.append(w("carbon.embodied", grams=n.mass(made)) if made is not None else w("carbon.embodied.none"))
+        if intensity["grams_per_million_tokens"] is not None:
+            said.append(w("carbon.sci", grams=n.mass(intensity["grams_per_million_tokens"])))
+        said.append(w("carbon.not"))
+    if whole["money"]:
+        said.append(w("carbon.money", money=n.money(whole["money"])))
+    return el("p", " ".join(said))

@@ -1,0 +1,306 @@
+"""A participant's resident process: it holds the model for its whole life, asks the coordinator for tasks, and answers with updates.
+
+It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost connection is tried again for ever, and
+an answer that could not be sent is sent then.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+from flwr.app.message import Message
+from flwr.common.serde import message_from_proto
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from tequio.core.errors import NetworkError, UpdateError
+from tequio.core.events import Tell
+from tequio.core.messages import LIMIT
+from tequio.runtimes.flower.enrolment_client import foreign, not_ours
+from tequio.runtimes.flower.envelope import (
+    Place,
+    Sealed,
+    opened,
+    part_in,
+    part_of,
+    remaining,
+    sealed,
+)
+from tequio.runtimes.flower.gateway import SESSION, TAKEN
+from tequio.trust.keys import PrivateKey, public_bytes
+
+HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
+BEAT = 4.0  # seconds between two; a connection that rests for five is closed, and a new one costs more than a heartbeat
+WAIT = (
+    0.05,
+    0.5,
+)  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
+HELD = 1.0  # seconds that a question took which was held
+KEPT = 1 << 28  # bytes of the largest task that is kept, so that parts which come again need not travel again
+PAUSE = 1.0  # seconds between two looks at whether it is still closed
+BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
+
+REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
+OVER = 410  # when the federation has come to its end
+GONE = (403, 404)  # and to a participant that works for a run that has ended
+
+DROPPED = "dropped a task or an answer of a run that is over: the coordinator was started again"
+
+Answer = Callable[[bytes], bytes | None]
+"""Our message in, our message out; None: not to be answered."""
+Closed = Callable[[], str]
+"""Why not to be connected now, in words; nothing where we may. Asked between two tasks, so that one in work is finished."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this participant is to the coordinator: where that is, the certificate that it must show, our own key and number.
+
+    folder: where very large tasks lie while they are worked on.
+    """
+
+    address: str
+    authority: bytes
+    key: PrivateKey
+    node: int
+    folder: Path | None = None
+
+
+@dataclass
+class Outgoing:
+    """An answer on its way: what of it the server still misses (None: it has not been asked), and its word for this sending."""
+
+    letter: Sealed
+    missing: list[str] | None = None
+    session: str = ""
+
+
+@dataclass
+class Desk:
+    """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
+
+    active: it was connected before. last: the last large task, and where its parts lie in it. read: its message, to be confirmed.
+    """
+
+    answer: Answer
+    told: Tell
+    session: str = field(default_factory=lambda: secrets.token_hex(16))
+    unsent: Outgoing | None = None
+    active: bool = False
+    last: tuple[bytes, dict[str, Place]] = (b"", {})
+    read: Message | None = None
+
+
+def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: Closed = lambda: "") -> None:
+    """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
+
+    Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
+    """
+    wait, desk = BACKOFF[0], Desk(answer, told)
+    while not stop.is_set():
+        if why := closed():
+            told(why, "disconnected")
+            while closed() and not stop.wait(PAUSE):
+                pass
+            continue
+        try:
+            with _connected(identity, desk) as client:
+                told(f"connected to {identity.address}", "connected", address=identity.address)
+                wait = BACKOFF[0]
+                _work(client, identity, desk, stop, closed)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
+            if status in REFUSED:
+                why = "It does not know this key, or this machine's clock is ahead of its by seconds or behind by minutes."
+                fix = "Set the clock; if it is right, ask for a new invitation."
+                raise NetworkError(f"{identity.address} refused this participant.", why, fix) from None
+            if status == TAKEN:
+                why = "It connected later, with the same key: this folder was copied."
+                raise NetworkError(
+                    "Another process took this participant's place.", why, "Let one of them run."
+                ) from None
+            if status == OVER:
+                told(f"{identity.address} says that the federation is over", "over")
+                return
+            how = foreign(error)
+            said = (
+                str(not_ours(identity.address, how))
+                if how
+                else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
+            )
+            words = f"{said}; next try in {wait:.1f} s"
+            told(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
+            stop.wait(wait)
+            wait = min(2 * wait, BACKOFF[1])
+
+
+def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, closed: Closed) -> None:
+    node, idle, told = Node(node_id=identity.node), WAIT[0], desk.told
+    while not stop.is_set() and not closed():
+        _deliver(client, node, desk)
+        began = time.monotonic()
+        got = client.PullMessages(PullMessagesRequest(node=node))
+        if not got.messages_list:
+            idle = WAIT[0] if time.monotonic() - began > HELD else min(1.2 * idle, WAIT[1])
+            stop.wait(idle)
+            continue
+        idle = WAIT[0]
+        try:
+            asked = message_from_proto(got.messages_list[0])
+            data = _pull(client, identity, asked, desk)
+            told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
+            reply = desk.answer(data)
+            _confirm(client, node, desk)
+            desk.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
+            _deliver(client, node, desk)
+        except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
+            told(f"refused a message: {error}", "message-refused", "warning")
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in GONE:
+                raise
+            told(DROPPED, "task-dropped", "warning")
+
+
+def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+    """Send what is unsent; it stays so where the connection fails, and goes on where it was."""
+    if desk.unsent is None:
+        return
+    try:
+        _push(client, node, desk.unsent)
+        size = len(desk.unsent.letter.data)
+        desk.told(f"sent {size:,} bytes", "sent", bytes_up=size)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in GONE:
+            raise
+        desk.told(DROPPED, "task-dropped", "warning")
+    desk.unsent = None
+
+
+def _pull(client: FleetHttpClient, own: Identity, asked: Message, desk: Desk) -> bytes:
+    node, run, (before, places) = Node(node_id=own.node), asked.metadata.run_id, desk.last
+
+    def part(identity: str) -> bytes:
+        if identity in places and (again := part_in(before, places[identity], identity)) is not None:
+            return again
+        while True:
+            found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identity))
+            if not found.object_found:
+                raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
+            if found.object_available:
+                return part_of(found.object_content, identity)
+            time.sleep(WAIT[0])
+
+    data, now = opened(asked, LIMIT, part, own.folder)
+    if now:
+        desk.last, desk.read = (data, now) if len(data) <= KEPT else (b"", {}), asked
+    return data
+
+
+def _confirm(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+    """The server may forget a large task; said when the work is done, for others may be sent the same parts until then."""
+    if desk.read is not None:
+        meta, desk.read = desk.read.metadata, None
+        done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
+        client.ConfirmMessageReceived(done)
+
+
+def _reply(node: Node, asked: Message, data: bytes) -> Sealed:
+    meta = asked.metadata
+    return sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
+
+
+def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
+    letter = out.letter
+    if out.missing is None:
+        message = PushMessagesRequest(node=node, messages_list=[letter.proto()], message_object_trees=[letter.tree])
+        message.clientapp_runtime_list.append(0.0)
+        taken = client.PushMessages(message)
+        out.missing, out.session = list(taken.objects_to_push), taken.session_id
+    for identity, content in letter.wanted(out.missing):
+        part = PushObjectRequest(node=node, run_id=letter.message.metadata.run_id, session_id=out.session)
+        part.object_id, part.object_content = identity, content
+        client.PushObject(part)
+        out.missing.remove(identity)
+
+
+class _Session:
+    """Names this process to the door, which lets only the newest of a key's processes work."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        add_headers(context.request, {SESSION: self._name})
+        return call_next(context)
+
+
+@contextmanager
+def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
+    """A client whose node is active, with a heartbeat beside it.
+
+    A node that was killed is still active there, so it is put out first. Who only lost the connection takes up where it was: what it had in
+    hand is still waited for.
+    """
+    interceptors = [
+        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
+        _Session(desk.session),
+    ]
+    with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
+        if desk.active:
+            client.SendNodeHeartbeat(_alive(identity.node))
+        else:
+            _activate(client, identity)
+        desk.active = True
+        over = Event()
+        beat = Thread(target=_beat, args=(client, identity.node, over), daemon=True)
+        beat.start()
+        staying = False
+        try:
+            yield client
+        except httpx.HTTPError:
+            staying = True
+            raise
+        finally:
+            over.set()
+            beat.join()
+            if not staying:
+                desk.active = False
+                with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
+                    client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+
+
+def _activate(client: FleetHttpClient, identity: Identity) -> None:
+    public = public_bytes(identity.key)
+    try:
+        client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
+    except httpx.HTTPStatusError as error:  # it was not active
+        if error.response.status_code == TAKEN:
+            raise
+    client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT))
+
+
+def _alive(node: int) -> SendNodeHeartbeatRequest:
+    return SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT)
+
+
+def _beat(client: FleetHttpClient, node: int, over: Event) -> None:
+    while not over.wait(BEAT):
+        try:
+            client.SendNodeHeartbeat(_alive(node))
+        except httpx.HTTPError:
+            continue  # the loop beside it notices, and connects anew

@@ -1,0 +1,299 @@
+"""The coordinator's runtime over a network: tasks out as messages, replies in one by one as they arrive, until all came or time is up.
+
+Errors are data: who is away, late or answers nonsense is a Failure of this exchange, and the round goes on without it. Nothing is lost
+silently: a reply after the deadline is looked for until it expires, and told as late. Whose connection is lost has a while to come back;
+who connects anew is sent its task again: a process that had done it answers from memory, a new one does it anew, with the same result.
+The centre (index 0) trains in the coordinator's own process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flwr.app.message import Message
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.superlink.grid import HttpGrid
+
+from tequio.core.errors import UpdateError
+from tequio.core.messages import LIMIT, REPLIES, pack_message, unpack_message
+from tequio.core.types import Failure, Reply, Task
+from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.flower.envelope import Sealed, opened, part_of, parts_of, sealed
+from tequio.runtimes.flower.grid import Moved, Place
+from tequio.runtimes.flower.long_poll import Bell
+from tequio.runtimes.flower.traffic import Traffic
+
+LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
+PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
+BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
+GRACE = 60.0  # seconds that a task lives beyond twice the deadline
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A task on its way: the message's id and run, when it was sent (seconds, monotonic), and the participant's connection then.
+
+    lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its answer, of which parts may be on the way.
+    """
+
+    message: str
+    run: int
+    task: Task
+    at: float
+    connection: str
+    lost: float | None = None
+    letter: Message | None = None
+
+    def away(self, now: float) -> float:
+        """Seconds since the connection was lost; 0 while it is there."""
+        return 0.0 if self.lost is None else now - self.lost
+
+
+@dataclass
+class Networked:
+    """Participants elsewhere: node number by index. `here` are those in this process; `deadline` in seconds for one exchange.
+
+    folder: where very large answers lie while they are read.
+    A task that is not answered in time is `pending`: its participant is asked nothing until it answers or twice the deadline is over.
+    With windows a task is `flying` until it is answered, or the deadline is over.
+    """
+
+    place: Place
+    nodes: Mapping[int, int]
+    here: Embedded
+    deadline: float
+    bell: Bell
+    traffic: Traffic
+    folder: Path | None = None
+    limit: int = LIMIT
+    back: float = BACK
+    pending: dict[int, Sent] = field(default_factory=dict)
+    flying: dict[int, Sent] = field(default_factory=dict)
+    asked: dict[int, str] = field(default_factory=dict)  # index -> name
+    late: list[dict[str, Any]] = field(default_factory=list)
+
+    def connections(self) -> dict[int, str]:
+        """Of every participant that is connected now, by index: since when (as the server writes it)."""
+        online = {node.node_id: str(node.last_activated_at) for node in self.place.ask_again(HttpGrid.get_nodes)}
+        return {index: online[node] for index, node in self.nodes.items() if node in online}
+
+    def exchange(self, tasks: Iterable[Task], within: float | None = None) -> Iterator[Reply | Failure]:
+        """One Reply or Failure a task, in order of arrival; first those of this process, while the others work.
+
+        within: seconds, where it is less than the deadline.
+        """
+        limit = min(self.deadline, within or self.deadline)
+        end, waiting = time.monotonic() + limit, dict[int, Sent]()
+        yield from self._hand_out(tasks, waiting)
+        yield from self.arrivals(waiting, end, ordered=True)
+        for index, sent in waiting.items():
+            if self._whole(sent):
+                yield self.answer(sent)
+                continue
+            if sent.lost is None:
+                self.pending[index] = sent
+            yield _failure(sent.task, f"no reply within {limit:g} s")
+
+    def window(self, tasks: Iterable[Task], seconds: float) -> Iterator[Reply | Failure]:
+        """Hand out tasks; what comes within `seconds`, to these or to earlier ones. It ends sooner where nothing is left to come."""
+        end = time.monotonic() + seconds
+        yield from self._hand_out(tasks, self.flying)
+        yield from self.arrivals(self.flying, end)
+        for index, sent in list(self.flying.items()):
+            if time.monotonic() - sent.at > self.deadline:
+                self.pending[index] = self.flying.pop(index)
+                yield _failure(sent.task, f"no reply within {self.deadline:g} s")
+
+    def working(self) -> set[int]:
+        """Who has a task of a window and has not answered."""
+        return set(self.flying)
+
+    def _hand_out(self, tasks: Iterable[Task], waiting: dict[int, Sent]) -> Iterator[Reply | Failure]:
+        """Send each task and note it in `waiting`; yield who cannot be asked, and the replies of this process."""
+        self.settle()
+        local: list[Task] = []
+        away: list[Failure] = []
+        connected, busy = self.connections(), {**self.pending, **self.flying}
+        for task in tasks:
+            if task.index in self.here.participants:
+                local.append(task)
+            elif task.index in busy:
+                away.append(_failure(task, f"it is still at work on round {busy[task.index].task.round}"))
+            elif task.index not in connected:
+                away.append(_failure(task, "it is not connected"))
+            else:
+                waiting[task.index] = self.send(task, connected[task.index])
+        yield from away
+        yield from self.here.exchange(local)
+
+    def arrivals(self, waiting: dict[int, Sent], end: float, ordered: bool = False) -> Iterator[Reply | Failure]:
+        """What comes until `end` (seconds, monotonic); who answered is taken out of `waiting`.
+
+        ordered: large answers in the order of `waiting`, so that who folds in that order need not keep them: they wait at the server.
+        """
+        due, looked = set[int](), time.monotonic()
+        while waiting:
+            for index, sent in list(waiting.items()):  # one by one: only one reply is held at a time
+                if sent.lost is not None or (index not in due and sent.letter is None):
+                    continue
+                sent = waiting[index] = self._looked(sent)
+                first = not ordered or index == next(iter(waiting))
+                if self._whole(sent) and (first or not parts_of(sent.letter)):
+                    del waiting[index]
+                    yield self.answer(sent)
+            for index in [i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back]:
+                yield _failure(waiting.pop(index).task, "the connection to it was lost")
+            left = end - time.monotonic()
+            if not waiting or left <= 0.0:
+                return
+            rung = self.bell.answers(min(left, LOOK))
+            due = {index for index in waiting if self.nodes[index] in rung}
+            if time.monotonic() - looked > LOOK:
+                self._again(waiting)
+                due, looked = set(waiting), time.monotonic()  # nobody rings for who was killed
+
+    def settle(self) -> None:
+        """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
+        connected = self.connections() if self.pending else {}
+        for index, sent in list(self.pending.items()):
+            sent = self.pending[index] = self._looked(sent)
+            whole, there = self._whole(sent), connected.get(index, sent.connection) == sent.connection
+            if not whole and there and sent.lost is None:
+                continue  # still at work, as far as anybody knows
+            del self.pending[index]
+            after = time.monotonic() - sent.at
+            row = {"name": sent.task.name, "sent": sent.task.round, "task": type(sent.task).__name__}
+            reason = "the round was over" if whole else "it was connected anew and asked again"
+            found = self.answer(sent) if whole else None
+            if sent.lost is not None:
+                found = _failure(sent.task, "the connection to it was lost")
+            if isinstance(found, Failure):
+                reason = f"{found.error}: {found.message}"
+            self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason})
+
+    def carried(self) -> dict[str, Any]:
+        """Bytes that went to and from each participant, and late replies; both since this was last asked."""
+        self.settle()
+        wire = {name: self.traffic.take(self.nodes[index]) for index, name in sorted(self.asked.items())}
+        late, self.late = self.late, []
+        return {"wire": wire} | ({"late": late} if late else {})
+
+    def send(self, task: Task, connection: str) -> Sent:
+        """Hand a task to the server."""
+        data, node, life = pack_message(task), self.nodes[task.index], 2.0 * self.deadline + GRACE
+
+        def hand(grid: HttpGrid) -> Sealed:
+            letter = sealed(data, grid.run.run_id, grid.node.node_id, node, str(task.round), life)
+            post(grid, letter)
+            return letter
+
+        letter = self.place.ask_again(hand)
+        self.bell.task(node)
+        self.asked[task.index] = task.name
+        return Sent(letter.identity, self.place.run, task, time.monotonic(), connection)
+
+    def _again(self, waiting: dict[int, Sent]) -> None:
+        """Send a task again to who connected anew since: a message is delivered once, and its reader may have been killed."""
+        connected = self.connections()
+        for index, sent in waiting.items():
+            if index in connected and (sent.lost is not None or connected[index] != sent.connection):
+                waiting[index] = replace(self.send(sent.task, connected[index]), at=sent.at)
+
+    def _looked(self, sent: Sent) -> Sent:
+        """With its answer, or that its participant is not connected any more, where the server says so."""
+        if sent.letter is not None and not parts_of(sent.letter):
+            return sent
+        if sent.run != self.place.run:
+            return replace(sent, letter=None, lost=sent.lost or time.monotonic())
+        if sent.letter is not None:
+            return sent
+        asked = PullAppMessagesRequest(message_ids=[sent.message])
+        try:
+            found = self.place.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
+        except Moved:
+            return replace(sent, lost=time.monotonic())
+        letter = message_from_proto(found[0]) if found else None
+        if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
+            return replace(sent, lost=time.monotonic())
+        return replace(sent, letter=letter)
+
+    def _whole(self, sent: Sent) -> bool:
+        """Whether the answer is there, its last part too."""
+        parts = [] if sent.letter is None else parts_of(sent.letter)
+        return sent.letter is not None and (not parts or self._content(parts[-1]) is not None)
+
+    def answer(self, sent: Sent) -> Reply | Failure:
+        """What a participant answered; its parts are brought, and the server may forget them."""
+        assert sent.letter is not None
+        found = self.read(sent.letter, sent.task)
+        if parts_of(sent.letter):
+            asked, identity = ConfirmMessageReceivedRequest, sent.letter.metadata.message_id
+            with suppress(Moved):
+                self.place.ask(
+                    lambda grid: grid._runtime_client.ConfirmMessageReceived(
+                        asked(node=grid.node, run_id=sent.run, message_object_id=identity)
+                    )
+                )
+        return found
+
+    def _content(self, identity: str) -> bytes | None:
+        """A part; None while it is on its way, empty if it is nowhere."""
+        try:
+            found = self.place.ask(
+                lambda grid: grid._runtime_client.PullObject(
+                    PullObjectRequest(node=grid.node, run_id=grid.run.run_id, object_id=identity)
+                )
+            )
+        except Moved:
+            return None
+        if not found.object_found:
+            return b""
+        return bytes(found.object_content) if found.object_available else None
+
+    def _part(self, identity: str) -> bytes:
+        """A part, waited for. Raises UpdateError if it does not come."""
+        end = time.monotonic() + PART[1]
+        while (content := self._content(identity)) is None and time.monotonic() < end:
+            time.sleep(PART[0])
+        if not content:
+            raise UpdateError("a part of its reply is missing.", "Its connection ended, or the part expired.")
+        return part_of(content, identity)
+
+    def read(self, message: Message, task: Task) -> Reply | Failure:
+        """The reply in a message, of the participant that was asked and for the round that was asked."""
+        if message.has_error():
+            return _failure(task, "the connection to it was lost")
+        try:
+            data, _ = opened(message, self.limit, self._part, self.folder)
+            found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
+        except UpdateError as error:
+            return _failure(task, str(error))
+        if not isinstance(found, Reply | Failure):
+            return _failure(task, "it sent no reply")
+        if (found.round, found.index, found.name) != (task.round, task.index, task.name):
+            return _failure(task, "its reply is of another round or participant")
+        return found
+
+
+def post(grid: HttpGrid, letter: Sealed) -> None:
+    """Hand in a message, and the parts of it that the server misses."""
+    server = grid._runtime_client
+    taken = server.PushMessages(
+        PushAppMessagesRequest(messages_list=[letter.proto()], message_object_trees=[letter.tree])
+    )
+    for identity, content in letter.wanted(list(taken.objects_to_push)):
+        part = PushObjectRequest(node=grid.node, run_id=grid.run.run_id, session_id=taken.session_id)
+        part.object_id, part.object_content = identity, content
+        server.PushObject(part)
+
+
+def _failure(task: Task, why: str) -> Failure:
+    return Failure(task.round, task.index, task.name, "NetworkError", why)
