@@ -24,7 +24,7 @@ import torch
 from benchmarks.made import SHAPES, make_base, words
 from tequio.measure.energy import Meter, open_meter
 from tequio.measure.sensors import Sensor, cards, settle
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import best_device, best_dtype, load_base
 from tequio.participant.data import Example
 from tequio.participant.loop import adamw, train
@@ -52,15 +52,15 @@ def steps(folder: Path) -> Load:
     """So many steps of Tequio's loop: 8 × 256 tokens."""
     shape = "smollm2" if best_device().type == "cuda" else "tiny"
     base = load_base(str(make_base(shape, folder)), "causal", best_dtype(), folder)
-    bench, task = Bench(base, SHAPES[shape].modules, 2.0), Causal(base.tokenizer, 256)
+    adapted, task = AdaptedModel(base, SHAPES[shape].modules, 2.0), Causal(base.tokenizer, 256)
     items, _ = task.encode([Example(words(30_000, 0))], "x")
     full = [item for item in items if len(item.ids) == 256]
-    parameters = bench.attach(16, 0)
+    parameters = adapted.attach(16, 0)
     optimizer = adamw(parameters)
 
     def work(count: int) -> None:
         stream = iter([full[8 * k % 48 : 8 * k % 48 + 8] for k in range(count)])
-        train(bench, task, parameters, stream, [1e-4] * count, "x", optimizer)
+        train(adapted, task, parameters, stream, [1e-4] * count, "x", optimizer)
 
     return work
 

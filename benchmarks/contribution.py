@@ -27,19 +27,19 @@ from typing import Any
 
 import torch
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.demos.catalogue import write_demo
 from tequio.config import load_federation
 from tequio.coordinator.round import evaluate, open_state, run_round
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.measure.statistics import spearman
 from tequio.runtimes.embedded import Embedded
 
 ROUNDS, STEPS = 3, 5
 
 
-def world(folder: Path, seed: int) -> tuple[Wired, Plan, int]:
+def world(folder: Path, seed: int) -> tuple[RunSetup, RunSpec, int]:
     """The wired federation, its plan, and the index of the participant with noise labels."""
     path, _ = write_demo("sentiment", folder, seed)
     config = load_federation(path)
@@ -55,10 +55,10 @@ def world(folder: Path, seed: int) -> tuple[Wired, Plan, int]:
         toml = config.participants[noisy].file
         assert toml is not None
         toml.write_text(toml.read_text().replace(str(file), str(noise)))
-    wired = wire(config)
-    members = tuple(replace(m, steps=STEPS) for m in wired.plan.members)
-    plan = replace(wired.plan, members=members, centre=None, rounds=ROUNDS, patience=ROUNDS, credit=True)
-    return wired, plan, noisy + 1
+    setup = build(config)
+    members = tuple(replace(m, steps=STEPS) for m in setup.run_spec.members)
+    run_spec = replace(setup.run_spec, members=members, centre=None, rounds=ROUNDS, patience=ROUNDS, credit=True)
+    return setup, run_spec, noisy + 1
 
 
 def load_rows(file: Path | None) -> list[Path]:
@@ -70,32 +70,32 @@ def load_rows(file: Path | None) -> list[Path]:
     return [(file.parent / data[key]).resolve() for key in ("path", "train", "validation", "test") if key in data]
 
 
-def run(plan: Plan, runtime: Embedded, judges: Plan) -> tuple[float, list[dict[str, Any]]]:
+def run(run_spec: RunSpec, runtime: Embedded, judges: RunSpec) -> tuple[float, list[dict[str, Any]]]:
     """(mean validation loss of the judges in the end, the records of the rounds)."""
-    state, _ = open_state(plan, runtime)
+    state, _ = open_state(run_spec, runtime)
     bodies = []
-    while state.round < plan.rounds:
-        state, body = run_round(state, plan, runtime)
+    while state.round < run_spec.rounds:
+        state, body = run_round(state, run_spec, runtime)
         bodies.append(body)
-    return evaluate(plan.rounds + 1, state.shared, judges, runtime).mean_loss, bodies
+    return evaluate(run_spec.rounds + 1, state.shared, judges, runtime).mean_loss, bodies
 
 
 def one(seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        wired, plan, noisy = world(Path(folder) / "fed", seed)
-        runtime = Embedded({i: node for i, node in wired.nodes.items() if i > 0})
-        judges = replace(plan, members=tuple(m for m in plan.members if m.index != noisy), credit=False)
-        indices = [m.index for m in plan.members]
-        _, bodies = run(replace(plan, leave_one_out=True), runtime, judges)
+        setup, run_spec, noisy = world(Path(folder) / "fed", seed)
+        runtime = Embedded({i: node for i, node in setup.nodes.items() if i > 0})
+        judges = replace(run_spec, members=tuple(m for m in run_spec.members if m.index != noisy), credit=False)
+        indices = [m.index for m in run_spec.members]
+        _, bodies = run(replace(run_spec, leave_one_out=True), runtime, judges)
         value: dict[tuple[int, ...], float] = {}
-        value[()] = -evaluate(0, open_state(plan, runtime)[0].shared, judges, runtime).mean_loss
+        value[()] = -evaluate(0, open_state(run_spec, runtime)[0].shared, judges, runtime).mean_loss
         for size in range(1, len(indices) + 1):
             for coalition in combinations(indices, size):
-                part = tuple(m for m in plan.members if m.index in coalition)
-                loss, _ = run(replace(plan, members=part, credit=False), runtime, judges)
+                part = tuple(m for m in run_spec.members if m.index in coalition)
+                loss, _ = run(replace(run_spec, members=part, credit=False), runtime, judges)
                 value[coalition] = -loss
     shapley = {i: exact(i, indices, value) for i in indices}
-    names = {m.name: m.index for m in plan.members}
+    names = {m.name: m.index for m in run_spec.members}
     found = {}
     for key in ("agreement", "leave_one_out"):
         sums = dict.fromkeys(indices, 0.0)

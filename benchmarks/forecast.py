@@ -47,9 +47,9 @@ def sized(path: Path, model: str, size: str) -> None:
         out.append(f"{key} = {new[key]}" if key in new else line)
     path.write_text("\n".join(out) + "\n")
     for file in (path.parent / "participants").glob("*.toml"):
-        kept = [line for line in file.read_text().splitlines() if not line.startswith(("max_train", "max_rank"))]
-        at = kept.index("[data]") + 1
-        file.write_text("\n".join([*kept[:at], f"max_train = {examples}", *kept[at:]]) + "\n")
+        retained = [line for line in file.read_text().splitlines() if not line.startswith(("max_train", "max_rank"))]
+        at = retained.index("[data]") + 1
+        file.write_text("\n".join([*retained[:at], f"max_train = {examples}", *retained[at:]]) + "\n")
 
 
 def one(model: str, size: str, participants: int) -> dict[str, float]:
@@ -91,7 +91,7 @@ def main() -> None:
         from benchmarks.made_forecast import measure
 
         models = (given.models or "minilm,smollm2,llama1b").split(",")
-        measure(models, given.sizes.split(","), given.apart, given.until)
+        measure(models, given.sizes.split(","), given.separate, given.until)
         return
     print(
         "| model | size | forecast s | time | CPU time | memory | train | evaluate | personal |\n|---|---|---|---|---|---|---|---|---|"

@@ -24,7 +24,7 @@ prepare_process()
 
 import torch
 
-from tequio.app.assembly.build import wire
+from tequio.app.assembly.build import build
 from tequio.app.demos.catalogue import write_demo
 from tequio.app.simulation.run import start
 from tequio.config import Federation, load_federation
@@ -52,13 +52,13 @@ TEST_ROWS: dict[str, dict[str, int]] = {
 
 def best_rate(config: Federation, grid: tuple[float, ...]) -> float:
     """The federation's learning rate that is best on the participants' validation data."""
-    wired = wire(config)
+    setup = build(config)
     losses = {}
     for rate in grid:
-        plan = replace(wired.plan, learning_rate=rate)
-        state, _ = open_state(plan, Embedded(wired.nodes))
+        plan = replace(setup.run_spec, learning_rate=rate)
+        state, _ = open_state(plan, Embedded(setup.nodes))
         while state.round < plan.rounds and state.stale_rounds < plan.patience:
-            state, _ = run_round(state, plan, Embedded(wired.nodes))
+            state, _ = run_round(state, plan, Embedded(setup.nodes))
         losses[rate] = state.best_loss
     best = min(losses, key=lambda rate: losses[rate])
     print(f"federated grid on validation: { {r: round(x, 4) for r, x in losses.items()} } → {best}", flush=True)

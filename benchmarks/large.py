@@ -27,19 +27,19 @@ prepare_process()
 from benchmarks.hub import no_word, nobody, server_in
 from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
 from benchmarks.watch import Watch
-from tequio.coordinator.aggregation import counted, folded
+from tequio.coordinator.aggregation import aggregate, count_update
 from tequio.coordinator.round import in_order, training_tasks
 from tequio.coordinator.run_spec import Coding
 from tequio.core.errors import TequioError
 from tequio.core.messages import pack_message, unpack_message
-from tequio.core.types import Reply, State, TrainTask
+from tequio.core.types import Reply, State, TrainRequest
 from tequio.core.update import Update, zero
 from tequio.participant.spool import Spool
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.client import Identity, serve
-from tequio.runtimes.flower.gateway import Door, claimed, open_door
-from tequio.runtimes.flower.grid import place
-from tequio.runtimes.flower.runtime import Networked
+from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
+from tequio.runtimes.flower.grid import open_grid
+from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.flower.superlink import register
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
@@ -50,7 +50,7 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
 
     def answer(data: bytes) -> bytes:
         task = unpack_message(data, "a task", ["train"])
-        assert isinstance(task, TrainTask)
+        assert isinstance(task, TrainRequest)
         spool = Spool()
         for name in names:
             spool.append(Coding().codec().encode(Update({name: made_up(name, task.index)}, SPEC), 0))
@@ -70,32 +70,34 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
 
 def measure(folder: Path, megabytes: int, people: int) -> None:
     """One round's exchange and fold, in this process."""
-    plan = plan_of(megabytes, people)
+    run_spec = plan_of(megabytes, people)
     state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
     with (
         server_in(folder) as server,
         claimed("127.0.0.1", 0) as own,
-        open_door(
-            door := Door(server.certificate, server.key, server), own, nobody, no_word, lambda *_, **__: None
-        ) as guests,
-        place(server, print) as own_place,
+        open_gateway(
+            gateway := Gateway(server.certificate, server.key, server), own, nobody, no_word, lambda *_, **__: None
+        ) as sessions,
+        open_grid(server, print) as own_place,
     ):
         nodes = {}
-        for member in plan.members:
+        for member in run_spec.members:
             pair = new_key()
             nodes[member.index] = register(server, public_bytes(pair))
             write_secret(folder / f"{nodes[member.index]}.key", key_bytes(pair))
         address = f"127.0.0.1:{own.getsockname()[1]}"
         command = [sys.executable, "-m", "benchmarks.large", "--megabytes", str(megabytes), "--at", address]
         others = subprocess.Popen([*command, "--folder", folder])
-        net = Networked(own_place, nodes, Embedded({}), 3600.0, door.bell, door.traffic, folder)
+        net = FlowerRuntime(own_place, nodes, Embedded({}), 3600.0, gateway.long_poll, gateway.traffic, folder)
         while len(net.connections()) < people:
             time.sleep(0.5)
         watch, began = Watch(), time.monotonic()
-        arrivals = in_order(net.exchange(training_tasks(state, plan, plan.members)), state, plan, plan.members)
-        fold = folded((counted(outcome, plan) for outcome in arrivals), plan)
+        arrivals = in_order(
+            net.exchange(training_tasks(state, run_spec, run_spec.members)), state, run_spec, run_spec.members
+        )
+        fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
         seconds, (anonymous, resident) = time.monotonic() - began, watch.end()
-        guests.farewell()
+        sessions.dismiss()
         others.terminate()
         others.wait()
     if len(fold.facts) < people:

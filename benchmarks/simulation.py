@@ -31,7 +31,7 @@ from torch import Tensor
 
 from benchmarks.streaming import peak_bytes
 from benchmarks.study.base import base_text, byte_tokenizer
-from tequio.app.assembly.build import wire
+from tequio.app.assembly.build import build
 from tequio.app.simulation.parallelism import choose_workers, side_by_side
 from tequio.config import Federation, load_federation
 from tequio.config.templates import write_federation
@@ -78,13 +78,13 @@ def prepare(folder: Path) -> Path:
 def tequio(config: Federation, folder: Path, lockstep: int = 1) -> float:
     """Through the embedded runtime, workers chosen, with a ledger."""
     count = choose_workers(config, 0)
-    w = wire(config)
+    w = build(config)
     places = side_by_side(w, count)
     others = tuple(place.nodes for place in places[1:])
     runtime = Embedded(places[0].nodes, None, others, lockstep)
     loss = float("nan")
     with Ledger.create(folder / f"ledger-{os.getpid()}.sqlite", dict(w.header)) as ledger:
-        for state, _body in federate(w.plan, runtime, ledger, w.meter):
+        for state, _body in federate(w.run_spec, runtime, ledger, w.meter):
             loss = statistics.fmean(state.losses.values())
     return loss
 
@@ -94,13 +94,13 @@ def plain(config: Federation, folder: Path) -> float:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from tequio.app.assembly.build import read_roster
-    from tequio.app.assembly.context import task_of
+    from tequio.app.assembly.build import read_participants
+    from tequio.app.assembly.context import build_task
 
     loaded = AutoModelForCausalLM.from_pretrained(config.base.model, dtype=torch.float32)
     tokenizer = byte_tokenizer()
-    task = task_of(config, type("Base", (), {"tokenizer": tokenizer})())
-    splits = [splits for _, splits in read_roster(config).values()]
+    task = build_task(config, type("Base", (), {"tokenizer": tokenizer})())
+    splits = [splits for _, splits in read_participants(config).values()]
     data = [(task.encode(s.train, "x")[0], task.encode(s.validation, "x")[0]) for s in splits]
     settings = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=config.adapter.modules)
     model: Any = get_peft_model(loaded, settings)
@@ -198,8 +198,8 @@ def main() -> None:
     for arm in ("tequio", "lock-step"):
         pairs = list(zip(found["plain"], found[arm], strict=True))
         keys = pairs[0][0].keys()
-        told = ", ".join(f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys)
-        print(f"{arm} ÷ plain, medians of {len(pairs)}, {arguments.threads} threads: {told}")
+        medians = ", ".join(f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys)
+        print(f"{arm} ÷ plain, medians of {len(pairs)}, {arguments.threads} threads: {medians}")
 
 
 if __name__ == "__main__":

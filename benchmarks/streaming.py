@@ -26,9 +26,9 @@ from tequio.algorithms.registry import (
     start_by_name,
     weights_by_name,
 )
-from tequio.coordinator.aggregation import counted, folded
+from tequio.coordinator.aggregation import aggregate, count_update
 from tequio.coordinator.round import in_order
-from tequio.coordinator.run_spec import Coding, Member, Plan
+from tequio.coordinator.run_spec import Coding, Member, RunSpec
 from tequio.core.seeds import derive
 from tequio.core.types import Reply, State
 from tequio.core.update import Dense, Update, zero
@@ -40,10 +40,10 @@ ORDERS = ("first", "last")
 ENTRY = 1 << 20  # bytes, 512 × 512 float32
 
 
-def plan_of(megabytes: int, participants: int) -> Plan:
+def plan_of(megabytes: int, participants: int) -> RunSpec:
     """A plan of `megabytes` entries of 1 MiB."""
     members = tuple(Member(f"p{i}", i, 512, 1) for i in range(1, participants + 1))
-    return Plan(
+    return RunSpec(
         seed=0,
         rounds=1,
         spec=SPEC,
@@ -65,11 +65,11 @@ def plan_of(megabytes: int, participants: int) -> Plan:
     )
 
 
-def replies(plan: Plan, mode: str, order: str) -> Iterator[Reply]:
+def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
     """One made-up reply a member; with order "last", the first of the roster comes last, and all others wait."""
-    members = plan.members if order == "first" else (*plan.members[1:], plan.members[0])
+    members = run_spec.members if order == "first" else (*run_spec.members[1:], run_spec.members[0])
     for member in members:
-        entries = ((name, made_up(name, member.index)) for name in sorted(plan.shapes))
+        entries = ((name, made_up(name, member.index)) for name in sorted(run_spec.shapes))
         if mode == "whole":
             update = Update(dict(entries), SPEC)
             yield Reply(1, member.index, member.name, update=update, examples=1, steps=1)
@@ -90,12 +90,12 @@ def made_up(name: str, index: int) -> Dense:
 def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
     """Peak over start ÷ one update, and seconds of processor time; in this process."""
     torch.set_num_threads(1)
-    plan = plan_of(megabytes, participants)
+    run_spec = plan_of(megabytes, participants)
     state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
     made_up("warm", 0)
     before, began = psutil.Process().memory_info().rss, time.process_time()
-    arrivals = in_order(replies(plan, mode, order), state, plan, plan.members)
-    fold = folded((counted(outcome, plan) for outcome in arrivals), plan)
+    arrivals = in_order(replies(run_spec, mode, order), state, run_spec, run_spec.members)
+    fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
     seconds = time.process_time() - began
     return {"folded": len(fold.facts), "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
 
@@ -106,7 +106,7 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
 
-def measured_apart(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+def measured_separately(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
     """The same in a process of its own, in which freed memory goes back to the system at once."""
     numbers = ["--megabytes", str(megabytes), "--participants", str(participants)]
     command = [sys.executable, __file__, *numbers, "--mode", mode, "--order", order]
@@ -130,7 +130,7 @@ def main() -> None:
     print(f"{'updates':<10}{'roster first answers':>22}{'peak ÷ one update':>20}{'CPU s':>10}")
     for mode in MODES:
         for order in ORDERS:
-            found = measured_apart(chosen.megabytes, chosen.participants, mode, order)
+            found = measured_separately(chosen.megabytes, chosen.participants, mode, order)
             print(f"{mode:<10}{order:>22}{found['ratio']:>20.2f}{found['seconds']:>10.1f}")
 
 

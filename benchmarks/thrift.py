@@ -17,13 +17,13 @@ from typing import Any
 
 from benchmarks.forecast import tequio
 from tequio.ledger.record import Ledger
-from tequio.participant.accounts import read_books
+from tequio.participant.accounts import read_account_books
 
 
 def spent(run: Path) -> dict[str, dict[str, float]]:
     """Joules by kind of work, and the dearest look, of each participant."""
     out: dict[str, dict[str, float]] = {}
-    for name, lines in read_books(run).items():
+    for name, lines in read_account_books(run).items():
         row = out.setdefault(name, {"all": 0.0, "train": 0.0, "look": 0.0})
         for line in lines:
             row["all"] += line["joules"]

@@ -69,21 +69,21 @@ def measure(world: World, arm: Arm, setting: Setting, rate: float) -> Row:
     chosen = STACK.model_copy(update={"broadcast_rank": arm.rank})
     if arm.graph is None:
         run = federate(world, chosen, setting, rate)
-        shared = shared_model(run.state.shared, run.plan)
-        models: Mapping[int, Update] = {m.index: shared for m in run.plan.members}
-        sent, apart = run.bytes("up") + run.bytes("down"), 0.0
+        shared = shared_model(run.state.shared, run.run_spec)
+        models: Mapping[int, Update] = {m.index: shared for m in run.run_spec.members}
+        sent, separate = run.bytes("up") + run.bytes("down"), 0.0
     else:
-        plan, runtime = plan_of(world, chosen, setting, rate), Embedded(world.nodes)
+        run_spec, runtime = plan_of(world, chosen, setting, rate), Embedded(world.nodes)
         alone = not any(arm.graph.values())
         peers = Peers({i: {i: 1.0} for i in arm.graph} if alone else mixing(arm.graph), arm.pace)
-        state, sent, apart = open_peers(plan), 0, 0.0
-        while state.round < plan.rounds:
-            state, body = gossip_round(state, plan, peers, runtime)
-            sent, apart = sent + body["bytes"], body["disagreement"]
+        state, sent, separate = open_peers(run_spec), 0, 0.0
+        while state.round < run_spec.rounds:
+            state, body = gossip_round(state, run_spec, peers, runtime)
+            sent, separate = sent + body["bytes"], body["disagreement"]
         models = state.models
     seconds = time.perf_counter() - begin
     losses = [score(world.nodes[i], m, world.nodes[i].data.test).scores().loss for i, m in models.items()]
-    return Row(statistics.fmean(losses), max(losses), sent, apart, seconds)
+    return Row(statistics.fmean(losses), max(losses), sent, separate, seconds)
 
 
 def main() -> None:

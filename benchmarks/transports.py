@@ -39,13 +39,13 @@ from benchmarks.hub import free_port, no_word, nobody, server_in
 from tequio.app.demos.fetch import minilm
 from tequio.config.cache import cache_folder
 from tequio.core.messages import pack_message, unpack_message
-from tequio.core.types import EvaluateTask, Reply
+from tequio.core.types import EvaluateRequest, Reply
 from tequio.core.update import Dense, Update
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.client import Identity, serve
-from tequio.runtimes.flower.gateway import Door, claimed, open_door
-from tequio.runtimes.flower.grid import APP, NOTHING, place
-from tequio.runtimes.flower.runtime import Networked
+from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
+from tequio.runtimes.flower.grid import APP, NOTHING, open_grid
+from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.flower.superlink import Server, register
 from tequio.trust.keys import PrivateKey, new_key, public_bytes, write_secret
 
@@ -84,18 +84,23 @@ def resident(folder: Path, megabytes: float, rounds: int) -> list[float]:
 
     def answer(data: bytes) -> bytes:
         task = unpack_message(data, "a task", ["evaluate"])
-        assert isinstance(task, EvaluateTask)
+        assert isinstance(task, EvaluateRequest)
         return pack_message(Reply(task.round, task.index, task.name, examples=1))
 
     with server_in(folder) as server, claimed("127.0.0.1", 0) as own:
-        door = Door(server.certificate, server.key, server)
-        with open_door(door, own, nobody, no_word, lambda *_, **__: None) as guests, place(server, print) as own_place:
+        gateway = Gateway(server.certificate, server.key, server)
+        with (
+            open_gateway(gateway, own, nobody, no_word, lambda *_, **__: None) as sessions,
+            open_grid(server, print) as own_place,
+        ):
             nodes = enrolled(server)
             address = f"127.0.0.1:{own.getsockname()[1]}"
             for node, key in nodes.items():
                 who = Identity(address, server.authority.read_bytes(), key, node)
                 Thread(target=serve, args=(who, answer, Event(), lambda *_, **__: None), daemon=True).start()
-            net = Networked(own_place, dict(enumerate(nodes, 1)), Embedded({}), 120.0, door.bell, door.traffic)
+            net = FlowerRuntime(
+                own_place, dict(enumerate(nodes, 1)), Embedded({}), 120.0, gateway.long_poll, gateway.traffic
+            )
             while len(net.connections()) < PEOPLE:
                 time.sleep(0.2)
             found = []
@@ -103,10 +108,10 @@ def resident(folder: Path, megabytes: float, rounds: int) -> list[float]:
                 began = time.monotonic()
                 for _ in range(EXCHANGES):
                     held = held.scaled(1.0001)  # other tensors each time: all of them travel
-                    got = list(net.exchange(EvaluateTask(round_, i, f"p{i}", held) for i in net.nodes))
+                    got = list(net.exchange(EvaluateRequest(round_, i, f"p{i}", held) for i in net.nodes))
                     assert all(isinstance(reply, Reply) for reply in got)
                 found.append(time.monotonic() - began)
-            guests.farewell()
+            sessions.dismiss()
     return found[1:]
 
 
@@ -134,7 +139,7 @@ def supernodes(folder: Path, megabytes: float, rounds: int, code: bytes) -> list
             one = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env={**os.environ, **quiet})
             stack.callback(one.wait)
             stack.callback(one.terminate)
-        with place(server, print, files) as own_place:
+        with open_grid(server, print, files) as own_place:
             grid = own_place.grid
             while len(list(grid.get_node_ids())) < PEOPLE:
                 time.sleep(0.2)

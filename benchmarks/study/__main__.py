@@ -61,7 +61,7 @@ def study(names: Sequence[str], out: Path, workers: int, quick: bool, fresh: boo
     every = [job for name in names for job in wanted[name].values()]
     for job, result in run_jobs(every, out / "kept", workers, fresh):
         results[job.key()] = result
-        note = "kept" if result.kept else f"{result.seconds:.0f} s of CPU"
+        note = "kept" if result.stored else f"{result.seconds:.0f} s of CPU"
         note += ", of other sources: --fresh makes it anew" if result.source != sources() else ""
         elapsed = time.perf_counter() - begin
         sys.stderr.write(f"[{elapsed / 60:5.1f} min] {len(results)}/{len(labels)} {labels[job.key()]} ({note})\n")

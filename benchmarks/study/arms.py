@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from benchmarks.study.world import World
-from tequio.app.assembly.algorithm import pieces_of
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.config import AlgorithmSection
 from tequio.coordinator.round import open_state, run_round, shared_model
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Participant
 from tequio.core.seeds import derive
@@ -26,8 +26,8 @@ from tequio.core.update import Update, zero
 from tequio.measure.statistics import relative_benefit, spearman
 from tequio.participant.node import Node
 from tequio.participant.personal import fit, score
-from tequio.participant.personal_budget import Budget
-from tequio.participant.residual import Memory
+from tequio.participant.personal_budget import FitBudget
+from tequio.participant.residual import Residual
 from tequio.participant.text_tasks import Item, Losses
 from tequio.runtimes.embedded import Embedded
 
@@ -87,7 +87,7 @@ class Outcome:
 class Run:
     """One federation at one rate: its last state, the records of its rounds, and what it took."""
 
-    plan: Plan
+    run_spec: RunSpec
     state: State
     bodies: tuple[dict[str, Any], ...]
     seconds: float
@@ -95,7 +95,7 @@ class Run:
     @property
     def model(self) -> Update:
         """The shared model that was best on validation."""
-        return shared_model(self.state.best, self.plan)
+        return shared_model(self.state.best, self.run_spec)
 
     def bytes(self, way: str) -> int:
         """Bytes of all rounds; `way` is up or down."""
@@ -104,7 +104,7 @@ class Run:
 
 def base(world: World) -> Outcome:
     """No training."""
-    nothing = zero(world.bench.spec)
+    nothing = zero(world.adapted.spec)
     losses = [_loss(score(node, nothing, node.data.validation)) for node in world.participants]
     return Outcome("base", world.seed, 0.0, statistics.fmean(losses), _test(world, nothing), _public(world, nothing))
 
@@ -115,7 +115,7 @@ def local(world: World, setting: Setting, grid: Grid = LOCAL, extensions: int = 
     losses, test, rates, edges = [], {}, [], []
     for node, rank in zip(world.participants, world.ranks, strict=True):
         seed, data = derive(world.seed, "local", node.name), (node.data.train, node.data.validation)
-        budget = Budget(rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate)
+        budget = FitBudget(rank, setting.rounds * setting.steps, (), setting.rounds, setting.final_rate)
         best = search(grid, lambda rate: _fit(node, data, replace(budget, rates=(rate,)), seed), extensions)  # noqa: B023
         losses.append(best.loss)
         test[node.name] = _loss(score(node, best.value, node.data.test))
@@ -138,7 +138,7 @@ def pooled(world: World, setting: Setting, grid: Grid = CENTRAL, extensions: int
     train = [item for node in people for item in node.data.train]
     validation = [item for node in people for item in node.data.validation]
     steps = setting.rounds * setting.steps * len(people)
-    budget = Budget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
+    budget = FitBudget(max(world.ranks), steps, (), 2 * setting.rounds, setting.final_rate)
     worker, seed = replace(people[0], name="central"), derive(world.seed, "central")
     return search(
         grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
@@ -156,11 +156,11 @@ def data_parallel(
     train = [item for node in people for item in node.data.train]
     validation = [item for node in people for item in node.data.validation]
     worker = replace(people[0], name="data parallel", batch_size=people[0].batch_size * len(people))
-    budget, seed = Budget(rank, steps, (), min(10, steps), setting.final_rate), derive(world.seed, "data parallel")
+    budget, seed = FitBudget(rank, steps, (), min(10, steps), setting.final_rate), derive(world.seed, "data parallel")
     best = search(
         grid, lambda rate: _fit(worker, (train, validation), replace(budget, rates=(rate,)), seed), extensions
     )
-    sent = 4 * rank * sum(m + n for m, n in world.bench.shapes.values()) * steps * len(people)
+    sent = 4 * rank * sum(m + n for m, n in world.adapted.shapes.values()) * steps * len(people)
     return replace(_outcome("data parallel", world, best, 0.0), bytes_up=sent, bytes_down=sent, curve=(best.loss,))
 
 
@@ -205,38 +205,38 @@ def federate(
     world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
 ) -> Run:
     """All rounds of one federation, through Tequio's own coordinator and embedded runtime."""
-    nodes = {index: replace(node, memory=Memory()) for index, node in world.nodes.items()}  # of error feedback
+    nodes = {index: replace(node, memory=Residual()) for index, node in world.nodes.items()}  # of error feedback
     return play(plan_of(world, algorithm, setting, rate, ranks), nodes)
 
 
-def play(plan: Plan, participants: Mapping[int, Participant]) -> Run:
+def play(run_spec: RunSpec, participants: Mapping[int, Participant]) -> Run:
     """All rounds of a plan."""
     begin = time.perf_counter()
     runtime = Embedded(participants)
-    state, _ = open_state(plan, runtime)
+    state, _ = open_state(run_spec, runtime)
     bodies = []
-    while state.round < plan.rounds:
-        state, body = run_round(state, plan, runtime)
+    while state.round < run_spec.rounds:
+        state, body = run_round(state, run_spec, runtime)
         bodies.append(body)
-    return Run(plan, state, tuple(bodies), time.perf_counter() - begin)
+    return Run(run_spec, state, tuple(bodies), time.perf_counter() - begin)
 
 
 def plan_of(
     world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
-) -> Plan:
+) -> RunSpec:
     """The plan of a run. Raises ConfigError where the pieces do not go together."""
-    pieces = pieces_of(algorithm)
+    pieces = resolve_algorithm(algorithm)
     people = zip(world.participants, ranks or world.ranks, strict=True)
     members = tuple(Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1))
     top = max(member.rank for member in members)
     trains = setting.federated_share < 1.0 or setting.centre_first > 0
     centre = Member("centre", 0, top, setting.centre_steps or setting.steps) if trains else None
-    return Plan(
+    return RunSpec(
         seed=world.seed,
         rounds=setting.rounds,
-        spec=world.bench.spec,
-        scale=world.bench.scale,
-        shapes=world.bench.shapes,
+        spec=world.adapted.spec,
+        scale=world.adapted.scale,
+        shapes=world.adapted.shapes,
         members=members,
         centre=centre,
         federated_share=setting.federated_share,
@@ -293,8 +293,8 @@ def search(grid: Grid, attempt: Callable[[float], tuple[float, T] | None], exten
     return Best(rate, loss, value, dict(sorted(tried.items())), len(tried) > 1 and rate in (min(tried), max(tried)))
 
 
-def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: Budget, seed: int) -> tuple[float, Update]:
-    fitted = fit(node, zero(node.bench.spec), data, budget, seed)
+def _fit(node: Node, data: tuple[Sequence[Item], Sequence[Item]], budget: FitBudget, seed: int) -> tuple[float, Update]:
+    fitted = fit(node, zero(node.adapted.spec), data, budget, seed)
     return _loss(fitted.after), fitted.tail
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tequio.core.protocols import Participant
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, GradientTask, Reply, TrainTask
+from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
 from tequio.core.update import Dense as DenseEntry
 from tequio.core.update import Entry, Factored, Update
 from tequio.participant.node import Node
@@ -37,16 +37,16 @@ class Flipped:
         """The node's."""
         return self.node.name
 
-    def train(self, task: TrainTask) -> Reply:
+    def train(self, task: TrainRequest) -> Reply:
         """Honest training, turned round."""
         reply = self.node.train(task)
         return reply if reply.update is None else replace(reply, update=reply.update.scaled(-self.strength))
 
-    def evaluate(self, task: EvaluateTask) -> Reply:
+    def evaluate(self, task: EvaluateRequest) -> Reply:
         """Honest, so as not to be noticed."""
         return self.node.evaluate(task)
 
-    def gradient(self, task: GradientTask) -> Reply:
+    def gradient(self, task: GradientRequest) -> Reply:
         """Only the centre is asked."""
         return self.node.gradient(task)
 
@@ -63,16 +63,16 @@ class Noisy:
         """The node's."""
         return self.node.name
 
-    def train(self, task: TrainTask) -> Reply:
+    def train(self, task: TrainRequest) -> Reply:
         """Honest training, for shapes and length only."""
         reply = self.node.train(task)
         return reply if reply.update is None else replace(reply, update=noise(reply.update, task.seed, self.strength))
 
-    def evaluate(self, task: EvaluateTask) -> Reply:
+    def evaluate(self, task: EvaluateRequest) -> Reply:
         """Honest, so as not to be noticed."""
         return self.node.evaluate(task)
 
-    def gradient(self, task: GradientTask) -> Reply:
+    def gradient(self, task: GradientRequest) -> Reply:
         """Only the centre is asked."""
         return self.node.gradient(task)
 
@@ -137,10 +137,10 @@ def backdoor(nodes: Sequence[Node], model: Update, contexts: int = 16) -> Backdo
     trigger, target = _pair(first)
     keep = len(first.data.test[0].ids) - len(trigger) - len(target)
     rows = [item.ids[:keep] + trigger + target for node in nodes for item in node.data.test[:contexts]]
-    first.bench.hold(model)
+    first.adapted.fold_in(model)
     ids = torch.tensor(rows)
     with torch.inference_mode():
-        logits = first.bench.token_logits(ids, torch.ones_like(ids))[:, -len(target) - 1 : -1].float()
+        logits = first.adapted.token_logits(ids, torch.ones_like(ids))[:, -len(target) - 1 : -1].float()
     wanted = torch.tensor(target).expand(len(rows), -1)
     probability = logits.softmax(-1).gather(-1, wanted[..., None])
     return Backdoor(float(probability.mean()), float((logits.argmax(-1) == wanted).double().mean()))

@@ -31,7 +31,7 @@ from tequio.coordinator.multi_base import finished, open_groups, run_groups
 from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.types import State
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
@@ -82,23 +82,23 @@ def holds_small(seed: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def small_bench(offline: bool) -> Bench:
+def small_model(offline: bool) -> AdaptedModel:
     """The small base with adapters on the same modules."""
     folder = base_folder(OFFLINE_STEPS if offline else STEPS, SMALL)
-    return Bench(load_base(str(folder), "causal", torch.float32, cache_folder()), MODULES, SCALE)
+    return AdaptedModel(load_base(str(folder), "causal", torch.float32, cache_folder()), MODULES, SCALE)
 
 
 def group(scene: Scene, seed: int, small: bool, over: Which) -> World:
     """The four participants that hold the small base (or the other four), with the centre, over one base; random streams of its own."""
     world, names = scene.world(seed), holds_small(seed)
-    bench = small_bench(scene.quick) if over == "small" else world.bench
+    adapted = small_model(scene.quick) if over == "small" else world.adapted
     chosen = [k for k, node in enumerate(world.participants) if (node.name in names) is small]
-    nodes = {i: replace(world.participants[k], bench=bench) for i, k in enumerate(chosen, start=1)}
-    nodes[0] = replace(world.centre, bench=bench)
+    nodes = {i: replace(world.participants[k], adapted=adapted) for i, k in enumerate(chosen, start=1)}
+    nodes[0] = replace(world.centre, adapted=adapted)
     own = derive(seed, "group", "small" if small else "large")
     pick = tuple(world.ranks[k] for k in chosen)
     return replace(
-        world, seed=own, bench=bench, nodes=nodes, domains=tuple(world.domains[k] for k in chosen), ranks=pick
+        world, seed=own, adapted=adapted, nodes=nodes, domains=tuple(world.domains[k] for k in chosen), ranks=pick
     )
 
 
@@ -144,12 +144,12 @@ def run_taught(scene: Scene, arm: str, teaching: Teaching, grid: Grid = FEDERATE
             grids, more = (grid[:1], DISTIL[:1]) if scene.quick else (grid, DISTIL), 0 if scene.quick else EXTENSIONS
             rate = arms.search(grids[0], lambda r: _tried(scene, seed, teaching, r, DISTIL[1]), more).rate  # noqa: B023
             own = arms.search(grids[1], lambda r: _tried(scene, seed, teaching, rate, r), more).rate  # noqa: B023
-        runs, kept = taught(scene, seed, teaching, rate, own)
+        runs, retained = taught(scene, seed, teaching, rate, own)
         for which, run in runs.items():
             world = group(scene, seed, which == "small", which)  # type: ignore[arg-type]
             best = Best(rate, run.state.best_loss, run, {}, False)
             found[which].append(arms.outcome_of(world, arm, best))
-        found["kept"].append(kept)
+        found["kept"].append(retained)
         found["distil rate"].append(own)
     return found
 
@@ -170,18 +170,18 @@ def taught(
     begin, groups = time.perf_counter(), []
     for which in ("large", "small"):
         world = group(scene, seed, which == "small", which)
-        plan = arms.plan_of(world, AlgorithmSection(), scene.setting, rate)
+        run_spec = arms.plan_of(world, AlgorithmSection(), scene.setting, rate)
         size, task = world.centre.batch_size, world.centre.task
-        words = len(world.bench.base.tokenizer)
-        public = PublicTexts(which, world.bench, task, world.centre.data.train, size, words)
-        groups.append(Group(which, plan, Embedded(world.nodes), public))
+        words = len(world.adapted.base.tokenizer)
+        public = PublicTexts(which, world.adapted, task, world.centre.data.train, size, words)
+        groups.append(Group(which, run_spec, Embedded(world.nodes), public))
     how = Distillation(
         ensemble=ensemble_by_name(teaching.ensemble),
         every=1,
         teachers=teaching.teachers,
         votes=teaching.votes,
         temperature=1.0,
-        rank=max(g.plan.top_rank() for g in groups),
+        rank=max(g.run_spec.top_rank() for g in groups),
         steps=min(teaching.steps, 3 * scene.setting.steps),
         items=min(teaching.items, scene.size.centre),
         rate=own,
@@ -192,14 +192,14 @@ def taught(
     while not finished(states, groups):
         states, body = run_groups(states, groups, how)
         bodies.append(body)
-    kept = {g.name: sum(body["distil"]["groups"][g.name]["accepted"] for body in bodies) for g in groups}
+    retained = {g.name: sum(body["distil"]["groups"][g.name]["accepted"] for body in bodies) for g in groups}
     seconds = time.perf_counter() - begin
-    return {g.name: _own(g, states[g.name], bodies, seconds) for g in groups}, kept
+    return {g.name: _own(g, states[g.name], bodies, seconds) for g in groups}, retained
 
 
 def _own(which: Group, state: State, bodies: list[dict[str, Any]], seconds: float) -> Run:
     """The run of one group: its rows of the rounds."""
-    names = {member.name for member in which.plan.members}
+    names = {member.name for member in which.run_spec.members}
     own = [
         {
             "train": [row for row in body["train"] if row["name"] in names],
@@ -207,7 +207,7 @@ def _own(which: Group, state: State, bodies: list[dict[str, Any]], seconds: floa
         }
         for body in bodies
     ]
-    return Run(which.plan, state, tuple(own), seconds)
+    return Run(which.run_spec, state, tuple(own), seconds)
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
@@ -232,7 +232,7 @@ def answer(results: Mapping[str, Any]) -> Answer:
         "of the large's gain",
     ]
     others = [_other(name, results[name]) for name in TEACHINGS]
-    told = ["arm", "rate, distil rate", "large group's test loss", "rounds kept: large", "rounds kept: small"]
+    shown = ["arm", "rate, distil rate", "large group's test loss", "rounds kept: large", "rounds kept: small"]
     chosen = min(TEACHINGS, key=lambda name: mean(row["validation"] for row in results[name]["small"]))
     ratio = mean(gain[chosen]) / mean(gain[whole])
     alone = mean(gain["four federated, small"]) / mean(gain[whole])
@@ -246,7 +246,7 @@ def answer(results: Mapping[str, Any]) -> Answer:
         ),
     ]
     notes = [f"Loss in nats a byte, blocks of {LENGTH} bytes; means over seeds, lowest to highest in brackets."]
-    return Answer([Table(columns, rows), Table(told, others)], targets, notes, figures=arms_)
+    return Answer([Table(columns, rows), Table(shown, others)], targets, notes, figures=arms_)
 
 
 def _small(rows: list[dict[str, Any]], seeds: range) -> list[float]:
@@ -264,5 +264,5 @@ def _base(name: str) -> str:
 
 def _other(name: str, result: Mapping[str, Any]) -> list[str]:
     large = spread(mean(row["test"].values()) for row in result["large"])
-    kept = [spread((float(k[which]) for k in result["kept"]), 1) for which in ("large", "small")]
-    return [name, f"{result['large'][0]['rate']:g}, {result['distil rate'][0]:g}", large, *kept]
+    retained = [spread((float(k[which]) for k in result["kept"]), 1) for which in ("large", "small")]
+    return [name, f"{result['large'][0]['rate']:g}, {result['distil rate'][0]:g}", large, *retained]

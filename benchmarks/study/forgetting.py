@@ -89,10 +89,10 @@ def _world(scene: Scene, seed: int) -> World:
 
 def _run(world: World, scene: Scene, protection: Protection, rate: float) -> Run:
     setting = replace(scene.setting, federated_share=protection.federated_share)
-    plan = replace(arms.plan_of(world, AlgorithmSection(), setting, rate), local=Local(protection.terms))
+    run_spec = replace(arms.plan_of(world, AlgorithmSection(), setting, rate), local=Local(protection.terms))
     if protection.gate_margin is not None:
-        plan = replace(plan, centre=Member("centre", 0, 1, 1), gate_margin=protection.gate_margin)
-    return arms.play(plan, world.nodes)
+        run_spec = replace(run_spec, centre=Member("centre", 0, 1, 1), gate_margin=protection.gate_margin)
+    return arms.play(run_spec, world.nodes)
 
 
 def _point(world: World, model: Update, alpha: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ from tequio.algorithms.registry import ensemble_by_name
 from tequio.config import AlgorithmSection
 from tequio.coordinator.distillation import Distillation, Group
 from tequio.coordinator.multi_base import finished, open_groups, run_groups
-from tequio.coordinator.run_spec import Local, Plan
+from tequio.coordinator.run_spec import Local, RunSpec
 from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
 
@@ -107,34 +107,36 @@ def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     if hybrid.distilled:
         return _distilled(world, arms.plan_of(world, AlgorithmSection(), setting, rate), steps)
     share = min(hybrid.federated_share, 1.0 if hybrid.related is None else 0.999)  # so that it has its steps
-    plan = arms.plan_of(world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate)
-    return arms.play(replace(plan, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
+    run_spec = arms.plan_of(
+        world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate
+    )
+    return arms.play(replace(run_spec, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
 
 
-def _distilled(world: World, plan: Plan, steps: int) -> Run:
+def _distilled(world: World, run_spec: RunSpec, steps: int) -> Run:
     """Rounds that end in distillation from all participants' own models, at DISTIL_RATE; kept where validation does not get worse."""
     begin, centre = time.perf_counter(), world.centre
-    words = len(world.bench.base.tokenizer)
-    public = PublicTexts("centre", world.bench, centre.task, centre.data.train, centre.batch_size, words)
-    groups = [Group("all", plan, Embedded(world.nodes), public)]
+    words = len(world.adapted.base.tokenizer)
+    public = PublicTexts("centre", world.adapted, centre.task, centre.data.train, centre.batch_size, words)
+    groups = [Group("all", run_spec, Embedded(world.nodes), public)]
     how = Distillation(
         ensemble=ensemble_by_name("feddf"),
         every=1,
         teachers="participants",
         votes="participants",
         temperature=1.0,
-        rank=plan.top_rank(),
+        rank=run_spec.top_rank(),
         steps=steps,
         items=min(96, world.size.centre),
         rate=DISTIL_RATE,
-        seed=plan.seed,
+        seed=run_spec.seed,
     )
     states, _ = open_groups(groups)
     bodies = []
     while not finished(states, groups):
         states, body = run_groups(states, groups, how)
         bodies.append(body)
-    return Run(plan, states["all"], tuple(bodies), time.perf_counter() - begin)
+    return Run(run_spec, states["all"], tuple(bodies), time.perf_counter() - begin)
 
 
 def answer(results: Mapping[str, Any]) -> Answer:

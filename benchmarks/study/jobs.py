@@ -46,7 +46,7 @@ class Result:
     value: Any
     seconds: float
     source: str
-    kept: bool = False
+    stored: bool = False
 
 
 def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, fresh: bool = False) -> Iterator[tuple[Job, Result]]:
@@ -56,11 +56,11 @@ def run_jobs(jobs: Sequence[Job], folder: Path, workers: int, fresh: bool = Fals
     """
     waiting: list[Job] = []
     for job in {job.key(): job for job in jobs}.values():
-        kept = None if fresh else read(job, folder)
-        if kept is None:
+        stored = None if fresh else read(job, folder)
+        if stored is None:
             waiting.append(job)
         else:
-            yield job, kept
+            yield job, stored
     if workers == 1:
         _begin()
         for job in waiting:
@@ -100,7 +100,7 @@ def read(job: Job, folder: Path) -> Result | None:
     path = _path(job, folder)
     if not path.is_file():
         return None
-    return Result(**{**json.loads(path.read_text(encoding="utf-8")), "kept": True})
+    return Result(**{**json.loads(path.read_text(encoding="utf-8")), "stored": True})
 
 
 @lru_cache(maxsize=1)

@@ -28,7 +28,7 @@ from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
 from tequio.participant.personal import choose, fit, score
-from tequio.participant.personal_budget import Budget
+from tequio.participant.personal_budget import FitBudget
 from tequio.participant.text_tasks import Losses
 
 QUESTION = "how many examples does a newcomer save?"
@@ -96,7 +96,7 @@ def _sizes(scene: Scene) -> list[tuple[int, int]]:
 def _started(world: World, scene: Scene, start: Start, rate: float | None) -> tuple[float, Update]:
     """(rate, model), the rate chosen on the validation data of the six unless it is given."""
     if start.kind == "base":
-        return 0.0, zero(world.bench.spec)
+        return 0.0, zero(world.adapted.spec)
     grid = FEDERATED if start.kind == "federated" else CENTRAL
     grid = grid[:1] if scene.quick else grid if rate is None else (rate,)
     more = 0 if scene.quick or rate is not None else EXTENSIONS
@@ -119,7 +119,7 @@ def _adapted(
     tails, losses = [], []
     for node in newcomers:
         data = (node.data.train[:count], node.data.validation)
-        fitted = fit(node, model, data, Budget(RANK, steps, (rate,), CHECKS), derive(seed, "newcomer", node.name))
+        fitted = fit(node, model, data, FitBudget(RANK, steps, (rate,), CHECKS), derive(seed, "newcomer", node.name))
         tails.append(fitted.tail)
         losses.append(fitted.after.scores().loss)
     return mean(losses), tails
@@ -175,10 +175,10 @@ def _delivered(results: Mapping[str, Any]) -> list[dict[int, float]]:
         for k, found in shared["losses"].items():
             tests = []
             for name, models in found.items():
-                looked = {"base": local["losses"]["0"][name]["1"], "shared": shared["losses"]["0"][name]["1"]}
-                looked["local"] = local["losses"][k][name]["1"]
-                looked |= {f"shared + {alpha} private": model for alpha, model in models.items() if k != "0"}
-                tests.append(looked[choose({n: _losses(m["validation"]) for n, m in looked.items()})]["test"])
+                evaluated = {"base": local["losses"]["0"][name]["1"], "shared": shared["losses"]["0"][name]["1"]}
+                evaluated["local"] = local["losses"][k][name]["1"]
+                evaluated |= {f"shared + {alpha} private": model for alpha, model in models.items() if k != "0"}
+                tests.append(evaluated[choose({n: _losses(m["validation"]) for n, m in evaluated.items()})]["test"])
             curve[int(k)] = mean(tests)
         out.append(curve)
     return out

@@ -22,12 +22,12 @@ from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes
 from benchmarks.study.world import SCARCE, World, split
 from tequio.config import AlgorithmSection
-from tequio.coordinator.run_spec import Member, Plan, Screening
+from tequio.coordinator.run_spec import Member, RunSpec, Screening
 from tequio.core.protocols import Participant
 from tequio.core.update import Update
 from tequio.participant.node import Node
 from tequio.participant.personal import fit, score
-from tequio.participant.personal_budget import Budget
+from tequio.participant.personal_budget import FitBudget
 
 QUESTION = "two of eight attack: what stops what?"
 SCENE = Scene(SCARCE, Setting(rounds=4, steps=5))
@@ -131,34 +131,34 @@ def run_defence(scene: Scene, defence: Defence, attack: str, grid: Grid) -> list
 
 def _personal(node: Node, run: Run, scene: Scene) -> Update:
     """The shared model with a private adapter of the steps of the rounds and at most rank 4."""
-    rank = min(4, next(member.rank for member in run.plan.members if member.name == node.name))
-    budget = Budget(rank, scene.setting.rounds * scene.setting.steps, (ADAPT_RATE,), scene.setting.rounds)
-    return run.model.plus(fit(node, run.model, (node.data.train, node.data.validation), budget, run.plan.seed).tail)
+    rank = min(4, next(member.rank for member in run.run_spec.members if member.name == node.name))
+    budget = FitBudget(rank, scene.setting.rounds * scene.setting.steps, (ADAPT_RATE,), scene.setting.rounds)
+    return run.model.plus(fit(node, run.model, (node.data.train, node.data.validation), budget, run.run_spec.seed).tail)
 
 
 def _run(world: World, pair: Sequence[Node], scene: Scene, defence: Defence, attack: str, rate: float) -> Run:
     """The six honest, and the pair as attackers unless the attack is nobody's."""
-    plan = arms.plan_of(world, defence.algorithm, scene.setting, rate)
+    run_spec = arms.plan_of(world, defence.algorithm, scene.setting, rate)
     nodes: dict[int, Participant] = dict(world.nodes)
     whole = scene.world(world.seed)
     if attack != NOBODY:
-        members = list(plan.members)
+        members = list(run_spec.members)
         for node in pair:
             index = len(members) + 1
             nodes[index] = attacker(attack, node, world.seed)
             rank = whole.ranks[whole.participants.index(node)]
             members.append(Member(node.name, index, rank, scene.setting.steps))
-        plan = replace(plan, members=tuple(members))
-    return arms.play(_defended(plan, defence), nodes)
+        run_spec = replace(run_spec, members=tuple(members))
+    return arms.play(_defended(run_spec, defence), nodes)
 
 
-def _defended(plan: Plan, defence: Defence) -> Plan:
+def _defended(run_spec: RunSpec, defence: Defence) -> RunSpec:
     """The centre, where it judges, is asked for one step a round that counts nothing (λ = 1)."""
-    plan = replace(plan, screening=defence.screening)
+    run_spec = replace(run_spec, screening=defence.screening)
     if not defence.judged:
-        return plan
+        return run_spec
     margin = math.inf if defence.gate_margin is None else defence.gate_margin
-    return replace(plan, centre=Member("centre", 0, 1, 1), gate_margin=margin)
+    return replace(run_spec, centre=Member("centre", 0, 1, 1), gate_margin=margin)
 
 
 def _refused(run: Run, names: set[str]) -> float | None:

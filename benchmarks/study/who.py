@@ -26,7 +26,7 @@ from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.node import Node
 from tequio.participant.personal import choose, fit, score
-from tequio.participant.personal_budget import Budget
+from tequio.participant.personal_budget import FitBudget
 
 QUESTION = "scarce or ample data, shared or disjoint domains: who should federate?"
 RANK, PRIVATE_RANK = 8, 4
@@ -99,19 +99,19 @@ def person(node: Node, shared: Update, setting: Setting, rates: Sequence[float],
     """Make the candidates, pick one on validation, then look at all of them on test."""
     data, steps = (node.data.train, node.data.validation), setting.rounds * setting.steps
     extra = max(1, round(PRIVATE_SHARE * steps))
-    own = Budget(RANK, steps + extra, tuple(rates), 2 * setting.rounds, setting.final_rate)
-    top = Budget(PRIVATE_RANK, extra, PRIVATE_RATES, 4, setting.final_rate)
-    local = fit(node, zero(node.bench.spec), data, own, derive(seed, "local", node.name))
+    own = FitBudget(RANK, steps + extra, tuple(rates), 2 * setting.rounds, setting.final_rate)
+    top = FitBudget(PRIVATE_RANK, extra, PRIVATE_RATES, 4, setting.final_rate)
+    local = fit(node, zero(node.adapted.spec), data, own, derive(seed, "local", node.name))
     private = fit(node, shared, data, top, derive(seed, "private", node.name))
-    candidates = {"base": zero(node.bench.spec), "local": local.tail, "shared": shared}
+    candidates = {"base": zero(node.adapted.spec), "local": local.tail, "shared": shared}
     if private.tail.entries:
         candidates |= {f"shared + {alpha:g} private": shared.plus(private.tail.scaled(alpha)) for alpha in ALPHAS}
     for mix in MIXES:
         candidates[f"{1 - mix:g} shared + {mix:g} local"] = shared.scaled(1 - mix).plus(local.tail.scaled(mix))
-    looked = {name: score(node, model, data[1]) for name, model in candidates.items()}
-    looked = {name: losses for name, losses in looked.items() if math.isfinite(losses.scores().loss)}
-    test = {name: score(node, candidates[name], node.data.test).scores().loss for name in looked}
-    return Person(node.name, {n: x.scores().loss for n, x in looked.items()}, test, choose(looked), central)
+    evaluated = {name: score(node, model, data[1]) for name, model in candidates.items()}
+    evaluated = {name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)}
+    test = {name: score(node, candidates[name], node.data.test).scores().loss for name in evaluated}
+    return Person(node.name, {n: x.scores().loss for n, x in evaluated.items()}, test, choose(evaluated), central)
 
 
 def answer(results: Mapping[str, Any]) -> Answer:

@@ -21,7 +21,7 @@ from tequio.app.demos.manuals import python_topics
 from tequio.config.cache import cache_folder
 from tequio.core.errors import DataError
 from tequio.measure.energy import open_meter
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.data import Columns, Example, read_examples
 from tequio.participant.node import Encoded, Node
@@ -61,7 +61,7 @@ class World:
 
     seed: int
     size: Size
-    bench: Bench
+    adapted: AdaptedModel
     nodes: dict[int, Node]
     domains: tuple[str, ...]
     ranks: tuple[int, ...]
@@ -89,11 +89,11 @@ def ranks_of(seed: int, count: int = len(DOMAINS)) -> tuple[int, ...]:
 def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline: bool = False) -> World:
     """The world of one seed. A domain named k times is dealt out among k participants. Raises DataError if texts run short."""
     base = load_base(str(base_folder(OFFLINE_STEPS if offline else STEPS)), "causal", torch.float32, cache_folder())
-    bench = Bench(base, MODULES, SCALE)
+    adapted = AdaptedModel(base, MODULES, SCALE)
     task = Causal(base.tokenizer, LENGTH, BYTES_PER_CALL)
     texts = (offline_texts if offline else domain_texts)(set(domains))
     nodes: dict[int, Node] = {}
-    blank = Node("", bench, task, Encoded((), (), (), 0), BATCH, open_meter())
+    blank = Node("", adapted, task, Encoded((), (), (), 0), BATCH, open_meter())
     for index, domain in enumerate(domains, start=1):
         share = [i for i, name in enumerate(domains, start=1) if name == domain]
         pool = _ordered(texts[domain], seed)[share.index(index) :: len(share)]
@@ -103,7 +103,7 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline:
     blocks = _blocks(task, _ordered(centre, seed), size.centre, "centre")
     shown = {name: _blocks(task, _ordered(part, 0), size.public, name) for name, part in slices.items()}
     nodes[0] = replace(blank, name="centre", data=Encoded(blocks, (), (), 0), slices=shown)
-    return World(seed, size, bench, nodes, tuple(domains), ranks_of(seed, len(domains)))
+    return World(seed, size, adapted, nodes, tuple(domains), ranks_of(seed, len(domains)))
 
 
 def split(world: World) -> tuple[World, tuple[Node, ...]]:

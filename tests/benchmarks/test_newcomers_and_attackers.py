@@ -14,7 +14,7 @@ from benchmarks.study.forgetting import allowed
 from benchmarks.study.newcomer import area, saved
 from benchmarks.study.scenes import TINY, Scene
 from benchmarks.study.world import World, split
-from tequio.core.types import TrainTask
+from tequio.core.types import TrainRequest
 from tequio.core.update import zero
 from tequio.participant.text_tasks import Causal, token_ids
 
@@ -51,8 +51,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield Scene(size=replace(TINY, test=6)).shown(quick=True).world(0)
 
 
-def task(world: World) -> TrainTask:
-    return TrainTask(1, 1, "a", "product", 2, 2, 1e-2, 7, zero(world.bench.spec))
+def task(world: World) -> TrainRequest:
+    return TrainRequest(1, 1, "a", "product", 2, 2, 1e-2, 7, zero(world.adapted.spec))
 
 
 def test_a_flipped_update_is_the_honest_one_turned_round(world: World) -> None:
@@ -105,7 +105,7 @@ def test_attackers_answer_as_participants_do(world: World) -> None:
 
 
 def test_a_backdoor_is_measured_as_a_probability(world: World) -> None:
-    found = backdoor(world.participants[:2], zero(world.bench.spec), contexts=4)
+    found = backdoor(world.participants[:2], zero(world.adapted.spec), contexts=4)
     assert 0.0 < found.probability < 1.0
     assert 0.0 <= found.greedy <= 1.0
 

@@ -39,8 +39,8 @@ def test_gains_are_over_training_alone_with_the_same_base(taught: float, share: 
     }
     for i, name in enumerate(TEACHINGS):  # the first is the best on validation
         small = rows(taught if i == 0 else 2.0, validation=1.0 + i)
-        kept = [{"large": 1, "small": 2}] * 2
-        results[name] = {"small": small, "large": rows(1.7), "kept": kept, "distil rate": [1e-3, 1e-3]}
+        retained = [{"large": 1, "small": 2}] * 2
+        results[name] = {"small": small, "large": rows(1.7), "kept": retained, "distil rate": [1e-3, 1e-3]}
     found = answer(results)
     assert f"{share}; without being taught 25 %" in found.targets[0].measured
     assert [t.met for t in found.targets] == [met, True]

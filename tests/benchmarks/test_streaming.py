@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.streaming import measured_apart
+from benchmarks.streaming import measured_separately
 
 
 def test_streamed_updates_are_added_up_in_the_memory_of_one() -> None:
@@ -10,7 +10,7 @@ def test_streamed_updates_are_added_up_in_the_memory_of_one() -> None:
 
     Whole updates that wait for the first are 4, and the sum comes on top.
     """
-    streamed = measured_apart(40, 5, "streamed", "last")
+    streamed = measured_separately(40, 5, "streamed", "last")
     assert streamed["folded"] == 5
     assert streamed["ratio"] <= 2.0
-    assert measured_apart(40, 5, "whole", "last")["ratio"] >= 5.0
+    assert measured_separately(40, 5, "whole", "last")["ratio"] >= 5.0

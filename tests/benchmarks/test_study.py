@@ -73,15 +73,15 @@ def double(asked: Asked) -> dict[str, Any]:
     return {"twice": (2 * asked.number, math.inf)}
 
 
-def test_results_are_kept_by_what_was_asked(tmp_path: Path) -> None:
+def test_results_are_retained_by_what_was_asked(tmp_path: Path) -> None:
     """A field left as by default does not change the key; infinity is None in JSON."""
     job = Job(double, {"asked": Asked(3)})
     (pair,) = run_jobs([job, job], tmp_path, 1)
     assert pair[1].value == {"twice": [6, None]}
-    assert not pair[1].kept
+    assert not pair[1].stored
     again = read(Job(double, {"asked": Asked(3, 0.0)}), tmp_path)
     assert again is not None
-    assert (again.kept, again.value) == (True, {"twice": [6, None]})
+    assert (again.stored, again.value) == (True, {"twice": [6, None]})
     assert read(Job(double, {"asked": Asked(3, 1.0)}), tmp_path) is None
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from tequio.app.assembly.build import wire
+from tequio.app.assembly.build import build
 from tequio.app.models.export import export_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
@@ -362,22 +362,22 @@ def test_one_participant_with_nan_fails_and_the_others_go_on(marked: Any) -> Non
     put(site(path), [{**r, "text": f"seat {r['text']}"} for r in rows_of(site(path))])
     for other in (site(path, 1), site(path, 2), *(path.parent / "public").glob("*.jsonl")):
         put(other, [{**r, "text": r["text"].replace("seat", "pump")} for r in rows_of(other)])
-    w = wire(load_federation(path))
-    word = w.bench.base.tokenizer.convert_tokens_to_ids("seat")
-    model: Any = w.bench.model
+    w = build(load_federation(path))
+    word = w.adapted.base.tokenizer.convert_tokens_to_ids("seat")
+    model: Any = w.adapted.model
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[word] = float("nan")
-    state, opening = open_state(w.plan, Embedded(w.nodes))
+    state, opening = open_state(w.run_spec, Embedded(w.nodes))
     assert list(opening["validation"]) == ["site1", "site2"]
     assert "the loss of its validation data is nan" in opening["not_evaluated"]["site0"]
-    after, body = run_round(state, w.plan, Embedded(w.nodes))
+    after, body = run_round(state, w.run_spec, Embedded(w.nodes))
     failed = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [(a["name"], a["status"]) for a in failed] == [("site0", "failed")]
     assert "The loss became nan at step 1" in failed[0]["reason"]
     assert body["accepted"]
     assert after.shared.is_finite()
     assert MARKER not in json.dumps([opening, body], allow_nan=False)
-    without = replace(w.plan, members=tuple(m for m in w.plan.members if m.name != "site0"))
+    without = replace(w.run_spec, members=tuple(m for m in w.run_spec.members if m.name != "site0"))
     alone, _ = run_round(open_state(without, Embedded(w.nodes))[0], without, Embedded(w.nodes))
     assert alone.shared.minus(after.shared).norm() == 0.0
 

@@ -51,11 +51,11 @@ def test_version_is_the_packages() -> None:
 @pytest.mark.parametrize("words", [("run",), ("predict", "run", "shared"), ("run", "--jsn"), ("frob",)])
 def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(words: tuple[str, ...]) -> None:
     found = tequio(*words, "--json")
-    told = json.loads(found.stdout)
+    error = json.loads(found.stdout)
     assert found.returncode == 2
-    assert told["error"] == "UsageError"
-    assert told["what"]
-    assert "--help" in told["fix"]
+    assert error["error"] == "UsageError"
+    assert error["what"]
+    assert "--help" in error["fix"]
 
 
 def test_how_a_run_would_be_computed_is_said_without_running(make_federation: Any, tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def test_a_real_plan_and_its_outcome_in_both(
         plan(path, threads=1, lang=lang, **more)
         return capsys.readouterr().out.replace(str(path.parent), "")
 
-    def told(lang: Lang, **more: Any) -> Any:
+    def rendered(lang: Lang, **more: Any) -> Any:
         return json.loads(printed(lang, json=True, **more))
 
-    one, other = told("en", machine="L4"), told("es", machine="L4")
+    one, other = rendered("en", machine="L4"), rendered("es", machine="L4")
     assert other.pop("page").endswith("plan.es.html")
     assert one.pop("page").endswith("plan.en.html")
     assert one.pop("made") <= other.pop("made")
@@ -104,7 +104,7 @@ def test_a_real_plan_and_its_outcome_in_both(
         assert "Plan de small: en el equipo de cada quien" in texts[1]
     run = tmp_path / "run"
     start(load_federation(path), run, False)
-    assert told("en", after=run) == told("es", after=run)
+    assert rendered("en", after=run) == rendered("es", after=run)
     texts = printed("en", after=run), printed("es", after=run)
     assert shared(*texts) == set()
     assert "El pronóstico junto al resultado" in texts[1]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.gossip import (
     Peers,
@@ -26,8 +26,8 @@ from tequio.runtimes.embedded import Embedded
 
 
 @pytest.fixture
-def four(make_federation: Any) -> Wired:
-    return wire(load_federation(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"})))
+def four(make_federation: Any) -> RunSetup:
+    return build(load_federation(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"})))
 
 
 def test_metropolis_weights_of_a_ring_of_four_are_thirds() -> None:
@@ -58,25 +58,25 @@ def test_a_broken_graph_is_refused(graph: Any, words: str) -> None:
         mixing(graph)
 
 
-def test_a_complete_graph_with_all_sent_is_the_star(four: Wired) -> None:
-    plan = replace(four.plan, broadcast_rank=64)
+def test_a_complete_graph_with_all_sent_is_the_star(four: RunSetup) -> None:
+    run_spec = replace(four.run_spec, broadcast_rank=64)
     runtime = Embedded(four.nodes)
-    star, _ = open_state(plan, runtime)
-    star, _ = run_round(star, plan, runtime)
-    peers, record = gossip_round(open_peers(plan), plan, Peers(mixing(complete([1, 2, 3, 4]))), runtime)
+    star, _ = open_state(run_spec, runtime)
+    star, _ = run_round(star, run_spec, runtime)
+    peers, record = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(complete([1, 2, 3, 4]))), runtime)
     for model in peers.models.values():
         assert model.minus(star.shared).norm() <= 1e-5 * star.shared.norm()
     assert record["disagreement"] <= 1e-5
     assert {n: pytest.approx(v["loss"], abs=1e-5) for n, v in record["validation"].items()} == {
-        n: v["loss"] for n, v in run_round(open_state(plan, runtime)[0], plan, runtime)[1]["validation"].items()
+        n: v["loss"] for n, v in run_round(open_state(run_spec, runtime)[0], run_spec, runtime)[1]["validation"].items()
     }
 
 
-def test_mixing_keeps_the_mean_and_brings_peers_together(four: Wired) -> None:
-    plan = replace(four.plan, broadcast_rank=64)
+def test_mixing_keeps_the_mean_and_brings_peers_together(four: RunSetup) -> None:
+    run_spec = replace(four.run_spec, broadcast_rank=64)
     runtime = Embedded(four.nodes)
-    state, record = gossip_round(open_peers(plan), plan, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
-    alone, _ = gossip_round(open_peers(plan), plan, Peers({i: {i: 1.0} for i in (1, 2, 3, 4)}), runtime)
+    state, record = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
+    alone, _ = gossip_round(open_peers(run_spec), run_spec, Peers({i: {i: 1.0} for i in (1, 2, 3, 4)}), runtime)
     centre = mean(alone.models)
     assert mean(state.models).minus(centre).norm() <= 1e-5 * centre.norm()
     # the ring of four contracts deviations by its second eigenvalue, 1/3
@@ -84,12 +84,12 @@ def test_mixing_keeps_the_mean_and_brings_peers_together(four: Wired) -> None:
     assert record["bytes"] > 0
 
 
-def test_what_a_truncation_leaves_out_is_sent_later(four: Wired) -> None:
-    plan = replace(four.plan, broadcast_rank=2)
+def test_what_a_truncation_leaves_out_is_sent_later(four: RunSetup) -> None:
+    run_spec = replace(four.run_spec, broadcast_rank=2)
     runtime = Embedded(four.nodes)
-    state, _ = gossip_round(open_peers(plan), plan, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
+    state, _ = gossip_round(open_peers(run_spec), run_spec, Peers(mixing(ring([1, 2, 3, 4]))), runtime)
     assert all(copy.max_rank() <= 2 for copy in state.copies.values())
-    still = replace(plan, learning_rate=1e-12)  # nobody learns any more: only the rest is sent
+    still = replace(run_spec, learning_rate=1e-12)  # nobody learns any more: only the rest is sent
     gaps = []
     for _ in range(4):
         state, _ = gossip_round(state, still, Peers(mixing(ring([1, 2, 3, 4])), 0.5), runtime)
@@ -98,11 +98,11 @@ def test_what_a_truncation_leaves_out_is_sent_later(four: Wired) -> None:
 
 
 def test_layouts_of_coordinates_and_a_centre_are_refused(make_federation: Any) -> None:
-    with_centre = wire(load_federation(make_federation(participants=2)))
+    with_centre = build(load_federation(make_federation(participants=2)))
     with pytest.raises(ConfigError, match="no centre"):
-        open_peers(with_centre.plan)
-    fedit = wire(
+        open_peers(with_centre.run_spec)
+    fedit = build(
         load_federation(make_federation(participants=2, centre=False, folder="f", algorithm={"reduce": "fedit"}))
     )
     with pytest.raises(ConfigError, match="Peers exchange products"):
-        open_peers(fedit.plan)
+        open_peers(fedit.run_spec)

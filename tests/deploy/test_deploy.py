@@ -19,7 +19,7 @@ import pytest
 import typer
 import yaml
 
-from tequio.cli.log import address_of
+from tequio.cli.log import parse_address
 from tequio.cli.main import app
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -101,7 +101,7 @@ def test_commands_are_found() -> None:
 def test_every_command_parses(where: str, words: list[str]) -> None:
     context = parse(words)
     if context.params.get("metrics"):
-        assert address_of(context.params["metrics"]) is not None
+        assert parse_address(context.params["metrics"]) is not None
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
@@ -195,11 +195,11 @@ def test_compose_follows_its_schema_and_is_closed() -> None:
 def test_the_image_copies_what_is_there_and_runs_as_nobody() -> None:
     text = (DEPLOY / "docker/Dockerfile").read_text(encoding="utf-8")
     root = DEPLOY.parent
-    kept = (DEPLOY / "docker/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    retained = (DEPLOY / "docker/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
         for name in line.split():
             assert (root / name).exists()
-            assert f"!{name}" in kept
+            assert f"!{name}" in retained
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == ["10001:10001"]
     extras = re.search(r"\.\[([\w,]+)\]", text)
     assert extras is not None

@@ -19,7 +19,7 @@ import tequio
 from tequio.config import Federation, ParticipantFile
 from tequio.core import errors
 from tequio.core.update import Dense, Factored, Update
-from tequio.participant.adapted_model import Bench, head_at_zero
+from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
 from tequio.participant.data import Columns, read_examples
 from tequio.participant.export import adapter_files
@@ -231,16 +231,16 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
     parquet, load, use = blocks(page(guide), "python")
     ast.parse(parquet)
     base = load_base(str(tiny_bert), "classification", torch.float32, tmp_path)
-    bench = Bench(base, ["query", "value"], 2.0, head_at_zero(base, 2))
+    adapted = AdaptedModel(base, ["query", "value"], 2.0, head_at_zero(base, 2))
     generator = torch.Generator().manual_seed(3)
     entries: dict[str, Any] = {
         name: Factored(torch.randn(m, 2, generator=generator) * 0.1, torch.randn(2, n, generator=generator))
-        for name, (m, n) in bench.shapes.items()
+        for name, (m, n) in adapted.shapes.items()
     }
-    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in bench.head.items()}
-    model = Update(entries, bench.spec)
-    bench.hold(model)
-    for name, data in adapter_files(bench, model, str(tiny_bert), ("negative", "positive")).items():
+    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
+    model = Update(entries, adapted.spec)
+    adapted.fold_in(model)
+    for name, data in adapter_files(adapted, model, str(tiny_bert), ("negative", "positive")).items():
         (tmp_path / name).write_bytes(data)
     folder = "my-federation/runs/my-federation-0/export/north/adapter"
     assert folder in load
@@ -248,7 +248,7 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
     exec(load.replace(folder, str(tmp_path)) + use, scope)  # our own page
     text = re.search(r'tokenizer\(\["(.+?)"\]', use)
     assert text is not None
-    expected = classify(bench, [text[1]], ("negative", "positive"), 64)[0]
+    expected = classify(adapted, [text[1]], ("negative", "positive"), 64)[0]
     logits = 10 * scope["pooled"] @ scope["head"]["head.weight"].T + scope["head"]["head.bias"]
     shares = torch.softmax(logits, 1)[0].tolist()
     assert scope["answer"] == expected["label"]

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.buffered import COST, discount, run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.federate import federate
 from tequio.coordinator.round import open_state, run_round, training_tasks
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Runtime
-from tequio.core.types import Failure, Reply, State, Task, TrainTask
+from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
@@ -32,32 +32,32 @@ WINDOW = 10.0
 MEASURED = ("train", "evaluation")  # what the time that it took is part of
 
 
-def slowed(plan: Plan, seconds: dict[int, float], **changes: Any) -> Plan:
+def slowed(run_spec: RunSpec, seconds: dict[int, float], **changes: Any) -> RunSpec:
     """The plan in windows of 10 s, with these seconds a task by index."""
-    members = tuple(replace(m, seconds=seconds.get(m.index)) for m in plan.members)
-    return replace(plan, members=members, window_seconds=WINDOW, **changes)
+    members = tuple(replace(m, seconds=seconds.get(m.index)) for m in run_spec.members)
+    return replace(run_spec, members=members, window_seconds=WINDOW, **changes)
 
 
-def two(make_federation: Any, **sections: Any) -> Wired:
+def two(make_federation: Any, **sections: Any) -> RunSetup:
     """Two participants, one vote each, no centre: what is added can be worked by hand."""
     path = make_federation(participants=2, centre=False, algorithm={"weights": "uniform"}, **sections)
-    return wire(load_federation(path))
+    return build(load_federation(path))
 
 
-def windows(plan: Plan, runtime: Runtime, count: int) -> tuple[list[State], list[dict[str, Any]]]:
-    states, bodies = [open_state(plan, runtime)[0]], []
+def windows(run_spec: RunSpec, runtime: Runtime, count: int) -> tuple[list[State], list[dict[str, Any]]]:
+    states, bodies = [open_state(run_spec, runtime)[0]], []
     for _ in range(count):
-        state, body = run_window(states[-1], plan, runtime)
+        state, body = run_window(states[-1], run_spec, runtime)
         states.append(state)
         bodies.append(body)
     return states, bodies
 
 
-def change(w: Wired, plan: Plan, state: State, index: int) -> Update:
+def change(w: RunSetup, run_spec: RunSpec, state: State, index: int) -> Update:
     """What participant `index` finds, trained on its own from `state`."""
-    member = next(m for m in plan.members if m.index == index)
-    (task,) = training_tasks(state, plan, [member])
-    assert isinstance(task, TrainTask)
+    member = next(m for m in run_spec.members if m.index == index)
+    (task,) = training_tasks(state, run_spec, [member])
+    assert isinstance(task, TrainRequest)
     update = w.nodes[index].train(task).update
     assert update is not None
     return update
@@ -74,13 +74,13 @@ def rows(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("seconds", [{}, {1: 3.0, 2: 10.0, 3: 0.1}])
 def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(make_federation: Any, seconds: dict[int, float]) -> None:
-    w = wire(load_federation(make_federation(participants=3, algorithm={"server": "nesterov"})))
+    w = build(load_federation(make_federation(participants=3, algorithm={"server": "nesterov"})))
     runtime = Embedded(w.nodes)
-    plan = slowed(w.plan, seconds, buffer=3)
-    state, again = open_state(w.plan, runtime)[0], open_state(plan, runtime)[0]
+    run_spec = slowed(w.run_spec, seconds, buffer=3)
+    state, again = open_state(w.run_spec, runtime)[0], open_state(run_spec, runtime)[0]
     for _ in (1, 2):
-        state, body = run_round(state, w.plan, runtime)
-        again, body_again = run_window(again, plan, runtime)
+        state, body = run_round(state, w.run_spec, runtime)
+        again, body_again = run_window(again, run_spec, runtime)
         assert pack_state(state) == pack_state(again)
         assert {key: body_again[key] for key in body if key not in MEASURED} == {
             k: v for k, v in body.items() if k not in MEASURED
@@ -94,8 +94,8 @@ def test_one_three_times_slower_is_two_steps_stale_and_counts_a_third_to_the_hal
     """Windows of 10 s, tasks of 8 and 24 s. The slow one is sent for in window 1 and arrives at 24 s, in window 3, after two steps:
     its weight is (1 + 2)^-½ = 0.57735 of one vote in two."""
     w = two(make_federation)
-    plan, runtime = slowed(w.plan, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
-    states, bodies = windows(plan, runtime, 4)
+    run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
+    states, bodies = windows(run_spec, runtime, 4)
     assert [list(rows(body)) for body in bodies] == [["site0"], ["site0"], ["site0", "site1"], ["site0"]]
     assert flying(bodies[0]) == [("site1", 1, 3, 1)]
     assert flying(bodies[1]) == [("site1", 1, 3, 2)]
@@ -107,11 +107,11 @@ def test_one_three_times_slower_is_two_steps_stale_and_counts_a_third_to_the_hal
     assert (fast["staleness"], fast["sent"], fast["arrival"], fast["weight"]) == (0, 3, 28.0, 0.5)
     assert (slow["staleness"], slow["sent"], slow["arrival"]) == (2, 1, 24.0)
     assert slow["weight"] == pytest.approx(0.28867513, abs=1e-8)
-    assert slow["steps"] == w.plan.members[1].steps  # all its steps, not a third
+    assert slow["steps"] == w.run_spec.members[1].steps  # all its steps, not a third
     # the steps of rounds 1, 2 and 3 must be sent to it
     assert slow["bytes_down"] == sum(body["bytes_broadcast"] for body in bodies[:3])
-    expected = states[2].shared.plus(change(w, plan, states[2], 1).scaled(0.5))
-    expected = expected.plus(change(w, plan, states[0], 2).scaled(0.5 * 3**-0.5))
+    expected = states[2].shared.plus(change(w, run_spec, states[2], 1).scaled(0.5))
+    expected = expected.plus(change(w, run_spec, states[0], 2).scaled(0.5 * 3**-0.5))
     assert states[3].shared.plus(states[3].pending).minus(expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -122,21 +122,21 @@ def test_the_discount_is_one_over_the_root() -> None:
 def test_too_few_replies_make_no_step_and_wait(make_federation: Any) -> None:
     """buffer = 2, tasks of 8 and 24 s: windows 1 and 2 change nothing, window 3 is the round of both, on one model: no staleness."""
     w = two(make_federation)
-    plan, runtime = slowed(w.plan, {1: 8.0, 2: 24.0}, buffer=2), Embedded(w.nodes)
-    states, bodies = windows(plan, runtime, 3)
+    run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}, buffer=2), Embedded(w.nodes)
+    states, bodies = windows(run_spec, runtime, 3)
     assert [body["step"] for body in bodies] == [False, False, True]
     assert "1 of 2 replies" in bodies[1]["reason"]
     assert [flight["name"] for flight in bodies[1]["in_flight"]] == ["site0", "site1"]
     assert digest_update(states[2].shared) == digest_update(states[0].shared)
     assert (states[2].stale_rounds, states[2].step_scale) == (0, 1.0)
     assert {row["staleness"] for row in bodies[2]["train"]} == {0}
-    together, _ = run_round(states[0], w.plan, runtime)
+    together, _ = run_round(states[0], w.run_spec, runtime)
     assert digest_update(states[3].shared) == digest_update(together.shared)
 
 
 def test_the_centre_is_in_every_step(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=2)))
-    _, bodies = windows(slowed(w.plan, {1: 25.0, 2: 15.0}), Embedded(w.nodes), 3)
+    w = build(load_federation(make_federation(participants=2)))
+    _, bodies = windows(slowed(w.run_spec, {1: 25.0, 2: 15.0}), Embedded(w.nodes), 3)
     assert [list(rows(body)) for body in bodies] == [[], ["centre", "site1"], ["centre", "site0"]]
 
 
@@ -146,15 +146,15 @@ class Backwards:
 
     inner: Embedded
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         yield from reversed(list(self.inner.exchange(tasks)))
 
 
 def test_the_order_of_arrival_does_not_matter(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=4)))
-    plan = slowed(w.plan, {1: 15.0, 2: 5.0, 3: 15.0})
-    forth, _ = windows(plan, Embedded(w.nodes), 3)
-    back, _ = windows(plan, Backwards(Embedded(w.nodes)), 3)
+    w = build(load_federation(make_federation(participants=4)))
+    run_spec = slowed(w.run_spec, {1: 15.0, 2: 5.0, 3: 15.0})
+    forth, _ = windows(run_spec, Embedded(w.nodes), 3)
+    back, _ = windows(run_spec, Backwards(Embedded(w.nodes)), 3)
     assert pack_state(forth[-1]) == pack_state(back[-1])
 
 
@@ -166,9 +166,9 @@ class Broken:
     index: int
     round: int
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for task in tasks:
-            if isinstance(task, TrainTask) and (task.index, task.round) == (self.index, self.round):
+            if isinstance(task, TrainRequest) and (task.index, task.round) == (self.index, self.round):
                 yield Failure(task.round, task.index, task.name, "TrainingError", "NaN loss")
             else:
                 yield from self.inner.exchange([task])
@@ -176,8 +176,8 @@ class Broken:
 
 def test_one_that_fails_is_a_row_and_is_sent_for_again(make_federation: Any) -> None:
     w = two(make_federation)
-    plan = slowed(w.plan, {1: 8.0, 2: 24.0})
-    _, bodies = windows(plan, Broken(Embedded(w.nodes), 2, 1), 4)
+    run_spec = slowed(w.run_spec, {1: 8.0, 2: 24.0})
+    _, bodies = windows(run_spec, Broken(Embedded(w.nodes), 2, 1), 4)
     assert {"name": "site1", "status": "failed", "reason": "TrainingError: NaN loss"} in bodies[0]["admissions"]
     assert flying(bodies[1]) == [("site1", 2, 4, 1)]
     assert rows(bodies[3])["site1"]["staleness"] == 2
@@ -185,25 +185,25 @@ def test_one_that_fails_is_a_row_and_is_sent_for_again(make_federation: Any) -> 
 
 def test_while_a_slow_one_is_at_work_the_run_goes_on_without_the_fast_one(make_federation: Any) -> None:
     w = two(make_federation)
-    _, bodies = windows(slowed(w.plan, {2: 24.0}), Broken(Embedded(w.nodes), 1, 1), 1)
+    _, bodies = windows(slowed(w.run_spec, {2: 24.0}), Broken(Embedded(w.nodes), 1, 1), 1)
     assert not bodies[0]["step"]
 
 
 def test_nobody_left_ends_the_run_with_the_reason(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=1)))
-    plan, runtime = slowed(w.plan, {}), Broken(Embedded(w.nodes), 1, 1)
+    w = build(load_federation(make_federation(participants=1)))
+    run_spec, runtime = slowed(w.run_spec, {}), Broken(Embedded(w.nodes), 1, 1)
     with pytest.raises(RunError, match="site0: TrainingError: NaN loss"):
-        run_window(open_state(plan, runtime)[0], plan, runtime)
+        run_window(open_state(run_spec, runtime)[0], run_spec, runtime)
 
 
 def test_a_state_with_updates_in_flight_survives_its_bytes(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=3)))
-    plan, runtime = slowed(w.plan, {1: 25.0, 2: 15.0}), Embedded(w.nodes)
-    state = open_state(plan, runtime)[0]
+    w = build(load_federation(make_federation(participants=3)))
+    run_spec, runtime = slowed(w.run_spec, {1: 25.0, 2: 15.0}), Embedded(w.nodes)
+    state = open_state(run_spec, runtime)[0]
     again, seen = state, 0
     for _ in range(4):
-        state, _ = run_window(state, plan, runtime)
-        again, _ = run_window(unpack_state(pack_state(again), "test"), plan, runtime)
+        state, _ = run_window(state, run_spec, runtime)
+        again, _ = run_window(unpack_state(pack_state(again), "test"), run_spec, runtime)
         assert pack_state(state) == pack_state(again)
         seen += len(state.flights)
     assert seen >= 4
@@ -220,7 +220,7 @@ class Dying:
     inner: Embedded
     left: int
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for task in tasks:
             self.left -= 1
             if self.left < 0:
@@ -230,13 +230,13 @@ class Dying:
 
 def test_a_run_killed_at_every_task_ends_as_an_unbroken_one(make_federation: Any, tmp_path: Path) -> None:
     w = two(make_federation, train={"rounds": 4, "patience": 9})
-    plan, runtime = slowed(w.plan, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
-    states, _ = windows(plan, runtime, 4)
+    run_spec, runtime = slowed(w.run_spec, {1: 8.0, 2: 24.0}), Embedded(w.nodes)
+    states, _ = windows(run_spec, runtime, 4)
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "killed"}) as ledger:
         kills, state = 0, states[0]
         for left in range(2, 40):
             try:
-                for found, _body in federate(plan, Dying(runtime, left), ledger, open_meter()):
+                for found, _body in federate(run_spec, Dying(runtime, left), ledger, open_meter()):
                     state = found
                 break
             except Killed:
@@ -260,7 +260,7 @@ def test_chains_without_a_meaning_are_refused_with_the_nearest(
 ) -> None:
     path = make_federation(train={"pace": "buffered", "round_seconds": 10.0}, algorithm=algorithm)
     with pytest.raises(ConfigError, match=message) as found:
-        wire(load_federation(path))
+        build(load_federation(path))
     assert 'reduce = "stack" and start = "fresh"' in str(found.value)
 
 
@@ -268,7 +268,7 @@ def test_an_alarm_on_cosines_is_refused(make_federation: Any) -> None:
     train = {"pace": "buffered", "round_seconds": 10.0}
     path = make_federation(participants=3, train=train, screen={"cosine": 0.0, "cosine_action": "record"})
     with pytest.raises(ConfigError, match="Use norm_bound or loss"):
-        wire(load_federation(path))
+        build(load_federation(path))
 
 
 @pytest.mark.parametrize(
@@ -288,15 +288,15 @@ def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federat
     """The allotment without a deadline, and the whole run with its report."""
     train = {"pace": "buffered", "round_seconds": 10.0, "rounds": 3, "patience": 9}
     path = make_federation(participants=2, train=train)
-    free = wire(load_federation(path)).plan.members
+    free = build(load_federation(path)).run_spec.members
     slow = path.parent / "participants" / "site1.toml"
     text = slow.read_text()
     slow.write_text(text.replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
     assert slow.read_text() != text
-    w = wire(load_federation(path))
-    assert w.plan.window_seconds == 10.0
-    assert [(m.rank, m.steps) for m in w.plan.members] == [(m.rank, m.steps) for m in free]
-    seconds = w.plan.members[1].seconds
+    w = build(load_federation(path))
+    assert w.run_spec.window_seconds == 10.0
+    assert [(m.rank, m.steps) for m in w.run_spec.members] == [(m.rank, m.steps) for m in free]
+    seconds = w.run_spec.members[1].seconds
     assert seconds is not None
     assert seconds > 10.0
     reason = w.header["participants"][1]["reason"]
@@ -309,7 +309,7 @@ def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federat
     flying = [f for e in entries if e.kind == "round" for f in e.body["in_flight"]]
     own = next(e.body["energy"] for e in entries if e.kind == "personal" and e.body["name"] == "site1")
     spent = sum(f["joules"] for f in flying if "joules" in f) + own["joules"]
-    looked = [row for e in entries if e.kind in ("start", "round") for row in e.body["evaluation"]]
-    spent += sum(row["joules"] for row in looked if row["name"] == "site1")
+    evaluated = [row for e in entries if e.kind in ("start", "round") for row in e.body["evaluation"]]
+    spent += sum(row["joules"] for row in evaluated if row["name"] == "site1")
     (person,) = [p for p in summary(entries)["participants"] if p["name"] == "site1"]
     assert person["joules"] == pytest.approx(spent)  # though no reply of it counted

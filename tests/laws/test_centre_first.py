@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import pytest
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.models.verify import verify_run
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
@@ -28,23 +28,23 @@ from tequio.runtimes.embedded import Embedded
 TWO_AND_TWO = {"train": {"rounds": 4}, "centre": {"first": 2}}
 
 
-def wired(make: Any, **sections: Any) -> Wired:
-    return wire(load_federation(make(participants=2, **sections)))
+def setup(make: Any, **sections: Any) -> RunSetup:
+    return build(load_federation(make(participants=2, **sections)))
 
 
-def run(plan: Plan, runtime: Runtime, until: int) -> tuple[State, list[dict[str, Any]]]:
-    state, _ = open_state(plan, runtime)
+def run(run_spec: RunSpec, runtime: Runtime, until: int) -> tuple[State, list[dict[str, Any]]]:
+    state, _ = open_state(run_spec, runtime)
     bodies = []
     while state.round < until:
-        state, body = run_round(state, plan, runtime)
+        state, body = run_round(state, run_spec, runtime)
         bodies.append(body)
     return state, bodies
 
 
 @pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
 def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federation: Any, reduce: str) -> None:
-    w = wired(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)
-    state, bodies = run(w.plan, Embedded(w.nodes), 4)
+    w = setup(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)
+    state, bodies = run(w.run_spec, Embedded(w.nodes), 4)
     assert [[row["name"] for row in body["train"]] for body in bodies] == [
         ["centre"],
         ["centre"],
@@ -54,7 +54,7 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
     assert [sorted(body["validation"]) for body in bodies] == [[], [], ["site0", "site1"], ["site0", "site1"]]
     assert [body["mean_validation_loss"] is None for body in bodies] == [True, True, False, False]
     assert all(body["gate"] for body in bodies)  # it judges the centre's rounds too
-    after, _ = run(w.plan, Embedded(w.nodes), 2)
+    after, _ = run(w.run_spec, Embedded(w.nodes), 2)
     asked: list[Update] = []
 
     class Asking(Embedded):
@@ -64,7 +64,7 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
                     asked.append(task.held if task.start is None else task.start)
                 yield from super().exchange([task])
 
-    run_round(after, w.plan, Asking(w.nodes))
+    run_round(after, w.run_spec, Asking(w.nodes))
     assert asked[0].entries
     assert asked[0].norm() > 0.0
     down = {row["name"]: row["bytes_down"] for row in bodies[2]["train"]}
@@ -74,23 +74,23 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
 
 def test_alone_it_makes_the_steps_of_a_federation_of_one(make_federation: Any) -> None:
     """The centre's first rounds are those of a run in which the participants count nothing, at plain weights."""
-    w = wired(make_federation, algorithm={"weights": "uniform"}, **TWO_AND_TWO)
-    first, _ = run(w.plan, Embedded(w.nodes), 2)
-    beside = replace(w.plan, centre_first=0, federated_share=0.0, rounds=2)
+    w = setup(make_federation, algorithm={"weights": "uniform"}, **TWO_AND_TWO)
+    first, _ = run(w.run_spec, Embedded(w.nodes), 2)
+    beside = replace(w.run_spec, centre_first=0, federated_share=0.0, rounds=2)
     assert first.shared.minus(run(beside, Embedded(w.nodes), 2)[0].shared).norm() <= 1e-5 * first.shared.norm()
 
 
 def test_each_phase_has_its_own_fall_of_the_rate(make_federation: Any) -> None:
-    plan = wired(make_federation, train={"rounds": 5}, centre={"first": 2}).plan
-    top, low = plan.learning_rate, plan.learning_rate * plan.final_rate
-    assert [plan.rate(r) for r in range(1, 6)] == pytest.approx([top, low, top, (top + low) / 2, low])
+    run_spec = setup(make_federation, train={"rounds": 5}, centre={"first": 2}).run_spec
+    top, low = run_spec.learning_rate, run_spec.learning_rate * run_spec.final_rate
+    assert [run_spec.rate(r) for r in range(1, 6)] == pytest.approx([top, low, top, (top + low) / 2, low])
 
 
 def test_a_resumed_run_is_the_same(make_federation: Any) -> None:
-    w = wired(make_federation, algorithm={"server": "nesterov"}, **TWO_AND_TWO)
-    unbroken, _ = run(w.plan, Embedded(w.nodes), 3)
-    broken, _ = run(w.plan, Embedded(w.nodes), 2)
-    resumed, _ = run_round(unpack_state(pack_state(broken), "test"), w.plan, Embedded(w.nodes))
+    w = setup(make_federation, algorithm={"server": "nesterov"}, **TWO_AND_TWO)
+    unbroken, _ = run(w.run_spec, Embedded(w.nodes), 3)
+    broken, _ = run(w.run_spec, Embedded(w.nodes), 2)
+    resumed, _ = run_round(unpack_state(pack_state(broken), "test"), w.run_spec, Embedded(w.nodes))
     assert pack_state(resumed) == pack_state(unbroken)
 
 
@@ -109,19 +109,19 @@ def test_patience_waits_until_participants_are_asked(make_federation: Any, tmp_p
 
 
 def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> None:
-    w = wired(make_federation, centre={"federated_share": 1.0})
-    state, (body,) = run(w.plan, Embedded(w.nodes), 1)
+    w = setup(make_federation, centre={"federated_share": 1.0})
+    state, (body,) = run(w.run_spec, Embedded(w.nodes), 1)
     assert [row["name"] for row in body["train"]] == ["site0", "site1"]
     assert body["gate"]
-    without = wired(make_federation, centre=False, folder="without")
-    assert digest_update(state.shared) == digest_update(run(without.plan, Embedded(without.nodes), 1)[0].shared)
-    compared = wired(
+    without = setup(make_federation, centre=False, folder="without")
+    assert digest_update(state.shared) == digest_update(run(without.run_spec, Embedded(without.nodes), 1)[0].shared)
+    compared = setup(
         make_federation,
         folder="compared",
         centre={"federated_share": 1.0},
         screen={"cosine": 0.0, "cosine_to": "centre"},
     )
-    assert [m.name for m in compared.plan.roster(1)] == ["centre", "site0", "site1"]
+    assert [m.name for m in compared.run_spec.roster(1)] == ["centre", "site0", "site1"]
 
 
 @pytest.mark.parametrize(

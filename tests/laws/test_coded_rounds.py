@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
@@ -17,27 +17,27 @@ from tequio.coordinator.run_spec import Coding
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, State, Task
+from tequio.core.types import Failure, Reply, Request, State
 from tequio.runtimes.embedded import Embedded
 
 CODES = [("half", {}), ("quantise", {"bits": 8.0}), ("quantise", {"bits": 4.0}), ("eden", {"bits": 2.0})]
 
 
 @pytest.fixture
-def small(make_federation: Any) -> Wired:
-    return wire(load_federation(make_federation(participants=3)))
+def small(make_federation: Any) -> RunSetup:
+    return build(load_federation(make_federation(participants=3)))
 
 
-def two_rounds(w: Wired, **changes: Any) -> tuple[State, dict[str, Any]]:
-    plan, runtime = replace(w.plan, **changes), Embedded(w.nodes)
-    state, _ = open_state(plan, runtime)
-    state, _ = run_round(state, plan, runtime)
-    return run_round(state, plan, runtime)
+def two_rounds(w: RunSetup, **changes: Any) -> tuple[State, dict[str, Any]]:
+    run_spec, runtime = replace(w.run_spec, **changes), Embedded(w.nodes)
+    state, _ = open_state(run_spec, runtime)
+    state, _ = run_round(state, run_spec, runtime)
+    return run_round(state, run_spec, runtime)
 
 
 @pytest.mark.parametrize(("name", "settings"), CODES)
 def test_a_coded_upload_costs_less_and_says_nearly_the_same(
-    small: Wired, name: str, settings: dict[str, float]
+    small: RunSetup, name: str, settings: dict[str, float]
 ) -> None:
     plain, full = two_rounds(small)
     coded, body = two_rounds(small, upload=Coding(name, settings))
@@ -51,13 +51,13 @@ def test_a_coded_upload_costs_less_and_says_nearly_the_same(
 
 
 @pytest.mark.parametrize(("name", "settings"), CODES)
-def test_what_a_coded_broadcast_loses_stays_pending(small: Wired, name: str, settings: dict[str, float]) -> None:
+def test_what_a_coded_broadcast_loses_stays_pending(small: RunSetup, name: str, settings: dict[str, float]) -> None:
     """One round from the same replies: shared + pending is the same, whatever the code of the way down."""
     runtime = Embedded(small.nodes)
-    state, _ = open_state(small.plan, runtime)
-    plain, full = run_round(state, small.plan, runtime)
-    plan = replace(small.plan, download=Coding(name, settings))
-    coded, body = run_round(state, plan, runtime)
+    state, _ = open_state(small.run_spec, runtime)
+    plain, full = run_round(state, small.run_spec, runtime)
+    run_spec = replace(small.run_spec, download=Coding(name, settings))
+    coded, body = run_round(state, run_spec, runtime)
     whole = plain.shared.plus(plain.pending)
     assert coded.shared.plus(coded.pending).minus(whole).norm() <= 1e-5 * whole.norm()
     assert coded.pending.norm() > plain.pending.norm()
@@ -72,18 +72,18 @@ class Forger:
     inner: Embedded
     bytes_: bytes
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for reply in self.inner.exchange(tasks):
             hit = isinstance(reply, Reply) and reply.index == 1 and reply.payload is not None
             yield replace(reply, payload=self.bytes_) if isinstance(reply, Reply) and hit else reply
 
 
 @pytest.mark.parametrize("data", [b"", b"not a message", b"\x28\xb5\x2f\xfd" + bytes(40)])
-def test_bytes_that_are_no_update_are_refused_with_the_name(small: Wired, data: bytes) -> None:
-    plan = replace(small.plan, upload=Coding("quantise", {"bits": 4.0}))
+def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, data: bytes) -> None:
+    run_spec = replace(small.run_spec, upload=Coding("quantise", {"bits": 4.0}))
     runtime = Forger(Embedded(small.nodes), data)
-    state, _ = open_state(plan, runtime)
-    _, body = run_round(state, plan, runtime)
+    state, _ = open_state(run_spec, runtime)
+    _, body = run_round(state, run_spec, runtime)
     row = next(a for a in body["admissions"] if a["name"] == "site0")
     assert row["status"] == "rejected"
     assert "cannot be decoded" in row["reason"]
@@ -92,7 +92,7 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: Wired, data: 
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:
     with pytest.raises(ConfigError, match="upload or download = 'quantize' is not known"):
-        wire(load_federation(make_federation(participants=2, folder="g", algorithm={"download": "quantize"})))
+        build(load_federation(make_federation(participants=2, folder="g", algorithm={"download": "quantize"})))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Counting:
     inner: Embedded
     replies: dict[str, Reply] = field(default_factory=dict)
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for reply in self.inner.exchange(tasks):
             if isinstance(reply, Reply) and reply.steps:
                 self.replies[reply.name] = reply
@@ -111,29 +111,29 @@ class Counting:
 
 @pytest.mark.parametrize(("name", "settings"), [("plain", {}), *CODES])
 def test_the_bytes_of_the_record_are_those_of_the_whole_messages(
-    small: Wired, name: str, settings: dict[str, float]
+    small: RunSetup, name: str, settings: dict[str, float]
 ) -> None:
     """Up: the message as it would travel, manifest, scales and container included. Down: the broadcast, coded again here."""
-    plan = replace(small.plan, upload=Coding(name, settings), download=Coding(name, settings))
+    run_spec = replace(small.run_spec, upload=Coding(name, settings), download=Coding(name, settings))
     runtime = Counting(Embedded(small.nodes))
-    state, body = run_round(open_state(plan, runtime)[0], plan, runtime)
+    state, body = run_round(open_state(run_spec, runtime)[0], run_spec, runtime)
     for row in body["train"]:
         reply = runtime.replies[row["name"]]
         message = pack(reply.update) if reply.update is not None else reply.payload
         assert message is not None
         assert row["bytes_up"] == len(message)
         assert (reply.payload is None) is (name == "plain")
-    head = state.shared.plus(state.pending).split_rank(plan.broadcast_rank)[0]
-    again = plan.download.codec().encode(head, derive(plan.seed, "download", 1))
+    head = state.shared.plus(state.pending).split_rank(run_spec.broadcast_rank)[0]
+    again = run_spec.download.codec().encode(head, derive(run_spec.seed, "download", 1))
     assert body["train"][0]["bytes_down"] == pytest.approx(
         len(again), rel=0.05
     )  # another SVD: signs and last bits differ
 
 
-def test_a_broadcast_that_the_gate_rejects_was_sent_all_the_same(small: Wired) -> None:
+def test_a_broadcast_that_the_gate_rejects_was_sent_all_the_same(small: RunSetup) -> None:
     runtime = Embedded(small.nodes)
-    state, _ = open_state(small.plan, runtime)
+    state, _ = open_state(small.run_spec, runtime)
     state = replace(state, base_slices={n: (-9.0,) * len(x) for n, x in state.base_slices.items()})
-    _, body = run_round(state, small.plan, runtime)
+    _, body = run_round(state, small.run_spec, runtime)
     assert not body["accepted"]
     assert body["train"][0]["bytes_down"] > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import wire
+from tequio.app.assembly.build import build
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
@@ -35,18 +35,18 @@ def test_a_sample_of_all_is_all() -> None:
 
 
 def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=5, train={"cohort": 2, "rounds": 4})))
-    plan, runtime = w.plan, Embedded(w.nodes)
-    panel = {m.name for m in plan.panel(1)} - {"centre"}
-    state, body = open_state(plan, runtime)
+    w = build(load_federation(make_federation(participants=5, train={"cohort": 2, "rounds": 4})))
+    run_spec, runtime = w.run_spec, Embedded(w.nodes)
+    panel = {m.name for m in run_spec.panel(1)} - {"centre"}
+    state, body = open_state(run_spec, runtime)
     assert set(body["validation"]) == set(state.losses) == panel
     assert len(panel) == 2
     seen = []
     for round_ in (1, 2, 3, 4):
         held = len(pack(state.shared))
-        state, body = run_round(state, plan, runtime)
+        state, body = run_round(state, run_spec, runtime)
         trained = [row["name"] for row in body["train"]]
-        assert trained == [m.name for m in plan.roster(round_)]
+        assert trained == [m.name for m in run_spec.roster(round_)]
         assert trained[0] == "centre"
         assert len(trained) == 3
         assert set(body["validation"]) == panel  # the same in every round: their means can be compared
@@ -57,20 +57,20 @@ def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_
 
 
 def test_a_cohort_of_all_is_the_whole_federation_to_the_bit(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=3)))
+    w = build(load_federation(make_federation(participants=3)))
     runtime = Embedded(w.nodes)
-    plain, _ = run_round(open_state(w.plan, runtime)[0], w.plan, runtime)
-    all_ = replace(w.plan, cohort=3)
+    plain, _ = run_round(open_state(w.run_spec, runtime)[0], w.run_spec, runtime)
+    all_ = replace(w.run_spec, cohort=3)
     drawn, _ = run_round(open_state(all_, runtime)[0], all_, runtime)
     assert pack_state(plain) == pack_state(drawn)
 
 
 def test_a_run_cut_off_draws_the_same_cohort(make_federation: Any) -> None:
-    w = wire(load_federation(make_federation(participants=4, train={"cohort": 2})))
+    w = build(load_federation(make_federation(participants=4, train={"cohort": 2})))
     runtime = Embedded(w.nodes)
-    state, _ = run_round(open_state(w.plan, runtime)[0], w.plan, runtime)
+    state, _ = run_round(open_state(w.run_spec, runtime)[0], w.run_spec, runtime)
     again = unpack_state(pack_state(state), "test")
-    assert pack_state(run_round(again, w.plan, runtime)[0]) == pack_state(run_round(state, w.plan, runtime)[0])
+    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(run_round(state, w.run_spec, runtime)[0])
 
 
 @pytest.mark.parametrize(

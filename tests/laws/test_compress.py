@@ -25,14 +25,14 @@ from tequio.algorithms.compress._bits import (
     rice_encode,
     unpack_bits,
 )
-from tequio.algorithms.compress._container import items_of
+from tequio.algorithms.compress._container import to_items
 from tequio.algorithms.compress._hadamard import rotate, unrotate
-from tequio.algorithms.compress._halves import exponent_of, from_planes, to_half, to_planes
+from tequio.algorithms.compress._halves import from_planes, shared_exponent, to_half, to_planes
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.eden import LEVELS
 from tequio.algorithms.compress.feedback import step
 from tequio.algorithms.registry import COMPRESS
-from tequio.core.canonical import digest_update, pack_tensors, size_of, to_tensors, unpack_tensors
+from tequio.core.canonical import digest_update, pack_tensors, packed_update_size, to_tensors, unpack_tensors
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero
 
@@ -129,13 +129,13 @@ def test_every_codec_has_a_row() -> None:
 def test_the_most_that_a_message_can_take_is_known_before(row: str, scale: float) -> None:
     codec = ROWS[row].make()
     for update in (small(), realistic(), zero("s")):
-        scaled, items = update.scaled(scale), items_of(update)
+        scaled, items = update.scaled(scale), to_items(update)
         longest = max(len(codec.encode(scaled, seed)) for seed in (0, 2**60))
         most = codec.most(items, update.spec)
         assert longest <= most
         assert most <= 1.5 * longest + 300 or scale != 1.0  # where sizes differ much, zstd saves more
         if row == "plain":
-            assert longest == most == size_of(scaled)
+            assert longest == most == packed_update_size(scaled)
 
 
 @EVERY
@@ -345,7 +345,7 @@ def test_bits_are_read_back(values: list[int], bits: int) -> None:
 @settings(max_examples=100, deadline=None)
 def test_a_scale_is_rounded_to_the_asked_side(value: float, exponent: int) -> None:
     """A scale under the largest number would cut it off, a bias."""
-    exponent = max(exponent, exponent_of(value))
+    exponent = max(exponent, shared_exponent(value))
     exact = torch.tensor([value], dtype=torch.float64)
     down = to_half(exact, exponent, "down").double() * 2.0**exponent
     up = to_half(exact, exponent, "up").double() * 2.0**exponent

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tequio.algorithms.distil.loss import distil_loss
 from tequio.algorithms.registry import ENSEMBLE, ensemble_by_name
-from tequio.app.assembly.algorithm import distillation_of
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.algorithm import build_distillation
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_states, unpack_states
 from tequio.coordinator.distillation import (
@@ -29,7 +29,7 @@ from tequio.coordinator.distillation import (
 from tequio.coordinator.multi_base import open_groups, run_groups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
-from tequio.core.types import DistilTask, State
+from tequio.core.types import DistilRequest, State
 from tequio.core.update import Factored, Update, zero
 from tequio.runtimes.embedded import Embedded
 
@@ -92,15 +92,15 @@ def test_votes_count_participants_or_bases() -> None:
 
 
 @pytest.fixture(params=["classification", "causal"])
-def wired(request: Any, make_two_bases: Any) -> Wired:
-    return wire(load_federation(make_two_bases(kind=request.param)))
+def setup(request: Any, make_two_bases: Any) -> RunSetup:
+    return build(load_federation(make_two_bases(kind=request.param)))
 
 
-def groups_of(w: Wired) -> list[Group]:
-    return [Group(g.name, g.plan, Embedded(g.nodes), g.public) for g in w.groups]
+def groups_of(w: RunSetup) -> list[Group]:
+    return [Group(g.name, g.run_spec, Embedded(g.nodes), g.public) for g in w.groups]
 
 
-def how_of(w: Wired, **changes: Any) -> Distillation:
+def how_of(w: RunSetup, **changes: Any) -> Distillation:
     assert w.distillation is not None
     return replace(w.distillation, **changes)
 
@@ -111,39 +111,39 @@ def kl(group: Group, state: State, target: Tensor, items: tuple[int, ...]) -> fl
     return float(distil_loss(group.distiller.logits(state.shared, items), target, 1.0))
 
 
-def test_two_bases_share_a_round_and_each_student_comes_nearer_to_the_teacher(wired: Wired) -> None:
-    groups = groups_of(wired)
-    assert [[m.name for m in g.plan.members] for g in groups] == [["site0", "site2"], ["site1", "site3"]]
-    assert [m.index for g in groups for m in g.plan.members] == [1, 3, 2, 4]
-    assert groups[0].plan.spec != groups[1].plan.spec
+def test_two_bases_share_a_round_and_each_student_comes_nearer_to_the_teacher(setup: RunSetup) -> None:
+    groups = groups_of(setup)
+    assert [[m.name for m in g.run_spec.members] for g in groups] == [["site0", "site2"], ["site1", "site3"]]
+    assert [m.index for g in groups for m in g.run_spec.members] == [1, 3, 2, 4]
+    assert groups[0].run_spec.spec != groups[1].run_spec.spec
     states, _ = open_groups(groups)
     before, body = run_groups(states, groups, None)
     assert "distil" not in body
-    how = how_of(wired)
-    after, told = distil(before, groups, models_shared(groups, before), how)
-    assert told["teachers"] == ["main", "small"]
+    how = how_of(setup)
+    after, outcome = distil(before, groups, models_shared(groups, before), how)
+    assert outcome["teachers"] == ["main", "small"]
     items = tuple(range(20))
     terms = [how.ensemble.term(g.distiller.logits(before[g.name].shared, items), 1.0) for g in groups if g.distiller]
     target = how.ensemble.teacher((terms[0] + terms[1]) / 2)
-    kept = [g for g in groups if told["groups"][g.name]["accepted"]]
-    assert kept, told
-    for group in kept:
+    agreeing = [g for g in groups if outcome["groups"][g.name]["accepted"]]
+    assert agreeing, outcome
+    for group in agreeing:
         assert kl(group, after[group.name], target, items) < kl(group, before[group.name], target, items)
-        assert told["groups"][group.name]["after"] <= told["groups"][group.name]["before"]
+        assert outcome["groups"][group.name]["after"] <= outcome["groups"][group.name]["before"]
 
 
-def test_distilling_from_oneself_changes_next_to_nothing(wired: Wired) -> None:
+def test_distilling_from_oneself_changes_next_to_nothing(setup: RunSetup) -> None:
     """The gradient is rounding noise; AdamW makes steps of it, which undo one another. Toward the uniform teacher it goes far."""
-    groups, items = groups_of(wired)[:1], (0, 1, 2, 3)
+    groups, items = groups_of(setup)[:1], (0, 1, 2, 3)
     shared = run_groups(open_groups(groups)[0], groups, None)[0]["main"].shared
-    assert wired.public is not None
-    own = torch.softmax(wired.public.logits(shared, items), 1)
+    assert setup.public is not None
+    own = torch.softmax(setup.public.logits(shared, items), 1)
     left: dict[str, float] = {}
     for name, teacher in (("own", own), ("uniform", torch.full_like(own, 1 / own.shape[1]))):
-        task = DistilTask(shared, items, teacher, 1.0, 2, 4, 1e-3, 0)
-        change, first, last = wired.public.distil(task)
+        task = DistilRequest(shared, items, teacher, 1.0, 2, 4, 1e-3, 0)
+        change, first, last = setup.public.distil(task)
         assert first == pytest.approx(0.0, abs=1e-6) if name == "own" else last < first
-        left[name] = float(distil_loss(wired.public.logits(shared.plus(change), items), own, 1.0))
+        left[name] = float(distil_loss(setup.public.logits(shared.plus(change), items), own, 1.0))
     assert left["own"] < 2e-4
     assert left["uniform"] > 10 * left["own"]
 
@@ -161,48 +161,48 @@ class Broken:
     def logits(self, model: Update, items: Sequence[int]) -> Tensor:
         raise TrainingError("It cannot teach.", "NaN.")
 
-    def distil(self, task: DistilTask) -> tuple[Update, float, float]:
+    def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
         out: tuple[Update, float, float] = self.inner.distil(task)
         return out
 
 
-def test_a_model_that_predicts_nan_is_refused_as_a_teacher_and_named(wired: Wired) -> None:
-    public = wired.others[0].public
+def test_a_model_that_predicts_nan_is_refused_as_a_teacher_and_named(setup: RunSetup) -> None:
+    public = setup.others[0].public
     assert public is not None
-    name = next(name for name in public.bench.shapes if "value" in name or "v_proj" in name)
-    m, n = public.bench.shapes[name]
-    bad = Update({name: Factored(torch.full((m, 1), math.inf), torch.ones(1, n))}, public.bench.spec)
+    name = next(name for name in public.adapted.shapes if "value" in name or "v_proj" in name)
+    m, n = public.adapted.shapes[name]
+    bad = Update({name: Factored(torch.full((m, 1), math.inf), torch.ones(1, n))}, public.adapted.spec)
     with pytest.raises(TrainingError, match="base small a model predicts NaN"):
         public.logits(bad, (0, 1))
 
 
-def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_learns(wired: Wired) -> None:
-    groups = groups_of(wired)
+def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_learns(setup: RunSetup) -> None:
+    groups = groups_of(setup)
     states, _ = run_groups(open_groups(groups)[0], groups, None)
     half = [groups[0], replace(groups[1], distiller=Broken(groups[1].distiller))]
-    _, told = distil(states, half, models_shared(half, states), how_of(wired))
-    assert told["teachers"] == ["main"]
-    assert told["silent"] == {"small": "It cannot teach. NaN."}
+    _, outcome = distil(states, half, models_shared(half, states), how_of(setup))
+    assert outcome["teachers"] == ["main"]
+    assert outcome["silent"] == {"small": "It cannot teach. NaN."}
     none = [replace(g, distiller=Broken(g.distiller)) for g in groups]
-    after, told = distil(states, none, models_shared(none, states), how_of(wired))
-    assert {row["reason"] for row in told["groups"].values()} == {"no teacher's predictions can be used"}
+    after, outcome = distil(states, none, models_shared(none, states), how_of(setup))
+    assert {row["reason"] for row in outcome["groups"].values()} == {"no teacher's predictions can be used"}
     assert all(after[name] is states[name] for name in states)
 
 
-def test_a_candidate_that_harms_the_group_is_left_with_the_reason(wired: Wired) -> None:
+def test_a_candidate_that_harms_the_group_is_left_with_the_reason(setup: RunSetup) -> None:
     """Toward a teacher that is told off every public text at a huge rate, no validation loss falls."""
-    groups = groups_of(wired)
+    groups = groups_of(setup)
     states, _ = run_groups(open_groups(groups)[0], groups, None)
-    after, told = distil(states, groups, models_shared(groups, states), how_of(wired, rate=100.0, temperature=0.01))
-    for name, row in told["groups"].items():
+    after, outcome = distil(states, groups, models_shared(groups, states), how_of(setup, rate=100.0, temperature=0.01))
+    for name, row in outcome["groups"].items():
         assert not row["accepted"]
         assert "would rise" in row["reason"] or "diverged" in row["reason"] or "NaN" in row["reason"]
         assert after[name] is states[name]
 
 
-def test_participants_teach_their_own_shared_model_and_a_round_is_the_same_to_the_bit(wired: Wired) -> None:
-    how = how_of(wired, teachers="participants")
-    groups = groups_of(wired)
+def test_participants_teach_their_own_shared_model_and_a_round_is_the_same_to_the_bit(setup: RunSetup) -> None:
+    how = how_of(setup, teachers="participants")
+    groups = groups_of(setup)
     states, _ = run_groups(open_groups(groups)[0], groups, how)
     saved = pack_states(states)
     again = unpack_states(saved, "x")
@@ -215,15 +215,15 @@ def test_participants_teach_their_own_shared_model_and_a_round_is_the_same_to_th
     assert set(body["bases"]) == {"main", "small"}
 
 
-def test_a_checkpoint_of_groups_that_is_damaged_is_refused(wired: Wired) -> None:
-    states, _ = open_groups(groups_of(wired))
+def test_a_checkpoint_of_groups_that_is_damaged_is_refused(setup: RunSetup) -> None:
+    states, _ = open_groups(groups_of(setup))
     with pytest.raises(UpdateError):
         unpack_states(pack_states(states)[:-40], "the checkpoint")
 
 
-def test_only_products_are_distilled(wired: Wired) -> None:
-    assert wired.config.distil is not None
+def test_only_products_are_distilled(setup: RunSetup) -> None:
+    assert setup.config.distil is not None
     from tequio.algorithms.registry import reduce_by_name
 
     with pytest.raises(ConfigError, match=r'two factors. Use reduce = "stack"'):
-        distillation_of(wired.config.distil, reduce_by_name("fedit"), 4, 0)
+        build_distillation(setup.config.distil, reduce_by_name("fedit"), 4, 0)

@@ -14,18 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.models.export import export_models
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import Coding, Local, Plan
+from tequio.coordinator.run_spec import Coding, Local, RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, State, Task, TrainTask
+from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain, zero
 from tequio.participant.base import load_base
 from tequio.participant.loop import CLIP
@@ -43,14 +43,14 @@ def federation(make_federation: Any, **sections: Any) -> Path:
     return path
 
 
-def wired(make_federation: Any, **sections: Any) -> Wired:
-    return wire(load_federation(federation(make_federation, **sections)))
+def setup(make_federation: Any, **sections: Any) -> RunSetup:
+    return build(load_federation(federation(make_federation, **sections)))
 
 
-def rounds(plan: Plan, runtime: Any, count: int = 2) -> State:
-    state, _ = open_state(plan, runtime)
+def rounds(run_spec: RunSpec, runtime: Any, count: int = 2) -> State:
+    state, _ = open_state(run_spec, runtime)
     for _ in range(count):
-        state, _ = run_round(state, plan, runtime)
+        state, _ = run_round(state, run_spec, runtime)
     return state
 
 
@@ -66,22 +66,22 @@ def loss_of(model: Any, items: list[Item]) -> Any:
 def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: Any, tiny_llama: Path) -> None:
     """Against the model as transformers loads it, its weights trained by torch alone. Rounds begin with a fresh AdamW from W₀ + H."""
     sections = {"kind": "causal", "participants": 1, "centre": False, "algorithm": {"weights": "uniform"}}
-    w = wired(make_federation, base={"dtype": "float32"}, **sections)
-    state = rounds(w.plan, Embedded(w.nodes))
-    node, member = w.nodes[1], w.plan.members[0]
+    w = setup(make_federation, base={"dtype": "float32"}, **sections)
+    state = rounds(w.run_spec, Embedded(w.nodes))
+    node, member = w.nodes[1], w.run_spec.members[0]
     model = load_base(str(tiny_llama), "causal", torch.float32, tiny_llama).model
-    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in sorted(w.plan.shapes)}
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in sorted(w.run_spec.shapes)}
     first = {name: weight.detach().clone() for name, weight in weights.items()}
     change = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     for round_ in (1, 2):
-        seed = derive(w.plan.seed, "train", round_, 1)
+        seed = derive(w.run_spec.seed, "train", round_, 1)
         begin = {name: first[name] + change[name] for name in weights}
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(begin[name])
-        optimizer = torch.optim.AdamW(list(weights.values()), lr=w.plan.rate(round_), weight_decay=0.0)
+        optimizer = torch.optim.AdamW(list(weights.values()), lr=w.run_spec.rate(round_), weight_decay=0.0)
         stream = batches(node.data.train, node.batch_size, seed)
         for _ in range(member.steps):
             loss_of(model, next(stream)).backward()
@@ -89,46 +89,48 @@ def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: 
             optimizer.step()
             optimizer.zero_grad()
         change = {name: change[name] + (weights[name].detach() - begin[name]) for name in weights}
-    expected = Update({name: Dense(value) for name, value in change.items()}, w.plan.spec)
+    expected = Update({name: Dense(value) for name, value in change.items()}, w.run_spec.spec)
     assert digest_update(state.shared) == digest_update(expected)
     assert state.shared.norm() > 0.0
 
 
 def test_several_participants_give_their_weighted_mean(make_federation: Any) -> None:
     """λ·Σ nᵢΔᵢ/Σ nᵢ + (1 − λ)·Δ_centre, each Δ trained here once more."""
-    w = wired(make_federation, participants=3, algorithm={"weights": "examples"})
-    state = rounds(w.plan, Embedded(w.nodes), 1)
+    w = setup(make_federation, participants=3, algorithm={"weights": "examples"})
+    state = rounds(w.run_spec, Embedded(w.nodes), 1)
     changes = {}
     for index, node in w.nodes.items():
-        node.bench.hold(zero(w.plan.spec))
-        member = w.plan.centre if index == 0 else w.plan.members[index - 1]
+        node.adapted.fold_in(zero(w.run_spec.spec))
+        member = w.run_spec.centre if index == 0 else w.run_spec.members[index - 1]
         assert member is not None
-        seed = derive(w.plan.seed, "train", 1, index)
-        task = TrainTask(1, index, node.name, "product", 1, member.steps, w.plan.rate(1), seed, zero(w.plan.spec))
-        changes[index] = opened(node.train(task), w.plan)
+        seed = derive(w.run_spec.seed, "train", 1, index)
+        task = TrainRequest(
+            1, index, node.name, "product", 1, member.steps, w.run_spec.rate(1), seed, zero(w.run_spec.spec)
+        )
+        changes[index] = opened(node.train(task), w.run_spec)
     total = sum(len(w.nodes[i].data.train) for i in (1, 2, 3))
-    expected = changes[0].scaled(1.0 - w.plan.federated_share)
+    expected = changes[0].scaled(1.0 - w.run_spec.federated_share)
     for i in (1, 2, 3):
-        expected = expected.plus(changes[i].scaled(w.plan.federated_share * len(w.nodes[i].data.train) / total))
+        expected = expected.plus(changes[i].scaled(w.run_spec.federated_share * len(w.nodes[i].data.train) / total))
     assert state.shared.minus(expected).norm() <= 1e-6 * expected.norm()
     assert not state.pending.entries  # nothing is cut to a rank
     assert all(isinstance(entry, Dense) for entry in state.shared.entries.values())
 
 
-def opened(reply: Reply, plan: Plan) -> Update:
-    out = zero(plan.spec)
+def opened(reply: Reply, run_spec: RunSpec) -> Update:
+    out = zero(run_spec.spec)
     for part in reply.parts or ():
-        out = out.plus(plan.upload.codec().decode(part, "part"))
+        out = out.plus(run_spec.upload.codec().decode(part, "part"))
     return out
 
 
 def test_a_state_of_full_weights_resumes_to_the_same_bits(make_federation: Any) -> None:
-    w = wired(make_federation, participants=2, algorithm={"server": "nesterov", "upload": "quantise"})
-    unbroken = rounds(w.plan, Embedded(w.nodes), 3)
-    state, _ = open_state(w.plan, Embedded(w.nodes))
+    w = setup(make_federation, participants=2, algorithm={"server": "nesterov", "upload": "quantise"})
+    unbroken = rounds(w.run_spec, Embedded(w.nodes), 3)
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
     for _ in range(3):
-        again = wire(w.config)
-        state, _ = run_round(unpack_state(pack_state(state), "checkpoint"), again.plan, Embedded(again.nodes))
+        again = build(w.config)
+        state, _ = run_round(unpack_state(pack_state(state), "checkpoint"), again.run_spec, Embedded(again.nodes))
     assert pack_state(state) == pack_state(unbroken)
 
 
@@ -145,10 +147,10 @@ def test_a_whole_run_with_merged_export(make_federation: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["half", "quantise", "eden"])
 def test_full_weights_travel_coded(make_federation: Any, name: str) -> None:
-    w = wired(make_federation, participants=2)
-    state, full = run_round(open_state(w.plan, Embedded(w.nodes))[0], w.plan, Embedded(w.nodes))
-    plan = replace(w.plan, upload=Coding(name))
-    coded, body = run_round(open_state(plan, Embedded(w.nodes))[0], plan, Embedded(w.nodes))
+    w = setup(make_federation, participants=2)
+    state, full = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
+    run_spec = replace(w.run_spec, upload=Coding(name))
+    coded, body = run_round(open_state(run_spec, Embedded(w.nodes))[0], run_spec, Embedded(w.nodes))
     for row, whole in zip(body["train"], full["train"], strict=True):
         assert row["bytes_up"] < 0.8 * whole["bytes_up"]
     assert coded.shared.minus(state.shared).norm() < 0.9 * state.shared.norm()
@@ -157,18 +159,27 @@ def test_full_weights_travel_coded(make_federation: Any, name: str) -> None:
 def test_topk_with_feedback_loses_nothing_of_full_weights(make_federation: Any) -> None:
     """Whole weights are coordinates that persist: Σ sent + memory = Σ updates, entry by entry (SparseLoCo's own setting)."""
     algorithm = {"upload": "topk", "upload_settings": {"density": 0.1, "bits": 2.0}, "weights": "uniform"}
-    w = wired(make_federation, participants=1, centre=False, algorithm=algorithm)
-    node, plan = w.nodes[1], w.plan
-    state = rounds(plan, Embedded(w.nodes))
-    wanted, held = zero(plan.spec), zero(plan.spec)
+    w = setup(make_federation, participants=1, centre=False, algorithm=algorithm)
+    node, run_spec = w.nodes[1], w.run_spec
+    state = rounds(run_spec, Embedded(w.nodes))
+    wanted, held = zero(run_spec.spec), zero(run_spec.spec)
     for round_ in (1, 2):
-        seed = derive(plan.seed, "train", round_, 1)
-        task = TrainTask(
-            round_, 1, node.name, "product", 1, plan.members[0].steps, plan.rate(round_), seed, held, upload="plain"
+        seed = derive(run_spec.seed, "train", round_, 1)
+        task = TrainRequest(
+            round_,
+            1,
+            node.name,
+            "product",
+            1,
+            run_spec.members[0].steps,
+            run_spec.rate(round_),
+            seed,
+            held,
+            upload="plain",
         )
-        wanted = wanted.plus(opened(node.train(task), replace(plan, upload=Coding())))
-        held = rounds(plan, Embedded(w.nodes), round_).shared
-    memory = node.memory.load(2, plan.spec, "x")
+        wanted = wanted.plus(opened(node.train(task), replace(run_spec, upload=Coding())))
+        held = rounds(run_spec, Embedded(w.nodes), round_).shared
+    memory = node.memory.load(2, run_spec.spec, "x")
     assert memory.norm() > 0.1 * wanted.norm()
     assert state.shared.plus(memory).minus(wanted).norm() <= 1e-5 * wanted.norm()
 
@@ -180,7 +191,7 @@ class Forger:
     inner: Embedded
     forge: Any
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for reply in self.inner.exchange(tasks):
             hit = isinstance(reply, Reply) and reply.index == 1 and reply.parts is not None
             yield (
@@ -212,13 +223,13 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
     make_federation: Any, forge: Any, reason: str
 ) -> None:
     """The fault is in the last part; the round ends as if the participant had not been there."""
-    w = wired(make_federation, participants=3)
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    after, body = run_round(state, w.plan, Forger(Embedded(w.nodes), forge))
+    w = setup(make_federation, participants=3)
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    after, body = run_round(state, w.run_spec, Forger(Embedded(w.nodes), forge))
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [a["name"] for a in refused] == ["site0"]
     assert re.search(reason, refused[0]["reason"])
-    without = replace(w.plan, members=tuple(m for m in w.plan.members if m.index != 1))
+    without = replace(w.run_spec, members=tuple(m for m in w.run_spec.members if m.index != 1))
     expected, _ = run_round(state, without, Embedded(w.nodes))
     assert digest_update(after.shared) == digest_update(expected.shared)
 
@@ -236,12 +247,12 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
 )
 def test_what_has_no_meaning_with_full_weights_is_refused(make_federation: Any, sections: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        wired(make_federation, **sections)
+        setup(make_federation, **sections)
 
 
 def test_a_largest_rank_is_refused_with_full_weights(make_federation: Any) -> None:
     with pytest.raises(ConfigError, match=r"site1: max_rank = 2.*no rank"):
-        wire(load_federation(make_federation(adapter={"kind": "full"})))
+        build(load_federation(make_federation(adapter={"kind": "full"})))
 
 
 def test_a_spool_gives_back_what_it_got() -> None:
@@ -256,12 +267,12 @@ def test_a_spool_gives_back_what_it_got() -> None:
 
 
 def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) -> None:
-    w = wired(make_federation, participants=1)
-    bench = w.bench
-    shared = rounds(w.plan, Embedded(w.nodes), 1).shared
-    bench.hold(shared)
-    bench.attach(2, 0)
-    private = bench.take()
+    w = setup(make_federation, participants=1)
+    adapted = w.adapted
+    shared = rounds(w.run_spec, Embedded(w.nodes), 1).shared
+    adapted.fold_in(shared)
+    adapted.attach(2, 0)
+    private = adapted.extract()
     assert all(isinstance(e, Factored) for n, e in private.entries.items() if not n.startswith("head."))
     assert all(isinstance(e, Dense) for e in shared.plus(private).entries.values())
     settings = w.settings["site0"]
@@ -270,10 +281,10 @@ def test_private_factors_go_on_top_of_shared_full_weights(make_federation: Any) 
 
 def test_local_terms_work_on_full_weights(make_federation: Any) -> None:
     """A pull to the start so strong that nothing moves far; the others only change the outcome."""
-    w = wired(make_federation, kind="causal", participants=1, local={"terms": {"fedprox": 100.0, "kl": 0.5}})
-    free = rounds(replace(w.plan, local=Local()), Embedded(w.nodes), 1).shared
-    pulled = rounds(replace(w.plan, local=Local({"fedprox": 100.0})), Embedded(w.nodes), 1).shared
+    w = setup(make_federation, kind="causal", participants=1, local={"terms": {"fedprox": 100.0, "kl": 0.5}})
+    free = rounds(replace(w.run_spec, local=Local()), Embedded(w.nodes), 1).shared
+    pulled = rounds(replace(w.run_spec, local=Local({"fedprox": 100.0})), Embedded(w.nodes), 1).shared
     assert pulled.norm() < 0.9 * free.norm()
     for term in ("kl", "transfer"):
-        plan = replace(w.plan, local=Local({term: 0.5}))
-        assert digest_update(rounds(plan, Embedded(w.nodes), 1).shared) != digest_update(free)
+        run_spec = replace(w.run_spec, local=Local({term: 0.5}))
+        assert digest_update(rounds(run_spec, Embedded(w.nodes), 1).shared) != digest_update(free)

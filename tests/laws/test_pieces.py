@@ -176,7 +176,7 @@ def test_norm_equalisation_gives_everybody_the_median_length() -> None:
 
 
 @pytest.mark.parametrize("name", ["q_ffl", "term"])
-def test_weights_by_need_equalise_lengths_unless_told_not_to(name: str) -> None:
+def test_weights_by_need_equalise_lengths_unless_reported_not_to(name: str) -> None:
     piece, raw = weights_by_name(name), weights_by_name(name, normalise=False)
     lengths = [piece.scale(FACTS) * piece.coefficient(f) * f.norm / piece.weight(f) for f in FACTS]
     assert lengths == pytest.approx([3.0, 3.0])  # the median of 2 and 4

@@ -14,55 +14,55 @@ import torch
 
 from conftest import sentences
 from tequio.algorithms.registry import REDUCE, reduce_by_name, weights_by_name
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, State, Task, TrainTask
+from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Dense, Factored, Update, zero
 from tequio.participant.loop import train
 from tequio.participant.text_tasks import batches
 from tequio.runtimes.embedded import Embedded
 
 
-def wired(path: Path) -> Wired:
-    return wire(load_federation(path))
+def setup(path: Path) -> RunSetup:
+    return build(load_federation(path))
 
 
-def run(plan: Plan, runtime: Runtime) -> State:
-    state, _ = open_state(plan, runtime)
-    while state.round < plan.rounds:
-        state, _ = run_round(state, plan, runtime)
+def run(run_spec: RunSpec, runtime: Runtime) -> State:
+    state, _ = open_state(run_spec, runtime)
+    while state.round < run_spec.rounds:
+        state, _ = run_round(state, run_spec, runtime)
     return state
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kind: str) -> None:
-    w = wired(make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"}))
-    state = run(w.plan, Embedded(w.nodes))
+    w = setup(make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"}))
+    state = run(w.run_spec, Embedded(w.nodes))
 
-    node, member, bench = w.nodes[1], w.plan.members[0], w.bench
-    shared: Update = zero(w.plan.spec)
+    node, member, adapted = w.nodes[1], w.run_spec.members[0], w.adapted
+    shared: Update = zero(w.run_spec.spec)
     for round_ in (1, 2):  # the plain loop: train an adapter, fold it, start a fresh one
-        seed = derive(w.plan.seed, "train", round_, 1)
-        bench.hold(shared)
-        parameters = bench.attach(member.rank, seed)
+        seed = derive(w.run_spec.seed, "train", round_, 1)
+        adapted.fold_in(shared)
+        parameters = adapted.attach(member.rank, seed)
         stream = batches(node.data.train, node.batch_size, seed)
-        train(bench, node.task, parameters, stream, [w.plan.rate(round_)] * member.steps, "plain")
-        shared = shared.plus(bench.take())
+        train(adapted, node.task, parameters, stream, [w.run_spec.rate(round_)] * member.steps, "plain")
+        shared = shared.plus(adapted.extract())
     assert digest_update(state.shared) == digest_update(shared)  # to the last bit
 
 
 def test_norm_equalisation_of_one_participant_changes_nothing_but_rounding(make_federation: Any) -> None:
-    w = wired(make_federation(participants=1, centre=False))
-    one = run(w.plan, Embedded(w.nodes)).shared
-    plain = run(replace(w.plan, weighting=weights_by_name("uniform")), Embedded(w.nodes)).shared
+    w = setup(make_federation(participants=1, centre=False))
+    one = run(w.run_spec, Embedded(w.nodes)).shared
+    plain = run(replace(w.run_spec, weighting=weights_by_name("uniform")), Embedded(w.nodes)).shared
     assert one.minus(plain).norm() <= 1e-5 * plain.norm()
 
 
@@ -73,7 +73,7 @@ class Shuffled:
     inner: Embedded
     seed: int
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         replies = list(self.inner.exchange(tasks))
         replies.append(replies[0])
         random.Random(self.seed).shuffle(replies)
@@ -82,30 +82,30 @@ class Shuffled:
 
 @pytest.mark.parametrize("reduce", sorted(REDUCE))
 def test_the_result_does_not_depend_on_the_order_of_arrival(make_federation: Any, reduce: str) -> None:
-    w = wired(make_federation(participants=4))
-    plan = replace(w.plan, aggregator=reduce_by_name(reduce))
-    expected = digest_update(run(plan, Embedded(w.nodes)).shared)
+    w = setup(make_federation(participants=4))
+    run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce))
+    expected = digest_update(run(run_spec, Embedded(w.nodes)).shared)
     for seed in range(3):
-        assert digest_update(run(plan, Shuffled(Embedded(w.nodes), seed)).shared) == expected
+        assert digest_update(run(run_spec, Shuffled(Embedded(w.nodes), seed)).shared) == expected
 
 
 def test_a_state_survives_its_bytes(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2, algorithm={"server": "nesterov"}))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    state, _ = run_round(state, w.plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=2, algorithm={"server": "nesterov"}))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
     data = pack_state(state)
     again = unpack_state(data, "test")
     assert pack_state(again) == data
-    unbroken, _ = run_round(state, w.plan, Embedded(w.nodes))
-    resumed, _ = run_round(again, w.plan, Embedded(w.nodes))
+    unbroken, _ = run_round(state, w.run_spec, Embedded(w.nodes))
+    resumed, _ = run_round(again, w.run_spec, Embedded(w.nodes))
     assert pack_state(unbroken) == pack_state(resumed)
 
 
 def test_nothing_is_lost_by_the_rank_of_the_broadcast(make_federation: Any) -> None:
     """Shared + pending of a run with a narrow broadcast is the exact sum: with one round it is the wide run's shared."""
-    w = wired(make_federation(participants=4, train={"rounds": 1}))
-    wide = run(replace(w.plan, broadcast_rank=64), Embedded(w.nodes))
-    narrow = run(replace(w.plan, broadcast_rank=2), Embedded(w.nodes))
+    w = setup(make_federation(participants=4, train={"rounds": 1}))
+    wide = run(replace(w.run_spec, broadcast_rank=64), Embedded(w.nodes))
+    narrow = run(replace(w.run_spec, broadcast_rank=2), Embedded(w.nodes))
     assert not wide.pending.entries
     assert narrow.shared.max_rank() == 2
     difference = narrow.shared.plus(narrow.pending).minus(wide.shared)
@@ -119,10 +119,10 @@ class Tampering:
     inner: Embedded
     replacement: Any
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for task in tasks:
             for reply in self.inner.exchange([task]):
-                changes = isinstance(task, TrainTask) and task.index == 2 and isinstance(reply, Reply)
+                changes = isinstance(task, TrainRequest) and task.index == 2 and isinstance(reply, Reply)
                 yield self.replacement(reply) if changes else reply
 
 
@@ -169,44 +169,44 @@ def _extra(reply: Reply) -> Reply:
     ],
 )
 def test_what_does_not_fit_stays_out_with_its_reason(make_federation: Any, tamper: Any, reason: str) -> None:
-    w = wired(make_federation(participants=3))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    after, body = run_round(state, w.plan, Tampering(Embedded(w.nodes), tamper))
+    w = setup(make_federation(participants=3))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    after, body = run_round(state, w.run_spec, Tampering(Embedded(w.nodes), tamper))
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [a["name"] for a in refused] == ["site1"]
     import re
 
     assert re.search(reason, refused[0]["reason"])
-    without = replace(w.plan, members=tuple(m for m in w.plan.members if m.index != 2))
+    without = replace(w.run_spec, members=tuple(m for m in w.run_spec.members if m.index != 2))
     expected, _ = run_round(state, without, Embedded(w.nodes))
     assert digest_update(after.shared) == digest_update(expected.shared)  # exactly as if it had not been there
 
 
 def test_a_far_too_long_update_is_refused_from_the_second_round_on(make_federation: Any) -> None:
-    w = wired(make_federation(participants=3))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    state, _ = run_round(state, w.plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=3))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
     long = Tampering(Embedded(w.nodes), lambda r: replace(r, update=r.update.scaled(100.0)))
-    _, body = run_round(state, w.plan, long)
+    _, body = run_round(state, w.run_spec, long)
     assert any("times what the round before" in a["reason"] for a in body["admissions"])
 
 
 def test_no_usable_update_ends_the_run_with_every_reason(make_federation: Any) -> None:
-    w = wired(make_federation(participants=1))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=1))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
     index_one = Tampering(Embedded({0: w.nodes[0], 1: w.nodes[1]}), lambda r: r)
 
     @dataclass(frozen=True)
     class Failing:
-        def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+        def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
             for task in tasks:
-                if isinstance(task, TrainTask) and task.index == 1:
+                if isinstance(task, TrainRequest) and task.index == 1:
                     yield Failure(task.round, 1, task.name, "TrainingError", "NaN loss")
                 else:
                     yield from index_one.exchange([task])
 
     with pytest.raises(RunError, match="site0: TrainingError: NaN loss"):
-        run_round(state, w.plan, Failing())
+        run_round(state, w.run_spec, Failing())
 
 
 def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: Any) -> None:
@@ -216,10 +216,10 @@ def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: An
     swap = {"good": "bad", "bad": "good"}
     rows = sentences(200, 300)
     public.write_text("".join(json.dumps({**row, "label": swap[row["label"]]}) + "\n" for row in rows))
-    w = wired(path)
-    plan = replace(w.plan, learning_rate=2e-2)
-    state, _ = open_state(plan, Embedded(w.nodes))
-    after, body = run_round(state, plan, Embedded(w.nodes))
+    w = setup(path)
+    run_spec = replace(w.run_spec, learning_rate=2e-2)
+    state, _ = open_state(run_spec, Embedded(w.nodes))
+    after, body = run_round(state, run_spec, Embedded(w.nodes))
     assert not body["accepted"], body["gate"]
     assert "public" in body["reason"]
     assert digest_update(after.shared) == digest_update(state.shared)

@@ -23,19 +23,19 @@ from tequio.algorithms.registry import (
     start_by_name,
     weights_by_name,
 )
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.gossip import open_peers
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError, UpdateError
 from tequio.core.protocols import Runtime, Start
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, State, Task, TrainTask
+from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.loop import train
 from tequio.participant.text_tasks import batches
@@ -49,14 +49,14 @@ def test_every_start_has_a_row() -> None:
     assert sorted(START_ROWS) == sorted(START)
 
 
-def wired(path: Path) -> Wired:
-    return wire(load_federation(path))
+def setup(path: Path) -> RunSetup:
+    return build(load_federation(path))
 
 
-def run(plan: Plan, runtime: Runtime, rounds: int) -> State:
-    state, _ = open_state(plan, runtime)
+def run(run_spec: RunSpec, runtime: Runtime, rounds: int) -> State:
+    state, _ = open_state(run_spec, runtime)
     for _ in range(rounds):
-        state, _ = run_round(state, plan, runtime)
+        state, _ = run_round(state, run_spec, runtime)
     return state
 
 
@@ -65,13 +65,13 @@ class Recording:
     """A runtime that keeps training tasks and replies."""
 
     inner: Embedded
-    tasks: list[TrainTask] = field(default_factory=list)
+    tasks: list[TrainRequest] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         for task in tasks:
             for reply in self.inner.exchange([task]):
-                if isinstance(task, TrainTask) and isinstance(reply, Reply):
+                if isinstance(task, TrainRequest) and isinstance(reply, Reply):
                     self.tasks.append(task)
                     self.replies.append(reply)
                 yield reply
@@ -102,12 +102,12 @@ def test_what_is_continued_is_the_best_approximation_balanced(
     found, value = start.entries["m"], plain(g.entries["m"])
     assert isinstance(found, Factored)
     sigma = torch.linalg.svdvals(value)
-    kept = min(rank, true)
-    assert found.rank == kept
+    effective = min(rank, true)
+    assert found.rank == effective
     error = float((value - found.value()).norm())
-    assert error == pytest.approx(float(sigma[kept:].square().sum().sqrt()), abs=1e-4)
-    torch.testing.assert_close(found.b.square().sum(0), sigma[:kept], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.a.square().sum(1), sigma[:kept], atol=1e-4, rtol=1e-4)
+    assert error == pytest.approx(float(sigma[effective:].square().sum().sqrt()), abs=1e-4)
+    torch.testing.assert_close(found.b.square().sum(0), sigma[:effective], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.a.square().sum(1), sigma[:effective], atol=1e-4, rtol=1e-4)
     assert [n for n in held.entries if n != "m"] == ["head.weight", "head.bias"]
     assert set(start.entries) == {"m"}
     if name == "fedex":  # held + start is the whole; that of flexlora lacks the rest
@@ -133,94 +133,94 @@ def test_fresh_holds_all_and_continues_nothing() -> None:
 # --- the bench ----------------------------------------------------------------------------------------------------------
 
 
-def logits(w: Wired) -> Tensor:
+def logits(w: RunSetup) -> Tensor:
     items = w.nodes[1].data.validation[:6]
     longest = max(len(i.ids) for i in items)
     ids = torch.tensor([[*i.ids, *[0] * (longest - len(i.ids))] for i in items])
     with torch.inference_mode():
-        return w.bench.class_logits(ids, (ids != 0).long())
+        return w.adapted.class_logits(ids, (ids != 0).long())
 
 
-def random_shared(w: Wired, rank: int) -> Update:
+def random_shared(w: RunSetup, rank: int) -> Update:
     g = torch.Generator().manual_seed(3)
     entries: dict[str, Entry] = {
         name: Factored(torch.randn(m, rank, generator=g) * 0.1, torch.randn(rank, n, generator=g))
-        for name, (m, n) in w.bench.shapes.items()
+        for name, (m, n) in w.adapted.shapes.items()
     }
-    heads: dict[str, Entry] = {name: Dense(torch.full(t.shape, 0.1)) for name, t in w.bench.head.items()}
-    return Update(entries | heads, w.bench.spec)
+    heads: dict[str, Entry] = {name: Dense(torch.full(t.shape, 0.1)) for name, t in w.adapted.head.items()}
+    return Update(entries | heads, w.adapted.spec)
 
 
 @pytest.mark.parametrize(("name", "same"), [("fedex", True), ("flexlora", False)])
 def test_fedex_starts_every_rank_from_one_function_and_flexlora_does_not(
     make_federation: Any, name: str, same: bool
 ) -> None:
-    w = wired(make_federation(participants=1))
+    w = setup(make_federation(participants=1))
     g = random_shared(w, 20)
-    w.bench.hold(g)
+    w.adapted.fold_in(g)
     whole = logits(w)
     for rank in (2, 16):
         held, start = start_by_name(name).begin(g, rank)
         assert start is not None
-        w.bench.hold(held)
-        w.bench.attach_product(start, rank, 0)
+        w.adapted.fold_in(held)
+        w.adapted.attach_product(start, rank, 0)
         gap = float((logits(w) - whole).abs().max())
         assert gap <= 1e-5 if same else gap > 1e-2
 
 
 def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
     """Of a model of rank 3, rank 8 continues 3 balanced ranks and adds 5 fresh ones: a random, b = 0. The change has 8 + 3 ranks."""
-    w = wired(make_federation(participants=1))
-    bench, (held, start) = w.bench, start_by_name("fedex").begin(random_shared(w, 3), 8)
+    w = setup(make_federation(participants=1))
+    adapted, (held, start) = w.adapted, start_by_name("fedex").begin(random_shared(w, 3), 8)
     assert start is not None
-    bench.hold(held)
-    parameters = bench.attach_product(start, 8, 0)
-    for name, layer in bench.layers.items():
+    adapted.fold_in(held)
+    parameters = adapted.attach_product(start, 8, 0)
+    for name, layer in adapted.layers.items():
         assert layer.a is not None
         assert layer.b is not None
         assert (layer.a.shape[0], layer.b.shape[1]) == (8, 8)
         torch.testing.assert_close(layer.a[:3].norm(dim=1), layer.b[:, :3].norm(dim=0))
         assert not layer.b[:, 3:].any()
         assert layer.a[3:].any(dim=1).all()
-        torch.testing.assert_close(layer.b @ layer.a * bench.scale, plain(start.entries[name]), atol=1e-5, rtol=1e-4)
-    assert bench.take().norm() == 0.0
+        torch.testing.assert_close(layer.b @ layer.a * adapted.scale, plain(start.entries[name]), atol=1e-5, rtol=1e-4)
+    assert adapted.extract().norm() == 0.0
     with torch.no_grad():
         for p in parameters:
             p.add_(0.01)
-    change = bench.take()
-    for name, layer in bench.layers.items():
+    change = adapted.extract()
+    for name, layer in adapted.layers.items():
         entry = change.entries[name]
         assert isinstance(entry, Factored)
         assert entry.rank == 11
         assert layer.a is not None
         assert layer.b is not None
-        after = (layer.b @ layer.a * bench.scale).detach()
+        after = (layer.b @ layer.a * adapted.scale).detach()
         torch.testing.assert_close(entry.value(), after - plain(start.entries[name]), atol=1e-5, rtol=1e-4)
 
 
 def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
-    w = wired(make_federation(participants=1))
+    w = setup(make_federation(participants=1))
     with pytest.raises(UpdateError, match=r"does not fit\. Expected factors of rank 2 or less"):
-        w.bench.attach_product(random_shared(w, 3), 2, 0)
+        w.adapted.attach_product(random_shared(w, 3), 2, 0)
 
 
 @pytest.mark.parametrize("trained", ["a", "b"])
 def test_a_frozen_factor_has_no_gradient_and_is_not_sent(make_federation: Any, trained: Any) -> None:
-    w = wired(make_federation(kind="causal", participants=1, centre=False))
-    bench, node = w.bench, w.nodes[1]
-    start = initial_factors(bench.shapes, 4, 0, bench.spec)
+    w = setup(make_federation(kind="causal", participants=1, centre=False))
+    adapted, node = w.adapted, w.nodes[1]
+    start = initial_factors(adapted.shapes, 4, 0, adapted.spec)
     ones = {n: Dense(torch.full(e.shape, 0.1)) for n, e in start.entries.items() if n.endswith(":b")}
-    start = Update({**start.entries, **ones}, bench.spec)
-    bench.hold(zero(bench.spec))
-    parameters = bench.attach_factors(start, 2, trained)
-    assert len(parameters) == len(bench.layers)
-    train(bench, node.task, parameters, batches(node.data.train, 4, 0), [1e-2] * 2, "x")
-    for name, layer in bench.layers.items():
+    start = Update({**start.entries, **ones}, adapted.spec)
+    adapted.fold_in(zero(adapted.spec))
+    parameters = adapted.attach_factors(start, 2, trained)
+    assert len(parameters) == len(adapted.layers)
+    train(adapted, node.task, parameters, batches(node.data.train, 4, 0), [1e-2] * 2, "x")
+    for name, layer in adapted.layers.items():
         for key, factor, first in (("a", layer.a, slice(0, 2)), ("b", layer.b, (slice(None), slice(0, 2)))):
             assert factor is not None
             moved = not torch.equal(factor.detach(), plain(start.entries[f"{name}:{key}"])[first])
             assert moved is (key == trained)
-    assert set(bench.take().entries) == {f"{name}:{trained}" for name in bench.layers}
+    assert set(adapted.extract().entries) == {f"{name}:{trained}" for name in adapted.layers}
 
 
 # --- rounds -------------------------------------------------------------------------------------------------------------
@@ -228,57 +228,57 @@ def test_a_frozen_factor_has_no_gradient_and_is_not_sent(make_federation: Any, t
 
 def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federation: Any) -> None:
     """The plain loop keeps its b and a, put in balanced form between stretches by an SVD of s·b·a; the optimiser starts anew."""
-    w = wired(make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"}))
-    plan = replace(w.plan, weighting=weights_by_name("uniform"), rounds=3)
-    state = run(plan, Embedded(w.nodes), 3)
+    w = setup(make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"}))
+    run_spec = replace(w.run_spec, weighting=weights_by_name("uniform"), rounds=3)
+    state = run(run_spec, Embedded(w.nodes), 3)
 
-    node, member, bench = w.nodes[1], plan.members[0], w.bench
-    bench.hold(zero(plan.spec))
+    node, member, adapted = w.nodes[1], run_spec.members[0], w.adapted
+    adapted.fold_in(zero(run_spec.spec))
     for round_ in (1, 2, 3):
-        seed = derive(plan.seed, "train", round_, 1)
+        seed = derive(run_spec.seed, "train", round_, 1)
         if round_ == 1:
-            parameters = bench.attach(member.rank, seed)
+            parameters = adapted.attach(member.rank, seed)
         else:
-            for layer in bench.layers.values():
+            for layer in adapted.layers.values():
                 assert layer.a is not None
                 assert layer.b is not None
                 u, s, vh = torch.linalg.svd(layer.b.detach() @ layer.a.detach(), full_matrices=False)
                 root = s[: member.rank].sqrt()
-                layer.attach(root[:, None] * vh[: member.rank], u[:, : member.rank] * root, bench.scale)
-            parameters = [p for layer in bench.layers.values() for p in (layer.a, layer.b) if p is not None]
+                layer.attach(root[:, None] * vh[: member.rank], u[:, : member.rank] * root, adapted.scale)
+            parameters = [p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None]
         stream = batches(node.data.train, node.batch_size, seed)
-        train(bench, node.task, parameters, stream, [plan.rate(round_)] * member.steps, "plain")
-    for name, layer in bench.layers.items():
+        train(adapted, node.task, parameters, stream, [run_spec.rate(round_)] * member.steps, "plain")
+    for name, layer in adapted.layers.items():
         assert layer.a is not None
         assert layer.b is not None
-        expected = (layer.b @ layer.a * bench.scale).detach()
+        expected = (layer.b @ layer.a * adapted.scale).detach()
         torch.testing.assert_close(plain(state.shared.entries[name]), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["fedex", "flexlora"])
 def test_the_first_round_is_that_of_fresh_to_the_bit(make_federation: Any, name: str) -> None:
-    w = wired(make_federation(participants=3))
-    first = run(replace(w.plan, start=start_by_name(name)), Embedded(w.nodes), 1)
-    assert digest_update(first.shared) == digest_update(run(w.plan, Embedded(w.nodes), 1).shared)
-    two = [run(replace(w.plan, start=start_by_name(n)), Embedded(w.nodes), 2).shared for n in ("fresh", name)]
+    w = setup(make_federation(participants=3))
+    first = run(replace(w.run_spec, start=start_by_name(name)), Embedded(w.nodes), 1)
+    assert digest_update(first.shared) == digest_update(run(w.run_spec, Embedded(w.nodes), 1).shared)
+    two = [run(replace(w.run_spec, start=start_by_name(n)), Embedded(w.nodes), 2).shared for n in ("fresh", name)]
     assert two[0].minus(two[1]).norm() > 0.01 * two[0].norm()  # and then they part
 
 
 @pytest.mark.parametrize("centre", [False, True])
 def test_flexlora_gives_the_mean_of_what_participants_end_with(make_federation: Any, centre: bool) -> None:
     """G₊ = Σ wᵢ BᵢAᵢ / Σ wᵢ, and λ of it where there is a centre; heads are averaged as everywhere."""
-    w = wired(make_federation(participants=3, centre=centre, algorithm={"start": "flexlora"}))
-    plan = replace(w.plan, weighting=weights_by_name("examples"), broadcast_rank=64)
-    state = run(plan, Embedded(w.nodes), 1)
+    w = setup(make_federation(participants=3, centre=centre, algorithm={"start": "flexlora"}))
+    run_spec = replace(w.run_spec, weighting=weights_by_name("examples"), broadcast_rank=64)
+    state = run(run_spec, Embedded(w.nodes), 1)
     runtime = Recording(Embedded(w.nodes))
-    after, body = run_round(state, plan, runtime)
+    after, body = run_round(state, run_spec, runtime)
     assert body["accepted"]
-    share = plan.federated_share
+    share = run_spec.federated_share
     examples = {r.index: r.examples for r in runtime.replies if r.index > 0}
     parts = {i: share * n / sum(examples.values()) for i, n in examples.items()} | ({0: 1 - share} if centre else {})
     assert len({task.rank for task in runtime.tasks}) == 2  # unequal: each starts from its own truncation
-    for name in plan.shapes:
-        expected = torch.zeros(plan.shapes[name])
+    for name in run_spec.shapes:
+        expected = torch.zeros(run_spec.shapes[name])
         for task, reply in zip(runtime.tasks, runtime.replies, strict=True):
             assert task.start is not None
             assert reply.update is not None
@@ -304,28 +304,28 @@ CHAINS = [
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(chain.values()))
 def test_a_resumed_run_equals_an_unbroken_one(make_federation: Any, chain: dict[str, str]) -> None:
-    w = wired(make_federation(participants=4, train={"rounds": 3}, algorithm=chain))
+    w = setup(make_federation(participants=4, train={"rounds": 3}, algorithm=chain))
     runtime = Embedded(w.nodes)
-    state = run(w.plan, runtime, 2)
+    state = run(w.run_spec, runtime, 2)
     data = pack_state(state)
     again = unpack_state(data, "test")
     assert pack_state(again) == data
     assert again.losses == state.losses
     assert len(state.base_losses) == 4
-    assert pack_state(run_round(again, w.plan, runtime)[0]) == pack_state(run_round(state, w.plan, runtime)[0])
+    assert pack_state(run_round(again, w.run_spec, runtime)[0]) == pack_state(run_round(state, w.run_spec, runtime)[0])
 
 
 @pytest.mark.parametrize("server", ["sgd", "nesterov", "adam"])
 @pytest.mark.parametrize("name", sorted(FROZEN))
 def test_only_the_trained_factor_changes_in_a_round(make_federation: Any, name: str, server: str) -> None:
     """Momentum of the resting factor rests too: it neither moves it nor decays."""
-    w = wired(make_federation(participants=3))
-    plan = replace(w.plan, aggregator=reduce_by_name(name), server=server_by_name(server), gate_margin=10.0)
-    state, _ = open_state(plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=3))
+    run_spec = replace(w.run_spec, aggregator=reduce_by_name(name), server=server_by_name(server), gate_margin=10.0)
+    state, _ = open_state(run_spec, Embedded(w.nodes))
     for trained in FROZEN[name]:
         before, memory = state.shared, state.momentum
         runtime = Recording(Embedded(w.nodes))
-        state, body = run_round(state, plan, runtime)
+        state, body = run_round(state, run_spec, runtime)
         assert body["accepted"]
         for entry in before.entries:
             if entry.endswith((":a", ":b")):
@@ -360,17 +360,17 @@ def test_the_mean_of_products_is_the_product_of_means_where_one_factor_is_common
 
 @pytest.mark.parametrize("name", ["ffa", "rolora"])
 def test_nested_ranks_start_from_one_function_and_those_of_fedit_do_not(make_federation: Any, name: str) -> None:
-    w = wired(make_federation(participants=2))
+    w = setup(make_federation(participants=2))
     for reduce, same in ((name, True), ("fedit", False)):
-        plan = replace(w.plan, aggregator=reduce_by_name(reduce), learning_rate=3e-2)
-        state = run(plan, Embedded(w.nodes), 2)
+        run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce), learning_rate=3e-2)
+        state = run(run_spec, Embedded(w.nodes), 2)
         runtime = Recording(Embedded(w.nodes))
-        run_round(state, plan, runtime)
+        run_round(state, run_spec, runtime)
         outputs = {}
         for task in runtime.tasks:
             assert task.start is not None
-            w.bench.hold(task.held)
-            w.bench.attach_factors(task.start, task.rank, task.trained)
+            w.adapted.fold_in(task.held)
+            w.adapted.attach_factors(task.start, task.rank, task.trained)
             outputs[task.rank] = logits(w)
         assert sorted(outputs) == [2, 4]
         gap = float((outputs[2] - outputs[4]).abs().max())
@@ -389,9 +389,9 @@ def test_prefix_and_tail_add_up() -> None:
 
 def test_a_round_of_a_trains_b_while_b_is_zero(make_federation: Any) -> None:
     """Round 1 was rolled back, so B is still 0 and A has no gradient in round 2: without this, nobody's update could be used."""
-    w = wired(make_federation(kind="causal", participants=2, algorithm={"reduce": "rolora"}))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    after, body = run_round(replace(state, round=1), w.plan, Embedded(w.nodes))
+    w = setup(make_federation(kind="causal", participants=2, algorithm={"reduce": "rolora"}))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    after, body = run_round(replace(state, round=1), w.run_spec, Embedded(w.nodes))
     assert body["accepted"]
     moved, rests = parted(after.shared, "b")
     assert all(plain(e).any() for e in moved.entries.values())
@@ -401,11 +401,11 @@ def test_a_round_of_a_trains_b_while_b_is_zero(make_federation: Any) -> None:
 
 def test_frozen_factors_halve_what_is_sent(make_federation: Any) -> None:
     """q_proj is 32 × 32 and v_proj 16 × 32, each twice: B has 96 of 224 numbers a rank and A 128."""
-    w = wired(make_federation(kind="causal", participants=1, centre=False))
+    w = setup(make_federation(kind="causal", participants=1, centre=False))
     sizes = {}
     for name in ("fedit", "ffa"):
         runtime = Recording(Embedded(w.nodes))
-        run(replace(w.plan, aggregator=reduce_by_name(name)), runtime, 1)
+        run(replace(w.run_spec, aggregator=reduce_by_name(name)), runtime, 1)
         assert runtime.replies[0].update is not None
         sizes[name] = runtime.replies[0].update.nbytes()
     assert sizes["ffa"] / sizes["fedit"] == pytest.approx(96 / 224)
@@ -414,62 +414,66 @@ def test_frozen_factors_halve_what_is_sent(make_federation: Any) -> None:
 # --- admission ----------------------------------------------------------------------------------------------------------
 
 
-def replied(w: Wired, plan: Plan) -> tuple[State, Reply]:
-    state = run(plan, Embedded(w.nodes), 1)
+def replied(w: RunSetup, run_spec: RunSpec) -> tuple[State, Reply]:
+    state = run(run_spec, Embedded(w.nodes), 1)
     runtime = Recording(Embedded(w.nodes))
-    run_round(state, plan, runtime)
+    run_round(state, run_spec, runtime)
     return state, runtime.replies[-1]
 
 
 def test_a_continued_start_may_send_twice_its_rank_and_no_more(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2, algorithm={"start": "fedex"}))
-    state, reply = replied(w, w.plan)
+    w = setup(make_federation(participants=2, algorithm={"start": "fedex"}))
+    state, reply = replied(w, w.run_spec)
     assert reply.update is not None
-    member = w.plan.members[-1]
+    member = w.run_spec.members[-1]
     assert (member.rank, reply.update.max_rank()) == (2, 4)
-    assert isinstance(admit(reply, member, w.plan, state), Admitted)
-    refused = admit(reply, member, replace(w.plan, start=start_by_name("fresh")), state)
+    assert isinstance(admit(reply, member, w.run_spec, state), Admitted)
+    refused = admit(reply, member, replace(w.run_spec, start=start_by_name("fresh")), state)
     assert isinstance(refused, Refused)
     assert "has rank 4, at most 2 may come" in refused.reason
-    wide = admit(replace(reply, update=reply.update.plus(reply.update)), member, w.plan, state)
+    wide = admit(replace(reply, update=reply.update.plus(reply.update)), member, w.run_spec, state)
     assert isinstance(wide, Refused)
 
 
 def test_a_frozen_factor_in_a_reply_is_refused(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2, algorithm={"reduce": "ffa"}))
-    state, reply = replied(w, w.plan)
+    w = setup(make_federation(participants=2, algorithm={"reduce": "ffa"}))
+    state, reply = replied(w, w.run_spec)
     assert reply.update is not None
-    name = next(iter(w.bench.layers))
+    name = next(iter(w.adapted.layers))
     entries = {**reply.update.entries, f"{name}:a": Dense(torch.ones(2, 32))}
-    refused = admit(replace(reply, update=Update(entries, reply.update.spec)), w.plan.members[-1], w.plan, state)
+    refused = admit(
+        replace(reply, update=Update(entries, reply.update.spec)), w.run_spec.members[-1], w.run_spec, state
+    )
     assert isinstance(refused, Refused)
     assert f"unknown: ['{name}:a']" in refused.reason
 
 
 def test_excess_is_the_last_accepted_loss_over_the_base_s(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2))
-    member = w.plan.members[-1]
-    state, reply = replied(w, w.plan)
-    first, body = run_round(open_state(w.plan, Embedded(w.nodes))[0], w.plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=2))
+    member = w.run_spec.members[-1]
+    state, reply = replied(w, w.run_spec)
+    first, body = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
     assert body["accepted"]
     assert first.losses == {name: row["loss"] for name, row in body["validation"].items()}
     assert first.base_losses == {
-        name: row["loss"] for name, row in open_state(w.plan, Embedded(w.nodes))[1]["validation"].items()
+        name: row["loss"] for name, row in open_state(w.run_spec, Embedded(w.nodes))[1]["validation"].items()
     }
-    admitted = admit(reply, member, w.plan, state)
+    admitted = admit(reply, member, w.run_spec, state)
     assert isinstance(admitted, Admitted)
     assert admitted.facts.excess == state.losses[member.name] / state.base_losses[member.name] != 1.0
     for losses in ({}, {member.name: 0.0}, {member.name: float("inf")}):
-        unknown = admit(reply, member, w.plan, replace(state, losses=losses))
+        unknown = admit(reply, member, w.run_spec, replace(state, losses=losses))
         assert isinstance(unknown, Admitted)
         assert unknown.facts.excess == 0.0
 
 
 def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2))
-    state = run(w.plan, Embedded(w.nodes), 1)
+    w = setup(make_federation(participants=2))
+    state = run(w.run_spec, Embedded(w.nodes), 1)
     perfect = {name: (-1.0,) * len(x) for name, x in state.base_slices.items()}  # no candidate is as good
-    after, body = run_round(replace(state, base_slices=perfect), replace(w.plan, gate_margin=0.0), Embedded(w.nodes))
+    after, body = run_round(
+        replace(state, base_slices=perfect), replace(w.run_spec, gate_margin=0.0), Embedded(w.nodes)
+    )
     assert not body["accepted"]
     assert after.losses == state.losses
     assert body["validation"]["site0"]["loss"] != state.losses["site0"]
@@ -478,11 +482,11 @@ def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -
 def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
     """q = 2, no equalising: the recorded shares of a round are as the squares of loss over base loss before it; in round 1 equal."""
     settings_ = {"weights": "q_ffl", "weights_settings": {"q": 2.0}}
-    w = wired(make_federation(participants=2, algorithm=settings_))
-    state, _ = open_state(w.plan, Embedded(w.nodes))
-    state, body = run_round(state, w.plan, Embedded(w.nodes))
+    w = setup(make_federation(participants=2, algorithm=settings_))
+    state, _ = open_state(w.run_spec, Embedded(w.nodes))
+    state, body = run_round(state, w.run_spec, Embedded(w.nodes))
     assert [row["weight"] for row in body["train"] if row["weight"] is not None] == [0.5, 0.5]
-    _, body = run_round(state, w.plan, Embedded(w.nodes))
+    _, body = run_round(state, w.run_spec, Embedded(w.nodes))
     need = [(state.losses[n] / state.base_losses[n]) ** 2 for n in ("site0", "site1")]
     got = [row["weight"] for row in body["train"] if row["weight"] is not None]
     assert got == pytest.approx([x / sum(need) for x in need])
@@ -518,7 +522,7 @@ def test_an_illegal_chain_is_refused_before_anything_is_read(make_federation: An
     for data in (path.parent / "data").iterdir():
         data.unlink()
     with pytest.raises(ConfigError, match="start = 'fedex' does not go with reduce = 'rolora'"):
-        wired(path)
+        setup(path)
 
 
 def test_an_unknown_start_names_the_nearest() -> None:
@@ -529,9 +533,9 @@ def test_an_unknown_start_names_the_nearest() -> None:
 
 
 def test_peers_start_afresh(make_federation: Any) -> None:
-    w = wired(make_federation(participants=2, centre=False, algorithm={"start": "fedex"}))
+    w = setup(make_federation(participants=2, centre=False, algorithm={"start": "fedex"}))
     with pytest.raises(ConfigError, match="Peers start afresh"):
-        open_peers(w.plan)
+        open_peers(w.run_spec)
 
 
 def test_starts_do_not_change_what_they_are_given() -> None:

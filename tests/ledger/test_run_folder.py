@@ -10,7 +10,7 @@ import pytest
 from ledger_workers import MEGABYTE, child, hold_lock, received, write_for_ever, write_until_full
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.ledger.folder import IDENTITY, OFFICE, RunFolder, command_of, open_to_others, own_folder
+from tequio.ledger.folder import COORDINATOR_FILE, IDENTITY, RunFolder, open_to_others, own_folder, resume_command
 from tequio.ledger.record import Ledger
 
 
@@ -59,18 +59,18 @@ def test_a_private_folder_and_what_is_one_participants_are_closed_to_others(tmp_
 
 
 def test_the_command_that_goes_on_is_that_of_who_has_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = {"north": IDENTITY, "hub": OFFICE, "alone": "federation.toml"}
+    made = {"north": IDENTITY, "hub": COORDINATOR_FILE, "alone": "federation.toml"}
     for home, file in made.items():
         (tmp_path / home / "run").mkdir(parents=True)
         (tmp_path / home / file).touch()
     monkeypatch.chdir(tmp_path)
-    assert [command_of(Path(home) / "run") for home in made] == [
+    assert [resume_command(Path(home) / "run") for home in made] == [
         "tequio participate north",
         "tequio coordinator start hub",
         "tequio run --resume alone/run",
     ]
     monkeypatch.chdir(tmp_path / "hub" / "run")
-    assert command_of(Path(".")) == f"tequio coordinator start {tmp_path.resolve() / 'hub'}"
+    assert resume_command(Path(".")) == f"tequio coordinator start {tmp_path.resolve() / 'hub'}"
 
 
 def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(tmp_path: Path, folder: RunFolder) -> None:
@@ -92,7 +92,7 @@ def test_create_refuses_what_is_in_use_for_something_else(tmp_path: Path, folder
         RunFolder.create(tmp_path / "file")
 
 
-def test_a_second_process_is_told_who_holds_the_lock(folder: RunFolder) -> None:
+def test_a_second_process_is_reported_who_holds_the_lock(folder: RunFolder) -> None:
     with child(hold_lock, folder.path) as (process, connection):
         assert connection.poll(60)
         assert connection.recv() == process.pid
@@ -190,7 +190,7 @@ def test_kill_9_while_writing_leaves_a_whole_file(folder: RunFolder) -> None:
     [
         (None, "then continue with `tequio run --resume RUN`."),
         (IDENTITY, "then give the command again, for instance `tequio participate HOME`."),
-        (OFFICE, "then continue with `tequio coordinator start HOME`."),
+        (COORDINATOR_FILE, "then continue with `tequio coordinator start HOME`."),
     ],
 )
 def test_a_write_that_fails_names_the_command_that_goes_on(tmp_path: Path, marker: str | None, command: str) -> None:

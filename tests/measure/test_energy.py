@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError
 from tequio.measure.energy import WATTS_PER_CORE, cpu_share, open_meter
-from tequio.measure.sensors import AT_ONCE, Counter, card_of, cards, packages, unwrap
+from tequio.measure.sensors import AT_ONCE, Counter, cards, find_card, packages, unwrap
 
 
 def package(root: Path, index: str = "0", name: str = "package-0", at: int = 0, span: int = 65_532_610_987) -> Path:
@@ -241,7 +241,7 @@ class Library:
 @pytest.mark.parametrize("uuid", ["1", "GPU-1"])
 def test_a_card_is_found_by_its_identity_and_counts_millijoules(uuid: str) -> None:
     library = Library()
-    found = card_of(library, uuid)
+    found = find_card(library, uuid)
     assert found is not None
     counter = Counter((found,))
     library.millijoules += 2_500
@@ -252,7 +252,7 @@ def test_a_card_is_found_by_its_identity_and_counts_millijoules(uuid: str) -> No
 
 @pytest.mark.parametrize("uuid", ["2", "3"])
 def test_a_card_without_a_counter_or_a_name_is_none(uuid: str) -> None:
-    assert card_of(Library(), uuid) is None
+    assert find_card(Library(), uuid) is None
 
 
 def test_without_a_card_in_use_there_is_none_to_count() -> None:

@@ -25,8 +25,8 @@ def test_a_kilowatt_hour_at_a_place() -> None:
     assert placed.embodied == pytest.approx(1.0)
     assert site.money(placed) == pytest.approx(2.3)
     assert (placed.joules, placed.began) == (KWH.joules, "2026-03-01T12:00:00+00:00")
-    told = placed.untold()
-    assert (told.grams, told.embodied, told.pue, told.joules) == (None, None, 1.0, KWH.joules)
+    disclosed = placed.undisclosed()
+    assert (disclosed.grams, disclosed.embodied, disclosed.pue, disclosed.joules) == (None, None, 1.0, KWH.joules)
 
 
 def test_an_unknown_place_is_unknown_not_zero() -> None:
@@ -76,4 +76,4 @@ def test_simulated_hours_and_two_pieces_of_work_as_one() -> None:
     assert (both.joules, both.seconds) == (10.8e6, 120.0)
     assert both.grams == pytest.approx(1.5 * (300 + 2 * 900))
     assert both.embodied == pytest.approx(2 * (first.embodied or 0.0))
-    assert first.plus(second.untold()).grams is None
+    assert first.plus(second.undisclosed()).grams is None

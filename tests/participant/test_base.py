@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tequio.core.errors import BaseModelError
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base, model_shape
 from tequio.participant.fused.loss import cells
 
@@ -55,7 +55,7 @@ def test_the_sizes_without_weights_are_those_with_them(tiny_llama: Path, tmp_pat
     assert shape.parameters == base.parameters
     assert (shape.layers, shape.hidden, shape.vocabulary, shape.bytes_per_parameter) == (2, 32, 40, 2)
     assert sorted(shape.adapted) == [(16, 32), (16, 32), (32, 32), (32, 32)]
-    assert sorted(Bench(base, modules, 2.0).shapes.values()) == sorted(shape.adapted)
+    assert sorted(AdaptedModel(base, modules, 2.0).shapes.values()) == sorted(shape.adapted)
     assert shape.loss_cells == cells(40, base.device)
     trained_output = model_shape(str(tiny_llama), "causal", ["lm_head"], torch.bfloat16, tmp_path)
     assert trained_output.loss_cells is None  # then logits are made whole

@@ -15,24 +15,24 @@ def losses(*values: float) -> Losses:
 
 def test_a_lead_within_one_standard_error_leaves_the_shared_model() -> None:
     # leads of local: +1, −1, +1, −1, +1; mean 0.2, standard error √(1.2/5) = 0.49
-    looked = {"shared": losses(1, 1, 1, 1, 1), "local": losses(0, 2, 0, 2, 0), "base": losses(3, 3, 3, 3, 3)}
-    assert choose(looked) == "shared"
+    evaluated = {"shared": losses(1, 1, 1, 1, 1), "local": losses(0, 2, 0, 2, 0), "base": losses(3, 3, 3, 3, 3)}
+    assert choose(evaluated) == "shared"
 
 
 def test_a_lead_beyond_one_standard_error_counts() -> None:
     # leads of local: +1, +1, +1, −1, +1; mean 0.6, standard error √(0.8/5) = 0.4
-    looked = {"shared": losses(1, 1, 1, 1, 1), "local": losses(0, 0, 0, 2, 0), "base": losses(3, 3, 3, 3, 3)}
-    assert choose(looked) == "local"
+    evaluated = {"shared": losses(1, 1, 1, 1, 1), "local": losses(0, 0, 0, 2, 0), "base": losses(3, 3, 3, 3, 3)}
+    assert choose(evaluated) == "local"
 
 
 def test_the_best_of_several_is_the_one_compared() -> None:
-    looked = {"shared": losses(2, 2.1, 2), "local": losses(1, 1, 1.1), "shared + 1 private": losses(0.5, 0.5, 0.5)}
-    assert choose(looked) == "shared + 1 private"
+    evaluated = {"shared": losses(2, 2.1, 2), "local": losses(1, 1, 1.1), "shared + 1 private": losses(0.5, 0.5, 0.5)}
+    assert choose(evaluated) == "shared + 1 private"
 
 
 def test_one_validation_example_cannot_move_a_participant_from_the_shared_model() -> None:
     assert choose({"shared": losses(2.0), "local": losses(1.0)}) == "shared"
 
 
-def test_without_a_usable_shared_model_the_best_is_kept() -> None:
+def test_without_a_usable_shared_model_the_best_is_retained() -> None:
     assert choose({"base": losses(2.0, 2.0), "local": losses(1.0, 1.5)}) == "local"

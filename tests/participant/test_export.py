@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tequio.core.update import Dense, Factored, Update, is_matrix
-from tequio.participant.adapted_model import Bench, head_at_zero
+from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
 from tequio.participant.export import TOLERANCE, adapter_files, save_merged
 
@@ -24,23 +24,23 @@ IDS, MASK = torch.tensor([[3, 9, 12, 20, 4], [5, 7, 0, 0, 0]]), torch.tensor([[1
 LABELS = ("bad", "good")
 
 
-def opened(folder: Path, kind: Any, cache: Path) -> Bench:
+def opened(folder: Path, kind: Any, cache: Path) -> AdaptedModel:
     base = load_base(str(folder), kind, torch.float32, cache)
     if kind == "causal":
-        return Bench(base, ["q_proj", "v_proj", "down_proj"], 2.0)
-    return Bench(base, ["query", "value"], 2.0, head_at_zero(base, 2))
+        return AdaptedModel(base, ["q_proj", "v_proj", "down_proj"], 2.0)
+    return AdaptedModel(base, ["query", "value"], 2.0, head_at_zero(base, 2))
 
 
-def model_of(bench: Bench, form: str) -> Update:
+def model_of(adapted: AdaptedModel, form: str) -> Update:
     """Changes as large as the weights: factors, of unequal rank, or whole matrices of rank 3 as a shared model may hold."""
     generator = torch.Generator().manual_seed(4)
     entries: dict[str, Any] = {}
-    for i, (name, (m, n)) in enumerate(sorted(bench.shapes.items())):
+    for i, (name, (m, n)) in enumerate(sorted(adapted.shapes.items())):
         rank = 3 if form == "dense" else 1 + i % 4
         f = Factored(torch.randn(m, rank, generator=generator) * 0.1, torch.randn(rank, n, generator=generator) * 0.1)
         entries[name] = Dense(f.value()) if form == "dense" else f
-    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in bench.head.items()}
-    return Update(entries, bench.spec)
+    entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
+    return Update(entries, adapted.spec)
 
 
 def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
@@ -60,9 +60,9 @@ def plain_logits(model: nn.Module, kind: str, folder: Path) -> Tensor:
     return scored
 
 
-def ours(bench: Bench, kind: str) -> Tensor:
+def ours(adapted: AdaptedModel, kind: str) -> Tensor:
     """At real tokens: what padding says means nothing."""
-    return bench.token_logits(IDS, MASK)[MASK.bool()] if kind == "causal" else bench.class_logits(IDS, MASK)
+    return adapted.token_logits(IDS, MASK)[MASK.bool()] if kind == "causal" else adapted.class_logits(IDS, MASK)
 
 
 def auto(kind: str) -> Any:
@@ -82,14 +82,14 @@ def test_the_adapter_loads_with_plain_peft(
     from peft import PeftModel
 
     folder = tiny_llama if kind == "causal" else tiny_bert
-    bench = opened(folder, kind, tmp_path)
+    adapted = opened(folder, kind, tmp_path)
     with torch.inference_mode():
-        before = ours(bench, kind)
-        model = model_of(bench, form)
-        bench.hold(model)
-        expected = ours(bench, kind)
+        before = ours(adapted, kind)
+        model = model_of(adapted, form)
+        adapted.fold_in(model)
+        expected = ours(adapted, kind)
     assert float((expected - before).abs().max()) > 100 * LIMIT  # the adapter matters
-    for name, data in adapter_files(bench, model, str(folder), LABELS).items():
+    for name, data in adapter_files(adapted, model, str(folder), LABELS).items():
         (tmp_path / name).write_bytes(data)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["r"] == config["lora_alpha"] == (3 if form == "dense" else 4)
@@ -108,57 +108,57 @@ def test_the_merged_model_loads_with_plain_transformers(
 ) -> None:
     from transformers import AutoTokenizer
 
-    bench = opened(tiny_llama if kind == "causal" else tiny_bert, kind, tmp_path)
-    model = model_of(bench, "factors")
-    bench.hold(model)
+    adapted = opened(tiny_llama if kind == "causal" else tiny_bert, kind, tmp_path)
+    model = model_of(adapted, "factors")
+    adapted.fold_in(model)
     with torch.inference_mode():
-        expected = ours(bench, kind)
-    save_merged(bench, model, tmp_path / "merged", LABELS)
+        expected = ours(adapted, kind)
+    save_merged(adapted, model, tmp_path / "merged", LABELS)
     plain = auto(kind).from_pretrained(tmp_path / "merged").eval()
     with torch.inference_mode():
         difference = float((plain_logits(plain, kind, tmp_path / "merged") - expected).abs().max())
     print(f"merged {kind}: {difference:.2e}")
     assert difference <= 1e-5
     tokens = AutoTokenizer.from_pretrained(tmp_path / "merged")("the pump was great")["input_ids"]
-    assert tokens == bench.base.tokenizer("the pump was great")["input_ids"]
+    assert tokens == adapted.base.tokenizer("the pump was great")["input_ids"]
 
 
 def test_what_the_tolerance_leaves_out_is_below_it(tiny_llama: Path, tmp_path: Path) -> None:
     """Singular values 1, 1e-3 and 1e-7: the third is left out, so the rank is 2 and the error 1e-7 of the norm."""
-    bench = opened(tiny_llama, "causal", tmp_path)
+    adapted = opened(tiny_llama, "causal", tmp_path)
     generator = torch.Generator().manual_seed(0)
     entries: dict[str, Any] = {}
-    for name, (m, n) in bench.shapes.items():
+    for name, (m, n) in adapted.shapes.items():
         u, _ = torch.linalg.qr(torch.randn(m, 3, generator=generator, dtype=torch.float64))
         v, _ = torch.linalg.qr(torch.randn(n, 3, generator=generator, dtype=torch.float64))
         values = torch.tensor([1.0, 1e-3, 1e-7], dtype=torch.float64)
         entries[name] = Factored((u * values).float(), v.T.contiguous().float())
-    model = Update(entries, bench.spec)
-    files = adapter_files(bench, model, "base", ())
+    model = Update(entries, adapted.spec)
+    files = adapter_files(adapted, model, "base", ())
     assert json.loads(files["adapter_config.json"])["r"] == 2
     (tmp_path / "a").write_bytes(files["adapter_model.safetensors"])
     flat = load_file(tmp_path / "a")
     back = {
         name: Factored(flat[f"base_model.model.{name}.lora_B.weight"], flat[f"base_model.model.{name}.lora_A.weight"])
-        for name in bench.shapes
+        for name in adapted.shapes
     }
-    assert Update(back, bench.spec).minus(model).norm() <= 5 * TOLERANCE * model.norm()
+    assert Update(back, adapted.spec).minus(model).norm() <= 5 * TOLERANCE * model.norm()
 
 
 def test_an_empty_model_exports_as_no_change(tiny_llama: Path, tmp_path: Path) -> None:
-    bench = opened(tiny_llama, "causal", tmp_path)
-    files = adapter_files(bench, Update({}, bench.spec), "base", ())
+    adapted = opened(tiny_llama, "causal", tmp_path)
+    files = adapter_files(adapted, Update({}, adapted.spec), "base", ())
     assert json.loads(files["adapter_config.json"])["r"] == 1
     (tmp_path / "a").write_bytes(files["adapter_model.safetensors"])
     flat = load_file(tmp_path / "a")
-    assert len(flat) == 2 * len(bench.layers)
+    assert len(flat) == 2 * len(adapted.layers)
     assert all(not bool(tensor.any()) for tensor in flat.values())
 
 
 def test_a_head_is_never_an_adapter(tiny_bert: Path, tmp_path: Path) -> None:
-    bench = opened(tiny_bert, "classification", tmp_path)
-    model = model_of(bench, "dense")
+    adapted = opened(tiny_bert, "classification", tmp_path)
+    model = model_of(adapted, "dense")
     assert {n for n, e in model.entries.items() if not is_matrix(n, e)} == {"head.weight", "head.bias"}
-    bench.hold(model)
-    (tmp_path / "a").write_bytes(adapter_files(bench, model, "base", LABELS)["adapter_model.safetensors"])
+    adapted.fold_in(model)
+    (tmp_path / "a").write_bytes(adapter_files(adapted, model, "base", LABELS)["adapter_model.safetensors"])
     assert not any("head" in name for name in load_file(tmp_path / "a"))

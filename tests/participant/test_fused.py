@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.update import Factored, Update
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.fused import linear
 from tequio.participant.fused.loss import cross_entropy
@@ -48,7 +48,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Pat
     return folder
 
 
-Opener = Callable[..., tuple[Bench, TextTask]]
+Opener = Callable[..., tuple[AdaptedModel, TextTask]]
 
 
 @pytest.fixture
@@ -56,24 +56,24 @@ def opened(tiny_bert: Path, tiny_llama: Path, tiny_qwen: Path, tmp_path: Path) -
     """open(family, dtype): a bench that holds a shared update and has factors attached, B too; and its task."""
     folders = {"bert": tiny_bert, "llama": tiny_llama, "qwen2": tiny_qwen}
 
-    def make(family: str, dtype: torch.dtype = torch.float32) -> tuple[Bench, TextTask]:
+    def make(family: str, dtype: torch.dtype = torch.float32) -> tuple[AdaptedModel, TextTask]:
         encoder = family == "bert"
         base = load_base(str(folders[family]), "classification" if encoder else "causal", dtype, tmp_path)
         g = torch.Generator().manual_seed(1)
         head = torch.randn(2, base.hidden, generator=g) if encoder else None
-        bench = Bench(base, modules_of(base.model, EVERY[family]), 2.0, head)
+        adapted = AdaptedModel(base, modules_of(base.model, EVERY[family]), 2.0, head)
         held = {
             name: Factored(torch.randn(m, 2, generator=g) * 0.1, torch.randn(2, n, generator=g) * 0.1)
-            for name, (m, n) in bench.shapes.items()
+            for name, (m, n) in adapted.shapes.items()
         }
-        bench.hold(Update(dict(held), bench.spec))
-        bench.attach(4, 0)
-        for layer in bench.layers.values():
+        adapted.fold_in(Update(dict(held), adapted.spec))
+        adapted.attach(4, 0)
+        for layer in adapted.layers.values():
             assert layer.b is not None
             layer.b.data.normal_(0.0, 0.1, generator=g)
         if encoder:
-            return bench, Classification(base.tokenizer, ("a", "b"), 16)
-        return bench, Causal(base.tokenizer, 16)
+            return adapted, Classification(base.tokenizer, ("a", "b"), 16)
+        return adapted, Causal(base.tokenizer, 16)
 
     return make
 
@@ -86,24 +86,24 @@ def batch_of(task: TextTask) -> list[Item]:
     return BATCH if isinstance(task, Causal) else [replace(item, target=(i % 2,)) for i, item in enumerate(BATCH)]
 
 
-def step(bench: Bench, task: TextTask, items: list[Item] | None = None) -> tuple[Tensor, Tensor]:
+def step(adapted: AdaptedModel, task: TextTask, items: list[Item] | None = None) -> tuple[Tensor, Tensor]:
     """The loss of the batch, and its gradient in one row."""
-    parameters = [p for layer in bench.layers.values() for p in (layer.a, layer.b) if p is not None]
-    loss = task.loss(bench, items or batch_of(task))
+    parameters = [p for layer in adapted.layers.values() for p in (layer.a, layer.b) if p is not None]
+    loss = task.loss(adapted, items or batch_of(task))
     return loss.detach(), torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "bert"])
 def test_in_float32_loss_and_gradient_are_those_of_transformers(opened: Opener, family: str) -> None:
-    bench, task = opened(family)
-    assert bench.path.layers is not None, bench.path.why
-    loss, gradient = step(bench, task)
-    scored = task.losses(bench, batch_of(task))
-    bench.path = Way(None, "plain")
-    expected, wanted = step(bench, task)
+    adapted, task = opened(family)
+    assert adapted.path.layers is not None, adapted.path.why
+    loss, gradient = step(adapted, task)
+    scored = task.losses(adapted, batch_of(task))
+    adapted.path = Way(None, "plain")
+    expected, wanted = step(adapted, task)
     assert float((loss - expected).abs()) <= 1e-5
     assert float((gradient - wanted).norm() / wanted.norm()) <= 1e-5
-    plain = task.losses(bench, batch_of(task))
+    plain = task.losses(adapted, batch_of(task))
     assert scored.total == pytest.approx(plain.total, abs=1e-5)
     assert (scored.terms == plain.terms).all()
 
@@ -114,32 +114,32 @@ def test_an_encoder_does_not_compute_padding(opened: Opener) -> None:
     rows = real_rows(mask.long())
     assert len(rows) == len(set(rows.tolist())) == 80
     assert set(mask.flatten().nonzero()[:, 0].tolist()) <= set(rows.tolist())
-    bench, task = opened("bert")
+    adapted, task = opened("bert")
     items = [Item(tuple(range(3, 4 + k)), (k % 2,)) for k in range(12)]
-    loss, gradient = step(bench, task, items)
-    bench.path = Way(None, "plain")
-    expected, wanted = step(bench, task, items)
+    loss, gradient = step(adapted, task, items)
+    adapted.path = Way(None, "plain")
+    expected, wanted = step(adapted, task, items)
     assert float((loss - expected).abs()) <= 1e-5
     assert float((gradient - wanted).norm() / wanted.norm()) <= 1e-5
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "bert"])
 def test_in_bfloat16_it_is_no_farther_from_float32_than_transformers(opened: Opener, family: str) -> None:
-    exact_bench, task = opened(family)
-    exact_bench.path = Way(None, "plain")
-    exact, wanted = step(exact_bench, task)
-    bench, _ = opened(family, torch.bfloat16)
-    loss, gradient = step(bench, task)
-    bench.path = Way(None, "plain")
-    plain, theirs = step(bench, task)
+    exact_model, task = opened(family)
+    exact_model.path = Way(None, "plain")
+    exact, wanted = step(exact_model, task)
+    adapted, _ = opened(family, torch.bfloat16)
+    loss, gradient = step(adapted, task)
+    adapted.path = Way(None, "plain")
+    plain, theirs = step(adapted, task)
     limit = 1.5 * float((theirs - wanted).norm()) + 1e-3 * float(wanted.norm())
     assert float((gradient - wanted).norm()) <= limit
     assert float((loss - exact).abs()) <= 2.0 * float((plain - exact).abs()) + 5e-3
 
 
 def test_the_step_is_the_same_to_the_bit_when_made_again(opened: Opener) -> None:
-    bench, task = opened("llama", torch.bfloat16)
-    (loss, gradient), (again, once_more) = step(bench, task), step(bench, task)
+    adapted, task = opened("llama", torch.bfloat16)
+    (loss, gradient), (again, once_more) = step(adapted, task), step(adapted, task)
     assert torch.equal(loss, again)
     assert torch.equal(gradient, once_more)
 
@@ -169,17 +169,17 @@ def test_stacked_factors_are_each_participants_own() -> None:
     dx, (da, db) = linear.backward(gy, x, inner, layer)
     for i in range(3):
         part, rows = replace(layer, a=a[i], b=b[i]), slice(2 * i, 2 * i + 2)
-        own, kept = linear.forward(x[rows], part)
-        own_dx, (own_da, own_db) = linear.backward(gy[rows], x[rows], kept, part)
+        own, retained = linear.forward(x[rows], part)
+        own_dx, (own_da, own_db) = linear.backward(gy[rows], x[rows], retained, part)
         for whole, alone in ((y[rows], own), (dx[rows], own_dx), (da[i], own_da), (db[i], own_db)):
             assert torch.allclose(whole, alone, atol=1e-5)
 
 
 def test_who_goes_the_way_of_transformers(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, _ = opened("llama")
-    config: Any = bench.model.config
-    bench.drop()
-    assert choose(bench.model).layers is not None
+    adapted, _ = opened("llama")
+    config: Any = adapted.model.config
+    adapted.detach()
+    assert choose(adapted.model).layers is not None
     for key, value, said in (
         ("model_type", "gemma", "type gemma"),
         ("hidden_act", "gelu_new", "activation gelu_new"),
@@ -187,27 +187,27 @@ def test_who_goes_the_way_of_transformers(opened: Opener, monkeypatch: pytest.Mo
     ):
         with monkeypatch.context() as patch:
             patch.setattr(config, key, value, raising=False)
-            way = choose(bench.model)
+            way = choose(adapted.model)
             assert way.layers is None
             assert said in way.why
     with monkeypatch.context() as patch:  # a model that only looks like one of the family
-        layer: Any = bench.model.get_submodule("model.layers.0.mlp")
+        layer: Any = adapted.model.get_submodule("model.layers.0.mlp")
         patch.setattr(layer, "act_fn", nn.Tanh())
-        way = choose(bench.model)
+        way = choose(adapted.model)
         assert way.layers is None
         assert "differ" in way.why
     long = torch.zeros(1, LONGEST + 1, dtype=torch.int64)
-    assert bench._layers(long) is None
-    bench.attach_full()
-    assert bench._layers(long[:, :4]) is None
+    assert adapted._layers(long) is None
+    adapted.attach_full()
+    assert adapted._layers(long[:, :4]) is None
 
 
 def test_lower_layers_without_adapters_are_not_part_of_the_backward_pass(tiny_llama: Path, tmp_path: Path) -> None:
     base = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)
-    bench = Bench(base, ["model.layers.1.self_attn.v_proj"], 2.0)
-    bench.attach(2, 0)
+    adapted = AdaptedModel(base, ["model.layers.1.self_attn.v_proj"], 2.0)
+    adapted.attach(2, 0)
     ids = torch.tensor([[3, 4, 5]])
-    node: Any = bench.token_losses(ids, torch.ones_like(ids), ids[:, 1:], ids[:, 1:] > 0).sum().grad_fn
+    node: Any = adapted.token_losses(ids, torch.ones_like(ids), ids[:, 1:], ids[:, 1:] > 0).sum().grad_fn
     seen: set[Any] = set()
     todo = [node]
     while todo:

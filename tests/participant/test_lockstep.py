@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 import torch
 
-from tequio.app.assembly.build import wire
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
-from tequio.core.types import Failure, Reply, TrainTask
+from tequio.core.types import Failure, Reply, TrainRequest
 from tequio.core.update import Dense, Update, plain, zero
 from tequio.participant.lockstep import alike
 from tequio.participant.text_tasks import Causal
 from tequio.runtimes.embedded import Embedded
 
 
-def wired(make_federation: Any, kind: str, **sections: Any) -> Wired:
-    return wire(load_federation(make_federation(kind=kind, participants=3, centre=False, **sections)))
+def setup(make_federation: Any, kind: str, **sections: Any) -> RunSetup:
+    return build(load_federation(make_federation(kind=kind, participants=3, centre=False, **sections)))
 
 
-def tasks_of(w: Wired, **changes: Any) -> list[TrainTask]:
+def tasks_of(w: RunSetup, **changes: Any) -> list[TrainRequest]:
     """Ranks 4, 2, 4; 3 steps of up to 8 texts."""
-    nothing = zero(w.bench.spec)
+    nothing = zero(w.adapted.spec)
     made = []
-    for member in w.plan.members:
-        task = TrainTask(1, member.index, member.name, "product", member.rank, 3, 2e-3, 40 + member.index, nothing)
+    for member in w.run_spec.members:
+        task = TrainRequest(1, member.index, member.name, "product", member.rank, 3, 2e-3, 40 + member.index, nothing)
         made.append(replace(task, **changes))
     return made
 
@@ -40,7 +40,7 @@ def gap(one: Update, other: Update) -> float:
 
 @pytest.mark.parametrize("kind", ["causal", "classification"])
 def test_each_learns_what_it_would_learn_alone(make_federation: Any, kind: str) -> None:
-    w = wired(make_federation, kind)
+    w = setup(make_federation, kind)
     tasks = tasks_of(w)
     alone = list(Embedded(w.nodes).exchange(tasks))
     seen: list[Any] = []
@@ -59,9 +59,9 @@ def test_each_learns_what_it_would_learn_alone(make_federation: Any, kind: str) 
 
 def test_two_at_a_time_and_two_workers_give_the_same_to_the_bit(make_federation: Any) -> None:
     """What is bundled depends on the order of tasks only. Three tasks in twos: a pair and one alone."""
-    w = wired(make_federation, "causal")
-    twin = w.bench.twin()
-    nodes = {i: replace(node, bench=twin) for i, node in w.nodes.items()}
+    w = setup(make_federation, "causal")
+    twin = w.adapted.twin()
+    nodes = {i: replace(node, adapted=twin) for i, node in w.nodes.items()}
     torch.set_num_threads(1)
     tasks = tasks_of(w)
     one = list(Embedded(w.nodes, lockstep=2).exchange(tasks))
@@ -77,15 +77,15 @@ def test_two_at_a_time_and_two_workers_give_the_same_to_the_bit(make_federation:
 
 @pytest.mark.parametrize("trained", ["both", "b"])
 def test_shared_factors_go_on_in_lock_step(make_federation: Any, trained: str) -> None:
-    w = wired(make_federation, "causal", algorithm={"reduce": "fedit" if trained == "both" else "ffa"})
+    w = setup(make_federation, "causal", algorithm={"reduce": "fedit" if trained == "both" else "ffa"})
     g = torch.Generator().manual_seed(0)
     entries: dict[str, Any] = {}
-    for name, (m, n) in w.bench.shapes.items():
+    for name, (m, n) in w.adapted.shapes.items():
         entries |= {
             f"{name}:a": Dense(torch.randn(4, n, generator=g)),
             f"{name}:b": Dense(torch.randn(m, 4, generator=g) / 9),
         }
-    tasks = tasks_of(w, layout="factors", start=Update(entries, w.bench.spec), trained=trained)
+    tasks = tasks_of(w, layout="factors", start=Update(entries, w.adapted.spec), trained=trained)
     alone, together = list(Embedded(w.nodes).exchange(tasks)), list(Embedded(w.nodes, lockstep=3).exchange(tasks))
     for one, other in zip(together, alone, strict=True):
         assert isinstance(one, Reply)
@@ -97,13 +97,13 @@ def test_shared_factors_go_on_in_lock_step(make_federation: Any, trained: str) -
 
 def test_who_diverges_fails_alone(make_federation: Any) -> None:
     """The second one's factors begin as infinite numbers."""
-    w = wired(make_federation, "causal", algorithm={"reduce": "fedit"})
-    shapes = w.bench.shapes.items()
+    w = setup(make_federation, "causal", algorithm={"reduce": "fedit"})
+    shapes = w.adapted.shapes.items()
     good, bad = (
         Update(
             {f"{name}:a": Dense(torch.full((4, n), 0.1)) for name, (_, n) in shapes}
             | {f"{name}:b": Dense(torch.full((m, 4), value)) for name, (m, _) in shapes},
-            w.bench.spec,
+            w.adapted.spec,
         )
         for value in (0.01, float("inf"))
     )
@@ -123,7 +123,7 @@ def test_who_diverges_fails_alone(make_federation: Any) -> None:
 
 
 def test_only_plain_tasks_that_are_alike_go_together(make_federation: Any) -> None:
-    w = wired(make_federation, "causal")
+    w = setup(make_federation, "causal")
     node, (first, second, _) = w.nodes[1], tasks_of(w)
     assert alike(node, second, first)
     others: list[dict[str, Any]] = [{"steps": 2}, {"learning_rate": 1e-4}, {"terms": {"fedprox": 0.1}}]

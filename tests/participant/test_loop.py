@@ -16,13 +16,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tequio.core.errors import TrainingError
 from tequio.core.update import Dense, Factored, Update, zero
-from tequio.participant.adapted_model import Bench, head_at_zero
+from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
 from tequio.participant.data import Example
 from tequio.participant.loop import CLIP, train
 from tequio.participant.text_tasks import IGNORE, Causal, Classification, Item, batches
 
-Opener = Callable[..., Bench]
+Opener = Callable[..., AdaptedModel]
 TEXTS = [
     "the pump was great",
     "my nurse was rude today",
@@ -33,44 +33,44 @@ TEXTS = [
 
 
 @pytest.fixture
-def bench(tiny_bert: Path, tiny_llama: Path, tmp_path: Path) -> Opener:
-    def make(kind: str = "causal", dtype: torch.dtype = torch.float32) -> Bench:
+def adapted(tiny_bert: Path, tiny_llama: Path, tmp_path: Path) -> Opener:
+    def make(kind: str = "causal", dtype: torch.dtype = torch.float32) -> AdaptedModel:
         base = load_base(str(tiny_llama if kind == "causal" else tiny_bert), kind, dtype, tmp_path)  # type: ignore[arg-type]
         modules = ["q_proj", "v_proj"] if kind == "causal" else ["query", "value"]
-        return Bench(base, modules, 2.0, None if kind == "causal" else head_at_zero(base, 2))
+        return AdaptedModel(base, modules, 2.0, None if kind == "causal" else head_at_zero(base, 2))
 
     return make
 
 
-def items_of(bench: Bench, kind: str) -> tuple[Any, list[Item]]:
+def items_of(adapted: AdaptedModel, kind: str) -> tuple[Any, list[Item]]:
     if kind == "causal":
-        causal = Causal(bench.base.tokenizer, 8)
+        causal = Causal(adapted.base.tokenizer, 8)
         return causal, causal.encode([Example(t) for t in TEXTS], "x")[0]
-    labelled = Classification(bench.base.tokenizer, ("a", "b"), 16)
+    labelled = Classification(adapted.base.tokenizer, ("a", "b"), 16)
     return labelled, labelled.encode([Example(t, label="ab"[i % 2]) for i, t in enumerate(TEXTS)], "x")[0]
 
 
-def by_hand(bench: Bench, kind: str, batch: list[Item]) -> Tensor:
+def by_hand(adapted: AdaptedModel, kind: str, batch: list[Item]) -> Tensor:
     """The loss of a batch, one item at a time and without padding."""
     total, count = torch.zeros(()), 0
     for item in batch:
         ids = torch.tensor([item.ids])
         if kind == "causal":
-            logits = bench.model(input_ids=ids, use_cache=False).logits[0, :-1]
+            logits = adapted.model(input_ids=ids, use_cache=False).logits[0, :-1]
             total = total + F.cross_entropy(logits, ids[0, 1:], reduction="sum")
             count += ids.shape[1] - 1
         else:
-            hidden = bench.model(input_ids=ids).last_hidden_state[0].mean(0)
-            logits = 10.0 * (hidden / hidden.norm()) @ bench.head["head.weight"].T + bench.head["head.bias"]
+            hidden = adapted.model(input_ids=ids).last_hidden_state[0].mean(0)
+            logits = 10.0 * (hidden / hidden.norm()) @ adapted.head["head.weight"].T + adapted.head["head.bias"]
             total = total - torch.log_softmax(logits, 0)[item.target[0]]
             count += 1
     return total / count
 
 
 @pytest.mark.parametrize("kind", ["causal", "classification"])
-def test_the_loop_is_adamw_step_by_step(bench: Opener, kind: str) -> None:
+def test_the_loop_is_adamw_step_by_step(adapted: Opener, kind: str) -> None:
     """Six steps of Adam written out (β .9, .999, ε 1e-8, no decay; Kingma & Ba, arXiv 1412.6980), gradient clipped at 1."""
-    ours, theirs = bench(kind), bench(kind)
+    ours, theirs = adapted(kind), adapted(kind)
     task, items = items_of(ours, kind)
     rates = [0.02, 0.02, 0.01, 0.01, 0.005, 0.005]
     trained = train(ours, task, ours.attach(4, 3), batches(items, 2, 5), rates, "x")
@@ -93,7 +93,7 @@ def test_the_loop_is_adamw_step_by_step(bench: Opener, kind: str) -> None:
     assert (trained.steps, trained.tokens) == (6, tokens)
     assert trained.loss_first == pytest.approx(sum(losses[:3]) / 3, abs=1e-5)
     assert trained.loss_last == pytest.approx(sum(losses[3:]) / 3, abs=1e-5)
-    difference = ours.take().minus(theirs.take()).norm() / theirs.take().norm()
+    difference = ours.extract().minus(theirs.extract()).norm() / theirs.extract().norm()
     assert difference <= 1e-3, difference
 
 
@@ -103,14 +103,14 @@ class _Steep:
     def __init__(self, parameters: list[nn.Parameter], slope: float) -> None:
         self.parameters, self.slope = parameters, slope
 
-    def loss(self, bench: Bench, items: Any) -> Tensor:
+    def loss(self, adapted: AdaptedModel, items: Any) -> Tensor:
         slope = torch.stack([p.sum() for p in self.parameters]).sum() * self.slope
         return slope - slope.detach() + 1.0
 
 
-def test_the_gradient_is_clipped_at_one_over_all_parameters_together(bench: Opener) -> None:
+def test_the_gradient_is_clipped_at_one_over_all_parameters_together(adapted: Opener) -> None:
     """After one step with gradient g everywhere, Adam's first moment would be .1·g; clipped it has norm .1."""
-    b = bench()
+    b = adapted()
     for slope, expected in ((100.0, 0.1), (1e-4, None)):
         parameters = b.attach(2, 0)
         count = sum(p.numel() for p in parameters)
@@ -125,9 +125,9 @@ def test_the_gradient_is_clipped_at_one_over_all_parameters_together(bench: Open
         assert norm == pytest.approx(expected or 0.1 * 1e-4 * math.sqrt(count), rel=1e-4)
 
 
-def test_masters_are_float32_over_a_bfloat16_base(bench: Opener) -> None:
+def test_masters_are_float32_over_a_bfloat16_base(adapted: Opener) -> None:
     """Steps of 1e-5 on factors near 0.1: bfloat16, 2⁻⁸ relative, would lose each one (≥ 4e-4 apart there)."""
-    b = bench(dtype=torch.bfloat16)
+    b = adapted(dtype=torch.bfloat16)
     task, items = items_of(b, "causal")
     parameters = b.attach(4, 0)
     assert {p.dtype for p in parameters} == {torch.float32}
@@ -150,8 +150,8 @@ def test_masters_are_float32_over_a_bfloat16_base(bench: Opener) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["causal", "classification"])
-def test_fresh_factors_give_exactly_the_bases_output(bench: Opener, kind: str, dtype: torch.dtype) -> None:
-    b = bench(kind, dtype)
+def test_fresh_factors_give_exactly_the_bases_output(adapted: Opener, kind: str, dtype: torch.dtype) -> None:
+    b = adapted(kind, dtype)
     ids, mask = torch.tensor([[3, 9, 12, 20], [5, 7, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     ask = b.token_logits if kind == "causal" else b.class_logits
     with torch.inference_mode():
@@ -161,8 +161,8 @@ def test_fresh_factors_give_exactly_the_bases_output(bench: Opener, kind: str, d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(bench: Opener, dtype: torch.dtype) -> None:
-    b = bench("classification", dtype)
+def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(adapted: Opener, dtype: torch.dtype) -> None:
+    b = adapted("classification", dtype)
     before = {name: layer.weight.clone() for name, layer in b.layers.items()}
     head = {name: tensor.clone() for name, tensor in b.head.items()}
     generator = torch.Generator().manual_seed(0)
@@ -172,16 +172,16 @@ def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(bench: Opener,
 
     entries: dict[str, Any] = {n: Factored(noise(32, 3), noise(3, 32)) for n in b.layers}
     entries |= {n: Dense(noise(*tensor.shape)) for n, tensor in b.head.items()}
-    b.hold(Update(entries, b.spec))
+    b.fold_in(Update(entries, b.spec))
     assert not any(torch.equal(before[n], layer.weight) for n, layer in b.layers.items())
     assert not any(torch.equal(head[n], tensor) for n, tensor in b.head.items())
-    b.hold(zero(b.spec))
+    b.fold_in(zero(b.spec))
     assert all(torch.equal(before[n], layer.weight) for n, layer in b.layers.items())
     assert all(torch.equal(head[n], tensor) for n, tensor in b.head.items())
 
 
-def test_documents_fill_blocks_without_padding_and_lose_no_token(bench: Opener) -> None:
-    b = bench()
+def test_documents_fill_blocks_without_padding_and_lose_no_token(adapted: Opener) -> None:
+    b = adapted()
     _, items = items_of(b, "causal")
     words = [len(t.split()) for t in TEXTS]  # one token a word, and an end token a text
     assert sum(words) == 4 + 5 + 2 + 7 + 2
@@ -193,9 +193,9 @@ def test_documents_fill_blocks_without_padding_and_lose_no_token(bench: Opener) 
     assert flat[4] == flat[10] == flat[13] == flat[21] == end
 
 
-def test_only_the_response_is_learnt_and_what_is_cut_is_counted(bench: Opener) -> None:
+def test_only_the_response_is_learnt_and_what_is_cut_is_counted(adapted: Opener) -> None:
     """Counted by hand: prompt 3, response 2 + end = 6 tokens; the second has prompt 5, response 4 + end = 10, cut to 8."""
-    b = bench()
+    b = adapted()
     task = Causal(b.base.tokenizer, 8)
     first = Example("the pump was", response="very loud")
     second = Example("my nurse today was really", response="calm and kind again")
@@ -213,16 +213,16 @@ def test_only_the_response_is_learnt_and_what_is_cut_is_counted(bench: Opener) -
         assert float(task.loss(b, items)) == pytest.approx(sum(right) / 6, abs=1e-5)
 
 
-def test_padding_changes_no_loss(bench: Opener) -> None:
+def test_padding_changes_no_loss(adapted: Opener) -> None:
     for kind in ("causal", "classification"):
-        b = bench(kind)
+        b = adapted(kind)
         task, items = items_of(b, kind)
         with torch.no_grad():
             assert float(task.loss(b, items)) == pytest.approx(float(by_hand(b, kind, items)), abs=1e-5)
         assert task.losses(b, items).scores().loss == pytest.approx(float(by_hand(b, kind, items)), abs=1e-5)
 
 
-def test_batches_are_the_same_for_a_seed_and_give_each_item_once_an_epoch(bench: Opener) -> None:
+def test_batches_are_the_same_for_a_seed_and_give_each_item_once_an_epoch(adapted: Opener) -> None:
     items = [Item((i,) * (i % 5 + 1), (i,)) for i in range(23)]
     one, two = batches(items, 4, 1), batches(items, 4, 1)
     epoch = list(islice(one, 6))
@@ -231,11 +231,11 @@ def test_batches_are_the_same_for_a_seed_and_give_each_item_once_an_epoch(bench:
     assert list(islice(batches(items, 4, 2), 6)) != epoch
 
 
-def test_a_loss_that_is_not_a_number_is_an_error_with_advice(bench: Opener) -> None:
-    b = bench()
+def test_a_loss_that_is_not_a_number_is_an_error_with_advice(adapted: Opener) -> None:
+    b = adapted()
     task, items = items_of(b, "causal")
     name = next(n for n in b.layers if n.endswith("v_proj"))
-    b.hold(Update({name: Dense(torch.full(b.shapes[name], float("nan")))}, b.spec))
+    b.fold_in(Update({name: Dense(torch.full(b.shapes[name], float("nan")))}, b.spec))
     with pytest.raises(
         TrainingError, match=r"Participant ana: training diverged. The loss became nan at step 1\."
     ) as caught:
@@ -243,9 +243,9 @@ def test_a_loss_that_is_not_a_number_is_an_error_with_advice(bench: Opener) -> N
     assert "Lower [train] learning_rate" in caught.value.fix
 
 
-def test_a_loss_that_explodes_is_an_error_though_only_the_first_was_small(bench: Opener) -> None:
+def test_a_loss_that_explodes_is_an_error_though_only_the_first_was_small(adapted: Opener) -> None:
     """With a rate of 1000 the second loss is in the thousands already: what counts is the one before any step."""
-    b = bench("classification")
+    b = adapted("classification")
     task, items = items_of(b, "classification")
     with pytest.raises(TrainingError, match=r"The loss went from 0\.6\d+ to \d"):  # ln 2 = 0.69 with two classes
         train(b, task, b.attach(4, 0), batches(items, 2, 0), [1e3] * 20, "ana")

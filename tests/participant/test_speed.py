@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import best_dtype, load_base
 from tequio.participant.fused.select import Path as Way
 from tequio.participant.text_tasks import Causal, Item
@@ -24,10 +24,10 @@ def test_a_step_takes_no_longer_than_through_transformers(tiny_llama: Path, tmp_
     LlamaForCausalLM(LlamaConfig(**sizes, **heads)).save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "model")
     base = load_base(str(tmp_path / "model"), "causal", best_dtype(), tmp_path)
-    bench = Bench(base, ["q_proj", "v_proj"], 2.0)
-    ours = bench.path
+    adapted = AdaptedModel(base, ["q_proj", "v_proj"], 2.0)
+    ours = adapted.path
     assert ours.layers is not None, ours.why
-    parameters, task = bench.attach(8, 0), Causal(base.tokenizer, 64)
+    parameters, task = adapted.attach(8, 0), Causal(base.tokenizer, 64)
     ids = [tuple(range(k, k + 64)) for k in range(4)]
     batch = [Item(row, row) for row in ids]
     threads = torch.get_num_threads()
@@ -35,9 +35,9 @@ def test_a_step_takes_no_longer_than_through_transformers(tiny_llama: Path, tmp_
     found: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(7):
         for name, way in (("ours", ours), ("plain", Way(None, "plain"))):
-            bench.path = way
+            adapted.path = way
             begin = time.thread_time()
-            torch.autograd.grad(task.loss(bench, batch), parameters)
+            torch.autograd.grad(task.loss(adapted, batch), parameters)
             found[name].append(time.thread_time() - begin)
     torch.set_num_threads(threads)
     ratio = min(found["ours"][1:]) / min(found["plain"][1:])  # the first step warms up

@@ -61,7 +61,7 @@ def test_the_hash_is_sha256_of_the_normalised_text() -> None:
     assert content_hash(Example(" Cafe\u0301 \n SOLO ")) == hashlib.sha256("café solo".encode()).hexdigest()
 
 
-def test_prompt_and_response_are_kept_apart_in_the_hash() -> None:
+def test_prompt_and_response_are_retained_separate_in_the_hash() -> None:
     assert content_hash(Example("a b", response="c")) != content_hash(Example("a", response="b c"))
     assert content_hash(Example("a  B", response="c ")) == content_hash(Example("A b", response="C"))
 
@@ -161,21 +161,21 @@ def test_each_kind_of_drop_is_counted() -> None:
         ("text number 1", "pos"),  # contradicts text number 1, which is neg: both go
     ]
     found = split_rows(BASE + extra)
-    kept = texts(found.train + found.validation + found.test)
+    retained = texts(found.train + found.validation + found.test)
     assert found.rows == 64
     assert found.dropped == {
         "empty": 2, "duplicates": 1, "conflicting_labels": 2, "in_two_splits": 0, "over_cap": 0
     }  # fmt: skip
-    assert len(kept) == 59
-    assert "text number 1" not in kept
+    assert len(retained) == 59
+    assert "text number 1" not in retained
 
 
-def test_of_texts_equal_but_for_case_the_first_in_code_points_is_kept() -> None:
+def test_of_texts_equal_but_for_case_the_first_in_code_points_is_retained() -> None:
     for rows in ([("SAME", "pos"), ("same", "pos")], [("same", "pos"), ("SAME", "pos")]):
         found = split_rows(BASE + rows)
-        kept = texts(found.train + found.validation + found.test)
-        assert "SAME" in kept  # "S" is U+0053, "s" is U+0073
-        assert "same" not in kept
+        retained = texts(found.train + found.validation + found.test)
+        assert "SAME" in retained  # "S" is U+0053, "s" is U+0073
+        assert "same" not in retained
 
 
 def test_three_rows_of_one_text_with_two_labels_all_go_in_any_order() -> None:
@@ -307,7 +307,7 @@ def test_files_shares_and_caps_that_contradict_each_other(
         split(DataFiles(**dict.fromkeys(given_files, path)), rule)
 
 
-def test_shares_are_not_looked_at_where_every_split_has_a_file(tmp_path: Path) -> None:
+def test_shares_are_not_evaluated_at_where_every_split_has_a_file(tmp_path: Path) -> None:
     paths = {n: save(tmp_path / f"{n}.jsonl", [(n, "pos")]) for n in NAMES}
     found = split(DataFiles(**paths), SplitRule(validation=0.0, test=0.0))
     assert [texts(getattr(found, n)) for n in NAMES] == [["train"], ["validation"], ["test"]]

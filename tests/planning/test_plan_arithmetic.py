@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tequio.core.errors import ConfigError
-from tequio.planning.devices import catalogue, device_of, middle
+from tequio.planning.devices import catalogue, find_device, middle
 from tequio.planning.flops import adapters, forward, training
 from tequio.planning.memory import ModelShape
 from tequio.planning.pareto import Option, compared, pareto
@@ -32,10 +32,10 @@ def test_the_catalogue_has_dense_peaks_with_dates_and_sources() -> None:
 
 def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'H100"):
-        device_of("h100", catalogue())  # and not H200, which looks nearer
+        find_device("h100", catalogue())  # and not H200, which looks nearer
     with pytest.raises(ConfigError, match="Did you mean 'H100 SXM'"):
-        device_of("h100 smx", catalogue())
-    assert device_of(" h100 sxm ", catalogue()).name == "H100 SXM"
+        find_device("h100 smx", catalogue())
+    assert find_device(" h100 sxm ", catalogue()).name == "H100 SXM"
     own = tmp_path / "own.toml"
     own.write_text(
         'as_of = "2027-01"\n[devices."Ours"]\nbf16 = 10.0\nbandwidth = 100.0\nwatts = 50.0\nrent = [0.0, 0.0]\n'

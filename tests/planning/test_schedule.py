@@ -11,7 +11,7 @@ from tequio.app.network.participant.availability import closed
 from tequio.config import ScheduleSection, load_participant
 from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Intensity, Window
-from tequio.planning.schedule import DAYS, is_open, next_opening, window_of
+from tequio.planning.schedule import DAYS, is_open, next_opening, parse_window
 
 FRIDAY = datetime(2026, 11, 27)  # a Friday, midnight
 
@@ -37,28 +37,30 @@ def at(day: int, time: str) -> datetime:
     ],
 )
 def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins(day: int, time: str, expected: bool) -> None:
-    assert is_open(window_of("20:00-07:00"), ["fri"], at(day, time)) is expected
+    assert is_open(parse_window("20:00-07:00"), ["fri"], at(day, time)) is expected
 
 
 def test_from_sunday_into_monday() -> None:
-    night = window_of("22:00-02:00")
+    night = parse_window("22:00-02:00")
     assert is_open(night, ["sun"], at(3, "01:59"))
     assert not is_open(night, ["mon"], at(3, "01:59"))
 
 
 def test_a_window_within_a_day_and_the_whole_day() -> None:
-    assert [is_open(window_of("09:00-17:30"), DAYS, at(0, t)) for t in ("08:59", "09:00", "17:29", "17:30")] == [
+    assert [is_open(parse_window("09:00-17:30"), DAYS, at(0, t)) for t in ("08:59", "09:00", "17:29", "17:30")] == [
         False,
         True,
         True,
         False,
     ]
-    assert all(is_open(window_of("00:00-24:00"), DAYS, at(d, t)) for d in range(7) for t in ("00:00", "12:00", "23:59"))
-    assert not is_open(window_of("00:00-24:00"), ["fri"], at(1, "00:00"))
+    assert all(
+        is_open(parse_window("00:00-24:00"), DAYS, at(d, t)) for d in range(7) for t in ("00:00", "12:00", "23:59")
+    )
+    assert not is_open(parse_window("00:00-24:00"), ["fri"], at(1, "00:00"))
 
 
 def test_it_opens_next_when_it_opens_next() -> None:
-    window = window_of("20:00-07:00")
+    window = parse_window("20:00-07:00")
     assert next_opening(window, DAYS, at(0, "10:00")) == at(0, "20:00")
     assert next_opening(window, DAYS, at(0, "20:00")) == at(1, "20:00")
     assert next_opening(window, ["fri"], at(0, "21:00")) == at(7, "20:00")

@@ -98,7 +98,7 @@ def test_a_field_that_is_no_text_is_named_and_not_blamed_on_the_version(tmp_path
         read_invitation(path)
 
 
-def test_tokens_differ_and_only_their_hash_is_kept() -> None:
+def test_tokens_differ_and_only_their_hash_is_retained() -> None:
     one, other = new_token(), new_token()
     assert one != other
     assert token_hash(one) == digest(one.encode())

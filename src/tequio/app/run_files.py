@@ -18,7 +18,7 @@ HEAD_FILE = "head.safetensors"
 SHARED_FILE = "shared.safetensors"
 
 
-def of_base(name: str, file: str) -> str:
+def base_file(name: str, file: str) -> str:
     """Where a file of one base lies in the run."""
     return file if name == MAIN else f"bases/{name}/{file}"
 
@@ -61,7 +61,7 @@ def json_table(path: Path) -> dict[str, Any]:
     return found
 
 
-def config_of(header: Mapping[str, Any], path: Path) -> Federation:
+def config_from_header(header: Mapping[str, Any], path: Path) -> Federation:
     """The federation.toml that a record has. Raises ConfigError where this version reads it otherwise; path: of the ledger."""
     return validated(header["config"], Federation, path)
 

@@ -13,7 +13,7 @@ from typing import Any
 from tequio.algorithms.factors import product
 from tequio.app.run_files import SHARED_FILE, read_model, save
 from tequio.core.canonical import digest_update
-from tequio.core.types import TrainTask
+from tequio.core.types import TrainRequest
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
@@ -22,7 +22,7 @@ from tequio.participant.personal import Personal
 RECEIVED, PERSONAL = "received", "personal"
 
 
-def keep_received(folder: RunFolder, ledger: Ledger, task: TrainTask, scale: float) -> None:
+def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, scale: float) -> None:
     """Keep the shared model that a training task came with, unless it is the base or is kept already."""
     if task.round == 1:
         return
@@ -38,7 +38,7 @@ def keep_received(folder: RunFolder, ledger: Ledger, task: TrainTask, scale: flo
         (folder.path / before.body["file"]).unlink(missing_ok=True)
 
 
-def sent_with(task: TrainTask, scale: float) -> Update:
+def sent_with(task: TrainRequest, scale: float) -> Update:
     """The shared model that training starts from, as a change of the base's weights."""
     if task.start is None:
         return task.held
@@ -62,7 +62,7 @@ def load_shared(folder: RunFolder, ledger: Ledger) -> tuple[Update, Mapping[str,
     return None if found is None else (read_model(folder, found[0], found[1]["digest"]), found[1])
 
 
-def models_of(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
+def recorded_models(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
     """File -> digest of the models that a record of kind `personal` names; none where they are kept elsewhere."""
     if kind != PERSONAL or body.get("kept") == "participant":
         return {}
@@ -71,7 +71,7 @@ def models_of(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
     return {file: body["digest"], local: body["local_digest"]}
 
 
-def personal_of(ledger: Ledger, alone: bool) -> Mapping[str, Any] | None:
+def recorded_personal(ledger: Ledger, alone: bool) -> Mapping[str, Any] | None:
     """The newest record of a personal model that was made alone, or of the one made in the federation."""
     rows = [e.body for e in ledger.entries(PERSONAL) if bool(e.body.get("alone", False)) is alone]
     return rows[-1] if rows else None

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tequio.app.assembly.setup import Wired
-from tequio.app.run_files import SHARED_FILE, of_base, save
+from tequio.app.assembly.setup import RunSetup
+from tequio.app.run_files import SHARED_FILE, base_file, save
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState
 from tequio.coordinator.interpolation import Point, best, points, record
@@ -60,7 +60,7 @@ class Outcome:
     end: Mapping[str, Any]
 
 
-Places = tuple[Wired, ...]
+WorkerSetups = tuple[RunSetup, ...]
 """The run as each worker sees it: with benches of its own."""
 
 
@@ -75,7 +75,7 @@ def silent(stage: str, what: str, done: int, of: int) -> None:
     """No progress."""
 
 
-def runtime_of(places: Places, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
+def embedded_runtime(places: WorkerSetups, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
     """The participants of one base, at all places."""
     first, *others = [place.group(base).nodes for place in places]
     return Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
@@ -85,7 +85,7 @@ def shared_models(
     folder: RunFolder,
     ledger: Ledger,
     states: Mapping[str, State],
-    places: Places,
+    places: WorkerSetups,
     watch: Watch,
     runtimes: Mapping[str, Runtime] = MappingProxyType({}),
 ) -> dict[str, Update]:
@@ -96,11 +96,13 @@ def shared_models(
     bodies: dict[str, dict[str, Any]] = {}
     for group in places[0].groups:
         state = states[group.name]
-        model = shared_model(state.best, group.plan)
+        model = shared_model(state.best, group.run_spec)
         tried: list[Point] = []
         if recorded is None and tries:
             watch("shared", f"{tries} points between base and shared model", 0, 1)
-            tried = points(model, tries, state, group.plan, runtimes.get(group.name) or runtime_of(places, group.name))
+            tried = points(
+                model, tries, state, group.run_spec, runtimes.get(group.name) or embedded_runtime(places, group.name)
+            )
         done = {} if recorded is None else recorded.body if group.name == MAIN else recorded.body["bases"][group.name]
         alpha = float(done["alpha"]) if done else best(tried).alpha if tried else 1.0
         models[group.name] = shared = model if alpha == 1.0 else model.scaled(alpha)
@@ -110,11 +112,11 @@ def shared_models(
         main = bodies.pop(MAIN)
         ledger.append("shared", main | ({"bases": bodies} if bodies else {}))
     for name, shared in models.items():
-        save(folder, of_base(name, SHARED_FILE), shared)
+        save(folder, base_file(name, SHARED_FILE), shared)
     return models
 
 
-def general(places: Places, shared: Mapping[str, Update], workers: Workers) -> dict[str, Any]:
+def general(places: WorkerSetups, shared: Mapping[str, Update], workers: Workers) -> dict[str, Any]:
     """Base against shared on the halves of the public slices that the gate never saw."""
     jobs: dict[str, Job[dict[str, Any]]] = {}
     for group in places[0].groups:
@@ -125,11 +127,11 @@ def general(places: Places, shared: Mapping[str, Update], workers: Workers) -> d
     return {row: job.result() for row, job in jobs.items()}
 
 
-def _slice(places: Places, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
+def _slice(places: WorkerSetups, base: str, name: str, shared: Update, worker: int) -> dict[str, Any]:
     group = places[worker].group(base)
     centre, items = group.nodes[0], group.report_slices[name]
-    before, after = score(centre, zero(group.plan.spec), items), score(centre, shared, items)
-    gains = gain(after, before, derive(group.plan.seed, "general", name))
+    before, after = score(centre, zero(group.run_spec.spec), items), score(centre, shared, items)
+    gains = gain(after, before, derive(group.run_spec.seed, "general", name))
     return {"base": asdict(before.scores()), "shared": asdict(after.scores()), "gain": gains}
 
 
@@ -137,12 +139,12 @@ def end(
     folder: RunFolder,
     ledger: Ledger,
     made: States | PeerState,
-    wired: Wired,
+    setup: RunSetup,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
     """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
     state = made if isinstance(made, PeerState) else made[MAIN]
-    reason = "all rounds made" if state.round >= wired.plan.rounds else "no progress on validation any more"
+    reason = "all rounds made" if state.round >= setup.run_spec.rounds else "no progress on validation any more"
     stopped = ledger.last("budget")
     if stopped is not None:
         reason = str(stopped.body["reason"])

@@ -25,7 +25,7 @@ def accounts(
     """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
-    from tequio.participant.accounts import read_books
+    from tequio.participant.accounts import read_account_books
     from tequio.report.data.accounts import WHOLE, card, sums
     from tequio.report.data.accounts import accounts as of_ledger
     from tequio.report.data.carbon_schedule import shifted
@@ -38,7 +38,7 @@ def accounts(
     found["shift"] = shifted(entries)
     found["adapted"] = adapted(entries)
     found["alone"], found["home"] = against_alone(entries), at_home(entries)
-    books = read_books(folder)
+    books = read_account_books(folder)
     found["card"] = card(found, entries, books)
     found["untold"] = {
         row["name"]: any(line["intensity"] is not None for line in books.get(row["name"], ()))
@@ -53,17 +53,17 @@ def accounts(
     output.emit(found, json, lambda: _words(found, Words(lang)))
 
 
-def emissions_of(folder: Path) -> dict[str, Any]:
+def run_emissions(folder: Path) -> dict[str, Any]:
     """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
-    from tequio.participant.accounts import read_books
+    from tequio.participant.accounts import read_account_books
     from tequio.report.data.accounts import accounts as of_ledger
     from tequio.report.data.accounts import card
 
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
         entries = list(ledger.entries())
-    found: dict[str, Any] = card(of_ledger(entries), entries, read_books(folder))["co2_eq_emissions"]
+    found: dict[str, Any] = card(of_ledger(entries), entries, read_account_books(folder))["co2_eq_emissions"]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tequio.cli import output
-from tequio.cli.log import Log, LogFile, Metrics, address_of, teller
+from tequio.cli.log import Log, LogFile, Metrics, event_handler, parse_address
 from tequio.cli.options import Json, Lang, Threads, finish, go_on_with, set_threads, stoppable
 
 coordinator = typer.Typer(help="Coordinate a federation across a network.", no_args_is_help=True, rich_markup_mode=None)
@@ -25,13 +25,13 @@ def coordinator_init(
     json: Json = False,
 ) -> None:
     """Make certificates, and one invitation for each participant."""
-    from tequio.app.network.hub.folder import init_office
+    from tequio.app.network.hub.folder import init_coordinator_folder
 
     given = [path for path in (certificate, key, authority) if path is not None]
     if given and len(given) < 3:
         raise typer.BadParameter("give --certificate, --key and --authority together, or none of them")
     own = (given[0], given[1], given[2]) if given else None
-    config, invitations = init_office(folder, federation, address, own)
+    config, invitations = init_coordinator_folder(folder, federation, address, own)
 
     def words() -> None:
         output.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
@@ -102,15 +102,15 @@ def coordinator_start(
 ) -> None:
     """Start, or go on with, the federation; ends with the report. One that is over opens again for who has no personal model yet."""
     from tequio.app.network.coordinator.serve import Times, coordinate
-    from tequio.app.network.monitoring.health import Vitals
+    from tequio.app.network.monitoring.health import Health
 
     set_threads(threads)
-    vitals = Vitals("coordinator", teller(log, log_file), address_of(metrics))
+    health = Health("coordinator", event_handler(log, log_file), parse_address(metrics))
     with (
         output.progress(json or log == "json") as watch,
         stoppable(lambda: go_on_with(f"tequio coordinator start {folder}")),
     ):
-        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline, 60.0 * grace), vitals, watch)
+        outcome = coordinate(folder, host, port, Times(60.0 * wait, 60.0 * deadline, 60.0 * grace), health, watch)
     finish(outcome.folder, lang, json)
 
 
@@ -123,9 +123,9 @@ def coordinator_check(
     json: Json = False,
 ) -> None:
     """Look at secrets, certificates and ports, and at what a stranger reaches from outside; exit code 1 if something fails."""
-    from tequio.app.network.monitoring.check import inspect_office
+    from tequio.app.network.monitoring.check import check_coordinator
 
-    findings = inspect_office(folder, address)
+    findings = check_coordinator(folder, address)
     failed = sum(row["status"] == "FAIL" for row in findings)
 
     def words() -> None:

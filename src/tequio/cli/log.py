@@ -15,7 +15,7 @@ import typer
 
 from tequio.cli import output
 from tequio.core.errors import ConfigError, ResourceError
-from tequio.core.events import Level, Tell, Value
+from tequio.core.events import EventHandler, Level, Value
 
 Metrics = Annotated[
     str | None,
@@ -29,13 +29,13 @@ LogFile = Annotated[
 ENDS = ("ended", "stopped", "failed")  # said by the command itself where it speaks words
 
 
-def teller(form: Literal["plain", "json"], path: Path | None, quiet: bool = False) -> Tell:
+def event_handler(form: Literal["plain", "json"], path: Path | None, quiet: bool = False) -> EventHandler:
     """What writes events. The file is opened for each line, so that it can be moved away (logrotate). Raises ResourceError at once."""
     if quiet:
         return lambda words, event="note", level="info", **fields: None
     write = _to_file(path) if path is not None else _to_stderr
 
-    def told(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+    def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if form == "json":
             write(json.dumps({"time": time, "level": level, "event": event, "message": words, **fields}) + "\n")
@@ -44,7 +44,7 @@ def teller(form: Literal["plain", "json"], path: Path | None, quiet: bool = Fals
         elif event not in ENDS:
             output.err.print(words, markup=False)
 
-    return told
+    return log
 
 
 def _to_stderr(line: str) -> None:
@@ -74,7 +74,7 @@ def _one_line(words: str) -> str:
     return " ".join(words.split())
 
 
-def address_of(text: str | None) -> tuple[str, int] | None:
+def parse_address(text: str | None) -> tuple[str, int] | None:
     """PORT, which means loopback, or HOST:PORT. Raises ConfigError for anything else."""
     if text is None:
         return None

@@ -221,14 +221,14 @@ def predict(
     json: Json = False,
 ) -> None:
     """A participant's model on a text, or on each text of a file."""
-    from tequio.app.models.predict import predict_texts, texts_of
+    from tequio.app.models.predict import predict_texts, read_prediction_texts
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
     if text is not None and not text.strip():
         raise typer.BadParameter("the text is empty")
     set_threads(0)
-    texts = texts_of(file) if file is not None else [text or ""]
+    texts = read_prediction_texts(file) if file is not None else [text or ""]
     results = predict_texts(folder, participant, texts, max_new_tokens)
 
     def words() -> None:
@@ -272,10 +272,10 @@ def export(
 ) -> None:
     """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio."""
     from tequio.app.models.export import export_models
-    from tequio.cli.accounts import emissions_of
+    from tequio.cli.accounts import run_emissions
 
     set_threads(0)
-    written = export_models(folder, participant, out or folder / "export", merged, emissions_of(folder))
+    written = export_models(folder, participant, out or folder / "export", merged, run_emissions(folder))
 
     def words() -> None:
         for row in written:
@@ -291,7 +291,7 @@ app.add_typer(coordinator.coordinator, name="coordinator")
 app.command()(participant.join)
 app.command()(participant.participate)
 app.command()(participant.leave)
-app.command()(participant.island)
+app.command("island")(participant.offline)
 app.command()(status.status)
 app.command()(plan)
 app.command()(accounts)

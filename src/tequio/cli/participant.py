@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tequio.cli import output
-from tequio.cli.log import Log, LogFile, Metrics, address_of, teller
+from tequio.cli.log import Log, LogFile, Metrics, event_handler, parse_address
 from tequio.cli.options import Json, Threads, go_on_with, set_threads, stoppable
 from tequio.core.errors import ConfigError
 
@@ -55,19 +55,19 @@ def participate(
 
     Started by torchrun, all its processes train together, each on its part of every batch.
     """
-    from tequio.app.network.monitoring.health import Vitals
+    from tequio.app.network.monitoring.health import Health
     from tequio.app.network.participant.processes import follow
-    from tequio.app.network.participant.serve import stay
-    from tequio.participant.process_group import team
+    from tequio.app.network.participant.serve import serve_participant
+    from tequio.participant.process_group import join_process_group
 
     set_threads(threads)
-    with stoppable(lambda: go_on_with(f"tequio participate {folder}")), team() as together:
+    with stoppable(lambda: go_on_with(f"tequio participate {folder}")), join_process_group() as together:
         if together.rank > 0:
             follow(folder, together)
         else:
             quiet = json and log == "plain" and log_file is None
-            vitals = Vitals("participant", teller(log, log_file, quiet), address_of(metrics))
-            result = stay(folder, vitals, together)
+            health = Health("participant", event_handler(log, log_file, quiet), parse_address(metrics))
+            result = serve_participant(folder, health, together)
     if together.rank > 0:
         together.end()
 
@@ -90,14 +90,14 @@ def leave(
 ) -> None:
     """Leave a federation: the coordinator is told, and models, record and report are put into one folder to go on alone."""
     from tequio.app.network.participant.leave import leave_federation
-    from tequio.cli.accounts import emissions_of
+    from tequio.cli.accounts import run_emissions
     from tequio.report.write import write_report
 
     if json and not yes:
         raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
     if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
         raise typer.Exit(130)
-    result = leave_federation(folder, out, emissions_of)
+    result = leave_federation(folder, out, run_emissions)
     if result["bundle"] is not None:
         for language in ("en", "es"):
             write_report(Path(result["bundle"]), language, None)
@@ -116,17 +116,17 @@ def leave(
     output.emit(result, json, words)
 
 
-def island(
+def offline(
     folder: Annotated[Path, typer.Argument(help="Folder that `join` made.")],
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Go on alone, with no network: a personal model from the last shared model that came and your own data."""
-    from tequio.app.network.participant.offline import go_alone
+    from tequio.app.network.participant.offline import personalise_offline
 
     set_threads(threads)
     with stoppable(lambda: go_on_with(f"tequio island {folder}")):
-        result = go_alone(folder, teller("plain", None, quiet=json))
+        result = personalise_offline(folder, event_handler("plain", None, quiet=json))
 
     def words() -> None:
         output.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)

@@ -56,22 +56,22 @@ def plan(
         output.emit(result, json, lambda: print_after(result, lang))
         return
     set_threads(threads)
-    from tequio.app.assembly.build import read_roster, wire
-    from tequio.app.forecast.calibration import key_of, known_factors
+    from tequio.app.assembly.build import build, read_participants
+    from tequio.app.forecast.calibration import calibration_key, known_factors
     from tequio.app.forecast.forecast import make_plan
     from tequio.config import load_federation
-    from tequio.planning.devices import catalogue, device_of
+    from tequio.planning.devices import catalogue, find_device
     from tequio.planning.gpu_memory import card_name
 
     config, known = load_federation(federation), catalogue(devices)
     if machine is not None:
-        device_of(machine, known)
-    roster = read_roster(config)
-    wired = wire(config, roster=roster)
+        find_device(machine, known)
+    roster = read_participants(config)
+    setup = build(config, participants=roster)
     import torch
 
-    factors = known_factors(key_of(wired.bench.base.digest, torch.get_num_threads(), card_name()))
-    result = make_plan(config, wired, roster, known, machine, factors, tariff, own)
+    factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
+    result = make_plan(config, setup, roster, known, machine, factors, tariff, own)
     path = write_plan(home, result, lang)
     output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang))
 

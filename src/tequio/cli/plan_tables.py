@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.report.format import Lang
-from tequio.report.html.plan import corrected, lever, machines, not_learnt, rows_of, unchecked
+from tequio.report.html.plan import corrected, lever, machines, not_learnt, plan_rows, unchecked
 from tequio.report.text import Words
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all
@@ -40,7 +40,7 @@ def _each(result: Mapping[str, Any], w: Words) -> None:
     right += [w("books.energy"), "g CO2e", w("books.money"), _head("col.up", w)]
     for column in (*left, *right):
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
-    for row in rows_of(result, w):
+    for row in plan_rows(result, w):
         seconds = row["seconds"]
         own = next((m for m in row["memory"] if m["kind"] == f"LoRA, rank {row['rank']}"), row["memory"][-1])
         need, have = f"{own['need'] / 2**30:.2f}", f"{own['have'] / 2**30:.1f}"
@@ -76,9 +76,9 @@ def _one_process(result: Mapping[str, Any], w: Words) -> str:
 def _declared(result: Mapping[str, Any], w: Words) -> None:
     """What is left out as private; budgets and declared speeds beside the forecast."""
     if result["private"]:
-        kept = {name: [w.name("forecast.kept", one) for one in what] for name, what in result["private"].items()}
-        said = "; ".join(f"{name}: {', '.join(what)}" for name, what in kept.items())
-        output.out.print(w("forecast.private", kept=said), markup=False)
+        private = {name: [w.name("forecast.kept", one) for one in what] for name, what in result["private"].items()}
+        said = "; ".join(f"{name}: {', '.join(what)}" for name, what in private.items())
+        output.out.print(w("forecast.private", private=said), markup=False)
     if result["budgets"]:
         table = Table(title=w("forecast.budgets"))
         left = [_head("budget.whose", w), _head("budget.of", w), ""]

@@ -21,9 +21,9 @@ def status(
     json: Json = False,
 ) -> None:
     """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what to do next."""
-    from tequio.app.network.monitoring.status import status_of
+    from tequio.app.network.monitoring.status import read_status
 
-    found = status_of(folder)
+    found = read_status(folder)
     words = _coordinator if found["role"] == "coordinator" else _participant
     output.emit(found, json, lambda: words(found))
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
 from tequio.config.fields import Count, File, Name, Positive, Section
-from tequio.planning.schedule import DAYS, Day, window_of
+from tequio.planning.schedule import DAYS, Day, parse_window
 
 
 class DataSection(Section):
@@ -73,7 +73,7 @@ class ScheduleSection(Section):
     @field_validator("hours")
     @classmethod
     def _a_window(cls, hours: str) -> str:
-        window_of(hours)
+        parse_window(hours)
         return hours
 
     @field_validator("days")

@@ -43,7 +43,7 @@ COMMENTS = {
 }
 
 
-def toml_of(value: Mapping[str, Any], top: str) -> str:
+def to_toml(value: Mapping[str, Any], top: str) -> str:
     """A mapping of scalars, lists and tables as TOML with our comments, without what is None.
 
     Nested tables one level deep, inline (each on one line, as TOML 1.0 asks) below.
@@ -110,9 +110,9 @@ def write_federation(
         ],
     }
     validated(whole, Federation, main)
-    files = {main: toml_of(whole, "federation.toml")}
+    files = {main: to_toml(whole, "federation.toml")}
     for participant in participants:
-        files[own / f"{participant['name']}.toml"] = toml_of(participant, "participant.toml")
+        files[own / f"{participant['name']}.toml"] = to_toml(participant, "participant.toml")
     try:
         _write_new({path: text.encode() for path, text in files.items()})
     except OSError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tequio.algorithms.factors import parted, prefix
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.types import Reply, State
@@ -53,32 +53,32 @@ class Refused:
     alarms: tuple[Alarm, ...] = ()
 
 
-def admit(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | Refused:
+def admit(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admitted | Refused:
     """Check one reply to a training task."""
     try:
-        return _looked_at(reply, member, plan, state)
+        return _inspected(reply, member, run_spec, state)
     except UpdateError as error:
         return Refused(member, f"it cannot be decoded: {error}")
 
 
-def _looked_at(reply: Reply, member: Member, plan: Plan, state: State) -> Admitted | Refused:
+def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admitted | Refused:
     """The checks, cheap ones first. One that is streamed is read here whole, entry by entry, before any of it is added up."""
-    update = _opened(reply, member, plan)
+    update = _opened(reply, member, run_spec)
     if update is None:
         return Refused(member, "the reply carries no update")
     if (reply.round, reply.index) != (state.round + 1, member.index):
         return Refused(member, f"it answers round {reply.round}, not round {state.round + 1}")
-    if update.spec != plan.spec:
+    if update.spec != run_spec.spec:
         return Refused(member, "it belongs to another base model or adapter layout")
-    widest = 2 * member.rank if plan.start.continues else member.rank
-    factored = plan.aggregator.layout == "product" and not plan.full
-    problem = _misfit(update, _expected(plan, state, member.rank), widest, factored)
+    widest = 2 * member.rank if run_spec.start.continues else member.rank
+    factored = run_spec.aggregator.layout == "product" and not run_spec.full
+    problem = _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
     if problem:
         return Refused(member, problem)
     norm = update.norm()
     if not math.isfinite(norm) or norm == 0.0:
         return Refused(member, f"its norm is {norm}")
-    reference = plan.expected_norm(state)
+    reference = run_spec.expected_norm(state)
     if reference and norm > NORM_LIMIT * reference:
         times = norm / reference
         return Refused(member, f"its norm is {times:.1f} times what the round before expects (limit {NORM_LIMIT:g})")
@@ -88,33 +88,33 @@ def _looked_at(reply: Reply, member: Member, plan: Plan, state: State) -> Admitt
     return Admitted(member, reply, update, facts, norm)
 
 
-def _opened(reply: Reply, member: Member, plan: Plan) -> Update | None:
+def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
     """The update of a reply, decoded where it came as bytes: at most twice the allotted ranks, whatever the bytes promise."""
-    if reply.parts is not None and plan.full:
-        return _streamed(reply.parts, member, plan)
+    if reply.parts is not None and run_spec.full:
+        return _streamed(reply.parts, member, run_spec)
     if reply.payload is None:
         return reply.update
-    matrices = sum(2 * member.rank * (m + n) for m, n in plan.shapes.values())
-    limit = 8 * (matrices + sum(math.prod(s) for s in plan.head_shapes.values())) + 65536
-    return plan.upload.codec().decode(reply.payload, f"the update of {member.name}", limit)
+    matrices = sum(2 * member.rank * (m + n) for m, n in run_spec.shapes.values())
+    limit = 8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536
+    return run_spec.upload.codec().decode(reply.payload, f"the update of {member.name}", limit)
 
 
-def _streamed(parts: Sequence[bytes], member: Member, plan: Plan) -> Update:
+def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
     """An update whose entries are decoded as they are looked at, each from its own message. Raises UpdateError, then or now."""
-    shapes = {**plan.shapes, **plan.head_shapes}
+    shapes = {**run_spec.shapes, **run_spec.head_shapes}
     names = sorted(shapes)
     if len(parts) != len(names):
         raise UpdateError(f"It has {len(parts)} parts,", f"expected one for each of {len(names)} entries.")
-    codec, place = plan.upload.codec(), {name: number for number, name in enumerate(names)}
+    codec, place = run_spec.upload.codec(), {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
         limit = 8 * math.prod(shapes[name]) + 65536
         got = codec.decode(parts[place[name]], f"the update of {member.name}, entry {name}", limit)
-        if got.spec != plan.spec or list(got.entries) != [name]:
+        if got.spec != run_spec.spec or list(got.entries) != [name]:
             raise UpdateError(f"Part {place[name]} is not entry {name} of this base and layout.")
         return got.entries[name]
 
-    return Update(Streamed(names, read), plan.spec)
+    return Update(Streamed(names, read), run_spec.spec)
 
 
 def _excess(state: State, name: str) -> float:
@@ -124,11 +124,11 @@ def _excess(state: State, name: str) -> float:
     return loss / base if known else 0.0
 
 
-def _expected(plan: Plan, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:
-    if plan.aggregator.layout == "product":
-        return {**plan.shapes, **plan.head_shapes}
-    sent, _ = parted(prefix(state.shared, rank), plan.trained(state))
-    return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **plan.head_shapes}
+def _expected(run_spec: RunSpec, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:
+    if run_spec.aggregator.layout == "product":
+        return {**run_spec.shapes, **run_spec.head_shapes}
+    sent, _ = parted(prefix(state.shared, rank), run_spec.trained(state))
+    return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **run_spec.head_shapes}
 
 
 def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, factored: bool) -> str:

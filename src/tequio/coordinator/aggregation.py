@@ -8,15 +8,15 @@ from typing import Any
 
 from tequio.algorithms.factors import padded_sum
 from tequio.coordinator.admission import Admitted, Alarm, Refused
-from tequio.coordinator.run_spec import Member, Plan
-from tequio.core.canonical import size_of
+from tequio.coordinator.run_spec import Member, RunSpec
+from tequio.core.canonical import packed_update_size
 from tequio.core.protocols import Facts
 from tequio.core.types import Reply
 from tequio.core.update import Update
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedUpdate:
     """One admitted update on its way into the sum, and its row in the record.
 
     discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see buffered.py).
@@ -31,34 +31,34 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Aggregate:
     """The finished sum and what is known of each reply; no update is kept but the centre's, and all for credits."""
 
     total: Any  # the aggregator's own
     facts: list[Facts]
     refused: list[Refused]
-    centre: Counted | None
+    centre: CountedUpdate | None
     rows: list[dict[str, Any]]
     alarms: list[Alarm]
-    kept: Sequence[Counted] = ()  # the participants', where credits are asked for
+    counted_updates: Sequence[CountedUpdate] = ()  # the participants', where credits are asked for
 
 
-def counted(outcome: Admitted | Refused, plan: Plan) -> Counted | Refused:
+def count_update(outcome: Admitted | Refused, run_spec: RunSpec) -> CountedUpdate | Refused:
     """An admitted reply with its row; a refused one as it is."""
     if isinstance(outcome, Refused):
         return outcome
-    return Counted(outcome.member.index, outcome.update, outcome.facts, _row(outcome, plan), outcome.alarms)
+    return CountedUpdate(outcome.member.index, outcome.update, outcome.facts, _row(outcome, run_spec), outcome.alarms)
 
 
-def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
+def aggregate(outcomes: Iterable[CountedUpdate | Refused], run_spec: RunSpec) -> Aggregate:
     """Add up what comes, in the order in which it comes."""
-    total = plan.aggregator.init(plan.spec)
+    total = run_spec.aggregator.init(run_spec.spec)
     facts: list[Facts] = []
     refused: list[Refused] = []
     rows: list[dict[str, Any]] = []
     alarms: list[Alarm] = []
-    kept: list[Counted] = []
-    centre: Counted | None = None
+    counted_updates: list[CountedUpdate] = []
+    centre: CountedUpdate | None = None
     for outcome in outcomes:
         alarms.extend(outcome.alarms)
         if isinstance(outcome, Refused):
@@ -69,30 +69,30 @@ def folded(outcomes: Iterable[Counted | Refused], plan: Plan) -> Fold:
             centre = outcome
             continue
         facts.append(outcome.facts)
-        if plan.credit:
-            kept.append(outcome)
-        coefficient = plan.weighting.coefficient(outcome.facts) * outcome.discount
+        if run_spec.credit:
+            counted_updates.append(outcome)
+        coefficient = run_spec.weighting.coefficient(outcome.facts) * outcome.discount
         for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
-            total = plan.aggregator.add(total, piece, coefficient)
-    return Fold(total, facts, refused, centre, rows, alarms, kept)
+            total = run_spec.aggregator.add(total, piece, coefficient)
+    return Aggregate(total, facts, refused, centre, rows, alarms, counted_updates)
 
 
-def mix(fold: Fold, plan: Plan) -> Update:
+def mix(fold: Aggregate, run_spec: RunSpec) -> Update:
     """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are. Alone it counts whole."""
     if fold.centre is not None and not fold.facts:
         return fold.centre.update
-    weights = sum(plan.weighting.weight(f) for f in fold.facts)
-    scale = plan.weighting.scale(fold.facts)
-    federated = plan.aggregator.result(fold.total, weights / scale)
+    weights = sum(run_spec.weighting.weight(f) for f in fold.facts)
+    scale = run_spec.weighting.scale(fold.facts)
+    federated = run_spec.aggregator.result(fold.total, weights / scale)
     if fold.centre is None:
         return federated
     facts = fold.centre.facts
-    factor = plan.weighting.coefficient(facts) / plan.weighting.weight(facts) * scale
-    share = plan.federated_share
+    factor = run_spec.weighting.coefficient(facts) / run_spec.weighting.weight(facts) * scale
+    share = run_spec.federated_share
     return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
 
 
-def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
+def _row(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
     member: Member = admitted.member
     reply = admitted.reply
     return {
@@ -104,14 +104,14 @@ def _row(admitted: Admitted, plan: Plan) -> dict[str, Any]:
         "loss_first": reply.metrics.get("loss_first"),
         "loss_last": reply.metrics.get("loss_last"),
         "norm": admitted.norm,
-        "weight": None if member.index == 0 else plan.weighting.weight(admitted.facts),
+        "weight": None if member.index == 0 else run_spec.weighting.weight(admitted.facts),
         "bytes_up": _size(reply, admitted.update),
-        **cost_of(reply),
+        **reply_cost(reply),
         **({"note": reply.note} if reply.note else {}),
     }
 
 
-def cost_of(reply: Reply) -> dict[str, Any]:
+def reply_cost(reply: Reply) -> dict[str, Any]:
     """What a reply tells of its cost: seconds, joules, the whole record of its energy, money."""
     energy, money = reply.energy, reply.money
     return {
@@ -126,4 +126,4 @@ def _size(reply: Reply, update: Update) -> int:
     """Bytes of the message that brought the update."""
     if reply.parts is not None:
         return sum(len(part) for part in reply.parts)
-    return size_of(update) if reply.payload is None else len(reply.payload)
+    return packed_update_size(update) if reply.payload is None else len(reply.payload)

@@ -21,7 +21,7 @@ CENTRE = "centre"
 
 
 @dataclass
-class Purse:
+class BudgetTracker:
     """limits by key; one_process: participants' energy is inside that of a round (no network). currency: of the limit on money.
 
     price: of the coordinator's machine, the centre with it.
@@ -53,17 +53,17 @@ class Purse:
             rows = [row for row in rows if row["name"] != CENTRE]
         whole = _taken(body, self.currency)
         trained = [self._whole(row) for row in body.get("train", [])]
-        apart = [_taken(row, self.currency) for row in rows]
+        taken = [_taken(row, self.currency) for row in rows]
         inside = dict.fromkeys(KEYS, 0.0)
         joules, own = _joules(body), sum(_hosted(row) for row in rows)
         rest = max(0.0, joules - own) / joules if joules else 0.0  # the coordinator's share of its process
         for key in KEYS:
-            parts = sum(row[key] for row in apart)
+            parts = sum(row[key] for row in taken)
             total = max(whole[key], parts) if self.one_process else whole[key] + parts
             if key == "money":
                 total = parts + self._own_money(whole, body, rows)
             if key == "megabytes":  # the centre is where the coordinator is
-                total = sum(row[key] for row, of in zip(apart, rows, strict=True) if of["name"] != CENTRE)
+                total = sum(row[key] for row, of in zip(taken, rows, strict=True) if of["name"] != CENTRE)
             if (
                 key in ("kwh", "kg_co2e") and self.one_process
             ):  # the rest of the process is the coordinator's, at its place
@@ -74,7 +74,7 @@ class Purse:
             training = [*trained, *map(self._whole, flying)]
             self.own |= {
                 row["name"]: of["money"] / all_
-                for row, of in zip(rows, apart, strict=True)
+                for row, of in zip(rows, taken, strict=True)
                 if row["name"] != CENTRE and (all_ := self._whole(row)["money"])
             }
             self.beside = {k: max(self.beside[k], inside[k] - sum(row[k] for row in training)) for k in KEYS}
@@ -128,10 +128,10 @@ class Purse:
             self.reason = "the budget of bytes does not pay for one more round"
             self.reason += f": it can take {most / 1e6:.3g} MB, and {max(0.0, megabytes):.3g} MB are left"
             return None
-        kept = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
-        share = kept
+        reserved_for = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
+        share = reserved_for
         for among in range(rounds, 0, -1):
-            share = {key: value / among - self.beside[key] for key, value in kept.items()}
+            share = {key: value / among - self.beside[key] for key, value in reserved_for.items()}
             if all(value > self.step[key] for key, value in share.items()):
                 break
         gone = [key for key in share if share[key] <= 0.0 or share[key] < self.step[key]]

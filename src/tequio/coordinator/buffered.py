@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import Counted, counted, folded
+from tequio.coordinator.aggregation import CountedUpdate, aggregate, count_update
 from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.round import (
     ShortRound,
@@ -29,42 +29,42 @@ from tequio.coordinator.round import (
     task_bytes,
     training_tasks,
 )
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update
 from tequio.core.protocols import Facts, Runtime
-from tequio.core.types import Flight, State
+from tequio.core.types import InFlightUpdate, State
 
 COST = ("seconds", "joules", "energy", "money")
 
 
-def run_window(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+def run_window(state: State, run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """Window state.round + 1. Raises RunError if no participant has, or is at work on, an update that can be used."""
     round_ = state.round + 1
     # dispatch to who is idle
     busy = {flight.index for flight in state.flights}
-    idle = [member for member in plan.roster(round_) if member.index not in busy]
+    idle = [member for member in run_spec.roster(round_) if member.index not in busy]
     flights, refused, alarms = list(state.flights), [], []
-    gradient = central_gradient(round_, shared_model(state.shared, plan), plan, runtime) if idle else None
-    arrivals = in_order(runtime.exchange(training_tasks(state, plan, idle, gradient)), state, plan, idle)
-    down = task_bytes(state, plan, gradient)
-    for admitted in screened(arrivals, state, plan, runtime):
-        outcome = counted(admitted, plan)
+    gradient = central_gradient(round_, shared_model(state.shared, run_spec), run_spec, runtime) if idle else None
+    arrivals = in_order(runtime.exchange(training_tasks(state, run_spec, idle, gradient)), state, run_spec, idle)
+    down = task_bytes(state, run_spec, gradient)
+    for admitted in screened(arrivals, state, run_spec, runtime):
+        outcome = count_update(admitted, run_spec)
         alarms += [asdict(alarm) for alarm in outcome.alarms]
         if isinstance(outcome, Refused):
             refused.append(outcome)
         else:
-            flights.append(_send(outcome, admitted.member, round_, plan, down))
+            flights.append(_send(outcome, admitted.member, round_, run_spec, down))
     if not any(flight.index > 0 for flight in flights):
-        raise ShortRound(round_, 0, plan.buffer, refused)
-    return close(state, plan, runtime, flights, refused, alarms)
+        raise ShortRound(round_, 0, run_spec.buffer, refused)
+    return close(state, run_spec, runtime, flights, refused, alarms)
 
 
 def close(
     state: State,
-    plan: Plan,
+    run_spec: RunSpec,
     runtime: Runtime,
-    flights: Sequence[Flight],
+    flights: Sequence[InFlightUpdate],
     refused: Sequence[Refused],
     alarms: Sequence[dict[str, Any]],
 ) -> tuple[State, dict[str, Any]]:
@@ -73,16 +73,16 @@ def close(
     # what has arrived, in the order of the roster
     arrived = sorted((flight for flight in flights if flight.due <= round_), key=lambda flight: flight.index)
     replies = sum(flight.index > 0 for flight in arrived)
-    if replies < plan.buffer:
+    if replies < run_spec.buffer:
         after = replace(state, round=round_, flights=_timeless(flights))
-        return after, _without_step(after, replies, refused, plan) | {
+        return after, _without_step(after, replies, refused, run_spec) | {
             "alarms": list(alarms),
             "in_flight": _in_flight(flights),
         }
     # a round of these
-    fold = folded([*refused, *(_land(flight) for flight in arrived)], plan)
-    after, body = conclude(replace(state, flights=()), fold, plan, runtime)
-    late = [_passed(flight, plan, body) for flight in flights if flight.due > round_]
+    fold = aggregate([*refused, *(_land(flight) for flight in arrived)], run_spec)
+    after, body = conclude(replace(state, flights=()), fold, run_spec, runtime)
+    late = [_passed(flight, run_spec, body) for flight in flights if flight.due > round_]
     return replace(after, flights=_timeless(late)), body | {
         "step": True,
         "alarms": list(alarms),
@@ -95,30 +95,30 @@ def discount(staleness: int) -> float:
     return float((1 + staleness) ** -0.5)
 
 
-def _send(outcome: Counted, member: Member, round_: int, plan: Plan, down: int) -> Flight:
+def _send(outcome: CountedUpdate, member: Member, round_: int, run_spec: RunSpec, down: int) -> InFlightUpdate:
     """An update trained now, and when it arrives: seconds since the first window began (None: speed not known, in time)."""
-    window = plan.window_seconds or math.inf
+    window = run_spec.window_seconds or math.inf
     seconds = None if member.index == 0 else member.seconds
     windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
     row = {**outcome.row, "sent": round_, "bytes_down": down}
     row["arrival"] = None if seconds is None else (round_ - 1) * window + seconds
-    return Flight(member.index, round_, round_ + windows - 1, 0, outcome.update, asdict(outcome.facts), row)
+    return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, outcome.update, asdict(outcome.facts), row)
 
 
-def _land(flight: Flight) -> Counted:
+def _land(flight: InFlightUpdate) -> CountedUpdate:
     row = {**flight.row, "staleness": flight.staleness}
-    return Counted(flight.index, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
+    return CountedUpdate(flight.index, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
 
 
-def _passed(flight: Flight, plan: Plan, body: Mapping[str, Any]) -> Flight:
+def _passed(flight: InFlightUpdate, run_spec: RunSpec, body: Mapping[str, Any]) -> InFlightUpdate:
     """A round has passed it by: its participant was sent the candidate too, and the shared model has moved if that was accepted."""
     row = dict(flight.row)
-    if plan.cohort is None:
+    if run_spec.cohort is None:
         row["bytes_down"] += body["bytes_broadcast"]
     return replace(flight, staleness=flight.staleness + int(body["accepted"]), row=row)
 
 
-def _in_flight(flights: Sequence[Flight]) -> list[dict[str, Any]]:
+def _in_flight(flights: Sequence[InFlightUpdate]) -> list[dict[str, Any]]:
     """For the record; with the cost of what was trained in this window."""
     out = []
     for flight in sorted(flights, key=lambda flight: flight.index):
@@ -128,18 +128,18 @@ def _in_flight(flights: Sequence[Flight]) -> list[dict[str, Any]]:
     return out
 
 
-def _timeless(flights: Sequence[Flight]) -> tuple[Flight, ...]:
+def _timeless(flights: Sequence[InFlightUpdate]) -> tuple[InFlightUpdate, ...]:
     """Without measured time and energy: a state is the same to the bit however fast the machine was."""
     return tuple(replace(flight, row={**flight.row, **dict.fromkeys(COST)}) for flight in flights)
 
 
-def _without_step(after: State, replies: int, refused: Sequence[Refused], plan: Plan) -> dict[str, Any]:
+def _without_step(after: State, replies: int, refused: Sequence[Refused], run_spec: RunSpec) -> dict[str, Any]:
     """The record of a window that made no step: nothing was trained on, evaluated or changed but what is in flight."""
     return {
         "round": after.round,
         "accepted": False,
         "step": False,
-        "reason": f"no step: {replies} of {plan.buffer} replies have arrived; they wait for the next window",
+        "reason": f"no step: {replies} of {run_spec.buffer} replies have arrived; they wait for the next window",
         "admissions": admissions([], refused),
         "train": [],
         "validation": {},

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tequio.core.types import Span
-from tequio.measure.carbon_forecast import Floats, Outlook
+from tequio.measure.carbon_forecast import CarbonForecast, Floats
 from tequio.measure.site import JOULES_A_KWH
 from tequio.planning.carbon_aware import DAYS, courses, fair_shares, greedy
 
@@ -55,7 +55,7 @@ class Worker:
 
     seconds: float
     watts: float
-    outlook: Outlook
+    outlook: CarbonForecast
 
     def grams(self, intensity: float) -> float:
         """Of one round's work, at rated power."""
@@ -124,7 +124,7 @@ def advance(
     """
     after, taking, costs = clock, list(participants), dict[str, float]()
     if participants and terms.grams is not None:
-        costs = costs_of(clock, workers, participants, terms)
+        costs = work_costs(clock, workers, participants, terms)
         found = _taking(clock, round_, {name: clock.dearer(name) * cost for name, cost in costs.items()}, terms)
         if found is None:
             return None
@@ -146,7 +146,7 @@ def _added(so_far: Mapping[str, Number], more: Mapping[str, Number]) -> dict[str
     return {**so_far, **{name: so_far[name] + value if name in so_far else value for name, value in more.items()}}
 
 
-def costs_of(
+def work_costs(
     clock: Clock, workers: Mapping[str, Worker], participants: Sequence[str], terms: Terms
 ) -> dict[str, float]:
     """Grams that the next round is expected to take of each, at rated power."""
@@ -190,18 +190,18 @@ def _shares(
 
 def _expected(worker: Worker, now: datetime, terms: Terms) -> float:
     """g/kWh that this round's work is expected to have."""
-    need = need_of(worker.seconds, terms)
+    need = needed_slots(worker.seconds, terms)
     if not terms.shifted:
         return float(_Ahead(worker, now, need, terms)(0).mean())
-    return float(np.sort(_Ahead(worker, now, slots_of(terms), terms)(0), axis=1)[:, :need].mean())
+    return float(np.sort(_Ahead(worker, now, slots_per_day(terms), terms)(0), axis=1)[:, :need].mean())
 
 
 def _work(worker: Worker, clock: Clock, terms: Terms) -> Work:
     site, begin = worker.outlook.site, clock.now
     hours: tuple[Span, ...] = (Span(begin.isoformat(), worker.seconds),)
     if terms.shifted:
-        length = slots_of(terms)
-        slots = greedy(length, need_of(worker.seconds, terms), _Ahead(worker, begin, length, terms))
+        length = slots_per_day(terms)
+        slots = greedy(length, needed_slots(worker.seconds, terms), _Ahead(worker, begin, length, terms))
         hours = _spans(slots, worker, begin, terms)
     at_once = site.intensity(clock.plain, worker.seconds)
     intensity = site.over(hours)
@@ -246,11 +246,11 @@ def _end(span: Span) -> datetime:
     return datetime.fromisoformat(span.begin) + timedelta(seconds=span.seconds)
 
 
-def need_of(seconds: float, terms: Terms) -> int:
+def needed_slots(seconds: float, terms: Terms) -> int:
     """Slots of so much work."""
     return max(1, math.ceil(seconds / terms.slot - NEARLY))
 
 
-def slots_of(terms: Terms) -> int:
+def slots_per_day(terms: Terms) -> int:
     """Slots until the deadline."""
     return math.floor(terms.deadline / terms.slot + NEARLY)

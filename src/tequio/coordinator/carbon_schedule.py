@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tequio.coordinator.carbon_clock import Clock, Terms, Work, Worker, advance
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.types import Energy, Span
 from tequio.measure.site import Site
 
@@ -30,12 +30,12 @@ class Shift:
         """For the record, where no more round may begin."""
         return {"reason": "the carbon budget of [shift] is spent", "spent": {"kg_co2e": self.clock.spent / 1000.0}}
 
-    def turn(self, plan: Plan, round_: int) -> Turn | None:
+    def turn(self, run_spec: RunSpec, round_: int) -> Turn | None:
         """Round `round_`; None where the budget allows none."""
-        roster = replace(plan, resting=frozenset()).roster(round_)
+        roster = replace(run_spec, resting=frozenset()).roster(round_)
         names = [member.name for member in roster if member.index > 0]
         workers = {member.name: self.workers[member.name] for member in roster}
-        found = advance(self.clock, round_ - plan.centre_first, workers, names, self.terms)
+        found = advance(self.clock, round_ - run_spec.centre_first, workers, names, self.terms)
         if found is None:
             return None
         clock, work = found
@@ -43,36 +43,36 @@ class Shift:
         hours = {member.index: work[member.name].hours for member in roster if member.name in work}
         rested = [member for member in roster if member.name not in work]
         resting = frozenset(member.index for member in rested)
-        told = {
+        record = {
             "began": self.clock.now.isoformat(),
             "ended": clock.now.isoformat(),
             "work": [_row(name, one) for name, one in work.items()],
             "rested": [member.name for member in rested],
             "clock": clock.facts(),
         }
-        return Turn(replace(plan, hours=hours, after=after.hour, resting=resting), after, {"shift": told})
+        return Turn(replace(run_spec, hours=hours, after=after.hour, resting=resting), after, {"shift": record})
 
 
 @dataclass(frozen=True)
 class Turn:
     """One round: its plan, the shift after it, and what its record tells."""
 
-    plan: Plan
+    run_spec: RunSpec
     shift: Shift
-    told: dict[str, Any]
+    record: dict[str, Any]
 
     def of_coordinator(self, energy: Energy, body: Mapping[str, Any]) -> Energy:
         """The round's energy at the intensity of what is the coordinator's in it: the centre's work at its hours, the rest after."""
         rows = [*body.get("train", []), *body.get("evaluation", [])]
-        centre = next((m.name for m in (self.plan.centre,) if m is not None), None)
+        centre = next((m.name for m in (self.run_spec.centre,) if m is not None), None)
         own = sum(_joules(row) for row in rows if row["name"] == centre)
         rest = energy.joules - sum(_joules(row) for row in rows if row["name"] != centre)
         mean = after = self.shift.site.over(self.shift.hour)
-        there = next((w["intensity"] for w in self.told["shift"]["work"] if w["name"] == centre), None)
+        there = next((w["intensity"] for w in self.record["shift"]["work"] if w["name"] == centre), None)
         if after is not None and there is not None and rest > 0.0:
             share = min(1.0, own / rest)
             mean = share * there + (1.0 - share) * after
-        return replace(energy, intensity=mean, began=self.told["shift"]["began"])
+        return replace(energy, intensity=mean, began=self.record["shift"]["began"])
 
 
 def _joules(row: Mapping[str, Any]) -> float:

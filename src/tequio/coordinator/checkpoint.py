@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.errors import UpdateError
-from tequio.core.types import Flight, State
+from tequio.core.types import InFlightUpdate, State
 from tequio.core.update import Update
 
 PARTS = ("shared", "pending", "momentum", "best")
@@ -51,7 +51,7 @@ def unpack_state(data: bytes, source: str) -> State:
     parts: dict[str, Any] = {part: from_tensors(_below(f"{part}/", flat), spec, source) for part in PARTS}
     flying = _below("flights/", flat)
     flights = tuple(
-        Flight(**row, update=from_tensors(_below(f"{row['index']}/", flying), spec, source))
+        InFlightUpdate(**row, update=from_tensors(_below(f"{row['index']}/", flying), spec, source))
         for row in numbers.pop("flights", [])
     )
     return State(**parts, **numbers, base_slices=slices, flights=flights)
@@ -61,7 +61,7 @@ def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
 
 
-def _numbers(flight: Flight) -> dict[str, Any]:
+def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
     """All of it but the tensors."""
     return {
         "index": flight.index,

@@ -15,58 +15,65 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tequio.coordinator.aggregation import Counted, Fold, folded
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.aggregation import Aggregate, CountedUpdate, aggregate
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.update import HEAD_PREFIX, Update
 
 
-def agreements(fold: Fold, change: Update, plan: Plan) -> dict[str, float]:
+def agreements(fold: Aggregate, change: Update, run_spec: RunSpec) -> dict[str, float]:
     """⟨pᵢ, Δ − pᵢ⟩ of each participant and of the centre, by name."""
-    whole = _compared(change, plan)
-    parts = {name: _compared(part, plan) for name, part in _parts(fold, plan).items()}
+    whole = _compared(change, run_spec)
+    parts = {name: _compared(part, run_spec) for name, part in _parts(fold, run_spec).items()}
     return {name: part.dot(whole) - part.dot(part) for name, part in parts.items()}
 
 
-def _compared(update: Update, plan: Plan) -> Update:
+def _compared(update: Update, run_spec: RunSpec) -> Update:
     head = {name: entry for name, entry in update.entries.items() if name.startswith(HEAD_PREFIX)}
-    return Update(head, update.spec) if head and plan.aggregator.layout == "product" else update
+    return Update(head, update.spec) if head and run_spec.aggregator.layout == "product" else update
 
 
-def _parts(fold: Fold, plan: Plan) -> dict[str, Update]:
+def _parts(fold: Aggregate, run_spec: RunSpec) -> dict[str, Update]:
     """What each adds to the mixed change (as `mix` adds up; a robust reduce weighs otherwise, so there it is an estimate)."""
     centre = fold.centre
-    if centre is not None and not fold.kept:
+    if centre is not None and not fold.counted_updates:
         return {centre.row["name"]: centre.update}
-    scale = plan.weighting.scale(fold.facts)
-    own = 1.0 if centre is None else plan.federated_share
-    each = own * scale / sum(plan.weighting.weight(facts) for facts in fold.facts)
-    out = {c.row["name"]: c.update.scaled(each * plan.weighting.coefficient(c.facts) * c.discount) for c in fold.kept}
+    scale = run_spec.weighting.scale(fold.facts)
+    own = 1.0 if centre is None else run_spec.federated_share
+    each = own * scale / sum(run_spec.weighting.weight(facts) for facts in fold.facts)
+    out = {
+        c.row["name"]: c.update.scaled(each * run_spec.weighting.coefficient(c.facts) * c.discount)
+        for c in fold.counted_updates
+    }
     if centre is not None:
-        factor = plan.weighting.coefficient(centre.facts) / plan.weighting.weight(centre.facts) * scale
+        factor = run_spec.weighting.coefficient(centre.facts) / run_spec.weighting.weight(centre.facts) * scale
         out[centre.row["name"]] = centre.update.scaled(factor * (1.0 - own))
     return out
 
 
-def without(fold: Fold, index: int, plan: Plan) -> Fold:
+def without(fold: Aggregate, index: int, run_spec: RunSpec) -> Aggregate:
     """The round's sum as it would be without one participant."""
-    rest: list[Counted] = [c for c in fold.kept if c.index != index]
-    return replace(folded([*([fold.centre] if fold.centre else []), *rest], plan), refused=fold.refused)
+    rest: list[CountedUpdate] = [c for c in fold.counted_updates if c.index != index]
+    return replace(aggregate([*([fold.centre] if fold.centre else []), *rest], run_spec), refused=fold.refused)
 
 
 def rows(
-    fold: Fold, agreed: Mapping[str, float], loss: float, loss_without: Callable[[Fold], float] | None, plan: Plan
+    fold: Aggregate,
+    agreed: Mapping[str, float],
+    loss: float,
+    loss_without: Callable[[Aggregate], float] | None,
+    run_spec: RunSpec,
 ) -> list[dict[str, Any]]:
     """For the record: agreement, and leave-one-out where it is asked for.
 
     loss: of the round's model; loss_without: the mean loss of the model of another sum, None to leave it out.
     """
-    names = {c.row["name"]: c.index for c in fold.kept}
+    names = {c.row["name"]: c.index for c in fold.counted_updates}
     if fold.centre is not None:
         names[fold.centre.row["name"]] = 0
     out = []
     for name, index in names.items():
         row: dict[str, Any] = {"name": name, "agreement": agreed.get(name)}
-        if loss_without is not None and index > 0 and len(fold.kept) > 1:
-            row["leave_one_out"] = loss_without(without(fold, index, plan)) - loss
+        if loss_without is not None and index > 0 and len(fold.counted_updates) > 1:
+            row["leave_one_out"] = loss_without(without(fold, index, run_spec)) - loss
         out.append(row)
     return out

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from tequio.coordinator.admission import Admitted, admit
-from tequio.coordinator.evaluation import Looked
+from tequio.coordinator.evaluation import Evaluation
 from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.round import BETTER, evaluate, shared_model
-from tequio.coordinator.run_spec import Plan
-from tequio.core.canonical import digest_update, size_of
+from tequio.coordinator.run_spec import RunSpec
+from tequio.core.canonical import digest_update, packed_update_size
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import DistilTask, Failure, Reply, State, Task, TrainTask
+from tequio.core.types import DistilRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, zero
 
 Teachers = Literal["groups", "participants"]
@@ -57,7 +57,7 @@ class Group:
     """Participants of one base: their plan, what carries their tasks, and the centre as distiller (None: there is none)."""
 
     name: str
-    plan: Plan
+    run_spec: RunSpec
     runtime: Runtime
     distiller: Distiller | None = None
 
@@ -77,15 +77,15 @@ class Listening:
     """A runtime that keeps training tasks and replies, so that participants' own models can teach after the round."""
 
     inner: Runtime
-    heard: list[tuple[TrainTask, Reply]] = field(default_factory=list)
+    heard: list[tuple[TrainRequest, Reply]] = field(default_factory=list)
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """As the inner one does."""
-        sent: dict[int, TrainTask] = {}
+        sent: dict[int, TrainRequest] = {}
 
-        def noted() -> Iterator[Task]:
+        def noted() -> Iterator[Request]:
             for task in tasks:
-                if isinstance(task, TrainTask):
+                if isinstance(task, TrainRequest):
                     sent[task.index] = task
                 yield task
 
@@ -96,23 +96,26 @@ class Listening:
 
 
 def models_heard(
-    group: Group, before: State, heard: Sequence[tuple[TrainTask, Reply]], admitted: Collection[str]
+    group: Group, before: State, heard: Sequence[tuple[TrainRequest, Reply]], admitted: Collection[str]
 ) -> list[Teacher]:
     """The participants' own models of a round, of the `admitted` only; the first reply of each counts."""
-    members = {member.index: member for member in group.plan.members if member.name in admitted}
+    members = {member.index: member for member in group.run_spec.members if member.name in admitted}
     out: list[Teacher] = []
     for task, reply in sorted(heard, key=lambda pair: pair[0].index):
         member = members.pop(task.index, None)
-        outcome = None if member is None else admit(reply, member, group.plan, before)
+        outcome = None if member is None else admit(reply, member, group.run_spec, before)
         if isinstance(outcome, Admitted):
-            model = task.held.plus(task.start or zero(group.plan.spec)).plus(outcome.update)
+            model = task.held.plus(task.start or zero(group.run_spec.spec)).plus(outcome.update)
             out.append(Teacher(outcome.member.name, group.name, model, 1.0))
     return out
 
 
 def models_shared(groups: Sequence[Group], states: Mapping[str, State]) -> list[Teacher]:
     """The groups' shared models, each with the weight of its participants."""
-    return [Teacher(g.name, g.name, shared_model(states[g.name].shared, g.plan), len(g.plan.members)) for g in groups]
+    return [
+        Teacher(g.name, g.name, shared_model(states[g.name].shared, g.run_spec), len(g.run_spec.members))
+        for g in groups
+    ]
 
 
 def voting(teachers: Sequence[Teacher], votes: Votes) -> list[Teacher]:
@@ -175,16 +178,16 @@ def _taught(
     state: State, group: Group, target: Tensor, items: tuple[int, ...], how: Distillation
 ) -> tuple[State, dict[str, Any]]:
     """One student: train, code, gate, and keep or leave."""
-    plan = group.plan
-    task = DistilTask(
-        held=shared_model(state.shared, plan),
+    run_spec = group.run_spec
+    task = DistilRequest(
+        held=shared_model(state.shared, run_spec),
         items=items,
         teacher=target,
         temperature=how.temperature,
         rank=how.rank,
         steps=how.steps,
-        learning_rate=how.rate * plan.rate(state.round) / plan.learning_rate,
-        seed=derive(plan.seed, "distil", state.round, group.name),
+        learning_rate=how.rate * run_spec.rate(state.round) / run_spec.learning_rate,
+        seed=derive(run_spec.seed, "distil", state.round, group.name),
     )
     try:
         if group.distiller is None:
@@ -192,11 +195,11 @@ def _taught(
         change, first, last = group.distiller.distil(task)
     except (TrainingError, UpdateError) as error:
         return state, {"accepted": False, "reason": str(error)}
-    sent, pending, size = _sent(state, change, plan)
+    sent, pending, size = _sent(state, change, run_spec)
     shared = state.shared.plus(sent)
-    looked = evaluate(state.round, shared, plan, group.runtime)
-    slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
-    accepted, reason, before, then = _harmless(state, looked)
+    evaluation = evaluate(state.round, shared, run_spec, group.runtime)
+    slices = judge(state.base_slices, evaluation.slices, run_spec.gate_margin, run_spec.seed)
+    accepted, reason, before, then = _harmless(state, evaluation)
     if accepted:
         accepted, reason = verdict(slices)
     row = {
@@ -207,21 +210,21 @@ def _taught(
         "before": before,
         "after": then,
         "gate": {n: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for n, s in slices.items()},
-        "bytes_down": size if plan.cohort is None else 0,  # who is drawn now and then is sent the whole model
+        "bytes_down": size if run_spec.cohort is None else 0,  # who is drawn now and then is sent the whole model
         "digest": digest_update(shared if accepted else state.shared),
     }
     if not accepted:
         return state, row
-    losses = {**state.losses, **looked.losses()}
+    losses = {**state.losses, **evaluation.losses()}
     after = replace(state, shared=shared, pending=pending, losses=losses)
-    if looked.mean_loss < state.best_loss * (1.0 - BETTER):
-        after = replace(after, best=shared, best_loss=looked.mean_loss, best_round=state.round, stale_rounds=0)
-    return after, row | {"validation": looked.validation}
+    if evaluation.mean_loss < state.best_loss * (1.0 - BETTER):
+        after = replace(after, best=shared, best_loss=evaluation.mean_loss, best_round=state.round, stale_rounds=0)
+    return after, row | {"validation": evaluation.validation}
 
 
-def _harmless(state: State, looked: Looked) -> tuple[bool, str, float | None, float | None]:
+def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, str, float | None, float | None]:
     """(whether the mean validation loss does not rise, why, before, after) over those who know both."""
-    after = looked.losses()
+    after = evaluation.losses()
     lost = sorted(name for name in state.losses if name not in after)
     common = [name for name in state.losses if name in after]
     if lost or not common:
@@ -234,11 +237,11 @@ def _harmless(state: State, looked: Looked) -> tuple[bool, str, float | None, fl
     return True, "", before, then
 
 
-def _sent(state: State, change: Update, plan: Plan) -> tuple[Update, Update, int]:
+def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
-    if plan.download.name == "plain":
-        return change, state.pending, size_of(change)
-    codec = plan.download.codec()
-    coded = codec.encode(change, derive(plan.seed, "distil download", state.round))
+    if run_spec.download.name == "plain":
+        return change, state.pending, packed_update_size(change)
+    codec = run_spec.download.codec()
+    coded = codec.encode(change, derive(run_spec.seed, "distil download", state.round))
     sent = codec.decode(coded, "the distilled change")
     return sent, state.pending.plus(change.minus(sent)), len(coded)

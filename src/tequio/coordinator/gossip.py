@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import cost_of
-from tequio.coordinator.evaluation import Looked, seen
+from tequio.coordinator.aggregation import reply_cost
+from tequio.coordinator.evaluation import Evaluation, collect_evaluation
 from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
-from tequio.coordinator.run_spec import Plan
-from tequio.core.canonical import digest_json, digest_update, size_of
+from tequio.coordinator.run_spec import RunSpec
+from tequio.core.canonical import digest_json, digest_update, packed_update_size
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, Failure, Reply, TrainTask
+from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
 
 Graph = Mapping[int, frozenset[int]]
@@ -84,38 +84,42 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
 
 def reachable(graph: Graph) -> set[int]:
     """Who can be reached from the first peer."""
-    todo, seen = list(graph)[:1], set(list(graph)[:1])
+    todo, collect_evaluation = list(graph)[:1], set(list(graph)[:1])
     while todo:
-        for near in graph[todo.pop()] - seen:
-            seen.add(near)
+        for near in graph[todo.pop()] - collect_evaluation:
+            collect_evaluation.add(near)
             todo.append(near)
-    return seen
+    return collect_evaluation
 
 
-def open_peers(plan: Plan, loss: float = math.inf) -> PeerState:
+def open_peers(run_spec: RunSpec, loss: float = math.inf) -> PeerState:
     """Everybody at the base, whose mean validation loss is `loss`.
 
     Raises ConfigError if the reduce does not take products, or the start is not fresh.
     """
-    if plan.aggregator.layout != "product":
-        raise ConfigError("Peers exchange products.", f"reduce = {plan.aggregator.name!r} does not.", "Use 'stack'.")
-    if plan.start.continues:
-        raise ConfigError("Peers start afresh.", f"start = {plan.start.name!r} does not.", "Use 'fresh'.")
-    if plan.centre is not None:
+    if run_spec.aggregator.layout != "product":
+        raise ConfigError(
+            "Peers exchange products.", f"reduce = {run_spec.aggregator.name!r} does not.", "Use 'stack'."
+        )
+    if run_spec.start.continues:
+        raise ConfigError("Peers start afresh.", f"start = {run_spec.start.name!r} does not.", "Use 'fresh'.")
+    if run_spec.centre is not None:
         raise ConfigError("Peers have no centre.", "", "Leave out [centre], or make it a participant.")
-    start = {member.index: zero(plan.spec) for member in plan.members}
+    start = {member.index: zero(run_spec.spec) for member in run_spec.members}
     return PeerState(0, start, start, start, loss)
 
 
-def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -> tuple[PeerState, dict[str, Any]]:
+def gossip_round(
+    state: PeerState, run_spec: RunSpec, peers: Peers, runtime: Runtime
+) -> tuple[PeerState, dict[str, Any]]:
     """Train everywhere, send `plan.broadcast_rank` ranks along every edge, mix. A peer that fails keeps its model and still mixes.
 
     Raises ShortRound if nobody could train.
     """
     round_, weights = state.round + 1, peers.weights
-    members = {member.index: member for member in plan.members}
+    members = {member.index: member for member in run_spec.members}
     models, failed, replies = dict(state.models), list[Refused](), list[Reply]()
-    for reply in runtime.exchange(_tasks(state, plan)):
+    for reply in runtime.exchange(_tasks(state, run_spec)):
         if isinstance(reply, Failure):
             failed.append(refusal(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
@@ -125,24 +129,24 @@ def gossip_round(state: PeerState, plan: Plan, peers: Peers, runtime: Runtime) -
             replies.append(reply)
     if not replies:
         raise ShortRound(round_, 0, 1, failed)
-    sent = {i: model.minus(state.copies[i]).to_rank(plan.broadcast_rank) for i, model in models.items()}
+    sent = {i: model.minus(state.copies[i]).to_rank(run_spec.broadcast_rank) for i, model in models.items()}
     copies = {i: state.copies[i].plus(sent[i]) for i in models}
     mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
-    looked = _evaluate(round_, mixed, plan, runtime)
-    after = _progress(replace(state, round=round_, models=mixed, copies=copies), looked)
-    sizes = {i: size_of(update) for i, update in sent.items()}
-    ranks = {m.index: m.rank for m in plan.members}
+    evaluation = _evaluate(round_, mixed, run_spec, runtime)
+    after = _progress(replace(state, round=round_, models=mixed, copies=copies), evaluation)
+    sizes = {i: packed_update_size(update) for i, update in sent.items()}
+    ranks = {m.index: m.rank for m in run_spec.members}
     rows = [_row(reply, ranks[reply.index], sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
-    return after, _record(after, rows, failed, looked) | {
+    return after, _record(after, rows, failed, evaluation) | {
         "bytes": sum(sizes[i] * (len(weights[i]) - 1) for i in sizes),
         "disagreement": disagreement(mixed),
     }
 
 
-def _progress(state: PeerState, looked: Looked) -> PeerState:
+def _progress(state: PeerState, evaluation: Evaluation) -> PeerState:
     """The best round so far; one in which a peer's model could not be evaluated is none."""
-    if not looked.failed and looked.mean_loss < state.best_loss * (1.0 - BETTER):
-        return replace(state, best=state.models, best_loss=looked.mean_loss, best_round=state.round, stale_rounds=0)
+    if not evaluation.failed and evaluation.mean_loss < state.best_loss * (1.0 - BETTER):
+        return replace(state, best=state.models, best_loss=evaluation.mean_loss, best_round=state.round, stale_rounds=0)
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
@@ -164,12 +168,14 @@ def _row(
         "weight": None,
         "bytes_up": sizes[reply.index] * len(near),
         "bytes_down": sum(sizes[j] for j in near),
-        **cost_of(reply),
+        **reply_cost(reply),
         **({"note": reply.note} if reply.note else {}),
     }
 
 
-def _record(after: PeerState, rows: list[dict[str, Any]], failed: Sequence[Refused], looked: Looked) -> dict[str, Any]:
+def _record(
+    after: PeerState, rows: list[dict[str, Any]], failed: Sequence[Refused], evaluation: Evaluation
+) -> dict[str, Any]:
     """In the form of a star's round; nobody judges it, so it is accepted. The digest is over all peers' models."""
     return {
         "round": after.round,
@@ -178,34 +184,34 @@ def _record(after: PeerState, rows: list[dict[str, Any]], failed: Sequence[Refus
         "admissions": admissions(rows, failed),
         "alarms": [],
         "train": rows,
-        "validation": looked.validation,
-        "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
-        "not_evaluated": dict(looked.failed),
-        "evaluation": list(looked.costs),
+        "validation": evaluation.validation,
+        "mean_validation_loss": evaluation.mean_loss if math.isfinite(evaluation.mean_loss) else None,
+        "not_evaluated": dict(evaluation.failed),
+        "evaluation": list(evaluation.costs),
         "gate": {},
         "step_scale": 1.0,
         "digest": digest_json({str(i): digest_update(model) for i, model in after.models.items()}),
     }
 
 
-def _tasks(state: PeerState, plan: Plan) -> list[TrainTask]:
+def _tasks(state: PeerState, run_spec: RunSpec) -> list[TrainRequest]:
     round_ = state.round + 1
     return [
-        TrainTask(
+        TrainRequest(
             round=round_,
             index=m.index,
             name=m.name,
             layout="product",
             rank=m.rank,
             steps=m.steps,
-            learning_rate=plan.rate(round_),
-            seed=derive(plan.seed, "train", round_, m.index),
+            learning_rate=run_spec.rate(round_),
+            seed=derive(run_spec.seed, "train", round_, m.index),
             held=state.models[m.index],
-            terms=plan.local.terms_of(m.index),
-            method=plan.local.method,
-            method_settings=plan.local.method_settings,
+            terms=run_spec.local.terms_of(m.index),
+            method=run_spec.local.method,
+            method_settings=run_spec.local.method_settings,
         )
-        for m in plan.members
+        for m in run_spec.members
     ]
 
 
@@ -218,10 +224,10 @@ def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[i
     return model.plus(pull)
 
 
-def _evaluate(round_: int, models: Mapping[int, Update], plan: Plan, runtime: Runtime) -> Looked:
+def _evaluate(round_: int, models: Mapping[int, Update], run_spec: RunSpec, runtime: Runtime) -> Evaluation:
     """Each peer's own model on its own validation data."""
-    tasks = [EvaluateTask(round_, m.index, m.name, models[m.index]) for m in plan.members]
-    return seen(runtime.exchange(tasks), plan.members)
+    tasks = [EvaluateRequest(round_, m.index, m.name, models[m.index]) for m in run_spec.members]
+    return collect_evaluation(runtime.exchange(tasks), run_spec.members)
 
 
 def mean(models: Mapping[int, Update]) -> Update:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tequio.coordinator.federate import Record, all_spent, cost
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
 from tequio.coordinator.round import ShortRound, open_state
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.protocols import Runtime
 from tequio.measure.energy import Meter
@@ -22,28 +22,28 @@ PARTS = ("models", "copies", "best")
 
 
 def federate_peers(
-    plan: Plan, peers: Peers, runtime: Runtime, ledger: Record, meter: Meter
+    run_spec: RunSpec, peers: Peers, runtime: Runtime, ledger: Record, meter: Meter
 ) -> Iterator[tuple[PeerState, dict[str, Any] | None]]:
     """Yield the state after every committed round (None as record for the one resumed from), until rounds, patience or all own budgets
     end."""
     saved = ledger.checkpoint()
     if saved is None:
         with meter.measure() as reading:
-            base, body = open_state(plan, runtime)
-            state = open_peers(plan, base.best_loss)
+            base, body = open_state(run_spec, runtime)
+            state = open_peers(run_spec, base.best_loss)
         ledger.append("start", body | cost(reading.energy), pack_peers(state))
     else:
         state = unpack_peers(saved[1], "the checkpoint in the ledger")
     yield state, None
-    while state.round < plan.rounds and state.stale_rounds < plan.patience:
+    while state.round < run_spec.rounds and state.stale_rounds < run_spec.patience:
         short: ShortRound | None = None
         with meter.measure() as reading:
             try:
-                state, body = gossip_round(state, plan, peers, runtime)
+                state, body = gossip_round(state, run_spec, peers, runtime)
             except ShortRound as found:
                 short = found
         if short is not None:
-            over = all_spent(short, plan)
+            over = all_spent(short, run_spec)
             if not over:
                 raise short
             ledger.append("wait", short.body | cost(reading.energy))

@@ -12,7 +12,7 @@ from typing import Any
 
 from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.round import evaluate
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Runtime
 from tequio.core.types import State
 from tequio.core.update import Update
@@ -28,15 +28,15 @@ class Point:
     passes: bool
 
 
-def points(model: Update, count: int, state: State, plan: Plan, runtime: Runtime) -> list[Point]:
+def points(model: Update, count: int, state: State, run_spec: RunSpec, runtime: Runtime) -> list[Point]:
     """Try `count` points, 0 and 1 among them (count ≥ 2)."""
     out = []
     for k in range(count):
         alpha = k / (count - 1)
-        looked = evaluate(plan.rounds + 1 + k, model.scaled(alpha), plan, runtime)
-        slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
+        evaluation = evaluate(run_spec.rounds + 1 + k, model.scaled(alpha), run_spec, runtime)
+        slices = judge(state.base_slices, evaluation.slices, run_spec.gate_margin, run_spec.seed)
         passes = verdict(slices)[0] if alpha > 0.0 else True
-        out.append(Point(alpha, looked.mean_loss, {n: s.candidate for n, s in slices.items()}, passes))
+        out.append(Point(alpha, evaluation.mean_loss, {n: s.candidate for n, s in slices.items()}, passes))
     return out
 
 

@@ -22,7 +22,7 @@ from tequio.coordinator.distillation import (
 )
 from tequio.coordinator.federate import Record, all_spent, cost
 from tequio.coordinator.round import ShortRound, open_state, run_round
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.types import State
@@ -34,13 +34,13 @@ States = dict[str, State]
 class GroupHost(Protocol):
     """As `federate.Host`, for several groups: it says who takes part in each, and waits where nobody of one group answers."""
 
-    def arrived(self, plan: Plan, round_: int, base: str) -> Plan:
+    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
         """The plan of one base with those who came since; asked before each round."""
 
-    def short(self, short: ShortRound) -> None:
+    def on_short_round(self, short: ShortRound) -> None:
         """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
 
-    def carried(self) -> dict[str, Any]:
+    def traffic(self) -> dict[str, Any]:
         """For the record: what went over the network since it was last asked, and what came late."""
 
 
@@ -50,7 +50,7 @@ def federate_groups(
     """As `federate`, of all groups: until rounds end, or no group has made progress for `patience` rounds."""
 
     def extra() -> dict[str, Any]:
-        return {} if host is None else host.carried()
+        return {} if host is None else host.traffic()
 
     saved = ledger.checkpoint()
     if saved is None:
@@ -65,7 +65,7 @@ def federate_groups(
     while not finished(states, groups):
         if host is not None:
             next_ = states[groups[0].name].round + 1
-            groups = [replace(g, plan=host.arrived(g.plan, next_, g.name)) for g in groups]
+            groups = [replace(g, run_spec=host.admit_newcomers(g.run_spec, next_, g.name)) for g in groups]
         short: ShortRound | None = None
         with meter.measure() as reading:
             try:
@@ -77,7 +77,7 @@ def federate_groups(
             ledger.append("round", body, pack_states(states))
             yield states, body
             continue
-        over = next((why for group in groups if (why := all_spent(short, group.plan))), "")
+        over = next((why for group in groups if (why := all_spent(short, group.run_spec))), "")
         if host is None and not over:
             raise short
         ledger.append("wait", short.body | cost(reading.energy) | extra())
@@ -85,13 +85,13 @@ def federate_groups(
             ledger.append("budget", {"round": states[groups[0].name].round, "reason": over, "spent": {}})
             return
         if host is not None:
-            host.short(short)
+            host.on_short_round(short)
 
 
 def finished(states: Mapping[str, State], groups: Sequence[Group]) -> bool:
     """Whether no round is left to make."""
-    done = [states[g.name].round >= g.plan.rounds for g in groups]
-    stale = [states[g.name].stale_rounds >= g.plan.patience for g in groups]
+    done = [states[g.name].round >= g.run_spec.rounds for g in groups]
+    stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
     return any(done) or all(stale)
 
 
@@ -100,7 +100,7 @@ def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:
     states: States = {}
     bodies: dict[str, dict[str, Any]] = {}
     for group in groups:
-        states[group.name], bodies[group.name] = open_state(group.plan, group.runtime)
+        states[group.name], bodies[group.name] = open_state(group.run_spec, group.runtime)
     return states, _joined(bodies)
 
 
@@ -115,8 +115,8 @@ def run_groups(
         before, listening = states[group.name], Listening(group.runtime)
         own = how is not None and how.teachers == "participants" and _due(before.round + 1, how)
         try:
-            advance = run_round if group.plan.window_seconds is None else run_window
-            made = advance(before, group.plan, listening if own else group.runtime)
+            advance = run_round if group.run_spec.window_seconds is None else run_window
+            made = advance(before, group.run_spec, listening if own else group.runtime)
         except RunError as error:
             raise (error if len(groups) == 1 else error.within(f"Base {group.name}")) from None
         after[group.name], bodies[group.name] = made
@@ -142,8 +142,8 @@ def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     body = {**body, "train": train}
     if not row["accepted"]:
         return body
-    told = {"validation": row["validation"], "mean_validation_loss": row["after"], "digest": row["digest"]}
-    return body | {"not_evaluated": {}} | told
+    record = {"validation": row["validation"], "mean_validation_loss": row["after"], "digest": row["digest"]}
+    return body | {"not_evaluated": {}} | record
 
 
 def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -23,17 +23,17 @@ from tequio.algorithms.factors import (
 )
 from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
-from tequio.coordinator.aggregation import Fold, counted, folded, mix
+from tequio.coordinator.aggregation import Aggregate, aggregate, count_update, mix
 from tequio.coordinator.centre_gradient import central_gradient
-from tequio.coordinator.evaluation import Looked, seen, why_of
+from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason
 from tequio.coordinator.gate import Slice, judge, verdict
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
-from tequio.core.canonical import digest_update, size_of
+from tequio.core.canonical import digest_update, packed_update_size
 from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateTask, Failure, Reply, State, Task, TrainTask
+from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, is_matrix, zero
 
 
@@ -52,82 +52,86 @@ class ShortRound(RunError):
 BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 
-def open_state(plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """The state before any training, and the record of the base's scores on validation data and public slices."""
-    nothing = zero(plan.spec)
+    nothing = zero(run_spec.spec)
     shared = nothing
-    if plan.aggregator.layout == "factors":
-        shared = initial_factors(plan.shapes, plan.top_rank(), derive(plan.seed, "factors"), plan.spec)
-    looked = evaluate(0, shared, plan, runtime)
-    if not looked.validation or (plan.centre and plan.centre.name in looked.failed):
-        why = " ".join(f"{name}: {reason}" for name, reason in looked.failed.items())
+    if run_spec.aggregator.layout == "factors":
+        shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
+    evaluation = evaluate(0, shared, run_spec, runtime)
+    if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
+        why = " ".join(f"{name}: {reason}" for name, reason in evaluation.failed.items())
         raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
     state = State(
         round=0,
         shared=shared,
         pending=nothing,
-        momentum=plan.server.init(plan.spec),
+        momentum=run_spec.server.init(run_spec.spec),
         best=shared,
-        best_loss=looked.mean_loss,
+        best_loss=evaluation.mean_loss,
         best_round=0,
-        base_slices=looked.slices,
-        base_losses=looked.losses(),
-        losses=looked.losses(),
-        best_losses=looked.losses(),
+        base_slices=evaluation.slices,
+        base_losses=evaluation.losses(),
+        losses=evaluation.losses(),
+        best_losses=evaluation.losses(),
     )
     body = {
-        "validation": looked.validation,
-        "mean_validation_loss": looked.mean_loss,
-        "not_evaluated": dict(looked.failed),
-        "evaluation": list(looked.costs),
-        "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in looked.slices.items()},
+        "validation": evaluation.validation,
+        "mean_validation_loss": evaluation.mean_loss,
+        "not_evaluated": dict(evaluation.failed),
+        "evaluation": list(evaluation.costs),
+        "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in evaluation.slices.items()},
     }
     return state, body
 
 
-def run_round(state: State, plan: Plan, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+def run_round(state: State, run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """Round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
-    roster = plan.roster(state.round + 1)
-    gradient = central_gradient(state.round + 1, shared_model(state.shared, plan), plan, runtime)
+    roster = run_spec.roster(state.round + 1)
+    gradient = central_gradient(state.round + 1, shared_model(state.shared, run_spec), run_spec, runtime)
     # dispatch, admit and screen, folding as replies come
-    arrivals = in_order(runtime.exchange(training_tasks(state, plan, roster, gradient)), state, plan, roster)
-    fold = folded((counted(outcome, plan) for outcome in screened(arrivals, state, plan, runtime)), plan)
-    alone = fold.centre is not None and plan.centre_alone(state.round + 1)
-    if len(fold.facts) < plan.quorum and not alone:
-        raise ShortRound(state.round + 1, len(fold.facts), plan.quorum, fold.refused)
-    return conclude(state, fold, plan, runtime, gradient)
+    arrivals = in_order(runtime.exchange(training_tasks(state, run_spec, roster, gradient)), state, run_spec, roster)
+    fold = aggregate(
+        (count_update(outcome, run_spec) for outcome in screened(arrivals, state, run_spec, runtime)), run_spec
+    )
+    alone = fold.centre is not None and run_spec.centre_alone(state.round + 1)
+    if len(fold.facts) < run_spec.quorum and not alone:
+        raise ShortRound(state.round + 1, len(fold.facts), run_spec.quorum, fold.refused)
+    return conclude(state, fold, run_spec, runtime, gradient)
 
 
 def conclude(
-    state: State, fold: Fold, plan: Plan, runtime: Runtime, gradient: Update | None = None
+    state: State, fold: Aggregate, run_spec: RunSpec, runtime: Runtime, gradient: Update | None = None
 ) -> tuple[State, dict[str, Any]]:
     """From the sum to the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
-    made = _candidate(state, fold, plan)
+    made = _candidate(state, fold, run_spec)
     momentum, shared, pending, bytes_down = made.momentum, made.shared, made.pending, made.bytes_down
     # gate
-    looked = evaluate(round_, shared, plan, runtime)
-    slices = judge(state.base_slices, looked.slices, plan.gate_margin, plan.seed)
+    evaluation = evaluate(round_, shared, run_spec, runtime)
+    slices = judge(state.base_slices, evaluation.slices, run_spec.gate_margin, run_spec.seed)
     accepted, reason = verdict(slices)
-    lost = [row["name"] for row in fold.rows if row["name"] in looked.failed]
+    lost = [row["name"] for row in fold.rows if row["name"] in evaluation.failed]
     if accepted and lost:
-        accepted, reason = False, f"it could be trained but not evaluated: {looked.failed[lost[0]]}"
+        accepted, reason = False, f"it could be trained but not evaluated: {evaluation.failed[lost[0]]}"
     norms = [row["norm"] for row in fold.rows if row["weight"] is not None]
-    rate = plan.rate(round_)
+    rate = run_spec.rate(round_)
     per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
     if accepted:
         after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_per_rate=per_rate)
-        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **looked.losses()})
-        after = replace(after, memory_rounds=_memories(state, fold, plan))
-        after = after if plan.centre_alone(round_) else _progress(after, round_, looked)
+        after = replace(
+            after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **evaluation.losses()}
+        )
+        after = replace(after, memory_rounds=_memories(state, fold, run_spec))
+        after = after if run_spec.centre_alone(round_) else _progress(after, round_, evaluation)
     else:
-        stale = 0 if plan.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
+        stale = 0 if run_spec.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=stale)
     after = replace(after, round=round_)
-    fold = replace(fold, rows=_down(fold, state, plan, bytes_down, gradient))
-    body = _record(after, fold, looked, slices, (accepted, reason))
-    if plan.credit:
-        body["credit"] = _credit(state, fold, plan, runtime, made.change, looked)
+    fold = replace(fold, rows=_down(fold, state, run_spec, bytes_down, gradient))
+    body = _record(after, fold, evaluation, slices, (accepted, reason))
+    if run_spec.credit:
+        body["credit"] = _credit(state, fold, run_spec, runtime, made.change, evaluation)
     return after, body | {"bytes_broadcast": bytes_down}
 
 
@@ -142,88 +146,88 @@ class Candidate:
     bytes_down: int
 
 
-def _candidate(state: State, fold: Fold, plan: Plan) -> Candidate:
-    change = mix(fold, plan).plus(_left_out(fold, state, plan))
-    momentum, step = _step(state, change, plan)
+def _candidate(state: State, fold: Aggregate, run_spec: RunSpec) -> Candidate:
+    change = mix(fold, run_spec).plus(_left_out(fold, state, run_spec))
+    momentum, step = _step(state, change, run_spec)
     if state.step_scale != 1.0:
         step = step.scaled(state.step_scale)
-    broadcast, pending, bytes_down = _broadcast(state, step, plan)
+    broadcast, pending, bytes_down = _broadcast(state, step, run_spec)
     return Candidate(change, momentum, padded_sum(state.shared, broadcast), pending, bytes_down)
 
 
 def _credit(
-    state: State, fold: Fold, plan: Plan, runtime: Runtime, change: Update, looked: Looked
+    state: State, fold: Aggregate, run_spec: RunSpec, runtime: Runtime, change: Update, evaluation: Evaluation
 ) -> list[dict[str, Any]]:
     """How each one's part agreed with the others', and what the loss would be without it."""
 
-    def loss_without(other: Fold) -> float:
-        seen_ = evaluate(state.round + 1, _candidate(state, other, plan).shared, plan, runtime)
+    def loss_without(other: Aggregate) -> float:
+        seen_ = evaluate(state.round + 1, _candidate(state, other, run_spec).shared, run_spec, runtime)
         return seen_.mean_loss
 
-    ask = loss_without if plan.leave_one_out else None
-    return contribution.rows(fold, contribution.agreements(fold, change, plan), looked.mean_loss, ask, plan)
+    ask = loss_without if run_spec.leave_one_out else None
+    return contribution.rows(fold, contribution.agreements(fold, change, run_spec), evaluation.mean_loss, ask, run_spec)
 
 
-def _memories(state: State, fold: Fold, plan: Plan) -> Mapping[str, int]:
+def _memories(state: State, fold: Aggregate, run_spec: RunSpec) -> Mapping[str, int]:
     """Of whom this round took something: the memory after it counts. Who failed, or a rejected round, keeps the one before."""
-    if plan.feedback is None:
+    if run_spec.feedback is None:
         return state.memory_rounds
     return {**state.memory_rounds, **{row["name"]: state.round + 1 for row in fold.rows}}
 
 
-def shared_model(shared: Update, plan: Plan) -> Update:
+def shared_model(shared: Update, run_spec: RunSpec) -> Update:
     """What a shared state means as a change of the base's weights."""
-    return shared if plan.aggregator.layout == "product" else product(shared, plan.scale)
+    return shared if run_spec.aggregator.layout == "product" else product(shared, run_spec.scale)
 
 
 def training_tasks(
-    state: State, plan: Plan, roster: Sequence[Member], gradient: Update | None = None
-) -> Iterator[Task]:
+    state: State, run_spec: RunSpec, roster: Sequence[Member], gradient: Update | None = None
+) -> Iterator[Request]:
     """One task a member of the roster, in its order; made one by one, so that a large cohort needs no list of them.
 
     gradient: the centre's, which travels with the tasks of the others.
     """
-    trained = plan.trained(state)
+    trained = run_spec.trained(state)
     begun: dict[int, tuple[Update, Update | None]] = {}
     for member in roster:
         if member.rank not in begun:
-            begun[member.rank] = _begin(state.shared, member.rank, plan)
+            begun[member.rank] = _begin(state.shared, member.rank, run_spec)
         held, start = begun[member.rank]
-        yield TrainTask(
+        yield TrainRequest(
             round=state.round + 1,
             index=member.index,
             name=member.name,
-            layout=plan.aggregator.layout,
+            layout=run_spec.aggregator.layout,
             rank=member.rank,
             steps=member.steps,
-            learning_rate=plan.rate(state.round + 1),
-            seed=derive(plan.seed, "train", state.round + 1, member.index),
+            learning_rate=run_spec.rate(state.round + 1),
+            seed=derive(run_spec.seed, "train", state.round + 1, member.index),
             held=held,
             start=start,
             trained=trained,
-            upload=plan.upload.name,
-            upload_settings=plan.upload.settings,
-            feedback=plan.feedback,
+            upload=run_spec.upload.name,
+            upload_settings=run_spec.upload.settings,
+            feedback=run_spec.feedback,
             memory_round=state.memory_rounds.get(member.name, 0),
-            terms=plan.local.terms_of(member.index),
+            terms=run_spec.local.terms_of(member.index),
             gradient=gradient if member.index > 0 else None,
-            method=plan.local.method,
-            method_settings=plan.local.method_settings,
-            budget=plan.budgets.get(member.index, {}),
-            hours=plan.hours.get(member.index, ()),
+            method=run_spec.local.method,
+            method_settings=run_spec.local.method_settings,
+            budget=run_spec.budgets.get(member.index, {}),
+            hours=run_spec.hours.get(member.index, ()),
         )
 
 
-def _begin(shared: Update, rank: int, plan: Plan) -> tuple[Update, Update | None]:
+def _begin(shared: Update, rank: int, run_spec: RunSpec) -> tuple[Update, Update | None]:
     """What a participant of this rank holds frozen, and what it goes on with."""
-    if plan.aggregator.layout == "product":
-        return plan.start.begin(shared, rank)
+    if run_spec.aggregator.layout == "product":
+        return run_spec.start.begin(shared, rank)
     held = heads(shared)
-    return (held.plus(tail(shared, rank, plan.scale)) if plan.aggregator.nested else held), prefix(shared, rank)
+    return (held.plus(tail(shared, rank, run_spec.scale)) if run_spec.aggregator.nested else held), prefix(shared, rank)
 
 
 def in_order(
-    arrivals: Iterator[Reply | Failure], state: State, plan: Plan, roster: Sequence[Member]
+    arrivals: Iterator[Reply | Failure], state: State, run_spec: RunSpec, roster: Sequence[Member]
 ) -> Iterator[Admitted | Refused]:
     """Admit each reply, and hand them on in the order of the roster; only those that are early wait in memory."""
     by_index = {member.index: position for position, member in enumerate(roster)}
@@ -237,7 +241,7 @@ def in_order(
         if isinstance(arrival, Failure):
             waiting[position] = refusal(arrival, member)
         else:
-            waiting[position] = admit(arrival, member, plan, state)
+            waiting[position] = admit(arrival, member, run_spec, state)
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
@@ -248,87 +252,91 @@ def in_order(
 def refusal(failure: Failure, member: Member) -> Refused:
     """Of one who could not do its task, or does not: its own budget is spent."""
     own = failure.error == BudgetError.__name__
-    return Refused(member, why_of(failure), failed=not own, withheld=own)
+    return Refused(member, failure_reason(failure), failed=not own, withheld=own)
 
 
-def _left_out(fold: Fold, state: State, plan: Plan) -> Update:
+def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:
     """Mean of P_r(G) − G over those who trained: replies are changes of P_r(G), the server's step is one of G.
 
     Added to the mixed changes it gives, at plain weights, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ (FlexLoRA); nothing where the start truncates nothing.
     """
-    if not plan.start.truncates:
-        return zero(plan.spec)
-    share = 1.0 if fold.centre is None else plan.federated_share if fold.facts else 0.0
+    if not run_spec.start.truncates:
+        return zero(run_spec.spec)
+    share = 1.0 if fold.centre is None else run_spec.federated_share if fold.facts else 0.0
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
     parts: dict[int, float] = {}
     for row in fold.rows:
         part = 1.0 - share if row["weight"] is None else share * row["weight"] / total
         parts[row["rank"]] = parts.get(row["rank"], 0.0) + part
     whole = {name: entry for name, entry in state.shared.entries.items() if is_matrix(name, entry)}
-    out = Update(whole, plan.spec).scaled(-1.0)
+    out = Update(whole, run_spec.spec).scaled(-1.0)
     for rank, part in sorted(parts.items()):
-        out = out.plus((plan.start.begin(state.shared, rank)[1] or zero(plan.spec)).scaled(part))
+        out = out.plus((run_spec.start.begin(state.shared, rank)[1] or zero(run_spec.spec)).scaled(part))
     return out
 
 
-def _step(state: State, change: Update, plan: Plan) -> tuple[Update, Update]:
+def _step(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update]:
     """The server optimiser's (memory, step). Factors that are not trained in this round rest, and so does the memory of them."""
-    moves, rests = parted(state.momentum, plan.trained(state))
-    memory, step = plan.server.apply(moves, change)
+    moves, rests = parted(state.momentum, run_spec.trained(state))
+    memory, step = run_spec.server.apply(moves, change)
     return memory.plus(rests), step
 
 
-def _broadcast(state: State, step: Update, plan: Plan) -> tuple[Update, Update, int]:
+def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
     """What participants are sent, what stays pending (the exact remainder of truncation and coding), and the bytes sent."""
-    if plan.aggregator.layout == "factors":
-        due, tail_ = parted(state.pending, plan.trained(state))  # what waits of resting factors rests too
+    if run_spec.aggregator.layout == "factors":
+        due, tail_ = parted(state.pending, run_spec.trained(state))  # what waits of resting factors rests too
         head = padded_sum(due, step)
     else:
-        head, tail_ = state.pending.plus(step).split_rank(plan.broadcast_rank)
-    if plan.download.name == "plain":
-        return head, tail_, size_of(head)
-    codec = plan.download.codec()
-    coded = codec.encode(head, derive(plan.seed, "download", state.round + 1))
+        head, tail_ = state.pending.plus(step).split_rank(run_spec.broadcast_rank)
+    if run_spec.download.name == "plain":
+        return head, tail_, packed_update_size(head)
+    codec = run_spec.download.codec()
+    coded = codec.encode(head, derive(run_spec.seed, "download", state.round + 1))
     sent = codec.decode(coded, "the broadcast")
     return sent, tail_.plus(head.minus(sent)), len(coded)
 
 
-def evaluate(round_: int, shared: Update, plan: Plan, runtime: Runtime) -> Looked:
+def evaluate(round_: int, shared: Update, run_spec: RunSpec, runtime: Runtime) -> Evaluation:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
-    held, panel = shared_model(shared, plan), plan.panel(round_)
-    return seen(runtime.exchange(EvaluateTask(round_, m.index, m.name, held, plan.after) for m in panel), panel)
+    held, panel = shared_model(shared, run_spec), run_spec.panel(round_)
+    return collect_evaluation(
+        runtime.exchange(EvaluateRequest(round_, m.index, m.name, held, run_spec.after) for m in panel), panel
+    )
 
 
-def _progress(state: State, round_: int, looked: Looked) -> State:
+def _progress(state: State, round_: int, evaluation: Evaluation) -> State:
     """Best so far or not, as those see it who evaluated both models: who comes and goes changes no verdict."""
-    losses = looked.losses()
+    losses = evaluation.losses()
     both = [name for name in losses if name in state.best_losses]
-    loss, before = looked.mean_loss, state.best_loss
+    loss, before = evaluation.mean_loss, state.best_loss
     if both and len(both) < max(len(losses), len(state.best_losses)):
         loss, before = (statistics.fmean(of[name] for name in both) for of in (losses, state.best_losses))
     if loss < before * (1.0 - BETTER):
-        best = {"best": state.shared, "best_loss": looked.mean_loss, "best_losses": losses, "best_round": round_}
+        best = {"best": state.shared, "best_loss": evaluation.mean_loss, "best_losses": losses, "best_round": round_}
         return replace(state, **best, stale_rounds=0)  # type: ignore[arg-type]
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
-def _down(fold: Fold, state: State, plan: Plan, broadcast: int, gradient: Update | None) -> list[dict[str, Any]]:
+def _down(
+    fold: Aggregate, state: State, run_spec: RunSpec, broadcast: int, gradient: Update | None
+) -> list[dict[str, Any]]:
     """Rows with the bytes sent down: everybody follows by broadcasts, but who is drawn now and then is sent the whole model.
 
     The centre's gradient, where a term needs it, goes down too. What a row brings along was sent before (see buffered.py).
     """
-    if plan.cohort is None:
-        follows = broadcast + task_bytes(state, plan, gradient)
+    if run_spec.cohort is None:
+        follows = broadcast + task_bytes(state, run_spec, gradient)
         return [{**row, "bytes_down": row.get("bytes_down", 0) + follows} for row in fold.rows]
-    whole = task_bytes(state, plan, gradient)
+    whole = task_bytes(state, run_spec, gradient)
     return [{"bytes_down": whole, **row} for row in fold.rows]
 
 
-def task_bytes(state: State, plan: Plan, gradient: Update | None) -> int:
+def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
     """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
-    late = plan.centre_first and state.round == plan.centre_first
-    model = size_of(state.shared) if plan.cohort is not None or late else 0
-    return model + (0 if gradient is None else size_of(gradient))
+    late = run_spec.centre_first and state.round == run_spec.centre_first
+    model = packed_update_size(state.shared) if run_spec.cohort is not None or late else 0
+    return model + (0 if gradient is None else packed_update_size(gradient))
 
 
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, str]]:
@@ -343,8 +351,8 @@ def _status(refused: Refused) -> str:
 
 def _record(
     after: State,
-    fold: Fold,
-    looked: Looked,
+    fold: Aggregate,
+    evaluation: Evaluation,
     slices: Mapping[str, Slice],
     verdict_: tuple[bool, str],
 ) -> dict[str, Any]:
@@ -360,10 +368,10 @@ def _record(
         "admissions": admissions(rows, fold.refused),
         "alarms": [asdict(alarm) for alarm in fold.alarms],
         "train": rows,
-        "validation": looked.validation,
-        "mean_validation_loss": looked.mean_loss if math.isfinite(looked.mean_loss) else None,
-        "not_evaluated": dict(looked.failed),
-        "evaluation": list(looked.costs),
+        "validation": evaluation.validation,
+        "mean_validation_loss": evaluation.mean_loss if math.isfinite(evaluation.mean_loss) else None,
+        "not_evaluated": dict(evaluation.failed),
+        "evaluation": list(evaluation.costs),
         "gate": {
             name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for name, s in slices.items()
         },

@@ -87,7 +87,7 @@ class Local:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunSpec:
     """A run. `federated_share` is λ in λ·Δ_participants + (1 − λ)·Δ_centre (Augenstein et al., arXiv 2205.13655).
 
     cohort: how many members train in a round, and how many evaluate; None for all.

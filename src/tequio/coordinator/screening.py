@@ -21,43 +21,43 @@ from dataclasses import replace
 from tequio.algorithms.factors import padded_sum, product
 from tequio.coordinator.admission import Admitted, Alarm, Refused
 from tequio.coordinator.gate import Slice, judge
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
-from tequio.core.types import EvaluateTask, Failure, State
+from tequio.core.types import EvaluateRequest, Failure, State
 from tequio.core.update import Dense, Entry, Update
 
 Outcome = Admitted | Refused
 FEWEST = 3  # of two that disagree nobody can say which is wrong
 
 
-def screened(outcomes: Iterable[Outcome], state: State, plan: Plan, runtime: Runtime) -> Iterator[Outcome]:
+def screened(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec, runtime: Runtime) -> Iterator[Outcome]:
     """The same outcomes in the same order, screened. Raises RunError if the centre cannot evaluate the shared model."""
-    if plan.screening.norm_bound is not None and not state.norm_per_rate:
+    if run_spec.screening.norm_bound is not None and not state.norm_per_rate:
         outcomes = list(outcomes)
-    each = _each(outcomes, _reference(outcomes, state, plan), plan)
-    if plan.screening.streaming:
+    each = _each(outcomes, _reference(outcomes, state, run_spec), run_spec)
+    if run_spec.screening.streaming:
         yield from each
         return
-    kept = list(each)
-    if plan.screening.cosine is not None and plan.screening.cosine_to == "others":
-        kept = _others(kept, plan.screening.cosine, plan.screening.cosine_action)
-    if plan.screening.loss is not None:
-        kept = _tried(kept, plan.screening.loss, state, plan, runtime)
-    yield from kept
+    remaining = list(each)
+    if run_spec.screening.cosine is not None and run_spec.screening.cosine_to == "others":
+        remaining = _others(remaining, run_spec.screening.cosine, run_spec.screening.cosine_action)
+    if run_spec.screening.loss is not None:
+        remaining = _tried(remaining, run_spec.screening.loss, state, run_spec, runtime)
+    yield from remaining
 
 
-def _reference(outcomes: Iterable[Outcome], state: State, plan: Plan) -> float:
+def _reference(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec) -> float:
     """The expected norm; where no round tells it, the median of these updates, which are then all there."""
     if state.norm_per_rate or not isinstance(outcomes, list):
-        return plan.expected_norm(state)
+        return run_spec.expected_norm(state)
     norms = [o.norm for o in outcomes if isinstance(o, Admitted) and o.member.index > 0]
     return statistics.median(norms) if norms else 0.0
 
 
-def _each(outcomes: Iterable[Outcome], reference: float, plan: Plan) -> Iterator[Outcome]:
+def _each(outcomes: Iterable[Outcome], reference: float, run_spec: RunSpec) -> Iterator[Outcome]:
     """What can be said of one update as it comes: its norm, and its cosine with the centre's."""
-    rule = plan.screening
+    rule = run_spec.screening
     centre: Update | None = None
     for outcome in outcomes:
         if isinstance(outcome, Admitted) and outcome.member.index == 0:
@@ -141,9 +141,11 @@ def _others(outcomes: Sequence[Outcome], limit: float, action: str) -> list[Outc
     return out
 
 
-def _tried(outcomes: Sequence[Outcome], margin: float, state: State, plan: Plan, runtime: Runtime) -> list[Outcome]:
+def _tried(
+    outcomes: Sequence[Outcome], margin: float, state: State, run_spec: RunSpec, runtime: Runtime
+) -> list[Outcome]:
     """Each update alone on top of the shared model, on the public slices."""
-    before = _harm(state.shared, state, plan, runtime)
+    before = _harm(state.shared, state, run_spec, runtime)
     if not before:
         why = f"Round {state.round + 1}: the centre could not evaluate the shared model on the public slices."
         raise RunError(why, "[screen] loss compares with it.", "Mend the centre and resume.")
@@ -152,13 +154,13 @@ def _tried(outcomes: Sequence[Outcome], margin: float, state: State, plan: Plan,
         if isinstance(outcome, Refused) or outcome.member.index == 0:
             out.append(outcome)
             continue
-        after = _harm(padded_sum(state.shared, outcome.update), state, plan, runtime)
-        failed = [s for s in judge(before, after, margin, plan.seed).values() if not s.passes]
+        after = _harm(padded_sum(state.shared, outcome.update), state, run_spec, runtime)
+        failed = [s for s in judge(before, after, margin, run_spec.seed).values() if not s.passes]
         if failed:
             worst = max(failed, key=_excess)
             rise = worst.candidate - worst.base
             figure = rise if math.isfinite(rise) else None
-            outcome = _alarmed(outcome, "loss", figure, worst.limit, plan.screening.loss_action)
+            outcome = _alarmed(outcome, "loss", figure, worst.limit, run_spec.screening.loss_action)
         out.append(outcome)
     return out
 
@@ -167,12 +169,12 @@ def _excess(slice_: Slice) -> float:
     return slice_.candidate - slice_.base - slice_.limit
 
 
-def _harm(shared: Update, state: State, plan: Plan, runtime: Runtime) -> Mapping[str, tuple[float, ...]]:
+def _harm(shared: Update, state: State, run_spec: RunSpec, runtime: Runtime) -> Mapping[str, tuple[float, ...]]:
     """The centre's per-example harm on the public slices; nothing where it fails."""
-    if plan.centre is None:
+    if run_spec.centre is None:
         return {}
-    held = shared if plan.aggregator.layout == "product" else product(shared, plan.scale)
-    task = EvaluateTask(state.round + 1, plan.centre.index, plan.centre.name, held)
+    held = shared if run_spec.aggregator.layout == "product" else product(shared, run_spec.scale)
+    task = EvaluateRequest(state.round + 1, run_spec.centre.index, run_spec.centre.name, held)
     for reply in runtime.exchange([task]):
         return {} if isinstance(reply, Failure) else reply.slices
     return {}

@@ -79,7 +79,7 @@ def pack(update: Update) -> bytes:
     return pack_tensors(to_tensors(update), {"format": FORMAT, "spec": update.spec})
 
 
-def size_of(update: Update) -> int:
+def packed_update_size(update: Update) -> int:
     """len(pack(update)), without packing it."""
     shapes: dict[str, Shape] = {}
     for name, entry in update.entries.items():

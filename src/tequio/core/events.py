@@ -11,12 +11,12 @@ Level = Literal["info", "warning", "error"]
 Value = str | int | float | bool | None
 
 
-class Tell(Protocol):
+class EventHandler(Protocol):
     """Told an event. `event` names its kind, in few words with hyphens; "note" is one that only a person needs."""
 
     def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Pass it on; may be called from any thread."""
 
 
-def untold(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+def ignore_events(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
     """Nobody listens."""

@@ -17,32 +17,32 @@ from torch import Tensor
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.errors import UpdateError
 from tequio.core.types import (
-    DescribeTask,
-    EvaluateTask,
+    DescribeRequest,
+    EvaluateRequest,
     Failure,
-    GradientTask,
-    PersonaliseTask,
+    GradientRequest,
+    PersonaliseRequest,
     Reply,
-    TrainTask,
+    TrainRequest,
 )
 from tequio.core.update import Update
 
 FORMAT = "tequio-message-1"
 KINDS: Mapping[str, type] = {
-    "train": TrainTask,
-    "evaluate": EvaluateTask,
-    "gradient": GradientTask,
-    "describe": DescribeTask,
-    "personalise": PersonaliseTask,
+    "train": TrainRequest,
+    "evaluate": EvaluateRequest,
+    "gradient": GradientRequest,
+    "describe": DescribeRequest,
+    "personalise": PersonaliseRequest,
     "reply": Reply,
     "failure": Failure,
 }
 REPLIES = ("reply", "failure")
-TASKS = tuple(kind for kind in KINDS if kind not in REPLIES)
+REQUESTS = tuple(kind for kind in KINDS if kind not in REPLIES)
 BYTES_IN_PARTS = ("parts",)  # fields that are a sequence of bytes
 LIMIT = 4 << 30  # bytes
 
-Message = TrainTask | EvaluateTask | GradientTask | DescribeTask | PersonaliseTask | Reply | Failure
+Message = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest | Reply | Failure
 
 
 def pack_message(message: Message) -> bytes:

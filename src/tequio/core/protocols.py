@@ -9,15 +9,15 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from tequio.core.types import (
-    DistilTask,
-    EvaluateTask,
+    DistilRequest,
+    EvaluateRequest,
     Failure,
-    GradientTask,
+    GradientRequest,
     Layout,
     Reply,
-    Task,
+    Request,
     Trained,
-    TrainTask,
+    TrainRequest,
 )
 from tequio.core.update import Update
 
@@ -29,20 +29,20 @@ class Participant(Protocol):
     def name(self) -> str:
         """How configuration calls it."""
 
-    def train(self, task: TrainTask) -> Reply:
+    def train(self, task: TrainRequest) -> Reply:
         """Train on its own data and return the update."""
 
-    def evaluate(self, task: EvaluateTask) -> Reply:
+    def evaluate(self, task: EvaluateRequest) -> Reply:
         """Score a shared model on its own validation data."""
 
-    def gradient(self, task: GradientTask) -> Reply:
+    def gradient(self, task: GradientRequest) -> Reply:
         """The gradient of its own loss; only the centre is asked, whose texts are public."""
 
 
 class Runtime(Protocol):
     """Carries tasks to participants and their replies back."""
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """Yield one Reply or Failure a task, in order of arrival."""
 
 
@@ -229,5 +229,5 @@ class Distiller(Protocol):
     def logits(self, model: Update, items: Sequence[int]) -> Tensor:
         """What base + `model` predicts, float32 (rows × classes), item after item. Raises TrainingError unless all are finite."""
 
-    def distil(self, task: DistilTask) -> tuple[Update, float, float]:
+    def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
         """(change, first loss, last loss) of training toward the teacher. Raises TrainingError where it diverges."""

@@ -1,4 +1,4 @@
-"""The types of one round: what is asked (`Task`), what comes back (`Reply`, `Failure`), and the state between rounds.
+"""The types of one round: what is asked (`Request`), what comes back (`Reply`, `Failure`), and the state between rounds.
 
 All are frozen. A `State` is the whole memory of the coordinator and *is* the checkpoint.
 """
@@ -60,7 +60,7 @@ class Energy:
             hosted=None if self.hosted is None or other.hosted is None else self.hosted + other.hosted,
         )
 
-    def untold(self) -> Energy:
+    def undisclosed(self) -> Energy:
         """Without what tells where the machine is."""
         return replace(self, intensity=None, pue=1.0, embodied=None)
 
@@ -86,7 +86,7 @@ class Money:
 
 
 @dataclass(frozen=True)
-class TrainTask:
+class TrainRequest:
     """Train for one round.
 
     start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product: factored entries, scale included, to be
@@ -117,7 +117,7 @@ class TrainTask:
 
 
 @dataclass(frozen=True)
-class EvaluateTask:
+class EvaluateRequest:
     """Evaluate base + `held` on the validation data (participants) or the public slices (the centre)."""
 
     round: int
@@ -128,7 +128,7 @@ class EvaluateTask:
 
 
 @dataclass(frozen=True)
-class GradientTask:
+class GradientRequest:
     """Give the gradient of the own loss at base + `held`, a mean over `batches`, as factored entries of at most `rank` (the centre)."""
 
     round: int
@@ -141,7 +141,7 @@ class GradientTask:
 
 
 @dataclass(frozen=True)
-class DescribeTask:
+class DescribeRequest:
     """Say what you have: counts of data, machine, layout. Asked before the first round where participants are elsewhere."""
 
     round: int
@@ -150,7 +150,7 @@ class DescribeTask:
 
 
 @dataclass(frozen=True)
-class PersonaliseTask:
+class PersonaliseRequest:
     """Make your personal model from the shared one, `held`; rank and steps are those of your rounds."""
 
     round: int
@@ -164,7 +164,7 @@ class PersonaliseTask:
     )  # what it may take of the federation's, by key of measure.budget
 
 
-Task = TrainTask | EvaluateTask | GradientTask | DescribeTask | PersonaliseTask
+Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class DistilTask:
+class DistilRequest:
     """Train base + `held` toward `teacher`, probabilities (rows × classes) at `temperature`, on these public items in this order."""
 
     held: Update
@@ -228,7 +228,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Flight:
+class InFlightUpdate:
     """An admitted update on its way (buffered rounds): sent for in round `sent`, it counts in a round from `due` on.
 
     staleness: steps that the shared model has made since. facts and row: what the coordinator will weigh and record.
@@ -273,4 +273,4 @@ class State:
     losses: Mapping[str, float] = field(default_factory=dict)
     best_losses: Mapping[str, float] = field(default_factory=dict)
     memory_rounds: Mapping[str, int] = field(default_factory=dict)
-    flights: tuple[Flight, ...] = ()
+    flights: tuple[InFlightUpdate, ...] = ()

@@ -15,7 +15,7 @@ from tequio.core.errors import ResourceError, RunBusy, RunError
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
-IDENTITY, OFFICE, RUN, BUNDLE = "identity.json", "coordinator.json", "run", "bundle"
+IDENTITY, COORDINATOR_FILE, RUN, BUNDLE = "identity.json", "coordinator.json", "run", "bundle"
 """Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells; bundle: of one who left."""
 PARTICIPANTS = "participants"  # in a run: folders of what is one participant's, closed to others of the machine
 
@@ -38,7 +38,7 @@ class RunFolder:
         """
         if (path / LEDGER).exists():
             another = "Name another folder."
-            fix = another if private else f"Continue it with `{command_of(path)}`, or name another folder."
+            fix = another if private else f"Continue it with `{resume_command(path)}`, or name another folder."
             raise RunError(f"{path} holds a run already.", "Expected a new or empty folder.", fix)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file.", "Expected a folder.", "Name another.")
@@ -177,12 +177,12 @@ def network_command(run: Path) -> str | None:
     """The command that goes on with a run across a network, from the name and place of its folder; None for another one."""
     if run.name == RUN and (run.parent / IDENTITY).exists():
         return f"tequio participate {run.parent}"
-    if run.name == RUN and (run.parent / OFFICE).exists():
+    if run.name == RUN and (run.parent / COORDINATOR_FILE).exists():
         return f"tequio coordinator start {run.parent}"
     return None
 
 
-def command_of(run: Path) -> str:
+def resume_command(run: Path) -> str:
     """The command that goes on with the run in this folder."""
     return network_command(run) or network_command(run.resolve()) or f"tequio run --resume {run}"
 
@@ -191,7 +191,11 @@ def go_on(path: Path) -> str:
     """The command that goes on with the run to which a file belongs, for the end of a sentence; what has no ledger yet is begun again."""
     for folder in path.parents:
         if (named := network_command(folder)) is not None:
-            again = "continue with" if (folder.parent / OFFICE).exists() else "give the command again, for instance"
+            again = (
+                "continue with"
+                if (folder.parent / COORDINATOR_FILE).exists()
+                else "give the command again, for instance"
+            )
             return f"then {again} `{named}`."
         if folder.name.startswith("."):  # what is made there appears whole or not at all
             break

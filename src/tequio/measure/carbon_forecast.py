@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class CarbonForecast:
     """site: what it was. forecasts: what was expected, in the order in which it was said; each has `issued` in its windows."""
 
     site: Site

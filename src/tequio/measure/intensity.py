@@ -56,14 +56,14 @@ class Intensity:
     def mean(self, start: datetime, seconds: float) -> float | None:
         """Time-weighted mean g/kWh over [start, start + seconds]; `annual` where that is not inside; None where neither is known."""
         end = start + timedelta(seconds=seconds)
-        if not self.windows or start < self.windows[0].start or end > end_of(self.windows[-1]):
+        if not self.windows or start < self.windows[0].start or end > window_end(self.windows[-1]):
             return self.annual
         first = bisect_right(self.windows, start, key=lambda w: w.start) - 1
-        if end <= end_of(self.windows[first]):
+        if end <= window_end(self.windows[first]):
             return self.windows[first].grams
         weighted = 0.0
         for window in self.windows[first:]:
-            inside = (min(end, end_of(window)) - max(start, window.start)).total_seconds()
+            inside = (min(end, window_end(window)) - max(start, window.start)).total_seconds()
             if inside <= 0:
                 break
             weighted += window.grams * inside
@@ -71,9 +71,9 @@ class Intensity:
 
     def greenest(self, seconds: float) -> float | None:
         """Mean g/kWh over the cheapest `seconds` of the series' last day, in whole or part windows; None without a series of a day."""
-        if not self.windows or end_of(self.windows[-1]) - self.windows[0].start < timedelta(days=1):
+        if not self.windows or window_end(self.windows[-1]) - self.windows[0].start < timedelta(days=1):
             return None
-        from_ = end_of(self.windows[-1]) - timedelta(days=1)
+        from_ = window_end(self.windows[-1]) - timedelta(days=1)
         day = sorted((w for w in self.windows if w.start >= from_), key=lambda w: w.grams)
         left, weighted = min(seconds, sum(w.seconds for w in day)), 0.0
         whole = left
@@ -86,10 +86,10 @@ class Intensity:
 
     def covers(self, at: datetime) -> bool:
         """Whether the series (not the annual figure) has a window at that time."""
-        return bool(self.windows) and self.windows[0].start <= at < end_of(self.windows[-1])
+        return bool(self.windows) and self.windows[0].start <= at < window_end(self.windows[-1])
 
 
-def end_of(window: Window) -> datetime:
+def window_end(window: Window) -> datetime:
     """When a window ends."""
     return window.start + timedelta(seconds=window.seconds)
 
@@ -231,11 +231,11 @@ def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
         mine.sort(key=lambda pair: pair[1].start)
         for (_, before), (line, after) in pairwise(mine):
             what = f"{place} {line}: zone {zone}, {kind}, from {stamp(after.start)}:"
-            if after.start < end_of(before):
+            if after.start < window_end(before):
                 raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
-            if after.start > end_of(before):
-                gap = (after.start - end_of(before)).total_seconds()
-                why = f"there is a gap of {gap:g} s before it (from {stamp(end_of(before))})."
+            if after.start > window_end(before):
+                gap = (after.start - window_end(before)).total_seconds()
+                why = f"there is a gap of {gap:g} s before it (from {stamp(window_end(before))})."
                 raise ConfigError(what, why, "Fill it, or keep the rows on one side of it: nothing is interpolated.")
         out += [window for _, window in mine]
     for zone in sorted({w.zone for w in out}):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tequio.core.errors import ResourceError
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
-from tequio.measure.intensity import Window, end_of, moment, read_windows, stamp, write_windows
+from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
 
 
@@ -62,7 +62,7 @@ def _series(windows: list[Window]) -> list[dict[str, Any]]:
             "signal": signal,
             "windows": len(mine),
             "from": stamp(min(w.start for w in mine)),
-            "to": stamp(max(end_of(w) for w in mine)),
+            "to": stamp(max(window_end(w) for w in mine)),
             "lowest": min(w.grams for w in mine),
             "highest": max(w.grams for w in mine),
             "mean": sum(w.grams * w.seconds for w in mine) / sum(w.seconds for w in mine),

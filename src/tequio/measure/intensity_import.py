@@ -48,14 +48,14 @@ def import_windows(
     if not named:
         raise ConfigError(f"{path} does not say of which zone it is.", "", "Say it: --zone NAME")
     wanted = [row for row in rows if forecasts or row.kind == "actual"]
-    kept = _with_issue([row for row in wanted if estimated or not row.estimated], issued, str(path))
-    left_out = {ESTIMATED: len(wanted) - len(kept), "forecast": len(rows) - len(wanted)}
-    if not kept:
+    usable = _with_issue([row for row in wanted if estimated or not row.estimated], issued, str(path))
+    left_out = {ESTIMATED: len(wanted) - len(usable), "forecast": len(rows) - len(wanted)}
+    if not usable:
         fix = "Keep them, marked: --estimated" if left_out[ESTIMATED] else "Keep them: leave out --no-forecasts"
         raise ConfigError(f"{path}: all of its values are left out ({_said(left_out)}).", "", fix)
     windows = [
         Window(named, r.at, r.seconds, r.grams, r.kind, r.issued, signal, _source(NAMES[source], r), licence)
-        for r in kept
+        for r in usable
     ]
     try:
         made = checked(windows, str(path))
@@ -64,7 +64,7 @@ def import_windows(
             raise
         why = f"What the publisher estimated is left out ({left_out[ESTIMATED]} of its values). {error.why}"
         raise ConfigError(error.what, why, "Keep them, marked: --estimated") from None
-    return Imported(made, sum(row.estimated for row in kept), {k: n for k, n in left_out.items() if n})
+    return Imported(made, sum(row.estimated for row in usable), {k: n for k, n in left_out.items() if n})
 
 
 def _said(left_out: Mapping[str, int]) -> str:

@@ -147,10 +147,10 @@ def board(index: int) -> Card | None:
         import pynvml  # here, for machines without a card do without it
     except ImportError:
         return None
-    return card_of(pynvml, str(torch.cuda.get_device_properties(index).uuid))
+    return find_card(pynvml, str(torch.cuda.get_device_properties(index).uuid))
 
 
-def card_of(library: Any, uuid: str) -> Card | None:
+def find_card(library: Any, uuid: str) -> Card | None:
     """The card of this identity, as torch (8-4-4-4-12 digits) or NVML ("GPU-" before them) writes it; None where its counter cannot be
     read: an old card has none, and a part of a card no such name."""
     try:

@@ -22,7 +22,7 @@ FILE = "accounts.jsonl"
 
 
 @dataclass
-class Tally:
+class Spending:
     """spent: so far, by key; look: the dearest look at the own validation data; step: the dearest mean step; trained: since that look."""
 
     spent: dict[str, float] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Books:
+class AccountBook:
     """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know.
 
     counted: whether its money is in the federation's budget, told and in that currency.
@@ -53,15 +53,15 @@ class Books:
     tell_carbon: bool = True
     tell_money: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
+    spending: Spending = field(default_factory=Spending)
     counted: bool = True
 
-    def opened(self, folder: RunFolder, under: str) -> Books:
+    def opened(self, folder: RunFolder, under: str) -> AccountBook:
         """The same in a folder; what its book says was spent before counts. Raises ConfigError where it is damaged.
 
         A last line without its end, of a process that was killed as it wrote, is taken off.
         """
-        tally = Tally(dict(self.tally.spent))
+        spending = Spending(dict(self.spending.spent))
         path = folder.path / under / FILE
         whole, _, broken = (path.read_text(encoding="utf-8") if path.is_file() else "").rpartition("\n")
         if broken:
@@ -70,15 +70,15 @@ class Books:
             for row in map(json.loads, whole.splitlines()):
                 energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
                 money = row["money"] and row["money"]["amount"]
-                tally.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
+                spending.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
         except (ValueError, KeyError, TypeError):
             fix = "Restore it from a copy; without it nobody knows what was spent."
             raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
-        return Books(folder, under, self.tell_carbon, self.tell_money, self.limits, tally, self.counted)
+        return AccountBook(folder, under, self.tell_carbon, self.tell_money, self.limits, spending, self.counted)
 
     def left(self) -> dict[str, float]:
         """What remains of the budget."""
-        return left(self.limits, self.tally.spent)
+        return left(self.limits, self.spending.spent)
 
     def bound(self, given: Mapping[str, float]) -> dict[str, float]:
         """Of what the federation's budget allows, that which counts here: no money of another currency, or untold."""
@@ -88,7 +88,7 @@ class Books:
         self, work: str, round_: int | None, energy: Energy, money: Money | None, size: float = 0.0, steps: int = 0
     ) -> tuple[Energy, Money | None]:
         """Write one line; returns what may be told of it. size: bytes that it sends. Raises ResourceError where the disk is full."""
-        self.tally.add(work, cost(energy, None if money is None else money.amount, size), steps)
+        self.spending.add(work, cost(energy, None if money is None else money.amount, size), steps)
         if self.folder is not None:
             line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
             line |= {"steps": steps} if steps else {}
@@ -98,14 +98,14 @@ class Books:
                 own_folder(path.parent)
             with written(path), open(path, "a", encoding="utf-8", opener=_private) as stream:
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
-        return energy if self.tell_carbon else energy.untold(), money if self.tell_money else None
+        return energy if self.tell_carbon else energy.undisclosed(), money if self.tell_money else None
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def read_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
+def read_account_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
     """Participant -> its lines, of those whose book is in this folder. Raises RunError where a line is damaged.
 
     A last line without its end, of a process that was killed as it wrote, is left out.

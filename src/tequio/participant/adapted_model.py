@@ -39,7 +39,7 @@ class Attached:
     trained: Trained | None
 
 
-class Bench:
+class AdaptedModel:
     """A base with adapters. `spec` is the digest of the layout: updates of another base or layout are refused.
 
     full: shared updates are changes of whole weights, not factors.
@@ -68,7 +68,7 @@ class Bench:
         self._start: dict[str, Factored] = {}  # what attached factors were before training; a layer without: fresh ones
         self._trained: Trained | None = None  # of shared factors; None in layout product
 
-    def twin(self) -> Bench:
+    def twin(self) -> AdaptedModel:
         """A second bench on the same frozen base: its weights are shared, what is held and attached is each one's own."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         for layer in self.layers.values():
@@ -76,7 +76,7 @@ class Bench:
         other = copy.copy(self)
         shared: dict[int, object] = {id(tensor): tensor for tensor in tensors}
         shared |= {id(layer.weight): layer.original for layer in self.layers.values()}
-        self.drop()
+        self.detach()
         other.model = copy.deepcopy(self.model, shared)
         other.layers = {name: other.model.get_submodule(name) for name in self.layers}  # type: ignore[misc]
         for layer in other.layers.values():
@@ -91,9 +91,9 @@ class Bench:
         """The head at the start (empty where there is none), as a file of the run."""
         return Update({name: Dense(tensor.cpu()) for name, tensor in self.head_start.items()}, self.spec)
 
-    def hold(self, update: Update) -> None:
+    def fold_in(self, update: Update) -> None:
         """Fold base + `update` into the weights; drops factors. Raises UpdateError if the layout is another."""
-        self.drop()
+        self.detach()
         if update is self._held:
             return
         if update.spec != self.spec:
@@ -182,16 +182,16 @@ class Bench:
         """Whether texts of so many tokens can meet the stacked factors of several participants."""
         return self.path.layers is not None and tokens <= LONGEST
 
-    def take(self) -> Update:
+    def extract(self) -> Update:
         """What training changed since `attach`, as an update of its layout. The factors stay attached."""
         return Update(dict(self.changes()), self.spec)
 
     def changes(self) -> Iterator[tuple[str, Entry]]:
         """The entries of `take` one by one, each made as it is asked for; full weights come sorted by name."""
         for name in sorted([*self.layers, *self.head_start]):
-            yield from self._change_of(name).items()
+            yield from self._change_to(name).items()
 
-    def _change_of(self, name: str) -> dict[str, Entry]:
+    def _change_to(self, name: str) -> dict[str, Entry]:
         if name in self.head_start:
             return {name: Dense((self.head[name].detach() - self._held_head(name)).cpu())}
         layer = self.layers[name]
@@ -221,17 +221,17 @@ class Bench:
     def as_base(self) -> Iterator[None]:
         """Inside, the model is the base: neither what is trained nor what is held, and the head of the start."""
         head, self.head = self.head, self.head_start
-        kept = [(layer, layer.weight, layer.a, layer.b, layer.full) for layer in self.layers.values()]
+        saved = [(layer, layer.weight, layer.a, layer.b, layer.full) for layer in self.layers.values()]
         for layer in self.layers.values():
             layer.weight, layer.a, layer.b, layer.full = layer.original, None, None, None
         try:
             yield
         finally:
             self.head = head
-            for layer, weight, a, b, full in kept:
+            for layer, weight, a, b, full in saved:
                 layer.weight, layer.a, layer.b, layer.full = weight, a, b, full
 
-    def drop(self) -> None:
+    def detach(self) -> None:
         """Forget factors and head changes: back to what is held."""
         attached = any(layer.a is not None or layer.full is not None for layer in self.layers.values())
         for layer in self.layers.values():

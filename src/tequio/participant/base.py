@@ -18,7 +18,7 @@ from tequio.core.errors import BaseModelError
 from tequio.participant.cpu_attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
 from tequio.participant.fused.select import against, frozen_output
-from tequio.participant.process_group import ALONE, Team
+from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.sharding import local, spread
 from tequio.planning.memory import ModelShape
 
@@ -45,7 +45,7 @@ class Base:
     max_positions: int
     hidden: int
     device: torch.device
-    among: Team = ALONE
+    among: ProcessGroup = ALONE
 
     def looking(self) -> AbstractContextManager[Any]:
         """In which it only looks. What inference mode gathers of a base in shards could not be trained through afterwards."""
@@ -75,7 +75,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, among: Team = ALONE) -> Base:
+def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, among: ProcessGroup = ALONE) -> Base:
     """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device; of several processes, each keeps its shards.
 
     These load one after the other, each the whole base in the machine's memory (files that have this precision are only mapped) and from
@@ -95,11 +95,11 @@ def _load(name: str, kind: Kind, dtype: torch.dtype, cache: Path, mesh: DeviceMe
     from transformers import AutoTokenizer
 
     try:
-        model, told = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **from_pretrained)
+        model, info = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **from_pretrained)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise _cannot_load(name, error) from None
-    _check_whole(name, told["missing_keys"])
+    _check_whole(name, info["missing_keys"])
     device = best_device()
     model.requires_grad_(False)
     digest, parameters = _digest_weights(folder, model), sum(p.numel() for p in model.parameters())
@@ -133,7 +133,7 @@ def _check_whole(name: str, missing: Iterable[str]) -> None:
         raise BaseModelError(f"[base] model = {name!r}: its weights are incomplete.", why, "Download the model again.")
 
 
-def _check_numbers(name: str, model: nn.Module, among: Team) -> None:
+def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
     """Refuse numbers that no training survives, in every process alike."""
     named = dict(model.named_parameters())
     bad = torch.stack([(~torch.isfinite(local(tensor.detach()))).any().float() for tensor in named.values()])

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tequio.algorithms.distil.loss import distil_loss
 from tequio.core.errors import TrainingError
-from tequio.core.types import DistilTask
+from tequio.core.types import DistilRequest
 from tequio.core.update import Update
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.loop import CLIP, adamw
 from tequio.participant.text_tasks import Item, TextTask, by_length
 
@@ -28,7 +28,7 @@ class PublicTexts:
     """Public items encoded for one base; `name` is the base's. Item k is the same text in every group."""
 
     name: str
-    bench: Bench
+    adapted: AdaptedModel
     task: TextTask
     items: Sequence[Item]
     batch_size: int
@@ -41,7 +41,7 @@ class PublicTexts:
 
     def logits(self, model: Update, items: Sequence[int]) -> Tensor:
         """Logits of base + `model`, float32 (rows × classes), item after item."""
-        self.bench.hold(model)
+        self.adapted.fold_in(model)
         chosen = [self.items[k] for k in items]
         parts: list[Tensor] = [torch.empty(0)] * len(chosen)
         with torch.inference_mode():
@@ -56,17 +56,17 @@ class PublicTexts:
             raise TrainingError("It cannot teach.", why, 'Use dtype = "float32" or "bfloat16" for that base.')
         return out.clone()  # not an inference tensor
 
-    def distil(self, task: DistilTask) -> tuple[Update, float, float]:
+    def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
         """`task.steps` AdamW steps (rate falls linearly to 0) on batches of the task's items in turn, toward the teacher."""
         counts = [self.task.row_count(self.items[k]) for k in task.items]
         targets = torch.split(task.teacher, counts)
-        self.bench.hold(task.held)
-        parameters = self.bench.attach(task.rank, task.seed)
+        self.adapted.fold_in(task.held)
+        parameters = self.adapted.attach(task.rank, task.seed)
         optimizer, losses = adamw(parameters), []
         try:
             for step in range(task.steps):
                 at = [(step * self.batch_size + j) % len(task.items) for j in range(self.batch_size)]
-                wanted = torch.cat([targets[i] for i in at]).to(self.bench.device)
+                wanted = torch.cat([targets[i] for i in at]).to(self.adapted.device)
                 predicted = self._rows([self.items[task.items[i]] for i in at])
                 loss = distil_loss(predicted, wanted, task.temperature)
                 losses.append(float(loss.detach()))
@@ -77,15 +77,15 @@ class PublicTexts:
                 torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            change = self.bench.take()
+            change = self.adapted.extract()
         finally:
-            self.bench.drop()
+            self.adapted.detach()
         if not change.is_finite():
             raise self._diverged("Its factors hold NaN or infinity.")
         return change, losses[0], losses[-1]
 
     def _rows(self, items: Sequence[Item]) -> Tensor:
-        return self.task.logits(self.bench, items)[0][:, : self.classes].float()
+        return self.task.logits(self.adapted, items)[0][:, : self.classes].float()
 
     def _diverged(self, why: str) -> TrainingError:
         return TrainingError(f"Distillation over base {self.name} diverged.", why, "Lower [distil] learning_rate.")

@@ -11,22 +11,24 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tequio.participant.adapted_model import Bench
-from tequio.participant.process_group import Team
+from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.process_group import ProcessGroup
 from tequio.participant.text_tasks import Item, Losses, TextTask, by_length
 
 
-def losses_of(task: TextTask, bench: Bench, items: Sequence[Item], together: Team) -> Losses:
+def evaluate_losses(task: TextTask, adapted: AdaptedModel, items: Sequence[Item], together: ProcessGroup) -> Losses:
     """What `task.losses` gives one process alone, in every process."""
     if together.size == 1:
-        return task.losses(bench, items)
+        return task.losses(adapted, items)
     whole = list(by_length(items, task.batch_tokens))
     own, found = together.part(whole), np.zeros((3, len(items)))
     for turn in range(-(-len(whole) // together.size)):
         where = own[turn] if turn < len(own) else None
-        looked = task.losses(bench, [items[i] for i in where or whole[0]])  # with none left, one is made for the others
+        losses = task.losses(
+            adapted, [items[i] for i in where or whole[0]]
+        )  # with none left, one is made for the others
         if where is not None:
-            found[:, where] = looked.total, looked.terms, looked.right
+            found[:, where] = losses.total, losses.terms, losses.right
     numbers = torch.from_numpy(found).to(together.device)
     together.add([numbers])  # each number is one process's, and 0 in the others
     total, terms, right = numbers.cpu().numpy()

@@ -12,12 +12,12 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from tequio.core.update import HEAD_PREFIX, Dense, Factored, Update
-from tequio.participant.adapted_model import LOGIT_SCALE, Bench
+from tequio.participant.adapted_model import LOGIT_SCALE, AdaptedModel
 
 TOLERANCE = 1e-6  # singular values below this share of the largest are left out
 
 
-def adapter_files(bench: Bench, model: Update, base_name: str, labels: tuple[str, ...]) -> dict[str, bytes]:
+def adapter_files(adapted: AdaptedModel, model: Update, base_name: str, labels: tuple[str, ...]) -> dict[str, bytes]:
     """File name -> bytes of a PEFT LoRA folder for base + `model`; a classification head is a file of its own.
 
     All modules get the rank of the widest; what is smaller is padded with zeros. α = r, so the scale is 1.
@@ -25,8 +25,8 @@ def adapter_files(bench: Bench, model: Update, base_name: str, labels: tuple[str
     factors = {name: _factors(e) for name, e in model.entries.items() if not name.startswith(HEAD_PREFIX)}
     rank = max([1, *(f.rank for f in factors.values())])
     tensors: dict[str, Tensor] = {}
-    for name in sorted(bench.layers):
-        m, n = bench.shapes[name]
+    for name in sorted(adapted.layers):
+        m, n = adapted.shapes[name]
         f = factors.get(name, Factored(torch.zeros(m, 0), torch.zeros(0, n)))
         a, b = torch.zeros(rank, n), torch.zeros(m, rank)
         a[: f.rank], b[:, : f.rank] = f.a, f.b
@@ -34,7 +34,7 @@ def adapter_files(bench: Bench, model: Update, base_name: str, labels: tuple[str
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
     config = {
         "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION" if bench.head else "CAUSAL_LM",
+        "task_type": "FEATURE_EXTRACTION" if adapted.head else "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "r": rank,
         "lora_alpha": rank,
@@ -42,20 +42,20 @@ def adapter_files(bench: Bench, model: Update, base_name: str, labels: tuple[str
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
-        "target_modules": sorted(bench.layers),
+        "target_modules": sorted(adapted.layers),
     }
     files = {
         "adapter_config.json": json.dumps(config, indent=1).encode(),
         "adapter_model.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
     }
-    if bench.head:
-        files |= head_files(bench, labels)
+    if adapted.head:
+        files |= head_files(adapted, labels)
     return files
 
 
-def head_files(bench: Bench, labels: tuple[str, ...]) -> dict[str, bytes]:
+def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
     """The classification head that the bench holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bench.head.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
     recipe = {
         "labels": list(labels),
         "pooling": "mean of the last hidden states over real tokens, then unit length",
@@ -67,21 +67,21 @@ def head_files(bench: Bench, labels: tuple[str, ...]) -> dict[str, bytes]:
     }
 
 
-def save_merged(bench: Bench, model: Update, folder: Path, labels: tuple[str, ...]) -> None:
+def save_merged(adapted: AdaptedModel, model: Update, folder: Path, labels: tuple[str, ...]) -> None:
     """Write base + `model` as an ordinary transformers folder. The bench is of no use afterwards."""
-    bench.hold(model)
-    for path, layer in bench.layers.items():
+    adapted.fold_in(model)
+    for path, layer in adapted.layers.items():
         m, n = layer.weight.shape
         plain = nn.Linear(n, m, bias=layer.bias is not None, dtype=layer.weight.dtype, device=layer.weight.device)
         state: Mapping[str, Any] = {"weight": layer.weight} | ({} if layer.bias is None else {"bias": layer.bias})
         plain.load_state_dict(state)
         parent, _, leaf = path.rpartition(".")
-        setattr(bench.model.get_submodule(parent), leaf, plain.requires_grad_(False))
-    saver: Any = bench.model
+        setattr(adapted.model.get_submodule(parent), leaf, plain.requires_grad_(False))
+    saver: Any = adapted.model
     saver.save_pretrained(folder, safe_serialization=True)
-    bench.base.tokenizer.save_pretrained(folder)
-    if bench.head:
-        for name, data in head_files(bench, labels).items():
+    adapted.base.tokenizer.save_pretrained(folder)
+    if adapted.head:
+        for name, data in head_files(adapted, labels).items():
             (folder / name).write_bytes(data)
 
 

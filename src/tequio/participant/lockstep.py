@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tequio.core.errors import TrainingError
-from tequio.core.types import Energy, Reply, TrainTask
+from tequio.core.types import Energy, Reply, TrainRequest
 from tequio.core.update import Update
-from tequio.participant.adapted_model import Attached, Bench
+from tequio.participant.adapted_model import AdaptedModel, Attached
 from tequio.participant.loop import CLIP, Trained, adamw, bad, summed_up
 from tequio.participant.node import Node
 from tequio.participant.text_tasks import IGNORE, Item, TextTask, batches
@@ -26,18 +26,18 @@ from tequio.participant.text_tasks import IGNORE, Item, TextTask, batches
 FILL = Item((0,), (IGNORE,))  # a text without a target, where batches are of unequal size
 
 
-def alike(node: Node, task: TrainTask, other: TrainTask) -> bool:
+def alike(node: Node, task: TrainRequest, other: TrainRequest) -> bool:
     """Whether `node` can make `task` in lock-step with another's: plain steps, as many, from one shared model, no budget."""
-    plain = not task.terms and task.method == "plain" and node.together.size == 1 and not node.bench.full
+    plain = not task.terms and task.method == "plain" and node.together.size == 1 and not node.adapted.full
     same = (task.round, task.steps, task.learning_rate, task.layout, task.trained)
     theirs = (other.round, other.steps, other.learning_rate, other.layout, other.trained)
     free = not task.budget and not node.books.left()  # a budget is kept step by step, by each one alone
-    return plain and free and same == theirs and task.held is other.held and node.bench.stacks(node.task.max_tokens)
+    return plain and free and same == theirs and task.held is other.held and node.adapted.stacks(node.task.max_tokens)
 
 
-def train_together(nodes: Sequence[Node], tasks: Sequence[TrainTask]) -> list[Reply | TrainingError]:
+def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list[Reply | TrainingError]:
     """The answers to tasks that are `alike`, of participants on one bench. One that diverges does not disturb the others."""
-    bench = nodes[0].bench
+    adapted = nodes[0].adapted
     updates: list[Update | None] = []
     with ExitStack() as stack:
         meters = [node.meter.at(task.hours) for node, task in zip(nodes, tasks, strict=True)]
@@ -46,17 +46,17 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainTask]) -> list[Re
             own = []
             for node, task in zip(nodes, tasks, strict=True):
                 node.attach(task)
-                own.append(bench.attached())
-            parameters = _stack(bench, own)
+                own.append(adapted.attached())
+            parameters = _stack(adapted, own)
             streams = [batches(n.data.train, n.batch_size, t.seed) for n, t in zip(nodes, tasks, strict=True)]
             rates, names = [tasks[0].learning_rate] * tasks[0].steps, [node.name for node in nodes]
-            trained = _train(bench, nodes[0].task, parameters, streams, rates, names)
-            whole = bench.attached()
+            trained = _train(adapted, nodes[0].task, parameters, streams, rates, names)
+            whole = adapted.attached()
             for i, before in enumerate(own):
-                bench.attach_again(_one(whole, before, i))
-                updates.append(bench.take() if isinstance(trained[i], Trained) else None)
+                adapted.attach_again(_one(whole, before, i))
+                updates.append(adapted.extract() if isinstance(trained[i], Trained) else None)
         finally:
-            bench.drop()
+            adapted.detach()
     tokens = sum(one.tokens for one in trained if isinstance(one, Trained))
     answers: list[Reply | TrainingError] = []
     for node, task, one, update, reading in zip(nodes, tasks, trained, updates, readings, strict=True):
@@ -68,7 +68,7 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainTask]) -> list[Re
 
 
 def _train(
-    bench: Bench,
+    adapted: AdaptedModel,
     task: TextTask,
     parameters: Sequence[nn.Parameter],
     streams: Sequence[Iterator[list[Item]]],
@@ -83,7 +83,7 @@ def _train(
         parts = [next(stream) for stream in streams]
         size = max(map(len, parts))
         rows = list(chain.from_iterable(part + [FILL] * (size - len(part)) for part in parts))
-        total, terms = (t.view(len(parts), size).sum(1) for t in task.totals(bench, rows))
+        total, terms = (t.view(len(parts), size).sum(1) for t in task.totals(adapted, rows))
         own = total / terms
         optimizer.param_groups[0]["lr"] = rate
         own.sum().backward()  # type: ignore[no-untyped-call]
@@ -110,17 +110,17 @@ def _clip(parameters: Sequence[nn.Parameter]) -> None:
         g.mul_(factor.view(-1, *[1] * (g.dim() - 1)))
 
 
-def _stack(bench: Bench, own: Sequence[Attached]) -> list[nn.Parameter]:
+def _stack(adapted: AdaptedModel, own: Sequence[Attached]) -> list[nn.Parameter]:
     """Attach everybody's factors and heads, stacked; returns what is to be trained."""
-    rank = {name: max(len(one.factors[name][0]) for one in own) for name in bench.layers}
+    rank = {name: max(len(one.factors[name][0]) for one in own) for name in adapted.layers}
     factors = {}
     for name, r in rank.items():
         a = torch.stack([_filled(one.factors[name][0], 0, r) for one in own])
         b = torch.stack([_filled(one.factors[name][1], 1, r) for one in own])
         wanted = [p.requires_grad for p in own[0].factors[name]]
         factors[name] = (nn.Parameter(a, wanted[0]), nn.Parameter(b, wanted[1]))
-    head = {key: nn.Parameter(torch.stack([one.head[key].detach() for one in own])) for key in bench.head}
-    bench.attach_again(replace(own[0], factors=factors, head=dict(head)))
+    head = {key: nn.Parameter(torch.stack([one.head[key].detach() for one in own])) for key in adapted.head}
+    adapted.attach_again(replace(own[0], factors=factors, head=dict(head)))
     return [p for pair in factors.values() for p in pair if p.requires_grad] + list(head.values())
 
 

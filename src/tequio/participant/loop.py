@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalMethod
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.objective import Objective
-from tequio.participant.process_group import ALONE, Team
+from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.text_tasks import Item, TextTask
 
 CLIP = 1.0  # gradient norm
@@ -43,7 +43,7 @@ def adamw(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def train(
-    bench: Bench,
+    adapted: AdaptedModel,
     task: TextTask,
     parameters: Sequence[nn.Parameter],
     stream: Iterator[list[Item]],
@@ -51,7 +51,7 @@ def train(
     who: str,
     optimizer: torch.optim.Optimizer | None = None,
     objective: Objective | None = None,
-    together: Team = ALONE,
+    together: ProcessGroup = ALONE,
 ) -> Trained:
     """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors.
 
@@ -64,22 +64,22 @@ def train(
     losses: list[float] = []
     tokens = 0
     for rate in rates:
-        kept: list[Tensor] = []
+        saved: list[Tensor] = []
         if objective.method.batches > 1:  # look ahead: the gradient below is taken where a step on this batch leads
             support = next(stream)
-            kept = _look_ahead(parameters, task.loss(bench, support), objective.method)
+            saved = _look_ahead(parameters, task.loss(adapted, support), objective.method)
             tokens += sum(len(item.ids) for item in support)
         batch = next(stream)
         optimizer.param_groups[0]["lr"] = rate
-        own = _own(bench, task, batch, together)
-        loss = objective.total(own, bench, task)
+        own = _own(adapted, task, batch, together)
+        loss = objective.total(own, adapted, task)
         value = together.total(float(loss.detach()))
         if not math.isfinite(value):
             raise bad(who, f"The loss became {value} at step {len(losses) + 1}.")
         loss.backward()  # type: ignore[no-untyped-call]
         together.add([p.grad for p in parameters if p.grad is not None])
-        if kept:
-            _put_back(parameters, kept)
+        if saved:
+            _put_back(parameters, saved)
         torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -100,32 +100,32 @@ def summed_up(losses: Sequence[float], tokens: int, who: str) -> Trained:
     return Trained(first, last, len(losses), tokens)
 
 
-def _own(bench: Bench, task: TextTask, batch: list[Item], together: Team) -> Tensor:
+def _own(adapted: AdaptedModel, task: TextTask, batch: list[Item], together: ProcessGroup) -> Tensor:
     """This process's share of the batch's mean loss; the shares add up to it."""
     if together.size == 1:
-        return task.loss(bench, batch)
+        return task.loss(adapted, batch)
     counted = [item for item in batch if task.row_count(item)]
     part = together.part(counted)
     share = sum(map(task.row_count, part)) / max(1, sum(map(task.row_count, counted)))
-    return task.loss(bench, part or counted[:1] or batch) * share  # with no item of its own: a gradient of 0
+    return task.loss(adapted, part or counted[:1] or batch) * share  # with no item of its own: a gradient of 0
 
 
 def _look_ahead(parameters: Sequence[nn.Parameter], loss: Tensor, method: LocalMethod) -> list[Tensor]:
     """Move the parameters ahead by the clipped gradient of `loss`; returns what they were."""
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
-    kept = [p.detach().clone() for p in parameters]
+    saved = [p.detach().clone() for p in parameters]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     with torch.no_grad():
-        for p, value in zip(parameters, method.ahead(kept, gradients), strict=True):
+        for p, value in zip(parameters, method.ahead(saved, gradients), strict=True):
             p.copy_(value)
             p.grad = None
-    return kept
+    return saved
 
 
-def _put_back(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor]) -> None:
+def _put_back(parameters: Sequence[nn.Parameter], saved: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        for p, value in zip(parameters, kept, strict=True):
+        for p, value in zip(parameters, saved, strict=True):
             p.copy_(value)
 
 

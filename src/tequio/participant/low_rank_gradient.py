@@ -14,39 +14,41 @@ import torch
 
 from tequio.core.errors import TrainingError
 from tequio.core.update import Dense, Entry, Factored, Update
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.text_tasks import Item, TextTask
 
 
 def public_gradient(
-    bench: Bench, task: TextTask, parts: Sequence[Sequence[Item]], held: Update, rank: int, seed: int
+    adapted: AdaptedModel, task: TextTask, parts: Sequence[Sequence[Item]], held: Update, rank: int, seed: int
 ) -> Update:
     """Mean gradient over the batches `parts` at base + `held`: factored entries of at most `rank`, heads as they are.
 
     Raises TrainingError if it is not finite.
     """
-    bench.hold(held)
+    adapted.fold_in(held)
     try:
-        bench.attach(rank, seed)
-        _backward(bench, task, parts)
+        adapted.attach(rank, seed)
+        _backward(adapted, task, parts)
         bases: dict[str, Entry] = {}
-        for name, layer in bench.layers.items():
+        for name, layer in adapted.layers.items():
             if layer.b is not None and layer.b.grad is not None:
                 basis, _ = torch.linalg.qr(layer.b.grad)
                 bases[name] = Factored(b=basis.cpu(), a=torch.zeros(basis.shape[1], layer.weight.shape[1]))
-        bench.attach_product(Update(bases, bench.spec), rank, seed)  # b is Q/√s there, so the gradient of a is √s·QᵀG
-        _backward(bench, task, parts)
+        adapted.attach_product(
+            Update(bases, adapted.spec), rank, seed
+        )  # b is Q/√s there, so the gradient of a is √s·QᵀG
+        _backward(adapted, task, parts)
         out: dict[str, Entry] = {}
         for name, entry in bases.items():
-            a = bench.layers[name].a
+            a = adapted.layers[name].a
             if isinstance(entry, Factored) and a is not None and a.grad is not None:
-                out[name] = Factored(b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(bench.scale))
-        for name, tensor in bench.head.items():
+                out[name] = Factored(b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(adapted.scale))
+        for name, tensor in adapted.head.items():
             if tensor.grad is not None:
                 out[name] = Dense(tensor.grad.detach().cpu())
     finally:
-        bench.drop()
-    gradient = Update(out, bench.spec)
+        adapted.detach()
+    gradient = Update(out, adapted.spec)
     if not gradient.is_finite():
         raise TrainingError(
             "The gradient of the public loss is not finite.", "", "Look for odd rows in the public data."
@@ -54,6 +56,6 @@ def public_gradient(
     return gradient
 
 
-def _backward(bench: Bench, task: TextTask, parts: Sequence[Sequence[Item]]) -> None:
+def _backward(adapted: AdaptedModel, task: TextTask, parts: Sequence[Sequence[Item]]) -> None:
     for part in parts:
-        (task.loss(bench, part) / len(parts)).backward()  # type: ignore[no-untyped-call]
+        (task.loss(adapted, part) / len(parts)).backward()  # type: ignore[no-untyped-call]

@@ -14,26 +14,26 @@ from torch import nn
 
 from tequio.algorithms.compress.feedback import step
 from tequio.algorithms.registry import codec_by_name
-from tequio.core.canonical import size_of
+from tequio.core.canonical import packed_update_size
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.seeds import derive
-from tequio.core.types import Energy, EvaluateTask, GradientTask, Money, Reply, TrainTask
+from tequio.core.types import Energy, EvaluateRequest, GradientRequest, Money, Reply, TrainRequest
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
-from tequio.participant.accounts import Books
-from tequio.participant.adapted_model import Bench
-from tequio.participant.evaluation import losses_of
+from tequio.participant.accounts import AccountBook
+from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.evaluation import evaluate_losses
 from tequio.participant.loop import Trained, train
 from tequio.participant.low_rank_gradient import public_gradient
-from tequio.participant.objective import objective_of
+from tequio.participant.objective import build_objective
 from tequio.participant.personal_budget import closing_passes
-from tequio.participant.process_group import ALONE, Team
+from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.public_text import Public
-from tequio.participant.residual import Memory
+from tequio.participant.residual import Residual
 from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
-from tequio.participant.task_budget import check_look, for_training, upload_of
+from tequio.participant.task_budget import check_look, for_training, upload_bytes
 from tequio.participant.text_tasks import Item, Losses, TextTask, batches
 
 
@@ -70,20 +70,20 @@ class Node:
     """
 
     name: str
-    bench: Bench
+    adapted: AdaptedModel
     task: TextTask
     data: Encoded
     batch_size: int
     meter: Meter
     slices: Mapping[str, Sequence[Item]] = field(default_factory=dict)
-    memory: Memory = field(default_factory=Memory)
+    memory: Residual = field(default_factory=Residual)
     public: Public | None = None
-    together: Team = ALONE
-    books: Books = field(default_factory=Books)
+    together: ProcessGroup = ALONE
+    books: AccountBook = field(default_factory=AccountBook)
 
-    def train(self, task: TrainTask) -> Reply:
+    def train(self, task: TrainRequest) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
-        most = upload_of(self.bench, task) if "megabytes" in self.books.limits else 0
+        most = upload_bytes(self.adapted, task) if "megabytes" in self.books.limits else 0
         passed = len(self.data.validation) / self.batch_size
         allowed = for_training(task, self.name, self.books, most, self._closing, passed)
         with self.meter.at(task.hours).measure() as reading:
@@ -93,35 +93,35 @@ class Node:
             if allowed and self.together.size == 1:
                 rates = within([task.learning_rate] * task.steps, allowed, lambda: self.cost(reading.energy))
             try:
-                objective = objective_of(task, self.bench, self.public)
+                objective = build_objective(task, self.adapted, self.public)
                 trained = train(
-                    self.bench, self.task, parameters, stream, rates, self.name, None, objective, self.together
+                    self.adapted, self.task, parameters, stream, rates, self.name, None, objective, self.together
                 )
-                parts = self._spooled(task) if self.bench.full else None
-                update = self.bench.take() if parts is None else None
+                parts = self._spooled(task) if self.adapted.full else None
+                update = self.adapted.extract() if parts is None else None
             finally:
-                self.bench.drop()
+                self.adapted.detach()
             payload = None if update is None else self._coded(update, task)
         return self._reply(task, trained, reading.energy, update, payload, parts)
 
-    def attach(self, task: TrainTask) -> list[nn.Parameter]:
+    def attach(self, task: TrainRequest) -> list[nn.Parameter]:
         """Hold the task's model, and attach the factors with which it begins, or the whole weights; returns what is to be trained."""
-        self.bench.hold(task.held)
-        if self.bench.full:
-            return self.bench.attach_full()
+        self.adapted.fold_in(task.held)
+        if self.adapted.full:
+            return self.adapted.attach_full()
         if task.start is None:
-            return self.bench.attach(task.rank, task.seed)
+            return self.adapted.attach(task.rank, task.seed)
         if task.layout == "product":
-            return self.bench.attach_product(task.start, task.rank, task.seed)
-        return self.bench.attach_factors(task.start, task.rank, task.trained)
+            return self.adapted.attach_product(task.start, task.rank, task.seed)
+        return self.adapted.attach_factors(task.start, task.rank, task.trained)
 
-    def reply(self, task: TrainTask, trained: Trained, energy: Energy, update: Update) -> Reply:
+    def reply(self, task: TrainRequest, trained: Trained, energy: Energy, update: Update) -> Reply:
         """The answer to a task that was made elsewhere, with others' (`lockstep`)."""
         return self._reply(task, trained, energy, update, self._coded(update, task), None)
 
     def _reply(
         self,
-        task: TrainTask,
+        task: TrainRequest,
         trained: Trained,
         energy: Energy,
         update: Update | None,
@@ -130,7 +130,7 @@ class Node:
     ) -> Reply:
         size = len(payload or b"") if parts is None else parts.nbytes
         if payload is None and update is not None:
-            size = size_of(update)
+            size = packed_update_size(update)
         energy, money = self.entered("train", task.round, energy, size=float(size), steps=trained.steps)
         cut = trained.steps < task.steps
         return Reply(
@@ -155,7 +155,7 @@ class Node:
 
     def losses(self, items: Sequence[Item]) -> Losses:
         """Losses of what the bench holds, looked at by all its processes."""
-        return losses_of(self.task, self.bench, items, self.together)
+        return evaluate_losses(self.task, self.adapted, items, self.together)
 
     def cost(self, energy: Energy) -> dict[str, float | None]:
         """What a piece of work took here, by key of measure.budget."""
@@ -171,7 +171,7 @@ class Node:
         money = None if amount is None or site.price is None else Money(amount, site.price.currency)
         return self.books.enter(work, round_, whole, money, size, steps)
 
-    def _coded(self, update: Update, task: TrainTask) -> bytes | None:
+    def _coded(self, update: Update, task: TrainRequest) -> bytes | None:
         """The update as the task's codec writes it (None: as it is); with feedback, also what earlier rounds left out."""
         if task.upload == "plain":
             return None
@@ -183,41 +183,42 @@ class Node:
         self.memory.save(task.round, memory, task.memory_round)
         return sent
 
-    def _spooled(self, task: TrainTask) -> Spool:
+    def _spooled(self, task: TrainRequest) -> Spool:
         """What training changed, as one coded message an entry, sorted by name; only one entry is in memory at a time."""
         codec, spool = codec_by_name(task.upload, **task.upload_settings), Spool()
-        memory = zero(self.bench.spec)
+        memory = zero(self.adapted.spec)
         if task.feedback is not None:
             memory = self.memory.load(task.memory_round, memory.spec, self.name)
         left: dict[str, Entry] = {}
-        for number, (name, entry) in enumerate(self.bench.changes()):
-            update, seed = Update({name: entry}, self.bench.spec), derive(task.seed, "upload", number)
+        for number, (name, entry) in enumerate(self.adapted.changes()):
+            update, seed = Update({name: entry}, self.adapted.spec), derive(task.seed, "upload", number)
             if task.feedback is None:
                 spool.append(codec.encode(update, seed))
                 continue
-            kept = {name: memory.entries[name]} if name in memory.entries else {}
-            sent, rest = step(Update(kept, memory.spec), update, codec, seed, task.feedback)
+            own = {name: memory.entries[name]} if name in memory.entries else {}
+            sent, rest = step(Update(own, memory.spec), update, codec, seed, task.feedback)
             spool.append(sent)
             left |= rest.entries
         if task.feedback is not None:
             self.memory.save(task.round, Update(left, memory.spec), task.memory_round)
         return spool
 
-    def evaluate(self, task: EvaluateTask) -> Reply:
+    def evaluate(self, task: EvaluateRequest) -> Reply:
         """Means on the own validation data; per-example harm on the public slices, if it has any.
 
         Raises TrainingError if the mean is not a number, BudgetError where the own budget does not pay for it; a look that follows own
         training was kept back for.
         """
         if self.slices:
-            self.bench.hold(task.held)
+            self.adapted.fold_in(task.held)
             slices = {
-                name: tuple(self.task.losses(self.bench, items).harm().tolist()) for name, items in self.slices.items()
+                name: tuple(self.task.losses(self.adapted, items).harm().tolist())
+                for name, items in self.slices.items()
             }
             return Reply(task.round, task.index, task.name, slices=slices)
         check_look(self.name, self.books, self._closing)
         with self.meter.at(task.hours).measure() as reading:
-            self.bench.hold(task.held)
+            self.adapted.fold_in(task.held)
             scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
             raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
@@ -227,13 +228,13 @@ class Node:
             task.round, task.index, task.name, examples=scores.examples, metrics=metrics, energy=energy, money=money
         )
 
-    def gradient(self, task: GradientTask) -> Reply:
+    def gradient(self, task: GradientRequest) -> Reply:
         """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""
         if task.index != 0:
             why = "Only the centre's texts are public; the gradient of private ones stays where it is."
             raise TrainingError(f"Participant {self.name}: no gradient is given.", why)
         parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
         with self.meter.measure() as reading:
-            update = public_gradient(self.bench, self.task, parts, task.held, task.rank, task.seed)
+            update = public_gradient(self.adapted, self.task, parts, task.held, task.rank, task.seed)
         seen = len(self.data.train)
         return Reply(task.round, task.index, task.name, update, examples=seen, steps=len(parts), energy=reading.energy)

@@ -13,9 +13,9 @@ from tequio.algorithms.registry import method_by_name, terms_by_name
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import LocalMethod, LocalTerm, Step
 from tequio.core.seeds import derive
-from tequio.core.types import TrainTask
+from tequio.core.types import TrainRequest
 from tequio.core.update import Update
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.public_text import Public
 from tequio.participant.text_tasks import TextTask
 
@@ -31,7 +31,7 @@ class Objective:
     public: Public | None = None
     order: Iterator[int] | None = None
 
-    def total(self, own: Tensor, bench: Bench, task: TextTask) -> Tensor:
+    def total(self, own: Tensor, adapted: AdaptedModel, task: TextTask) -> Tensor:
         """The own loss and all terms. Draws the next public batch, one for all terms, where one is needed."""
         if not self.terms:
             return own
@@ -39,9 +39,9 @@ class Objective:
         logits = truth = base = None
         if self.public is not None and self.order is not None and needs & {"public", "base"}:
             position = next(self.order)
-            base = self.public.base(position, bench, task) if "base" in needs else None
-            logits, truth = task.logits(bench, self.public.batches[position])
-        now = bench.moving()
+            base = self.public.base(position, adapted, task) if "base" in needs else None
+            logits, truth = task.logits(adapted, self.public.batches[position])
+        now = adapted.moving()
         step = Step(own, now, self.start or still(now), logits, truth, base, self.gradient)
         total = own
         for term in self.terms:
@@ -49,7 +49,7 @@ class Objective:
         return total
 
 
-def objective_of(task: TrainTask, bench: Bench, public: Public | None) -> Objective:
+def build_objective(task: TrainRequest, adapted: AdaptedModel, public: Public | None) -> Objective:
     """What `task` asks to minimise, from the factors just attached to the bench.
 
     Raises TrainingError where a term needs public text or the centre's gradient, and there is none.
@@ -65,6 +65,6 @@ def objective_of(task: TrainTask, bench: Bench, public: Public | None) -> Object
             raise TrainingError(f"Participant {task.name}: the term {term.name} cannot be computed.", why)
     if not terms:
         return Objective(method=method)
-    gradient = None if task.gradient is None else still(task.gradient, bench.device)
+    gradient = None if task.gradient is None else still(task.gradient, adapted.device)
     order = None if public is None else public.order(derive(task.seed, "public"))
-    return Objective(terms, method, still(bench.moving()), gradient, public, order)
+    return Objective(terms, method, still(adapted.moving()), gradient, public, order)

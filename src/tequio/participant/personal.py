@@ -25,11 +25,11 @@ from tequio.core.update import Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
-from tequio.participant.personal_budget import LOCAL, Budget, Thrift
+from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Item, Losses, batches
 
 
@@ -55,10 +55,10 @@ def fit(
     node: Node,
     start: Update,
     data: tuple[Sequence[Item], Sequence[Item]],
-    budget: Budget,
+    budget: FitBudget,
     seed: int,
     pull: float = 0.0,
-    thrift: Thrift | None = None,
+    budgeted: PersonalModelBudget | None = None,
     name: str = "",
 ) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
@@ -67,28 +67,28 @@ def fit(
     diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. thrift: what may still be
     spent; it knows this fit by `name`.
     """
-    bench, task, thrift = node.bench, node.task, thrift or Thrift()
+    adapted, task, budgeted = node.adapted, node.task, budgeted or PersonalModelBudget()
     items, validation = data
-    bench.hold(start)
-    with thrift.looking():
+    adapted.fold_in(start)
+    with budgeted.looking():
         before = node.losses(validation)
-    budget = thrift.planned(budget, name)
-    best = Fitted(zero(bench.spec), before, before, 0.0, 0)
+    budget = budgeted.planned(budget, name)
+    best = Fitted(zero(adapted.spec), before, before, 0.0, 0)
     steps = tokens = longest = 0
     for rate in budget.rates:
-        bench.hold(start)
-        parameters = bench.attach_full() if budget.full else bench.attach(budget.rank, derive(seed, "factors"))
+        adapted.fold_in(start)
+        parameters = adapted.attach_full() if budget.full else adapted.attach(budget.rank, derive(seed, "factors"))
         stream = batches(items, node.batch_size, derive(seed, "batches"))
-        objective = Objective(terms_by_name({"fedprox": pull}), start=still(bench.moving()))
+        objective = Objective(terms_by_name({"fedprox": pull}), start=still(adapted.moving()))
         optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
         done = 0
         for end in _marks(budget):
             rates = [rate * _decay(step, budget) for step in range(done, end)]
-            if not thrift.may(name, done, budget):
+            if not budgeted.may(name, done, budget):
                 break
             try:
-                fitting = thrift.steps(rates)
-                made = train(bench, task, parameters, stream, fitting, node.name, optimizer, objective, node.together)
+                fitting = budgeted.steps(rates)
+                made = train(adapted, task, parameters, stream, fitting, node.name, optimizer, objective, node.together)
             except TrainingError:
                 best = replace(best, diverged=(*best.diverged, rate))
                 break
@@ -96,17 +96,17 @@ def fit(
             longest = max(longest, done)
             after = node.losses(validation)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
-                best = replace(best, tail=bench.take(), after=after, rate=rate, step=done)
-    bench.drop()
+                best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
+    adapted.detach()
     return replace(best, steps=steps, tokens=tokens, longest=longest)
 
 
-def _marks(budget: Budget) -> list[int]:
+def _marks(budget: FitBudget) -> list[int]:
     """Steps after which to look at validation; the last is the end."""
     return sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
 
 
-def _decay(step: int, budget: Budget) -> float:
+def _decay(step: int, budget: FitBudget) -> float:
     return 1.0 - (1.0 - budget.final_rate) * step / max(1, budget.steps)
 
 
@@ -114,8 +114,8 @@ def _decay(step: int, budget: Budget) -> float:
 class Settings:
     """How personal models are made: budgets for local and private, the α of the private adapter, the mixes of local and shared."""
 
-    local: Budget
-    private: Budget
+    local: FitBudget
+    private: FitBudget
     alphas: tuple[float, ...]
     mixes: tuple[float, ...]
     seed: int
@@ -138,31 +138,31 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     then the shared model is delivered. Base and shared model are looked at in any case.
     """
     data, readings = (node.data.train, node.data.validation), list[Reading]()
-    thrift = _thrift(node, readings, settings, allowed or {})
+    budgeted = _budget_for(node, readings, settings, allowed or {})
     with node.meter.measure() as alone:
         readings.append(alone)
-        local = fit(node, zero(node.bench.spec), data, settings.local, settings.seed, 0.0, thrift, LOCAL)
+        local = fit(node, zero(node.adapted.spec), data, settings.local, settings.seed, 0.0, budgeted, LOCAL)
     with node.meter.measure() as reading:
         readings.append(reading)
-        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, thrift, "private")
+        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, budgeted, "private")
         pulled = {}
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
-            if thrift.may(name, 0, settings.private):
-                pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, thrift, name)
-        candidates = _candidates(node.bench, shared, local.tail, private.tail, settings)
+            if budgeted.may(name, 0, settings.private):
+                pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name)
+        candidates = _candidates(node.adapted, shared, local.tail, private.tail, settings)
         candidates |= {name: shared.plus(f.tail) for name, f in pulled.items() if f.tail.entries}
-        looked = {"base": local.before, "local": local.after, "shared": private.before}
-        waiting = [name for name in candidates if name not in looked]
+        evaluated = {"base": local.before, "local": local.after, "shared": private.before}
+        waiting = [name for name in candidates if name not in evaluated]
         for number, name in enumerate(waiting):
-            if not thrift.may_look():
-                thrift.cut.append(f"{number} of {len(waiting)} further candidates")
+            if not budgeted.may_look():
+                budgeted.cut.append(f"{number} of {len(waiting)} further candidates")
                 break
-            looked[name] = score(node, candidates[name], node.data.validation)
-        looked = {name: losses for name, losses in looked.items() if math.isfinite(losses.scores().loss)}
-        if not looked:
+            evaluated[name] = score(node, candidates[name], node.data.validation)
+        evaluated = {name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)}
+        if not evaluated:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
-        chosen = choose(looked)
+        chosen = choose(evaluated)
         # in one order, for all processes of a team look at the same model at a time
         asked = sorted({"base", "shared", chosen} | ({"local"} if local.tail.entries else set()))
         tested = {name: score(node, candidates[name], node.data.test) for name in asked}
@@ -171,11 +171,11 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
     money = None if own_money is None or rest_money is None else own_money.plus(rest_money)
-    fair = thrift.fair(LOCAL, local.longest, settings.local)
+    fair = budgeted.fair(LOCAL, local.longest, settings.local)
     body = {
         "name": node.name,
         "chosen": chosen,
-        "candidates": {name: asdict(losses.scores()) for name, losses in sorted(looked.items())},
+        "candidates": {name: asdict(losses.scores()) for name, losses in sorted(evaluated.items())},
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
@@ -197,12 +197,14 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
         "energy": asdict(energy),
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
-        **({"cut": note} if (note := thrift.note()) else {}),
+        **({"cut": note} if (note := budgeted.note()) else {}),
     }
     return Personal(candidates[chosen], local.tail, body)
 
 
-def _thrift(node: Node, readings: Sequence[Reading], settings: Settings, allowed: Mapping[str, float]) -> Thrift:
+def _budget_for(
+    node: Node, readings: Sequence[Reading], settings: Settings, allowed: Mapping[str, float]
+) -> PersonalModelBudget:
     """readings: of the work, as it is begun."""
 
     def used() -> dict[str, float]:
@@ -211,7 +213,7 @@ def _thrift(node: Node, readings: Sequence[Reading], settings: Settings, allowed
     limits = {
         key: limit for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items() if key != "megabytes"
     }
-    return Thrift(
+    return PersonalModelBudget(
         limits,
         used,
         node.batch_size,
@@ -222,22 +224,24 @@ def _thrift(node: Node, readings: Sequence[Reading], settings: Settings, allowed
     )
 
 
-def choose(looked: Mapping[str, Losses]) -> str:
+def choose(evaluated: Mapping[str, Losses]) -> str:
     """The candidate of least loss on validation; the shared model, unless that one is better by more than one standard error.
 
     The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on paired differences: local and private models were
     already picked as the best of several checkpoints on the same data, so their lead is flattered; the shared one was not.
     """
-    best = min(looked, key=lambda name: (looked[name].scores().loss, name))
-    if "shared" not in looked:
+    best = min(evaluated, key=lambda name: (evaluated[name].scores().loss, name))
+    if "shared" not in evaluated:
         return best
-    lead = looked["shared"].per_example() - looked[best].per_example()
+    lead = evaluated["shared"].per_example() - evaluated[best].per_example()
     error = float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
     return best if float(lead.mean()) > error else "shared"
 
 
-def _candidates(bench: Bench, shared: Update, local: Update, private: Update, settings: Settings) -> dict[str, Update]:
-    out = {"base": zero(bench.spec), "local": local, "shared": shared}
+def _candidates(
+    adapted: AdaptedModel, shared: Update, local: Update, private: Update, settings: Settings
+) -> dict[str, Update]:
+    out = {"base": zero(adapted.spec), "local": local, "shared": shared}
     if private.entries:
         for alpha in settings.alphas:
             out[f"shared + {alpha:g} private"] = shared.plus(private.scaled(alpha))
@@ -248,7 +252,7 @@ def _candidates(bench: Bench, shared: Update, local: Update, private: Update, se
 
 def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:
     """Losses of base + `model` on `items`."""
-    node.bench.hold(model)
+    node.adapted.fold_in(model)
     return node.losses(items)
 
 

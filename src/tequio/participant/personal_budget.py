@@ -26,7 +26,7 @@ Cost = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Budget:
+class FitBudget:
     """How much a fit may do: rank, total steps, learning rates to try, how often to look at validation, smallest rate share."""
 
     rank: int
@@ -43,7 +43,7 @@ def closing_passes(validation: int, test: int) -> float:
 
 
 @dataclass
-class Thrift:
+class PersonalModelBudget:
     """Without limits nothing is counted and everything fits. used: since the work began, by key; what is not known adds nothing.
 
     batch, validation, test: texts. fits: trainings that are still to come; looks: candidates that will be scored beside them.
@@ -54,7 +54,7 @@ class Thrift:
     batch: int = 1
     validation: int = 1
     test: int = 0
-    fits: list[Budget] = field(default_factory=list)
+    fits: list[FitBudget] = field(default_factory=list)
     looks: int = 0
     tested: int = TESTED
     look: dict[str, float] = field(default_factory=dict)  # one pass over validation data
@@ -72,7 +72,7 @@ class Thrift:
             spent = _minus(self._now(), before)
             self.look = {key: max(self.look.get(key, 0.0), spent[key]) for key in self.limits}
 
-    def planned(self, fit: Budget, name: str) -> Budget:
+    def planned(self, fit: FitBudget, name: str) -> FitBudget:
         """The next training, shortened where all that is to come would not fit."""
         if not self.limits:
             return fit
@@ -96,7 +96,7 @@ class Thrift:
         self.cut.append(f"{name} {steps} of {fit.steps} steps at {len(rates)} of {len(fit.rates)} learning rates")
         return replace(fit, steps=steps, rates=rates, checks=max(1, int(share * fit.checks)))
 
-    def may(self, name: str, done: int, fit: Budget) -> bool:
+    def may(self, name: str, done: int, fit: FitBudget) -> bool:
         """Whether one more step of a training fits, and the look after it; noted where it ends the training."""
         if self._step_fits():
             return True
@@ -113,7 +113,7 @@ class Thrift:
         """Whether one more candidate can be scored."""
         return self._fits(self.look)
 
-    def fair(self, name: str, made: int, fit: Budget) -> bool:
+    def fair(self, name: str, made: int, fit: FitBudget) -> bool:
         """Whether a training, of which `made` steps were made at the rate that got furthest, is one to compare with."""
         return made >= FAIR * fit.steps or not any(said.startswith(f"{name} ") for said in self.cut)
 

@@ -30,7 +30,7 @@ WAIT = timedelta(days=7)  # that the others wait for a task; where one process d
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process's place, from 0, among `size`."""
 
     rank: int = 0
@@ -95,11 +95,11 @@ class Team:
         return whole.cpu().numpy().tobytes()
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def team() -> Iterator[Team]:
+def join_process_group() -> Iterator[ProcessGroup]:
     """The team that torchrun made (its variables RANK, WORLD_SIZE, LOCAL_RANK), or a process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2:
@@ -110,7 +110,7 @@ def team() -> Iterator[Team]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:
-        yield Team(dist.get_rank(), size, "cuda" if gpu else "cpu")
+        yield ProcessGroup(dist.get_rank(), size, "cuda" if gpu else "cpu")
         dist.barrier()  # nobody leaves while another still works: gloo's threads do not always survive that
     finally:
         dist.destroy_process_group()

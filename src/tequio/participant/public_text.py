@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.text_tasks import Item, TextTask, batches
 
-KEPT_BYTES = 2**28  # of the base's logits; what does not fit is computed again, to the same numbers
+CACHE_BYTES = 2**28  # of the base's logits; what does not fit is computed again, to the same numbers
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Public:
     """Batches of public items; the base's logits (rows × classes) by batch, as far as they fit."""
 
     batches: tuple[tuple[Item, ...], ...]
-    _kept: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def order(self, seed: int) -> Iterator[int]:
         """Endless positions of batches, each once before any comes again."""
@@ -32,16 +32,16 @@ class Public:
         while True:
             yield from (int(k) for k in rng.permutation(len(self.batches)))
 
-    def base(self, position: int, bench: Bench, task: TextTask) -> Tensor:
+    def base(self, position: int, adapted: AdaptedModel, task: TextTask) -> Tensor:
         """Logits of the base, adapters and shared update switched off, on one batch; without gradient."""
-        if position not in self._kept:
-            with torch.no_grad(), bench.as_base():
-                logits, _ = task.logits(bench, self.batches[position])
-            held = sum(t.numel() * t.element_size() for t in list(self._kept.values()))
-            if held + logits.numel() * logits.element_size() > KEPT_BYTES:
+        if position not in self._cache:
+            with torch.no_grad(), adapted.as_base():
+                logits, _ = task.logits(adapted, self.batches[position])
+            held = sum(t.numel() * t.element_size() for t in list(self._cache.values()))
+            if held + logits.numel() * logits.element_size() > CACHE_BYTES:
                 return logits
-            self._kept[position] = logits
-        return self._kept[position]
+            self._cache[position] = logits
+        return self._cache[position]
 
 
 def public_text(items: Sequence[Item], size: int, seed: int) -> Public:

@@ -18,7 +18,7 @@ from tequio.ledger.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Memory:
+class Residual:
     """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object where there is no folder.
 
     since: of rounds up to this one there is none: a participant that lost its folder began anew after it.
@@ -26,15 +26,15 @@ class Memory:
 
     folder: RunFolder | None = None
     under: str = ""
-    kept: MutableMapping[int, Update] = field(default_factory=dict)
+    saved: MutableMapping[int, Update] = field(default_factory=dict)
     since: int = 0
 
     def load(self, round_: int, spec: str, who: str) -> Update:
         """The memory after round `round_`; nothing up to round `since`. Raises UpdateError if it is gone or damaged."""
         if round_ <= self.since:
             return zero(spec)
-        if self.folder is None and round_ in self.kept:
-            return self.kept[round_]
+        if self.folder is None and round_ in self.saved:
+            return self.saved[round_]
         why = "It holds what uploads left out so far; without it that would be lost."
         fix = "Restore its folder from a copy, or start a new run."
         if self.folder is None:
@@ -49,9 +49,9 @@ class Memory:
     def save(self, round_: int, memory: Update, since: int) -> None:
         """Keep the memory after `round_`, and forget those before `since`, the round that counts now."""
         if self.folder is None:
-            self.kept[round_] = memory
-            for old in [r for r in self.kept if r < since]:
-                del self.kept[old]
+            self.saved[round_] = memory
+            for old in [r for r in self.saved if r < since]:
+                del self.saved[old]
             return
         self.folder.write_atomic(self._file(round_), pack(memory))
         for path in (self.folder.path / self.under).glob("memory-*.safetensors"):

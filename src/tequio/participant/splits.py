@@ -148,7 +148,7 @@ def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
 
 def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[str]]:
     """By content hash: empty texts out, one of equal texts kept (the first in code points), texts with two labels out."""
-    kept: dict[str, Example] = {}
+    unique: dict[str, Example] = {}
     times: Counter[str] = Counter()
     conflicting: set[str] = set()
     empty = 0
@@ -158,27 +158,27 @@ def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[st
             continue
         key = content_hash(example)
         times[key] += 1
-        other = kept.setdefault(key, example)
+        other = unique.setdefault(key, example)
         if other.label != example.label:
             conflicting.add(key)
         elif (example.text, example.response or "") < (other.text, other.response or ""):
-            kept[key] = example
+            unique[key] = example
     lost = sum(times[key] for key in conflicting)
     for key in conflicting:
-        del kept[key]
-    repeated = times.total() - lost - len(kept)
-    return kept, Counter(empty=empty, duplicates=repeated, conflicting_labels=lost)
+        del unique[key]
+    repeated = times.total() - lost - len(unique)
+    return unique, Counter(empty=empty, duplicates=repeated, conflicting_labels=lost)
 
 
 def _without_overlap(given: Mapping[str, dict[str, Example]]) -> tuple[dict[str, dict[str, Example]], int]:
     """Remove from train what is in validation or test, and from validation what is in test; and how many those are."""
     taken: set[str] = set()
-    kept: dict[str, dict[str, Example]] = {}
+    unique: dict[str, dict[str, Example]] = {}
     for name in reversed(NAMES):
         if name in given:
-            kept[name] = {key: example for key, example in given[name].items() if key not in taken}
+            unique[name] = {key: example for key, example in given[name].items() if key not in taken}
             taken |= given[name].keys()
-    return kept, sum(len(given[name]) - len(kept[name]) for name in kept)
+    return unique, sum(len(given[name]) - len(unique[name]) for name in unique)
 
 
 def _by_hash(given: Mapping[str, Mapping[str, Example]], rule: SplitRule) -> dict[str, list[Example]]:
@@ -201,8 +201,8 @@ def _rank(key: str) -> str:
 
 def _capped(split: Mapping[str, list[Example]], rule: SplitRule) -> tuple[dict[str, list[Example]], int]:
     """The first `max_*` examples of each split, and how many were left out."""
-    kept = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
-    return kept, sum(len(split[name]) - len(kept[name]) for name in NAMES)
+    unique = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
+    return unique, sum(len(split[name]) - len(unique[name]) for name in NAMES)
 
 
 def enough(minimum: int, share: float) -> int:

@@ -8,16 +8,16 @@ from tequio.algorithms.compress._bounds import upload_most
 from tequio.algorithms.factors import parted
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.errors import BudgetError
-from tequio.core.types import TrainTask
+from tequio.core.types import TrainRequest
 from tequio.measure.budget import WORDS, exhausted, smaller
-from tequio.participant.accounts import Books
-from tequio.participant.adapted_model import Bench
+from tequio.participant.accounts import AccountBook
+from tequio.participant.adapted_model import AdaptedModel
 
 FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors
 
 
 def for_training(
-    task: TrainTask, name: str, books: Books, most: int, closing: float, pass_steps: float
+    task: TrainRequest, name: str, books: AccountBook, most: int, closing: float, pass_steps: float
 ) -> dict[str, float]:
     """By key; kept back are the look at validation data that follows, and the last one (`closing` passes). Raises BudgetError.
 
@@ -32,28 +32,28 @@ def for_training(
     return {key: value for key, value in smaller(remaining, books.bound(task.budget)).items() if key != "megabytes"}
 
 
-def check_look(name: str, books: Books, closing: float) -> None:
+def check_look(name: str, books: AccountBook, closing: float) -> None:
     """Raise BudgetError where a look at validation data does not fit. One that follows own training was kept back for."""
-    if not books.tally.trained:
+    if not books.spending.trained:
         beyond = _beyond(books, 1.0 + closing)
         _refuse(name, [key for key in beyond if key != "megabytes" and beyond[key] < 0.0])
 
 
-def upload_of(bench: Bench, task: TrainTask) -> int:
+def upload_bytes(adapted: AdaptedModel, task: TrainRequest) -> int:
     """Bytes that the update of a task can have."""
-    heads = {name: tuple(tensor.shape) for name, tensor in bench.head_start.items()}
+    heads = {name: tuple(tensor.shape) for name, tensor in adapted.head_start.items()}
     moves = None
     if task.layout != "product":
         moves = {} if task.start is None else parted(task.start, task.trained)[0].entries
     rank = task.rank if task.start is None else 2 * task.rank
     codec = codec_by_name(task.upload, **task.upload_settings)
-    return upload_most(codec, bench.spec, bench.shapes, heads, bench.full, rank, moves)
+    return upload_most(codec, adapted.spec, adapted.shapes, heads, adapted.full, rank, moves)
 
 
-def _beyond(books: Books, looks: float, steps: float = 0.0) -> dict[str, float]:
+def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, float]:
     """What is left beside so many passes over validation data; steps: that a pass takes as long as."""
-    tally = books.tally
-    look = tally.look or {key: steps * value for key, value in tally.step.items()}
+    spending = books.spending
+    look = spending.look or {key: steps * value for key, value in spending.step.items()}
     return {k: value - (0.0 if k == "megabytes" else looks * look.get(k, 0.0)) for k, value in books.left().items()}
 
 

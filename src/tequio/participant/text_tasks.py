@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tequio.core.errors import DataError
 from tequio.core.types import Scores
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.data import Example
 
 IGNORE = -100
@@ -69,16 +69,16 @@ class TextTask(Protocol):
     def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
         """Items, and how many texts had to be cut. Raises DataError if nothing is left."""
 
-    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+    def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Mean training loss of a batch, with gradient."""
 
-    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Summed loss of each item, and how many terms it sums: the training loss in parts, with gradient."""
 
-    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Logits (rows × classes) and true classes (rows) of a batch: a row an example, or a target token. With gradient."""
 
-    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+    def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Losses of a set, without gradient, in the order given."""
 
     def row_count(self, item: Item) -> int:
@@ -99,32 +99,32 @@ class Classification:
         index = {label: i for i, label in enumerate(self.labels)}
         texts = [e.text for e in examples]
         rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
-        kept = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
-        items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(kept, examples, strict=True)]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+        items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(encoded, examples, strict=True)]
         return items, sum(len(row) > self.max_tokens for row in rows)
 
-    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+    def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats an example."""
-        return F.cross_entropy(*self.logits(bench, items))
+        return F.cross_entropy(*self.logits(adapted, items))
 
-    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Each item's cross-entropy, and 1; without a class 0 and 0."""
-        logits, truth = self.logits(bench, items)
+        logits, truth = self.logits(adapted, items)
         return F.cross_entropy(logits, truth, reduction="none", ignore_index=IGNORE), (truth != IGNORE).float()
 
-    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(batch × labels), (batch)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
-        return bench.class_logits(ids, mask), torch.tensor([i.target[0] for i in items], device=bench.device)
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
+        return adapted.class_logits(ids, mask), torch.tensor([i.target[0] for i in items], device=adapted.device)
 
-    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+    def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Loss and right-or-wrong of each example."""
         total, right = np.zeros(len(items)), np.zeros(len(items))
-        with bench.base.looking():
+        with adapted.base.looking():
             for where in by_length(items, self.batch_tokens):
-                ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, bench.device)
-                logits = bench.class_logits(ids, mask)
-                truth = torch.tensor([items[i].target[0] for i in where], device=bench.device)
+                ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, adapted.device)
+                logits = adapted.class_logits(ids, mask)
+                truth = torch.tensor([items[i].target[0] for i in where], device=adapted.device)
                 total[where] = F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
                 right[where] = (logits.argmax(1) == truth).double().cpu().numpy()
         return Losses(total, np.ones(len(items)), right)
@@ -174,30 +174,30 @@ class Causal:
         response = token_ids(self.tokenizer, example.response) + end
         return prompt + response, [IGNORE] * len(prompt) + response
 
-    def loss(self, bench: Bench, items: Sequence[Item]) -> Tensor:
+    def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats a target token."""
-        losses, _ = self._losses(bench, items)
+        losses, _ = self._losses(adapted, items)
         return losses.mean()
 
-    def totals(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy of each block, and its target tokens."""
-        losses, counts = self._losses(bench, items)
+        losses, counts = self._losses(adapted, items)
         own = torch.zeros(counts.shape, dtype=torch.float32, device=losses.device)
         return own.masked_scatter(counts, losses).sum(1), counts.sum(1).float()
 
-    def logits(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(target tokens × vocabulary) in the base's precision, (target tokens)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
-        truth, _ = pad([i.target for i in items], IGNORE, bench.device)
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
+        truth, _ = pad([i.target for i in items], IGNORE, adapted.device)
         counts = truth[:, 1:] != IGNORE
-        return bench.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
+        return adapted.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
 
-    def losses(self, bench: Bench, items: Sequence[Item]) -> Losses:
+    def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Summed loss and number of target tokens of each block."""
         total, terms = np.zeros(len(items)), np.zeros(len(items))
-        with bench.base.looking():
+        with adapted.base.looking():
             for where in by_length(items, self.batch_tokens):
-                own, count = self.totals(bench, [items[i] for i in where])
+                own, count = self.totals(adapted, [items[i] for i in where])
                 total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()
         return Losses(total, terms, np.full(len(items), np.nan))
 
@@ -205,12 +205,12 @@ class Causal:
         """Tokens that are predicted: all but the first, without those of a prompt."""
         return sum(t != IGNORE for t in item.target[1:])
 
-    def _losses(self, bench: Bench, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    def _losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Nats of the target tokens, row by row, and where they are (batch × longest − 1)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, bench.device)
-        truth, _ = pad([i.target for i in items], IGNORE, bench.device)
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
+        truth, _ = pad([i.target for i in items], IGNORE, adapted.device)
         counts = truth[:, 1:] != IGNORE
-        return bench.token_losses(ids, mask, truth[:, 1:], counts), counts
+        return adapted.token_losses(ids, mask, truth[:, 1:], counts), counts
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:

@@ -47,7 +47,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Allotment:
+class Assignment:
     """What a participant is given. `seconds` is the expected time of a round (None: speed not known);
     `reason` is for people."""
 
@@ -57,7 +57,7 @@ class Allotment:
     reason: str
 
 
-def allot(hardware: Hardware, workload: Workload) -> Allotment:
+def allocate(hardware: Hardware, workload: Workload) -> Assignment:
     """The largest allowed rank whose full steps and upload fit the deadline; else the smallest, with as many
     steps as fit.
 
@@ -72,10 +72,10 @@ def allot(hardware: Hardware, workload: Workload) -> Allotment:
     seconds = _seconds(hardware, workload, top, full)
     if seconds is None:
         known = "no speed is declared or probed, so its time is not known"
-        return Allotment(top, full, None, f"Rank {top}, {why}, with all {full} steps: {known}.")
+        return Assignment(top, full, None, f"Rank {top}, {why}, with all {full} steps: {known}.")
     deadline = workload.deadline_seconds
     if deadline is None:
-        return Allotment(
+        return Assignment(
             top,
             full,
             seconds,
@@ -87,11 +87,11 @@ def allot(hardware: Hardware, workload: Workload) -> Allotment:
         if seconds is not None and seconds <= deadline:
             why = why if rank == top else "the largest that it can finish in time"
             reason = f"Rank {rank}, {why}, with all {full} steps: about {seconds:.3g} s, {within}."
-            return Allotment(rank, full, seconds, reason)
+            return Assignment(rank, full, seconds, reason)
     return _fewer_steps(hardware, workload, allowed[0], deadline)
 
 
-def _fewer_steps(hardware: Hardware, workload: Workload, rank: int, deadline: float) -> Allotment:
+def _fewer_steps(hardware: Hardware, workload: Workload, rank: int, deadline: float) -> Assignment:
     """The smallest rank, with the steps between min_steps and full that fit."""
     upload = _seconds(hardware, workload, rank, 0) or 0.0
     one = (_seconds(hardware, workload, rank, 1) or 0.0) - upload
@@ -100,9 +100,9 @@ def _fewer_steps(hardware: Hardware, workload: Workload, rank: int, deadline: fl
     seconds = _seconds(hardware, workload, rank, steps) or 0.0
     start = f"Rank {rank}, the smallest, with {steps} of {workload.steps} steps: about {seconds:.3g} s"
     if fit >= workload.min_steps:
-        return Allotment(rank, steps, seconds, f"{start}, as many as fit the deadline of {deadline:.3g} s.")
+        return Assignment(rank, steps, seconds, f"{start}, as many as fit the deadline of {deadline:.3g} s.")
     late = f"it will be late by about {seconds - deadline:.2g} s, for the deadline is {deadline:.3g} s"
-    return Allotment(rank, steps, seconds, f"{start}; {steps} is the minimum and {late}.")
+    return Assignment(rank, steps, seconds, f"{start}; {steps} is the minimum and {late}.")
 
 
 def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> float | None:

@@ -54,7 +54,7 @@ def catalogue(own: Path | None = None) -> dict[str, Device]:
     return found
 
 
-def device_of(name: str, known: Mapping[str, Device]) -> Device:
+def find_device(name: str, known: Mapping[str, Device]) -> Device:
     """By name, whatever its case. Raises ConfigError offering the nearest."""
     by_name = {key.casefold(): device for key, device in known.items()}
     found = by_name.get(name.strip().casefold())

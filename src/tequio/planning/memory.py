@@ -87,7 +87,7 @@ def estimate_memory(
     shared_copies: int = 1,
     runtime_bytes: int = RUNTIME_BYTES,
     full: bool = False,
-    benches: int = 1,
+    active_models: int = 1,
     look: int = 0,
     shards: int = 1,
 ) -> MemorySum:
@@ -115,7 +115,12 @@ def estimate_memory(
     share of them, and the base has what is gathered at a time beside it: the embeddings, or a layer and the next one, each
     twice (as it comes, and laid out). Raises ConfigError when a size is not positive.
     """
-    for key, value in (("rank", rank), ("batch_size", batch.size), ("max_tokens", batch.tokens), ("workers", benches)):
+    for key, value in (
+        ("rank", rank),
+        ("batch_size", batch.size),
+        ("max_tokens", batch.tokens),
+        ("workers", active_models),
+    ):
         if value < 1:
             raise ConfigError(f"{key} = {value}:", "expected 1 or more.")
     places = sum(m * n for m, n in shape.adapted)
@@ -128,7 +133,7 @@ def estimate_memory(
     cells = positions * shape.vocabulary
     if shape.loss_cells is not None and not full:
         cells = min(cells, shape.loss_cells)
-    looked = look * shape.vocabulary if shape.loss_cells is None else min(look * shape.vocabulary, shape.loss_cells)
+    evaluated = look * shape.vocabulary if shape.loss_cells is None else min(look * shape.vocabulary, shape.loss_cells)
     ends = shape.vocabulary * shape.hidden
     layer = max(0, shape.parameters - ends) // max(1, shape.layers)
     gathered = 0 if shards == 1 else 2 * max(ends, 2 * layer)
@@ -136,11 +141,11 @@ def estimate_memory(
     activations = positions * shape.layers * per_position * number // 2
     return MemorySum(
         base_weights=round((shape.parameters / shards + gathered) * shape.bytes_per_parameter),
-        folded_weights=benches * round(places / shards * shape.bytes_per_parameter),
-        shared_update=4 * places * (shared_copies + benches - 1),
-        adapters_and_optimizer=benches * trained,
-        activations=benches * activations,
-        logits=benches * max(LOGITS_BYTES * cells, LOOK_BYTES * looked - activations) if shape.causal else 0,
+        folded_weights=active_models * round(places / shards * shape.bytes_per_parameter),
+        shared_update=4 * places * (shared_copies + active_models - 1),
+        adapters_and_optimizer=active_models * trained,
+        activations=active_models * activations,
+        logits=active_models * max(LOGITS_BYTES * cells, LOOK_BYTES * evaluated - activations) if shape.causal else 0,
         runtime=runtime_bytes,
     )
 

@@ -16,7 +16,7 @@ WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
 WHOLE = (0, 24 * 60)
 
 
-def window_of(hours: str) -> tuple[int, int]:
+def parse_window(hours: str) -> tuple[int, int]:
     """(begin, end) in minutes since midnight; the end is the later one, beyond 24 h where it is on the next day. Raises ValueError."""
     found = WINDOW.fullmatch(hours)
     if found is None or (found[3] == "24" and found[4] != "00"):

@@ -11,7 +11,7 @@ from functools import partial
 
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Participant
-from tequio.core.types import EvaluateTask, Failure, GradientTask, Reply, Task, TrainTask
+from tequio.core.types import EvaluateRequest, Failure, GradientRequest, Reply, Request, TrainRequest
 from tequio.participant.lockstep import alike, train_together
 from tequio.participant.node import Node
 from tequio.runtimes.workers import Job, Workers
@@ -28,11 +28,11 @@ class Embedded:
     """
 
     participants: Mapping[int, Participant]
-    watch: Callable[[Task], None] | None = None
+    watch: Callable[[Request], None] | None = None
     others: tuple[Mapping[int, Participant], ...] = ()
     lockstep: int = 1
 
-    def exchange(self, tasks: Iterable[Task]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
         """In the order of the tasks, however many work at once. What a participant cannot do comes back as a Failure."""
         places = (self.participants, *self.others)
         with Workers(len(places)) as workers:
@@ -49,9 +49,9 @@ class Embedded:
                 yield from waiting.popleft().result()
         give_back_memory()
 
-    def _bundles(self, tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    def _bundles(self, tasks: Iterable[Request]) -> Iterator[list[Request]]:
         """Tasks that are made together, in their order: which, does not depend on how many work side by side."""
-        bundle: list[Task] = []
+        bundle: list[Request] = []
         for task in tasks:
             if bundle and not (len(bundle) < self.lockstep and self._alike(bundle[0], task)):
                 yield bundle
@@ -60,8 +60,8 @@ class Embedded:
         if bundle:
             yield bundle
 
-    def _alike(self, first: Task, task: Task) -> bool:
-        if not isinstance(first, TrainTask) or not isinstance(task, TrainTask):
+    def _alike(self, first: Request, task: Request) -> bool:
+        if not isinstance(first, TrainRequest) or not isinstance(task, TrainRequest):
             return False
         one, other = (self.participants.get(t.index) for t in (first, task))
         return (
@@ -70,11 +70,11 @@ class Embedded:
 
 
 def _answers(
-    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Task], worker: int
+    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Request], worker: int
 ) -> list[Reply | Failure]:
     if len(bundle) == 1:
         return [_answer(places, bundle[0], worker)]
-    trained = [task for task in bundle if isinstance(task, TrainTask)]
+    trained = [task for task in bundle if isinstance(task, TrainRequest)]
     nodes = [node for task in trained if isinstance(node := places[worker][task.index], Node)]
     try:
         answers = train_together(nodes, trained)
@@ -83,21 +83,21 @@ def _answers(
     return [_failed(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
 
 
-def _answer(places: tuple[Mapping[int, Participant], ...], task: Task, worker: int) -> Reply | Failure:
+def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
     participant = places[worker][task.index]
     try:
-        if isinstance(task, TrainTask):
+        if isinstance(task, TrainRequest):
             return participant.train(task)
-        if isinstance(task, GradientTask):
+        if isinstance(task, GradientRequest):
             return participant.gradient(task)
-        if isinstance(task, EvaluateTask):
+        if isinstance(task, EvaluateRequest):
             return participant.evaluate(task)
         raise UpdateError(f"{task.name}: in one process nobody is asked to describe or to personalise itself.")
     except (TrainingError, UpdateError) as error:
         return _failed(task, error)
 
 
-def _failed(task: Task, error: Exception) -> Failure:
+def _failed(task: Request, error: Exception) -> Failure:
     return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
 
 

@@ -38,7 +38,7 @@ def read_certificate(path: Path) -> Certificate:
         raise NetworkError(f"{path} holds no certificate ({type(error).__name__}).", "", "Restore it.") from None
 
 
-def certificate_of(der: bytes) -> Certificate:
+def parse_certificate(der: bytes) -> Certificate:
     """As a server shows it. Raises NetworkError if it cannot be read."""
     try:
         return _read(x509.load_der_x509_certificate(der))

@@ -11,13 +11,13 @@ FRESH = 60.0  # seconds for which such a word counts, either way: clocks differ
 KEYS = ("name", "node", "time", "signature")
 
 
-def leaving(key: PrivateKey, name: str, node: str) -> dict[str, str]:
+def leave_request(key: PrivateKey, name: str, node: str) -> dict[str, str]:
     """The request."""
     now = f"{time.time():.3f}"
     return {"name": name, "node": node, "time": now, "signature": sign(key, _bytes(name, node, now))}
 
 
-def is_leaving(public: bytes, wanted: dict[str, str]) -> bool:
+def is_leave_request(public: bytes, wanted: dict[str, str]) -> bool:
     """Whether the owner of this public key (PEM) said so within the last minute."""
     try:
         fresh = abs(time.time() - float(wanted["time"])) <= FRESH  # never true of NaN

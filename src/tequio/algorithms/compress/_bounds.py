@@ -25,9 +25,9 @@ def upload_most(
         return sum(codec.most(announced({name: shape}), spec) for name, shape in {**layers, **heads}.items())
     if moves is None:
         return codec.most(announced(heads, layers, rank), spec)
-    return codec.most(announced({**shapes_of(moves), **heads}), spec)
+    return codec.most(announced({**entry_shapes(moves), **heads}), spec)
 
 
-def shapes_of(entries: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
+def entry_shapes(entries: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
     """The shape of each entry."""
     return {name: tuple(entry.shape) for name, entry in entries.items()}

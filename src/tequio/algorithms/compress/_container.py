@@ -69,14 +69,14 @@ class Item:
         return math.prod(self.shape[:-1]), self.shape[-1] if self.shape else 1
 
 
-def items_of(update: Update) -> list[Item]:
+def to_items(update: Update) -> list[Item]:
     """The manifest of an update. Raises UpdateError if it holds NaN or infinity."""
     if not update.is_finite():
         raise UpdateError("An update to be sent holds NaN or infinite numbers;", "expected finite ones.")
-    return [item_of(name, entry) for name, entry in sorted(update.entries.items())]
+    return [to_item(name, entry) for name, entry in sorted(update.entries.items())]
 
 
-def item_of(name: str, entry: Entry) -> Item:
+def to_item(name: str, entry: Entry) -> Item:
     """How an entry is announced."""
     if isinstance(entry, Factored):
         return factored(name, entry.b.shape[0], entry.a.shape[1], entry.rank)

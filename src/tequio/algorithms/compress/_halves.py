@@ -14,7 +14,7 @@ from torch import Tensor
 EXPONENT_LIMIT = 200  # float32 needs −164 to 113
 
 
-def exponent_of(largest: float) -> int:
+def shared_exponent(largest: float) -> int:
     """e with largest · 2^−e from 2^14 to 2^15; 0 for 0."""
     return math.frexp(largest)[1] - 15 if largest > 0.0 else 0
 

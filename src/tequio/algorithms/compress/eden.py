@@ -20,13 +20,13 @@ from tequio.algorithms.compress._container import (
     coded_layouts,
     coded_matrices,
     cut,
-    items_of,
     seal,
     sealed_most,
+    to_items,
     unseal,
 )
 from tequio.algorithms.compress._hadamard import rotate, unrotate
-from tequio.algorithms.compress._halves import exponent_of, to_half, to_planes
+from tequio.algorithms.compress._halves import shared_exponent, to_half, to_planes
 from tequio.algorithms.compress.codec import LIMIT
 from tequio.algorithms.compress.quantise import LONGEST, SEED_BITS, read_scales
 from tequio.algorithms.settings import require
@@ -59,7 +59,7 @@ class Eden:
 
     def encode(self, update: Update, seed: int) -> bytes:
         """See `Codec`."""
-        items = items_of(update)
+        items = to_items(update)
         spin = derive(seed, "rotation") % (1 << SEED_BITS)
         codes, scales = [torch.empty(0, dtype=torch.uint8)], [torch.zeros(0)]
         for index, matrix in enumerate(coded_matrices(update, items)):
@@ -67,7 +67,7 @@ class Eden:
             codes.append(code.reshape(-1))
             scales.append(scale)
         flat = torch.cat(scales)
-        exponent = exponent_of(float(flat.max()) if flat.numel() else 0.0)
+        exponent = shared_exponent(float(flat.max()) if flat.numel() else 0.0)
         tensors = {
             "codes": as_tensor(pack_bits(torch.cat(codes).numpy(), self.bits)),
             "scales": to_planes(to_half(flat, exponent)),

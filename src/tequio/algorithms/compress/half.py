@@ -12,16 +12,16 @@ from tequio.algorithms.compress._container import (
     coded_layouts,
     coded_matrices,
     cut,
-    items_of,
     seal,
     sealed_most,
+    to_items,
     unseal,
 )
 from tequio.algorithms.compress._halves import (
     EXPONENT_LIMIT,
-    exponent_of,
     from_half,
     from_planes,
+    shared_exponent,
     to_half,
     to_planes,
 )
@@ -50,9 +50,9 @@ class Half:
 
     def encode(self, update: Update, seed: int) -> bytes:
         """See `Codec`."""
-        items = items_of(update)
+        items = to_items(update)
         flat = torch.cat([torch.empty(0), *(m.reshape(-1) for m in coded_matrices(update, items))])
-        exponent = exponent_of(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
+        exponent = shared_exponent(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
         short = to_half(flat, exponent) if self.form == "fp16" else flat.bfloat16()
         if not bool(torch.isfinite(short).all()):
             raise UpdateError("An update to be sent is too large for bfloat16;", "expected numbers under 3e38.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tequio.algorithms.compress._container import Item, check_header, damaged, items_of
+from tequio.algorithms.compress._container import Item, check_header, damaged, to_items
 from tequio.algorithms.compress.codec import LIMIT
 from tequio.core.canonical import FORMAT, Shape, pack, packed_size, unpack
 from tequio.core.errors import UpdateError
@@ -24,7 +24,7 @@ class Plain:
 
     def encode(self, update: Update, seed: int) -> bytes:
         """See `Codec`."""
-        items_of(update)
+        to_items(update)
         return pack(update)
 
     def most(self, items: Sequence[Item], spec: str) -> int:

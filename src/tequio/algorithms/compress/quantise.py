@@ -22,17 +22,17 @@ from tequio.algorithms.compress._container import (
     coded_matrices,
     cut,
     damaged,
-    items_of,
     seal,
     sealed_most,
+    to_items,
     unseal,
 )
 from tequio.algorithms.compress._hadamard import rotate, unrotate
 from tequio.algorithms.compress._halves import (
     EXPONENT_LIMIT,
-    exponent_of,
     from_half,
     from_planes,
+    shared_exponent,
     to_half,
     to_planes,
 )
@@ -67,7 +67,7 @@ class Quantise:
 
     def encode(self, update: Update, seed: int) -> bytes:
         """See `Codec`."""
-        items = items_of(update)
+        items = to_items(update)
         matrices = coded_matrices(update, items)
         spin = derive(seed, "rotation") % (1 << SEED_BITS) if self.rotate else 0
         if self.rotate:
@@ -75,7 +75,7 @@ class Quantise:
         pieces = [_pieces(matrix, self.block) for matrix in matrices]
         largest = [piece.abs().amax(2) if piece.numel() else piece.new_zeros(piece.shape[:2]) for piece in pieces]
         flat = torch.cat([torch.zeros(1), *(m.reshape(-1) for m in largest)])
-        exponent = exponent_of(float(flat.max()))
+        exponent = shared_exponent(float(flat.max()))
         half = [to_half(m, exponent, "up") for m in largest]
         noise = torch.Generator().manual_seed(derive(seed, "rounding"))
         codes = [

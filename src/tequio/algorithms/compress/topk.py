@@ -32,15 +32,15 @@ from tequio.algorithms.compress._container import (
     coded_layouts,
     coded_matrices,
     damaged,
-    items_of,
     seal,
     sealed_most,
+    to_items,
     unseal,
 )
 from tequio.algorithms.compress._halves import (
     EXPONENT_LIMIT,
-    exponent_of,
     from_half,
+    shared_exponent,
     to_half,
     to_planes,
 )
@@ -74,11 +74,11 @@ class TopK:
 
     def encode(self, update: Update, seed: int) -> bytes:
         """See `Codec`."""
-        items = items_of(update)
+        items = to_items(update)
         matrices = coded_matrices(update, items)
-        positions, values = _kept(matrices, self.density)
+        positions, values = _select(matrices, self.density)
         largest = max((float(v.abs().max()) for v in values if v.numel()), default=0.0)
-        exponent = exponent_of(largest)
+        exponent = shared_exponent(largest)
         ends = [_ends(v.abs(), exponent, self.bits) for v in values]
         half = torch.stack([torch.stack(pair) for pair in ends]) if ends else torch.empty(0, 2, dtype=torch.float16)
         codes = [_codes(v, from_half(pair, exponent), self.bits) for v, pair in zip(values, half, strict=True)]
@@ -95,9 +95,9 @@ class TopK:
         """See `Codec`."""
         layouts = coded_layouts(items)
         counts = [vectors * length for vectors, length in layouts]
-        total, kept = sum(counts), sum(_count(n, self.density) for n in counts)
-        gaps = min(kept * (k + 1) + (total >> k) for k in range(WIDEST_LOW + 1))  # bits: the gaps sum up to `total`
-        sizes = {"unary": byte_count(gaps, 1) + 2, "low": 0, "values": byte_count(kept, self.bits)}
+        total, selected = sum(counts), sum(_count(n, self.density) for n in counts)
+        gaps = min(selected * (k + 1) + (total >> k) for k in range(WIDEST_LOW + 1))  # bits: the gaps sum up to `total`
+        sizes = {"unary": byte_count(gaps, 1) + 2, "low": 0, "values": byte_count(selected, self.bits)}
         numbers = {"exponent": -EXPONENT_LIMIT, "count": total, "width": WIDEST_LOW}
         return sealed_most(self.label, spec, items, sizes | {"scales": 4 * len(layouts)}, numbers) + SLACK
 
@@ -120,7 +120,7 @@ class TopK:
         return opened.update(out)
 
 
-def _kept(matrices: list[Tensor], density: float) -> tuple[Ints, list[Tensor]]:
+def _select(matrices: list[Tensor], density: float) -> tuple[Ints, list[Tensor]]:
     """(sorted positions over all matrices laid end to end, kept values of each matrix); zeros are never kept."""
     positions: list[Ints] = [np.empty(0, np.int64)]
     values: list[Tensor] = []

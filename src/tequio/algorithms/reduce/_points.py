@@ -18,27 +18,27 @@ from tequio.core.update import Update, zero
 
 
 @dataclass(frozen=True)
-class Kept:
+class Collected:
     """The accumulator: every update with its coefficient."""
 
     spec: str
     updates: tuple[Update, ...] = ()
     coefficients: tuple[float, ...] = ()
 
-    def add(self, update: Update, coefficient: float) -> Kept:
+    def add(self, update: Update, coefficient: float) -> Collected:
         """One more. Raises UpdateError if it belongs to another layout."""
         fitting = zero(self.spec).plus(update)
         return replace(self, updates=(*self.updates, fitting), coefficients=(*self.coefficients, coefficient))
 
 
-def gram(kept: Kept, divisor: float) -> Tensor:
+def gram(retained: Collected, divisor: float) -> Tensor:
     """⟨xᵢ, xⱼ⟩, (n × n) float64. O(n²·r²·(m + n)) for factored entries."""
-    n = len(kept.updates)
+    n = len(retained.updates)
     out = torch.zeros(n, n, dtype=torch.float64)
-    for i, left in enumerate(kept.updates):
+    for i, left in enumerate(retained.updates):
         for j in range(i, n):
-            out[i, j] = out[j, i] = left.dot(kept.updates[j])
-    factors = torch.tensor(kept.coefficients, dtype=torch.float64) * (n / divisor)
+            out[i, j] = out[j, i] = left.dot(retained.updates[j])
+    factors = torch.tensor(retained.coefficients, dtype=torch.float64) * (n / divisor)
     return out * torch.outer(factors, factors)
 
 
@@ -48,10 +48,10 @@ def distances(inner: Tensor, votes: Tensor) -> Tensor:
     return ((offsets @ inner) * offsets).sum(1).clamp(min=0.0).sqrt()
 
 
-def centre(kept: Kept, votes: Tensor, divisor: float) -> Update:
+def centre(retained: Collected, votes: Tensor, divisor: float) -> Update:
     """v = Σ bᵢ cᵢ Δᵢ / divisor, by stacking; with all votes 1 these are the operations of `stack`, to the bit."""
-    total = zero(kept.spec)
-    for update, coefficient, vote in zip(kept.updates, kept.coefficients, votes.tolist(), strict=True):
+    total = zero(retained.spec)
+    for update, coefficient, vote in zip(retained.updates, retained.coefficients, votes.tolist(), strict=True):
         total = total.plus(update.scaled(coefficient * vote))
     return total.scaled(1.0 / divisor)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tequio.algorithms.reduce._points import Kept, centre, distances, gram, median_votes
+from tequio.algorithms.reduce._points import Collected, centre, distances, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
@@ -41,15 +41,15 @@ class CentredClipping:
         """Both, always."""
         return "both"
 
-    def init(self, spec: str) -> Kept:
+    def init(self, spec: str) -> Collected:
         """Nothing yet."""
-        return Kept(spec)
+        return Collected(spec)
 
-    def add(self, total: Kept, update: Update, coefficient: float) -> Kept:
+    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
         """Keep it."""
         return total.add(update, coefficient)
 
-    def result(self, total: Kept, divisor: float) -> Update:
+    def result(self, total: Collected, divisor: float) -> Update:
         """The clipped mean."""
         inner = gram(total, divisor)
         votes = median_votes(inner, START_STEPS, START_SMOOTHING)
@@ -57,6 +57,6 @@ class CentredClipping:
         tau = self.factor * float(torch.quantile(far, 0.5)) if self.tau is None else self.tau
         for _ in range(int(self.iterations)):
             far = distances(inner, votes)
-            kept = torch.where(far <= tau, torch.ones_like(far), tau / far)
-            votes = (1.0 - kept.mean()) * votes + kept
+            retained = torch.where(far <= tau, torch.ones_like(far), tau / far)
+            votes = (1.0 - retained.mean()) * votes + retained
         return centre(total, votes, divisor)

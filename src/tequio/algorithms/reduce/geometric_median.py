@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.reduce._points import Kept, centre, gram, median_votes
+from tequio.algorithms.reduce._points import Collected, centre, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
@@ -33,14 +33,14 @@ class GeometricMedian:
         """Both, always."""
         return "both"
 
-    def init(self, spec: str) -> Kept:
+    def init(self, spec: str) -> Collected:
         """Nothing yet."""
-        return Kept(spec)
+        return Collected(spec)
 
-    def add(self, total: Kept, update: Update, coefficient: float) -> Kept:
+    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
         """Keep it."""
         return total.add(update, coefficient)
 
-    def result(self, total: Kept, divisor: float) -> Update:
+    def result(self, total: Collected, divisor: float) -> Update:
         """The geometric median of the points."""
         return centre(total, median_votes(gram(total, divisor), int(self.iterations), self.smoothing), divisor)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tequio.algorithms.reduce._points import Kept
+from tequio.algorithms.reduce._points import Collected
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
 from tequio.core.types import Layout, Trained
@@ -40,15 +40,15 @@ class TrimmedMean:
         """Both, always."""
         return "both"
 
-    def init(self, spec: str) -> Kept:
+    def init(self, spec: str) -> Collected:
         """Nothing yet."""
-        return Kept(spec)
+        return Collected(spec)
 
-    def add(self, total: Kept, update: Update, coefficient: float) -> Kept:
+    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
         """Keep it."""
         return total.add(update, coefficient)
 
-    def result(self, total: Kept, divisor: float) -> Update:
+    def result(self, total: Collected, divisor: float) -> Update:
         """The trimmed mean. Raises RunError under three updates."""
         n = len(total.updates)
         if n < FEWEST:
@@ -82,5 +82,5 @@ def _trimmed(votes: Tensor, trim: float) -> Tensor:
     drop = torch.minimum(torch.ceil(held.double() * trim - 1e-9).long(), most)
     place = torch.arange(len(votes)).reshape(-1, *[1] * held.ndim)
     inside = (place >= drop) & (place < held - drop)
-    kept = torch.where(inside, votes.sort(0).values, torch.zeros(()))
-    return (kept.double().sum(0) / inside.sum(0).clamp(min=1)).float()
+    retained = torch.where(inside, votes.sort(0).values, torch.zeros(()))
+    return (retained.double().sum(0) / inside.sum(0).clamp(min=1)).float()

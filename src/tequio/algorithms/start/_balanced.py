@@ -16,9 +16,9 @@ def balanced(shared: Update, rank: int) -> Update:
     for name, entry in shared.entries.items():
         if is_matrix(name, entry):
             u, s, vh = _svd(entry)
-            kept = min(rank, int((s > NOISE * s[:1]).sum()))
-            root = s[:kept].sqrt()
-            entries[name] = Factored(b=u[:, :kept] * root, a=root.unsqueeze(1) * vh[:kept])
+            effective = min(rank, int((s > NOISE * s[:1]).sum()))
+            root = s[:effective].sqrt()
+            entries[name] = Factored(b=u[:, :effective] * root, a=root.unsqueeze(1) * vh[:effective])
     return Update(entries, shared.spec)
 
 

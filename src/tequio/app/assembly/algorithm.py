@@ -20,7 +20,7 @@ from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Algorithm:
     """One of each kind."""
 
     reduce: Aggregator
@@ -32,12 +32,12 @@ class Pieces:
     feedback: float | None
 
 
-def pieces_of(chosen: AlgorithmSection, full: bool = False) -> Pieces:
+def resolve_algorithm(chosen: AlgorithmSection, full: bool = False) -> Algorithm:
     """Build them. Raises ConfigError for an unknown name or setting, and where they do not go together.
 
     full: whole weights are trained.
     """
-    pieces = Pieces(
+    algorithm = Algorithm(
         reduce_by_name(chosen.reduce, **chosen.reduce_settings),
         weights_by_name(chosen.weights, **chosen.weights_settings),
         start_by_name(chosen.start, **chosen.start_settings),
@@ -46,15 +46,15 @@ def pieces_of(chosen: AlgorithmSection, full: bool = False) -> Pieces:
         Coding(chosen.download, chosen.download_settings),
         1.0 if chosen.feedback is None and chosen.upload == "topk" else chosen.feedback,
     )
-    check_chain(pieces.reduce, pieces.start)
+    check_chain(algorithm.reduce, algorithm.start)
     if full:
-        check_full(pieces.reduce, pieces.start)
-    check_codec("upload", pieces.upload.codec(), pieces.reduce, pieces.feedback, full)
-    check_codec("download", pieces.download.codec(), pieces.reduce, full=full)
-    return pieces
+        check_full(algorithm.reduce, algorithm.start)
+    check_codec("upload", algorithm.upload.codec(), algorithm.reduce, algorithm.feedback, full)
+    check_codec("download", algorithm.download.codec(), algorithm.reduce, full=full)
+    return algorithm
 
 
-def local_of(config: Federation) -> Local:
+def build_local(config: Federation) -> Local:
     """What participants minimise. Raises ConfigError for an unknown name or setting, and where a term lacks what it needs."""
     local = Local(config.local.terms, config.local.method, config.local.method_settings)
     if config.local.data is not None and not local.needs("public"):
@@ -73,7 +73,7 @@ def local_of(config: Federation) -> Local:
     return local
 
 
-def distillation_of(chosen: DistilSection, reduce: Aggregator, top_rank: int, seed: int) -> Distillation:
+def build_distillation(chosen: DistilSection, reduce: Aggregator, top_rank: int, seed: int) -> Distillation:
     """[distil] as the coordinator wants it. Raises ConfigError for an unknown ensemble, and where the reduce does not fit."""
     check_distil(reduce)
     return Distillation(

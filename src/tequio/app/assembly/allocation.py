@@ -7,36 +7,38 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tequio.app.assembly.algorithm import local_of, pieces_of
+from tequio.app.assembly.algorithm import build_local, resolve_algorithm
 from tequio.app.assembly.profile import (
-    Told,
+    ParticipantProfile,
 )
 from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.personal import Settings
-from tequio.participant.personal_budget import Budget
+from tequio.participant.personal_budget import FitBudget
 from tequio.planning.allocation import (
     RANK_COST,
-    Allotment,
+    Assignment,
     Hardware,
     Workload,
-    allot,
+    allocate,
 )
 
 
-def allotments(config: Federation, told: Mapping[int, Told], bench: Bench) -> dict[str, Allotment]:
+def allocate_all(
+    config: Federation, profiles: Mapping[int, ParticipantProfile], adapted: AdaptedModel
+) -> dict[str, Assignment]:
     """Rank and steps of every participant from its hardware; the centre (index 0) makes as many steps as the median participant."""
-    out: dict[str, Allotment] = {}
-    for index in sorted(told, reverse=True):  # the centre comes last
-        who = told[index]
+    out: dict[str, Assignment] = {}
+    for index in sorted(profiles, reverse=True):  # the centre comes last
+        who = profiles[index]
         steps = full_steps(config, who.batches["train"])
         if index == 0:
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
-        hardware = hardware_of(who.name, who.hardware, who.speed, bench.full)
-        out[who.name] = _in_windows(config, index, allot(hardware, workload_of(config, who, steps, bench)))
+        hardware = build_hardware(who.name, who.hardware, who.speed, adapted.full)
+        out[who.name] = _in_windows(config, index, allocate(hardware, build_workload(config, who, steps, adapted)))
     return out
 
 
@@ -47,16 +49,16 @@ def full_steps(config: Federation, examples: int) -> int:
     return max(config.train.min_steps, min(config.train.max_steps, wanted))
 
 
-def _in_windows(config: Federation, index: int, allotment: Allotment) -> Allotment:
+def _in_windows(config: Federation, index: int, assignment: Assignment) -> Assignment:
     """The allotment, saying how often a participant that needs more than a window counts (buffered rounds)."""
-    window, seconds = config.train.round_seconds, allotment.seconds
+    window, seconds = config.train.round_seconds, assignment.seconds
     if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
-        return allotment
+        return assignment
     every = math.ceil(seconds / window)
-    return replace(allotment, reason=f"{allotment.reason} A window is {window:.3g} s: it counts in one of {every}.")
+    return replace(assignment, reason=f"{assignment.reason} A window is {window:.3g} s: it counts in one of {every}.")
 
 
-def hardware_of(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:
+def build_hardware(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:
     """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
     if full and own.max_rank is not None:
         why = 'With [adapter] kind = "full" everybody trains whole weights, which have no rank.'
@@ -64,22 +66,24 @@ def hardware_of(name: str, own: HardwareSection, measured: float | None, full: b
     return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
 
 
-def workload_of(config: Federation, told: Told, steps: int, bench: Bench) -> Workload:
+def build_workload(config: Federation, profile: ParticipantProfile, steps: int, adapted: AdaptedModel) -> Workload:
     """What a round of `steps` steps asks of this participant."""
-    whole = config.train.pace == "buffered" and told.name != CENTRE  # who is slow is late instead of cut short
-    local = local_of(config)
+    whole = config.train.pace == "buffered" and profile.name != CENTRE  # who is slow is late instead of cut short
+    local = build_local(config)
     drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
-    shapes = bench.shapes.values()
-    if bench.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
+    shapes = adapted.shapes.values()
+    if adapted.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
         rank = max(min(m, n) for m, n in shapes)
         ranks: tuple[int, ...] = (rank,)
         bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
     else:
-        twice = 2 if pieces_of(config.algorithm).start.continues else 1  # a change of factors: up to twice their rank
+        twice = (
+            2 if resolve_algorithm(config.algorithm).start.continues else 1
+        )  # a change of factors: up to twice their rank
         ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
         bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
     return Workload(
-        tokens_per_step=max(1, round(told.mean_tokens * config.train.batch_size * drawn)),
+        tokens_per_step=max(1, round(profile.mean_tokens * config.train.batch_size * drawn)),
         steps=steps,
         ranks=ranks,
         bytes_per_rank=bytes_per_rank,
@@ -89,14 +93,14 @@ def workload_of(config: Federation, told: Told, steps: int, bench: Bench) -> Wor
     )
 
 
-def settings_of(config: Federation, examples: int, name: str, allotment: Allotment) -> Settings:
+def personal_settings(config: Federation, examples: int, name: str, assignment: Assignment) -> Settings:
     """How a participant's personal model is made."""
-    p, rank = config.personal, allotment.rank
+    p, rank = config.personal, assignment.rank
     epoch = math.ceil(examples / config.train.batch_size)
     private_steps = max(1, round(epoch * p.private_epochs))
-    private = Budget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
+    private = FitBudget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
     rounds = config.train.rounds - (0 if config.centre is None else config.centre.first)
-    steps, full = allotment.steps * rounds + private_steps, config.adapter.kind == "full"
-    local = Budget(rank, steps, tuple(p.local_rates), p.checks, full=full)
+    steps, full = assignment.steps * rounds + private_steps, config.adapter.kind == "full"
+    local = FitBudget(rank, steps, tuple(p.local_rates), p.checks, full=full)
     digest = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
     return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))

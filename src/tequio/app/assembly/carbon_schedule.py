@@ -14,25 +14,25 @@ from tequio.coordinator.carbon_clock import (
     Clock,
     Terms,
     Worker,
-    costs_of,
-    need_of,
+    needed_slots,
     opening,
-    slots_of,
+    slots_per_day,
+    work_costs,
 )
 from tequio.coordinator.carbon_schedule import Shift
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
-from tequio.measure.carbon_forecast import Outlook, read_forecasts
-from tequio.measure.intensity import Intensity, end_of, moment, read_intensity, stamp
+from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
+from tequio.measure.intensity import Intensity, moment, read_intensity, stamp, window_end
 from tequio.measure.site import Site
 from tequio.participant.node import Node
 
 Files = Mapping[str, ParticipantFile]
 
 
-def terms_of(config: Federation) -> Terms | None:
+def build_terms(config: Federation) -> Terms | None:
     """What [shift] says; None without it."""
     given = config.shift
     if given is None:
@@ -53,7 +53,7 @@ def terms_of(config: Federation) -> Terms | None:
 
 def check_shift(config: Federation, files: Files) -> None:
     """Raise ConfigError where the simulated time cannot be counted: before anything is loaded."""
-    terms, given = terms_of(config), config.shift
+    terms, given = build_terms(config), config.shift
     if terms is None or given is None:
         return
     for who, energy in _places(config, files):
@@ -95,28 +95,30 @@ def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySecti
 def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
     series = read_intensity(energy.intensity or Path(), energy.zone)
     last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
-    begin, end = series.windows[0].start, end_of(series.windows[-1])
+    begin, end = series.windows[0].start, window_end(series.windows[-1])
     if begin > terms.begin or end < last:
         why = f"It has values from {stamp(begin)} to {stamp(end)}; {rounds} rounds need {stamp(terms.begin)} to {stamp(last)}."
         fix = "Choose another start, shorten deadline_hours, make fewer rounds, or give a longer file."
         raise ConfigError(f"[shift]: {energy.intensity} of {who} does not cover the simulated time.", why, fix)
 
 
-def shift_of(config: Federation, files: Files, plan: Plan, nodes: Mapping[int, Node], site: Site) -> Shift | None:
+def build_carbon_schedule(
+    config: Federation, files: Files, run_spec: RunSpec, nodes: Mapping[int, Node], site: Site
+) -> Shift | None:
     """The clock before the first round; None without [shift].
 
     Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum of rounds is expected to take.
     """
-    terms = terms_of(config)
+    terms = build_terms(config)
     if terms is None:
         return None
-    workers = {m.name: _worker(config, files, m, nodes[m.index].meter.site, terms) for m in plan.members}
+    workers = {m.name: _worker(config, files, m, nodes[m.index].meter.site, terms) for m in run_spec.members}
     names = list(workers)
-    if plan.centre is not None:
-        workers[CENTRE] = _worker(config, files, plan.centre, site, terms)
+    if run_spec.centre is not None:
+        workers[CENTRE] = _worker(config, files, run_spec.centre, site, terms)
     clock = opening(terms, names)
     if terms.grams is not None:
-        least = terms.least * sum(costs_of(clock, workers, names, terms).values())
+        least = terms.least * sum(work_costs(clock, workers, names, terms).values())
         if least > terms.grams:
             why = f"{terms.least} rounds of everybody (minimum = {terms.minimum:g}) are expected to take {least / 1000:.3g} kg."
             what = f"[shift] kg_co2e = {terms.grams / 1000:g} does not pay the minimum."
@@ -131,7 +133,7 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
     seconds = member.seconds if hours is None else 3600.0 * hours
     if seconds is None:
         raise _no_speed(member.name, "tokens_per_second")
-    if need_of(seconds, terms) > slots_of(terms):
+    if needed_slots(seconds, terms) > slots_per_day(terms):
         what = f"[shift] deadline_hours = {terms.deadline / 3600:g} is shorter than the work of {member.name}."
         why = f"It works {seconds / 3600:.3g} h a round, in slots of {terms.slot / 60:g} minutes."
         raise ConfigError(what, why, "Raise deadline_hours, or lower its steps or work_hours.")
@@ -139,10 +141,10 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
     if energy.intensity is not None:
         forecasts = read_forecasts(energy.intensity, read_intensity(energy.intensity, energy.zone))
     watts = 0.0 if file is None else (file.hardware.tdp_watts or 0.0) * energy.pue
-    return Worker(seconds, watts, Outlook(site, forecasts))
+    return Worker(seconds, watts, CarbonForecast(site, forecasts))
 
 
-def digests_of(config: Federation, files: Files) -> dict[str, str]:
+def intensity_digests(config: Federation, files: Files) -> dict[str, str]:
     """Of the files by which it is decided: a run goes on with the same ones only."""
     paths = {who: energy.intensity for who, energy in _places(config, files)}
     return {who: digest(path.read_bytes()) for who, path in paths.items() if path is not None}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tequio.algorithms.compatibility import check_bound, check_buffered, check_votes
-from tequio.app.assembly.algorithm import distillation_of, local_of, pieces_of
-from tequio.app.assembly.setup import Wired, classes_of
-from tequio.app.assembly.topology import peers_of
+from tequio.app.assembly.algorithm import build_distillation, build_local, resolve_algorithm
+from tequio.app.assembly.setup import RunSetup, class_count
+from tequio.app.assembly.topology import build_peers
 from tequio.config import Federation, ParticipantFile
 from tequio.coordinator.distillation import Distillation
 from tequio.core.errors import ConfigError, ResourceError
@@ -32,24 +32,24 @@ def _tells_carbon(who: str, file: ParticipantFile) -> None:
 
 def check_pieces(config: Federation) -> None:
     """Raise ConfigError for an illegal chain."""
-    pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
-    peers_of(config)
-    check_votes(pieces.reduce, config.train.cohort or len(config.participants))
-    check_bound(config.screen.norm_bound, pieces.weights)
-    local_of(config)
+    algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
+    build_peers(config)
+    check_votes(algorithm.reduce, config.train.cohort or len(config.participants))
+    check_bound(config.screen.norm_bound, algorithm.weights)
+    build_local(config)
     if config.train.pace == "buffered":
-        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
+        check_buffered(algorithm.reduce, algorithm.start, config.screen.cosine, algorithm.feedback)
     if config.distil is not None:
-        distillation_of(config.distil, pieces.reduce, 1, config.seed)
+        build_distillation(config.distil, algorithm.reduce, 1, config.seed)
 
 
-def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
+def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:
     """Raise ConfigError where models cannot teach one another (other vocabularies), ResourceError where predictions fill the memory."""
     main = groups[0]
     if isinstance(main.task, Causal):
-        known = main.bench.base.tokenizer.get_vocab()
+        known = main.adapted.base.tokenizer.get_vocab()
         for group in groups[1:]:
-            theirs = group.bench.base.tokenizer.get_vocab()
+            theirs = group.adapted.base.tokenizer.get_vocab()
             if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
                 what = f"[distil]: base {group.name!r} has another tokenizer than [base]"
                 what += (
@@ -59,7 +59,7 @@ def check_teaching(groups: Sequence[Wired], how: Distillation) -> None:
                 fix = "Take a smaller model of the same family, or leave out [distil]: the groups then train apart."
                 raise ConfigError(what, why, fix)
     rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
-    need, free = PREDICTION_BYTES * classes_of(main) * sum(rows[: how.items]), available_bytes(None)
+    need, free = PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]), available_bytes(None)
     if need > free:
         why = f"The predictions for {how.items} texts need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free."
         raise ResourceError("[distil]: memory is too small.", why, "Lower items.")

@@ -9,65 +9,69 @@ import torch
 
 from tequio.app.assembly.memory import (
     _check_memory,
-    dtype_of,
+    resolve_dtype,
 )
-from tequio.app.assembly.site import site_of
+from tequio.app.assembly.site import build_site
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError
 from tequio.measure.energy import Meter, open_meter
-from tequio.participant.accounts import Books
-from tequio.participant.adapted_model import Bench, head_at_zero, head_from_descriptions
+from tequio.participant.accounts import AccountBook
+from tequio.participant.adapted_model import AdaptedModel, head_at_zero, head_from_descriptions
 from tequio.participant.base import Base, load_base
 from tequio.participant.data import Columns
 from tequio.participant.node import Node, encode_splits
-from tequio.participant.process_group import ALONE, Team
+from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.public_text import Public
 from tequio.participant.splits import DataFiles, SplitRule, Splits, load_splits
 from tequio.participant.text_tasks import Causal, Classification, TextTask
 
 
 @dataclass(frozen=True)
-class Ground:
+class ModelContext:
     """One base loaded, with its task and the machine's meter."""
 
     config: Federation
-    bench: Bench
+    adapted: AdaptedModel
     task: TextTask
     meter: Meter
 
 
-def ground_of(config: Federation, files: Mapping[str, ParticipantFile], among: Team = ALONE) -> Ground:
+def build_model_context(
+    config: Federation, files: Mapping[str, ParticipantFile], among: ProcessGroup = ALONE
+) -> ModelContext:
     """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
 
     Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
     """
     full = config.adapter.kind == "full"
-    dtype = dtype_of(config)
+    dtype = resolve_dtype(config)
     _check_memory(config, files, among.size)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among)
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
         raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
-    bench = Bench(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
-    return Ground(config, bench, task_of(config, base), open_meter())
+    adapted = AdaptedModel(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
+    return ModelContext(config, adapted, build_task(config, base), open_meter())
 
 
-def at_coordinator(ground: Ground) -> Ground:
+def at_coordinator(context: ModelContext) -> ModelContext:
     """The same where the coordinator stands: federation.toml says where."""
-    site = site_of(ground.config.energy, ground.config.money)
-    return replace(ground, meter=replace(ground.meter, site=site))
+    site = build_site(context.config.energy, context.config.money)
+    return replace(context, meter=replace(context.meter, site=site))
 
 
-def node_of(ground: Ground, file: ParticipantFile, splits: Splits, public: Public | None, hosted: bool = False) -> Node:
+def build_node(
+    context: ModelContext, file: ParticipantFile, splits: Splits, public: Public | None, hosted: bool = False
+) -> Node:
     """A participant on this machine, its data encoded. hosted: in the coordinator's process, which counts its energy too."""
-    data = encode_splits(ground.task, splits, file.name)
-    size, meter = ground.config.train.batch_size, _meter(file, ground.meter, hosted)
-    money, ours = file.money, ground.config.money
+    data = encode_splits(context.task, splits, file.name)
+    size, meter = context.config.train.batch_size, _meter(file, context.meter, hosted)
+    money, ours = file.money, context.config.money
     tell = money is not None and money.tell
     counted = tell and money is not None and ours is not None and money.currency == ours.currency
-    books = Books(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
-    return Node(file.name, ground.bench, ground.task, data, size, meter, public=public, books=books)
+    books = AccountBook(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
+    return Node(file.name, context.adapted, context.task, data, size, meter, public=public, books=books)
 
 
 def _head(config: Federation, base: Base) -> torch.Tensor | None:
@@ -79,7 +83,7 @@ def _head(config: Federation, base: Base) -> torch.Tensor | None:
     return head_at_zero(base, len(labels))
 
 
-def task_of(config: Federation, base: Base) -> TextTask:
+def build_task(config: Federation, base: Base) -> TextTask:
     """The task with its tokenizer."""
     if config.task.kind == "causal":
         return Causal(base.tokenizer, config.task.max_tokens)
@@ -90,14 +94,14 @@ def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
     """The machine's meter, or one of the declared power where the participant states it; at the participant's place."""
     meter = shared if file.hardware.tdp_watts is None else open_meter(file.hardware.tdp_watts)
     host = shared.watts if hosted and meter is not shared else None
-    return replace(meter, site=site_of(file.energy, file.money), host=host)
+    return replace(meter, site=build_site(file.energy, file.money), host=host)
 
 
 def _columns(file: ParticipantFile) -> Columns:
     return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
 
 
-def splits_of(config: Federation, file: ParticipantFile) -> Splits:
+def read_splits(config: Federation, file: ParticipantFile) -> Splits:
     """A participant's data, split."""
     d = file.data
     rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)

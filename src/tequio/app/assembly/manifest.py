@@ -10,7 +10,7 @@ import torch
 
 import tequio
 from tequio.app.assembly.profile import (
-    Told,
+    ParticipantProfile,
 )
 from tequio.app.assembly.public_data import (
     CENTRE,
@@ -20,22 +20,22 @@ from tequio.app.assembly.public_data import (
 )
 from tequio.config import Federation
 from tequio.core.canonical import canonical_json, digest_json, digest_update
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.planning.allocation import (
-    Allotment,
+    Assignment,
 )
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
 
-def places_of(config: Federation) -> dict[str, int]:
+def participant_indices(config: Federation) -> dict[str, int]:
     """Each participant's index: its place on the whole roster, from 1."""
     return {entry.name: i for i, entry in enumerate(config.participants, 1)}
 
 
-def header_of(config: Federation, bench: Bench, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
-    base = bench.base
+    base = adapted.base
     plain = config.model_dump(mode="json")
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
@@ -43,16 +43,16 @@ def header_of(config: Federation, bench: Bench, rows: list[dict[str, Any]]) -> d
         "seed": config.seed,
         "config": plain,
         "config_digest": digest_json(plain),
-        "spec": bench.spec,
+        "spec": adapted.spec,
         "base": {
             "model": config.base.model,
             "licence": config.base.licence,
             "digest": base.digest,
             "parameters": base.parameters,
             "dtype": str(base.dtype).removeprefix("torch."),
-            "path": bench.path.why,
+            "path": adapted.path.why,
         },
-        "head_digest": digest_update(bench.head_update()),
+        "head_digest": digest_update(adapted.head_update()),
         "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
         "participants": rows,
         "simulation": True,
@@ -87,23 +87,23 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
     return differences + [f"the data or hardware of participant {name}" for name in changed]
 
 
-def row_of(told: Told, allotment: Allotment, full: bool) -> dict[str, Any]:
+def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
     """Its row in the record of the run."""
-    shown = {} if told.name == CENTRE else told.hardware.model_dump(exclude_none=True)
+    shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
-        "name": told.name,
-        "tier": "full weights" if full else f"rank {allotment.rank}",
-        "rank": allotment.rank,
-        "steps": allotment.steps,
-        "reason": allotment.reason,
+        "name": profile.name,
+        "tier": "full weights" if full else f"rank {assignment.rank}",
+        "rank": assignment.rank,
+        "steps": assignment.steps,
+        "reason": assignment.reason,
         "hardware": shown,
-        "data": dict(told.data),
-        "batches": dict(told.batches),
+        "data": dict(profile.data),
+        "batches": dict(profile.batches),
     }
-    return row if told.name == CENTRE else row | {"measured_tokens_per_second": told.speed}
+    return row if profile.name == CENTRE else row | {"measured_tokens_per_second": profile.speed}
 
 
-def of_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
+def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
     """The row; with several bases it says over which one, in its tier too."""
     return {**row, "base": base, "tier": f"{base}, {row['tier']}"} if several else row
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from tequio.app.assembly.algorithm import local_of, pieces_of
+from tequio.app.assembly.algorithm import build_local, resolve_algorithm
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder
 from tequio.participant.base import best_device, best_dtype, model_shape
 from tequio.participant.fused.select import keeps
-from tequio.participant.public_text import KEPT_BYTES
+from tequio.participant.public_text import CACHE_BYTES
 from tequio.participant.text_tasks import Causal, Classification
 from tequio.planning.gpu_memory import beside_card, card_free_bytes, on_card
 from tequio.planning.memory import (
@@ -36,7 +36,7 @@ PEER_COPIES = (
 FULL_COPIES = 3  # with whole weights also: the sum, the step made of it, and the bytes of the checkpoint
 
 
-def dtype_of(config: Federation) -> torch.dtype:
+def resolve_dtype(config: Federation) -> torch.dtype:
     """The base's precision: as configured, or the machine's best."""
     if config.base.dtype == "auto":
         return best_dtype()
@@ -49,38 +49,40 @@ def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], shar
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
             check_memory(lone, int(file.hardware.memory_gib * 2**30), f"Participant {name}")
-    here, card = memory_of(config, len(files), 1, shards), card_free_bytes()
+    here, card = process_memory(config, len(files), 1, shards), card_free_bytes()
     if card is not None:
         check_memory(on_card(here), card, "This machine's graphics card")
         here = beside_card(here)
     check_memory(here, available_bytes(None), "This machine")
 
 
-def memory_of(config: Federation, hosted: int, benches: int = 1, shards: int = 1) -> MemorySum:
+def process_memory(config: Federation, hosted: int, active_models: int = 1, shards: int = 1) -> MemorySum:
     """Memory of a process that hosts so many participants and the coordinator, with so many benches at work, on one of so many shards."""
     full = config.adapter.kind == "full"
-    continues = pieces_of(config.algorithm, full).start.continues
+    continues = resolve_algorithm(config.algorithm, full).start.continues
     begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank
     copies = STATE_COPIES + begun if config.topology.kind == "star" else PEER_COPIES * hosted + 1
     return _memory(
-        config, copies + (FULL_COPIES if full else 0), benches, max(1, min(config.train.lockstep, hosted)), shards
+        config, copies + (FULL_COPIES if full else 0), active_models, max(1, min(config.train.lockstep, hosted)), shards
     )
 
 
-def _memory(config: Federation, copies: int, benches: int, lockstep: int = 1, shards: int = 1) -> MemorySum:
-    local = local_of(config)
+def _memory(config: Federation, copies: int, active_models: int, lockstep: int = 1, shards: int = 1) -> MemorySum:
+    local = build_local(config)
     beside = 2 if local.needs("public") else 1  # a public batch lives beside the own one
     batch = BatchShape(beside * lockstep * config.train.batch_size, config.task.max_tokens)
-    process = RUNTIME_BYTES + (KEPT_BYTES if local.needs("base") else 0)
+    process = RUNTIME_BYTES + (CACHE_BYTES if local.needs("base") else 0)
     full, rank = config.adapter.kind == "full", max(config.adapter.ranks) * lockstep  # stacked
-    shape = shape_of(config) if shards == 1 else replace(shape_of(config), loss_cells=None)  # transformers' path
+    shape = (
+        load_model_shape(config) if shards == 1 else replace(load_model_shape(config), loss_cells=None)
+    )  # transformers' path
     look = look_tokens(config)
     return estimate_memory(
-        shape, batch, rank, kept_scores(batch.tokens, shards), copies, process, full, benches, look, shards
+        shape, batch, rank, stored_score_bytes(batch.tokens, shards), copies, process, full, active_models, look, shards
     )
 
 
-def kept_scores(tokens: int, shards: int = 1) -> int:
+def stored_score_bytes(tokens: int, shards: int = 1) -> int:
     """Bytes that attention keeps of each score, with so many tokens: on a card those of Tequio's own layers, else plain attention's."""
     if not keeps(tokens):
         return 0
@@ -93,9 +95,11 @@ def look_tokens(config: Federation) -> int:
     return max(kind.batch_tokens, config.task.max_tokens)
 
 
-def shape_of(config: Federation) -> ModelShape:
+def load_model_shape(config: Federation) -> ModelShape:
     """The base's sizes, without its weights."""
-    shape = model_shape(config.base.model, config.task.kind, config.adapter.modules, dtype_of(config), cache_folder())
-    if not keeps(config.task.max_tokens) or local_of(config).needs("public") or config.distil:
+    shape = model_shape(
+        config.base.model, config.task.kind, config.adapter.modules, resolve_dtype(config), cache_folder()
+    )
+    if not keeps(config.task.max_tokens) or build_local(config).needs("public") or config.distil:
         return replace(shape, loss_cells=None)  # these look at whole logits
     return shape

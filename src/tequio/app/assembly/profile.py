@@ -21,7 +21,7 @@ PROBE = b"probe"  # handed on to the other processes of a participant: make a st
 
 
 @dataclass(frozen=True)
-class Told:
+class ParticipantProfile:
     """Counts and machine, never data. batches: items by split; mean_tokens: of a training item; speed: probed tokens a second."""
 
     name: str
@@ -32,7 +32,7 @@ class Told:
     speed: float | None = None
 
     @classmethod
-    def of(cls, name: str, facts: Mapping[str, Any]) -> Told:
+    def of(cls, name: str, facts: Mapping[str, Any]) -> ParticipantProfile:
         """From `facts`, as they came. Raises ValueError, TypeError or KeyError if they are not such facts."""
         counts = {split: int(facts["batches"][split]) for split in SPLITS}
         mean, speed = float(facts["mean_tokens"]), facts["speed"]
@@ -49,23 +49,25 @@ class Told:
         }
 
 
-def told_of(node: Node, file: ParticipantFile, splits: Splits, measured: float | None = None) -> Told:
+def build_profile(
+    node: Node, file: ParticipantFile, splits: Splits, measured: float | None = None
+) -> ParticipantProfile:
     """Of a participant on this machine. measured: its speed as it was probed before; else it is probed where the file asks for it."""
     data = {**splits.facts(), "cut": node.data.cut, "licence": file.data.licence, "consent": file.data.consent}
-    return replace(told_of_node(node, file.hardware, data), speed=_speed(file.hardware, node, measured))
+    return replace(build_node_profile(node, file.hardware, data), speed=_speed(file.hardware, node, measured))
 
 
-def told_of_centre(config: Federation, node: Node, splits: Splits) -> Told:
+def build_centre_profile(config: Federation, node: Node, splits: Splits) -> ParticipantProfile:
     """Of the centre: its speed as federation.toml declares it."""
     speed = None if config.centre is None else config.centre.tokens_per_second
-    return told_of_node(node, HardwareSection(tokens_per_second=speed), {**splits.facts(), "cut": node.data.cut})
+    return build_node_profile(node, HardwareSection(tokens_per_second=speed), {**splits.facts(), "cut": node.data.cut})
 
 
-def told_of_node(node: Node, hardware: HardwareSection, data: Mapping[str, Any]) -> Told:
+def build_node_profile(node: Node, hardware: HardwareSection, data: Mapping[str, Any]) -> ParticipantProfile:
     """Of any node, with what else is to be told of its data; its speed as declared."""
     counts = {split: len(getattr(node.data, split)) for split in SPLITS}
     mean = sum(len(item.ids) for item in node.data.train) / counts["train"]
-    return Told(node.name, hardware, counts, mean, data)
+    return ParticipantProfile(node.name, hardware, counts, mean, data)
 
 
 def _speed(section: HardwareSection, node: Node, measured: float | None) -> float | None:
@@ -84,12 +86,12 @@ def _probe(node: Node) -> float:
         return own()
 
     speed = probe_tokens_per_second(step)
-    node.bench.drop()
+    node.adapted.detach()
     return speed
 
 
 def probing(node: Node) -> Callable[[], int]:
     """What makes one training step, in which all processes of the node take part, and returns its tokens."""
-    parameters = node.bench.attach_full() if node.bench.full else node.bench.attach(8, 0)
+    parameters = node.adapted.attach_full() if node.adapted.full else node.adapted.attach(8, 0)
     stream = batches(node.data.train, node.batch_size, 0)
-    return lambda: train(node.bench, node.task, parameters, stream, [1e-9], node.name, together=node.together).tokens
+    return lambda: train(node.adapted, node.task, parameters, stream, [1e-9], node.name, together=node.together).tokens

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tequio.app.assembly.algorithm import local_of
-from tequio.app.assembly.context import Ground
+from tequio.app.assembly.algorithm import build_local
+from tequio.app.assembly.context import ModelContext
 from tequio.config import Federation
 from tequio.core.canonical import digest_json
 from tequio.core.errors import DataError
@@ -47,18 +47,18 @@ def read_public(config: Federation) -> PublicData:
     return PublicData(splits, slices, text)
 
 
-def centre_of(ground: Ground, public: PublicData) -> Centre:
+def build_centre(context: ModelContext, public: PublicData) -> Centre:
     """Encode it. One half of each slice is the gate's, the other is kept for the end."""
-    config, task = ground.config, ground.task
+    config, task = context.config, context.task
     data = None if public.splits is None else encode_splits(task, public.splits, CENTRE)
-    text = public_of(config, task, public.text, data)
+    text = build_public_text(config, task, public.text, data)
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in public.slices.items()}
     held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
     if data is None:
         return Centre(None, held_out, text)
     size = config.train.batch_size
-    return Centre(Node(CENTRE, ground.bench, task, data, size, ground.meter, gate, public=text), held_out, text)
+    return Centre(Node(CENTRE, context.adapted, task, data, size, context.meter, gate, public=text), held_out, text)
 
 
 def public_examples(config: Federation) -> list[Example]:
@@ -70,9 +70,11 @@ def public_examples(config: Federation) -> list[Example]:
     return list({content_hash(e): e for e in examples if e.text.strip()}.values())
 
 
-def public_of(config: Federation, task: TextTask, text: Sequence[Example], centre: Encoded | None) -> Public | None:
+def build_public_text(
+    config: Federation, task: TextTask, text: Sequence[Example], centre: Encoded | None
+) -> Public | None:
     """In batches; None where no term looks at it. Raises DataError where the file has no text."""
-    if not local_of(config).needs("public"):
+    if not build_local(config).needs("public"):
         return None
     items: Sequence[Item] = () if centre is None else centre.train
     if config.local.data is not None:

@@ -4,46 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tequio.app.assembly.algorithm import Pieces, local_of
-from tequio.app.assembly.profile import Told
+from tequio.app.assembly.algorithm import Algorithm, build_local
+from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
-from tequio.coordinator.run_spec import Member, Plan, Screening
-from tequio.participant.adapted_model import Bench
-from tequio.planning.allocation import Allotment
+from tequio.coordinator.run_spec import Member, RunSpec, Screening
+from tequio.participant.adapted_model import AdaptedModel
+from tequio.planning.allocation import Assignment
 
 
-def members_of(told: Mapping[int, Told], given: Mapping[str, Allotment]) -> dict[int, Member]:
+def build_members(profiles: Mapping[int, ParticipantProfile], given: Mapping[str, Assignment]) -> dict[int, Member]:
     """Members by index, as they were allotted."""
-    shares = {i: given[who.name] for i, who in told.items()}
-    return {i: Member(told[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
+    shares = {i: given[who.name] for i, who in profiles.items()}
+    return {i: Member(profiles[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
 
 
-def plan_of(
-    config: Federation, pieces: Pieces, members: Mapping[int, Member], bench: Bench, top: int | None = None
-) -> Plan:
+def build_run_spec(
+    config: Federation,
+    algorithm: Algorithm,
+    members: Mapping[int, Member],
+    adapted: AdaptedModel,
+    top: int | None = None,
+) -> RunSpec:
     """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if not that of these members."""
-    return Plan(
+    return RunSpec(
         seed=config.seed,
         rounds=config.train.rounds,
-        spec=bench.spec,
-        scale=bench.scale,
-        shapes=bench.shapes,
+        spec=adapted.spec,
+        scale=adapted.scale,
+        shapes=adapted.shapes,
         members=tuple(members[i] for i in sorted(members) if i > 0),
         centre=members.get(0),
         federated_share=1.0 if config.centre is None else config.centre.federated_share,
         centre_first=0 if config.centre is None else config.centre.first,
         learning_rate=config.train.learning_rate,
         final_rate=config.train.final_rate,
-        aggregator=pieces.reduce,
-        start=pieces.start,
-        weighting=pieces.weights,
-        server=pieces.server,
-        upload=pieces.upload,
-        download=pieces.download,
-        feedback=pieces.feedback,
+        aggregator=algorithm.reduce,
+        start=algorithm.start,
+        weighting=algorithm.weights,
+        server=algorithm.server,
+        upload=algorithm.upload,
+        download=algorithm.download,
+        feedback=algorithm.feedback,
         screening=Screening(**config.screen.model_dump()),
-        local=local_of(config),
-        full=bench.full,
+        local=build_local(config),
+        full=adapted.full,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * (top or max(m.rank for m in members.values())),
         patience=config.train.patience,
         cohort=config.train.cohort,
@@ -53,5 +57,5 @@ def plan_of(
         gate_margin=config.gate.margin,
         credit=config.equity.credit,
         leave_one_out=config.equity.leave_one_out,
-        head_shapes={name: tuple(tensor.shape) for name, tensor in bench.head.items()},
+        head_shapes={name: tuple(tensor.shape) for name, tensor in adapted.head.items()},
     )

@@ -10,9 +10,9 @@ from tequio.config import MAIN, Federation
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.distillation import Distillation
 from tequio.coordinator.gossip import Peers
-from tequio.coordinator.run_spec import Plan
+from tequio.coordinator.run_spec import RunSpec
 from tequio.measure.energy import Meter
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.distiller import PublicTexts
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
@@ -20,13 +20,13 @@ from tequio.participant.text_tasks import Causal, Item, TextTask
 
 
 @dataclass(frozen=True)
-class Wired:
+class RunSetup:
     """A run ready to go. `nodes` by index (0 is the centre); `report_slices` are the halves the gate never sees."""
 
     config: Federation
-    bench: Bench
+    adapted: AdaptedModel
     task: TextTask
-    plan: Plan
+    run_spec: RunSpec
     nodes: Mapping[int, Node]
     report_slices: Mapping[str, Sequence[Item]]
     settings: Mapping[str, Settings]
@@ -35,7 +35,7 @@ class Wired:
     meter: Meter
     peers: Peers | None = None
     name: str = MAIN
-    others: tuple[Wired, ...] = ()
+    others: tuple[RunSetup, ...] = ()
     distillation: Distillation | None = None
     shift: Shift | None = None
 
@@ -45,15 +45,15 @@ class Wired:
         return [node for index, node in sorted(self.nodes.items()) if index > 0]
 
     @property
-    def groups(self) -> tuple[Wired, ...]:
+    def groups(self) -> tuple[RunSetup, ...]:
         """One a base, that of [base] first."""
         return (self, *self.others)
 
-    def group(self, base: str) -> Wired:
+    def group(self, base: str) -> RunSetup:
         """The group of one base."""
         return next(group for group in self.groups if group.name == base)
 
-    def group_of(self, participant: str) -> Wired:
+    def group_of(self, participant: str) -> RunSetup:
         """The group in which a participant is."""
         return next(group for group in self.groups if participant in group.settings)
 
@@ -63,10 +63,10 @@ class Wired:
         centre = self.nodes.get(0)
         if centre is None:
             return None
-        size, classes = self.config.train.batch_size, classes_of(self)
-        return PublicTexts(self.name, self.bench, self.task, centre.data.train, size, classes)
+        size, classes = self.config.train.batch_size, class_count(self)
+        return PublicTexts(self.name, self.adapted, self.task, centre.data.train, size, classes)
 
 
-def classes_of(group: Wired) -> int:
+def class_count(group: RunSetup) -> int:
     """Labels, or words of the tokenizer."""
-    return len(group.bench.base.tokenizer) if isinstance(group.task, Causal) else len(group.config.task.label_names())
+    return len(group.adapted.base.tokenizer) if isinstance(group.task, Causal) else len(group.config.task.label_names())

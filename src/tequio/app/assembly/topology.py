@@ -14,7 +14,7 @@ LEGAL = (
 )
 
 
-def peers_of(config: Federation) -> Peers | None:
+def build_peers(config: Federation) -> Peers | None:
     """The graph and its weights; None for a star.
 
     Raises ConfigError if the graph falls apart or names a stranger, or if something is asked for that needs a coordinator.

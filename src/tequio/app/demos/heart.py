@@ -51,10 +51,10 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
     places: dict[str, list[Sample]] = {name: [] for name, _ in HOSPITALS.values()}
     for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline="")):
         places[HOSPITALS[row["dataset"]][0]].append(Sample(sentence(row), label_of(row["num"])))
-    kept, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
+    unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
     tiers = four_tiers(FASTEST)
     plan = Plan(
-        participants=kept,
+        participants=unique_samples,
         tiers={name: tiers[rank] for name, rank in HOSPITALS.values()},
         centre=None,
         slices={},

@@ -52,13 +52,13 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
     for name, file in SLICES.items():
         path = fetch.unpack_member(inner, f"hutto_ICWSM_2014/{file}", cache / "unpacked" / file)
         places[name] = rated(path.read_text(encoding="utf-8"))
-    kept, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
+    unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
     tiers = four_tiers(FASTEST)
     plan = Plan(
-        participants={name: kept[name][:PER_PARTICIPANT] for name in RANKS},
+        participants={name: unique_samples[name][:PER_PARTICIPANT] for name in RANKS},
         tiers={name: tiers[rank] for name, rank in RANKS.items()},
-        centre=balanced(kept["centre"], CENTRE),
-        slices={name: balanced(kept[name], PER_SLICE) for name in SLICES},
+        centre=balanced(unique_samples["centre"], CENTRE),
+        slices={name: balanced(unique_samples[name], PER_SLICE) for name in SLICES},
         labels=LABELS,
         provenance=provenance(),
         removed=removed,

@@ -64,18 +64,18 @@ def unique(places: Mapping[str, Iterable[Sample]]) -> tuple[dict[str, list[Sampl
 
     A text without two words left after normalising says nothing and is dropped too (not counted)."""
     seen: set[str] = set()
-    kept: dict[str, list[Sample]] = {}
+    unique_samples: dict[str, list[Sample]] = {}
     removed: dict[str, int] = {}
     for place, samples in places.items():
-        kept[place], removed[place] = [], 0
+        unique_samples[place], removed[place] = [], 0
         for sample in samples:
             key = normalise(sample.text)
             if key in seen:
                 removed[place] += 1
             elif " " in key:
                 seen.add(key)
-                kept[place].append(sample)
-    return kept, removed
+                unique_samples[place].append(sample)
+    return unique_samples, removed
 
 
 def balanced(samples: Sequence[Sample], total: int) -> list[Sample]:

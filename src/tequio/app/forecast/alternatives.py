@@ -48,7 +48,7 @@ def _together(rows: Sequence[tuple[Times, Placed]]) -> float:
     return rounds + max(spent.personal for spent, _ in rows)
 
 
-def options_of(
+def build_options(
     people: Sequence[Placed],
     centre: Placed | None,
     home: Site,
@@ -61,11 +61,11 @@ def options_of(
     texts = float(sum(one.work.examples for one in everybody))
     whole = total(everybody)
     own = [replace(one, work=one.work.alone()) for one in people]
-    apart = total(own)
+    separate = total(own)
     mean = sum(one.work.examples for one in people) / len(people)
     out = [
         _option("hybrid", "as configured", texts, whole),
-        _option("alone", "each on its own machine", mean, apart),
+        _option("alone", "each on its own machine", mean, separate),
     ]
     green = _green(people, centre, whole)
     if green is not None:

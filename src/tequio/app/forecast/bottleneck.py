@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tequio.app.assembly.allocation import full_steps, workload_of
-from tequio.app.assembly.profile import Told
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.allocation import build_workload, full_steps
+from tequio.app.assembly.profile import ParticipantProfile
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.forecast.placement import Placed
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
-from tequio.planning.allocation import Allotment, Hardware, allot
+from tequio.planning.allocation import Assignment, Hardware, allocate
 from tequio.planning.devices import Device
 from tequio.planning.memory import ModelShape
 from tequio.planning.throughput import OnDevice
@@ -22,13 +22,13 @@ FEW = 0.5  # of the median: with fewer examples than this, texts help most
 
 
 def help_for_the_weakest(
-    config: Federation, wired: Wired, people: Sequence[Placed], devices: Mapping[str, Device], shape: ModelShape
+    config: Federation, setup: RunSetup, people: Sequence[Placed], devices: Mapping[str, Device], shape: ModelShape
 ) -> dict[str, Any] | None:
     """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever changes; None with one participant."""
     if len(people) < 2:
         return None
     round_of = {one.work.name: _round(one.work, one.rates) for one in people}
-    allotted = {m.name: m for m in wired.plan.members}
+    allotted = {m.name: m for m in setup.run_spec.members}
 
     def strength(one: Placed) -> tuple[float, float, float]:
         full = full_steps(config, one.work.examples)
@@ -39,7 +39,7 @@ def help_for_the_weakest(
     others = max(seconds for who, seconds in round_of.items() if who != name)
     now = max(round_of.values())
     levers: list[dict[str, Any]] = []
-    row = next(r for r in wired.header["participants"] if r["name"] == name)
+    row = next(r for r in setup.header["participants"] if r["name"] == name)
     declared = Hardware(
         row["hardware"].get("tokens_per_second") or row.get("measured_tokens_per_second"),
         *(row["hardware"].get(key) for key in ("uplink_mbit", "memory_gib", "max_rank")),
@@ -50,7 +50,7 @@ def help_for_the_weakest(
         ("more memory", replace(declared, memory_gib=None)),
         ("leave to train any rank", replace(declared, max_rank=None)),
     ):
-        given, faster = _allotted(config, wired, name, changed), what == "a machine twice as fast"
+        given, faster = _allotted(config, setup, name, changed), what == "a machine twice as fast"
         if given is None or (
             changed == declared and not faster
         ):  # where no speed is declared it is faster all the same
@@ -95,13 +95,15 @@ def _lever(what: str, rank: int, steps: int, seconds: float, weak: Placed, now: 
     )
 
 
-def _allotted(config: Federation, wired: Wired, name: str, hardware: Hardware) -> Allotment | None:
-    row = next(r for r in wired.header["participants"] if r["name"] == name)
-    node = next(n for n in wired.participants if n.name == name)
+def _allotted(config: Federation, setup: RunSetup, name: str, hardware: Hardware) -> Assignment | None:
+    row = next(r for r in setup.header["participants"] if r["name"] == name)
+    node = next(n for n in setup.participants if n.name == name)
     mean = sum(len(item.ids) for item in node.data.train) / len(node.data.train)
-    told = Told(name, HardwareSection(), dict(row["batches"]), mean, {})
+    profile = ParticipantProfile(name, HardwareSection(), dict(row["batches"]), mean, {})
     try:
-        return allot(hardware, workload_of(config, told, full_steps(config, told.batches["train"]), wired.bench))
+        return allocate(
+            hardware, build_workload(config, profile, full_steps(config, profile.batches["train"]), setup.adapted)
+        )
     except ConfigError:
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
-from tequio.ledger.folder import RunFolder, command_of
+from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
 
 FILE = "calibration.json"
@@ -34,7 +34,7 @@ def known_factors(plan_of: str) -> dict[str, float]:
         raise ConfigError(f"{path} is damaged.", "", "Delete it: the next plan begins without factors.") from None
 
 
-def key_of(digest: str, threads: int, card: str | None = None) -> str:
+def calibration_key(digest: str, threads: int, card: str | None = None) -> str:
     """What a factor belongs to, beside its machine. card: the graphics card's name, where one computes."""
     return f"{digest[:16]}, {threads} threads" + (f", {card}" if card else "")
 
@@ -52,7 +52,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         fix = "Name the run of the coordinator."
         raise RunError(f"{run} is a participant's own record.", "The rounds are not in it.", fix)
     if end is None:
-        raise RunError(f"{run} is not finished.", "", f"Go on with: {command_of(run)}")
+        raise RunError(f"{run} is not finished.", "", f"Go on with: {resume_command(run)}")
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
         what = f"{run} is a run of {header['name']!r} on another base or name than the plan ({plan['federation']!r})."
         raise RunError(what, "", "Plan the federation that was run.")
@@ -130,7 +130,7 @@ def not_learnt(compared: Mapping[str, Any]) -> list[str]:
 
 def recalibrate(plan: Mapping[str, Any], compared: Mapping[str, Any]) -> dict[str, float]:
     """Store and return the new factor of each machine of which the run says something (`teachers`)."""
-    key = key_of(plan["base"]["digest"], plan["threads"], plan.get("card"))
+    key = calibration_key(plan["base"]["digest"], plan["threads"], plan.get("card"))
     path = cache_folder() / FILE
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     mine = rows.setdefault(key, {})

@@ -11,11 +11,11 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tequio.app.assembly.build import Roster
-from tequio.app.assembly.memory import STATE_COPIES, kept_scores, look_tokens, memory_of, shape_of
-from tequio.app.assembly.setup import Wired
-from tequio.app.assembly.site import private_of, site_of, told_site
-from tequio.app.forecast.alternatives import break_even, judged, options_of, total
+from tequio.app.assembly.build import ParticipantData
+from tequio.app.assembly.memory import STATE_COPIES, load_model_shape, look_tokens, process_memory, stored_score_bytes
+from tequio.app.assembly.setup import RunSetup
+from tequio.app.assembly.site import build_site, disclosed_site, private_fields
+from tequio.app.forecast.alternatives import break_even, build_options, judged, total
 from tequio.app.forecast.bottleneck import help_for_the_weakest
 from tequio.app.forecast.calibration import HERE
 from tequio.app.forecast.limits import budgets, speeds
@@ -26,8 +26,8 @@ from tequio.core.errors import ConfigError
 from tequio.measure.site import Site
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
-from tequio.participant.personal_budget import Budget
-from tequio.planning.devices import Device, device_of
+from tequio.participant.personal_budget import FitBudget
+from tequio.planning.devices import Device, find_device
 from tequio.planning.gpu_memory import (
     card_free_bytes,
     card_name,
@@ -55,8 +55,8 @@ TESTS = 3.5  # base, local, shared and the chosen one, which is often one of the
 
 def make_plan(
     config: Federation,
-    wired: Wired,
-    roster: Roster,
+    setup: RunSetup,
+    roster: ParticipantData,
     devices: Mapping[str, Device],
     machine: str | None = None,
     factors: Mapping[str, float] | None = None,
@@ -70,15 +70,15 @@ def make_plan(
         why = "With several bases each group has its own model and speed."
         raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
-    shape = shape_of(config)
+    shape = load_model_shape(config)
     named = {name: machine or file.hardware.device for name, file in files.items()}
     for name, device in named.items():
         _known(device, devices, None if machine else name)
     here = None
     if not all(named.values()) or (config.centre and not machine):
         forget_card_peak()
-        median = sorted(m.rank for m in wired.plan.members)[len(wired.plan.members) // 2]
-        probed = probe(list(wired.nodes.values()), median)
+        median = sorted(m.rank for m in setup.run_spec.members)[len(setup.run_spec.members) // 2]
+        probed = probe(list(setup.nodes.values()), median)
         here = {name: replace(one, factor=factors.get(HERE, 1.0)) for name, one in probed.items()}
 
     def placed(work: Work, device: str | None, site: Site, memory_gib: float | None) -> Placed:
@@ -87,28 +87,28 @@ def make_plan(
             card = card_free_bytes() if memory_gib is None else None
             have = card or (available_bytes(None) if memory_gib is None else int(memory_gib * GIB))
             return Placed(work, HERE, here[work.name], site, have, card is not None)
-        found = device_of(device, devices)
+        found = find_device(device, devices)
         have = int((memory_gib or found.memory or 0.0) * GIB) or available_bytes(None)
         return Placed(work, found.name, OnDevice(found, shape, factors.get(found.name, 1.0)), site, have)
 
     people = []
-    for node in wired.participants:
+    for node in setup.participants:
         file = files[node.name]
-        work = work_of(config, wired, node, file)
-        site = site_of(file.energy, file.money) if own else told_site(file.energy, file.money)
+        work = estimate_work(config, setup, node, file)
+        site = build_site(file.energy, file.money) if own else disclosed_site(file.energy, file.money)
         people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
-    home = site_of(config.energy, config.money)
+    home = build_site(config.energy, config.money)
     centre = None
-    if 0 in wired.nodes:
-        centre = placed(centre_work(config, wired), machine, home, None)
+    if 0 in setup.nodes:
+        centre = placed(centre_work(config, setup), machine, home, None)
     rows = [_row(config, shape, one) for one in people]
-    options = options_of(people, centre, home, shape, devices, factors)
+    options = build_options(people, centre, home, shape, devices, factors)
     axes = compared([option for option in options if option.key != "central"])
     return {
         "federation": config.name,
         "rounds": [config.train.rounds, config.centre.first if config.centre else 0],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "base": {"model": config.base.model, "parameters": shape.parameters, "digest": wired.bench.base.digest},
+        "base": {"model": config.base.model, "parameters": shape.parameters, "digest": setup.adapted.base.digest},
         "threads": _threads(),
         "machine": None
         if here is None
@@ -116,25 +116,25 @@ def make_plan(
         "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
         "participants": rows,
         "centre": None if centre is None else _row(config, shape, centre),
-        "process_memory": process_bytes(config, wired, here is not None),
+        "process_memory": process_bytes(config, setup, here is not None),
         "card": card_name(),
         "card_memory": card_bytes(config, here is not None),
         "own": own,
-        "private": {} if own else {name: kept for name, file in files.items() if (kept := _kept(file))},
+        "private": {} if own else {name: withheld for name, file in files.items() if (withheld := _withheld(file))},
         "budgets": budgets(config, files, people, centre, own),
-        "declared": speeds(files, people, wired.plan.members),
+        "declared": speeds(files, people, setup.run_spec.members),
         "total": total([*people, *([centre] if centre else [])]),
         "options": judged(options, axes),
         "axes": list(axes),
         "break_even": break_even(devices, options, tariff),
-        "weakest": help_for_the_weakest(config, wired, people, devices, shape),
+        "weakest": help_for_the_weakest(config, setup, people, devices, shape),
         "limits": LIMITS,
     }
 
 
-def _kept(file: ParticipantFile) -> list[str]:
+def _withheld(file: ParticipantFile) -> list[str]:
     """What a plan that can be passed on leaves out of this participant."""
-    return private_of(file.energy, file.money) + (["its own budget"] if file.budget.limits() else [])
+    return private_fields(file.energy, file.money) + (["its own budget"] if file.budget.limits() else [])
 
 
 def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:
@@ -142,30 +142,30 @@ def _known(device: str | None, devices: Mapping[str, Device], whose: str | None)
     if device is None:
         return
     try:
-        device_of(device, devices)
+        find_device(device, devices)
     except ConfigError as error:
         if whose is None:
             raise
         raise error.within(f"Participant {whose}, [hardware] device") from None
 
 
-def process_bytes(config: Federation, wired: Wired, probed: bool) -> int:
+def process_bytes(config: Federation, setup: RunSetup, probed: bool) -> int:
     """Memory of a process that hosts all participants and the coordinator: what the probe took, and the states of the rounds beside it.
 
     Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
     """
     if not probed:
-        return memory_of(config, len(config.participants)).total
-    dense = 4 * sum(m * n for m, n in wired.bench.shapes.values())
-    factored = 4 * wired.plan.broadcast_rank * sum(m + n for m, n in wired.bench.shapes.values())
-    return peak_bytes() + STATE_COPIES * (dense if wired.bench.full else min(dense, factored))
+        return process_memory(config, len(config.participants)).total
+    dense = 4 * sum(m * n for m, n in setup.adapted.shapes.values())
+    factored = 4 * setup.run_spec.broadcast_rank * sum(m + n for m, n in setup.adapted.shapes.values())
+    return peak_bytes() + STATE_COPIES * (dense if setup.adapted.full else min(dense, factored))
 
 
 def card_bytes(config: Federation, probed: bool) -> int | None:
     """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
     if probed:
         return card_peak_bytes()
-    return None if card_free_bytes() is None else on_card(memory_of(config, len(config.participants))).total
+    return None if card_free_bytes() is None else on_card(process_memory(config, len(config.participants))).total
 
 
 LIMITS = [
@@ -176,20 +176,20 @@ LIMITS = [
 ]
 
 
-def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile) -> Work:
+def estimate_work(config: Federation, setup: RunSetup, node: Node, file: ParticipantFile) -> Work:
     """A participant's work in the run to come."""
-    member = next(m for m in wired.plan.members if m.name == node.name)
-    settings = wired.settings[node.name]
+    member = next(m for m in setup.run_spec.members if m.name == node.name)
+    settings = setup.settings[node.name]
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
-    looks = rounds + 1 if member in wired.plan.panel(config.train.rounds) else 0
+    looks = rounds + 1 if member in setup.run_spec.panel(config.train.rounds) else 0
     if config.train.cohort is not None:  # drawn anew for each round: so many on average
         rounds = max(1, round(rounds * config.train.cohort / len(config.participants)))
-    size = wired.bench.shapes.values()
+    size = setup.adapted.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)
-    up = 4.0 * sum(m * n for m, n in size) if wired.bench.full else per_rank * member.rank
-    down = up if wired.bench.full else per_rank * wired.plan.broadcast_rank
-    fits, candidates, local = fits_of(settings)
+    up = 4.0 * sum(m * n for m, n in size) if setup.adapted.full else per_rank * member.rank
+    down = up if setup.adapted.full else per_rank * setup.run_spec.broadcast_rank
+    fits, candidates, local = planned_fits(settings)
     return Work(
         name=node.name,
         rounds=rounds,
@@ -206,16 +206,16 @@ def work_of(config: Federation, wired: Wired, node: Node, file: ParticipantFile)
         bytes_up=up,
         bytes_down=down,
         uplink_mbit=file.hardware.uplink_mbit,
-        full=wired.bench.full,
+        full=setup.adapted.full,
         examples=len(node.data.train),
         local_fits=local,
     )
 
 
-def fits_of(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
+def planned_fits(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
     """(trainings of the personal model, evaluations beside theirs, how many are of the local one)."""
 
-    def runs(budget: Budget) -> list[Fit]:
+    def runs(budget: FitBudget) -> list[Fit]:
         return [Fit(budget.steps, budget.rank, min(budget.checks, budget.steps)) for _ in budget.rates]
 
     local, private = runs(settings.local), runs(settings.private)
@@ -224,14 +224,14 @@ def fits_of(settings: Settings) -> tuple[tuple[Fit, ...], int, int]:
     return (*local, *private, *ditto), looks, len(local)
 
 
-def centre_work(config: Federation, wired: Wired) -> Work:
+def centre_work(config: Federation, setup: RunSetup) -> Work:
     """The centre's: its steps in the rounds, and public slices in each."""
-    node = wired.nodes[0]
+    node = setup.nodes[0]
     tokens, length = padded(node)
-    member = wired.plan.centre
+    member = setup.run_spec.centre
     size = node.task.batch_tokens
-    kept = sum(pass_tokens(items, size) for items in wired.report_slices.values() if items)
-    trains = member is not None and wired.plan.federated_share < 1.0
+    withheld = sum(pass_tokens(items, size) for items in setup.report_slices.values() if items)
+    trains = member is not None and setup.run_spec.federated_share < 1.0
     return Work(
         name=node.name,
         rounds=config.train.rounds if trains else 0,
@@ -240,10 +240,10 @@ def centre_work(config: Federation, wired: Wired) -> Work:
         step_tokens=tokens,
         length=length,
         validation=sum(pass_tokens(items, size) for items in node.slices.values() if items),
-        test=kept,
+        test=withheld,
         evaluations=config.train.rounds + 1,
         tests=2.0,
-        full=wired.bench.full,
+        full=setup.adapted.full,
         examples=len(node.data.train),
     )
 
@@ -292,7 +292,7 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
     out = []
     for name, rank, full, size in kinds:
         sizes = replace(shape, bytes_per_parameter=size)
-        scores = kept_scores(batch.tokens) if one.card and not full else 0
+        scores = stored_score_bytes(batch.tokens) if one.card and not full else 0
         need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
         quantised = size == QUANTISED

@@ -28,11 +28,11 @@ def budgets(
     stages: list[Callable[[Times], float]] = [lambda t: t.train + t.evaluate, lambda t: t.work]
     need = {one.work.name: [_need(one, stage) for stage in stages] for one in people}
     currency = config.money.currency if config.money else ""
-    told = [[_told(one, row, files[one.work.name], currency) for row in need[one.work.name]] for one in people]
+    estimated = [[_estimate(one, row, files[one.work.name], currency) for row in need[one.work.name]] for one in people]
     if centre is not None:
-        told.append([_need(centre, stage) for stage in stages])
+        estimated.append([_need(centre, stage) for stage in stages])
     out = [
-        _row(None, key, limit, [_sum(row[key] for row in rows) for rows in zip(*told, strict=True)], currency)
+        _row(None, key, limit, [_sum(row[key] for row in rows) for rows in zip(*estimated, strict=True)], currency)
         for key, limit in config.budget.limits().items()
     ]
     for name, file in files.items() if own else ():
@@ -42,7 +42,7 @@ def budgets(
     return out
 
 
-def _told(
+def _estimate(
     one: Placed, need: Mapping[str, float | None], file: ParticipantFile, currency: str
 ) -> dict[str, float | None]:
     """What of it the coordinator hears."""

@@ -14,15 +14,15 @@ from torch.optim import Optimizer
 from tequio.core.errors import TrainingError
 from tequio.core.update import zero
 from tequio.measure.sensors import settle
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.text_tasks import Item, batches, by_length
 from tequio.planning.throughput import Probed, line
 
 STEPS = 6  # of each of at most three participants; the first one is not timed
-LOOKED = 48  # items of an evaluation that is timed
-LOOKED_ON_CARD = 512  # and on a graphics card, the middle of three times: a few short batches say little there
+EVALUATIONS = 48  # items of an evaluation that is timed
+EVALUATIONS_ON_CARD = 512  # and on a graphics card, the middle of three times: a few short batches say little there
 CARD_SECONDS = (
     0.5  # on a graphics card so long at least: its steps are short, and its counter of energy moves ten times a second
 )
@@ -36,9 +36,9 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     run meets at most: a folded model, and the batch of the longest texts. Raises TrainingError if no step could be timed.
     """
     chosen, clock = spread(nodes), _settled(clock)
-    bench = chosen[0].bench
+    adapted = chosen[0].adapted
     begun = clock()
-    if _on_card(bench):
+    if _on_card(adapted):
         _turn(chosen[-1], rank, clock)
         _longest(chosen[-1], rank, clock)
         _look(chosen[-1], clock)
@@ -56,7 +56,7 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
             looks.append(_look(node, clock))
         steps.append(_longest(chosen[-1], rank, clock))
     seconds = clock() - before
-    bench.hold(zero(bench.spec))
+    adapted.fold_in(zero(adapted.spec))
     if not steps:
         raise TrainingError("The probe:", "no step could be timed.")
     evaluations = line(*zip(*looks, strict=True))
@@ -94,12 +94,12 @@ def pass_tokens(items: Sequence[Item], batch_tokens: int) -> float:
 
 
 def _steps(node: Node, rank: int, clock: Callable[[], float]) -> list[tuple[float, float]]:
-    parameters = _attached(node.bench, rank)
+    parameters = _attached(node.adapted, rank)
     optimizer = adamw(parameters)
     timed: list[tuple[float, float]] = []
     first = clock()
     for number, batch in enumerate(batches(node.data.train, node.batch_size, 1)):
-        if number >= STEPS and not (_on_card(node.bench) and clock() - first < CARD_SECONDS):
+        if number >= STEPS and not (_on_card(node.adapted) and clock() - first < CARD_SECONDS):
             break
         point = _step(node, batch, parameters, optimizer, clock)
         if number:
@@ -111,13 +111,13 @@ def _step(
     node: Node, batch: list[Item], parameters: list[nn.Parameter], optimizer: Optimizer, clock: Callable[[], float]
 ) -> tuple[float, float]:
     start = clock()
-    train(node.bench, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
+    train(node.adapted, node.task, parameters, iter([batch]), [1e-9], node.name, optimizer)
     return float(len(batch) * max(len(item.ids) for item in batch)), clock() - start
 
 
 def _longest(node: Node, rank: int, clock: Callable[[], float]) -> tuple[float, float]:
     """A step on the longest texts, which decide over memory; the second, for the first is slower."""
-    parameters = _attached(node.bench, rank)
+    parameters = _attached(node.adapted, rank)
     optimizer = adamw(parameters)
     batch = sorted(node.data.train, key=lambda item: len(item.ids))[-node.batch_size :]
     _step(node, batch, parameters, optimizer, clock)
@@ -134,32 +134,32 @@ def _settled(clock: Callable[[], float]) -> Callable[[], float]:
     return now
 
 
-def _on_card(bench: Bench) -> bool:
-    return bench.device.type != "cpu"
+def _on_card(adapted: AdaptedModel) -> bool:
+    return adapted.device.type != "cpu"
 
 
 def _look(node: Node, clock: Callable[[], float]) -> tuple[float, float]:
-    card, seconds = _on_card(node.bench), list[float]()
-    items = node.data.validation[: LOOKED_ON_CARD if card else LOOKED]
+    card, seconds = _on_card(node.adapted), list[float]()
+    items = node.data.validation[: EVALUATIONS_ON_CARD if card else EVALUATIONS]
     if card:
-        node.task.losses(node.bench, items)  # kernels for these sizes are looked for once
+        node.task.losses(node.adapted, items)  # kernels for these sizes are looked for once
     for _ in range(3 if card else 1):
         start = clock()
-        node.task.losses(node.bench, items)
+        node.task.losses(node.adapted, items)
         seconds.append(clock() - start)
     return pass_tokens(items, node.task.batch_tokens), sorted(seconds)[len(seconds) // 2]
 
 
 def _turn(node: Node, rank: int, clock: Callable[[], float]) -> float:
     """Seconds to take factors off, hold the model that they make, and attach new ones. It stays held: B is 0, so it is the base still."""
-    bench = node.bench
-    _attached(bench, rank)
+    adapted = node.adapted
+    _attached(adapted, rank)
     start = clock()
-    update = bench.take()
-    bench.hold(update)
-    _attached(bench, rank)
+    update = adapted.extract()
+    adapted.fold_in(update)
+    _attached(adapted, rank)
     return clock() - start
 
 
-def _attached(bench: Bench, rank: int) -> list[nn.Parameter]:
-    return bench.attach_full() if bench.full else bench.attach(rank, 0)
+def _attached(adapted: AdaptedModel, rank: int) -> list[nn.Parameter]:
+    return adapted.attach_full() if adapted.full else adapted.attach(rank, 0)

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.allocation import full_steps, hardware_of, settings_of, workload_of
-from tequio.app.assembly.context import Ground, node_of, splits_of, task_of
-from tequio.app.assembly.manifest import header_of, row_of
-from tequio.app.assembly.memory import dtype_of
-from tequio.app.assembly.profile import told_of_node
+from tequio.app.assembly.allocation import build_hardware, build_workload, full_steps, personal_settings
+from tequio.app.assembly.context import ModelContext, build_node, build_task, read_splits
+from tequio.app.assembly.manifest import build_header, participant_row
+from tequio.app.assembly.memory import resolve_dtype
+from tequio.app.assembly.profile import build_node_profile
 from tequio.app.assembly.public_data import CENTRE
-from tequio.app.models.open import members, open_models, shared_of
+from tequio.app.models.open import members, open_models, shared_name
 from tequio.app.run_files import HEAD_FILE, save
 from tequio.config import MAIN, Federation, load_participant
 from tequio.config.sections import RosterEntry
@@ -27,10 +27,10 @@ from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import adapter_files
 from tequio.participant.personal import personalise
-from tequio.planning.allocation import allot
+from tequio.planning.allocation import allocate
 
 MODELS = {"file": "personal.safetensors", "local_file": "local.safetensors"}
 
@@ -43,7 +43,7 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     format. Raises RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
-    opened = open_models(run, shared_of(base))[0]
+    opened = open_models(run, shared_name(base))[0]
     config = opened.config
     if file.name in members(run):
         why = "A member already has its personal model there."
@@ -52,39 +52,39 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
         raise RunError(
             f"{participant}: the name {CENTRE!r} is taken by the central resource.", "", "Give another name."
         )
-    splits = splits_of(config, file)
+    splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
-    bench = opened.bench(dtype_of(config))
-    node = node_of(Ground(config, bench, task_of(config, bench.base), open_meter()), file, splits, None)
+    adapted = opened.adapted(resolve_dtype(config))
+    node = build_node(ModelContext(config, adapted, build_task(config, adapted.base), open_meter()), file, splits, None)
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
     examples = len(node.data.train)
     data = {**splits.facts(), "cut": node.data.cut, "licence": file.data.licence, "consent": file.data.consent}
-    told = told_of_node(node, file.hardware, data)
-    work = workload_of(config, told, full_steps(config, examples), bench)
-    allotment = allot(hardware_of(file.name, file.hardware, None, bench.full), work)
+    profile = build_node_profile(node, file.hardware, data)
+    work = build_workload(config, profile, full_steps(config, examples), adapted)
+    assignment = allocate(build_hardware(file.name, file.hardware, None, adapted.full), work)
     with folder.lock():
-        result = personalise(node, opened.model, settings_of(config, examples, file.name, allotment))
+        result = personalise(node, opened.model, personal_settings(config, examples, file.name, assignment))
         save(folder, MODELS["file"], result.delivered)
         save(folder, MODELS["local_file"], result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
-        body = {**result.body, "examples": dict(told.batches), "rank": allotment.rank, "folder": str(out)}
-        if not bench.full:
-            bench.hold(result.delivered)
-            files = adapter_files(bench, result.delivered, config.base.model, config.task.label_names())
+        body = {**result.body, "examples": dict(profile.batches), "rank": assignment.rank, "folder": str(out)}
+        if not adapted.full:
+            adapted.fold_in(result.delivered)
+            files = adapter_files(adapted, result.delivered, config.base.model, config.task.label_names())
             for name, content in files.items():
                 folder.write_atomic(f"adapter/{name}", content)
             body["adapter"] = str(folder.path / "adapter")
         folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
         own = config.model_copy(update={"participants": [*config.participants, RosterEntry(name=file.name)]})
-        row = row_of(told, allotment, bench.full)
-        _record(folder, own, bench, row, {**result.body, **digests, **MODELS}, digest_update(opened.model))
+        row = participant_row(profile, assignment, adapted.full)
+        _record(folder, own, adapted, row, {**result.body, **digests, **MODELS}, digest_update(opened.model))
     return body
 
 
 def _record(
     folder: RunFolder,
     config: Federation,
-    bench: Bench,
+    adapted: AdaptedModel,
     row: Mapping[str, Any],
     personal: Mapping[str, Any],
     shared: str,
@@ -93,9 +93,9 @@ def _record(
 
     shared: digest of the model that it started from.
     """
-    header = header_of(config, bench, [dict(row)]) | {"simulation": False, "provenance": []}
+    header = build_header(config, adapted, [dict(row)]) | {"simulation": False, "provenance": []}
     header |= {"facts": {"adapted": shared}}
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    save(folder, HEAD_FILE, bench.head_update())
+    save(folder, HEAD_FILE, adapted.head_update())
     with Ledger.create(folder.ledger_path, header) as ledger:
         ledger.append("personal", personal)

@@ -10,7 +10,7 @@ from typing import Any
 from tequio.app.models.open import Opened, open_models
 from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
-from tequio.participant.adapted_model import Bench
+from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import adapter_files, save_merged
 
 
@@ -22,19 +22,19 @@ def export_models(
     emissions: for the model card, as `co2_eq_emissions` wants them; None: no card.
     """
     written: list[dict[str, Any]] = []
-    benches: dict[str, Bench] = {}
+    active_models: dict[str, AdaptedModel] = {}
     for opened in open_models(run, who):
         name, model, labels = opened.name, opened.model, opened.config.task.label_names()
         if opened.full and not merged:
             why = "This run trained whole weights, and an adapter of them would be larger than the model."
             raise RunError(f"{run} has no adapters.", why, "Use --merged.")
-        bench = benches.get(opened.base) or opened.bench()
-        benches = {} if merged else {opened.base: bench}  # merging uses a bench up
+        adapted = active_models.get(opened.base) or opened.adapted()
+        active_models = {} if merged else {opened.base: adapted}  # merging uses a bench up
         folder = RunFolder(out)
-        bench.hold(model)
+        adapted.fold_in(model)
         written.append({"name": name})
         if not opened.full:
-            files = adapter_files(bench, model, opened.config.base.model, labels)
+            files = adapter_files(adapted, model, opened.config.base.model, labels)
             if emissions is not None:
                 files["README.md"] = card_text(opened, emissions).encode()
             for file, data in files.items():
@@ -42,7 +42,7 @@ def export_models(
             size = sum(len(data) for data in files.values())
             written[-1] |= {"adapter": str(out / name / "adapter"), "rank": bytes_rank(files), "bytes": size}
         if merged:
-            save_merged(bench, model, out / name / "merged", labels)
+            save_merged(adapted, model, out / name / "merged", labels)
             written[-1]["merged"] = str(out / name / "merged")
     return written
 

@@ -10,19 +10,19 @@ import torch
 from tequio.app.run_files import (
     HEAD_FILE,
     SHARED_FILE,
-    config_of,
-    of_base,
+    base_file,
+    config_from_header,
     read_model,
     recorded_header,
 )
-from tequio.app.saved_models import last_shared, models_of
+from tequio.app.saved_models import last_shared, recorded_models
 from tequio.config import MAIN, Federation
 from tequio.config.cache import cache_folder
 from tequio.core.errors import RunError
 from tequio.core.update import Dense, Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.adapted_model import HEAD_WEIGHT, Bench
+from tequio.participant.adapted_model import HEAD_WEIGHT, AdaptedModel
 from tequio.participant.base import load_base
 
 SHARED = "shared"
@@ -38,10 +38,10 @@ class Opened:
     model: Update
     head: torch.Tensor | None
 
-    def bench(self, dtype: torch.dtype = torch.float32) -> Bench:
+    def adapted(self, dtype: torch.dtype = torch.float32) -> AdaptedModel:
         """Its base on this machine, in float32 unless speed matters more."""
         base = load_base(self.config.base.model, self.config.task.kind, dtype, cache_folder())
-        return Bench(base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full)
+        return AdaptedModel(base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full)
 
     @property
     def full(self) -> bool:
@@ -55,16 +55,16 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
         rows = [e.body for e in ledger.entries("personal")]
-        personal = {row["name"]: next(iter(models_of("personal", row).items()), None) for row in rows}
+        personal = {row["name"]: next(iter(recorded_models("personal", row).items()), None) for row in rows}
         shared, last = ledger.last("shared"), last_shared(ledger)
-    config = config_of(header, folder.ledger_path)
+    config = config_from_header(header, folder.ledger_path)
     bases = {entry.name: entry.base for entry in config.participants}
     known = {n: (bases[n], *found) for n, found in personal.items() if found is not None}
     if last is not None:
         known[SHARED] = (MAIN, last[0], str(last[1]["digest"]))
     if shared is not None:
         for base, body in shared.body.get("bases", {}).items():
-            known[shared_of(base)] = (base, of_base(base, SHARED_FILE), body["digest"])
+            known[shared_name(base)] = (base, base_file(base, SHARED_FILE), body["digest"])
     wanted = sorted(known, key=lambda n: config.base_names().index(known[n][0])) if who is None else [who]
     for name in wanted:
         if name not in known:
@@ -74,13 +74,13 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
     for name in wanted:
         base, path, digest = known[name]
         head_digest = header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
-        start = read_model(folder, of_base(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
+        start = read_model(folder, base_file(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
         head = start.value if isinstance(start, Dense) else None
         out.append(Opened(name, base, config.part(base), read_model(folder, path, digest), head))
     return out
 
 
-def shared_of(base: str) -> str:
+def shared_name(base: str) -> str:
     """What the shared model of a base is called."""
     return SHARED if base == MAIN else f"{SHARED}-{base}"
 

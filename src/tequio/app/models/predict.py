@@ -15,14 +15,14 @@ from tequio.participant.predict import classify, complete
 def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
     """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run."""
     opened = open_models(run, who)[0]
-    config, bench = opened.config, opened.bench()
-    bench.hold(opened.model)
+    config, adapted = opened.config, opened.adapted()
+    adapted.fold_in(opened.model)
     if config.task.kind == "classification":
-        return classify(bench, texts, config.task.label_names(), config.task.max_tokens)
-    return complete(bench, texts, max_new_tokens)
+        return classify(adapted, texts, config.task.label_names(), config.task.max_tokens)
+    return complete(adapted, texts, max_new_tokens)
 
 
-def texts_of(file: Path) -> list[str]:
+def read_prediction_texts(file: Path) -> list[str]:
     """The texts of a file: the column `text` of a table, or the lines of a plain file. Raises DataError."""
     texts = read_texts(file)
     if not texts:

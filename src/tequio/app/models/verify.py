@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tequio.app.run_files import HEAD_FILE, SHARED_FILE, of_base, read_model
-from tequio.app.saved_models import RECEIVED, models_of
+from tequio.app.run_files import HEAD_FILE, SHARED_FILE, base_file, read_model
+from tequio.app.saved_models import RECEIVED, recorded_models
 from tequio.core.errors import TequioError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
@@ -21,7 +21,7 @@ def verify_run(run: Path) -> dict[str, Any]:
     outcome = None
     if chain.ok:
         with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-            files = files_of(ledger)
+            files = model_files(ledger)
             end = ledger.last("end")
             outcome = None if end is None else end.body["outcome"]
         for relative, expected in files.items():
@@ -39,7 +39,7 @@ def verify_run(run: Path) -> dict[str, Any]:
     }
 
 
-def files_of(ledger: Ledger) -> dict[str, str]:
+def model_files(ledger: Ledger) -> dict[str, str]:
     """Every model file of a run -> its digest."""
     files: dict[str, str] = {}
     for entry in ledger.entries():
@@ -55,8 +55,8 @@ def _expected(kind: str, body: dict[str, Any]) -> dict[str, str]:
         return {HEAD_FILE: body["head_digest"]} | _of_bases(HEAD_FILE, body, "head_digest")
     if kind in ("shared", "pooled"):
         return {f"{kind}.safetensors": body["digest"]} | _of_bases(SHARED_FILE, body, "digest")
-    return models_of(kind, body)
+    return recorded_models(kind, body)
 
 
 def _of_bases(file: str, body: dict[str, Any], key: str) -> dict[str, str]:
-    return {of_base(name, file): further[key] for name, further in body.get("bases", {}).items()}
+    return {base_file(name, file): further[key] for name, further in body.get("bases", {}).items()}

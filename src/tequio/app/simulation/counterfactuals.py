@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import save
 from tequio.app.stages import (
-    Places,
     Watch,
+    WorkerSetups,
 )
 from tequio.core.canonical import digest_update
 from tequio.core.errors import LedgerError
@@ -27,30 +27,32 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.node import Node
 from tequio.participant.personal import fit, score
-from tequio.participant.personal_budget import Budget
+from tequio.participant.personal_budget import FitBudget
 from tequio.participant.text_tasks import Losses
 from tequio.runtimes.workers import Job, Workers
 
 
-def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
+def pooled(setup: RunSetup) -> tuple[Update, dict[str, Any]]:
     """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
-    nodes = [wired.nodes[i] for i in sorted(wired.nodes)]
-    plan, config = wired.plan, wired.config
-    steps = sum(m.steps for m in plan.members) * (plan.rounds - plan.centre_first)
-    steps += plan.centre.steps * plan.rounds if plan.centre else 0
-    budget = Budget(
-        rank=plan.top_rank(),
+    nodes = [setup.nodes[i] for i in sorted(setup.nodes)]
+    run_spec, config = setup.run_spec, setup.config
+    steps = sum(m.steps for m in run_spec.members) * (run_spec.rounds - run_spec.centre_first)
+    steps += run_spec.centre.steps * run_spec.rounds if run_spec.centre else 0
+    budget = FitBudget(
+        rank=run_spec.top_rank(),
         steps=steps,
         rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
         checks=config.personal.checks,
-        full=wired.plan.full,
+        full=setup.run_spec.full,
     )
     train = [item for node in nodes for item in node.data.train]
-    validation = [item for node in wired.participants for item in node.data.validation]
+    validation = [item for node in setup.participants for item in node.data.validation]
     worker: Node = replace(nodes[0], name="pooled")
-    with wired.meter.measure() as reading:
-        fitted = fit(worker, zero(wired.plan.spec), (train, validation), budget, derive(wired.plan.seed, "pooled"))
-        losses = {node.name: score(node, fitted.tail, node.data.test) for node in wired.participants}
+    with setup.meter.measure() as reading:
+        fitted = fit(
+            worker, zero(setup.run_spec.spec), (train, validation), budget, derive(setup.run_spec.seed, "pooled")
+        )
+        losses = {node.name: score(node, fitted.tail, node.data.test) for node in setup.participants}
     return fitted.tail, {
         "test": {name: asdict(x.scores()) for name, x in losses.items()},
         "everybody": asdict(joined(losses).scores()),
@@ -61,7 +63,7 @@ def pooled(wired: Wired) -> tuple[Update, dict[str, Any]]:
 
 
 def everybody(
-    places: tuple[Wired, ...],
+    places: tuple[RunSetup, ...],
     workers: Workers,
     shared: Update,
     central: Mapping[str, Any],
@@ -79,7 +81,7 @@ def everybody(
             jobs[key] = workers.submit(partial(_on_all, places, model))
         return key
 
-    base, common = on_all(zero(places[0].plan.spec)), on_all(shared)
+    base, common = on_all(zero(places[0].run_spec.spec)), on_all(shared)
     keys = {name: (on_all(local), on_all(delivered)) for name, (delivered, local) in models.items()}
     scores = {key: job.result() for key, job in jobs.items()}
     return {
@@ -92,7 +94,7 @@ def everybody(
     }
 
 
-def _on_all(places: tuple[Wired, ...], model: Update, worker: int) -> dict[str, Any]:
+def _on_all(places: tuple[RunSetup, ...], model: Update, worker: int) -> dict[str, Any]:
     nodes = places[worker].participants
     return asdict(joined({node.name: score(node, model, node.data.test) for node in nodes}).scores())
 
@@ -107,10 +109,10 @@ def joined(losses: Mapping[str, Losses]) -> Losses:
     )
 
 
-def counterfactuals_of(
+def run_counterfactuals(
     folder: RunFolder,
     ledger: Ledger,
-    places: Places,
+    places: WorkerSetups,
     shared: Update,
     models: Mapping[str, tuple[Update, Update]],
     workers: Workers,

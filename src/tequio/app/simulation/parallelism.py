@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from tequio.app.assembly.memory import memory_of, shape_of
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.memory import load_model_shape, process_memory
+from tequio.app.assembly.setup import RunSetup
 from tequio.config import Federation
 from tequio.core.errors import ConfigError
 from tequio.participant.base import best_device
@@ -41,11 +41,13 @@ def choose_workers(config: Federation, asked: int | None, recorded: int | None =
     torch.set_num_threads(1)
     if asked > 1:
         check_memory(
-            memory_of(config, len(config.participants), most),
+            process_memory(config, len(config.participants), most),
             available_bytes(None),
             f"This machine, with --workers {most},",
         )
-    while asked == 0 and most > 1 and memory_of(config, len(config.participants), most).total > available_bytes(None):
+    while (
+        asked == 0 and most > 1 and process_memory(config, len(config.participants), most).total > available_bytes(None)
+    ):
         most -= 1
     return most
 
@@ -54,22 +56,22 @@ def _pays(config: Federation, most: int, cores: int) -> bool:
     """Whether participants go side by side: half of the memory installed is enough, and threads would not fill the cores better."""
     if most < 2 or config.bases:  # several bases: what they need together is not summed up here
         return False
-    wide = shape_of(config).hidden >= WIDE
+    wide = load_model_shape(config).hidden >= WIDE
     return (
         not (wide and most < cores)
-        and memory_of(config, len(config.participants), most if wide else 2).total <= installed_bytes() // 2
+        and process_memory(config, len(config.participants), most if wide else 2).total <= installed_bytes() // 2
     )
 
 
-def side_by_side(wired: Wired, workers: int) -> tuple[Wired, ...]:
+def side_by_side(setup: RunSetup, workers: int) -> tuple[RunSetup, ...]:
     """The run as each worker sees it: one base, a bench for each, and meters that charge a participant for its own thread."""
     if workers < 2:
-        return (wired,)
-    return tuple(_at(wired, worker) for worker in range(workers))
+        return (setup,)
+    return tuple(_at(setup, worker) for worker in range(workers))
 
 
-def _at(wired: Wired, worker: int) -> Wired:
-    bench = wired.bench if worker == 0 else wired.bench.twin()
-    nodes = {i: replace(n, bench=bench, meter=n.meter.of_thread()) for i, n in wired.nodes.items()}
-    others = tuple(_at(other, worker) for other in wired.others)
-    return replace(wired, bench=bench, nodes=nodes, meter=wired.meter.of_thread(), others=others)
+def _at(setup: RunSetup, worker: int) -> RunSetup:
+    adapted = setup.adapted if worker == 0 else setup.adapted.twin()
+    nodes = {i: replace(n, adapted=adapted, meter=n.meter.of_thread()) for i, n in setup.nodes.items()}
+    others = tuple(_at(other, worker) for other in setup.others)
+    return replace(setup, adapted=adapted, nodes=nodes, meter=setup.meter.of_thread(), others=others)

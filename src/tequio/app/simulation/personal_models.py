@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from tequio.app.assembly.budget import allowances
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import read_model, save
 from tequio.app.stages import (
-    Places,
     Watch,
+    WorkerSetups,
 )
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState, disagreement, mean
@@ -23,7 +23,7 @@ from tequio.runtimes.workers import Workers
 
 
 def mean_of_peers(
-    folder: RunFolder, ledger: Ledger, state: PeerState, wired: Wired
+    folder: RunFolder, ledger: Ledger, state: PeerState, setup: RunSetup
 ) -> tuple[dict[str, Update], dict[str, Update]]:
     """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
     shared = mean(state.best)
@@ -31,13 +31,13 @@ def mean_of_peers(
         body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
         ledger.append("shared", body | {"disagreement": disagreement(state.best)})
     save(folder, "shared.safetensors", shared)
-    return {MAIN: shared}, {m.name: state.best[m.index] for m in wired.plan.members}
+    return {MAIN: shared}, {m.name: state.best[m.index] for m in setup.run_spec.members}
 
 
 def personal_models(
     folder: RunFolder,
     ledger: Ledger,
-    places: Places,
+    places: WorkerSetups,
     shared: Mapping[str, Update],
     workers: Workers,
     watch: Watch,
@@ -76,7 +76,9 @@ def personal_models(
     return models
 
 
-def _personalised(places: Places, name: str, shared: Update, allowed: Mapping[str, float], worker: int) -> Personal:
+def _personalised(
+    places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], worker: int
+) -> Personal:
     group = places[worker].group_of(name)
     node = next(node for node in group.participants if node.name == name)
     return personalise(node, shared, group.settings[name], allowed)

@@ -15,30 +15,30 @@ from typing import Any
 
 import torch
 
-from tequio.app.assembly.budget import purse_of
-from tequio.app.assembly.build import read_roster, wire
+from tequio.app.assembly.budget import build_budget_tracker
+from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.carbon_schedule import gone_on
 from tequio.app.assembly.manifest import same_run
-from tequio.app.assembly.setup import Wired
+from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import (
     HEAD_FILE,
-    config_of,
-    of_base,
+    base_file,
+    config_from_header,
     recorded_header,
     salt_file,
     save,
     unbroken,
 )
-from tequio.app.simulation.counterfactuals import counterfactuals_of, pooled
+from tequio.app.simulation.counterfactuals import pooled, run_counterfactuals
 from tequio.app.simulation.parallelism import choose_workers, side_by_side
 from tequio.app.simulation.personal_models import mean_of_peers, personal_models
 from tequio.app.stages import (
     Outcome,
-    Places,
     Watch,
+    WorkerSetups,
+    embedded_runtime,
     end,
     general,
-    runtime_of,
     shared_models,
     silent,
 )
@@ -53,7 +53,7 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
-from tequio.participant.residual import Memory
+from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
 
@@ -79,18 +79,18 @@ def start(
     if counterfactuals and config.bases:
         why = "They train one model on everybody's data, and with several bases there is no one model."
         raise ConfigError("Counterfactuals need one base.", why, "Run without --counterfactuals.")
-    roster = read_roster(config)
+    roster = read_participants(config)
     count = choose_workers(config, workers)
-    wired = wire(config, provenance, roster=roster)
+    setup = build(config, provenance, participants=roster)
     folder = RunFolder.create(out)
-    commitments = _commit_data(folder, wired)
-    header = {**wired.header, "counterfactuals": counterfactuals, "commitment": commitments}
+    commitments = _commit_data(folder, setup)
+    header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
     header["threads"] = torch.get_num_threads()
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    for group in wired.groups:
-        save(folder, of_base(group.name, HEAD_FILE), group.bench.head_update())
+    for group in setup.groups:
+        save(folder, base_file(group.name, HEAD_FILE), group.adapted.head_update())
     with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
-        return _drive(folder, ledger, wired, count, counterfactuals, watch)
+        return _drive(folder, ledger, setup, count, counterfactuals, watch)
 
 
 def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
@@ -128,29 +128,29 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         _check_begun_here(folder.path, recorded)
         watch("prepare", "reading data and base model", 0, 1)
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
-        config = config_of(recorded, folder.ledger_path)
+        config = config_from_header(recorded, folder.ledger_path)
         count = choose_workers(config, workers, recorded.get("threads"))
-        wired = wire(config, tuple(recorded["provenance"]), speeds)
-        differences = same_run(wired.header, recorded) + _changed_data(folder, wired, recorded["commitment"])
+        setup = build(config, tuple(recorded["provenance"]), speeds)
+        differences = same_run(setup.header, recorded) + _changed_data(folder, setup, recorded["commitment"])
         if differences:
             why = f"Changed since the run began: {', '.join(differences)}."
             raise RunError(f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run.")
-        return _drive(folder, ledger, wired, count, bool(recorded["counterfactuals"]), watch)
+        return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
 
 
-def _commit_data(folder: RunFolder, wired: Wired) -> dict[str, str]:
+def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:
     """Salted commitments to each participant's data. The salt stays in the participant's folder: without it they tell nothing."""
     out: dict[str, str] = {}
-    for name, data_digest in wired.data_digests.items():
+    for name, data_digest in setup.data_digests.items():
         salt = secrets.token_hex(16)
         folder.write_atomic(salt_file(name), salt.encode(), private=True)
         out[name] = digest_json([salt, data_digest])
     return out
 
 
-def _changed_data(folder: RunFolder, wired: Wired, recorded: Mapping[str, str]) -> list[str]:
+def _changed_data(folder: RunFolder, setup: RunSetup, recorded: Mapping[str, str]) -> list[str]:
     changed = []
-    for name, data_digest in wired.data_digests.items():
+    for name, data_digest in setup.data_digests.items():
         path = folder.path / salt_file(name)
         salt = path.read_text() if path.is_file() else ""
         if digest_json([salt, data_digest]) != recorded.get(name):
@@ -158,58 +158,60 @@ def _changed_data(folder: RunFolder, wired: Wired, recorded: Mapping[str, str]) 
     return changed
 
 
-def _drive(folder: RunFolder, ledger: Ledger, wired: Wired, count: int, counterfactuals: bool, watch: Watch) -> Outcome:
-    wired = _remembering(folder, wired)
-    places = side_by_side(wired, count)
-    state = _rounds(ledger, wired, places, watch)
+def _drive(
+    folder: RunFolder, ledger: Ledger, setup: RunSetup, count: int, counterfactuals: bool, watch: Watch
+) -> Outcome:
+    setup = _remembering(folder, setup)
+    places = side_by_side(setup, count)
+    state = _rounds(ledger, setup, places, watch)
     places = tuple(_afterwards(place, ledger) for place in places)
     if isinstance(state, PeerState):
-        shared, own = mean_of_peers(folder, ledger, state, wired)
+        shared, own = mean_of_peers(folder, ledger, state, setup)
     else:
         shared = shared_models(folder, ledger, state, places, watch)
-        own = {node.name: shared[group.name] for group in wired.groups for node in group.participants}
+        own = {node.name: shared[group.name] for group in setup.groups for node in group.participants}
     with Workers(len(places)) as workers:
         central: Job[tuple[Update, dict[str, Any]]] | None = None
         if counterfactuals and ledger.last("pooled") is None:  # the longest piece of work, so it begins first
             central = workers.submit(lambda k: pooled(places[k]))
         models = personal_models(folder, ledger, places, own, workers, watch)
         if counterfactuals:
-            counterfactuals_of(folder, ledger, places, shared[MAIN], models, workers, central, watch)
+            run_counterfactuals(folder, ledger, places, shared[MAIN], models, workers, central, watch)
         if ledger.last("general") is None:
             watch("general", "public slices", 0, 1)
             ledger.append("general", general(places, shared, workers))
-    return end(folder, ledger, state, wired)
+    return end(folder, ledger, state, setup)
 
 
-def _remembering(folder: RunFolder, wired: Wired) -> Wired:
+def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
     """Every node with its memory and its account book in the run's folder."""
-    under = {node.name: of_base(wired.name, f"participants/{node.name}") for node in wired.nodes.values()}
+    under = {node.name: base_file(setup.name, f"participants/{node.name}") for node in setup.nodes.values()}
     nodes = {
         i: replace(
             node,
-            memory=Memory(folder, under[node.name]),
+            memory=Residual(folder, under[node.name]),
             books=node.books.opened(folder, f"participants/{node.name}"),
         )
-        for i, node in wired.nodes.items()
+        for i, node in setup.nodes.items()
     }
-    return replace(wired, nodes=nodes, others=tuple(_remembering(folder, other) for other in wired.others))
+    return replace(setup, nodes=nodes, others=tuple(_remembering(folder, other) for other in setup.others))
 
 
-def _afterwards(wired: Wired, ledger: Ledger) -> Wired:
+def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
     """With [shift]: what comes after the rounds counts at the simulated hour in which they ended."""
-    if wired.shift is None:
-        return wired
-    hour = gone_on(wired.shift, ledger).hour
-    nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in wired.nodes.items()}
-    return replace(wired, nodes=nodes, meter=wired.meter.at(hour), plan=replace(wired.plan, after=hour))
+    if setup.shift is None:
+        return setup
+    hour = gone_on(setup.shift, ledger).hour
+    nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()}
+    return replace(setup, nodes=nodes, meter=setup.meter.at(hour), run_spec=replace(setup.run_spec, after=hour))
 
 
-def _rounds(ledger: Ledger, wired: Wired, places: Places, watch: Watch) -> States | PeerState:
-    rounds = wired.plan.rounds
-    members = sum(len(group.plan.roster(1)) for group in wired.groups)
+def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch) -> States | PeerState:
+    rounds = setup.run_spec.rounds
+    members = sum(len(group.run_spec.roster(1)) for group in setup.groups)
     done = {"round": 0, "trained": 0}
 
-    def told(task: Any) -> None:
+    def log(task: Any) -> None:
         if hasattr(task, "steps"):
             done["trained"] += 1
             watch(
@@ -220,7 +222,7 @@ def _rounds(ledger: Ledger, wired: Wired, places: Places, watch: Watch) -> State
             )
 
     made: States | PeerState | None = None
-    for made in _made(ledger, wired, places, told):
+    for made in _made(ledger, setup, places, log):
         round_ = made.round if isinstance(made, PeerState) else made[MAIN].round
         done["trained"] = 0
         watch("rounds", f"round {round_} of {rounds}", round_ * members, rounds * members)
@@ -229,21 +231,23 @@ def _rounds(ledger: Ledger, wired: Wired, places: Places, watch: Watch) -> State
     return made
 
 
-def _made(ledger: Ledger, wired: Wired, places: Places, told: Callable[[Any], None]) -> Iterator[States | PeerState]:
+def _made(
+    ledger: Ledger, setup: RunSetup, places: WorkerSetups, log: Callable[[Any], None]
+) -> Iterator[States | PeerState]:
     """What is known after each committed round: the states by base, or the peers'."""
-    runtime = runtime_of(places, MAIN, told)
-    if wired.peers is not None:
-        for peers, _ in federate_peers(wired.plan, wired.peers, runtime, ledger, wired.meter):
+    runtime = embedded_runtime(places, MAIN, log)
+    if setup.peers is not None:
+        for peers, _ in federate_peers(setup.run_spec, setup.peers, runtime, ledger, setup.meter):
             yield peers
         return
-    if not wired.others and wired.distillation is None:
-        purse = purse_of(wired.config, ledger, one_process=True)
-        shift = None if wired.shift is None else gone_on(wired.shift, ledger)
-        for state, _ in federate(wired.plan, runtime, ledger, wired.meter, purse=purse, shift=shift):
+    if not setup.others and setup.distillation is None:
+        tracker = build_budget_tracker(setup.config, ledger, one_process=True)
+        shift = None if setup.shift is None else gone_on(setup.shift, ledger)
+        for state, _ in federate(setup.run_spec, runtime, ledger, setup.meter, tracker=tracker, shift=shift):
             yield {MAIN: state}
         return
-    groups = [Group(g.name, g.plan, runtime_of(places, g.name, told), g.public) for g in wired.groups]
-    for states, _ in federate_groups(groups, wired.distillation, ledger, wired.meter):
+    groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, log), g.public) for g in setup.groups]
+    for states, _ in federate_groups(groups, setup.distillation, ledger, setup.meter):
         yield states
 
 

@@ -47,12 +47,12 @@ def backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[Ten
     return dq.view(shape), dk.view(shape), dv.view(shape)
 
 
-def heads_of(x: Tensor, batch: int, d: int) -> Tensor:
+def split_heads(x: Tensor, batch: int, d: int) -> Tensor:
     """(batch·length × heads·d) to (batch × heads × length × d), contiguous."""
     return x.view(batch, -1, x.shape[1] // d, d).transpose(1, 2).contiguous()
 
 
-def rows_of(x: Tensor) -> Tensor:
+def join_heads(x: Tensor) -> Tensor:
     """(batch × heads × length × d) to (batch·length × heads·d)."""
     b, heads, length, d = x.shape
     return x.transpose(1, 2).reshape(b * length, heads * d)

@@ -77,9 +77,9 @@ class _Layer(torch.autograd.Function):
         (q, qi), (k, ki), (v, vi) = (forward(h, linear) for linear in (q_, k_, v_))
         q = attention.turn(q, where.batch, where.q_cos, where.q_sin)
         k = attention.turn(k, where.batch, where.cos, where.sin)
-        v = attention.heads_of(v, where.batch, where.width)
+        v = attention.split_heads(v, where.batch, where.width)
         o, p = attention.forward(q, k, v, where.mask)
-        o = attention.rows_of(o)
+        o = attention.join_heads(o)
         y, oi = forward(o, o_)
         y += x
         h2, inverse2 = _norm(y, layer.second)
@@ -91,8 +91,8 @@ class _Layer(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.layer, ctx.where, ctx.linears = layer, where, (q_, k_, v_, o_, gate_, up_, down_)
             ctx.inner = (qi, ki, vi, oi, gi, ui, di)
-            kept = act if down_.a is not None else None
-            ctx.kept = (x, h, inverse, q, k, v, p, o, y, h2, inverse2, gate, up, s, kept)
+            saved = act if down_.a is not None else None
+            ctx.saved = (x, h, inverse, q, k, v, p, o, y, h2, inverse2, gate, up, s, saved)
         return out
 
     @staticmethod
@@ -100,8 +100,8 @@ class _Layer(torch.autograd.Function):
         layer, where, wanted = ctx.layer, ctx.where, ctx.needs_input_grad[0]
         q_, k_, v_, o_, gate_, up_, down_ = ctx.linears
         qi, ki, vi, oi, gi, ui, di = ctx.inner
-        x, h, inverse, q, k, v, p, o, y, h2, inverse2, gate, up, s, act = ctx.kept
-        ctx.kept = None
+        x, h, inverse, q, k, v, p, o, y, h2, inverse2, gate, up, s, act = ctx.saved
+        ctx.saved = None
         dact, downs = backward(g, act, di, down_)
         dup = dact * s
         dgate = torch.ops.aten.silu_backward(dact.mul_(up), gate)
@@ -110,9 +110,9 @@ class _Layer(torch.autograd.Function):
         dh, ups = backward(dup, h2, ui, up_, dh)
         dy = _norm_back(dh, y, inverse2, layer.second, g.clone())
         do, outs = backward(dy, o, oi, o_)
-        dq, dk, dv = attention.backward(attention.heads_of(do, where.batch, where.width), q, k, v, p)
+        dq, dk, dv = attention.backward(attention.split_heads(do, where.batch, where.width), q, k, v, p)
         dq = attention.turn_back(dq, where.q_cos, where.q_sin)
-        dk, dv = attention.turn_back(dk, where.cos, where.sin), attention.rows_of(dv)
+        dk, dv = attention.turn_back(dk, where.cos, where.sin), attention.join_heads(dv)
         dh, qs = backward(dq, h, qi, q_, None, wanted)
         dh, ks = backward(dk, h, ki, k_, dh, wanted)
         dh, vs = backward(dv, h, vi, v_, dh, wanted)

@@ -36,11 +36,11 @@ class Where:
 
     def heads(self, x: Tensor) -> Tensor:
         """(rows × heads·width) to (batch × heads × length × width), contiguous."""
-        return attention.heads_of(self.whole(x), self.batch, self.width)
+        return attention.split_heads(self.whole(x), self.batch, self.width)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Back from `heads`."""
-        x = attention.rows_of(x)
+        x = attention.join_heads(x)
         return x if self.rows is None else x.index_select(0, self.rows)
 
 
@@ -92,8 +92,8 @@ class _Layer(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.layer, ctx.where, ctx.linears = layer, where, (q_, k_, v_, o_, in_, out_)
             ctx.inner = (qi, ki, vi, oi, ii, zi)
-            kept = act if out_.a is not None else None
-            ctx.kept = (x, q, k, v, p, o, y, mean, inverse, h, wide, kept, z, mean2, inverse2)
+            saved = act if out_.a is not None else None
+            ctx.saved = (x, q, k, v, p, o, y, mean, inverse, h, wide, saved, z, mean2, inverse2)
         return out
 
     @staticmethod
@@ -101,8 +101,8 @@ class _Layer(torch.autograd.Function):
         layer, where, wanted = ctx.layer, ctx.where, ctx.needs_input_grad[0]
         q_, k_, v_, o_, in_, out_ = ctx.linears
         qi, ki, vi, oi, ii, zi = ctx.inner
-        x, q, k, v, p, o, y, mean, inverse, h, wide, act, z, mean2, inverse2 = ctx.kept
-        ctx.kept = None
+        x, q, k, v, p, o, y, mean, inverse, h, wide, act, z, mean2, inverse2 = ctx.saved
+        ctx.saved = None
         dz = _norm_back(g, z, mean2, inverse2, layer.second)
         dact, outs = backward(dz, act, zi, out_)
         dwide = torch.ops.aten.gelu_backward(dact, wide)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tequio.app.assembly.site import price_of
+from tequio.app.assembly.site import build_price
 from tequio.config.accounting import EnergySection, MoneySection
 from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.report.data.records import (
@@ -46,7 +46,7 @@ def accounts(entries: Sequence[Record]) -> Json:
     names = [str(p.get("name")) for p in tables(run.get("participants"))]
     names += [str(table(b.get("participant")).get("name")) for b in bodies(entries, "joined")]
     people: dict[str, list[Mapping[str, Any]]] = {name: [] for name in dict.fromkeys(names)}
-    for row in (row for body in rounds for row in rows_of(body)):
+    for row in (row for body in rounds for row in work_rows(body)):
         people.setdefault(str(row.get("name")), []).append(row)
     trained = {name: list(rows) for name, rows in people.items()}
     for body in personal:
@@ -66,7 +66,7 @@ def accounts(entries: Sequence[Record]) -> Json:
     }
 
 
-def rows_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def work_rows(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Who worked in a round: trained (those whose update is still on its way too) or evaluated."""
     return [*tables(body.get("train")), *tables(body.get("in_flight")), *tables(body.get("evaluation"))]
 
@@ -88,7 +88,7 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
     return {
         "joules": joules,
         "seconds": total(r.get("seconds") for r in records),
-        "grams": total(grams_of(r) for r in placed),
+        "grams": total(record_grams(r) for r in placed),
         "grams_share": known / joules if joules else None,
         "embodied": total(r.get("embodied") for r in made),
         "intensity": _intensity(placed),
@@ -101,7 +101,7 @@ def hosted(record: Mapping[str, Any]) -> Any:
     return record.get("joules") if record.get("hosted") is None else record["hosted"]
 
 
-def grams_of(record: Mapping[str, Any]) -> float | None:
+def record_grams(record: Mapping[str, Any]) -> float | None:
     """g CO2e of one energy record: joules · PUE · intensity."""
     joules, intensity = finite(record.get("joules")), finite(record.get("intensity"))
     if joules is None or intensity is None:
@@ -126,7 +126,7 @@ def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Js
         whole = finite(record.get("joules"))
         if whole is None:
             continue
-        drawn = total(hosted(row_energy(row)) for row in rows_of(body) if row.get("name") in names) or 0.0
+        drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
         out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
     return out
 
@@ -140,7 +140,7 @@ def _coordinator_money(config: Mapping[str, Any], rest: Sequence[Json]) -> dict[
         return {}
     if not rest:
         return {}
-    price, drawn = price_of(given, energy.life_years), sums(rest)
+    price, drawn = build_price(given, energy.life_years), sums(rest)
     kwh = (drawn["joules"] or 0.0) * energy.pue / JOULES_A_KWH
     return {price.currency: price.of(kwh, (drawn["seconds"] or 0.0) / 3600.0)}
 

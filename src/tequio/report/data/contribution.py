@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.measure.statistics import gini, jain
-from tequio.report.data.accounts import rows_of
+from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import Json, Record, bodies, last_body, mean, table, tables, total
 from tequio.report.format import finite
 
@@ -29,7 +29,7 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
     rows: list[Json] = []
     for person in people:
         name = person["name"]
-        mine = [row for body in rounds for row in rows_of(body) if row.get("name") == name]
+        mine = [row for body in rounds for row in work_rows(body) if row.get("name") == name]
         own = spent.get(name, {})
         rows.append(
             {

@@ -21,7 +21,7 @@ def _verdict(loss: Json | None) -> Verdict | None:
     return "gains" if loss["low"] > 0 else "loses" if loss["high"] < 0 else "undecided"
 
 
-def comparison_of(personal: Iterable[Mapping[str, Any]]) -> str | None:
+def comparison_basis(personal: Iterable[Mapping[str, Any]]) -> str | None:
     """What personal models are judged against: `local`, else `base`; None before there is any."""
     bodies = list(personal)
     for other in ("local", "base"):

@@ -113,7 +113,7 @@ def interval(value: Any) -> Json | None:
     return {"mean": middle, "low": low, "high": high}
 
 
-def energy_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def energy_rows(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The energy records of a round or a personal model: its own, or one for each `train` row."""
     if table(body.get("energy")):
         return [table(body["energy"])]

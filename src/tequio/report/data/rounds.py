@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tequio.report.data.accounts import rows_of
+from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import Json, mean, row_energy, table, tables, total
 from tequio.report.format import finite
 
@@ -16,7 +16,7 @@ def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
     status: dict[str, Counter[str]] = {}
     for body in rounds:
-        for row in rows_of(body):  # what is in flight has cost already
+        for row in work_rows(body):  # what is in flight has cost already
             rows.setdefault(str(row.get("name")), []).append(row)
         for row in tables(body.get("admissions")):
             status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
@@ -34,7 +34,7 @@ def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     return out
 
 
-def rounds_of(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any]) -> Json:
+def round_rows(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any]) -> Json:
     """Every round with its losses and gate, how many were accepted, and which was best."""
     before = {n: finite(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
     history: list[Json] = [

@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tequio.report.data.accounts import accounts, rows_of
+from tequio.report.data.accounts import accounts, work_rows
 from tequio.report.data.carbon_schedule import shifted
 from tequio.report.data.contribution import giving
-from tequio.report.data.participants import comparison_of, equity, means, participant
+from tequio.report.data.participants import comparison_basis, equity, means, participant
 from tequio.report.data.records import (
     Json,
     Record,
     at_home,
     bodies,
-    energy_of,
+    energy_rows,
     interval,
     last_body,
     mean,
@@ -30,7 +30,7 @@ from tequio.report.data.records import (
     total,
     whole,
 )
-from tequio.report.data.rounds import alarms, peers, refused, rounds_of, training
+from tequio.report.data.rounds import alarms, peers, refused, round_rows, training
 from tequio.report.data.versus_alone import against_alone
 from tequio.report.format import finite, perplexity
 
@@ -50,7 +50,7 @@ def summary(entries: Sequence[Record]) -> Json:
     """
     run, rounds = last_body(entries, "run"), bodies(entries, "round")
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
-    comparison = comparison_of(personal.values())
+    comparison = comparison_basis(personal.values())
     waits = bodies(entries, "wait")
     trained = training([last_body(entries, "start"), *waits, *rounds])
     later = [body.get("participant") for body in bodies(entries, "joined")]
@@ -80,7 +80,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "mean": means([p for p in people if p["compared"]]),
         "equity": equity(people),
         "participants": people,
-        "rounds": rounds_of(rounds, last_body(entries, "start"), last_body(entries, "end"))
+        "rounds": round_rows(rounds, last_body(entries, "start"), last_body(entries, "end"))
         | {"stopped": last_body(entries, "budget").get("reason")},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
@@ -220,9 +220,9 @@ def _cost(
     spent: float | None,
 ) -> Json:
     """spent: joules in all, by the accounts."""
-    records = [record for body in (*rounds, *personal) for record in energy_of(body)]
+    records = [record for body in (*rounds, *personal) for record in energy_rows(body)]
     if not one_process:  # the energy of a round is then the coordinator's alone, and of the centre
-        rows = (row for body in rounds for row in rows_of(body) if row.get("name") != centre)
+        rows = (row for body in rounds for row in work_rows(body) if row.get("name") != centre)
         records += [record for row in rows if (record := row_energy(row))]
     known = [(finite(r.get("joules")), finite(r.get("uncertainty")), r) for r in records]
     joules = total(j for j, _, _ in known)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.measure.statistics import gini, jain
-from tequio.report.data.accounts import rows_of, sums
+from tequio.report.data.accounts import sums, work_rows
 from tequio.report.data.records import (
     Json,
     Record,
@@ -40,7 +40,7 @@ def against_alone(entries: Sequence[Record]) -> Json:
         if not table(body.get("local_cost")) or body.get("cut"):  # a budget cut what it trained alone, too
             continue
         name, own = str(body.get("name")), table(body["local_cost"])
-        worked = [row for round_ in rounds for row in rows_of(round_) if str(row.get("name")) == name]
+        worked = [row for round_ in rounds for row in work_rows(round_) if str(row.get("name")) == name]
         rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body)})
     known = [row for row in rows if row["as_good"] is not None]
     saved = [max(0.0, row["avoided"]["joules"] or 0.0) for row in rows]

@@ -41,7 +41,7 @@ def _between_peers(page: Page) -> Safe | None:
     w, found = page.w, page.s["peers"]
     if not found:
         return None
-    words = w("curve.peers", graph=w(f"graph.{found['kind']}"), apart=page.n.percent(found["disagreement"]))
+    words = w("curve.peers", graph=w(f"graph.{found['kind']}"), disagreement=page.n.percent(found["disagreement"]))
     return el("p", words)
 
 

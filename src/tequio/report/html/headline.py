@@ -50,14 +50,14 @@ def _verdict(page: Page) -> str:
     counts, known = s["verdicts"], sum(s["verdicts"][k] for k in VERDICTS)
     if not known:
         return w("head.unknown", rounds=page.rounds_count(s["rounds"]["total"]))
-    gains, loses, kept = counts["gains"], counts["loses"], s["kept_local"]
-    undecided = max(0, counts["undecided"] - kept)
+    gains, loses, keeps = counts["gains"], counts["loses"], s["kept_local"]
+    undecided = max(0, counts["undecided"] - keeps)
     if s["comparison"] == "base":
         return base_sentence(page)
     short = s["not_compared"]
     if gains == known and not short:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
-    if kept == known and not short:
+    if keeps == known and not short:
         return w("head.alone")
     paid = w("head.compared" if short else "head.some", g=n.fixed(gains), n=n.fixed(known))
     parts = [paid if gains else w("head.nobody")]
@@ -65,8 +65,8 @@ def _verdict(page: Page) -> str:
         parts.append(w.plural("head.loses", loses, n.fixed(loses)))
     if undecided:
         parts.append(w.plural("head.undecided", undecided, n.fixed(undecided)))
-    if kept:
-        parts.append(w.plural("head.keeps", kept, n.fixed(kept)))
+    if keeps:
+        parts.append(w.plural("head.keeps", keeps, n.fixed(keeps)))
     if short:
         parts.append(w.plural("head.short", short, n.fixed(short)))
     return " ".join(parts)

@@ -68,7 +68,7 @@ def _section(number: int, title: str, *body: object) -> Safe:
     return el("section", el("h2", el("span", str(number), aria_hidden="true"), title), el("div", *body, class_="body"))
 
 
-def rows_of(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
+def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
     """Participants, and the centre where it trains too."""
     return [*plan["participants"], *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else [])]
 
@@ -106,7 +106,7 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         *[f"{w(f'plan.col.{k}')}#" if k != "machine" else w("plan.col.machine") for k in names],
     ]
     body: list[list[Cell]] = []
-    for row in rows_of(plan, w):
+    for row in plan_rows(plan, w):
         seconds = row["seconds"]
         rounds = seconds["train"] + seconds["evaluate"] + seconds["network"]
         money = n.money(row["money"] or {})
@@ -156,7 +156,7 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     kinds = [m["kind"] for m in plan["participants"][0]["memory"]]
     head = [w("col.participant"), f"{w('plan.have')}#", *[f"{_kind(kind, w)}#" for kind in kinds]]
     body: list[list[Cell]] = []
-    for row in rows_of(plan, w):
+    for row in plan_rows(plan, w):
         cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
         body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
     what = w("plan.memory.what", n=n.size(plan["process_memory"]))

@@ -126,12 +126,12 @@ def cut_to(person: Json) -> str:
 
 
 def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:
-    kept = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
+    keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
     if p["accuracy_against"] is not None:
         key = "against.fell" if p["accuracy_against"] < 0 else "against.rose"
         against = page.w(key, points=page.n.fixed(100 * abs(p["accuracy_against"]), 1))
-        kept = against if kept is None else f"{kept}; {against}"
-    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), kept)]
+        keeps = against if keeps is None else f"{keeps}; {against}"
+    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), keeps)]
     row += [_score(page, p["test"][model]) for model in models]
     row.append(_gain(page, p["gain"]["relative"], points=False))
     if accuracy:

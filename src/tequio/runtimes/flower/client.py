@@ -28,17 +28,17 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.errors import NetworkError, UpdateError
-from tequio.core.events import Tell
+from tequio.core.events import EventHandler
 from tequio.core.messages import LIMIT
 from tequio.runtimes.flower.enrolment_client import foreign, not_ours
 from tequio.runtimes.flower.envelope import (
+    Envelope,
     Place,
-    Sealed,
-    opened,
+    find_part,
+    open_message,
     part_in,
-    part_of,
     remaining,
-    sealed,
+    seal,
 )
 from tequio.runtimes.flower.gateway import SESSION, TAKEN
 from tequio.trust.keys import PrivateKey, public_bytes
@@ -50,7 +50,7 @@ WAIT = (
     0.5,
 )  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
 HELD = 1.0  # seconds that a question took which was held
-KEPT = 1 << 28  # bytes of the largest task that is kept, so that parts which come again need not travel again
+CACHED_BYTES = 1 << 28  # bytes of the largest task that is kept, so that parts which come again need not travel again
 PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
@@ -84,20 +84,20 @@ class Identity:
 class Outgoing:
     """An answer on its way: what of it the server still misses (None: it has not been asked), and its word for this sending."""
 
-    letter: Sealed
+    letter: Envelope
     missing: list[str] | None = None
     session: str = ""
 
 
 @dataclass
-class Desk:
+class ClientState:
     """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
 
     active: it was connected before. last: the last large task, and where its parts lie in it. read: its message, to be confirmed.
     """
 
     answer: Answer
-    told: Tell
+    log: EventHandler
     session: str = field(default_factory=lambda: secrets.token_hex(16))
     unsent: Outgoing | None = None
     active: bool = False
@@ -105,23 +105,23 @@ class Desk:
     read: Message | None = None
 
 
-def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: Closed = lambda: "") -> None:
+def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: "") -> None:
     """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
 
     Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
     """
-    wait, desk = BACKOFF[0], Desk(answer, told)
+    wait, state = BACKOFF[0], ClientState(answer, log)
     while not stop.is_set():
         if why := closed():
-            told(why, "disconnected")
+            log(why, "disconnected")
             while closed() and not stop.wait(PAUSE):
                 pass
             continue
         try:
-            with _connected(identity, desk) as client:
-                told(f"connected to {identity.address}", "connected", address=identity.address)
+            with _connected(identity, state) as client:
+                log(f"connected to {identity.address}", "connected", address=identity.address)
                 wait = BACKOFF[0]
-                _work(client, identity, desk, stop, closed)
+                _work(client, identity, state, stop, closed)
         except (httpx.TransportError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
@@ -134,7 +134,7 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: C
                     "Another process took this participant's place.", why, "Let one of them run."
                 ) from None
             if status == OVER:
-                told(f"{identity.address} says that the federation is over", "over")
+                log(f"{identity.address} says that the federation is over", "over")
                 return
             how = foreign(error)
             said = (
@@ -143,15 +143,15 @@ def serve(identity: Identity, answer: Answer, stop: Event, told: Tell, closed: C
                 else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
             words = f"{said}; next try in {wait:.1f} s"
-            told(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
+            log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])
 
 
-def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, closed: Closed) -> None:
-    node, idle, told = Node(node_id=identity.node), WAIT[0], desk.told
+def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop: Event, closed: Closed) -> None:
+    node, idle, log = Node(node_id=identity.node), WAIT[0], state.log
     while not stop.is_set() and not closed():
-        _deliver(client, node, desk)
+        _deliver(client, node, state)
         began = time.monotonic()
         got = client.PullMessages(PullMessagesRequest(node=node))
         if not got.messages_list:
@@ -161,37 +161,37 @@ def _work(client: FleetHttpClient, identity: Identity, desk: Desk, stop: Event, 
         idle = WAIT[0]
         try:
             asked = message_from_proto(got.messages_list[0])
-            data = _pull(client, identity, asked, desk)
-            told(f"received {len(data):,} bytes", "received", bytes_down=len(data))
-            reply = desk.answer(data)
-            _confirm(client, node, desk)
-            desk.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
-            _deliver(client, node, desk)
+            data = _pull(client, identity, asked, state)
+            log(f"received {len(data):,} bytes", "received", bytes_down=len(data))
+            reply = state.answer(data)
+            _confirm(client, node, state)
+            state.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
+            _deliver(client, node, state)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
-            told(f"refused a message: {error}", "message-refused", "warning")
+            log(f"refused a message: {error}", "message-refused", "warning")
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in GONE:
                 raise
-            told(DROPPED, "task-dropped", "warning")
+            log(DROPPED, "task-dropped", "warning")
 
 
-def _deliver(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+def _deliver(client: FleetHttpClient, node: Node, state: ClientState) -> None:
     """Send what is unsent; it stays so where the connection fails, and goes on where it was."""
-    if desk.unsent is None:
+    if state.unsent is None:
         return
     try:
-        _push(client, node, desk.unsent)
-        size = len(desk.unsent.letter.data)
-        desk.told(f"sent {size:,} bytes", "sent", bytes_up=size)
+        _push(client, node, state.unsent)
+        size = len(state.unsent.letter.data)
+        state.log(f"sent {size:,} bytes", "sent", bytes_up=size)
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in GONE:
             raise
-        desk.told(DROPPED, "task-dropped", "warning")
-    desk.unsent = None
+        state.log(DROPPED, "task-dropped", "warning")
+    state.unsent = None
 
 
-def _pull(client: FleetHttpClient, own: Identity, asked: Message, desk: Desk) -> bytes:
-    node, run, (before, places) = Node(node_id=own.node), asked.metadata.run_id, desk.last
+def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientState) -> bytes:
+    node, run, (before, places) = Node(node_id=own.node), asked.metadata.run_id, state.last
 
     def part(identity: str) -> bytes:
         if identity in places and (again := part_in(before, places[identity], identity)) is not None:
@@ -201,26 +201,26 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, desk: Desk) ->
             if not found.object_found:
                 raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
             if found.object_available:
-                return part_of(found.object_content, identity)
+                return find_part(found.object_content, identity)
             time.sleep(WAIT[0])
 
-    data, now = opened(asked, LIMIT, part, own.folder)
+    data, now = open_message(asked, LIMIT, part, own.folder)
     if now:
-        desk.last, desk.read = (data, now) if len(data) <= KEPT else (b"", {}), asked
+        state.last, state.read = (data, now) if len(data) <= CACHED_BYTES else (b"", {}), asked
     return data
 
 
-def _confirm(client: FleetHttpClient, node: Node, desk: Desk) -> None:
+def _confirm(client: FleetHttpClient, node: Node, state: ClientState) -> None:
     """The server may forget a large task; said when the work is done, for others may be sent the same parts until then."""
-    if desk.read is not None:
-        meta, desk.read = desk.read.metadata, None
+    if state.read is not None:
+        meta, state.read = state.read.metadata, None
         done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
         client.ConfirmMessageReceived(done)
 
 
-def _reply(node: Node, asked: Message, data: bytes) -> Sealed:
+def _reply(node: Node, asked: Message, data: bytes) -> Envelope:
     meta = asked.metadata
-    return sealed(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
+    return seal(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
 
 
 def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
@@ -249,7 +249,7 @@ class _Session:
 
 
 @contextmanager
-def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
+def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClient]:
     """A client whose node is active, with a heartbeat beside it.
 
     A node that was killed is still active there, so it is put out first. Who only lost the connection takes up where it was: what it had in
@@ -258,14 +258,14 @@ def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
     interceptors = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
-        _Session(desk.session),
+        _Session(state.session),
     ]
     with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
-        if desk.active:
+        if state.active:
             client.SendNodeHeartbeat(_alive(identity.node))
         else:
             _activate(client, identity)
-        desk.active = True
+        state.active = True
         over = Event()
         beat = Thread(target=_beat, args=(client, identity.node, over), daemon=True)
         beat.start()
@@ -279,7 +279,7 @@ def _connected(identity: Identity, desk: Desk) -> Iterator[FleetHttpClient]:
             over.set()
             beat.join()
             if not staying:
-                desk.active = False
+                state.active = False
                 with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
                     client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
 

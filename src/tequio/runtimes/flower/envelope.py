@@ -39,7 +39,7 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Sealed:
+class Envelope:
     """A message ready to be sent: Flower's message, the tree of its objects, and where its parts lie in `data`."""
 
     message: Message
@@ -64,7 +64,7 @@ class Sealed:
                 yield identity, _part(self.data, start, end)
 
 
-def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = "") -> Sealed:
+def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float, reply_to: str = "") -> Envelope:
     """A Flower message with `data`, one of ours, in it."""
     created = time.time()  # naming the parts of a large message takes seconds, and its life is counted from here
     first, order = len(data), list[tuple[str, Place]]()
@@ -72,7 +72,7 @@ def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: flo
         first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
         cuts = [(start, min(start + PART, len(data))) for start in range(first, len(data), PART)]
         order = [(get_object_id(_part(data, *cut)), cut) for cut in cuts]
-    told = {HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)}
+    head = {HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)}
     message = make_message(
         Metadata(
             run_id=run,
@@ -85,17 +85,17 @@ def sealed(data: bytes, run: int, source: int, target: int, group: str, ttl: flo
             ttl=ttl,
             message_type=TYPE,
         ),
-        content=RecordDict({RECORD: ConfigRecord(told)}),
+        content=RecordDict({RECORD: ConfigRecord(head)}),
     )
     message.metadata.__dict__["_message_id"] = message.object_id
     places = dict(order)
     tree = ObjectTree(
         object_id=message.metadata.message_id, children=[ObjectTree(object_id=identity) for identity in places]
     )
-    return Sealed(message, tree, data, places)
+    return Envelope(message, tree, data, places)
 
 
-def opened(
+def open_message(
     message: Message, limit: int, pull: Callable[[str], bytes], folder: Path | None = None
 ) -> tuple[bytes, dict[str, Place]]:
     """(the bytes in a message, where its parts lie in them); `pull` brings a part. Very many bytes lie in a nameless file of `folder`.
@@ -139,7 +139,7 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
-def parts_of(message: Message) -> list[str]:
+def list_parts(message: Message) -> list[str]:
     """Ids of the parts in which a message travels, in their order; none of one that came whole."""
     records = message.content.config_records if message.has_content() else {}
     parts = records.get(RECORD, {}).get(PARTS, [])
@@ -152,7 +152,7 @@ def remaining(message: Message) -> float:
     return max(SECOND, left)
 
 
-def part_of(content: bytes, identity: str) -> bytes:
+def find_part(content: bytes, identity: str) -> bytes:
     """A part, as it lies in Flower's object of this id. Raises UpdateError if it is not what its name says."""
     if get_object_id(content) != identity:
         raise UpdateError("A message that came is damaged.", "A part is not what its name says.")

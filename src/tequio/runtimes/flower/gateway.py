@@ -31,10 +31,10 @@ from starlette.routing import Route
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tequio.core.errors import NetworkError
-from tequio.core.events import Tell
+from tequio.core.events import EventHandler
 from tequio.core.messages import FORMAT
-from tequio.runtimes.flower.long_poll import Bell
-from tequio.runtimes.flower.sessions import AWAY, KEY, Guests, Places
+from tequio.runtimes.flower.long_poll import LongPoll
+from tequio.runtimes.flower.sessions import AWAY, KEY, Connections, Sessions
 from tequio.runtimes.flower.superlink import Server
 from tequio.runtimes.flower.traffic import Peer, Traffic, size
 from tequio.trust.leave_request import KEYS
@@ -88,7 +88,7 @@ Leave = Callable[[dict[str, str]], None]
 
 
 @dataclass(frozen=True)
-class Door:
+class Gateway:
     """What it shows, and what is behind it; how it and the exchange tell each other of tasks, answers and bytes.
 
     hold: seconds for which a question for work is held while there is none.
@@ -98,7 +98,7 @@ class Door:
     key: Path
     server: Server
     hold: float = HOLD
-    bell: Bell = field(default_factory=Bell)
+    long_poll: LongPoll = field(default_factory=LongPoll)
     traffic: Traffic = field(default_factory=Traffic)
 
 
@@ -119,14 +119,16 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: Tell) -> Iterator[Guests]:
+def open_gateway(
+    gateway: Gateway, own: socket.socket, enrol: Enrol, leave: Leave, log: EventHandler
+) -> Iterator[Sessions]:
     """Listen at the claimed address until the block ends."""
-    guests = Guests(door.bell)
-    app = _application(door, guests, enrol, leave, told)
+    sessions = Sessions(gateway.long_poll)
+    app = _application(gateway, sessions, enrol, leave, log)
     config = uvicorn.Config(
         app,
-        ssl_certfile=str(door.certificate),
-        ssl_keyfile=str(door.key),
+        ssl_certfile=str(gateway.certificate),
+        ssl_keyfile=str(gateway.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
         ws="none",
         log_config=None,
@@ -134,7 +136,7 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: 
         timeout_keep_alive=KEEP,
         server_header=False,
         h11_max_incomplete_event_size=1 << 16,
-        http=_counted(door.traffic),
+        http=_counted(gateway.traffic),
     )
     listener = uvicorn.Server(config)
     thread = Thread(target=listener.run, args=([own],), daemon=True)
@@ -144,33 +146,33 @@ def open_door(door: Door, own: socket.socket, enrol: Enrol, leave: Leave, told: 
             raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
         time.sleep(0.02)
     try:
-        yield guests
+        yield sessions
     finally:
         listener.should_exit = True
         thread.join(10.0)
 
 
-def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: Tell) -> Starlette:
-    context = ssl.create_default_context(cadata=door.server.authority.read_text())
-    places = Places()
-    inside = httpx.AsyncClient(base_url=f"https://{door.server.address}", verify=context, timeout=SILENT)
+def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leave, log: EventHandler) -> Starlette:
+    context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
+    places = Connections()
+    inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
     room = asyncio.Semaphore(ROOM)
-    looked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
+    checked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
 
     def refused(request: Request, reason: str, words: str) -> None:
         where = {"method": request.method, "path": request.url.path[:80], "remote": _who(request)}
-        told(f"refused: {words}, from {where['remote']}", "refused", "warning", reason=reason, **where)
+        log(f"refused: {words}, from {where['remote']}", "refused", "warning", reason=reason, **where)
 
     async def answers() -> bool:
         """Whether SuperLink answers; asked at most every few seconds, whoever asks us."""
-        if time.monotonic() - looked[0] > FRESH:
-            looked[0] = time.monotonic()
+        if time.monotonic() - checked[0] > FRESH:
+            checked[0] = time.monotonic()
             try:
                 await inside.get("/", timeout=SOON)
-                looked[1] = 1.0
+                checked[1] = 1.0
             except httpx.HTTPError:
-                looked[1] = 0.0
-        return looked[1] > 0.0
+                checked[1] = 0.0
+        return checked[1] > 0.0
 
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
@@ -184,26 +186,26 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
     async def handed_on(request: Request, body: IO[bytes]) -> Response:
         large, path = body.tell() > LARGE or request.url.path == FETCH, request.url.path
         body.seek(0)
-        if guests.dismissed(request):
+        if sessions.dismissed(request):
             return Response(status_code=OVER)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
         if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
-        node, sent, bell = places.nodes.get(key, 0), 0, door.bell
+        node, sent, long_poll = places.nodes.get(key, 0), 0, gateway.long_poll
         if path == ASK and session and places.now.get(key) == session:
             node = node or _node(body.read())
             body.seek(0)
             if key in places.sending:  # who asks for work has sent all parts of what it had
                 places.sending.discard(key)
-                bell.answered(node)
-            sent = await bell.due(node, door.hold)
-            if guests.dismissed(request):
+                long_poll.answered(node)
+            sent = await long_poll.due(node, gateway.hold)
+            if sessions.dismissed(request):
                 return Response(status_code=OVER)
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
                 whole = body.read()
-                answer = await inside.post(path, content=whole, headers=_kept(request.headers))
+                answer = await inside.post(path, content=whole, headers=_forwarded(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
         if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
@@ -212,14 +214,14 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
             places.taken(key, session)
         if answer.status_code == 200 and path == ASK and node:
             places.nodes[key] = node  # SuperLink checked that it is this key's
-            bell.fetched(node, sent, bool(answer.content))
+            long_poll.fetched(node, sent, bool(answer.content))
         if answer.status_code == 200 and path == ANSWER and node:
-            bell.answered(node)
+            long_poll.answered(node)
         if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
-        back = Response(answer.content, answer.status_code, _kept(answer.headers))
-        if node and not door.traffic.belongs(_peer(request), node):
-            door.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
+        back = Response(answer.content, answer.status_code, _forwarded(answer.headers))
+        if node and not gateway.traffic.belongs(_peer(request), node):
+            gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
 
     async def join(request: Request) -> Response:
@@ -235,8 +237,8 @@ def _application(door: Door, guests: Guests, enrol: Enrol, leave: Leave, told: T
         except NetworkError as error:
             refused(request, "join", error.what)
             return JSONResponse({"error": str(error)}, 403)
-        door.traffic.belongs(_peer(request), number)
-        told(f"{name} joined", "joined", participant=name, remote=_who(request))
+        gateway.traffic.belongs(_peer(request), number)
+        log(f"{name} joined", "joined", participant=name, remote=_who(request))
         return JSONResponse({"node": str(number)})
 
     async def leaves(request: Request) -> Response:
@@ -306,7 +308,7 @@ async def _body(request: Request, limit: int) -> bytes | None:
     return out.getvalue() if await _taken(request, limit, out) else None
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers that may pass the door, either way."""
     wanted = {k.lower(): v for k, v in headers.items()}
     return {k: v for k, v in wanted.items() if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))}

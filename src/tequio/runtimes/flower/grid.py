@@ -61,14 +61,14 @@ class Moved(NetworkError):
     """The place was given up by the server, and there is a new one: what belonged to the old one is lost."""
 
 
-class Place:
-    """Our place in a server, from `place`; `grid` is that of the present one.
+class CoordinatorGrid:
+    """Our place in a server, from `open_grid`; `grid` is that of the present one.
 
     files: what its run says that it is; ours holds no code, and our participants would run none.
     """
 
-    def __init__(self, server: Server, told: Callable[[str], None], files: Mapping[str, bytes]) -> None:
-        self._server, self._told, self._files = server, told, files
+    def __init__(self, server: Server, log: Callable[[str], None], files: Mapping[str, bytes]) -> None:
+        self._server, self._log, self._files = server, log, files
         self._take()
 
     @property
@@ -83,7 +83,7 @@ class Place:
         except httpx.HTTPError as error:
             if not _given_up(error):
                 raise _silent(error) from None
-        self._told(
+        self._log(
             "SuperLink gave the coordinator's place up; a new one is taken, and what was on its way is sent again."
         )
         self.close(done=False)
@@ -126,10 +126,12 @@ class Place:
 
 
 @contextmanager
-def place(server: Server, told: Callable[[str], None], files: Mapping[str, bytes] = NOTHING) -> Iterator[Place]:
+def open_grid(
+    server: Server, log: Callable[[str], None], files: Mapping[str, bytes] = NOTHING
+) -> Iterator[CoordinatorGrid]:
     """A place, until the block ends. An earlier run is left as it is: nothing of it is needed."""
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters of it we tell ourselves
-    taken = Place(server, told, files)
+    taken = CoordinatorGrid(server, log, files)
     done = False
     try:
         yield taken

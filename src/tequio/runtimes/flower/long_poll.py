@@ -10,7 +10,7 @@ import time
 from threading import Condition
 
 
-class Bell:
+class LongPoll:
     """One for a coordinator. Nodes are named by their numbers."""
 
     def __init__(self) -> None:

@@ -24,11 +24,11 @@ from flwr.superlink.grid import HttpGrid
 
 from tequio.core.errors import UpdateError
 from tequio.core.messages import LIMIT, REPLIES, pack_message, unpack_message
-from tequio.core.types import Failure, Reply, Task
+from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.envelope import Sealed, opened, part_of, parts_of, sealed
-from tequio.runtimes.flower.grid import Moved, Place
-from tequio.runtimes.flower.long_poll import Bell
+from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, seal
+from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
+from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
 
 LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
@@ -38,7 +38,7 @@ GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentRequest:
     """A task on its way: the message's id and run, when it was sent (seconds, monotonic), and the participant's connection then.
 
     lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its answer, of which parts may be on the way.
@@ -46,7 +46,7 @@ class Sent:
 
     message: str
     run: int
-    task: Task
+    task: Request
     at: float
     connection: str
     lost: float | None = None
@@ -58,7 +58,7 @@ class Sent:
 
 
 @dataclass
-class Networked:
+class FlowerRuntime:
     """Participants elsewhere: node number by index. `here` are those in this process; `deadline` in seconds for one exchange.
 
     folder: where very large answers lie while they are read.
@@ -66,17 +66,17 @@ class Networked:
     With windows a task is `flying` until it is answered, or the deadline is over.
     """
 
-    place: Place
+    place: CoordinatorGrid
     nodes: Mapping[int, int]
     here: Embedded
     deadline: float
-    bell: Bell
+    long_poll: LongPoll
     traffic: Traffic
     folder: Path | None = None
     limit: int = LIMIT
     back: float = BACK
-    pending: dict[int, Sent] = field(default_factory=dict)
-    flying: dict[int, Sent] = field(default_factory=dict)
+    pending: dict[int, SentRequest] = field(default_factory=dict)
+    flying: dict[int, SentRequest] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)  # index -> name
     late: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,13 +85,13 @@ class Networked:
         online = {node.node_id: str(node.last_activated_at) for node in self.place.ask_again(HttpGrid.get_nodes)}
         return {index: online[node] for index, node in self.nodes.items() if node in online}
 
-    def exchange(self, tasks: Iterable[Task], within: float | None = None) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request], within: float | None = None) -> Iterator[Reply | Failure]:
         """One Reply or Failure a task, in order of arrival; first those of this process, while the others work.
 
         within: seconds, where it is less than the deadline.
         """
         limit = min(self.deadline, within or self.deadline)
-        end, waiting = time.monotonic() + limit, dict[int, Sent]()
+        end, waiting = time.monotonic() + limit, dict[int, SentRequest]()
         yield from self._hand_out(tasks, waiting)
         yield from self.arrivals(waiting, end, ordered=True)
         for index, sent in waiting.items():
@@ -102,7 +102,7 @@ class Networked:
                 self.pending[index] = sent
             yield _failure(sent.task, f"no reply within {limit:g} s")
 
-    def window(self, tasks: Iterable[Task], seconds: float) -> Iterator[Reply | Failure]:
+    def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
         """Hand out tasks; what comes within `seconds`, to these or to earlier ones. It ends sooner where nothing is left to come."""
         end = time.monotonic() + seconds
         yield from self._hand_out(tasks, self.flying)
@@ -116,10 +116,10 @@ class Networked:
         """Who has a task of a window and has not answered."""
         return set(self.flying)
 
-    def _hand_out(self, tasks: Iterable[Task], waiting: dict[int, Sent]) -> Iterator[Reply | Failure]:
+    def _hand_out(self, tasks: Iterable[Request], waiting: dict[int, SentRequest]) -> Iterator[Reply | Failure]:
         """Send each task and note it in `waiting`; yield who cannot be asked, and the replies of this process."""
         self.settle()
-        local: list[Task] = []
+        local: list[Request] = []
         away: list[Failure] = []
         connected, busy = self.connections(), {**self.pending, **self.flying}
         for task in tasks:
@@ -134,19 +134,19 @@ class Networked:
         yield from away
         yield from self.here.exchange(local)
 
-    def arrivals(self, waiting: dict[int, Sent], end: float, ordered: bool = False) -> Iterator[Reply | Failure]:
+    def arrivals(self, waiting: dict[int, SentRequest], end: float, ordered: bool = False) -> Iterator[Reply | Failure]:
         """What comes until `end` (seconds, monotonic); who answered is taken out of `waiting`.
 
         ordered: large answers in the order of `waiting`, so that who folds in that order need not keep them: they wait at the server.
         """
-        due, looked = set[int](), time.monotonic()
+        due, checked = set[int](), time.monotonic()
         while waiting:
             for index, sent in list(waiting.items()):  # one by one: only one reply is held at a time
                 if sent.lost is not None or (index not in due and sent.letter is None):
                     continue
-                sent = waiting[index] = self._looked(sent)
+                sent = waiting[index] = self._check_connection(sent)
                 first = not ordered or index == next(iter(waiting))
-                if self._whole(sent) and (first or not parts_of(sent.letter)):
+                if self._whole(sent) and (first or not list_parts(sent.letter)):
                     del waiting[index]
                     yield self.answer(sent)
             for index in [i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back]:
@@ -154,17 +154,17 @@ class Networked:
             left = end - time.monotonic()
             if not waiting or left <= 0.0:
                 return
-            rung = self.bell.answers(min(left, LOOK))
+            rung = self.long_poll.answers(min(left, LOOK))
             due = {index for index in waiting if self.nodes[index] in rung}
-            if time.monotonic() - looked > LOOK:
+            if time.monotonic() - checked > LOOK:
                 self._again(waiting)
-                due, looked = set(waiting), time.monotonic()  # nobody rings for who was killed
+                due, checked = set(waiting), time.monotonic()  # nobody rings for who was killed
 
     def settle(self) -> None:
         """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
         connected = self.connections() if self.pending else {}
         for index, sent in list(self.pending.items()):
-            sent = self.pending[index] = self._looked(sent)
+            sent = self.pending[index] = self._check_connection(sent)
             whole, there = self._whole(sent), connected.get(index, sent.connection) == sent.connection
             if not whole and there and sent.lost is None:
                 continue  # still at work, as far as anybody knows
@@ -186,30 +186,30 @@ class Networked:
         late, self.late = self.late, []
         return {"wire": wire} | ({"late": late} if late else {})
 
-    def send(self, task: Task, connection: str) -> Sent:
+    def send(self, task: Request, connection: str) -> SentRequest:
         """Hand a task to the server."""
         data, node, life = pack_message(task), self.nodes[task.index], 2.0 * self.deadline + GRACE
 
-        def hand(grid: HttpGrid) -> Sealed:
-            letter = sealed(data, grid.run.run_id, grid.node.node_id, node, str(task.round), life)
+        def hand(grid: HttpGrid) -> Envelope:
+            letter = seal(data, grid.run.run_id, grid.node.node_id, node, str(task.round), life)
             post(grid, letter)
             return letter
 
         letter = self.place.ask_again(hand)
-        self.bell.task(node)
+        self.long_poll.task(node)
         self.asked[task.index] = task.name
-        return Sent(letter.identity, self.place.run, task, time.monotonic(), connection)
+        return SentRequest(letter.identity, self.place.run, task, time.monotonic(), connection)
 
-    def _again(self, waiting: dict[int, Sent]) -> None:
+    def _again(self, waiting: dict[int, SentRequest]) -> None:
         """Send a task again to who connected anew since: a message is delivered once, and its reader may have been killed."""
         connected = self.connections()
         for index, sent in waiting.items():
             if index in connected and (sent.lost is not None or connected[index] != sent.connection):
                 waiting[index] = replace(self.send(sent.task, connected[index]), at=sent.at)
 
-    def _looked(self, sent: Sent) -> Sent:
+    def _check_connection(self, sent: SentRequest) -> SentRequest:
         """With its answer, or that its participant is not connected any more, where the server says so."""
-        if sent.letter is not None and not parts_of(sent.letter):
+        if sent.letter is not None and not list_parts(sent.letter):
             return sent
         if sent.run != self.place.run:
             return replace(sent, letter=None, lost=sent.lost or time.monotonic())
@@ -225,16 +225,16 @@ class Networked:
             return replace(sent, lost=time.monotonic())
         return replace(sent, letter=letter)
 
-    def _whole(self, sent: Sent) -> bool:
+    def _whole(self, sent: SentRequest) -> bool:
         """Whether the answer is there, its last part too."""
-        parts = [] if sent.letter is None else parts_of(sent.letter)
+        parts = [] if sent.letter is None else list_parts(sent.letter)
         return sent.letter is not None and (not parts or self._content(parts[-1]) is not None)
 
-    def answer(self, sent: Sent) -> Reply | Failure:
+    def answer(self, sent: SentRequest) -> Reply | Failure:
         """What a participant answered; its parts are brought, and the server may forget them."""
         assert sent.letter is not None
         found = self.read(sent.letter, sent.task)
-        if parts_of(sent.letter):
+        if list_parts(sent.letter):
             asked, identity = ConfirmMessageReceivedRequest, sent.letter.metadata.message_id
             with suppress(Moved):
                 self.place.ask(
@@ -265,14 +265,14 @@ class Networked:
             time.sleep(PART[0])
         if not content:
             raise UpdateError("a part of its reply is missing.", "Its connection ended, or the part expired.")
-        return part_of(content, identity)
+        return find_part(content, identity)
 
-    def read(self, message: Message, task: Task) -> Reply | Failure:
+    def read(self, message: Message, task: Request) -> Reply | Failure:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
         try:
-            data, _ = opened(message, self.limit, self._part, self.folder)
+            data, _ = open_message(message, self.limit, self._part, self.folder)
             found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
         except UpdateError as error:
             return _failure(task, str(error))
@@ -283,7 +283,7 @@ class Networked:
         return found
 
 
-def post(grid: HttpGrid, letter: Sealed) -> None:
+def post(grid: HttpGrid, letter: Envelope) -> None:
     """Hand in a message, and the parts of it that the server misses."""
     server = grid._runtime_client
     taken = server.PushMessages(
@@ -295,5 +295,5 @@ def post(grid: HttpGrid, letter: Sealed) -> None:
         server.PushObject(part)
 
 
-def _failure(task: Task, why: str) -> Failure:
+def _failure(task: Request, why: str) -> Failure:
     return Failure(task.round, task.index, task.name, "NetworkError", why)

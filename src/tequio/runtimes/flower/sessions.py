@@ -8,25 +8,25 @@ from threading import Event
 
 from starlette.requests import Request
 
-from tequio.runtimes.flower.long_poll import Bell
+from tequio.runtimes.flower.long_poll import LongPoll
 
 KEY = "flwr-public-key"
-AWAY, FAREWELL = 30.0, 5.0  # seconds after which one is away, and in which all are told
+AWAY, DISMISSAL = 30.0, 5.0  # seconds after which one is away, and in which all are told
 MOST = 10_000  # connected at most
 MANY = 64  # former processes of a key that are remembered
 
 
-class Guests:
+class Sessions:
     """Whose nodes are connected (by their keys), and how they are told that it is over."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._over, self._here, self._bell = Event(), dict[str, float](), bell
+    def __init__(self, long_poll: LongPoll) -> None:
+        self._over, self._here, self._long_poll = Event(), dict[str, float](), long_poll
 
-    def farewell(self) -> None:
+    def dismiss(self) -> None:
         """Tell everybody, as they ask for work, that there will be none; at most FAREWELL seconds."""
         self._over.set()
-        self._bell.everybody()
-        end = time.monotonic() + FAREWELL
+        self._long_poll.everybody()
+        end = time.monotonic() + DISMISSAL
         while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -42,7 +42,7 @@ class Guests:
 
 
 @dataclass
-class Places:
+class Connections:
     """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
 
     now: dict[str, str] = field(default_factory=dict)

@@ -50,13 +50,13 @@ class Server:
 
 
 @contextmanager
-def running(server: Server, told: Callable[[str], None]) -> Iterator[None]:
+def running(server: Server, log: Callable[[str], None]) -> Iterator[None]:
     """The process, until the block ends; where it dies it is started again. Raises NetworkError if it does not come up."""
     command = _command(server)
     own_folder(server.folder)  # every message passes through its database
     _end_orphan(server)
     processes, over = [_spawn(server, command)], Event()
-    guard = Thread(target=_guard, args=(server, command, processes, over, told), daemon=True)
+    guard = Thread(target=_guard, args=(server, command, processes, over, log), daemon=True)
     try:
         _await(server, processes[0])
         guard.start()
@@ -105,7 +105,7 @@ def _guard(
     command: list[str],
     processes: list[subprocess.Popen[bytes]],
     over: Event,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Start it again where it ends, until `over`; it finds its state in its database. The last of `processes` is the one that runs."""
     pause, begun = AGAIN[0], time.monotonic()
@@ -113,7 +113,7 @@ def _guard(
         if processes[-1].poll() is None:
             continue
         pause = AGAIN[0] if time.monotonic() - begun > START else min(2 * pause, AGAIN[1])
-        told(f"SuperLink ended with status {processes[-1].returncode}; it is started again.")
+        log(f"SuperLink ended with status {processes[-1].returncode}; it is started again.")
         if over.wait(pause):
             return
         processes.append(_spawn(server, command))

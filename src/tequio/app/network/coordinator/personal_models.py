@@ -17,36 +17,36 @@ from tequio.app.assembly.budget import allowances
 from tequio.app.network.hub.folder import left
 from tequio.app.run_files import (
     SHARED_FILE,
-    config_of,
-    of_base,
+    base_file,
+    config_from_header,
     read_model,
     recorded_header,
     unbroken,
 )
 from tequio.config import MAIN
 from tequio.core.errors import LedgerError, NetworkError
-from tequio.core.events import Tell
-from tequio.core.types import Failure, PersonaliseTask, Reply
+from tequio.core.events import EventHandler
+from tequio.core.types import Failure, PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.runtimes.flower.runtime import Networked
+from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.5  # seconds between two looks at who has come
 AWAY = "it was not connected"
 
 
 @dataclass(frozen=True)
-class Farewell:
+class PersonalPhase:
     """here: who is connected, and since when, by index. grace: seconds for who is away; hub: the coordinator's folder, for a person."""
 
     hub: Path
-    net: Networked
+    net: FlowerRuntime
     here: Callable[[], Mapping[int, str]]
     grace: float
-    say: Tell
+    say: EventHandler
 
-    def ask(self, ledger: Ledger, tasks: Iterable[PersonaliseTask]) -> None:
+    def ask(self, ledger: Ledger, tasks: Iterable[PersonaliseRequest]) -> None:
         """Have each make its model of the shared one, once; record what they tell, and who made none.
 
         It ends when all have, or `grace` after those who are here were done.
@@ -82,11 +82,11 @@ class Farewell:
     def _keep(self, ledger: Ledger, reply: Reply) -> bool:
         """Record what one tells of its model, under its own name; False where it tells nothing that can be read."""
         try:
-            told = dict(json.loads(reply.body))
+            body = dict(json.loads(reply.body))
         except (ValueError, TypeError):
             return False
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
-        ledger.append("personal", {**told, "name": reply.name, "kept": "participant", "wire": wire})
+        ledger.append("personal", {**body, "name": reply.name, "kept": "participant", "wire": wire})
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
         return True
 
@@ -111,28 +111,28 @@ def owed(hub: Path, run: Path) -> list[str]:
         return [row["name"] for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()]
 
 
-def reopen(run: Path, farewell: Farewell) -> None:
+def reopen(run: Path, personal_phase: PersonalPhase) -> None:
     """Let those make their personal model who are owed one, in a run that is over."""
     folder = RunFolder.open(run)
     with folder.lock(), unbroken(folder) as ledger:
         header = recorded_header(ledger, folder)
-        rows, found = _owed(farewell.hub, header, ledger), ledger.last("shared")
+        rows, found = _owed(personal_phase.hub, header, ledger), ledger.last("shared")
         if found is None:
             raise LedgerError(f"{run} has no record of a shared model.", "", "Run `tequio verify`.")
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
-        shared = {base: read_model(folder, of_base(base, SHARED_FILE), of[base]["digest"]) for base in bases}
-        allowed = allowances(config_of(header, folder.ledger_path), ledger, one_process=False)
+        shared = {base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"]) for base in bases}
+        allowed = allowances(config_from_header(header, folder.ledger_path), ledger, one_process=False)
         tasks = [_task(i, row, shared, of) for i, row in rows.items()]
-        farewell.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
+        personal_phase.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
 
 
 def _task(
     index: int, row: Mapping[str, Any], shared: Mapping[str, Update], of: Mapping[str, Mapping[str, Any]]
-) -> PersonaliseTask:
+) -> PersonaliseRequest:
     base = row.get("base", MAIN)
     round_, rank, steps = int(of[base]["round"]), int(row["rank"]), int(row["steps"])
-    return PersonaliseTask(round_, index, str(row["name"]), shared[base], rank, steps)
+    return PersonaliseRequest(round_, index, str(row["name"]), shared[base], rank, steps)
 
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:

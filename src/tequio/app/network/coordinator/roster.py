@@ -12,48 +12,48 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.allocation import allotments
-from tequio.app.assembly.context import Ground
-from tequio.app.assembly.manifest import of_base, row_of
-from tequio.app.assembly.profile import Told
-from tequio.app.network.hub.folder import invitations_of, left, numbers_of
+from tequio.app.assembly.allocation import allocate_all
+from tequio.app.assembly.context import ModelContext
+from tequio.app.assembly.manifest import label_base, participant_row
+from tequio.app.assembly.profile import ParticipantProfile
+from tequio.app.network.hub.folder import count_invitations, left, node_numbers
 from tequio.config import MAIN, Federation
 from tequio.coordinator.round import ShortRound
-from tequio.coordinator.run_spec import Member, Plan
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError, NetworkError, RunError
-from tequio.core.events import Tell
-from tequio.core.types import DescribeTask, Failure
+from tequio.core.events import EventHandler
+from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
-from tequio.runtimes.flower.runtime import Networked
+from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
 PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
 
 
-def names_of(config: Federation) -> dict[int, str]:
+def participant_names(config: Federation) -> dict[int, str]:
     """The whole roster by index, from 1."""
     return {i: entry.name for i, entry in enumerate(config.participants, 1)}
 
 
-def connected(folder: Path, config: Federation, net: Networked) -> dict[int, str]:
+def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int, str]:
     """Who is connected, and since when, by index; whose key counts is read anew."""
-    numbers = numbers_of(folder)
-    net.nodes = {i: numbers[name] for i, name in names_of(config).items() if name in numbers}
+    numbers = node_numbers(folder)
+    net.nodes = {i: numbers[name] for i, name in participant_names(config).items() if name in numbers}
     return net.connections()
 
 
 @dataclass
-class House:
+class Roster:
     """folder: the office's. grounds: by base. wait: seconds to wait for a quorum. rows, commitments: by index, of who takes part."""
 
     folder: Path
     config: Federation
-    grounds: Mapping[str, Ground]
-    net: Networked
+    contexts: Mapping[str, ModelContext]
+    net: FlowerRuntime
     wait: float
-    say: Tell
+    say: EventHandler
     members: dict[int, Member] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     commitments: dict[int, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class House:
     @property
     def names(self) -> dict[int, str]:
         """The whole roster by index, from 1."""
-        return names_of(self.config)
+        return participant_names(self.config)
 
     def base_of(self, index: int) -> str:
         """Over which base one of the roster trains."""
@@ -82,9 +82,9 @@ class House:
         """Who is connected, and since when."""
         return connected(self.folder, self.config, self.net)
 
-    def gather(self) -> None:
+    def wait_for_quorum(self) -> None:
         """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
-        end, told = time.monotonic() + self.wait, ""
+        end, log = time.monotonic() + self.wait, ""
         while True:
             self.net.settle()
             there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
@@ -92,21 +92,21 @@ class House:
                 return
             gone = left(self.folder)
             missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
-            if missing != told:
+            if missing != log:
                 words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
                 self.say(words, "waiting", stage="waiting", missing=missing)
-                told = missing
+                log = missing
             if time.monotonic() > end:
                 why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
                 why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
                 raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
             time.sleep(LOOK)
 
-    def begin(self) -> dict[int, Told]:
+    def start(self) -> dict[int, ParticipantProfile]:
         """What those say of themselves who are there; their parts are not allotted yet. Raises NetworkError if they are too few."""
         facts: dict[int, dict[str, Any]] = {}
         while len(facts) < self.quorum:
-            self.gather()
+            self.wait_for_quorum()
             facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
             if len(self.names) - len(self.barred) < self.quorum:
                 index, why = min(self.barred.items())
@@ -114,9 +114,9 @@ class House:
                 raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
         self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
         self.invited = self._invited()
-        return {i: Told.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
+        return {i: ParticipantProfile.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
 
-    def recall(self, header: Mapping[str, Any], ledger: Ledger) -> None:
+    def restore(self, header: Mapping[str, Any], ledger: Ledger) -> None:
         """Wait for a quorum, unless the rounds are over; who took part before has the part that it had.
 
         Raises RunError if one of them came back as another.
@@ -124,15 +124,15 @@ class House:
         indices = {name: i for i, name in self.names.items()}
         self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
         for row in header["participants"]:
-            self.keep(indices[row["name"]], row, header["commitment"][row["name"]])
+            self.register(indices[row["name"]], row, header["commitment"][row["name"]])
         for entry in ledger.entries("joined"):
             row = entry.body["participant"]
-            self.keep(indices[row["name"]], row, entry.body["commitment"])
+            self.register(indices[row["name"]], row, entry.body["commitment"])
             self.invited[indices[row["name"]]] = entry.body.get("invitation", 0)
         last = ledger.last("round")
         self.made = 0 if last is None else int(last.body["round"])
         if ledger.last("shared") is None:
-            self.gather()
+            self.wait_for_quorum()
         known = {i: since for i, since in self.here().items() if i in self.members}
         self.ledger = ledger
         self._verify(self._describe(known), None)
@@ -142,29 +142,29 @@ class House:
                 "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
             )
 
-    def arrived(self, plan: Plan, round_: int, base: str = MAIN) -> Plan:
+    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str = MAIN) -> RunSpec:
         """The plan of one base with those who came since the last round; each has a record."""
         self.made = round_ - 1
         self._leaves()
         gone = left(self.folder)
         here = {i: since for i, since in self.here().items() if self.base_of(i) == base}
         new = {i: since for i, since in here.items() if self.asked.get(i) != since}
-        if not new and not any(member.name in gone for member in plan.members):
-            return plan
+        if not new and not any(member.name in gone for member in run_spec.members):
+            return run_spec
         facts = self._describe(new)
         self._verify({i: said for i, said in facts.items() if i in self.members}, round_)
         for i, said in facts.items():
             if i not in self.members and i not in self.barred:
-                self._join(i, said, plan, round_)
-        return self.whole(plan, base)
+                self._join(i, said, run_spec, round_)
+        return self.current_spec(run_spec, base)
 
-    def whole(self, plan: Plan, base: str = MAIN) -> Plan:
+    def current_spec(self, run_spec: RunSpec, base: str = MAIN) -> RunSpec:
         """The plan of one base with everybody who takes part by now, without those who left."""
         gone = left(self.folder)
         members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
-        return replace(plan, members=tuple(member for member in members if member.name not in gone))
+        return replace(run_spec, members=tuple(member for member in members if member.name not in gone))
 
-    def short(self, short: ShortRound) -> None:
+    def on_short_round(self, short: ShortRound) -> None:
         """Tell why, and wait for a quorum. Raises `short` where the same round has failed too often: waiting does not mend it."""
         round_ = int(short.body["round"])
         self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
@@ -172,9 +172,9 @@ class House:
             raise short
         self.say(f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_)
         time.sleep(PAUSE * self.tries[1])
-        self.gather()
+        self.wait_for_quorum()
 
-    def carried(self) -> dict[str, Any]:
+    def traffic(self) -> dict[str, Any]:
         """What the network carried, for the record; late replies are said, too."""
         body = self.net.carried()
         for late in body.get("late", []):
@@ -190,7 +190,7 @@ class House:
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
         """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
         found: dict[int, dict[str, Any]] = {}
-        tasks = [DescribeTask(self.made, i, self.names[i]) for i in sorted(connected)]
+        tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
         for reply in self.net.exchange(tasks, ANSWER):
             if isinstance(reply, Failure):
                 self.say(f"{reply.name} did not say what it has: {reply.message}")
@@ -200,12 +200,12 @@ class House:
             self.barred.pop(i, None)
             try:
                 facts = json.loads(reply.body)
-                Told.of(reply.name, facts["told"])
+                ParticipantProfile.of(reply.name, facts["told"])
                 spec, _ = facts["spec"], str(facts["commitment"])
             except (KeyError, TypeError, ValueError, ConfigError):
                 self._bar(i, "What it says of itself cannot be read; both sides need the same version.")
                 continue
-            if spec != self.grounds[self.base_of(i)].bench.spec:
+            if spec != self.contexts[self.base_of(i)].adapted.spec:
                 self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
                 continue
             found[i] = facts
@@ -223,7 +223,7 @@ class House:
         """
         invited = self._invited()
         for i, said in facts.items():
-            own = Told.of(self.names[i], said["told"])
+            own = ParticipantProfile.of(self.names[i], said["told"])
             shown = {key: canonical_json(self.rows[i][key]) for key in ("data", "batches")}
             now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
             if invited.get(i, 0) > self.invited.get(i, 0):
@@ -234,23 +234,23 @@ class House:
                 anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
                 self._bar(i, f"Its data or its folder are not those with which it joined. Invited anew it may: {anew}")
 
-    def _join(self, index: int, facts: Mapping[str, Any], plan: Plan, round_: int) -> None:
+    def _join(self, index: int, facts: Mapping[str, Any], run_spec: RunSpec, round_: int) -> None:
         """Allot a part to who came late, and record it."""
-        base, top = self.base_of(index), plan.top_rank()
+        base, top = self.base_of(index), run_spec.top_rank()
         config = self.config.part(base)
-        if plan.aggregator.layout == "factors":  # which were made for those who began
+        if run_spec.aggregator.layout == "factors":  # which were made for those who began
             ranks = [rank for rank in config.adapter.ranks if rank <= top]
             config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
-        told = Told.of(self.names[index], facts["told"])
+        log = ParticipantProfile.of(self.names[index], facts["told"])
         try:
-            given = allotments(config, {index: told}, self.grounds[base].bench)[told.name]
+            given = allocate_all(config, {index: log}, self.contexts[base].adapted)[log.name]
         except ConfigError as error:
             self._bar(index, str(error))
             return
-        row = of_base(row_of(told, given, config.adapter.kind == "full"), base, bool(self.config.bases))
+        row = label_base(participant_row(log, given, config.adapter.kind == "full"), base, bool(self.config.bases))
         self._record(index, row, str(facts["commitment"]), round_)
         self.say(
-            f"{told.name} joins in round {round_}: {given.reason}", "joins-late", participant=told.name, round=round_
+            f"{log.name} joins in round {round_}: {given.reason}", "joins-late", participant=log.name, round=round_
         )
 
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
@@ -259,7 +259,7 @@ class House:
             body = {"round": round_, "participant": dict(row), "commitment": commitment}
             self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
             self.invited[index] = self._invited().get(index, 0)
-        self.keep(index, row, commitment)
+        self.register(index, row, commitment)
 
     def _leaves(self) -> None:
         """Record who left since."""
@@ -272,10 +272,10 @@ class House:
 
     def _invited(self) -> dict[int, int]:
         """By index, how often each who is enrolled was invited anew."""
-        times = invitations_of(self.folder)
+        times = count_invitations(self.folder)
         return {i: times[name] for i, name in self.names.items() if name in times}
 
-    def keep(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
+    def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""
         self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]))
         self.rows[index], self.commitments[index] = dict(row), commitment

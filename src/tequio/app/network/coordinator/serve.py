@@ -14,27 +14,34 @@ from functools import partial
 from pathlib import Path
 
 from tequio.algorithms.compatibility import check_buffered
-from tequio.app.assembly.algorithm import distillation_of, pieces_of
+from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
 from tequio.app.assembly.public_data import read_public
-from tequio.app.network.coordinator.personal_models import Farewell, owed, reopen
-from tequio.app.network.coordinator.roster import House, connected
-from tequio.app.network.coordinator.rounds import conduct, seats_of
+from tequio.app.network.coordinator.personal_models import PersonalPhase, owed, reopen
+from tequio.app.network.coordinator.roster import Roster, connected
+from tequio.app.network.coordinator.rounds import build_seats, conduct
 from tequio.app.network.hub.certificates import check_keys, check_lasting, reminder
 from tequio.app.network.hub.enrolment import Membership
-from tequio.app.network.hub.folder import AUTHORITY, CERTIFICATE, KEY, SECRET, Office, open_office
-from tequio.app.network.monitoring.health import Present, Vitals
+from tequio.app.network.hub.folder import (
+    AUTHORITY,
+    CERTIFICATE,
+    KEY,
+    SECRET,
+    CoordinatorFolder,
+    open_coordinator_folder,
+)
+from tequio.app.network.monitoring.health import Health, Present
 from tequio.app.network.monitoring.metrics import coordinator_pages
 from tequio.app.stages import Outcome, Watch
 from tequio.config import Federation, load_federation
 from tequio.core.errors import ConfigError
-from tequio.core.events import Tell
+from tequio.core.events import EventHandler
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.gateway import Door, claimed, open_door
-from tequio.runtimes.flower.grid import place
-from tequio.runtimes.flower.runtime import Networked
-from tequio.runtimes.flower.sessions import Guests
+from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
+from tequio.runtimes.flower.grid import open_grid
+from tequio.runtimes.flower.runtime import FlowerRuntime
+from tequio.runtimes.flower.sessions import Sessions
 from tequio.runtimes.flower.superlink import Server, bound_log, present, running
 
 
@@ -47,85 +54,90 @@ class Times:
     grace: float = 0.0
 
 
-def coordinate(folder: Path, host: str, port: int | None, times: Times, vitals: Vitals, watch: Watch) -> Outcome:
-    """Start the federation of this folder, or go on with it, to its end. What happens is told to `vitals`.
+def coordinate(folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch) -> Outcome:
+    """Start the federation of this folder, or go on with it, to its end. What happens is told to `health`.
 
     One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet.
     Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
-    office = open_office(folder)
-    config = load_federation(Path(office.federation))
+    hub_files = open_coordinator_folder(folder)
+    config = load_federation(Path(hub_files.federation))
     _check(config)
-    with RunFolder(folder).lock(), vitals.answering(coordinator_pages(folder, vitals)), vitals.kept(folder):
+    with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
         ended = _ended(folder / "run")
         late = [] if ended is None else owed(folder, folder / "run")
         if ended is not None and not (late and times.grace > 0):
             return ended
-        check_lasting(folder, office)
-        check_keys(folder, office)
-        with claimed(host, port or int(office.address.rpartition(":")[2])) as own:
+        check_lasting(folder, hub_files)
+        check_keys(folder, hub_files)
+        with claimed(host, port or int(hub_files.address.rpartition(":")[2])) as own:
             if ended is None:
-                return _coordinate(folder, office, config, host, own, times, vitals, watch)
+                return _coordinate(folder, hub_files, config, host, own, times, health, watch)
             names = ", ".join(late)
             words = f"The rounds are over; {names} made no personal model yet. Open at most {times.grace / 60:g} minutes for that."
-            vitals.tell(words, "reopened", stage="personal models", missing=names)
-            with _opened(folder, office, host, own, vitals, times.deadline) as (guests, net):
-                reopen(folder / "run", _farewell(folder, config, net, times, vitals.tell))
-                guests.farewell()
+            health.tell(words, "reopened", stage="personal models", missing=names)
+            with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
+                reopen(folder / "run", _personal_phase(folder, config, net, times, health.tell))
+                sessions.dismiss()
             return ended
 
 
 def _coordinate(
     folder: Path,
-    office: Office,
+    hub_files: CoordinatorFolder,
     config: Federation,
     host: str,
     own: socket.socket,
     times: Times,
-    vitals: Vitals,
+    health: Health,
     watch: Watch,
 ) -> Outcome:
     watch("prepare", "base model and public data", 0, 1)
     public = read_public(config)
-    seats = seats_of(config, public, folder / "run")
-    with _opened(folder, office, host, own, vitals, times.deadline) as (guests, net):
-        grounds = {seat.name: seat.ground for seat in seats}
-        house = House(folder, config, grounds, net, times.wait, vitals.tell)
+    seats = build_seats(config, public, folder / "run")
+    with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
+        contexts = {seat.name: seat.context for seat in seats}
+        roster = Roster(folder, config, contexts, net, times.wait, health.tell)
         outcome = conduct(
-            folder / "run", house, seats, public, _farewell(folder, config, net, times, vitals.tell), watch
+            folder / "run", roster, seats, public, _personal_phase(folder, config, net, times, health.tell), watch
         )
-        guests.farewell()
+        sessions.dismiss()
         return outcome
 
 
 @contextmanager
 def _opened(
     folder: Path,
-    office: Office,
+    hub_files: CoordinatorFolder,
     host: str,
     own: socket.socket,
-    vitals: Vitals,
+    health: Health,
     deadline: float,
-) -> Iterator[tuple[Guests, Networked]]:
+) -> Iterator[tuple[Sessions, FlowerRuntime]]:
     """Server and door, until the block ends."""
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
-    members, say = Membership(folder, server, vitals.tell), vitals.tell
-    listen = Door(folder / office.certificate, folder / office.key, server)
+    members, say = Membership(folder, server, health.tell), health.tell
+    listen = Gateway(folder / hub_files.certificate, folder / hub_files.key, server)
     with (
         running(server, say),
         members.watched(),
-        open_door(listen, own, members.enrol, members.leave, say) as guests,
-        place(server, say) as own_place,
+        open_gateway(listen, own, members.enrol, members.leave, say) as sessions,
+        open_grid(server, say) as own_place,
     ):
         at = f"{host}:{own.getsockname()[1]}"
-        vitals.look = partial(_look, server, reminder(folder, office, say))
+        health.look = partial(_look, server, reminder(folder, hub_files, say))
         say(f"Listening on {at}.", "listening", address=at)
-        yield guests, Networked(own_place, {}, Embedded({}), deadline, listen.bell, listen.traffic, server.folder)
+        yield (
+            sessions,
+            FlowerRuntime(own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder),
+        )
 
 
-def _farewell(folder: Path, config: Federation, net: Networked, times: Times, say: Tell) -> Farewell:
-    return Farewell(folder, net, lambda: connected(folder, config, net), times.grace, say)
+def _personal_phase(
+    folder: Path, config: Federation, net: FlowerRuntime, times: Times, say: EventHandler
+) -> PersonalPhase:
+    return PersonalPhase(folder, net, lambda: connected(folder, config, net), times.grace, say)
 
 
 def _look(server: Server, remind: Callable[[], None]) -> Present | None:
@@ -146,7 +158,7 @@ def _ended(run: Path) -> Outcome | None:
 def _check(config: Federation) -> None:
     """What a network cannot do yet, with the way out, and pieces that do not go together."""
     fix = "Leave it out, or run on one machine: tequio run"
-    pieces = pieces_of(config.algorithm, config.adapter.kind == "full")
+    pieces = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
     if config.topology.kind != "star":
         why = "Participants reach the coordinator alone."
         raise ConfigError("[topology] cannot be used across a network yet.", why, fix)
@@ -154,7 +166,7 @@ def _check(config: Federation) -> None:
         why = "Its time is simulated. Here each participant keeps its own hours: [schedule] greenest_hours in participant.toml."
         raise ConfigError("[shift] cannot be used across a network.", why, fix)
     if config.distil is not None:
-        distillation_of(config.distil, pieces.reduce, 1, config.seed)
+        build_distillation(config.distil, pieces.reduce, 1, config.seed)
     if config.train.pace == "buffered":
         if config.bases or config.distil is not None:
             what = '[train] pace = "buffered" cannot be used with [[bases]] or [distil] across a network yet.'

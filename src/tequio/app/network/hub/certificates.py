@@ -20,12 +20,12 @@ from tequio.app.network.hub.folder import (
     KEY,
     SECRET,
     SECRET_BYTES,
-    Office,
+    CoordinatorFolder,
     changing,
-    open_office,
+    open_coordinator_folder,
 )
 from tequio.core.errors import ConfigError, NetworkError, TequioError
-from tequio.core.events import Tell
+from tequio.core.events import EventHandler
 from tequio.ledger.folder import RunFolder
 from tequio.trust.certificates import Certificate, belongs, read_certificate
 from tequio.trust.keys import new_server, replace_secret
@@ -35,7 +35,7 @@ DAY = 86400.0  # seconds between two reminders
 
 
 @dataclass(frozen=True)
-class Kept:
+class NamedCertificate:
     """A certificate of a coordinator's folder: what it is, its file, and how it is renewed."""
 
     words: str
@@ -43,19 +43,22 @@ class Kept:
     fix: str
 
 
-def certificates_of(folder: Path, office: Office) -> list[Kept]:
+def list_certificates(folder: Path, hub_files: CoordinatorFolder) -> list[NamedCertificate]:
     """Those that participants see, and SuperLink's where it has others."""
     ours = f"tequio coordinator renew {folder}"
     anew = "It is in every invitation: make a new folder with `tequio coordinator init`, and invite anew."
     inside = [
-        Kept("SuperLink's certificate", folder / CERTIFICATE, ours),
-        Kept("SuperLink's authority", folder / AUTHORITY, anew),
+        NamedCertificate("SuperLink's certificate", folder / CERTIFICATE, ours),
+        NamedCertificate("SuperLink's authority", folder / AUTHORITY, anew),
     ]
-    if office.certificate == CERTIFICATE:
-        return [Kept("the certificate", folder / CERTIFICATE, ours), Kept("its authority", folder / AUTHORITY, anew)]
+    if hub_files.certificate == CERTIFICATE:
+        return [
+            NamedCertificate("the certificate", folder / CERTIFICATE, ours),
+            NamedCertificate("its authority", folder / AUTHORITY, anew),
+        ]
     theirs = "Renew it at its authority, and start the coordinator again."
-    shown = [("the certificate", office.certificate), ("its authority", office.authority)]
-    return [*(Kept(words, folder / name, theirs) for words, name in shown), *inside]
+    shown = [("the certificate", hub_files.certificate), ("its authority", hub_files.authority)]
+    return [*(NamedCertificate(words, folder / name, theirs) for words, name in shown), *inside]
 
 
 def days_left(certificate: Certificate) -> float:
@@ -63,12 +66,12 @@ def days_left(certificate: Certificate) -> float:
     return (certificate.ends - datetime.now(UTC)).total_seconds() / DAY
 
 
-def ending(folder: Path, office: Office) -> list[str]:
+def ending(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
     """A sentence for each that ends soon, has ended, or cannot be read."""
     found = []
-    for kept in certificates_of(folder, office):
+    for shown in list_certificates(folder, hub_files):
         try:
-            certificate = read_certificate(kept.path)
+            certificate = read_certificate(shown.path)
         except TequioError as error:
             found.append(str(error))
             continue
@@ -78,24 +81,24 @@ def ending(folder: Path, office: Office) -> list[str]:
                 if days > 0
                 else "has ended: nobody can connect"
             )
-            found.append(f"{kept.words} {how}. {kept.fix}")
+            found.append(f"{shown.words} {how}. {shown.fix}")
     return found
 
 
-def check_lasting(folder: Path, office: Office) -> None:
+def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
     """Raises NetworkError where one has ended, so that nobody could connect."""
-    for kept in certificates_of(folder, office):
-        found = read_certificate(kept.path)
+    for shown in list_certificates(folder, hub_files):
+        found = read_certificate(shown.path)
         if days_left(found) <= 0:
-            raise NetworkError(f"{kept.path} ended on {found.ends:%Y-%m-%d}.", "Nobody could connect.", kept.fix)
+            raise NetworkError(f"{shown.path} ended on {found.ends:%Y-%m-%d}.", "Nobody could connect.", shown.fix)
 
 
-def unusable(folder: Path, office: Office) -> Iterator[tuple[Path, str, str]]:
+def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, str, str]]:
     """(file, what is wrong with it, what to do) of each secret and key that cannot do its work."""
     secret, copy = folder / SECRET, "Restore it from a copy."
     if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
         yield secret, "is empty or cut" if secret.exists() else "is missing", copy
-    pairs = {folder / KEY: folder / CERTIFICATE, folder / office.key: folder / office.certificate}
+    pairs = {folder / KEY: folder / CERTIFICATE, folder / hub_files.key: folder / hub_files.certificate}
     if (folder / AUTHORITY_KEY).exists():
         pairs[folder / AUTHORITY_KEY] = folder / AUTHORITY
     for key, path in pairs.items():
@@ -109,22 +112,22 @@ def unusable(folder: Path, office: Office) -> Iterator[tuple[Path, str, str]]:
             yield key, wrong, ours if key == folder / KEY else copy
 
 
-def check_keys(folder: Path, office: Office) -> None:
+def check_keys(folder: Path, hub_files: CoordinatorFolder) -> None:
     """Raises ConfigError naming a secret or key without which the coordinator cannot start; the authority's is for renewing alone."""
-    for path, wrong, fix in unusable(folder, office):
+    for path, wrong, fix in unusable(folder, hub_files):
         if path != folder / AUTHORITY_KEY:
             raise ConfigError(f"{path} {wrong}.", "", fix)
 
 
-def reminder(folder: Path, office: Office, tell: Tell) -> Callable[[], None]:
+def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> Callable[[], None]:
     """Call it often: it tells what ends soon, once a day."""
-    told = -DAY
+    reminded = -DAY
 
     def look() -> None:
-        nonlocal told
-        if time.monotonic() - told >= DAY:
-            told = time.monotonic()
-            for words in ending(folder, office):
+        nonlocal reminded
+        if time.monotonic() - reminded >= DAY:
+            reminded = time.monotonic()
+            for words in ending(folder, hub_files):
                 tell(words, "certificate-ends", "warning")
 
     return look
@@ -137,7 +140,7 @@ def renew(folder: Path) -> dict[str, Any]:
     Cut off between its two files, it is to be done again. Raises ConfigError where the authority's key is not there, or it ends no later.
     """
     with changing(folder):
-        office, authority = open_office(folder), read_certificate(folder / AUTHORITY)
+        hub_files, authority = open_coordinator_folder(folder), read_certificate(folder / AUTHORITY)
         try:
             authority_key = (folder / AUTHORITY_KEY).read_bytes()
         except OSError as error:
@@ -158,5 +161,5 @@ def renew(folder: Path) -> dict[str, Any]:
     return {
         "until": ends.isoformat(timespec="seconds"),
         "authority_until": authority.ends.isoformat(timespec="seconds"),
-        "shown": office.certificate == CERTIFICATE,
+        "shown": hub_files.certificate == CERTIFICATE,
     }

@@ -21,7 +21,7 @@ from tequio.app.network.hub.folder import (
     write_leave,
 )
 from tequio.core.errors import NetworkError
-from tequio.core.events import Tell
+from tequio.core.events import EventHandler
 from tequio.runtimes.flower.superlink import Server, register, unregister
 
 LOOK = 1.0  # seconds between two looks at whether somebody was invited anew
@@ -33,7 +33,7 @@ class Membership:
 
     folder: Path
     server: Server
-    say: Tell
+    say: EventHandler
     _lock: Lock = field(default_factory=Lock)
 
     def enrol(self, name: str, token: str, public_key: str) -> int:

@@ -26,10 +26,10 @@ from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
-from tequio.ledger.folder import OFFICE, RunFolder, own_folder
+from tequio.ledger.folder import COORDINATOR_FILE, RunFolder, own_folder
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
-from tequio.trust.leave_request import is_leaving
+from tequio.trust.leave_request import is_leave_request
 
 ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
 DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authority that can renew it
@@ -43,7 +43,7 @@ TABLES = {"tokens": str, "invited": int}
 
 
 @dataclass(frozen=True)
-class Office:
+class CoordinatorFolder:
     """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token.
 
     invited: how often one was invited anew.
@@ -59,36 +59,38 @@ class Office:
     invited: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_office(folder: Path) -> Office:
+def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, or damaged."""
-    path = folder / OFFICE
+    path = folder / COORDINATOR_FILE
     if not path.is_file():
         fix = "Make one with: tequio coordinator init FOLDER federation.toml"
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", fix)
+        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {COORDINATOR_FILE} in it.", fix)
     raw = json_table(path)
-    wrong = sorted(raw.keys() - Office.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
+    wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
     wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
     wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
     if wrong:
         why = f"{wrong[0]!r} in it is missing, unknown or of another kind."
         raise ConfigError(f"{path} is damaged.", why, "Restore it from a copy.")
-    return Office(**raw)
+    return CoordinatorFolder(**raw)
 
 
 def _is_table(value: Any, of: type) -> bool:
     return isinstance(value, dict) and all(isinstance(each, of) for each in value.values())
 
 
-def open_office(folder: Path) -> Office:
+def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
-    office = read_office(folder)
-    if digest(_text(Path(office.federation)).encode()) != office.digest:
+    hub_files = read_coordinator_folder(folder)
+    if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
         why = "Participants agreed to another text of it."
-        raise NetworkError(f"{office.federation} has changed.", why, "Put it back, or invite anew from a new folder.")
-    return office
+        raise NetworkError(
+            f"{hub_files.federation} has changed.", why, "Put it back, or invite anew from a new folder."
+        )
+    return hub_files
 
 
-def init_office(
+def init_coordinator_folder(
     folder: Path, federation: Path, address: str, own: tuple[Path, Path, Path] | None = None
 ) -> tuple[Federation, list[Path]]:
     """Make the folder, certificates and an invitation for each on the roster; returns the invitations' paths.
@@ -104,7 +106,7 @@ def init_office(
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
-    if (folder / OFFICE).exists():
+    if (folder / COORDINATOR_FILE).exists():
         raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
     tokens = {entry.name: new_token() for entry in config.participants}
     place = RunFolder(own_folder(folder))
@@ -126,8 +128,10 @@ def init_office(
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    office = Office(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
-    place.write_atomic(OFFICE, json.dumps(asdict(office), indent=1).encode())  # last: the folder counts from here on
+    hub_files = CoordinatorFolder(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
+    place.write_atomic(
+        COORDINATOR_FILE, json.dumps(asdict(hub_files), indent=1).encode()
+    )  # last: the folder counts from here on
     return config, written
 
 
@@ -137,21 +141,21 @@ def invite(folder: Path, name: str) -> Path:
     A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for who is not on the roster.
     """
     with changing(folder):
-        office = open_office(folder)
-        if name not in office.tokens:
-            raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(office.tokens)}.")
+        hub_files = open_coordinator_folder(folder)
+        if name not in hub_files.tokens:
+            raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(hub_files.tokens)}.")
         token = new_token()
-        invited = {**office.invited, name: office.invited.get(name, 0) + 1}
-        after = replace(office, tokens={**office.tokens, name: token_hash(token)}, invited=invited)
-        RunFolder(folder).write_atomic(OFFICE, json.dumps(asdict(after), indent=1).encode())
+        invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
+        after = replace(hub_files, tokens={**hub_files.tokens, name: token_hash(token)}, invited=invited)
+        RunFolder(folder).write_atomic(COORDINATOR_FILE, json.dumps(asdict(after), indent=1).encode())
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:
             _withdraw(folder, name, row["public_key"])
             RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
-        path, authority = folder / "invitations" / f"{name}.json", (folder / office.authority).read_text()
-        text = _text(Path(office.federation))
-        invitation = Invitation(name, office.address, authority, text, office.digest, token)
+        path, authority = folder / "invitations" / f"{name}.json", (folder / hub_files.authority).read_text()
+        text = _text(Path(hub_files.federation))
+        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token)
         replace_secret(path, invitation_bytes(invitation))
     return path
 
@@ -175,17 +179,17 @@ def enrolled(folder: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
-def invitations_of(folder: Path) -> dict[str, int]:
+def count_invitations(folder: Path) -> dict[str, int]:
     """Participant -> how often it had been invited anew when it joined."""
     return {name: int(row.get("invitation", 0)) for name, row in enrolled(folder).items()}
 
 
 def left(folder: Path) -> dict[str, int]:
     """Those who left -> how often they had been invited anew when they had joined."""
-    return {name: n for name, n in invitations_of(folder).items() if "left" in enrolled(folder)[name]}
+    return {name: n for name, n in count_invitations(folder).items() if "left" in enrolled(folder)[name]}
 
 
-def numbers_of(folder: Path) -> dict[str, int]:
+def node_numbers(folder: Path) -> dict[str, int]:
     """Participant -> its number, of those who joined and did not leave."""
     return {name: int(row["node"]) for name, row in enrolled(folder).items() if "left" not in row}
 
@@ -209,7 +213,7 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
     rows = enrolled(folder)
     name = wanted["name"]
     row = rows.get(name)
-    if row is None or row["node"] != wanted["node"] or not is_leaving(row["public_key"].encode(), wanted):
+    if row is None or row["node"] != wanted["node"] or not is_leave_request(row["public_key"].encode(), wanted):
         why = (
             "It is not signed with the key that joined, or the clocks of the two machines differ by more than a minute."
         )
@@ -221,8 +225,8 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
 
 def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
     """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
-    office = open_office(folder)
-    expected = office.tokens.get(name, "")
+    hub_files = open_coordinator_folder(folder)
+    expected = hub_files.tokens.get(name, "")
     if not hmac.compare_digest(expected, token_hash(token)):
         raise NetworkError(f"The token for {name[:64]!r} is not right.", "", "Use the newest invitation, unchanged.")
     if not is_public_key(public_key.encode()):
@@ -237,7 +241,7 @@ def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> Non
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
     """Keep who joined."""
-    times = open_office(folder).invited.get(name, 0)
+    times = open_coordinator_folder(folder).invited.get(name, 0)
     rows = enrolled(folder) | {name: {"public_key": public_key, "node": str(node), "invitation": str(times)}}
     RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
 

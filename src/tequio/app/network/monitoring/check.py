@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 import psutil
 
-from tequio.app.network.hub.certificates import SOON, Kept, certificates_of, days_left, unusable
-from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, Office, open_office
-from tequio.app.network.monitoring.health import read_vitals
+from tequio.app.network.hub.certificates import SOON, NamedCertificate, days_left, list_certificates, unusable
+from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, CoordinatorFolder, open_coordinator_folder
+from tequio.app.network.monitoring.health import read_health
 from tequio.core.errors import ConfigError, TequioError
-from tequio.ledger.folder import OFFICE, open_to_others
+from tequio.ledger.folder import COORDINATOR_FILE, open_to_others
 from tequio.runtimes.flower import exposure_probe
-from tequio.trust.certificates import Certificate, belongs, certificate_of, read_certificate
+from tequio.trust.certificates import Certificate, belongs, parse_certificate, read_certificate
 
 NAME = {62, 64}  # OpenSSL's words for a certificate of another name or address
 
@@ -40,33 +40,35 @@ class Finding:
     fix: str = ""
 
 
-def inspect_office(folder: Path, address: str | None) -> list[dict[str, Any]]:
+def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]:
     """Every finding, as plain JSON. address: host:port to ask; None: the one that participants were given.
 
     Raises ConfigError if the folder is no coordinator's, or the address none.
     """
-    if not (folder / OFFICE).exists():
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {OFFICE} in it.", "Name another.")
+    if not (folder / COORDINATOR_FILE).exists():
+        raise ConfigError(
+            f"{folder} is not a coordinator's folder.", f"Expected {COORDINATOR_FILE} in it.", "Name another."
+        )
     try:
-        office = open_office(folder)
+        hub_files = open_coordinator_folder(folder)
     except TequioError as error:
         return [asdict(Finding("agreement", "FAIL", f"{error.what} {error.why}", error.fix))]
-    host, _, port = (address or office.address).rpartition(":")
+    host, _, port = (address or hub_files.address).rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
     findings = [Finding("agreement", "ok", "federation.toml has the digest that participants agreed to.")]
-    findings += _secrets(folder, office)
-    findings += _certificates(folder, office, host.strip("[]"))
+    findings += _secrets(folder, hub_files)
+    findings += _certificates(folder, hub_files, host.strip("[]"))
     findings += _ports(folder)
-    findings += _outside(folder, office, host.strip("[]"), int(port))
+    findings += _outside(folder, hub_files, host.strip("[]"), int(port))
     return [asdict(found) for found in findings]
 
 
-def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
+def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
     """Who may read keys, secret and invitations, and who may put others in their place."""
-    own = [KEY, SECRET, AUTHORITY_KEY, *(f"invitations/{name}.json" for name in office.tokens)]
+    own = [KEY, SECRET, AUTHORITY_KEY, *(f"invitations/{name}.json" for name in hub_files.tokens)]
     files = [folder / name for name in own if (folder / name).exists()]
-    if (key := folder / office.key) not in files:
+    if (key := folder / hub_files.key) not in files:
         files.append(key)
     loose = [path for path in files if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
     for path in loose:
@@ -74,7 +76,7 @@ def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
         yield Finding("secrets", "FAIL", what, f"chmod 600 {path}; take it as known, and make a new one.")
     if not loose:
         yield Finding("secrets", "ok", f"{len(files)} keys, secrets and invitations are readable by their owner alone.")
-    for path, wrong, fix in unusable(folder, office):
+    for path, wrong, fix in unusable(folder, hub_files):
         yield Finding("secrets", "FAIL", f"{path} {wrong}.", fix)
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o}): messages and models are in it."
@@ -84,27 +86,31 @@ def _secrets(folder: Path, office: Office) -> Iterator[Finding]:
         yield Finding("secrets", "FAIL", f"Others may write in {path}.", f"chmod go-w {path}")
 
 
-def _certificates(folder: Path, office: Office, host: str) -> Iterator[Finding]:
+def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iterator[Finding]:
     """Those on disk: until when, for which name, with which key."""
-    for kept in certificates_of(folder, office):
+    for certificate_ in list_certificates(folder, hub_files):
         try:
-            found = read_certificate(kept.path)
+            found = read_certificate(certificate_.path)
         except TequioError as error:
             yield Finding("certificate", "FAIL", error.what, error.fix)
             continue
-        yield _lasting(kept, found)
-        if kept.words == "the certificate":
-            yield _fitting(found, host, folder / office.key, kept.fix)
+        yield _lasting(certificate_, found)
+        if certificate_.words == "the certificate":
+            yield _fitting(found, host, folder / hub_files.key, certificate_.fix)
 
 
-def _lasting(kept: Kept, found: Certificate) -> Finding:
+def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
     days, until = days_left(found), f"{found.ends:%Y-%m-%d}"
     if days <= 0:
-        return Finding("certificate", "FAIL", f"{kept.words} ended on {until}: nobody can connect.", kept.fix)
+        return Finding(
+            "certificate", "FAIL", f"{certificate_.words} ended on {until}: nobody can connect.", certificate_.fix
+        )
     if found.begins > datetime.now(UTC):
-        return Finding("certificate", "FAIL", f"{kept.words} is not valid yet.", "Is this machine's clock right?")
-    what, late = f"{kept.words}: {days:.0f} days left (until {until}).", days < SOON
-    return Finding("certificate", "warning" if late else "ok", what, kept.fix if late else "")
+        return Finding(
+            "certificate", "FAIL", f"{certificate_.words} is not valid yet.", "Is this machine's clock right?"
+        )
+    what, late = f"{certificate_.words}: {days:.0f} days left (until {until}).", days < SOON
+    return Finding("certificate", "warning" if late else "ok", what, certificate_.fix if late else "")
 
 
 def _fitting(found: Certificate, host: str, key: Path, fix: str) -> Finding:
@@ -128,9 +134,9 @@ def _ports(folder: Path) -> Iterator[Finding]:
             yield Finding("ports", "FAIL", f"SuperLink listens on {ip}:{port}, not on loopback alone.", fix)
         if not wide:
             yield Finding("ports", "ok", f"SuperLink listens on loopback alone ({len(server)} port).")
-    vitals = read_vitals(folder)
-    metrics = (vitals or {}).get("metrics")
-    if vitals and vitals["alive"] and metrics and not _loopback(str(metrics).rpartition(":")[0]):
+    health = read_health(folder)
+    metrics = (health or {}).get("metrics")
+    if health and health["alive"] and metrics and not _loopback(str(metrics).rpartition(":")[0]):
         fix = "Give --metrics a port alone, or let only your monitoring reach it."
         yield Finding(
             "ports", "warning", f"/metrics is open to the network at {metrics}, with participants' names.", fix
@@ -164,11 +170,11 @@ def _loopback(ip: str) -> bool:
         return ip == "localhost"
 
 
-def _outside(folder: Path, office: Office, host: str, port: int) -> Iterator[Finding]:
+def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -> Iterator[Finding]:
     """What a stranger reaches."""
     where = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
     try:
-        shown = certificate_of(exposure_probe.handshake(host, port, None))
+        shown = parse_certificate(exposure_probe.handshake(host, port, None))
     except ssl.SSLError as error:
         yield Finding(
             "reach", "FAIL", f"{where} speaks no TLS ({error.reason}).", "Is a proxy in between? Pass TLS through."
@@ -178,8 +184,8 @@ def _outside(folder: Path, office: Office, host: str, port: int) -> Iterator[Fin
         fix = "Is the coordinator started, and does the firewall let this port through?"
         yield Finding("reach", "FAIL", f"{where} does not answer ({type(error).__name__}).", fix)
         return
-    authority = (folder / office.authority).read_bytes()
-    yield _shown(folder / office.certificate, shown, host, port, authority.decode())
+    authority = (folder / hub_files.authority).read_bytes()
+    yield _shown(folder / hub_files.certificate, shown, host, port, authority.decode())
     old = exposure_probe.old_tls(host, port)
     if old is None:
         yield Finding("tls", "warning", "Whether TLS below 1.2 is refused was not tried: this machine cannot speak it.")

@@ -18,7 +18,7 @@ import psutil
 
 from tequio.app.network.monitoring.rate_limit import Throttle
 from tequio.core.errors import ResourceError, TequioError
-from tequio.core.events import Level, Tell, Value
+from tequio.core.events import EventHandler, Level, Value
 from tequio.ledger.folder import RunFolder
 from tequio.runtimes.http_pages import Page, served
 
@@ -41,10 +41,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Vitals:
+class Health:
     """Tell it events: it counts them, and passes them on."""
 
-    def __init__(self, role: Role, passed_on: Tell, metrics: tuple[str, int] | None = None) -> None:
+    def __init__(self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None) -> None:
         self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
         self._passed_on, self._metrics = Throttle(passed_on), metrics
         self._lock, self._changed = Lock(), True
@@ -96,7 +96,7 @@ class Vitals:
         return copy
 
     @contextmanager
-    def kept(self, folder: Path) -> Iterator[None]:
+    def written_to(self, folder: Path) -> Iterator[None]:
         """Keep the file until the block ends; tell how it ended. The folder must be ours alone."""
         stop = Event()
         writer = Thread(target=self._keep, args=(folder, stop), daemon=True)
@@ -154,7 +154,7 @@ class Vitals:
         self._changed = True
 
 
-def read_vitals(folder: Path) -> dict[str, Any] | None:
+def read_health(folder: Path) -> dict[str, Any] | None:
     """What the last process in this folder left; `alive`: whether it still runs, `silent`: it does, and has not written for long, `paused`.
 
     None if there is nothing, or nothing readable.

@@ -15,9 +15,9 @@ from threading import Lock
 from typing import Any, Literal
 
 import tequio
-from tequio.app.network.monitoring.health import Vitals
+from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.status import coordinator_status
-from tequio.app.network.monitoring.totals import Tally
+from tequio.app.network.monitoring.totals import RunTotals
 from tequio.core import errors
 from tequio.runtimes.http_pages import Page
 
@@ -25,52 +25,52 @@ KIND = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float | int | None]
 
 
-def coordinator_pages(folder: Path, vitals: Vitals) -> dict[str, Page]:
+def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
     """The two pages of a coordinator."""
-    tally, lock = Tally(folder / "run/ledger.sqlite"), Lock()
+    totals, lock = RunTotals(folder / "run/ledger.sqlite"), Lock()
 
     def status() -> dict[str, Any]:
         with lock:
-            return coordinator_status(folder, tally.read(), vitals.facts() | {"alive": True, "metrics": None})
+            return coordinator_status(folder, totals.read(), health.facts() | {"alive": True, "metrics": None})
 
     def metrics() -> tuple[int, str, str]:
         found = status()
         with lock:
-            return 200, KIND, _coordinator(found, tally)
+            return 200, KIND, _coordinator(found, totals)
 
-    def health() -> tuple[int, str, str]:
+    def health_page() -> tuple[int, str, str]:
         found = status()
         ok = found["process"]["superlink"] is not False
         return _health(ok, {key: found[key] for key in ("state", "round", "rounds")})
 
-    return {"/metrics": metrics, "/health": health}
+    return {"/metrics": metrics, "/health": health_page}
 
 
-def participant_pages(vitals: Vitals) -> dict[str, Page]:
+def participant_pages(health: Health) -> dict[str, Page]:
     """The two pages of a participant. It is well without a connection: it tries for ever."""
 
     def metrics() -> tuple[int, str, str]:
-        return 200, KIND, _participant(vitals.facts())
+        return 200, KIND, _participant(health.facts())
 
-    def health() -> tuple[int, str, str]:
-        facts = vitals.facts()
+    def health_page() -> tuple[int, str, str]:
+        facts = health.facts()
         return _health(True, {"state": facts["stage"], "connected": facts["connected"]})
 
-    return {"/metrics": metrics, "/health": health}
+    return {"/metrics": metrics, "/health": health_page}
 
 
 def _health(ok: bool, body: Mapping[str, Any]) -> tuple[int, str, str]:
     return (200 if ok else 503), "application/json", json.dumps({"ok": ok, **body}) + "\n"
 
 
-def _coordinator(found: Mapping[str, Any], tally: Tally) -> str:
+def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
     people = found["participants"]
     last = found["last_round"] or {}
     states = {"invited": len(people), "enrolled": sum(p["enrolled"] for p in people)}
     states["connected"] = sum(p["connected"] is True for p in people)
     updates = [
         ({"participant": name, "status": status, "kind": known(kind)}, count)
-        for (name, status, kind), count in sorted(_merged(tally.outcomes).items())
+        for (name, status, kind), count in sorted(_merged(totals.outcomes).items())
     ]
     ways = _ways(people, "bytes")
     return "".join(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from tequio.core.events import Level, Tell, Value
+from tequio.core.events import EventHandler, Level, Value
 
 BURST = 60.0  # told at once
 EACH = 10.0  # seconds for each more
@@ -20,7 +20,7 @@ EVENT = "refused"
 class Throttle:
     """Tell it events: all pass but for those refusals that are too many."""
 
-    def __init__(self, passed_on: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, passed_on: EventHandler, clock: Callable[[], float] = time.monotonic) -> None:
         self._passed_on, self._clock, self._lock = passed_on, clock, Lock()
         self._free: dict[str, tuple[float, float]] = {}  # reason -> how many may be told, as of when
         self._held: dict[str, int] = {}  # reason -> how many were not told
@@ -43,8 +43,8 @@ class Throttle:
             now = self._clock()
             free, at = self._free.get(reason, (BURST, now))
             free = min(BURST, free + (now - at) / EACH)
-            told = free >= 1.0
-            self._free[reason] = (free - told, now)
-            if not told:
+            passes = free >= 1.0
+            self._free[reason] = (free - passes, now)
+            if not passes:
                 self._held[reason] = self._held.get(reason, 0) + 1
-            return told
+            return passes

@@ -14,88 +14,88 @@ from typing import Any
 
 from tequio.app.network.hub import certificates
 from tequio.app.network.hub import folder as hub_folder
-from tequio.app.network.monitoring.health import OVER, read_vitals
-from tequio.app.network.monitoring.totals import Tally
+from tequio.app.network.monitoring.health import OVER, read_health
+from tequio.app.network.monitoring.totals import RunTotals
 from tequio.app.run_files import json_table
 from tequio.core.errors import ConfigError
-from tequio.ledger.folder import BUNDLE, IDENTITY, OFFICE, RUN
-from tequio.participant.accounts import read_books
+from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
+from tequio.participant.accounts import read_account_books
 
 PATIENCE = 3.0  # seconds that the health page may take
 
 
-def status_of(folder: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> dict[str, Any]:
     """Everything, as plain JSON. Raises ConfigError if the folder is neither a coordinator's nor a participant's."""
-    if (folder / OFFICE).exists():
-        return coordinator_status(folder, Tally(folder / "run/ledger.sqlite").read(), read_vitals(folder))
+    if (folder / COORDINATOR_FILE).exists():
+        return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    why = f"Expected {OFFICE} or {IDENTITY} in it."
+    why = f"Expected {COORDINATOR_FILE} or {IDENTITY} in it."
     fix = "Name the folder that `tequio coordinator init` or `tequio join` made."
     if (folder / "ledger.sqlite").exists():
         why, fix = "It is a run.", f"See it with: tequio report {folder}"
     raise ConfigError(f"{folder} is neither a coordinator's folder nor a participant's.", why, fix)
 
 
-def coordinator_status(folder: Path, tally: Tally, vitals: dict[str, Any] | None) -> dict[str, Any]:
+def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
     """Of a coordinator's folder: the rounds, and everybody on the roster.
 
     Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that passed the door for it.
     """
-    kept = hub_folder.read_office(folder)
-    joined, rows = hub_folder.numbers_of(folder), hub_folder.enrolled(folder)
-    alive = _awake(vitals)
-    present = vitals["present"] if vitals else {}
+    hub = hub_folder.read_coordinator_folder(folder)
+    joined, rows = hub_folder.node_numbers(folder), hub_folder.enrolled(folder)
+    alive = _awake(health)
+    present = health["present"] if health else {}
     people = []
-    for name in kept.tokens:
+    for name in hub.tokens:
         here = present.get(str(joined.get(name)), {})
         on = bool(here.get("connected")) if alive and here else None
         row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
-        people.append(row | {"left": rows.get(name, {}).get("left")} | tally.person(name))
-    last: dict[str, Any] = tally.rounds[-1] if tally.rounds else {}
-    owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & tally.took_part
-    missing = {name: tally.missing.get(name, "") for name in sorted(owed)} if tally.ended else {}
-    rounds = tally.header.get("config", {}).get("train", {}).get("rounds")
+        people.append(row | {"left": rows.get(name, {}).get("left")} | totals.person(name))
+    last: dict[str, Any] = totals.rounds[-1] if totals.rounds else {}
+    owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
+    missing = {name: totals.missing.get(name, "") for name in sorted(owed)} if totals.ended else {}
+    rounds = totals.header.get("config", {}).get("train", {}).get("rounds")
     return {
         "role": "coordinator",
-        "name": tally.header.get("name"),
-        "address": kept.address,
-        "state": _state(vitals, tally.ended is not None, tally.header != {}),
-        "process": _process(vitals),
+        "name": totals.header.get("name"),
+        "address": hub.address,
+        "state": _state(health, totals.ended is not None, totals.header != {}),
+        "process": _process(health),
         "round": last.get("round"),
         "rounds": rounds,
         "last_round": last or None,
-        "accepted": sum(row["accepted"] is True for row in tally.rounds),
-        "rejected": sum(row["accepted"] is False for row in tally.rounds),
-        "validation": [{"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]} for r in tally.rounds],
-        "joules": tally.joules,
+        "accepted": sum(row["accepted"] is True for row in totals.rounds),
+        "rejected": sum(row["accepted"] is False for row in totals.rounds),
+        "validation": [{"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]} for r in totals.rounds],
+        "joules": totals.joules,
         "participants": people,
-        "centre": {name: row for name, row in tally.people.items() if name not in kept.tokens},
-        "refusals": vitals["refusals"] if vitals else {},
-        "last_error": vitals["last_error"] if vitals else None,
-        "note": _silence(vitals),
+        "centre": {name: row for name, row in totals.people.items() if name not in hub.tokens},
+        "refusals": health["refusals"] if health else {},
+        "last_error": health["last_error"] if health else None,
+        "note": _silence(health),
         "missing": missing,
-        "certificates": certificates.ending(folder, kept),
-        "ended": None if tally.ended is None else tally.ended["reason"],
-        "next": _wake(vitals, f"tequio coordinator start {folder}")
-        or _coordinator_next(folder, vitals if alive else None, tally.ended is not None, bool(missing), people),
+        "certificates": certificates.ending(folder, hub),
+        "ended": None if totals.ended is None else totals.ended["reason"],
+        "next": _wake(health, f"tequio coordinator start {folder}")
+        or _coordinator_next(folder, health if alive else None, totals.ended is not None, bool(missing), people),
     }
 
 
 def _participant_status(folder: Path) -> dict[str, Any]:
     """Of a participant's folder. updates_up: bytes of all updates it sent, by its own book; since_started: of whole messages, in the life
     of its process."""
-    identity, vitals = json_table(folder / IDENTITY), read_vitals(folder)
+    identity, health = json_table(folder / IDENTITY), read_health(folder)
     name, run = str(identity["name"]), folder / RUN
-    tally = Tally(run / "ledger.sqlite").read()
-    own = tally.people.get(name, {})
+    totals = RunTotals(run / "ledger.sqlite").read()
+    own = totals.people.get(name, {})
     made, alone = own.get("personal"), own.get("alone")
-    alive = _awake(vitals)
-    found = vitals or {}
-    over = bool(made) and (tally.heard or found.get("stage") == "ended")  # ended: the coordinator said that it is over
-    state, again = _state(vitals, over, tally.header != {}), f"tequio participate {folder}"
-    left = _left(folder, identity, tally.header != {}, bool(made or alone)) if "left" in identity else None
-    if vitals is None or not vitals["alive"]:
+    alive = _awake(health)
+    found = health or {}
+    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: the coordinator said that it is over
+    state, again = _state(health, over, totals.header != {}), f"tequio participate {folder}"
+    left = _left(folder, identity, totals.header != {}, bool(made or alone)) if "left" in identity else None
+    if health is None or not health["alive"]:
         state = "left" if left else "alone" if alone and not made else state  # alone: the federation may go on
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
@@ -106,33 +106,33 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "name": name,
         "address": identity["address"],
         "state": state,
-        "process": _process(vitals),
+        "process": _process(health),
         "connected": bool(found.get("connected")) if alive else None,
         "since": found.get("since"),
         "connections": found.get("connections"),
         "last_task": found.get("last_task"),
-        "rounds": tally.header.get("config", {}).get("train", {}).get("rounds"),
+        "rounds": totals.header.get("config", {}).get("train", {}).get("rounds"),
         "tasks": found.get("tasks", {}),
         "failures": found.get("failures", {}),
-        "updates_up": int(sum(line.get("bytes", 0.0) for line in read_books(run).get(name, ()))),
+        "updates_up": int(sum(line.get("bytes", 0.0) for line in read_account_books(run).get(name, ()))),
         "since_started": {"bytes_down": found.get("bytes_down", 0), "bytes_up": found.get("bytes_up", 0)},
         "last_error": found.get("last_error"),
         "personal": made,
         "alone": alone,
         "left": left and left["left"],
         "bundle": left and left["bundle"],
-        "note": _silence(vitals) or (left["note"] if left else unheard),
-        "next": _wake(vitals, again) or (left["next"] if left else following),
+        "note": _silence(health) or (left["note"] if left else unheard),
+        "next": _wake(health, again) or (left["next"] if left else following),
     }
 
 
 def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) -> dict[str, Any]:
     """Of a participant that left: when, where that lies which it took along, what to know of it, and how to go on."""
     name, bundle = str(identity["name"]), Path(identity.get("bundle", folder / BUNDLE))
-    told = identity.get("told") == "yes"
-    words = "the coordinator was told" if told else "the coordinator was not told: leave again with another --out"
+    informed = identity.get("told") == "yes"
+    words = "the coordinator was told" if informed else "the coordinator was not told: leave again with another --out"
     note, following = f"{name} left the federation on {identity['left']}; {words}.", None
-    taken = Tally(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
+    taken = RunTotals(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
     if taken is not None:
         note += f" What it took along: {bundle}."
     if made:
@@ -149,45 +149,45 @@ def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) ->
     }
 
 
-def _state(vitals: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
+def _state(health: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
     """not started, one of the stages of a live process, not responding, finished, stopped, failed, or killed (it ended without a word)."""
-    if vitals is not None and vitals.get("silent"):
+    if health is not None and health.get("silent"):
         return "not responding"
-    if ended and not (vitals and vitals["alive"]):
+    if ended and not (health and health["alive"]):
         return "finished"
-    if vitals is None:
+    if health is None:
         return "not running" if begun else "not started"
-    stage = str(vitals["stage"])
-    return stage if vitals["alive"] or stage in OVER else "killed"
+    stage = str(health["stage"])
+    return stage if health["alive"] or stage in OVER else "killed"
 
 
-def _awake(vitals: Mapping[str, Any] | None) -> bool:
+def _awake(health: Mapping[str, Any] | None) -> bool:
     """Whether a process runs, and what it says is of now."""
-    return vitals is not None and bool(vitals["alive"]) and not vitals.get("silent")
+    return health is not None and bool(health["alive"]) and not health.get("silent")
 
 
-def _silence(vitals: Mapping[str, Any] | None) -> str | None:
+def _silence(health: Mapping[str, Any] | None) -> str | None:
     """What a person should know of a process that does not respond."""
-    if vitals is None or not vitals.get("silent"):
+    if health is None or not health.get("silent"):
         return None
-    seen = datetime.fromisoformat(vitals["seen"])
-    why = "is paused" if vitals["paused"] else "hangs, or cannot write to its folder"
-    return f"Process {vitals['process']}, not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}, {why}."
+    seen = datetime.fromisoformat(health["seen"])
+    why = "is paused" if health["paused"] else "hangs, or cannot write to its folder"
+    return f"Process {health['process']}, not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}, {why}."
 
 
-def _wake(vitals: Mapping[str, Any] | None, again: str) -> str | None:
+def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:
     """The command to go on with where a process does not respond. again: what starts one."""
-    if vitals is None or not vitals.get("silent"):
+    if health is None or not health.get("silent"):
         return None
-    return f"kill -CONT {vitals['process']}" if vitals["paused"] else f"kill -9 {vitals['process']}; {again}"
+    return f"kill -CONT {health['process']}" if health["paused"] else f"kill -9 {health['process']}; {again}"
 
 
-def _process(vitals: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _process(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The live process, with what its health page says. None if none runs."""
-    if vitals is None or not vitals["alive"]:
+    if health is None or not health["alive"]:
         return None
-    row = {key: vitals.get(key) for key in ("process", "begun", "seen", "metrics", "superlink")}
-    return row | {"health": None if vitals["metrics"] is None else _health(str(vitals["metrics"]))}
+    row = {key: health.get(key) for key in ("process", "begun", "seen", "metrics", "superlink")}
+    return row | {"health": None if health["metrics"] is None else _health(str(health["metrics"]))}
 
 
 def _health(address: str) -> str:

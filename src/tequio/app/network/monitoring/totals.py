@@ -9,7 +9,7 @@ from typing import Any
 from tequio.ledger.record import Ledger
 
 
-class Tally:
+class RunTotals:
     """The rounds of a ledger, added up; `read` goes on where it ended the last time, so that asking often costs little."""
 
     def __init__(self, path: Path) -> None:
@@ -24,7 +24,7 @@ class Tally:
         self.missing: dict[str, str] = {}  # who has no personal model at the end, and why
         self.ended: Mapping[str, Any] | None = None
 
-    def read(self) -> Tally:
+    def read(self) -> RunTotals:
         """Add what is new. A ledger that is not there yet is an empty one."""
         if self.path.exists():
             with Ledger.open(self.path, read_only=True) as ledger:

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from tequio.config import ScheduleSection
-from tequio.core.events import Level, Tell, Value
+from tequio.core.events import EventHandler, Level, Value
 from tequio.measure.intensity import Intensity
 from tequio.planning.carbon_aware import greenest_of_day
-from tequio.planning.schedule import is_open, next_opening, window_of
+from tequio.planning.schedule import is_open, next_opening, parse_window
 
 GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
 
@@ -19,7 +19,7 @@ def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity 
     """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of its electricity's carbon."""
     if schedule is None:
         return ""
-    if is_open(window := window_of(schedule.hours), schedule.days, now):
+    if is_open(window := parse_window(schedule.hours), schedule.days, now):
         return _waiting_for_green(schedule, now.astimezone(), forecast)
     opens = next_opening(window, schedule.days, now)
     return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
@@ -36,12 +36,12 @@ def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Inten
     return f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected until {until}."
 
 
-def pointing_out(folder: Path, tell: Tell, after: float = GONE) -> Tell:
+def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> EventHandler:
     """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a personal model can be made alone."""
     lost: float | None = None
     said = False
 
-    def told(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
+    def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         nonlocal lost, said
         tell(words, event, level, **fields)
         if event in ("connected", "disconnected"):
@@ -53,4 +53,4 @@ def pointing_out(folder: Path, tell: Tell, after: float = GONE) -> Tell:
             words += f"For a personal model now, stop this, and: tequio island {folder}"
             tell(words, "coordinator-gone", "warning")
 
-    return told
+    return log

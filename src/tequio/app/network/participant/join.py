@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tequio.app.assembly.context import splits_of
+from tequio.app.assembly.context import read_splits
 from tequio.app.run_files import json_table
 from tequio.config import Federation, ParticipantFile, federation_of_text, load_participant
 from tequio.core.errors import ConfigError, NetworkError
@@ -55,7 +55,7 @@ def prepare(invitation: Path, participant: Path) -> Ready:
         )
     file = load_participant(participant, asked.name)
     config = config.part(config.base_of(asked.name))
-    splits_of(config, file)
+    read_splits(config, file)
     reach(asked.address, asked.authority)
     return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tequio.app.models.export import export_models
 from tequio.app.models.open import open_models
-from tequio.app.models.verify import files_of, verify_run
+from tequio.app.models.verify import model_files, verify_run
 from tequio.app.network.participant.join import FEDERATION, KEY, read_authority, read_identity
 from tequio.app.run_files import read_model
 from tequio.core.canonical import pack
@@ -26,7 +26,7 @@ from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
 from tequio.runtimes.flower.enrolment_client import take_leave
 from tequio.trust.keys import load_key
-from tequio.trust.leave_request import leaving
+from tequio.trust.leave_request import leave_request
 
 ADAPTERS, README = "adapters", "README.md"
 
@@ -63,7 +63,7 @@ def _tell(folder: Path, identity: dict[str, str]) -> str:
     """Nothing where the coordinator took it, else why not."""
     try:
         key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
-        return take_leave(identity["address"], authority, leaving(key, identity["name"], identity["node"]))
+        return take_leave(identity["address"], authority, leave_request(key, identity["name"], identity["node"]))
     except NetworkError as error:
         return str(error)
 
@@ -75,7 +75,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     copy(run / "ledger.sqlite", own_folder(fresh) / "ledger.sqlite")
     place = RunFolder(fresh)
     with Ledger.open(fresh / "ledger.sqlite", read_only=True) as ledger:
-        for file, digest in files_of(ledger).items():
+        for file, digest in model_files(ledger).items():
             place.write_atomic(file, pack(read_model(RunFolder(run), file, digest)))
     place.write_atomic(FEDERATION, (folder / FEDERATION).read_bytes())
     opened = open_models(fresh, None)

@@ -9,43 +9,46 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.allocation import full_steps, hardware_of, settings_of, workload_of
-from tequio.app.assembly.profile import Told
+from tequio.app.assembly.allocation import build_hardware, build_workload, full_steps, personal_settings
+from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.participant.join import read_identity
-from tequio.app.network.participant.serve import Resident, resident_of
-from tequio.app.saved_models import load_shared, personal_of, save_alone
+from tequio.app.network.participant.serve import ParticipantService, open_participant
+from tequio.app.saved_models import load_shared, recorded_personal, save_alone
 from tequio.config import load_participant
 from tequio.core.canonical import digest_update
 from tequio.core.update import zero
 from tequio.ledger.folder import RUN
 from tequio.participant.personal import personalise
-from tequio.planning.allocation import Allotment, allot
+from tequio.planning.allocation import Assignment, allocate
 
 
-def go_alone(folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
+def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, Any]:
     """Make it, or tell the one that is made. Raises ConfigError if the folder did not join, RunError if its data changed since."""
     identity = read_identity(folder)
-    with resident_of(folder, load_participant(Path(identity["participant"]), identity["name"]), told) as resident:
+    with open_participant(folder, load_participant(Path(identity["participant"]), identity["name"]), log) as resident:
         found = load_shared(resident.folder, resident.ledger)
-        model, record = found or (zero(resident.node.bench.spec), {})
+        model, record = found or (zero(resident.node.adapted.spec), {})
         begun = {"round": int(record.get("round", 0)), "digest": digest_update(model)}
-        done, federated = personal_of(resident.ledger, alone=True), personal_of(resident.ledger, alone=False)
+        done, federated = (
+            recorded_personal(resident.ledger, alone=True),
+            recorded_personal(resident.ledger, alone=False),
+        )
         if federated is not None:  # made from the last shared model there will be
             done = federated
         elif done is None or done["begun"] != begun:
             said = f"the shared model of round {begun['round']}" if found else "the base: no shared model is known here"
-            told(f"making a personal model from {said}")
+            log(f"making a personal model from {said}")
             given = _given(resident, dict(record))
-            settings = settings_of(resident.config, len(resident.node.data.train), resident.node.name, given)
+            settings = personal_settings(resident.config, len(resident.node.data.train), resident.node.name, given)
             done = save_alone(resident.folder, resident.ledger, personalise(resident.node, model, settings), begun)
         test = done["test"]
     return {"name": identity["name"], "run": str(folder / RUN), "chosen": done["chosen"], "from": begun, "test": test}
 
 
-def _given(resident: Resident, record: dict[str, Any]) -> Allotment:
+def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
     """Rank and steps of a round: those that the coordinator gave, else what the own hardware allows."""
     if "rank" in record and "steps" in record:
-        return Allotment(int(record["rank"]), int(record["steps"]), None, "")
-    bench, said = resident.node.bench, Told.of(resident.node.name, resident.facts["told"])
-    work = workload_of(resident.config, said, full_steps(resident.config, said.batches["train"]), bench)
-    return allot(hardware_of(said.name, said.hardware, said.speed, bench.full), work)
+        return Assignment(int(record["rank"]), int(record["steps"]), None, "")
+    adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
+    work = build_workload(resident.config, said, full_steps(resident.config, said.batches["train"]), adapted)
+    return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), work)

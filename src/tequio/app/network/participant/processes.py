@@ -6,28 +6,28 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tequio.app.assembly.allocation import settings_of
-from tequio.app.assembly.context import Ground, ground_of, node_of, splits_of
+from tequio.app.assembly.allocation import personal_settings
+from tequio.app.assembly.context import ModelContext, build_model_context, build_node, read_splits
 from tequio.app.assembly.profile import PROBE, probing
-from tequio.app.assembly.public_data import public_examples, public_of
+from tequio.app.assembly.public_data import build_public_text, public_examples
 from tequio.app.network.participant.join import FEDERATION, read_identity
 from tequio.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
-from tequio.core.messages import TASKS, unpack_message
-from tequio.core.types import EvaluateTask, PersonaliseTask, TrainTask
+from tequio.core.messages import REQUESTS, unpack_message
+from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings, personalise
-from tequio.participant.process_group import ALONE, Team
+from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.splits import Splits
-from tequio.planning.allocation import Allotment
+from tequio.planning.allocation import Assignment
 
 
-def own_settings(config: Federation, node: Node, task: PersonaliseTask) -> Settings:
+def own_settings(config: Federation, node: Node, task: PersonaliseRequest) -> Settings:
     """How a participant makes its personal model, asked by this task."""
-    return settings_of(config, len(node.data.train), node.name, Allotment(task.rank, task.steps, None, ""))
+    return personal_settings(config, len(node.data.train), node.name, Assignment(task.rank, task.steps, None, ""))
 
 
-def check_together(config: Federation, file: ParticipantFile, together: Team) -> None:
+def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
     """Raise ConfigError for work that several processes cannot share."""
     if together.size > 1 and (file.budget.limits() or config.budget.limits()):
         why = "A [budget] is kept step by step, in one process."
@@ -41,20 +41,22 @@ def check_together(config: Federation, file: ParticipantFile, together: Team) ->
         raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
 
 
-def loaded(folder: Path, file: ParticipantFile, together: Team) -> tuple[Federation, Splits, Ground, Node]:
+def loaded(
+    folder: Path, file: ParticipantFile, together: ProcessGroup
+) -> tuple[Federation, Splits, ModelContext, Node]:
     """What was agreed for its base, the data, the base, and the participant on it."""
     whole = load_federation(folder / FEDERATION)
     config = whole.part(whole.base_of(file.name))
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     check_together(config, file, together)
-    splits = splits_of(config, file)
-    ground = ground_of(config, {file.name: file}, together if file.team.shard_base else ALONE)
-    node = node_of(ground, file, splits, public_of(config, ground.task, public_examples(config), None))
-    return config, splits, ground, replace(node, together=together)
+    splits = read_splits(config, file)
+    context = build_model_context(config, {file.name: file}, together if file.team.shard_base else ALONE)
+    node = build_node(context, file, splits, build_public_text(config, context.task, public_examples(config), None))
+    return config, splits, context, replace(node, together=together)
 
 
-def follow(folder: Path, together: Team) -> None:
+def follow(folder: Path, together: ProcessGroup) -> None:
     """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
     file = load_participant(Path(read_identity(folder)["participant"]))
     config, _, _, node = loaded(folder, file, together)
@@ -63,11 +65,11 @@ def follow(folder: Path, together: Team) -> None:
         if data == PROBE:
             probe()
             continue
-        task = unpack_message(data, "a task handed on", TASKS)
+        task = unpack_message(data, "a task handed on", REQUESTS)
         with suppress(TrainingError, UpdateError):  # the first process meets the same one, and tells
-            if isinstance(task, TrainTask):
+            if isinstance(task, TrainRequest):
                 node.train(replace(task, feedback=None))  # what uploads leave out, the first one remembers
-            elif isinstance(task, EvaluateTask):
+            elif isinstance(task, EvaluateRequest):
                 node.evaluate(task)
-            elif isinstance(task, PersonaliseTask):
+            elif isinstance(task, PersonaliseRequest):
                 personalise(node, task.held, own_settings(config, node, task))

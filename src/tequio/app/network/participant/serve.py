@@ -15,28 +15,28 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
-from tequio.app.assembly.manifest import header_of
-from tequio.app.assembly.profile import told_of
-from tequio.app.assembly.site import forecast_of
-from tequio.app.network.monitoring.health import Vitals
+from tequio.app.assembly.manifest import build_header
+from tequio.app.assembly.profile import build_profile
+from tequio.app.assembly.site import read_carbon_forecast
+from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.availability import closed, pointing_out
 from tequio.app.network.participant.join import KEY, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
 from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
-from tequio.app.saved_models import keep_received, personal_of
+from tequio.app.saved_models import keep_received, recorded_personal
 from tequio.config import Federation, ParticipantFile, load_participant
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
-from tequio.core.events import Level, Tell, Value, untold
-from tequio.core.messages import KINDS, TASKS, Message, pack_message, unpack_message
-from tequio.core.types import DescribeTask, EvaluateTask, Failure, PersonaliseTask, Reply, TrainTask
+from tequio.core.events import EventHandler, Level, Value, ignore_events
+from tequio.core.messages import KINDS, REQUESTS, Message, pack_message, unpack_message
+from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.node import Node
 from tequio.participant.personal import personalise
-from tequio.participant.process_group import ALONE, Team
-from tequio.participant.residual import Memory
+from tequio.participant.process_group import ALONE, ProcessGroup
+from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
@@ -46,7 +46,7 @@ UNTOLD = "its own budget, which is private"  # what the coordinator hears of wha
 
 
 @dataclass(frozen=True)
-class Resident:
+class ParticipantService:
     """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
 
     last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
@@ -60,17 +60,17 @@ class Resident:
     ledger: Ledger
     last: dict[str, bytes] = field(default_factory=dict)
 
-    def answer(self, data: bytes, told: Tell = untold) -> bytes:
+    def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
         """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
         if (again := self.last.get(digest(data))) is not None:
             return again
-        task = unpack_message(data, "a task of the coordinator", TASKS)
+        task = unpack_message(data, "a task of the coordinator", REQUESTS)
         if isinstance(task, Reply | Failure):
             raise UpdateError("A reply came where a task was expected.")
         if task.name != self.node.name:
             raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
         kind = next(name for name, cls in KINDS.items() if isinstance(task, cls))
-        told(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
+        log(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
         try:
             self._share(task, data)
             reply = pack_message(self._do(task))
@@ -82,44 +82,44 @@ class Resident:
         except ValueError:  # a number that JSON has no word for
             why = "a result is not a finite number"
             failure = Failure(task.round, task.index, task.name, TrainingError.__name__, why)
-        told(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+        log(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
     def _share(self, task: Message, data: bytes) -> None:
         """Have the other processes take part, once nothing that only this one keeps can stop it: they could not be called back."""
-        if isinstance(task, TrainTask):
-            keep_received(self.folder, self.ledger, task, self.node.bench.scale)
+        if isinstance(task, TrainRequest):
+            keep_received(self.folder, self.ledger, task, self.node.adapted.scale)
             if task.feedback is not None and self.node.together.size > 1:
-                self._memory().load(task.memory_round, self.node.bench.spec, task.name)
-        wanted = isinstance(task, TrainTask | EvaluateTask)
-        if wanted or (isinstance(task, PersonaliseTask) and self._personal() is None):
+                self._memory().load(task.memory_round, self.node.adapted.spec, task.name)
+        wanted = isinstance(task, TrainRequest | EvaluateRequest)
+        if wanted or (isinstance(task, PersonaliseRequest) and self._personal() is None):
             self.node.together.hand_on(data)
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> Residual:
         return replace(self.node.memory, since=self._since())
 
     def _do(self, task: Message) -> Reply:
-        if isinstance(task, TrainTask):
+        if isinstance(task, TrainRequest):
             return replace(self.node, memory=self._memory()).train(task)
-        if isinstance(task, EvaluateTask):
+        if isinstance(task, EvaluateRequest):
             return self.node.evaluate(task)
-        if isinstance(task, DescribeTask):
+        if isinstance(task, DescribeRequest):
             if self.ledger.last("described") is None:
                 self.ledger.append("described", {"round": task.round})
             return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
-        if isinstance(task, PersonaliseTask):
+        if isinstance(task, PersonaliseRequest):
             return self._personalise(task)
         raise UpdateError(f"A task of a kind that is not known here came to {self.node.name}.")
 
     def _personal(self) -> Mapping[str, Any] | None:
-        return personal_of(self.ledger, alone=False)
+        return recorded_personal(self.ledger, alone=False)
 
     def _since(self) -> int:
         """Rounds that were made before this folder took part: it has no memory of them."""
         entry = self.ledger.last("described")
         return 0 if entry is None else int(entry.body["round"])
 
-    def _personalise(self, task: PersonaliseTask) -> Reply:
+    def _personalise(self, task: PersonaliseRequest) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
         if body is None:
@@ -132,14 +132,14 @@ class Resident:
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
             digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
             body = self.ledger.append("personal", {**made.body, **digests}).body
-        told = dict(body)
-        if "cut" in told and self.node.books.limits:  # its own budget is private: that it cut, and no figures
-            told |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
-        return Reply(task.round, task.index, task.name, body=canonical_json(told).decode())
+        log = dict(body)
+        if "cut" in log and self.node.books.limits:  # its own budget is private: that it cut, and no figures
+            log |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
+        return Reply(task.round, task.index, task.name, body=canonical_json(log).decode())
 
 
-def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]:
-    """Take part until the personal model is made; what happens is told to `vitals`.
+def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALONE) -> dict[str, Any]:
+    """Take part until the personal model is made; what happens is told to `health`.
 
     Raises ConfigError if the folder did not join, RunError if the data changed since.
     together: the processes that train, of which this is the first; the others `follow`.
@@ -152,19 +152,23 @@ def stay(folder: Path, vitals: Vitals, together: Team = ALONE) -> dict[str, Any]
     key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
     who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
-    pages, file = participant_pages(vitals), load_participant(own_file, name)
-    with vitals.answering(pages), resident_of(folder, file, vitals.tell, together) as resident, vitals.kept(folder):
-        ending = Ending(resident.ledger, stop, vitals.tell)
-        forecast = forecast_of(resident.file.energy)
+    pages, file = participant_pages(health), load_participant(own_file, name)
+    with (
+        health.answering(pages),
+        open_participant(folder, file, health.tell, together) as resident,
+        health.written_to(folder),
+    ):
+        ending = Ending(resident.ledger, stop, health.tell)
+        forecast = read_carbon_forecast(resident.file.energy)
         serve(
             who,
-            lambda data: resident.answer(data, vitals.tell),
+            lambda data: resident.answer(data, health.tell),
             stop,
             pointing_out(folder, ending.tell),
             lambda: closed(resident.file.schedule, datetime.now(), forecast),
         )
         together.hand_on()
-        done = personal_of(resident.ledger, alone=False)
+        done = recorded_personal(resident.ledger, alone=False)
     if done is None:
         why = "It was not there when that was asked."
         fix = f"Make it from the last shared model that came: tequio island {folder}"
@@ -178,14 +182,14 @@ class Ending:
     Until then a coordinator that is away is tried again and again, however long.
     """
 
-    def __init__(self, ledger: Ledger, stop: Event, passed_on: Tell, linger: float = LINGER) -> None:
+    def __init__(self, ledger: Ledger, stop: Event, passed_on: EventHandler, linger: float = LINGER) -> None:
         self._ledger, self._stop, self._passed_on, self._linger = ledger, stop, passed_on, linger
         if ledger.last(DELIVERED) is not None:
             self._soon()
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Hear what happens, and pass it on."""
-        made = event in ("sent", "disconnected") and personal_of(self._ledger, alone=False) is not None
+        made = event in ("sent", "disconnected") and recorded_personal(self._ledger, alone=False) is not None
         if made and event == "sent" and self._ledger.last(DELIVERED) is None:
             self._ledger.append(DELIVERED, {})
             self._soon()
@@ -200,34 +204,34 @@ class Ending:
 
 
 @contextmanager
-def resident_of(
-    folder: Path, file: ParticipantFile, told: Callable[[str], None], together: Team = ALONE
-) -> Iterator[Resident]:
+def open_participant(
+    folder: Path, file: ParticipantFile, log: Callable[[str], None], together: ProcessGroup = ALONE
+) -> Iterator[ParticipantService]:
     """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
-    told("reading data and base model")
-    config, splits, ground, node = loaded(folder, file, together)
+    log("reading data and base model")
+    config, splits, context, node = loaded(folder, file, together)
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run, private=True)
     own = f"participants/{file.name}"
-    node = replace(node, memory=Memory(place, own), books=node.books.opened(place, own))
+    node = replace(node, memory=Residual(place, own), books=node.books.opened(place, own))
     with place.lock():
         if begun:
             with unbroken(place) as ledger:
                 facts = dict(recorded_header(ledger, place)["facts"])
                 salt = (run / salt_file(file.name)).read_text()
-                if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != ground.bench.spec:
+                if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     fix = "Put them back as they were, or join anew."
                     raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
-                yield Resident(config, file, node, facts, place, ledger)
+                yield ParticipantService(config, file, node, facts, place, ledger)
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
-        said = told_of(node, file, splits)
-        facts = {"spec": ground.bench.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
+        said = build_profile(node, file, splits)
+        facts = {"spec": context.adapted.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
         row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
-        header = header_of(config, ground.bench, [row]) | {"simulation": False, "provenance": [], "facts": facts}
+        header = build_header(config, context.adapted, [row]) | {"simulation": False, "provenance": [], "facts": facts}
         header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        save(place, HEAD_FILE, ground.bench.head_update())
+        save(place, HEAD_FILE, context.adapted.head_update())
         with Ledger.create(place.ledger_path, header) as ledger:
-            yield Resident(config, file, node, facts, place, ledger)
+            yield ParticipantService(config, file, node, facts, place, ledger)

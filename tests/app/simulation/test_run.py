@@ -1,0 +1,208 @@
+"""A whole run: what its ledger promises, which model each participant is delivered, when it stops, and the probe."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tequio.app.assembly.build import build
+from tequio.app.assembly.setup import RunSetup
+from tequio.app.simulation.run import resume, start
+from tequio.config import load_federation
+from tequio.core.canonical import digest_update, unpack
+from tequio.core.errors import RunError
+from tequio.core.update import Dense, Update, zero
+from tequio.ledger.folder import COORDINATOR_FILE, RunFolder
+from tequio.ledger.record import Ledger
+from tequio.participant.personal import fit, personalise, score
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "record.md"
+SCORES = {"loss", "accuracy", "examples"}
+INTERVAL = {"mean", "low", "high"}
+ENERGY = {"joules", "seconds", "method", "boundary", "uncertainty", "coverage", "began", "intensity", "pue", "embodied"}
+ENERGY |= {"hosted"}
+
+
+NETWORK = {
+    "budget",
+    "joined",
+    "left",
+    "missing",
+    "wait",
+}  # entries that only a federation across a network has, and keys
+NETWORK_KEYS = {"invitations"}
+
+
+def bodies(run: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """kind -> bodies, as plain JSON values."""
+    out: dict[str, list[Mapping[str, Any]]] = {}
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        for entry in ledger.entries():
+            out.setdefault(entry.kind, []).append(json.loads(json.dumps(dict(entry.body), default=dict)))
+    return out
+
+
+def promised() -> dict[str, set[str]]:
+    """kind -> keys of its body that docs/record.md names: the words in backquotes outside braces and brackets."""
+    out: dict[str, set[str]] = {}
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| `(\w+)` \|[^|]*\| (.*) \|$", line)
+        if row:
+            plain = row[2]
+            for _ in range(3):
+                plain = re.sub(r"\{[^{}]*\}|\[[^\[\]]*\]|\([^()]*\)", "", plain)
+            out[row[1]] = set(re.findall(r"`(\w+)`", plain))
+    return out
+
+
+@pytest.mark.parametrize("kind", ["classification", "causal"])
+def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    start(load_federation(make_federation(kind=kind, rows=60)), run, True, ({"name": "x", "licence": "y"},))
+    found, documented = bodies(run), promised()
+    assert set(found) == set(documented) - NETWORK
+    for name, entries in found.items():
+        for body in entries:
+            keys = set(body)
+            if name == "general":
+                keys = {"slice"} if keys == {"public"} else keys
+            assert keys == documented[name] - NETWORK_KEYS, name
+    header, end = found["run"][0], found["end"][0]
+    names = ["site0", "site1"]
+    assert [p["name"] for p in header["participants"]] == names
+    row = {"name", "tier", "rank", "steps", "reason", "hardware", "data", "batches", "measured_tokens_per_second"}
+    assert all(set(p) == row for p in header["participants"])
+    assert set(header["centre"]) == row - {"measured_tokens_per_second"}
+    assert header["provenance"] == [{"name": "x", "licence": "y"}]
+    assert set(header["commitment"]) == set(names)
+    opening = found["start"][0]
+    assert set(opening["validation"]) == set(names)
+    assert all(set(s) == SCORES for s in opening["validation"].values())
+    assert set(opening["slices"]["public"]) == {"loss", "examples"}
+    for number, body in enumerate(found["round"], 1):
+        assert body["round"] == number
+        assert [(a["name"], a["status"]) for a in body["admissions"]] == [(n, "admitted") for n in ("centre", *names)]
+        trained = {
+            *("name", "rank", "steps", "tokens", "examples", "loss_first", "loss_last", "norm"),
+            *("weight", "bytes_up", "bytes_down", "seconds", "joules", "energy", "money"),
+        }
+        assert all(set(t) == trained for t in body["train"])
+        assert sum(t["weight"] for t in body["train"] if t["weight"] is not None) == pytest.approx(1.0)
+        assert set(body["gate"]["public"]) == {"base", "candidate", "low", "high", "limit"}
+        assert set(body["energy"]) == ENERGY
+        mean = sum(v["loss"] for v in body["validation"].values()) / 2
+        assert body["mean_validation_loss"] == pytest.approx(mean)
+    classes = kind == "classification"
+    for body in found["personal"]:
+        assert set(body["test"]) == {"base", "local", "shared", "personal"}
+        for gain in body["gains"].values():
+            assert set(gain["loss"]) == INTERVAL
+            assert (gain["accuracy"] is not None) == classes
+        assert set(body["fits"]["local"]) == {"learning_rate", "step", "diverged"}
+        local, own = body["test"]["local"]["loss"], body["test"]["personal"]["loss"]
+        assert body["benefit"] == pytest.approx((local - own) / local)
+    assert set(found["pooled"][0]["test"]) == set(names)
+    assert set(found["everybody"][0]["participants"]["site0"]) == {"local", "personal"}
+    general = found["general"][0]["public"]
+    assert set(general) == {"base", "shared", "gain"}
+    assert set(general["gain"]) == {"loss", "accuracy"}
+    assert end["rounds"] == 2
+    assert end["reason"] == "all rounds made"
+    # the files are those of the record
+    shared = unpack((run / "shared.safetensors").read_bytes())
+    assert digest_update(shared) == found["shared"][0]["digest"]
+    assert found["shared"][0]["round"] == end["best_round"]
+
+
+def setup(path: Path) -> RunSetup:
+    return build(load_federation(path))
+
+
+def test_the_personal_model_is_the_best_on_validation_and_so_never_worse_than_local(make_federation: Any) -> None:
+    w = setup(make_federation(participants=2))
+    node = w.participants[0]
+    made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
+    losses = {name: s["loss"] for name, s in made.body["candidates"].items()}
+    assert losses[made.body["chosen"]] == min(losses.values())
+    assert losses["local"] <= losses["base"]
+    delivered = score(node, made.delivered, node.data.validation).scores().loss
+    assert delivered == pytest.approx(min(losses.values()), rel=1e-6)
+    tested = score(node, made.delivered, node.data.test).scores()
+    assert made.body["test"]["personal"]["loss"] == pytest.approx(tested.loss, rel=1e-6)
+
+
+def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federation: Any) -> None:
+    """A shared head that always says the same class, loudly: no private adapter of a few steps undoes it."""
+    w = setup(make_federation(participants=1, personal={"mixes": [0.5], "alphas": [0.5]}))
+    node = w.participants[0]
+    wrong = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([50.0, -50.0]))}, w.run_spec.spec)
+    made = personalise(node, wrong, w.settings[node.name])
+    assert made.body["chosen"] == "local"
+    assert digest_update(made.delivered) == digest_update(made.local)
+    assert made.body["candidates"]["shared"]["loss"] > 10 * made.body["candidates"]["local"]["loss"]
+    assert made.body["gains"]["personal_over_local"]["loss"]["mean"] == 0.0
+    assert made.body["benefit"] == 0.0
+
+
+def test_a_fit_never_ends_worse_than_it_began(make_federation: Any) -> None:
+    """With a rate that only harms, the start itself is what is kept."""
+    w = setup(make_federation(participants=1))
+    node = w.participants[0]
+    budget = replace(w.settings[node.name].local, rates=(900.0,), steps=4)
+    fitted = fit(node, zero(w.run_spec.spec), (node.data.train, node.data.validation), budget, 1)
+    assert (fitted.step, fitted.rate) == (0, 0.0)
+    assert not fitted.tail.entries
+    base = score(node, zero(w.run_spec.spec), node.data.validation).scores().loss
+    assert fitted.after.scores().loss == pytest.approx(base)
+
+
+def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, tmp_path: Path) -> None:
+    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what was best."""
+    path = make_federation(train={"rounds": 9, "patience": 2, "learning_rate": 1e-12})
+    start(load_federation(path), tmp_path / "run", False)
+    found = bodies(tmp_path / "run")
+    opening, end = found["start"][0], found["end"][0]
+    start_loss = opening["mean_validation_loss"]
+    assert [r["mean_validation_loss"] for r in found["round"]] == pytest.approx([start_loss] * 2, rel=1e-5)
+    assert len(found["round"]) == 2
+    assert (end["rounds"], end["best_round"]) == (2, 0)
+    assert end["reason"] == "no progress on validation any more"
+    assert not unpack((tmp_path / "run" / "shared.safetensors").read_bytes()).entries
+
+
+@pytest.mark.slow
+def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tmp_path: Path) -> None:
+    """A resumed run that probed again would find another speed, and so another reason, and refuse itself."""
+    path = make_federation(participants=1, centre=False, train={"round_seconds": 1000.0})
+    own = path.parent / "participants" / "site0.toml"
+    own.write_text(own.read_text().replace("[hardware]\n", "[hardware]\nprobe = true\n"))
+
+    def stop(stage: str, what: str, done: int, of: int) -> None:
+        if stage == "rounds":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(load_federation(path), tmp_path / "run", False, watch=stop)
+    row = bodies(tmp_path / "run")["run"][0]["participants"][0]
+    speed = row["measured_tokens_per_second"]
+    assert math.isfinite(speed)
+    assert speed > 10
+    assert "within the deadline of 1e+03 s" in row["reason"]
+    assert resume(tmp_path / "run").end["rounds"] == 2
+
+
+def test_a_coordinators_run_is_sent_to_its_own_command(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "hub" / "run")
+    Ledger.create(run.ledger_path, {"simulation": False, "participants": []}).close()
+    with pytest.raises(RunError, match="in the coordinator's folder: tequio coordinator start FOLDER"):
+        resume(run.path)
+    (tmp_path / "hub" / COORDINATOR_FILE).touch()
+    with pytest.raises(RunError, match=f"Go on with: tequio coordinator start {tmp_path / 'hub'}$"):
+        resume(run.path)

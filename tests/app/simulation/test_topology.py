@@ -1,0 +1,225 @@
+"""Peers by configuration: whole runs over a ring, what their record holds, resume, and each refusal with its way out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tequio.app.assembly.build import build
+from tequio.app.models.export import export_models
+from tequio.app.models.predict import predict_texts
+from tequio.app.models.verify import verify_run
+from tequio.app.simulation.run import resume, start
+from tequio.app.stages import speed_free
+from tequio.config import load_federation
+from tequio.coordinator.gossip import Peers, complete, gossip_round, mean, mixing, open_peers
+from tequio.coordinator.gossip_loop import pack_peers, unpack_peers
+from tequio.core.canonical import digest_update, unpack
+from tequio.core.errors import ConfigError, TrainingError, UpdateError
+from tequio.core.protocols import Participant
+from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
+from tequio.ledger.record import Ledger, verify
+from tequio.report.data.summary import summary
+from tequio.report.html.report import render
+from tequio.runtimes.embedded import Embedded
+
+UNIFORM = {"weights": "uniform"}
+
+
+def ring(make: Any, **sections: Any) -> Path:
+    path: Path = make(
+        **{"participants": 4, "centre": False, "algorithm": UNIFORM, "topology": {"kind": "ring"}, **sections}
+    )
+    return path
+
+
+def entries(run: Path) -> list[Any]:
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        return list(ledger.entries())
+
+
+def bodies(run: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(dict(e.body), default=dict)) for e in entries(run) if e.kind == kind]
+
+
+def test_a_ring_runs_from_start_to_report(make_federation: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    end = start(load_federation(ring(make_federation)), run, True).end
+    assert (end["rounds"], end["reason"]) == (2, "all rounds made")
+    rounds, names = bodies(run, "round"), [f"site{i}" for i in range(4)]
+    for body in rounds:
+        sizes = {row["name"]: row["bytes_up"] // 2 for row in body["train"]}  # two neighbours each
+        assert list(sizes) == names
+        assert body["bytes"] == 2 * sum(sizes.values())
+        assert body["train"][0]["bytes_down"] == sizes["site1"] + sizes["site3"]
+        losses = [s["loss"] for s in body["validation"].values()]
+        assert body["mean_validation_loss"] == pytest.approx(sum(losses) / 4)
+        assert 0.0 < body["disagreement"] < 2.0
+    # models of their own: no two scores of `shared` on one's validation data come from one model
+    (shared,) = bodies(run, "shared")
+    best = rounds[end["best_round"] - 1]
+    assert shared["disagreement"] == pytest.approx(best["disagreement"])
+    for body in bodies(run, "personal"):
+        own = best["validation"][body["name"]]["loss"]
+        assert body["candidates"]["shared"]["loss"] == pytest.approx(own, rel=1e-5)
+    found = verify_run(run)
+    assert found["ok"], found["problems"]
+    assert found["models"] == 2 + 1 + 2 * 4  # head and shared (the mean), pooled, and two of each participant
+    for who in ("shared", "site2"):
+        (row,) = predict_texts(run, who, ["the train was late again my"], 4)
+        assert row["label"] in ("good", "bad")
+    assert len(export_models(run, None, tmp_path / "out", False)) == 5
+    text = render(entries(run), "en")
+    assert "There was no coordinator: participants exchanged only with their neighbours (in a ring)" in text
+    assert "No hubo coordinador" in render(entries(run), "es")
+    assert summary(entries(run))["chain"]["algorithm"].startswith("topology = ring, reduce = stack")
+
+
+def test_shared_is_the_mean_of_the_peers(make_federation: Any, tmp_path: Path) -> None:
+    """Rounds made by hand, from the same configuration, end at the same bits."""
+    path = ring(make_federation, participants=3, topology={"kind": "graph", "edges": CHAIN})
+    start(load_federation(path), tmp_path / "run", False)
+    w = build(load_federation(path))
+    assert w.peers is not None
+    assert w.peers.weights[1] == pytest.approx({1: 2 / 3, 2: 1 / 3})  # the middle has two neighbours: 1/(1 + 2)
+    state = open_peers(w.run_spec)
+    for _ in range(2):
+        state, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
+    assert state.best_round == 2
+    made = unpack((tmp_path / "run" / "shared.safetensors").read_bytes())
+    assert digest_update(made) == digest_update(mean(state.best))
+    assert len({digest_update(model) for model in state.best.values()}) == 3
+
+
+CHAIN = [["site0", "site1"], ["site2", "site1"]]
+
+
+def test_the_complete_graph_by_name_is_that_of_the_law(make_federation: Any) -> None:
+    w = build(load_federation(ring(make_federation, topology={"kind": "complete", "pace": 0.5})))
+    assert w.peers == Peers(mixing(complete(range(1, 5))), 0.5)
+    assert build(load_federation(make_federation(participants=1, folder="star"))).peers is None
+
+
+def test_a_state_of_peers_survives_its_bytes(make_federation: Any) -> None:
+    w = build(load_federation(ring(make_federation, algorithm={**UNIFORM, "broadcast_rank": 2})))
+    assert w.peers is not None
+    state, _ = gossip_round(open_peers(w.run_spec), w.run_spec, w.peers, Embedded(w.nodes))
+    data = pack_peers(state)
+    again = unpack_peers(data, "test")
+    assert pack_peers(again) == data
+    unbroken, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
+    resumed, _ = gossip_round(again, w.run_spec, w.peers, Embedded(w.nodes))
+    assert pack_peers(unbroken) == pack_peers(resumed)
+    with pytest.raises(UpdateError, match="test"):
+        unpack_peers(data[:-7], "test")
+
+
+@pytest.mark.parametrize("at", ["round 1 of 2", "site2"])
+def test_a_run_cut_off_anywhere_ends_with_the_same_outcome(make_federation: Any, tmp_path: Path, at: str) -> None:
+    config = load_federation(ring(make_federation))
+    expected = start(config, tmp_path / "whole", False).end
+
+    def stop(stage: str, what: str, done: int, of: int) -> None:
+        if what == at and stage in ("rounds", "personal"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(config, tmp_path / "cut", False, watch=stop)
+    assert speed_free(resume(tmp_path / "cut").end) == speed_free(expected)
+    assert verify(tmp_path / "cut" / "ledger.sqlite").ok
+
+
+def test_patience_ends_a_run_of_peers(make_federation: Any, tmp_path: Path) -> None:
+    """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what was best."""
+    train = {"rounds": 9, "patience": 2, "learning_rate": 1e-12}
+    end = start(load_federation(ring(make_federation, train=train)), tmp_path / "run", False).end
+    assert (end["rounds"], end["best_round"]) == (2, 0)
+    assert end["reason"] == "no progress on validation any more"
+    assert not unpack((tmp_path / "run" / "shared.safetensors").read_bytes()).entries
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A participant whose validation data give no finite loss."""
+
+    inner: Participant
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def train(self, task: TrainRequest) -> Reply:
+        return self.inner.train(task)
+
+    def gradient(self, task: GradientRequest) -> Reply:
+        return self.inner.gradient(task)
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        raise TrainingError(f"Participant {task.name}: the loss of its validation data is nan.")
+
+
+def test_a_peer_that_cannot_be_evaluated_makes_no_best_round(make_federation: Any) -> None:
+    w = build(load_federation(ring(make_federation)))
+    assert w.peers is not None
+    state = open_peers(w.run_spec)
+    good, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
+    assert (good.best_round, good.stale_rounds) == (1, 0)
+    bad, record = gossip_round(state, w.run_spec, w.peers, Embedded({**w.nodes, 2: Blind(w.nodes[2])}))
+    assert list(record["not_evaluated"]) == ["site1"]
+    assert (bad.best_round, bad.stale_rounds) == (0, 1)
+
+
+STRANGER = [["site0", "site1"], ["site2", "sites3"], ["site2", "site1"]]
+SEPARATE = [["site0", "site1"], ["site2", "site3"]]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"topology": {"kind": "graph", "edges": STRANGER}}, "'sites3' is not on the roster. Did you mean 'site3'?"),
+        ({"topology": {"kind": "graph", "edges": SEPARATE}}, "No path leads from site0 to site2, site3. Add edges"),
+        ({"topology": {"kind": "graph"}}, "No path leads from site0 to site1, site2, site3."),
+        ({"topology": {"kind": "graph", "edges": [["site0", "site0"]]}}, "An edge joins two participants."),
+        ({"topology": {"kind": "ring", "edges": SEPARATE}}, 'Leave edges out, or use kind = "graph".'),
+        ({"topology": {"kind": "star", "pace": 0.5}}, "[topology] pace"),
+        ({"centre": True}, "peers have no centre. Nobody mixes"),
+        ({"participants": 1}, "peers have no neighbours."),
+        ({"screen": {"norm_bound": 1.0}}, "peers have no screening."),
+        ({"gate": {"interpolate": 11}}, "peers have no gate."),
+        ({"local": {"terms": {"transfer": 0.1}}}, "[local] terms: transfer"),
+        ({"train": {"pace": "buffered", "round_seconds": 9.0}}, "peers have no buffer."),
+        ({"train": {"cohort": 2}}, "peers have no cohort."),
+        ({"algorithm": {}}, "weights = 'norm_equalised' does not go with peers."),
+        ({"algorithm": {**UNIFORM, "reduce": "fedit"}}, "[algorithm] reduce = 'fedit' does not go with peers."),
+        ({"algorithm": {**UNIFORM, "server": "nesterov"}}, 'Use reduce = "stack", weights = "uniform", server = "sgd"'),
+        ({"algorithm": {**UNIFORM, "upload": "half"}}, "[algorithm] upload = 'half' does not go with peers."),
+        ({"algorithm": {**UNIFORM, "start": "fedex"}}, "[algorithm] start = 'fedex' does not go with peers."),
+    ],
+)
+def test_what_needs_a_coordinator_is_refused_when_the_run_is_built(
+    make_federation: Any, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(load_federation(ring(make_federation, **sections)))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [
+        ({"kind": "rings"}, "topology.kind: "),
+        ({"kind": "graph", "edges": [["site0"]]}, "topology.edges.0: "),
+        ({"kind": "ring", "pace": 1.5}, "topology.pace: "),
+        ({"kind": "ring", "page": 0.5}, "did you mean 'pace'?"),
+    ],
+)
+def test_what_is_no_topology_is_refused_with_its_key(
+    make_federation: Any, topology: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ring(make_federation, topology=topology)
+    assert message in str(caught.value)
