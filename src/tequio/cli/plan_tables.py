@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import output
+from tequio.report.data.forecast import corrected, lever, machines, not_learnt, plan_rows, unchecked
 from tequio.report.format import Lang
-from tequio.report.html.plan import corrected, lever, machines, not_learnt, plan_rows, unchecked
 from tequio.report.text import Words
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all

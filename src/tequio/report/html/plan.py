@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 from tequio.ledger.folder import RunFolder
+from tequio.report.data.forecast import corrected, ending, lever, machines, not_learnt, plan_rows, unchecked
 from tequio.report.format import Lang, Numbers
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Cell, figure, grid, legend, under
@@ -66,37 +67,6 @@ def render_plan(plan: Mapping[str, Any], lang: Lang) -> str:
 
 def _section(number: int, title: str, *body: object) -> Safe:
     return el("section", el("h2", el("span", str(number), aria_hidden="true"), title), el("div", *body, class_="body"))
-
-
-def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
-    """Participants, and the centre where it trains too."""
-    return [*plan["participants"], *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else [])]
-
-
-def machines(names: Iterable[str], w: Words) -> str:
-    """Devices by their names, and this machine."""
-    return ", ".join(w.name("plan.machine", name) for name in names)
-
-
-def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], str]) -> str:
-    """Machines with their factors; empty where there are none."""
-    return ", ".join(f"{machines([machine], w)} × {shown(factor)}" for machine, factor in factors.items())
-
-
-def unchecked(fields: Iterable[str], w: Words) -> str:
-    """Figures of a device that nobody has checked."""
-    return ", ".join(w.name("plan.unsure", field) for field in fields)
-
-
-def lever(what: str, w: Words) -> str:
-    """A help for the weakest."""
-    return _ending("plan.lever.hosted", what, w) or w.name("plan.lever", what)
-
-
-def _ending(key: str, text: str, w: Words) -> str | None:
-    """The English of `key`, which ends in a {name}, in the language; None where the text is another."""
-    start = Words("en")(key, name="")
-    return w(key, name=text.removeprefix(start)) if text.startswith(start) else None
 
 
 def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -167,7 +137,7 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
 
 def _kind(kind: str, w: Words) -> str:
     """A way of training."""
-    return _ending("plan.kind.rank", kind, w) or w.name("plan.kind", kind)
+    return ending("plan.kind.rank", kind, w) or w.name("plan.kind", kind)
 
 
 def _ways(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -301,10 +271,3 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         el("p", untaught) if untaught else None,
         grid(w("plan.after"), head, body),
     )
-
-
-def not_learnt(after: Mapping[str, Any], w: Words) -> str | None:
-    """Of which machines the run says nothing, and why; None where there are none."""
-    key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
-    untaught = after.get("not_learnt", [])
-    return w(key, machines=machines(untaught, w)) if untaught else None

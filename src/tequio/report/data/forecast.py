@@ -1,0 +1,46 @@
+"""Rows and names of a forecast, as its page and the terminal show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tequio.report.text import Words
+
+
+def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
+    """Participants, and the centre where it trains too."""
+    return [*plan["participants"], *([{**plan["centre"], "name": w("centre")}] if plan["centre"] else [])]
+
+
+def machines(names: Iterable[str], w: Words) -> str:
+    """Devices by their names, and this machine."""
+    return ", ".join(w.name("plan.machine", name) for name in names)
+
+
+def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], str]) -> str:
+    """Machines with their factors; empty where there are none."""
+    return ", ".join(f"{machines([machine], w)} × {shown(factor)}" for machine, factor in factors.items())
+
+
+def unchecked(fields: Iterable[str], w: Words) -> str:
+    """Figures of a device that nobody has checked."""
+    return ", ".join(w.name("plan.unsure", field) for field in fields)
+
+
+def lever(what: str, w: Words) -> str:
+    """A help for the weakest."""
+    return ending("plan.lever.hosted", what, w) or w.name("plan.lever", what)
+
+
+def ending(key: str, text: str, w: Words) -> str | None:
+    """The English of `key`, which ends in a {name}, in the language; None where the text is another."""
+    start = Words("en")(key, name="")
+    return w(key, name=text.removeprefix(start)) if text.startswith(start) else None
+
+
+def not_learnt(after: Mapping[str, Any], w: Words) -> str | None:
+    """Of which machines the run says nothing, and why; None where there are none."""
+    key = "plan.after.not.simulation" if after.get("simulation", True) else "plan.after.not.network"
+    untaught = after.get("not_learnt", [])
+    return w(key, machines=machines(untaught, w)) if untaught else None
