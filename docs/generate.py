@@ -47,7 +47,7 @@ def pages() -> dict[str, str]:
 def configuration() -> str:
     """Every key of both files."""
     out = [
-        NOTE.format(source="recipes/config/"),
+        NOTE.format(source="config/"),
         "# Configuration\n",
         "Two files. Unknown keys are refused, with the nearest known one. Values are not converted: text is in quotes, "
         "whole numbers have no point. Relative paths start at the folder of the file in which they stand. "

@@ -29,7 +29,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A reply whose update fits the plan: right names and shapes, allotted rank, finite, not absurdly long.
+    """A reply whose update fits the run_spec: right names and shapes, allotted rank, finite, not absurdly long.
 
     norm: of the update as it came; `facts.norm` is that of `update`, which screening may have cut.
     """

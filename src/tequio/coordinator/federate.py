@@ -60,7 +60,7 @@ def federate(
 ) -> Iterator[tuple[State, dict[str, Any] | None]]:
     """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
 
-    purse: what was spent before is in it already; where it allows no round, that is recorded and the rounds end. shift: the simulated
+    tracker: what was spent before is in it already; where it allows no round, that is recorded and the rounds end. shift: the simulated
     clock as the last round left it; its budget ends the rounds likewise. They end too where participants' own budgets leave too few of
     them. With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
     """

@@ -45,7 +45,7 @@ class AccountBook:
     """Lines go to `under`/accounts.jsonl of `folder`, or nowhere. tell_carbon, tell_money: what the coordinator may know.
 
     counted: whether its money is in the federation's budget, told and in that currency.
-    limits: the participant's own budget, by key of measure.budget; tally: what was spent of it, the same in all copies of these books.
+    limits: the participant's own budget, by key of measure.budget; totals: what was spent of it, the same in all copies of these books.
     """
 
     folder: RunFolder | None = None

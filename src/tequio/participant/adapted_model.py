@@ -1,6 +1,6 @@
-"""The workbench: one frozen base model in memory, on which any number of participants take turns.
+"""The adapted model: one frozen base model in memory, on which any number of participants take turns.
 
-`hold` folds a shared update into it, `attach` starts fresh or given factors, `take` returns what training changed.
+`fold_in` folds a shared update into it, `attach` starts fresh or given factors, `extract` returns what training changed.
 A classification head (float32) sits on the mean-pooled last hidden states of an encoder.
 """
 
@@ -31,7 +31,7 @@ LOGIT_SCALE = 10.0  # logits are 10 · cosine at the start: sharp enough, and th
 
 @dataclass(frozen=True)
 class Attached:
-    """What is attached to a bench: (a, b) of each layer, the head, and what `take` compares them with."""
+    """What is attached to an adapted model: (a, b) of each layer, the head, and what `extract` compares them with."""
 
     factors: Mapping[str, tuple[nn.Parameter, nn.Parameter]]
     head: Mapping[str, Tensor]
@@ -69,7 +69,7 @@ class AdaptedModel:
         self._trained: Trained | None = None  # of shared factors; None in layout product
 
     def twin(self) -> AdaptedModel:
-        """A second bench on the same frozen base: its weights are shared, what is held and attached is each one's own."""
+        """A second adapted model on the same frozen base: its weights are shared, what is held and attached is each one's own."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         for layer in self.layers.values():
             tensors += [t for t in (layer.original, layer.bias) if t is not None]
@@ -144,7 +144,7 @@ class AdaptedModel:
     def attach_factors(self, start: Update, rank: int, trained: Trained = "both") -> list[nn.Parameter]:
         """Continue the first `rank` rows and columns of shared factors `module:a`, `module:b` (layout factors).
 
-        trained: what is not named is frozen, and left out of what `take` returns.
+        trained: what is not named is frozen, and left out of what `extract` returns.
         """
         self._start, self._trained = {}, trained
         for name, layer in self.layers.items():
@@ -187,7 +187,7 @@ class AdaptedModel:
         return Update(dict(self.changes()), self.spec)
 
     def changes(self) -> Iterator[tuple[str, Entry]]:
-        """The entries of `take` one by one, each made as it is asked for; full weights come sorted by name."""
+        """The entries of `extract` one by one, each made as it is asked for; full weights come sorted by name."""
         for name in sorted([*self.layers, *self.head_start]):
             yield from self._change_to(name).items()
 

@@ -54,7 +54,7 @@ def adapter_files(adapted: AdaptedModel, model: Update, base_name: str, labels: 
 
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
-    """The classification head that the bench holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
+    """The classification head that the adapted model holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
     recipe = {
         "labels": list(labels),
@@ -68,7 +68,7 @@ def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, byte
 
 
 def save_merged(adapted: AdaptedModel, model: Update, folder: Path, labels: tuple[str, ...]) -> None:
-    """Write base + `model` as an ordinary transformers folder. The bench is of no use afterwards."""
+    """Write base + `model` as an ordinary transformers folder. The adapted model is of no use afterwards."""
     adapted.fold_in(model)
     for path, layer in adapted.layers.items():
         m, n = layer.weight.shape

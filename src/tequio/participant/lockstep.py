@@ -36,7 +36,7 @@ def alike(node: Node, task: TrainRequest, other: TrainRequest) -> bool:
 
 
 def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list[Reply | TrainingError]:
-    """The answers to tasks that are `alike`, of participants on one bench. One that diverges does not disturb the others."""
+    """The answers to tasks that are `alike`, of participants on one adapted model. One that diverges does not disturb the others."""
     adapted = nodes[0].adapted
     updates: list[Update | None] = []
     with ExitStack() as stack:

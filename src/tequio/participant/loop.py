@@ -53,7 +53,7 @@ def train(
     objective: Objective | None = None,
     together: ProcessGroup = ALONE,
 ) -> Trained:
-    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the bench's attached factors.
+    """One AdamW step (betas .9, .999, no decay) for each rate in `rates`, on the adapted model's attached factors.
 
     together: the processes that share each batch.
     """

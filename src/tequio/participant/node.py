@@ -63,7 +63,7 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
 
 @dataclass(frozen=True)
 class Node:
-    """A participant in this process; all share one bench. `slices` are public and belong to the centre.
+    """A participant in this process; all share one adapted model. `slices` are public and belong to the centre.
 
     memory: what uploads left out so far (error feedback). It never leaves the participant. public: text for local terms.
     together: the processes that train it. books: its own account book.
@@ -154,7 +154,7 @@ class Node:
         return closing_passes(len(self.data.validation), len(self.data.test))
 
     def losses(self, items: Sequence[Item]) -> Losses:
-        """Losses of what the bench holds, looked at by all its processes."""
+        """Losses of what the adapted model holds, looked at by all its processes."""
         return evaluate_losses(self.task, self.adapted, items, self.together)
 
     def cost(self, energy: Energy) -> dict[str, float | None]:

@@ -50,7 +50,7 @@ class Objective:
 
 
 def build_objective(task: TrainRequest, adapted: AdaptedModel, public: Public | None) -> Objective:
-    """What `task` asks to minimise, from the factors just attached to the bench.
+    """What `task` asks to minimise, from the factors just attached to the adapted model.
 
     Raises TrainingError where a term needs public text or the centre's gradient, and there is none.
     """

@@ -64,7 +64,7 @@ def fit(
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
     The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
-    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. thrift: what may still be
+    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. budgeted: what may still be
     spent; it knows this fit by `name`.
     """
     adapted, task, budgeted = node.adapted, node.task, budgeted or PersonalModelBudget()

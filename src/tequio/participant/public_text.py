@@ -1,6 +1,6 @@
 """Public text for the local terms: fixed batches, drawn in an order of each round's own, and what the base says on them.
 
-All participants of a process share one of these, as they share the bench.
+All participants of a process share one of these, as they share the adapted model.
 """
 
 from __future__ import annotations

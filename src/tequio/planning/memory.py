@@ -110,7 +110,7 @@ def estimate_memory(
     full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16 (float32 master weight,
     gradient, two moments), and Σ m·n · 2 more for the copy in the base's precision where that has 16 bits.
     shared_copies: whole shared updates held at once; 1 in a participant, more where the coordinator lives in
-    the same process. benches: how many train at once on one base; each folds, adapts and activates, and holds a
+    the same process. adapted models: how many train at once on one base; each folds, adapts and activates, and holds a
     candidate of its own, for itself. shards: in how many processes the base is parted; base and folded weights are one's
     share of them, and the base has what is gathered at a time beside it: the embeddings, or a layer and the next one, each
     twice (as it comes, and laid out). Raises ConfigError when a size is not positive.

@@ -23,8 +23,8 @@ AHEAD = 4  # replies a worker that may wait for a slower one before them
 class Embedded:
     """Participants by index. `watch`, if given, is told each task as it is handed out (for progress bars; it decides nothing).
 
-    others: the same participants, each time on another bench; with them, as many work side by side, one thread each.
-    lockstep: as many training tasks that follow one another, and are alike, are made together on one bench.
+    others: the same participants, each time on another adapted model; with them, as many work side by side, one thread each.
+    lockstep: as many training tasks that follow one another, and are alike, are made together on one adapted model.
     """
 
     participants: Mapping[int, Participant]

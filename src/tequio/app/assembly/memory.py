@@ -57,7 +57,7 @@ def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], shar
 
 
 def process_memory(config: Federation, hosted: int, active_models: int = 1, shards: int = 1) -> MemorySum:
-    """Memory of a process that hosts so many participants and the coordinator, with so many benches at work, on one of so many shards."""
+    """Sum the memory of a process that hosts this many participants and the coordinator, on one of `shards` shards."""
     full = config.adapter.kind == "full"
     continues = resolve_algorithm(config.algorithm, full).start.continues
     begun = len(set(config.adapter.ranks)) if continues else 0  # what is held differs from rank to rank

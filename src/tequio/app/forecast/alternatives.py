@@ -1,4 +1,4 @@
-"""The other ways to do it, of a plan: each alone, all data on one device of the catalogue, everybody at the greenest hours; sums, and when
+"""The other ways to do it: each alone, all data on one device of the catalogue, everybody at the greenest hours; sums, and when
 buying pays.
 """
 

@@ -29,7 +29,7 @@ def export_models(
             why = "This run trained whole weights, and an adapter of them would be larger than the model."
             raise RunError(f"{run} has no adapters.", why, "Use --merged.")
         adapted = active_models.get(opened.base) or opened.adapted()
-        active_models = {} if merged else {opened.base: adapted}  # merging uses a bench up
+        active_models = {} if merged else {opened.base: adapted}  # merging uses an adapted model up
         folder = RunFolder(out)
         adapted.fold_in(model)
         written.append({"name": name})

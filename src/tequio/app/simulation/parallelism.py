@@ -64,7 +64,7 @@ def _pays(config: Federation, most: int, cores: int) -> bool:
 
 
 def side_by_side(setup: RunSetup, workers: int) -> tuple[RunSetup, ...]:
-    """The run as each worker sees it: one base, a bench for each, and meters that charge a participant for its own thread."""
+    """The run as each worker sees it: one base, an adapted model for each, and meters that charge a participant for its own thread."""
     if workers < 2:
         return (setup,)
     return tuple(_at(setup, worker) for worker in range(workers))

@@ -211,7 +211,7 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
     members = sum(len(group.run_spec.roster(1)) for group in setup.groups)
     done = {"round": 0, "trained": 0}
 
-    def log(task: Any) -> None:
+    def report_task(task: Any) -> None:
         if hasattr(task, "steps"):
             done["trained"] += 1
             watch(
@@ -222,7 +222,7 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
             )
 
     made: States | PeerState | None = None
-    for made in _made(ledger, setup, places, log):
+    for made in _made(ledger, setup, places, report_task):
         round_ = made.round if isinstance(made, PeerState) else made[MAIN].round
         done["trained"] = 0
         watch("rounds", f"round {round_} of {rounds}", round_ * members, rounds * members)
@@ -232,10 +232,10 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
 
 
 def _made(
-    ledger: Ledger, setup: RunSetup, places: WorkerSetups, log: Callable[[Any], None]
+    ledger: Ledger, setup: RunSetup, places: WorkerSetups, report_task: Callable[[Any], None]
 ) -> Iterator[States | PeerState]:
     """What is known after each committed round: the states by base, or the peers'."""
-    runtime = embedded_runtime(places, MAIN, log)
+    runtime = embedded_runtime(places, MAIN, report_task)
     if setup.peers is not None:
         for peers, _ in federate_peers(setup.run_spec, setup.peers, runtime, ledger, setup.meter):
             yield peers
@@ -246,7 +246,7 @@ def _made(
         for state, _ in federate(setup.run_spec, runtime, ledger, setup.meter, tracker=tracker, shift=shift):
             yield {MAIN: state}
         return
-    groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, log), g.public) for g in setup.groups]
+    groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]
     for states, _ in federate_groups(groups, setup.distillation, ledger, setup.meter):
         yield states
 

@@ -1,4 +1,4 @@
-"""Which models are trained layer by layer here, and what a bench then asks: hidden states and losses.
+"""Which models are trained layer by layer here, and what an adapted model then asks: hidden states and losses.
 
 A model that is of a known family is tried beside transformers' own code on a few tokens before it is taken; whatever else there is goes
 the way of transformers. What was chosen, and why, is a sentence that reports can print.

@@ -91,7 +91,7 @@ class Outgoing:
 
 @dataclass
 class ClientState:
-    """What outlives a connection: the name of this process for the door, how it answers, and the answer that is not sent yet.
+    """What outlives a connection: the name of this process for the gateway, how it answers, and the answer that is not sent yet.
 
     active: it was connected before. last: the last large task, and where its parts lie in it. read: its message, to be confirmed.
     """
@@ -238,7 +238,7 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
 
 
 class _Session:
-    """Names this process to the door, which lets only the newest of a key's processes work."""
+    """Names this process to the gateway, which lets only the newest of a key's processes work."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""The coordinator's only door to the network: TLS, and nothing behind it but the paths that participants need.
+"""The coordinator's only gateway to the network: TLS, and nothing behind it but the paths that participants need.
 
 `/v1/fleet/…` goes on to SuperLink on loopback (which checks each participant's signature); `/tequio/join` enrols a key against the token
 of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and told.
@@ -309,7 +309,7 @@ async def _body(request: Request, limit: int) -> bytes | None:
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that may pass the door, either way."""
+    """Headers that may pass the gateway, either way."""
     wanted = {k.lower(): v for k, v in headers.items()}
     return {k: v for k, v in wanted.items() if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))}
 

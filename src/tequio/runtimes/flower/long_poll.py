@@ -1,6 +1,6 @@
-"""Who has a task to fetch, and who has answered: exchange and door, in one process, tell each other, so that nobody asks in vain.
+"""Who has a task to fetch, and who has answered: exchange and gateway, in one process, tell each other, so that nobody asks in vain.
 
-The door holds a participant's question for work until its bell rings; the exchange sleeps until somebody answered.
+The gateway holds a participant's question for work until its long poll rings; the exchange sleeps until somebody answered.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
 
-LOOK = 2.0  # seconds between two looks at everybody, while the bell tells of no answer
+LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline

@@ -1,4 +1,4 @@
-"""Who is at the door: whose nodes are connected, which process works for which key, and how all are told that it is over."""
+"""Who is at the gateway: whose nodes are connected, which process works for which key, and how all are told that it is over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes on the wire between the door and each participant, whatever they are about.
+"""Bytes on the wire between the gateway and each participant, whatever they are about.
 
 Where the kernel counts those of a connection (Linux), all of them: TLS, what was sent again, acknowledgements, and the headers of IP and
 TCP with each packet; also what passed before it was known whose connection it is. Elsewhere, and where several participants share a
@@ -51,7 +51,7 @@ class Connection:
 
 @dataclass
 class Traffic:
-    """By node number; door and exchange share it."""
+    """By node number; gateway and exchange share it."""
 
     _lock: Lock = field(default_factory=Lock)
     _ways: dict[int, dict[str, int]] = field(default_factory=dict)

@@ -46,7 +46,7 @@ def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int,
 
 @dataclass
 class Roster:
-    """folder: the office's. grounds: by base. wait: seconds to wait for a quorum. rows, commitments: by index, of who takes part."""
+    """folder: the coordinator's folder. contexts: by base. wait: seconds to wait for a quorum. rows, commitments: by index."""
 
     folder: Path
     config: Federation
@@ -84,7 +84,7 @@ class Roster:
 
     def wait_for_quorum(self) -> None:
         """Wait for a quorum of those who can take part and are free. Raises NetworkError naming who is missing."""
-        end, log = time.monotonic() + self.wait, ""
+        end, announced = time.monotonic() + self.wait, ""
         while True:
             self.net.settle()
             there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
@@ -92,10 +92,10 @@ class Roster:
                 return
             gone = left(self.folder)
             missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
-            if missing != log:
+            if missing != announced:
                 words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
                 self.say(words, "waiting", stage="waiting", missing=missing)
-                log = missing
+                announced = missing
             if time.monotonic() > end:
                 why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
                 why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
@@ -241,16 +241,19 @@ class Roster:
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
             ranks = [rank for rank in config.adapter.ranks if rank <= top]
             config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
-        log = ParticipantProfile.of(self.names[index], facts["told"])
+        profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:
-            given = allocate_all(config, {index: log}, self.contexts[base].adapted)[log.name]
+            given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
         except ConfigError as error:
             self._bar(index, str(error))
             return
-        row = label_base(participant_row(log, given, config.adapter.kind == "full"), base, bool(self.config.bases))
+        row = label_base(participant_row(profile, given, config.adapter.kind == "full"), base, bool(self.config.bases))
         self._record(index, row, str(facts["commitment"]), round_)
         self.say(
-            f"{log.name} joins in round {round_}: {given.reason}", "joins-late", participant=log.name, round=round_
+            f"{profile.name} joins in round {round_}: {given.reason}",
+            "joins-late",
+            participant=profile.name,
+            round=round_,
         )
 
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:

@@ -114,7 +114,7 @@ def _opened(
     health: Health,
     deadline: float,
 ) -> Iterator[tuple[Sessions, FlowerRuntime]]:
-    """Server and door, until the block ends."""
+    """Server and gateway, until the block ends."""
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
     server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
     members, say = Membership(folder, server, health.tell), health.tell

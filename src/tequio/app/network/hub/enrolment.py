@@ -1,6 +1,6 @@
 """Who belongs to a federation while its coordinator runs: who joins, leaves, is invited anew.
 
-The folder is what counts (office.py): it is read each time, so `tequio coordinator invite` needs no coordinator that is stopped. SuperLink
+The folder is what counts (folder.py): it is read each time, so `tequio coordinator invite` needs no coordinator that is stopped. SuperLink
 follows it: the node of a key that counts no more is unregistered.
 """
 
@@ -29,7 +29,7 @@ LOOK = 1.0  # seconds between two looks at whether somebody was invited anew
 
 @dataclass(frozen=True)
 class Membership:
-    """What the door asks about people."""
+    """What the gateway asks about people."""
 
     folder: Path
     server: Server

@@ -1,6 +1,6 @@
 """How a running process is: counted from what it tells, and kept in `vitals.json` in its folder, to be read meanwhile and after a crash.
 
-The record of the run is the ledger; this file holds only what the ledger does not: who is connected, what was refused at the door, the
+The record of the run is the ledger; this file holds only what the ledger does not: who is connected, what was refused at the gateway, the
 last error. It is written at most once a second, whole or not at all. It holds no secrets, and nothing of anybody's data.
 """
 

@@ -1,6 +1,6 @@
 """`/metrics` in Prometheus' text format, and `/health`, of a running coordinator or participant.
 
-The few lines of the format are written here: the numbers are kept elsewhere already (ledger, vitals), so a library would only print them.
+The few lines of the format are written here: the numbers are kept elsewhere already (ledger, health), so a library would only print them.
 The tests read the page with Prometheus' own parser. Names of participants stand at the coordinator's only; nothing of anybody's data.
 """
 

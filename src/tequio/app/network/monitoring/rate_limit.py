@@ -1,4 +1,4 @@
-"""Refusals at the door are told one by one only so fast, for each reason; the others are counted, and the count is told.
+"""Refusals at the gateway are told one by one only so fast, for each reason; the others are counted, and the count is told.
 
 Strangers decide how many there are: without a bound a scanner could fill the disk with our log. For each reason its own bound, so that many
 wrong paths do not hide one wrong token.

@@ -40,7 +40,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
     """Of a coordinator's folder: the rounds, and everybody on the roster.
 
-    Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that passed the door for it.
+    Of each, as recorded: bytes_up and bytes_down of updates; wire_up and wire_down of all that passed the gateway for it.
     """
     hub = hub_folder.read_coordinator_folder(folder)
     joined, rows = hub_folder.node_numbers(folder), hub_folder.enrolled(folder)
@@ -207,6 +207,6 @@ def _coordinator_next(
     if process is None:
         return f"tequio report {folder / 'run'}" if ended and not owed else f"tequio coordinator start {folder}"
     invited = [row["name"] for row in people if not row["enrolled"] and not row["left"]]
-    if not invited or ended or process["stage"] == "preparing":  # its door is not open yet
+    if not invited or ended or process["stage"] == "preparing":  # its gateway is not open yet
         return None
     return f"tequio join {folder / 'invitations' / invited[0]}.json participant.toml"

@@ -132,10 +132,10 @@ class ParticipantService:
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
             digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
             body = self.ledger.append("personal", {**made.body, **digests}).body
-        log = dict(body)
-        if "cut" in log and self.node.books.limits:  # its own budget is private: that it cut, and no figures
-            log |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
-        return Reply(task.round, task.index, task.name, body=canonical_json(log).decode())
+        disclosed = dict(body)
+        if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
+            disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
+        return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
 
 
 def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALONE) -> dict[str, Any]:
