@@ -100,6 +100,8 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+    from tequio.runtimes.flower.node import Session
+    from tequio.runtimes.flower.versions import SPEAKS
     from tequio.trust.keys import load_key, new_authority, new_key, public_bytes
 
     toml = make_federation(participants=2)
@@ -123,7 +125,7 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
             assert status("POST", path, content=b"") == 404
         assert status("POST", "/v1/fleet/pull-messages", content=b"") in (400, 401, 403, 415)
         assert status("POST", "/tequio/join", content=b"x" * 20_000) == 400
-        stolen = {"name": "site0", "token": "guess", "public_key": public_bytes(new_key()).decode()}
+        stolen = {"name": "site0", "token": "guess", "public_key": public_bytes(new_key()).decode(), "speaks": SPEAKS}
         assert status("POST", "/tequio/join", json=stolen) == 403
         token = json.loads((tmp_path / "hub" / "invitations" / "site0.json").read_text())["token"]
         assert status("POST", "/tequio/join", json={**stolen, "token": token}) == 403  # another key joined with it
@@ -133,7 +135,9 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
         def client(key: Any) -> FleetHttpClient:
             sign = NodeAuthHttpInterceptor(key, key.public_key())
             version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
-            return FleetHttpClient.from_server_address(address, False, authority, [version, sign])
+            return FleetHttpClient.from_server_address(
+                address, False, authority, [version, sign, Session("x", address)]
+            )
 
         unknown, own = new_key(), load_key(folders["site0"] / "key.pem")
         with client(unknown) as stranger, pytest.raises(httpx.HTTPStatusError) as refused:

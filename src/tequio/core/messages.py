@@ -76,7 +76,9 @@ def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: in
     tensors, header = unpack_tensors(data, source)
     kind, given = str(header.get("kind")), header.get("fields")
     if header.get("format") != FORMAT or not isinstance(given, dict):
-        raise UpdateError(f"{source} is not a Tequio message.", f"Expected format {FORMAT}.")
+        found = f"It has format {str(header['format'])[:64]!r}" if header.get("format") else "It states no format"
+        fix = "Both sides need the same version of Tequio: update the older one."
+        raise UpdateError(f"{source} is not a Tequio message of this version.", f"{found}, expected {FORMAT!r}.", fix)
     if kind not in allowed or kind not in KINDS:
         raise UpdateError(f"{source} is of kind {kind!r},", f"allowed here: {', '.join(sorted(allowed))}.")
     cls = KINDS[kind]

@@ -10,6 +10,7 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import ConfigError, NetworkError
@@ -49,6 +50,7 @@ def read_invitation(path: Path) -> Invitation:
     """Raises ConfigError if it cannot be read, NetworkError if federation.toml in it is not the one whose digest it states."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        _check_format(path, raw)
         invitation = Invitation(**raw)
     except OSError as error:
         raise ConfigError(
@@ -60,9 +62,16 @@ def read_invitation(path: Path) -> Invitation:
         if not isinstance(value, str):
             why = f"{key} in it is not text: it was changed or damaged."
             raise ConfigError(f"{path} is not an invitation.", why, "Give the file that you were sent, unchanged.")
-    if invitation.format != FORMAT:
-        raise ConfigError(f"{path} is not an invitation of this version.", f"Expected {FORMAT}.", "Update Tequio.")
     if digest(invitation.federation.encode()) != invitation.digest:
         why = "The federation.toml in it does not have the digest that it states."
         raise NetworkError(f"{path} was changed or damaged.", why, "Ask the coordinator for a new one.")
     return invitation
+
+
+def _check_format(path: Path, raw: Any) -> None:
+    """Raise ConfigError for the invitation of another version, whatever keys that has."""
+    found = raw.get("format", FORMAT) if isinstance(raw, dict) else FORMAT
+    if isinstance(found, str) and found != FORMAT:
+        why = f"It has format {found[:64]!r}, and this Tequio reads {FORMAT!r}."
+        fix = "Install the version of Tequio that the coordinator has."
+        raise ConfigError(f"{path} is not an invitation of this version.", why, fix)

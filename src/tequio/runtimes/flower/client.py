@@ -41,6 +41,7 @@ from tequio.runtimes.flower.envelope import (
     seal,
 )
 from tequio.runtimes.flower.gateway import SESSION, TAKEN
+from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
 from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
@@ -108,7 +109,7 @@ class ClientState:
 def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: "") -> None:
     """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
 
-    Raises NetworkError if the coordinator refuses this participant's key, or another process took its place.
+    Raises NetworkError if the coordinator refuses this participant's key or has another version, or another process took its place.
     """
     wait, state = BACKOFF[0], ClientState(answer, log)
     while not stop.is_set():
@@ -237,15 +238,22 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
         out.missing.remove(identity)
 
 
-class _Session:
-    """Names this process to the gateway, which lets only the newest of a key's processes work."""
+class Session:
+    """Names this process to the gateway, which lets only the newest of a key's processes work; each side states its versions.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Raises NetworkError where they differ.
+    """
+
+    def __init__(self, name: str, address: str) -> None:
+        self._name, self._address = name, address
 
     def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
-        add_headers(context.request, {SESSION: self._name})
-        return call_next(context)
+        add_headers(context.request, {SESSION: self._name, SPOKEN: SPEAKS})
+        answer = call_next(context)
+        theirs = answer.headers.get(SPOKEN, "")
+        if answer.status_code == DIFFERS or (answer.is_success and not same_version(theirs)):
+            raise difference(theirs, f"The coordinator at {self._address}")
+        return answer
 
 
 @contextmanager
@@ -258,7 +266,7 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
     interceptors = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
-        _Session(state.session),
+        Session(state.session, identity.address),
     ]
     with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
         if state.active:
@@ -280,7 +288,7 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
             beat.join()
             if not staying:
                 state.active = False
-                with suppress(httpx.HTTPError):  # else it will be noticed by the missing heartbeat
+                with suppress(httpx.HTTPError, NetworkError):  # else it will be noticed by the missing heartbeat
                     client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
 
 
@@ -302,5 +310,5 @@ def _beat(client: FleetHttpClient, node: int, over: Event) -> None:
     while not over.wait(BEAT):
         try:
             client.SendNodeHeartbeat(_alive(node))
-        except httpx.HTTPError:
+        except (httpx.HTTPError, NetworkError):
             continue  # the loop beside it notices, and connects anew

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 import httpx
 
 from tequio.core.errors import NetworkError
+from tequio.runtimes.flower.versions import SPEAKS, difference, same_version
 
 PATIENCE = 30.0  # seconds
 OK, RESTING = 200, 503  # of health: all is well; it is there, but SuperLink behind it does not answer just now
 
 
 def reach(address: str, authority: str) -> None:
-    """Raises NetworkError if the coordinator does not answer, or does not show the right certificate."""
-    status, _ = _ask(address, authority, "GET", "/tequio/health", None)
+    """Raises NetworkError if the coordinator does not answer, does not show the right certificate, or has another version."""
+    status, found = _ask(address, authority, "GET", "/tequio/health", None)
     if status not in (OK, RESTING):
         raise NetworkError(f"{address} says that it is not well ({status}).", "", "Tell the coordinator.")
+    if not same_version(found.get("speaks", "")):
+        raise difference(found.get("speaks", ""), f"The coordinator at {address}")
 
 
 def take_leave(address: str, authority: str, request: Mapping[str, str]) -> str:
@@ -46,7 +49,7 @@ def not_ours(address: str, how: str) -> NetworkError:
 
 def enrol(address: str, authority: str, name: str, token: str, public_key: str) -> int | str:
     """Our number there, or why it refused. Raises NetworkError if it does not answer: it may have heard us then."""
-    body = {"name": name, "token": token, "public_key": public_key}
+    body = {"name": name, "token": token, "public_key": public_key, "speaks": SPEAKS}
     status, found = _ask(address, authority, "POST", "/tequio/join", body)
     if status != OK:
         return found.get("error", "")[:400] or f"no reason given ({status})."

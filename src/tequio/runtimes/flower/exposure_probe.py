@@ -20,7 +20,10 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from tequio.core.errors import NetworkError
+from tequio.runtimes.flower.client import Session
 from tequio.runtimes.flower.gateway import PATHS, SMALL
+from tequio.runtimes.flower.versions import SPEAKS
 from tequio.trust.keys import new_key, public_bytes
 
 PATIENCE = 20.0  # seconds for one question
@@ -85,6 +88,7 @@ def open_paths(address: str) -> Iterator[tuple[str, int, bool]]:
 def joining(address: str) -> Iterator[tuple[str, int, bool]]:
     """The same for wrong requests to join, and for a key that nobody knows."""
     invented = {"name": "stranger", "token": secrets.token_urlsafe(32), "public_key": public_bytes(new_key()).decode()}
+    invented |= {"speaks": SPEAKS}
     requests: Mapping[str, dict[str, Any]] = {
         "an empty request to join": {"content": b""},
         "an invented token": {"json": invented},
@@ -99,13 +103,17 @@ def joining(address: str) -> Iterator[tuple[str, int, bool]]:
 def unknown_key(address: str, authority: bytes) -> int | None:
     """The status that a participant's request with a new key gets. None: no answer, or another certificate."""
     key = new_key()
-    sign = [RuntimeVersionHttpInterceptor(component_name="SuperNode"), NodeAuthHttpInterceptor(key, key.public_key())]
+    sign = [
+        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        NodeAuthHttpInterceptor(key, key.public_key()),
+        Session(secrets.token_hex(16), address),
+    ]
     try:
         with FleetHttpClient.from_server_address(address, False, authority, sign) as client:
             client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
     except httpx.HTTPStatusError as error:
         return error.response.status_code
-    except (httpx.HTTPError, OSError):
+    except (httpx.HTTPError, NetworkError, OSError):
         return None
     return 200
 

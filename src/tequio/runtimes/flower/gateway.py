@@ -32,11 +32,11 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tequio.core.errors import NetworkError
 from tequio.core.events import EventHandler
-from tequio.core.messages import FORMAT
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.sessions import AWAY, KEY, Connections, Sessions
 from tequio.runtimes.flower.superlink import Server
 from tequio.runtimes.flower.traffic import Peer, Traffic, size
+from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
 from tequio.trust.leave_request import KEYS
 
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
@@ -56,6 +56,7 @@ PATHS = frozenset(
         "push-object",
     )
 )
+CONNECTS = ("/activate-node", "/send-node-heartbeat")  # with these a participant comes, or comes back
 HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
@@ -174,9 +175,20 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
                 checked[1] = 0.0
         return checked[1] > 0.0
 
+    def of_another_version(request: Request, theirs: str) -> Response | None:
+        """The refusal, where a participant states other versions than ours."""
+        if same_version(theirs):
+            return None
+        refused(request, "version", difference(theirs, "A participant").why.rstrip("."))
+        return JSONResponse({"error": str(difference(SPEAKS, "The coordinator", theirs))}, DIFFERS, {SPOKEN: SPEAKS})
+
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
             return await other(request)
+        if request.url.path.endswith(CONNECTS):
+            differs = of_another_version(request, request.headers.get(SPOKEN, ""))
+            if differs is not None:
+                return differs
         with SpooledTemporaryFile(max_size=LARGE) as body:
             if not await _taken(request, BODY, body):
                 refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
@@ -210,7 +222,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             return Response(status_code=503)
         if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
             refused(request, *STRANGE[answer.status_code])
-        if answer.status_code == 200 and path.endswith(("/activate-node", "/send-node-heartbeat")):
+        if answer.status_code == 200 and path.endswith(CONNECTS):
             places.taken(key, session)
         if answer.status_code == 200 and path == ASK and node:
             places.nodes[key] = node  # SuperLink checked that it is this key's
@@ -219,7 +231,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             long_poll.answered(node)
         if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
-        back = Response(answer.content, answer.status_code, _forwarded(answer.headers))
+        back = Response(answer.content, answer.status_code, {**_forwarded(answer.headers), SPOKEN: SPEAKS})
         if node and not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
@@ -232,6 +244,8 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
         except (ValueError, TypeError, KeyError):
             refused(request, "malformed", "not a request to join")
             return JSONResponse({"error": "Expected name, token and public_key."}, 400)
+        if (differs := of_another_version(request, str(wanted.get("speaks", "")))) is not None:
+            return differs
         try:
             number = enrol(name, token, key)
         except NetworkError as error:
@@ -258,7 +272,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
 
     async def health(request: Request) -> Response:
         up = await answers()
-        return JSONResponse({"ok": up, "speaks": FORMAT}, 200 if up else 503)
+        return JSONResponse({"ok": up, "speaks": SPEAKS}, 200 if up else 503)
 
     async def other(request: Request) -> Response:
         refused(request, "path", f"{request.method} {request.url.path[:80]!r}")
