@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tequio.core.errors import TequioError
+from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.record import Ledger, Verification, verify
 
 json_values = st.recursive(
@@ -87,7 +88,7 @@ def test_any_sequence_of_bodies_verifies_and_comes_back(written: list[tuple[Any,
         assert entries[1:] == appended
         for entry, (body, state) in zip(entries[1:], written, strict=True):
             extra = {} if state is None else {"state_digest": hashlib.sha256(state).hexdigest()}
-            assert entry.body == body | extra
+            assert entry.body == body | extra | {"record_version": RECORD_VERSION}
         last = next(
             (pair for pair in reversed(list(zip(appended, written, strict=True))) if pair[1][1] is not None),
             None,
@@ -101,10 +102,10 @@ def test_the_hash_is_the_published_formula(spot: Path) -> None:
         first = next(ledger.entries())
         second = ledger.append("round", {"loss": 0.5})
     zeros = "0" * 64
-    text = '{"body":{"name":"Oaxaca ñ","rank":8},"kind":"run","previous":"' + zeros + '","seq":0}'
+    text = '{"body":{"name":"Oaxaca ñ","rank":8,"record_version":2},"kind":"run","previous":"' + zeros + '","seq":0}'
     assert first.previous == zeros
     assert first.hash == hashlib.sha256(text.encode()).hexdigest()
-    text = '{"body":{"loss":0.5},"kind":"round","previous":"' + first.hash + '","seq":1}'
+    text = '{"body":{"loss":0.5,"record_version":2},"kind":"round","previous":"' + first.hash + '","seq":1}'
     assert second.hash == hashlib.sha256(text.encode()).hexdigest()
 
 

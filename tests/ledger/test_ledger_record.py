@@ -12,6 +12,7 @@ import pytest
 
 from tequio.core.errors import LedgerCorrupt, LedgerError, ResourceError, RunBusy
 from tequio.ledger import record, store
+from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.record import Ledger, verify
 
 
@@ -147,7 +148,7 @@ def test_create_leaves_nothing_when_the_body_is_refused(path: Path) -> None:
 def test_create_goes_on_after_an_earlier_one_was_cut_off(path: Path) -> None:
     path.with_name(".ledger.sqlite.new").write_bytes(b"half a file")
     with Ledger.create(path, {"name": "again"}) as ledger:
-        assert next(ledger.entries()).body == {"name": "again"}
+        assert next(ledger.entries()).body == {"name": "again", "record_version": RECORD_VERSION}
     assert os.listdir(path.parent) == ["ledger.sqlite"]
 
 

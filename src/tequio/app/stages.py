@@ -24,6 +24,7 @@ from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
+from tequio.ledger.chain import VERSION
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import gain, score
@@ -49,6 +50,7 @@ SPEED_FREE = (
     "late",
     "peak_bytes",
     "card_peak_bytes",
+    VERSION,
 )  # what two runs of one seed may differ in
 
 

@@ -1,11 +1,17 @@
 """The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
 
-`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read, `explain` what
-is said of a wrong value.
+`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read, `stored` how a
+record keeps it, `explain` what is said of a wrong value.
 """
 
 from tequio.config.federation import Federation
-from tequio.config.load import federation_of_text, load_federation, load_participant, validated
+from tequio.config.load import (
+    federation_of_text,
+    load_federation,
+    load_participant,
+    validated,
+    whole,
+)
 from tequio.config.participant import HardwareSection, ParticipantFile, ScheduleSection
 from tequio.config.sections import (
     MAIN,
@@ -15,6 +21,7 @@ from tequio.config.sections import (
     LocalSection,
     ScreenSection,
 )
+from tequio.config.stored import changes, stored
 
 __all__ = [
     "MAIN",
@@ -27,8 +34,11 @@ __all__ = [
     "ParticipantFile",
     "ScheduleSection",
     "ScreenSection",
+    "changes",
     "federation_of_text",
     "load_federation",
     "load_participant",
+    "stored",
     "validated",
+    "whole",
 ]

@@ -20,6 +20,7 @@ from tequio.config.federation import Federation
 from tequio.config.fields import Section
 from tequio.config.participant import ParticipantFile
 from tequio.config.sections import BaseSection
+from tequio.config.stored import RETIRED, without_retired
 from tequio.core.errors import ConfigError
 
 Model = TypeVar("Model", bound=Section)
@@ -54,6 +55,14 @@ def load_participant(path: Path | None, expected: str | None = None) -> Particip
     return loaded.model_copy(
         update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
     )
+
+
+def whole(recorded: Any) -> dict[str, Any]:
+    """Return the configuration that a record keeps with every key, as JSON values; as it lies there where it is not readable."""
+    try:
+        return validated(recorded, Federation, Path()).model_dump(mode="json")
+    except (ConfigError, TypeError):
+        return dict(recorded) if isinstance(recorded, Mapping) else {}
 
 
 def _absolute(path: Path | None, root: Path) -> Path | None:
@@ -122,6 +131,8 @@ def _cure(error: str, text: str) -> str:
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
     """`raw` as a section. Raises ConfigError naming `path`, from which it comes or where it goes, and each faulty key."""
+    if model is Federation and isinstance(raw, Mapping):
+        raw = without_retired(raw, path, RETIRED)
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -17,6 +17,9 @@ from tequio.core.errors import LedgerError
 
 ZEROS = "0" * 64
 STATE_DIGEST = "state_digest"
+VERSION = "record_version"
+RECORD_VERSION = 2
+"""Of the bodies written here. 1: bodies without this key, and a header with the whole configuration."""
 KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -38,17 +41,25 @@ def link(seq: int, kind: str, body: Mapping[str, Any], previous: str) -> Entry:
 
 
 def plain_body(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` as plain JSON values. Raises LedgerError naming the kind and the path of the key that is not."""
+    """`body` as plain JSON values, with the version of records. Raises LedgerError naming the kind and the path of the key that is not."""
     if not KIND.fullmatch(kind):
         why = "Expected 1 to 64 letters, digits, '.', '_' or '-'."
         raise LedgerError(f"A record cannot have the kind {kind!r}.", why)
     if STATE_DIGEST in body:
         raise LedgerError(f"Record {kind}: the key {STATE_DIGEST} is reserved.", "The ledger itself fills it.")
+    if not isinstance(body.get(VERSION, 1), int):  # a copied body has one, which is replaced
+        raise LedgerError(f"Record {kind}: the key {VERSION} is reserved.", "The ledger itself fills it.")
     try:
         plain: dict[str, Any] = _plain(kind, "", body)
     except RecursionError:
         raise LedgerError(f"Record {kind} is nested too deeply.", "Expected flat tables.") from None
-    return plain
+    return plain | {VERSION: RECORD_VERSION}
+
+
+def version_of(body: Mapping[str, Any]) -> int:
+    """Return the version of a record's body; 1 for one that states none."""
+    stated = body.get(VERSION, 1)
+    return stated if isinstance(stated, int) else 1
 
 
 def _plain(kind: str, where: str, value: Any) -> Any:

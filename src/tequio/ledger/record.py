@@ -17,7 +17,16 @@ from typing import Any
 
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import LedgerCorrupt, LedgerError, TequioError
-from tequio.ledger.chain import STATE_DIGEST, ZEROS, Entry, link, plain_body, read_row
+from tequio.ledger.chain import (
+    RECORD_VERSION,
+    STATE_DIGEST,
+    ZEROS,
+    Entry,
+    link,
+    plain_body,
+    read_row,
+    version_of,
+)
 from tequio.ledger.folder import replace_durably, written
 from tequio.ledger.store import SQLITE_ERRORS, build, connect, meaning, translated
 
@@ -155,6 +164,10 @@ class Ledger:
             raise self._corrupt(row[0], str(error)) from None
         if wrong:
             raise self._corrupt(row[0], wrong)
+        if (version := version_of(entry.body)) > RECORD_VERSION:
+            what = f"{self.path}, record {row[0]}: a newer Tequio wrote it."
+            why = f"It has record version {version}, and this Tequio reads versions up to {RECORD_VERSION}."
+            raise LedgerError(what, why, "Update Tequio.")
         return entry
 
     def _corrupt(self, seq: int, wrong: str) -> LedgerCorrupt:

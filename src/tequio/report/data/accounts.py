@@ -22,6 +22,7 @@ from tequio.report.data.records import (
     adapted,
     at_home,
     bodies,
+    config_of,
     last_body,
     row_energy,
     table,
@@ -53,7 +54,7 @@ def accounts(entries: Sequence[Record]) -> Json:
         people.setdefault(str(body.get("name")), []).append(body)
     own = {name: sums(rows) for name, rows in people.items() if name != centre}
     rest = _rest(rounds, own.keys() if alone else ())
-    config = table(run.get("config"))
+    config = config_of(run)
     coordinator = sums(rest) | {"money": _coordinator_money(config, rest)}
     parts = [*own.values(), coordinator]
     in_rounds = [sums(rows) for name, rows in trained.items() if name != centre] + [coordinator]

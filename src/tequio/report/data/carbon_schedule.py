@@ -11,6 +11,7 @@ from tequio.report.data.records import (
     Json,
     Record,
     bodies,
+    config_of,
     last_body,
     row_energy,
     table,
@@ -28,7 +29,7 @@ def shifted(entries: Sequence[Record]) -> Json | None:
     grams and at_once are of training alone, which is what is shifted: measured joules · PUE · intensity at its hours, and at those of
     the same rounds had all worked at once. hours: simulated, at work.
     """
-    given = table(table(last_body(entries, "run").get("config")).get("shift"))
+    given = table(config_of(last_body(entries, "run")).get("shift"))
     rounds = [body for body in bodies(entries, "round") if table(body.get("shift"))]
     if not given:
         return None

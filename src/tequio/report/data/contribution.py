@@ -12,7 +12,17 @@ from typing import Any
 
 from tequio.measure.statistics import gini, jain
 from tequio.report.data.accounts import work_rows
-from tequio.report.data.records import Json, Record, bodies, last_body, mean, table, tables, total
+from tequio.report.data.records import (
+    Json,
+    Record,
+    bodies,
+    config_of,
+    last_body,
+    mean,
+    table,
+    tables,
+    total,
+)
 from tequio.report.format import finite
 
 GIVEN = ("examples", "tokens", "joules", "credit")
@@ -46,7 +56,7 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
         )
     even: Json = {key: _evenness([row[key] for row in rows]) for key in GIVEN}
     even["benefit"] = _evenness([None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows])
-    return {"participants": rows, "evenness": even, **_statement(rows, table(last_body(entries, "run").get("config")))}
+    return {"participants": rows, "evenness": even, **_statement(rows, config_of(last_body(entries, "run")))}
 
 
 def _credits(entries: Sequence[Record]) -> dict[str, float]:

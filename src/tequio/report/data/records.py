@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from tequio.config import whole as whole_config
 from tequio.report.format import finite
 
 Z95 = 1.959964
@@ -37,6 +38,11 @@ def last_body(entries: Sequence[Record], kind: str) -> Mapping[str, Any]:
     """The body of the last record of a kind; empty if there is none."""
     found = bodies(entries, kind)
     return found[-1] if found else {}
+
+
+def config_of(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration in a run's first record, with the keys that it leaves out because they stand at their default."""
+    return whole_config(run.get("config"))
 
 
 def at_home(entries: Sequence[Record]) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tequio.report.data.records import (
-    Json,
-)
+from tequio.report.data.records import Json
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Cell, Page, grid_of_all
 

@@ -17,6 +17,7 @@ from tequio.app.network.hub import folder as hub_folder
 from tequio.app.network.monitoring.health import OVER, read_health
 from tequio.app.network.monitoring.totals import RunTotals
 from tequio.app.run_files import json_table
+from tequio.config import whole
 from tequio.core.errors import ConfigError
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
@@ -55,7 +56,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
     last: dict[str, Any] = totals.rounds[-1] if totals.rounds else {}
     owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
     missing = {name: totals.missing.get(name, "") for name in sorted(owed)} if totals.ended else {}
-    rounds = totals.header.get("config", {}).get("train", {}).get("rounds")
+    rounds = _rounds(totals)
     return {
         "role": "coordinator",
         "name": totals.header.get("name"),
@@ -80,6 +81,12 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "next": _wake(health, f"tequio coordinator start {folder}")
         or _coordinator_next(folder, health if alive else None, totals.ended is not None, bool(missing), people),
     }
+
+
+def _rounds(totals: RunTotals) -> int | None:
+    """How many rounds a run may have; None where it has not begun."""
+    found: int | None = whole(totals.header.get("config")).get("train", {}).get("rounds")
+    return found
 
 
 def _participant_status(folder: Path) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "since": found.get("since"),
         "connections": found.get("connections"),
         "last_task": found.get("last_task"),
-        "rounds": totals.header.get("config", {}).get("train", {}).get("rounds"),
+        "rounds": _rounds(totals),
         "tasks": found.get("tasks", {}),
         "failures": found.get("failures", {}),
         "updates_up": int(sum(line.get("bytes", 0.0) for line in read_account_books(run).get(name, ()))),

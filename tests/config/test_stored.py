@@ -1,0 +1,405 @@
+"""A record keeps only the keys that differ from their default, and outlives keys that come and go."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
+
+from tequio.app.assembly.manifest import same_run
+from tequio.app.models.export import export_models
+from tequio.app.models.verify import verify_run
+from tequio.app.network.monitoring.status import read_status
+from tequio.app.run_files import config_from_header
+from tequio.app.simulation.run import resume, start
+from tequio.config import Federation, changes, load_federation, stored, validated, whole
+from tequio.config import load as config_read
+from tequio.config.stored import RETIRED, without_retired
+from tequio.core.canonical import canonical_json
+from tequio.core.errors import ConfigError, LedgerError, RunError
+from tequio.ledger.chain import RECORD_VERSION, VERSION, ZEROS, link
+from tequio.ledger.folder import RunFolder
+from tequio.ledger.record import Ledger, verify
+from tequio.report.write import write_report
+
+DEFAULTS = Path(__file__).with_name("defaults.json")
+NEEDED: dict[str, Any] = {
+    "name": "a",
+    "base": {"model": "m"},
+    "task": {"kind": "classification", "labels": ["a", "b"]},
+    "adapter": {"modules": ["q"]},
+    "participants": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+}
+
+# values that a key may have
+some = st.sampled_from
+TABLES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "base": {"licence": some(["not stated", "x"]), "dtype": some(["auto", "float32"])},
+    "task": {"labels": some([["a", "b"], {"b": "x", "a": "y"}]), "max_tokens": some([128, 16])},
+    "adapter": {"kind": some(["lora", "full"]), "ranks": some([[2, 4, 8, 16], [4]]), "scale": some([2.0, 1, 2])},
+    "train": {
+        **{"rounds": some([10, 3]), "local_epochs": some([1, 1.0, 2.5]), "max_steps": some([200, 9])},
+        **{"round_seconds": some([60.0, 1]), "cohort": some([2, 3]), "pace": some(["rounds", "buffered"])},
+        **{"buffer": some([1, 2]), "quorum": some([1, 2]), "final_rate": some([0.1, 0, 1])},
+    },
+    "algorithm": {
+        **{"reduce": some(["stack", "x"]), "reduce_settings": some([{}, {"k": 1.0}]), "feedback": some([0, 0.5])},
+        "broadcast_rank": some([1, 8]),
+    },
+    "local": {"terms": some([{}, {"kl": 0.1}]), "data": some(["d.jsonl"]), "method": some(["plain", "fomaml"])},
+    "topology": {"kind": some(["star", "ring"]), "edges": some([[], [["a", "b"]]]), "pace": some([1.0, 1, 0.5])},
+    "centre": {"data": some(["c.jsonl"]), "first": some([0, 2]), "steps": some([1, 5]), "licence": some(["x"])},
+    "gate": {"slices": some([{}, {"s": "s.jsonl"}]), "margin": some([0.02, 0, 1]), "interpolate": some([0, 3])},
+    "screen": {"norm_bound": some([3.0]), "cosine": some([0, 0.5]), "cosine_to": some(["others", "centre"])},
+    "personal": {"pooled_rates": some([[], [0.1]]), "alphas": some([[0.5, 1.0], []]), "ditto": some([[], [1]])},
+    "distil": {"teachers": some(["groups", "participants"]), "rank": some([2]), "temperature": some([1.0, 2])},
+    "equity": {"credit": some([False, True])},
+    "energy": {"country": some(["MEX"]), "pue": some([1.0, 1, 1.5]), "tell": some([True, False])},
+    "money": {"currency": some(["EUR"]), "per_kwh": some([0, 0.2]), "residual": some([0, 0.1])},
+    "budget": {"hours": some([3.0]), "kwh": some([1])},
+    "shift": {"start": some(["2026-03-03T00:00:00Z"]), "policy": some(["greedy", "none"]), "minimum": some([0.2, 0])},
+}
+
+
+FIRST = {"centre": ("data",), "money": ("currency", "per_kwh"), "shift": ("start",)}  # keys that a table must have
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Federation:
+    """A configuration with some tables, each with some of its keys or none; a key that does not go with those before is left out."""
+    raw: dict[str, Any] = json.loads(json.dumps(NEEDED))
+    tables = draw(st.lists(some(sorted(TABLES)), unique=True, max_size=9))
+    if draw(st.booleans()):
+        further = draw(st.fixed_dictionaries({}, optional={"licence": some(["x"]), "modules": some([["v"]])}))
+        raw["bases"] = [{"name": "small", "model": "n", **further}]
+        raw["participants"][1]["base"] = "small"
+    raw |= draw(st.fixed_dictionaries({}, optional={"seed": some([0, 1])}))
+    for name in sorted(tables, key=lambda name: name != "centre"):  # others need it
+        needed = {key: draw(TABLES[name][key]) for key in FIRST.get(name, ())}
+        raw = fitting(raw, {**raw, name: {**raw.get(name, {}), **needed}})
+        for key in draw(st.lists(some(sorted(TABLES[name])), unique=True)) if name in raw else ():
+            raw = fitting(raw, {**raw, name: {**raw[name], key: draw(TABLES[name][key])}})
+    return Federation.model_validate(raw)
+
+
+def fitting(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """`after`, where it is a configuration."""
+    try:
+        Federation.model_validate(after)
+    except ValidationError:
+        return before
+    return after
+
+
+@given(configurations())
+def test_what_is_stored_is_read_back_and_holds_no_default(config: Federation) -> None:
+    plain = json.loads(canonical_json(stored(config)))
+    again = validated(plain, Federation, Path("record"))
+    assert again == config
+    assert stored(again) == stored(config)
+    assert whole(plain) == whole(config.model_dump(mode="json")) == config.model_dump(mode="json")
+    assert changes(stored(config), plain) == []
+    for key, default in defaults(Federation):
+        assert not [value for value in found_at(plain, key.split(".")) if json_equal(value, default)], key
+
+
+def json_equal(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def found_at(value: Any, parts: list[str]) -> list[Any]:
+    """What stands at a key; of a list of tables in each."""
+    if not parts:
+        return [value]
+    if isinstance(value, list):
+        return [item for each in value for item in found_at(each, parts)]
+    return found_at(value[parts[0]], parts[1:]) if isinstance(value, Mapping) and parts[0] in value else []
+
+
+def defaults(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that has a default, with it, as JSON."""
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if default is not PydanticUndefined:
+            plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+            yield f"{above}{name}", json.loads(json.dumps(plain))
+        for part in (field.annotation, *arguments(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from defaults(part, f"{above}{name}.")
+
+
+def arguments(annotation: Any) -> Iterator[Any]:
+    for argument in getattr(annotation, "__args__", ()):
+        yield argument
+        yield from arguments(argument)
+
+
+def test_a_default_never_changes_and_a_key_that_goes_is_retired() -> None:
+    """A stored configuration leaves out what stands at its default. A new key belongs into defaults.json, with its default.
+
+    Where a default should be another, give a new key that default, and retire the old key.
+    """
+    retained: dict[str, Any] = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    now = {key: value for key, value in defaults(Federation) if not tables_in(value)}
+    assert {key: retained[key] for key in retained if key not in RETIRED} == now
+    assert {key: retained.get(key, "not there") for key in RETIRED} == dict(RETIRED)
+
+
+def tables_in(default: Any) -> bool:
+    """Whether this is the default of a table, whose keys stand in the list themselves."""
+    return isinstance(default, dict) and bool(default)
+
+
+@pytest.mark.parametrize("table", ["centre", "distil", "money", "shift"])
+def test_a_table_that_switches_something_on_stays_although_it_is_empty(table: str) -> None:
+    """An optional table is absent or there; how it is stored says which."""
+    given: dict[str, Any] = {"centre": {"data": "c"}, "money": {"currency": "EUR", "rent_per_hour": 0}}
+    given |= {"shift": {"start": "2026-03-03T00:00:00Z"}, "distil": {"teachers": "participants"}}
+    raw = {**NEEDED, table: given[table]} | ({"centre": given["centre"]} if table == "distil" else {})
+    with_it = stored(Federation.model_validate(raw))
+    assert table in with_it
+    assert table not in stored(Federation.model_validate(NEEDED))
+    assert validated(with_it, Federation, Path("record")) == Federation.model_validate(raw)
+
+
+def test_an_empty_optional_table_is_not_an_absent_one() -> None:
+    bases = {
+        "bases": [{"name": "small", "model": "n"}],
+        "participants": [{"name": "a"}, {"name": "b", "base": "small"}],
+    }
+    raw = {**NEEDED, **bases, "centre": {"data": "c"}}
+    assert stored(Federation.model_validate({**raw, "distil": {}}))["distil"] == {}
+    assert "distil" not in stored(Federation.model_validate(raw))
+
+
+def test_a_retired_key_is_dropped_at_its_default_and_named_otherwise() -> None:
+    retired = {"train.warmup": 0, "participants.share": 1.0, "haste": {"on": False, "by": 2}, "gate.strict": False}
+    source = Path("federation.toml")
+    old = {**NEEDED, "train": {"rounds": 3, "warmup": 0}, "haste": {"on": False}, "gate": {"strict": False}}
+    old["participants"] = [{"name": "a", "share": 1}, {"name": "b"}]
+    retained = without_retired(old, source, retired)
+    assert retained == {**NEEDED, "train": {"rounds": 3}, "gate": {}, "participants": [{"name": "a"}, {"name": "b"}]}
+    wrong: list[tuple[str, Any]] = [("train.warmup", {"train": {"warmup": 5}}), ("haste", {"haste": {"by": 3}})]
+    wrong += [("participants.share", {"participants": [{"name": "a"}, {"name": "b", "share": 2}]})]
+    wrong += [("gate.strict", {"gate": {"strict": 0}})]
+    for key, values in wrong:
+        with pytest.raises(ConfigError, match=f"federation.toml: the key '{key}' was retired"):
+            without_retired({**NEEDED, **values}, source, retired)
+
+
+def test_a_retired_key_in_a_file(make_federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_federation()
+    before, text = load_federation(path), path.read_text()
+    monkeypatch.setattr(config_read, "RETIRED", {"train.warmup": 0})
+    path.write_text(text.replace("[train]\n", "[train]\nwarmup = 0\n"))
+    assert load_federation(path) == before
+    path.write_text(text.replace("[train]\n", "[train]\nwarmup = 4\n"))
+    with pytest.raises(ConfigError, match=r"'train\.warmup' was retired.*works as it did with train\.warmup = 0"):
+        load_federation(path)
+
+
+class Stop(BaseException):
+    """The end of a run's process."""
+
+
+def cut(stage: str, what: str, done: int, of: int) -> None:
+    """End after the first round."""
+    if stage == "rounds" and what.startswith("round 1 of") and ":" not in what:
+        raise Stop
+
+
+def rewritten(run: Path, change: Any) -> None:
+    """The same chain, as if its header had been another: every record is sealed again. `change` gets all bodies."""
+    path = run / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        rows = raw.execute("SELECT seq, kind, body FROM record ORDER BY seq").fetchall()
+        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        state = raw.execute("SELECT state_seq FROM head").fetchone()[0]
+        for name, _ in triggers:
+            raw.execute(f"DROP TRIGGER {name}")
+        raw.execute("DELETE FROM record")
+        last = ZEROS
+        for seq, kind, text in rows:
+            body = json.loads(text)
+            change(kind, body)
+            entry = link(seq, kind, body, last)
+            last = entry.hash
+            raw.execute(
+                "INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)",
+                (seq, kind, canonical_json(body).decode(), entry.previous, entry.hash),
+            )
+        raw.execute("UPDATE head SET seq = ?, hash = ?, state_seq = ?", (rows[-1][0], last, state))
+        for _, sql in triggers:
+            raw.execute(sql)
+    assert verify(path).ok
+
+
+@pytest.fixture
+def stopped(make_federation: Any, tmp_path: Path) -> Path:
+    """A run that was cut off after its first round."""
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        start(load_federation(make_federation(train={"rounds": 2}, screen={"loss": 99.0})), run, False, watch=cut)
+    return run
+
+
+def header(run: Path) -> dict[str, Any]:
+    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+        return dict(next(ledger.entries("run")).body)
+
+
+def earlier(more: Mapping[str, Any]) -> Any:
+    """A change that makes records those of version 1: no version, the whole configuration, with `more` keys of [train]."""
+
+    def change(kind: str, body: dict[str, Any]) -> None:
+        assert body.pop(VERSION) == RECORD_VERSION
+        if kind == "run":
+            body["config"] = whole(body["config"])
+            body["config"]["train"] |= more
+            body["config_digest"] = "of all that"
+
+    return change
+
+
+def test_a_record_holds_no_default_and_its_version(stopped: Path) -> None:
+    found = header(stopped)
+    assert found[VERSION] == RECORD_VERSION
+    assert found["config"]["screen"] == {"loss": 99.0}
+    assert "algorithm" not in found["config"]
+    assert found["config"]["participants"][0].keys() == {"name", "file"}
+    with Ledger.open(stopped / "ledger.sqlite", read_only=True) as ledger:
+        assert [entry.body[VERSION] for entry in ledger.entries()] == [RECORD_VERSION] * 3
+
+
+@pytest.mark.parametrize("more", [{}, {"warmup": 0}])
+def test_a_record_of_an_earlier_version_is_the_same_run(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    """With the whole configuration, and with a key that was retired since: opened, reported, resumed, verified and exported."""
+    rewritten(stopped, earlier(more))
+    monkeypatch.setattr(config_read, "RETIRED", dict.fromkeys((f"train.{key}" for key in more), 0))
+    summary = write_report(stopped, "en", None)[1]
+    assert summary["chain"]["algorithm"].startswith("reduce = stack")
+    assert resume(stopped).end["rounds"] == 2
+    assert verify_run(stopped)["ok"]
+    assert export_models(stopped, "shared", tmp_path / "out", False)
+    with Ledger.open(stopped / "ledger.sqlite", read_only=True) as ledger:
+        versions = [entry.body.get(VERSION) for entry in ledger.entries()]
+    assert versions[:3] == [None] * 3
+    assert set(versions[3:]) == {RECORD_VERSION}
+
+
+def test_a_record_from_before_a_key_was_there_is_the_same_run(stopped: Path) -> None:
+    """Of version 1, without a key and a whole table that this version has."""
+
+    def change(kind: str, body: dict[str, Any]) -> None:
+        earlier({})(kind, body)
+        if kind == "run":
+            del body["config"]["train"]["lockstep"], body["config"]["equity"], body["config"]["shift"]
+
+    rewritten(stopped, change)
+    assert resume(stopped).end["rounds"] == 2
+
+
+def test_a_retired_key_at_another_value_stops_the_resume_by_name(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewritten(stopped, earlier({"warmup": 3}))
+    monkeypatch.setattr(config_read, "RETIRED", {"train.warmup": 0})
+    with pytest.raises(ConfigError, match=r"ledger\.sqlite: the key 'train\.warmup' was retired"):
+        resume(stopped)
+
+
+def test_the_outcome_does_not_depend_on_the_version_that_appended(make_federation: Any, tmp_path: Path) -> None:
+    """A record of version 1 that is continued here has the outcome that it had had there: versions do not count, the header does."""
+    config = load_federation(make_federation(train={"rounds": 2}))
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        with pytest.raises(Stop):
+            start(config, run, False, watch=cut)
+    rewritten(runs[1], lambda kind, body: body.pop(VERSION))
+    one, other = (resume(run).end["outcome"] for run in runs)
+    assert one == other
+
+
+def test_a_changed_key_is_named_with_both_values_and_labels_are_not_shown(stopped: Path) -> None:
+    now, ledger = header(stopped), RunFolder.open(stopped).ledger_path
+    assert same_run(now, now, ledger) == []
+    config = config_from_header(now, ledger)
+    train, task = config.train.model_copy(update={"rounds": 5}), config.task.model_copy(update={"labels": ["x", "y"]})
+    other = stored(config.model_copy(update={"train": train, "task": task}))
+    del other["screen"]
+    assert same_run({**now, "config": other}, now, ledger) == [
+        "the key screen.loss of federation.toml (expected 99.0, found its default)",
+        "the key task.labels of federation.toml",
+        "the key train.rounds of federation.toml (expected 2, found 5)",
+    ]
+    base = {**now["base"], "digest": "0" * 64, "dtype": "bfloat16"}
+    (weights, precision) = same_run({**now, "base": base}, now, ledger)
+    assert weights.startswith("the weights of [base]")
+    assert "found digest 0000000000000000…" in weights
+    assert precision.endswith("(expected float32, found bfloat16)")
+    (layout,) = same_run({**now, "spec": "0" * 64}, now, ledger)
+    assert layout.startswith("the adapter layout of [base] (expected digest ")
+    (public,) = same_run({**now, "public_data": {**now["public_data"], "centre": "1" * 64}}, now, ledger)
+    assert f"the public data of centre in {config.centre.data if config.centre else ''} (expected digest" in public
+    (gone,) = same_run({**now, "public_data": {}}, {**now, "public_data": {"slice s": "2" * 64}}, ledger)
+    assert gone == "the public data of slice s (expected digest 2222222222222222…, found none)"
+
+
+def test_changed_public_data_stop_the_resume_by_file(stopped: Path) -> None:
+    file = Path(header(stopped)["config"]["gate"]["slices"]["public"])
+    text = file.read_text()
+    file.write_text("".join(text.splitlines(keepends=True)[1:]))
+    with pytest.raises(RunError) as caught:
+        resume(stopped)
+    assert "cannot be resumed." in caught.value.what
+    assert f"the public data of slice public in {file} (expected digest " in caught.value.why
+    assert "Put back what changed" in caught.value.fix
+    file.write_text(text)
+    assert resume(stopped).end["rounds"] == 2
+
+
+def test_a_record_of_a_newer_version_names_both(stopped: Path) -> None:
+    """It is still verified, for its chain is the same; nothing else is read of it, and nothing added."""
+
+    def newer(kind: str, body: dict[str, Any]) -> None:
+        if kind == "round":
+            body[VERSION] = RECORD_VERSION + 1
+
+    rewritten(stopped, newer)
+    why = rf"has record version {RECORD_VERSION + 1}, and this Tequio reads versions up to {RECORD_VERSION}"
+    with pytest.raises(LedgerError, match=why):
+        resume(stopped)
+    with Ledger.open(stopped / "ledger.sqlite") as ledger, pytest.raises(LedgerError, match="Update Tequio"):
+        ledger.append("end", {})
+
+
+def test_the_version_is_the_ledgers_own_key(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path / "ledger.sqlite", {VERSION: 1}) as ledger:
+        assert next(ledger.entries()).body == {VERSION: RECORD_VERSION}  # a copied body
+        with pytest.raises(LedgerError, match=f"the key {VERSION} is reserved"):
+            ledger.append("general", {VERSION: {"base": 1}})
+
+
+def test_the_rounds_of_a_record_that_leaves_them_out_are_shown(tmp_path: Path) -> None:
+    """`tequio status` of a coordinator whose federation.toml has the default of `rounds`."""
+    hub_files = {"federation": "f", "digest": "d", "address": "h:1", "tokens": {"a": "t"}}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "coordinator.json").write_text(json.dumps(hub_files))
+    begun = {"name": "a", "config": stored(Federation.model_validate(NEEDED)), "participants": []}
+    Ledger.create(tmp_path / "run" / "ledger.sqlite", begun).close()
+    try:
+        found = read_status(tmp_path)
+    except ConfigError as error:  # the certificates, which this folder lacks
+        pytest.fail(str(error))
+    assert found["rounds"] == 10
