@@ -19,6 +19,7 @@ from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.core.update import Dense, Update, zero
+from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import fit, personalise, score
@@ -71,6 +72,8 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     for name, entries in found.items():
         for body in entries:
             keys = set(body)
+            assert body["record_version"] == RECORD_VERSION
+            keys -= {"record_version"}  # of every body
             if name == "general":
                 keys = {"slice"} if keys == {"public"} else keys
             assert keys == documented[name] - NETWORK_KEYS, name

@@ -64,7 +64,7 @@ def test_a_run_over_two_bases_serves_everybody_over_its_own(path: Path, tmp_path
         mean = sum(v["loss"] for v in body["validation"].values()) / 3
         assert body["mean_validation_loss"] == pytest.approx(mean)
     assert general is not None
-    assert set(general.body) == {"public", "public (small)"}
+    assert set(general.body) == {"public", "public (small)", "record_version"}
     assert shared is not None
     small = unpack((run / "bases/small/shared.safetensors").read_bytes())
     assert digest_update(small) == shared.body["bases"]["small"]["digest"]

@@ -8,22 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tequio.app.assembly.algorithm import build_local, resolve_algorithm
-from tequio.app.assembly.profile import (
-    ParticipantProfile,
-)
+from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
-from tequio.planning.allocation import (
-    RANK_COST,
-    Assignment,
-    Hardware,
-    Workload,
-    allocate,
-)
+from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload, allocate
 
 
 def allocate_all(

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tequio.app.assembly.memory import (
-    _check_memory,
-    resolve_dtype,
-)
+from tequio.app.assembly.memory import _check_memory, resolve_dtype
 from tequio.app.assembly.site import build_site
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder

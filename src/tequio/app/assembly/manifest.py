@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import tequio
-from tequio.app.assembly.profile import (
-    ParticipantProfile,
-)
-from tequio.app.assembly.public_data import (
-    CENTRE,
-    Centre,
-    PublicData,
-    public_digests,
-)
-from tequio.config import Federation
+from tequio.app.assembly.profile import ParticipantProfile
+from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, public_digests
+from tequio.app.run_files import config_from_header
+from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
+from tequio.core.errors import RunError
+from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.planning.allocation import (
-    Assignment,
-)
+from tequio.planning.allocation import Assignment
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
@@ -36,7 +31,7 @@ def participant_indices(config: Federation) -> dict[str, int]:
 def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
     base = adapted.base
-    plain = config.model_dump(mode="json")
+    plain = stored(config)
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "name": config.name,
@@ -60,31 +55,29 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
     }
 
 
-def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    """What differs between a run that is to be resumed and what its ledger recorded, in words; empty if nothing does."""
-    differences: list[str] = []
-    for key, words in (
-        ("config_digest", "federation.toml"),
-        ("spec", "the base model or the adapter layout"),
-    ):
-        if header[key] != recorded.get(key):
-            differences.append(words)
-    for name, further in header.get("bases", {}).items():
-        then = recorded.get("bases", {}).get(name, {})
-        if further["spec"] != then.get("spec"):
-            differences.append(f"the base {name} or its adapter layout")
-        elif further["base"]["dtype"] != then["base"]["dtype"]:
-            differences.append(f'the precision that dtype = "auto" gives base {name} on this machine')
-    if header["base"]["dtype"] != recorded["base"]["dtype"]:
-        differences.append('the precision that [base] dtype = "auto" gives on this machine')
+def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
+    """Return what differs, in words; nothing where nothing does. ledger: where `recorded` comes from.
+
+    Configurations are compared key by key, as today's version reads them, so that a record of an earlier version with more keys or fewer
+    is the same where the others stand at their default.
+    """
+    config = stored(config_from_header(recorded, ledger))
+    differences = changes(header["config"], config)
+    further, before = header.get("bases", {}), recorded.get("bases", {})
+    for name, now in {MAIN: header, **further}.items():
+        then = recorded if name == MAIN else before.get(name)
+        if then is not None:  # where it is missing, the configuration differs
+            differences += _of_base(now, then, "base" if name == MAIN else f"base {name}")
     now, then = header["public_data"], recorded.get("public_data", {})
-    differences += [f"the public data of {name}" for name in now if now[name] != then.get(name)]
-    now, then = header.get("intensities", {}), recorded.get("intensities", {})
-    differences += [f"the intensities of {name}" for name in now if now[name] != then.get(name)]
-    before = {row["name"]: row for row in recorded["participants"]}
-    rows = {row["name"]: row for row in header["participants"]}
-    changed = [name for name, row in rows.items() if canonical_json(row) != canonical_json(before.get(name, {}))]
-    return differences + [f"the data or hardware of participant {name}" for name in changed]
+    files = {CENTRE: config.get("centre", {}).get("data"), "[local] data": config.get("local", {}).get("data")}
+    files |= {f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()}
+    differences += _digests("public data of", now, then, files)
+    differences += _digests("intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {})
+    rows = {row["name"]: row for row in recorded["participants"]}
+    for row in header["participants"]:
+        if canonical_json(row) != canonical_json(rows.get(row["name"], {})):
+            differences.append(f"the data or hardware of participant {row['name']}")
+    return differences
 
 
 def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
@@ -115,3 +108,49 @@ def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: Pub
         "slices": {name: len(items) for name, items in centre.held_out.items()},
         "public_data": public_digests(public.splits, public.slices, public.text),
     }
+
+
+def check_same_run(
+    path: Path, header: Mapping[str, Any], recorded: Mapping[str, Any], more: Sequence[str] = ()
+) -> None:
+    """Raise RunError where a run that is to be resumed is not the one that its record says began, naming each difference.
+
+    Args:
+        path: the run's folder.
+        header: how the run would begin now; of participants those rows that are known already.
+        recorded: how it began, of any version.
+        more: differences that the header does not show.
+    """
+    differences = [*same_run(header, recorded, path / LEDGER), *more]
+    if differences:
+        why = f"Changed since the run began: {'; '.join(differences)}."
+        fix = "Put back what changed and give the same command again, or begin a new run in a new folder."
+        raise RunError(f"{path} cannot be resumed.", why, fix)
+
+
+def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> list[str]:
+    """What differs of one base: its weights, else the layout of the adapter; and its precision."""
+    out, own, old = [], now["base"], then["base"]
+    if own["digest"] != old["digest"]:
+        out.append(f"the weights of [{whose}] {own['model']} ({_expected(old['digest'], own['digest'])})")
+    elif now["spec"] != then["spec"]:
+        out.append(f"the adapter layout of [{whose}] ({_expected(then['spec'], now['spec'])})")
+    if own["dtype"] != old["dtype"]:
+        words = f'the precision that [{whose}] dtype = "auto" gives on this machine'
+        out.append(f"{words} (expected {old['dtype']}, found {own['dtype']})")
+    return out
+
+
+def _digests(what: str, now: Mapping[str, str], then: Mapping[str, str], files: Mapping[str, Any]) -> list[str]:
+    """What differs of files that are recorded by digest. files: where they are, as far as that is known."""
+    out = []
+    for name in [*now, *(name for name in then if name not in now)]:
+        if now.get(name) != then.get(name):
+            where = f" in {files[name]}" if files.get(name) else ""
+            out.append(f"the {what} {name}{where} ({_expected(then.get(name), now.get(name))})")
+    return out
+
+
+def _expected(then: str | None, now: str | None) -> str:
+    old, new = (f"digest {digest[:16]}…" if digest else "none" for digest in (then, now))
+    return f"expected {old}, found {new}"

@@ -12,9 +12,7 @@ from tequio.participant.loop import train
 from tequio.participant.node import Node
 from tequio.participant.splits import Splits
 from tequio.participant.text_tasks import batches
-from tequio.planning.allocation import (
-    probe_tokens_per_second,
-)
+from tequio.planning.allocation import probe_tokens_per_second
 
 SPLITS = ("train", "validation", "test")
 PROBE = b"probe"  # handed on to the other processes of a participant: make a step of `probing`

@@ -15,10 +15,7 @@ import numpy as np
 
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import save
-from tequio.app.stages import (
-    Watch,
-    WorkerSetups,
-)
+from tequio.app.stages import Watch, WorkerSetups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import LedgerError
 from tequio.core.seeds import derive

@@ -8,10 +8,7 @@ from functools import partial
 from tequio.app.assembly.budget import allowances
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import read_model, save
-from tequio.app.stages import (
-    Watch,
-    WorkerSetups,
-)
+from tequio.app.stages import Watch, WorkerSetups
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState, disagreement, mean
 from tequio.core.canonical import digest_update

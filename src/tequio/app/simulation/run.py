@@ -18,7 +18,7 @@ import torch
 from tequio.app.assembly.budget import build_budget_tracker
 from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.carbon_schedule import gone_on
-from tequio.app.assembly.manifest import same_run
+from tequio.app.assembly.manifest import check_same_run
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import (
     HEAD_FILE,
@@ -131,10 +131,8 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         config = config_from_header(recorded, folder.ledger_path)
         count = choose_workers(config, workers, recorded.get("threads"))
         setup = build(config, tuple(recorded["provenance"]), speeds)
-        differences = same_run(setup.header, recorded) + _changed_data(folder, setup, recorded["commitment"])
-        if differences:
-            why = f"Changed since the run began: {', '.join(differences)}."
-            raise RunError(f"{folder.path} cannot be resumed.", why, "Put it back as it was, or start a new run.")
+        data = _changed_data(folder, setup, recorded["commitment"])
+        check_same_run(folder.path, setup.header, recorded, data)
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
 
 

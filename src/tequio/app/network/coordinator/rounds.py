@@ -21,6 +21,7 @@ from tequio.app.assembly.manifest import (
     BASE_KEYS,
     build_header,
     centre_header,
+    check_same_run,
     label_base,
     participant_indices,
     participant_row,
@@ -32,13 +33,7 @@ from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
 from tequio.app.run_files import HEAD_FILE, base_file, recorded_header, save, unbroken
-from tequio.app.stages import (
-    Outcome,
-    Watch,
-    end,
-    general,
-    shared_models,
-)
+from tequio.app.stages import Outcome, Watch, end, general, shared_models
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.distillation import Group
@@ -203,13 +198,7 @@ def _ledger(
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
             recorded = recorded_header(ledger, folder)
-            now = build_header(roster.config, seats[0].context.adapted, [])
-            changed = [key for key in ("config_digest", "spec") if now[key] != recorded[key]]
-            further = {seat.name: seat.context.adapted.spec for seat in seats[1:]}
-            changed += [f"base {n}" for n, spec in further.items() if recorded["bases"][n]["spec"] != spec]
-            if changed:
-                why = f"Changed since it began: {', '.join(changed)}."
-                raise RunError(f"{path} cannot go on.", why, "Put it back as it was, or begin in a new folder.")
+            check_same_run(path, _now(roster.config, seats, public), recorded)
             roster.restore(recorded, ledger)
             yield folder, ledger
         return
@@ -220,6 +209,13 @@ def _ledger(
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     with folder.lock(), Ledger.create(folder.ledger_path, header) as ledger:
         yield folder, ledger
+
+
+def _now(config: Federation, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
+    """The header without those who take part: they are asked what they have, and may not be there yet."""
+    header = build_header(config, seats[0].context.adapted, []) | centre_header([], seats[0].centre, public)
+    bases = {seat.name: build_header(seat.config, seat.context.adapted, []) for seat in seats[1:]}
+    return header | ({"bases": bases} if bases else {})
 
 
 def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
