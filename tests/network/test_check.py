@@ -132,7 +132,7 @@ def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: 
 
 
 @pytest.mark.parametrize("name", ["secret", "tls/server.key", "tls/authority.key"])
-@pytest.mark.parametrize("kept", [0, 20])
+@pytest.mark.parametrize("retained", [0, 20])
 def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, name: str, retained: int) -> None:
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")

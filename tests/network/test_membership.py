@@ -343,13 +343,13 @@ def trained(resident: ParticipantService, round_: int, held: Update) -> Update:
     return reply.update
 
 
-@pytest.mark.parametrize("kept", [0, 80])
-def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp_path: Path, written_to: int) -> None:
+@pytest.mark.parametrize("length", [0, 80])
+def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp_path: Path, length: int) -> None:
     """Joining anew is one."""
     with opened(make_federation, tmp_path) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
         path = folder / "authority.pem"
-        path.write_bytes(path.read_bytes()[:written_to])
+        path.write_bytes(path.read_bytes()[:length])
         said = tequio("participate", folder, fails=True)
         assert said.startswith(f"Error: {path} holds no certificate.")
         assert "new invitation" in said
