@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.models.export import export_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
@@ -362,7 +362,7 @@ def test_one_participant_with_nan_fails_and_the_others_go_on(marked: Any) -> Non
     put(site(path), [{**r, "text": f"seat {r['text']}"} for r in rows_of(site(path))])
     for other in (site(path, 1), site(path, 2), *(path.parent / "public").glob("*.jsonl")):
         put(other, [{**r, "text": r["text"].replace("seat", "pump")} for r in rows_of(other)])
-    w = build(load_federation(path))
+    w = build_setup(path)
     word = w.adapted.base.tokenizer.convert_tokens_to_ids("seat")
     model: Any = w.adapted.model
     with torch.no_grad():

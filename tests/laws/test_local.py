@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from conftest import sentences, write_jsonl
+from builders import build_setup, sentences, write_jsonl
 from tequio.algorithms.local._products import inner, still
 from tequio.algorithms.registry import LOCAL, METHOD, method_by_name, terms_by_name
-from tequio.app.assembly.build import build
-from tequio.config import load_federation
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalTerm, Step
@@ -330,7 +328,7 @@ def test_the_sketched_gradient_is_the_gradient_of_the_weights(opened: Callable[[
 
 
 def test_a_gradient_is_the_centres_only(make_federation: Any) -> None:
-    w = build(load_federation(make_federation()))
+    w = build_setup(make_federation())
     with pytest.raises(TrainingError, match="site0: no gradient is given"):
         w.nodes[1].gradient(GradientRequest(1, 1, "site0", zero(w.run_spec.spec), 2, 1, 0))
 
@@ -403,7 +401,7 @@ def test_terms_follow_the_protocol(name: str) -> None:
 
 def test_public_text_need_not_be_the_centres(make_federation: Any, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "public.jsonl", sentences(20, 321))
-    w = build(load_federation(make_federation(centre=False, local={"terms": {"kl": 0.1}, "data": str(data)})))
+    w = build_setup(make_federation(centre=False, local={"terms": {"kl": 0.1}, "data": str(data)}))
     public = w.nodes[1].public
     assert public is not None
     assert public is w.nodes[2].public

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from builders import build_setup, rounds
 from tequio.algorithms.compatibility import check_chain
 from tequio.algorithms.factors import initial_factors, parted, product, tail, trainable
 from tequio.algorithms.registry import (
@@ -23,9 +23,7 @@ from tequio.algorithms.registry import (
     start_by_name,
     weights_by_name,
 )
-from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.gossip import open_peers
@@ -33,7 +31,7 @@ from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError, UpdateError
-from tequio.core.protocols import Runtime, Start
+from tequio.core.protocols import Start
 from tequio.core.seeds import derive
 from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Dense, Entry, Factored, Update, plain, zero
@@ -47,17 +45,6 @@ FROZEN = {"ffa": ["b", "b", "b"], "rolora": ["b", "a", "b"]}  # what rounds 1, 2
 
 def test_every_start_has_a_row() -> None:
     assert sorted(START_ROWS) == sorted(START)
-
-
-def setup(path: Path) -> RunSetup:
-    return build(load_federation(path))
-
-
-def run(run_spec: RunSpec, runtime: Runtime, rounds: int) -> State:
-    state, _ = open_state(run_spec, runtime)
-    for _ in range(rounds):
-        state, _ = run_round(state, run_spec, runtime)
-    return state
 
 
 @dataclass(frozen=True)
@@ -155,7 +142,7 @@ def random_shared(w: RunSetup, rank: int) -> Update:
 def test_fedex_starts_every_rank_from_one_function_and_flexlora_does_not(
     make_federation: Any, name: str, same: bool
 ) -> None:
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     g = random_shared(w, 20)
     w.adapted.fold_in(g)
     whole = logits(w)
@@ -170,7 +157,7 @@ def test_fedex_starts_every_rank_from_one_function_and_flexlora_does_not(
 
 def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
     """Of a model of rank 3, rank 8 continues 3 balanced ranks and adds 5 fresh ones: a random, b = 0. The change has 8 + 3 ranks."""
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     adapted, (held, start) = w.adapted, start_by_name("fedex").begin(random_shared(w, 3), 8)
     assert start is not None
     adapted.fold_in(held)
@@ -199,14 +186,14 @@ def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
 
 
 def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     with pytest.raises(UpdateError, match=r"does not fit\. Expected factors of rank 2 or less"):
         w.adapted.attach_product(random_shared(w, 3), 2, 0)
 
 
 @pytest.mark.parametrize("trained", ["a", "b"])
 def test_a_frozen_factor_has_no_gradient_and_is_not_sent(make_federation: Any, trained: Any) -> None:
-    w = setup(make_federation(kind="causal", participants=1, centre=False))
+    w = build_setup(make_federation(kind="causal", participants=1, centre=False))
     adapted, node = w.adapted, w.nodes[1]
     start = initial_factors(adapted.shapes, 4, 0, adapted.spec)
     ones = {n: Dense(torch.full(e.shape, 0.1)) for n, e in start.entries.items() if n.endswith(":b")}
@@ -228,9 +215,9 @@ def test_a_frozen_factor_has_no_gradient_and_is_not_sent(make_federation: Any, t
 
 def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federation: Any) -> None:
     """The plain loop keeps its b and a, put in balanced form between stretches by an SVD of s·b·a; the optimiser starts anew."""
-    w = setup(make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"}))
+    w = build_setup(make_federation(kind="causal", participants=1, centre=False, algorithm={"start": "fedex"}))
     run_spec = replace(w.run_spec, weighting=weights_by_name("uniform"), rounds=3)
-    state = run(run_spec, Embedded(w.nodes), 3)
+    state = rounds(run_spec, Embedded(w.nodes), 3)
 
     node, member, adapted = w.nodes[1], run_spec.members[0], w.adapted
     adapted.fold_in(zero(run_spec.spec))
@@ -257,19 +244,19 @@ def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federatio
 
 @pytest.mark.parametrize("name", ["fedex", "flexlora"])
 def test_the_first_round_is_that_of_fresh_to_the_bit(make_federation: Any, name: str) -> None:
-    w = setup(make_federation(participants=3))
-    first = run(replace(w.run_spec, start=start_by_name(name)), Embedded(w.nodes), 1)
-    assert digest_update(first.shared) == digest_update(run(w.run_spec, Embedded(w.nodes), 1).shared)
-    two = [run(replace(w.run_spec, start=start_by_name(n)), Embedded(w.nodes), 2).shared for n in ("fresh", name)]
+    w = build_setup(make_federation(participants=3))
+    first = rounds(replace(w.run_spec, start=start_by_name(name)), Embedded(w.nodes), 1)
+    assert digest_update(first.shared) == digest_update(rounds(w.run_spec, Embedded(w.nodes), 1).shared)
+    two = [rounds(replace(w.run_spec, start=start_by_name(n)), Embedded(w.nodes), 2).shared for n in ("fresh", name)]
     assert two[0].minus(two[1]).norm() > 0.01 * two[0].norm()  # and then they part
 
 
 @pytest.mark.parametrize("centre", [False, True])
 def test_flexlora_gives_the_mean_of_what_participants_end_with(make_federation: Any, centre: bool) -> None:
     """G₊ = Σ wᵢ BᵢAᵢ / Σ wᵢ, and λ of it where there is a centre; heads are averaged as everywhere."""
-    w = setup(make_federation(participants=3, centre=centre, algorithm={"start": "flexlora"}))
+    w = build_setup(make_federation(participants=3, centre=centre, algorithm={"start": "flexlora"}))
     run_spec = replace(w.run_spec, weighting=weights_by_name("examples"), broadcast_rank=64)
-    state = run(run_spec, Embedded(w.nodes), 1)
+    state = rounds(run_spec, Embedded(w.nodes), 1)
     runtime = Recording(Embedded(w.nodes))
     after, body = run_round(state, run_spec, runtime)
     assert body["accepted"]
@@ -304,9 +291,9 @@ CHAINS = [
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(chain.values()))
 def test_a_resumed_run_equals_an_unbroken_one(make_federation: Any, chain: dict[str, str]) -> None:
-    w = setup(make_federation(participants=4, train={"rounds": 3}, algorithm=chain))
+    w = build_setup(make_federation(participants=4, train={"rounds": 3}, algorithm=chain))
     runtime = Embedded(w.nodes)
-    state = run(w.run_spec, runtime, 2)
+    state = rounds(w.run_spec, runtime, 2)
     data = pack_state(state)
     again = unpack_state(data, "test")
     assert pack_state(again) == data
@@ -319,7 +306,7 @@ def test_a_resumed_run_equals_an_unbroken_one(make_federation: Any, chain: dict[
 @pytest.mark.parametrize("name", sorted(FROZEN))
 def test_only_the_trained_factor_changes_in_a_round(make_federation: Any, name: str, server: str) -> None:
     """Momentum of the resting factor rests too: it neither moves it nor decays."""
-    w = setup(make_federation(participants=3))
+    w = build_setup(make_federation(participants=3))
     run_spec = replace(w.run_spec, aggregator=reduce_by_name(name), server=server_by_name(server), gate_margin=10.0)
     state, _ = open_state(run_spec, Embedded(w.nodes))
     for trained in FROZEN[name]:
@@ -360,10 +347,10 @@ def test_the_mean_of_products_is_the_product_of_means_where_one_factor_is_common
 
 @pytest.mark.parametrize("name", ["ffa", "rolora"])
 def test_nested_ranks_start_from_one_function_and_those_of_fedit_do_not(make_federation: Any, name: str) -> None:
-    w = setup(make_federation(participants=2))
+    w = build_setup(make_federation(participants=2))
     for reduce, same in ((name, True), ("fedit", False)):
         run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce), learning_rate=3e-2)
-        state = run(run_spec, Embedded(w.nodes), 2)
+        state = rounds(run_spec, Embedded(w.nodes), 2)
         runtime = Recording(Embedded(w.nodes))
         run_round(state, run_spec, runtime)
         outputs = {}
@@ -389,7 +376,7 @@ def test_prefix_and_tail_add_up() -> None:
 
 def test_a_round_of_a_trains_b_while_b_is_zero(make_federation: Any) -> None:
     """Round 1 was rolled back, so B is still 0 and A has no gradient in round 2: without this, nobody's update could be used."""
-    w = setup(make_federation(kind="causal", participants=2, algorithm={"reduce": "rolora"}))
+    w = build_setup(make_federation(kind="causal", participants=2, algorithm={"reduce": "rolora"}))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     after, body = run_round(replace(state, round=1), w.run_spec, Embedded(w.nodes))
     assert body["accepted"]
@@ -401,11 +388,11 @@ def test_a_round_of_a_trains_b_while_b_is_zero(make_federation: Any) -> None:
 
 def test_frozen_factors_halve_what_is_sent(make_federation: Any) -> None:
     """q_proj is 32 × 32 and v_proj 16 × 32, each twice: B has 96 of 224 numbers a rank and A 128."""
-    w = setup(make_federation(kind="causal", participants=1, centre=False))
+    w = build_setup(make_federation(kind="causal", participants=1, centre=False))
     sizes = {}
     for name in ("fedit", "ffa"):
         runtime = Recording(Embedded(w.nodes))
-        run(replace(w.run_spec, aggregator=reduce_by_name(name)), runtime, 1)
+        rounds(replace(w.run_spec, aggregator=reduce_by_name(name)), runtime, 1)
         assert runtime.replies[0].update is not None
         sizes[name] = runtime.replies[0].update.nbytes()
     assert sizes["ffa"] / sizes["fedit"] == pytest.approx(96 / 224)
@@ -415,14 +402,14 @@ def test_frozen_factors_halve_what_is_sent(make_federation: Any) -> None:
 
 
 def replied(w: RunSetup, run_spec: RunSpec) -> tuple[State, Reply]:
-    state = run(run_spec, Embedded(w.nodes), 1)
+    state = rounds(run_spec, Embedded(w.nodes), 1)
     runtime = Recording(Embedded(w.nodes))
     run_round(state, run_spec, runtime)
     return state, runtime.replies[-1]
 
 
 def test_a_continued_start_may_send_twice_its_rank_and_no_more(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2, algorithm={"start": "fedex"}))
+    w = build_setup(make_federation(participants=2, algorithm={"start": "fedex"}))
     state, reply = replied(w, w.run_spec)
     assert reply.update is not None
     member = w.run_spec.members[-1]
@@ -436,7 +423,7 @@ def test_a_continued_start_may_send_twice_its_rank_and_no_more(make_federation: 
 
 
 def test_a_frozen_factor_in_a_reply_is_refused(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2, algorithm={"reduce": "ffa"}))
+    w = build_setup(make_federation(participants=2, algorithm={"reduce": "ffa"}))
     state, reply = replied(w, w.run_spec)
     assert reply.update is not None
     name = next(iter(w.adapted.layers))
@@ -449,7 +436,7 @@ def test_a_frozen_factor_in_a_reply_is_refused(make_federation: Any) -> None:
 
 
 def test_excess_is_the_last_accepted_loss_over_the_base_s(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2))
+    w = build_setup(make_federation(participants=2))
     member = w.run_spec.members[-1]
     state, reply = replied(w, w.run_spec)
     first, body = run_round(open_state(w.run_spec, Embedded(w.nodes))[0], w.run_spec, Embedded(w.nodes))
@@ -468,8 +455,8 @@ def test_excess_is_the_last_accepted_loss_over_the_base_s(make_federation: Any) 
 
 
 def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2))
-    state = run(w.run_spec, Embedded(w.nodes), 1)
+    w = build_setup(make_federation(participants=2))
+    state = rounds(w.run_spec, Embedded(w.nodes), 1)
     perfect = {name: (-1.0,) * len(x) for name, x in state.base_slices.items()}  # no candidate is as good
     after, body = run_round(
         replace(state, base_slices=perfect), replace(w.run_spec, gate_margin=0.0), Embedded(w.nodes)
@@ -482,7 +469,7 @@ def test_a_rejected_round_leaves_the_losses_as_they_were(make_federation: Any) -
 def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
     """q = 2, no equalising: the recorded shares of a round are as the squares of loss over base loss before it; in round 1 equal."""
     settings_ = {"weights": "q_ffl", "weights_settings": {"q": 2.0}}
-    w = setup(make_federation(participants=2, algorithm=settings_))
+    w = build_setup(make_federation(participants=2, algorithm=settings_))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     state, body = run_round(state, w.run_spec, Embedded(w.nodes))
     assert [row["weight"] for row in body["train"] if row["weight"] is not None] == [0.5, 0.5]
@@ -522,7 +509,7 @@ def test_an_illegal_chain_is_refused_before_anything_is_read(make_federation: An
     for data in (path.parent / "data").iterdir():
         data.unlink()
     with pytest.raises(ConfigError, match="start = 'fedex' does not go with reduce = 'rolora'"):
-        setup(path)
+        build_setup(path)
 
 
 def test_an_unknown_start_names_the_nearest() -> None:
@@ -533,7 +520,7 @@ def test_an_unknown_start_names_the_nearest() -> None:
 
 
 def test_peers_start_afresh(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2, centre=False, algorithm={"start": "fedex"}))
+    w = build_setup(make_federation(participants=2, centre=False, algorithm={"start": "fedex"}))
     with pytest.raises(ConfigError, match="Peers start afresh"):
         open_peers(w.run_spec)
 

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -26,10 +25,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("flwr")
 
-from live_server import Live, at_work, echo, live, resident
+from live_server import Live, at_work, echo, resident
 from network_processes import until
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.assembly.context import build_model_context
 from tequio.app.network.coordinator.roster import Roster
 from tequio.config import MAIN, load_federation
@@ -49,12 +48,6 @@ from tequio.trust.keys import key_bytes, new_authority, new_key
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 TASK = DescribeRequest(4, 1, "north")
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("live") / "hub") as found:
-        yield found
 
 
 def came(hub: Live, data: bytes, limit: int = 1 << 20) -> Reply | Failure:
@@ -438,7 +431,7 @@ def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_la
     make_federation: Any, tmp_path: Path
 ) -> None:
     """SQLite may not have another page after round 1; with room again the run ends as an unbroken one."""
-    w = build(load_federation(make_federation(participants=2, train={"rounds": 3})))
+    w = build_setup(make_federation(participants=2, train={"rounds": 3}))
     runtime, path = Embedded(w.nodes), tmp_path / "ledger.sqlite"
     with Ledger.create(tmp_path / "whole.sqlite", {"name": "whole"}) as ledger:
         *_, (expected, _) = federate(w.run_spec, runtime, ledger, open_meter())

@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from live_server import Killed, Live, Relay, at_work, echo, live, resident
-from network_processes import kinds, port, until
+from live_server import Killed, Live, Relay, at_work, echo, resident
+from network_processes import kinds, until
 
-from tequio.app.assembly.build import build
+from builders import build_setup, free_port
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.serve import Times, coordinate
 from tequio.app.network.hub.folder import init_coordinator_folder
@@ -42,12 +42,6 @@ from tequio.runtimes.embedded import Embedded
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("live") / "hub") as found:
-        yield found
 
 
 def asked(round_: int = 1, index: int = 1, name: str = "north") -> DescribeRequest:
@@ -214,7 +208,7 @@ class Slow:
 def buffered(make_federation: Any, **changes: Any) -> tuple[RunSetup, RunSpec]:
     """Two without a centre, tasks of 8 and 24 s, windows of 10 s."""
     path = make_federation(participants=2, centre=False, algorithm={"weights": "uniform"})
-    w = build(load_federation(path))
+    w = build_setup(path)
     members = tuple(replace(m, seconds=s) for m, s in zip(w.run_spec.members, (8.0, 24.0), strict=True))
     return w, replace(w.run_spec, members=members, window_seconds=10.0, **changes)
 
@@ -290,7 +284,7 @@ def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """And the run ends with the tensors of one in which nobody failed."""
-    w = build(load_federation(make_federation(participants=3, train={"rounds": 2, "quorum": 3})))
+    w = build_setup(make_federation(participants=3, train={"rounds": 2, "quorum": 3}))
     assert w.run_spec.quorum == 3
     state = open_state(w.run_spec, Embedded(w.nodes))[0]
     for _ in (1, 2):
@@ -312,7 +306,7 @@ def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
 
 
 def test_on_one_machine_a_round_under_the_quorum_ends_the_run(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=3, train={"quorum": 3})))
+    w = build_setup(make_federation(participants=3, train={"quorum": 3}))
     flaky = Flaky(Embedded(w.nodes), {1: 1})
     with pytest.raises(RunError, match="2 of the 3 updates that a step needs"):
         run_round(open_state(w.run_spec, flaky)[0], w.run_spec, flaky)
@@ -320,7 +314,7 @@ def test_on_one_machine_a_round_under_the_quorum_ends_the_run(make_federation: A
 
 def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, tmp_path: Path) -> None:
     """One with a far higher loss comes in round 2: the mean rises, but not for those who evaluated before, so round 2 is progress."""
-    w = build(load_federation(make_federation(participants=3, train={"rounds": 2})))
+    w = build_setup(make_federation(participants=3, train={"rounds": 2}))
     few = replace(w.run_spec, members=w.run_spec.members[:2])
 
     def worse(run_spec: RunSpec) -> RunSpec:
@@ -372,7 +366,7 @@ def test_two_begin_and_the_third_comes_later(make_federation: Any, tmp_path: Pat
     """Quorum 2 of 3; the third joins after a round, is recorded with its part, and ends with a personal model as the others."""
     toml = make_federation(participants=3, train={"quorum": 2, "rounds": 6, "patience": 9})
     hub, said = tmp_path / "hub", list[str]()
-    init_coordinator_folder(hub, toml, f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, toml, f"127.0.0.1:{free_port()}")
     ledger = hub / "run" / "ledger.sqlite"
     outcome: list[Any] = []
     times = Times(300.0, 120.0)

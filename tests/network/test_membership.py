@@ -22,8 +22,9 @@ from huggingface_hub import ModelCard
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, kinds, port, tequio, until
+from network_processes import ALONE, background, federation, kinds, tequio, until
 
+from builders import free_port
 from tequio.app.models.open import open_models
 from tequio.app.models.verify import verify_run
 from tequio.app.network.coordinator.roster import Roster
@@ -126,10 +127,10 @@ def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
 
 def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
     with pytest.raises(NetworkError, match="cannot be reached"):
-        reach(f"127.0.0.1:{port()}", new_authority("ours", 1)[0].decode())
+        reach(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0].decode())
     for damaged in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         with pytest.raises(NetworkError, match="certificate in the invitation cannot be read"):
-            reach(f"127.0.0.1:{port()}", damaged)
+            reach(f"127.0.0.1:{free_port()}", damaged)
     with pytest.raises(NetworkError, match="no address"):
         reach("127.0.0.1:port", new_authority("ours", 1)[0].decode())
 
@@ -148,7 +149,7 @@ def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation
 def opened(make_federation: Any, root: Path) -> Iterator[tuple[Path, Path]]:
     """(a coordinator's folder whose door is open, the participants' files); nothing is behind the door."""
     toml = make_federation(participants=2)
-    init_coordinator_folder(root / "hub", toml, f"127.0.0.1:{port()}")
+    init_coordinator_folder(root / "hub", toml, f"127.0.0.1:{free_port()}")
     with reopened(root / "hub"):
         yield root / "hub", toml.parent / "participants"
 
@@ -158,7 +159,7 @@ def reopened(hub: Path) -> Iterator[None]:
     """Its door, open."""
     number = int(open_coordinator_folder(hub).address.rpartition(":")[2])
     files = [hub / name for name in ("tls/server.pem", "tls/server.key", "tls/authority.pem", "secret")]
-    server = Server(port(), hub, *files)
+    server = Server(free_port(), hub, *files)
 
     def enrol(name: str, token: str, public_key: str) -> int:
         check_enrolment(hub, name, token, public_key)
@@ -263,7 +264,7 @@ def test_init_with_its_arguments_swapped_says_how_it_goes(make_federation: Any, 
 def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_federation: Any, tmp_path: Path) -> None:
     """By participant and coordinator; nothing else is said to be wrong then."""
     toml = make_federation(participants=1, base={"model": str(tmp_path / "nowhere")})
-    init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{port()}")
+    init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     with reopened(tmp_path / "hub"):
         folder = join_federation(asked(tmp_path / "hub", toml.parent / "participants"), tmp_path / "site0")
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
@@ -587,7 +588,7 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
     hub, log, people = tmp_path / "hub", tmp_path / "coordinator.log", toml.parent / "participants"
     record = hub / "run" / "ledger.sqlite"
     with ExitStack() as running:
-        with federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders:
+        with federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders:
             staying, leaving_, losing = (
                 running.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
                 for name, folder in folders.items()
