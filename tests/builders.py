@@ -6,11 +6,12 @@ import json
 import random
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
@@ -18,8 +19,10 @@ from tequio.config import load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Runtime
-from tequio.core.types import Failure, Reply, Request, State
-from tequio.ledger.record import Entry, Ledger
+from tequio.core.types import Failure, Reply, Request, State, TrainRequest
+from tequio.ledger.chain import Entry
+from tequio.ledger.record import Ledger
+from tequio.runtimes.embedded import Embedded
 
 SUBJECTS = ["train", "flight", "nurse", "lesson", "machine", "ticket", "doctor", "pump", "class", "seat"]
 GOOD = ["great", "kind", "quick", "clean", "helpful", "calm"]
@@ -148,6 +151,32 @@ class Shuffled:
         replies += replies[:1] if self.twice else []
         random.Random(self.seed).shuffle(replies)
         yield from replies
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A runtime that keeps training tasks and replies."""
+
+    inner: Embedded
+    tasks: list[TrainRequest] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
+        for task in tasks:
+            for reply in self.inner.exchange([task]):
+                if isinstance(task, TrainRequest) and isinstance(reply, Reply):
+                    self.tasks.append(task)
+                    self.replies.append(reply)
+                yield reply
+
+
+def logits(w: RunSetup) -> Tensor:
+    """What the first participant's model says of six of its validation texts."""
+    items = w.nodes[1].data.validation[:6]
+    longest = max(len(i.ids) for i in items)
+    ids = torch.tensor([[*i.ids, *[0] * (longest - len(i.ids))] for i in items])
+    with torch.inference_mode():
+        return w.adapted.class_logits(ids, (ids != 0).long())
 
 
 # records of a run

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,9 @@ import torch
 from hypothesis import settings
 
 from builders import sentences, write_jsonl, write_model
+
+if TYPE_CHECKING:
+    from live_server import Live
 
 settings.register_profile("tequio", deadline=None)
 settings.load_profile("tequio")
@@ -150,3 +153,26 @@ def make_shifted(make_federation: Maker) -> Maker:
         return path
 
     return make
+
+
+@pytest.fixture
+def marked(make_federation: Maker) -> Maker:
+    """make_federation, with a marker in every text of the participants, for tests of bad input."""
+    from marked_runs import MARKER, put, rows_of
+
+    def make(**options: Any) -> Path:
+        path = make_federation(**options)
+        for file in (path.parent / "data").glob("*.jsonl"):
+            put(file, [{**row, "text": f"{row['text']} {MARKER}"} for row in rows_of(file)])
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A coordinator's server and gateway for tests across a network, up until the file's last test ends."""
+    from live_server import live  # needs Flower: a file that asks for it is skipped without
+
+    with live(tmp_path_factory.mktemp("live") / "hub") as found:
+        yield found

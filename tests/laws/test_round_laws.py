@@ -80,6 +80,11 @@ def test_nothing_is_lost_by_the_rank_of_the_broadcast(make_federation: Any) -> N
     assert difference.norm() <= 1e-4 * wide.shared.norm()
 
 
+def _long(reply: Reply) -> Reply:
+    assert reply.update is not None
+    return replace(reply, update=reply.update.scaled(100.0))
+
+
 def _nan(reply: Reply) -> Reply:
     assert reply.update is not None
     entries = dict(reply.update.entries)
@@ -140,7 +145,7 @@ def test_a_far_too_long_update_is_refused_from_the_second_round_on(make_federati
     w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
-    long = Altered(Embedded(w.nodes), 2, lambda r: replace(r, update=r.update.scaled(100.0)))
+    long = Altered(Embedded(w.nodes), 2, _long)
     _, body = run_round(state, w.run_spec, long)
     assert any("times what the round before" in a["reason"] for a in body["admissions"])
 
