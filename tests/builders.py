@@ -29,6 +29,14 @@ GOOD = ["great", "kind", "quick", "clean", "helpful", "calm"]
 BAD = ["late", "rude", "slow", "dirty", "broken", "loud"]
 FILLER = ["the", "was", "very", "today", "and", "again", "my", "our", "this", "really"]
 WORDS = [*SUBJECTS, *GOOD, *BAD, *FILLER]
+NEEDED: dict[str, Any] = {
+    "name": "a",
+    "base": {"model": "m"},
+    "task": {"kind": "classification", "labels": ["a", "b"]},
+    "adapter": {"modules": ["q"]},
+    "participants": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+}
+"""The keys that every federation.toml needs."""
 
 
 # models and texts

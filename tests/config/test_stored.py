@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from builders import NEEDED
 from tequio.config import Federation, changes, load_federation, stored, validated, whole
 from tequio.config import load as config_read
 from tequio.config.stored import RETIRED, without_retired
@@ -20,13 +21,6 @@ from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError
 
 DEFAULTS = Path(__file__).with_name("defaults.json")
-NEEDED: dict[str, Any] = {
-    "name": "a",
-    "base": {"model": "m"},
-    "task": {"kind": "classification", "labels": ["a", "b"]},
-    "adapter": {"modules": ["q"]},
-    "participants": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
-}
 
 # values that a key may have
 some = st.sampled_from

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from builders import NEEDED
 from tequio.app.assembly.manifest import same_run
 from tequio.app.models.export import export_models
 from tequio.app.models.verify import verify_run
