@@ -81,7 +81,7 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             assert "TrainingError" in missing["participants"][1]["reason"]
             assert "cannot be read" in missing["participants"][2]["reason"]
             assert [words for event, words in said if event == "waiting"] == [
-                "Waiting at most 0.333333 minutes for late, never to fetch the shared model."
+                "Waiting at most 20 s for late, never to fetch the shared model."
             ]
             lines = [words for event, words in said if event == "personal-missing"]
             assert f"start again: tequio coordinator start {tmp_path}" in lines[0]
@@ -204,7 +204,7 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
         with background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE) as back:
             assert coordinator.wait(300) == 0
             assert back.wait(60) == 0
-    assert "site1 made no personal model yet. Open at most 10 minutes" in (tmp_path / "coordinator.log").read_text()
+    assert "site1 made no personal model yet. Open at most 10 min " in (tmp_path / "coordinator.log").read_text()
     with Ledger.open(record, read_only=True) as ledger:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     assert [body["name"] for kind, body in entries if kind == "personal"] == ["site0", "site1"]

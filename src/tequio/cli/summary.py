@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import output
+from tequio.core.durations import duration
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
 from tequio.report.format import Lang, Numbers
@@ -122,7 +123,7 @@ def print_adapted(result: Mapping[str, Any]) -> None:
         f"tested on {sizes['test']}."
     )
     energy = result["energy"]
-    words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {energy['seconds']:.0f} s."
+    words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {duration(energy['seconds'])}."
     output.out.print(f"{words} More: tequio accounts {result['folder']} --own", markup=False)
     if "adapter" in result:
         output.out.print(f"Adapter: {result['adapter']}", markup=False)
