@@ -19,6 +19,8 @@ from tequio.measure.statistics import Interval
 Code = Literal["gains", "loses", "no_difference", "too_few"]
 Z95 = 1.959964
 ERROR = 0.025  # of each side
+# With fewer test examples nobody says that there is no difference: in a simulation 8 % of the few who did were wrong.
+LEAST = 50
 SMALLEST = 0.01  # the smallest effect that matters: 1 point of accuracy, or 1 % of the loss
 # 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
 T975 = (
@@ -159,16 +161,19 @@ def fall(log_ratio: float) -> float:
 def judge(effect: Interval, n: int, smallest: float = SMALLEST, pairs: Pairs | None = None) -> Judgement:
     """Turn an interval of an effect (positive: better) into a verdict.
 
-    `no_difference` where the whole interval lies within ± smallest; `gains` or `loses` where it lies on one side of
-    zero (and, where `pairs` are given, the exact sign test agrees); else `too_few`, with the number of examples at
-    which an interval of this kind would show the effect that was seen, or the smallest one that matters.
+    `no_difference` where the whole interval lies within ± smallest, on LEAST examples or more; `gains` or `loses` where
+    it lies on one side of zero (and, where `pairs` are given, the exact sign test agrees); else `too_few`, with the
+    number of examples at which an interval of this kind would show the effect that was seen, or the smallest that matters.
     """
-    if -smallest <= effect.low and effect.high <= smallest:
+    within = -smallest <= effect.low and effect.high <= smallest
+    if within and n >= LEAST:
         return Judgement("no_difference")
     if effect.low > 0.0 and (pairs is None or sign_test(pairs.better, pairs.worse) <= ERROR):
         return Judgement("gains")
     if effect.high < 0.0 and (pairs is None or sign_test(pairs.worse, pairs.better) <= ERROR):
         return Judgement("loses")
+    if within:
+        return Judgement("too_few", LEAST, smallest)
     wanted = max(abs(effect.mean), smallest)
     half = (effect.high - effect.low) / 2
     return Judgement("too_few", _rounded(max(n * (half / wanted) ** 2, n + 1)), wanted)
