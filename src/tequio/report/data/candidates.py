@@ -19,8 +19,8 @@ def candidates(body: Mapping[str, Any]) -> Json:
     """
     known = {name: found for name, given in table(body.get("candidates")).items() if (found := scores(given))}
     losses = {name: found["loss"] for name, found in known.items() if found["loss"] is not None}
-    chosen, recorded = body.get("chosen"), table(body.get("choice"))
-    rule = recorded.get("rule")
+    recorded, rule = table(body.get("choice")), table(body.get("choice")).get("rule")
+    chosen = body["chosen"] if isinstance(body.get("chosen"), str) else None
     if rule is None and chosen in losses and len(losses) > 1:
         rule = "lowest_loss" if losses[chosen] <= min(losses.values()) else "within_one_error"
     order = sorted(known, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), losses.get(name, 1e9)))
@@ -36,7 +36,7 @@ def candidates(body: Mapping[str, Any]) -> Json:
 
 def right(score: Json | None) -> int | None:
     """How many texts are answered right, by the accuracy and the number of texts."""
-    if not score or score["accuracy"] is None or not score["examples"]:
+    if not score or score["accuracy"] is None or not 0 <= score["accuracy"] <= 1 or (score["examples"] or 0) < 1:
         return None
     return round(score["accuracy"] * score["examples"])
 

@@ -74,12 +74,12 @@ def _by_pairs(
         pairs = _estimated(accuracy, own, other)
         estimated = pairs is not None
     effect = Interval(**(accuracy or {})) if pairs is None else paired_proportions(pairs)
-    count = finite(own.get("examples")) if pairs is None else pairs.examples
-    said = judge(effect, int(count or 0), smallest, pairs)
+    count = _examples(own) if pairs is None else pairs.examples
+    said = judge(effect, count or 0, smallest, pairs)
     return {
         "verdict": said.code,
         "effect": asdict(effect),
-        "examples": None if count is None else int(count),
+        "examples": count,
         "pairs": None if pairs is None else asdict(pairs),
         "estimated": estimated,
         "needed": said.needed if count else None,
@@ -105,8 +105,7 @@ def _estimated(accuracy: Json, own: Mapping[str, Any], other: Mapping[str, Any])
 def _by_loss(
     given: Mapping[str, Any], loss: Json | None, other: Mapping[str, Any], own: Mapping[str, Any], smallest: float
 ) -> Json:
-    count = finite(own.get("examples"))
-    examples = None if count is None else int(count)
+    examples = _examples(own)
     ratio = _log_ratio(given, loss, finite(other.get("loss")))
     if ratio is None:  # losses that allow no ratio, or a record without them: the sign is all there is
         said = "gains" if loss and loss["low"] > 0.0 else "loses" if loss and loss["high"] < 0.0 else "too_few"
@@ -121,6 +120,11 @@ def _by_loss(
         "needed": needed,
         "wanted": None if found.wanted is None else fall(found.wanted),
     }
+
+
+def _examples(own: Mapping[str, Any]) -> int | None:
+    count = finite(own.get("examples"))
+    return int(count) if count is not None and 1 <= count <= 1e12 else None
 
 
 def _log_ratio(given: Mapping[str, Any], loss: Json | None, other: float | None) -> Interval | None:

@@ -127,7 +127,7 @@ def _tests(page: Page) -> Safe:
     beside = _by_loss(page, tested, models) if page.s["measure"] == "accuracy" else None
     if len(tested) <= MANY:
         return join(*opened, table(tested), beside, *cut)
-    known = sorted((p for p in tested if p["benefit"] is not None), key=lambda p: p["benefit"])
+    known = sorted((p for p in tested if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
     worst = known[: -(-len(known) // 10)]
     label = w("table.worst", n=n.fixed(len(worst)), of=n.fixed(len(known)))
     every = folded(w("show.all", n=n.fixed(len(tested))), table(tested))
@@ -155,7 +155,8 @@ def cut_to(person: Json) -> str:
 
 
 def _test_row(page: Page, p: Json, models: Sequence[str]) -> list[Cell]:
-    keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
+    own = p["verdict"] == "kept_local"
+    keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] and not own else None
     said = [part for part in (counts_in_words(page, p), keeps, needed_in_words(page, p)) if part]
     examples = (p["test"]["personal"] or p["test"]["base"] or {}).get("examples")
     row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), ". ".join(said) or None), page.n.fixed(examples)]
@@ -271,12 +272,12 @@ def equity(page: Page) -> Safe:
         "spearman": n.signed(found["spearman_rank"], 2),
     }
     stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items() if value != DASH]
-    spread = [what, el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
+    spread = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
     if page.s["measure"] == "accuracy":
-        first = join(el("p", f"{here} {_left_behind(page)}", class_="lead"), el("p", w("fair.not"), class_="not"))
-        parts = [folded(w("fair.loss"), el("p", spread[0]), *spread[1:])]
+        first = join(el("p", here, class_="lead"), el("p", w("fair.not"), class_="not"))
+        parts = [folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
     else:
-        first, parts = opening(f"{here} {_left_behind(page)}", what, w("fair.not")), spread[1:]
+        first, parts = opening(f"{here} {_left_behind(page)}", what, w("fair.not")), spread
     return join(first, *parts, given_and_got(page), alone_part(page))
 
 

@@ -29,7 +29,7 @@ def needed_in_words(page: Page, person: Json) -> str | None:
     wanted = (
         page.w("percent.loss", n=n.percent(found["wanted"]))
         if by_loss
-        else page.w("points.plain", n=n.fixed(100 * found["wanted"], 1))
+        else page.w("points.plain", n=n.brief(round(100 * found["wanted"], 1)))
     )
     unit = page.w(f"unit.{page.s['measure']}")
     return page.w("needed", n=n.fixed(found["needed"]), unit=unit, wanted=wanted)
