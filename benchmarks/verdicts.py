@@ -17,13 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tequio.measure.verdicts import SMALLEST, Interval, Pairs, judge, loss_ratio, paired_proportions
+from tequio.measure.verdicts import SMALLEST, Pairs, judge, loss_ratio, paired_proportions
 
 SIZES = (10, 30, 60, 200, 1000, 5000)
 DISCORDANT = (0.01, 0.02, 0.05, 0.1, 0.3)  # share of texts that only one of the two models answers right
 SPREADS = ((0.3, 0.02), (0.3, 0.1), (1.0, 0.3), (1.5, 0.6))  # of log losses: between texts, between models
 EFFECTS = (0.005, 0.0101, 0.015, 0.03, 0.1, 0.3)  # as a share of texts, or of the loss
-UNKNOWN = Interval(0.0, -math.inf, math.inf)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,16 @@ def test_counts_lead_on_the_page_and_on_the_terminal(capsys: pytest.CaptureFixtu
     assert "too few test texts to tell (shared)" in printed
 
 
+def test_one_model_under_two_names_is_no_difference_and_has_no_interval() -> None:
+    """A participant whose local and shared model are both the base."""
+    body = personal((3, 0, 0, 2))
+    body["test"]["personal"] = body["test"]["local"]
+    body["gains"]["personal_over_local"]["loss"] = dict.fromkeys(("mean", "low", "high"), 0.0)
+    (person,) = summary(run_of(body))["participants"]
+    assert person["verdict"] == "no_difference"
+    assert set(person["outcome"]["effect"].values()) == {0.0}
+
+
 def test_the_smallest_effect_is_that_of_the_federation() -> None:
     """Of 1,000 texts the interval is about ± 1.4 points: within ± 2 points, not within ± 1."""
     body = personal((900, 26, 24, 50))
@@ -213,9 +223,9 @@ def test_what_was_left_out_and_cut_is_said_on_page_and_terminal(capsys: pytest.C
     said = (
         "31 of 40 rows were left out (20 because equal texts had two labels, 10 repeated, 1 for another reason (broken_rows)).",
         "10 of 10 texts were cut at 24 tokens: raise [task] max_tokens.",
-        "its training texts all have one class, so alone it can learn nothing else.",
-        "one class has no test text here",
-        "one class is rare: fewer than 5 test texts.",
+        "Its training texts all have one class, so alone it can learn nothing else.",
+        "One class has no test text here",
+        "One class is rare: fewer than 5 test texts.",
     )
     page = re.sub(r"<[^>]+>", "", render(entries, "en"))
     print_summary(Path("run"), Path("report"), summary(entries))
@@ -224,7 +234,7 @@ def test_what_was_left_out_and_cut_is_said_on_page_and_terminal(capsys: pytest.C
         assert words in page
         assert words in printed
     print_summary(Path("run"), Path("report"), summary(entries), "es")
-    assert "se cortaron 10 de 10 textos a 24 tokens" in " ".join(capsys.readouterr().out.split())
+    assert "Se cortaron 10 de 10 textos a 24 tokens" in " ".join(capsys.readouterr().out.split())
 
 
 def test_data_without_anything_to_mind_say_nothing() -> None:
@@ -255,7 +265,7 @@ def test_the_smallest_rise_that_the_gate_would_have_rolled_back() -> None:
         page = render(made_run(Shape()), lang)  # type: ignore[arg-type]
         assert words in page
         assert "surely" not in page
-    assert "news 4.0 points, reviews 4.0 points" in render(made_run(Shape()), "en")
+    assert "news 4 points, reviews 4 points" in render(made_run(Shape()), "en")
 
 
 def test_unmeasured_sections_are_one_line_that_names_the_setting() -> None:

@@ -181,5 +181,5 @@ def judge(effect: Interval, n: int, smallest: float = SMALLEST, pairs: Pairs | N
 
 def _rounded(count: float) -> int:
     """Round up to two figures: the estimate holds no more."""
-    power = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    power: int = 10 ** max(0, math.floor(math.log10(count)) - 1)
     return math.ceil(count / power - 1e-9) * power

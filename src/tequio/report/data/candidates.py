@@ -38,7 +38,7 @@ def right(score: Json | None) -> int | None:
     """How many texts are answered right, by the accuracy and the number of texts."""
     if not score or score["accuracy"] is None or not 0 <= score["accuracy"] <= 1 or (score["examples"] or 0) < 1:
         return None
-    return round(score["accuracy"] * score["examples"])
+    return round(float(score["accuracy"]) * int(score["examples"]))
 
 
 def classes(body: Mapping[str, Any], labels: Sequence[Any]) -> Json | None:

@@ -47,11 +47,12 @@ def outcome(body: Mapping[str, Any], comparison: str | None, causal: bool, small
     by_loss = causal or accuracy is None
     made = _by_loss(given, loss, other, own, smallest) if by_loss else _by_pairs(given, accuracy, own, other, smallest)
     out = UNKNOWN | {"measure": "loss" if by_loss else "accuracy"} | made
+    same = bool(own) and finite(own.get("loss")) is not None and own == other and (loss or {}).get("mean") == 0.0
+    if same:  # one model: there is nothing to estimate
+        out |= {"effect": dict.fromkeys(("mean", "low", "high"), 0.0)}
     if comparison == "local" and body.get("chosen") == "local":
         return out | {"verdict": "kept_local", "needed": None, "wanted": None}
-    if own and finite(own.get("loss")) is not None and own == other and (loss or {}).get("mean") == 0.0:
-        return out | {"verdict": "no_difference", "needed": None, "wanted": None}  # one model
-    return out
+    return out | {"verdict": "no_difference", "needed": None, "wanted": None} if same else out
 
 
 def counted(people: Sequence[Json]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from tequio.report.html.charts import Axis, Caption, Curves, Point, curves, scal
 from tequio.report.html.headline import general_pair
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import MANY, Cell, Page, figure, folded, grid, legend, opening, under
+from tequio.report.html.verdict import points_in_words
 
 
 def rounds(page: Page) -> Safe:
@@ -156,7 +157,7 @@ def _size(page: Page, one: Json) -> str:
     """A change of a slice, without a sign: points of accuracy, or loss."""
     if (one["base"] or {}).get("accuracy") is None:
         return f"{page.n.fixed(one['detectable'], 3)} ({page.w('name.loss')})"
-    return page.w("points.plain", n=page.n.fixed(100 * one["detectable"], 1))
+    return points_in_words(page, one["detectable"])
 
 
 def _slices(page: Page) -> Safe:

@@ -26,13 +26,15 @@ def needed_in_words(page: Page, person: Json) -> str | None:
     if found["needed"] is None or found["wanted"] is None:
         return None
     by_loss = found["measure"] == "loss"
-    wanted = (
-        page.w("percent.loss", n=n.percent(found["wanted"]))
-        if by_loss
-        else page.w("points.plain", n=n.brief(round(100 * found["wanted"], 1)))
-    )
+    wanted = page.w("percent.loss", n=n.percent(found["wanted"])) if by_loss else points_in_words(page, found["wanted"])
     unit = page.w(f"unit.{page.s['measure']}")
     return page.w("needed", n=n.fixed(found["needed"]), unit=unit, wanted=wanted)
+
+
+def points_in_words(page: Page, share: float) -> str:
+    """'1 point', '4.2 points': a difference of shares, without a sign."""
+    points = round(100 * share, 1)
+    return page.w.plural("points.plain", 1 if points == 1 else 2, page.n.brief(points))
 
 
 def effect_in_words(page: Page, person: Json) -> str:
@@ -58,7 +60,7 @@ def smallest_in_words(page: Page) -> str:
     """The smallest effect that matters, in the unit of the measure."""
     smallest = page.s["smallest_effect"]
     if page.s["measure"] == "accuracy":
-        return page.w("points.plain", n=page.n.brief(100 * smallest))
+        return points_in_words(page, smallest)
     return page.n.percent(smallest, 0 if smallest >= 0.01 else 1)
 
 
@@ -83,7 +85,7 @@ def notes_in_words(page: Page, person: Json) -> list[str]:
         said.append(w.plural("notes.untested", found["missing_test"], n.fixed(found["missing_test"])))
     if found["rare_test"]:
         said.append(w.plural("notes.rare", found["rare_test"], n.fixed(found["rare_test"])))
-    return said
+    return [words[:1].upper() + words[1:] for words in said]
 
 
 def _reason(page: Page, code: str, count: int) -> str:
