@@ -34,7 +34,7 @@ from tequio.participant.objective import Objective
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses, batches
 
-NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None, "log_ratio": None, "pairs": None}
+NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
 
 @dataclass(frozen=True)
@@ -301,14 +301,19 @@ def gain(better: Losses, than: Losses, seed: int) -> dict[str, Any]:
     """Paired gains, positive where `better` is better.
 
     loss, accuracy: fall of the loss and rise of the accuracy, with bootstrap intervals of 95 %. log_ratio: interval of the
-    log of the losses' ratio. pairs: counts of texts by which of the two answers them right. All None where one example or
-    none allows no interval; accuracy and pairs also without classes.
+    log of the losses' ratio. pairs: counts of texts by which of the two answers them right. Without classes accuracy and
+    pairs are None; where one example or none allows no interval there are only loss and accuracy, both None.
     """
     if len(better.total) < 2:
-        return NO_GAIN
+        return dict(NO_GAIN)
     loss = paired_bootstrap(than.per_example(), better.per_example(), derive(seed, "loss"))
     ratio = loss_ratio(better.per_example(), than.per_example())
-    found = {**NO_GAIN, "loss": asdict(loss), "log_ratio": None if ratio is None else asdict(ratio)}
+    found: dict[str, Any] = {
+        "loss": asdict(loss),
+        "accuracy": None,
+        "log_ratio": None if ratio is None else asdict(ratio),
+        "pairs": None,
+    }
     if not np.isnan(better.right).any():
         found["accuracy"] = asdict(paired_bootstrap(better.right, than.right, derive(seed, "accuracy")))
         found["pairs"] = asdict(Pairs.of(better.right, than.right))

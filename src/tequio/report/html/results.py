@@ -272,12 +272,13 @@ def equity(page: Page) -> Safe:
         "spearman": n.signed(found["spearman_rank"], 2),
     }
     stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items() if value != DASH]
-    spread = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
+    spread: list[Safe | None] = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
+    parts = spread
     if page.s["measure"] == "accuracy":
         first = join(el("p", here, class_="lead"), el("p", w("fair.not"), class_="not"))
         parts = [folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
     else:
-        first, parts = opening(f"{here} {_left_behind(page)}", what, w("fair.not")), spread
+        first = opening(f"{here} {_left_behind(page)}", what, w("fair.not"))
     return join(first, *parts, given_and_got(page), alone_part(page))
 
 
