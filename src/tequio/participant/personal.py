@@ -202,7 +202,7 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
         "energy": asdict(energy),
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
-        **_classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
+        "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
         **({"cut": note} if (note := budgeted.note()) else {}),
     }
     return Personal(candidates[chosen], local.tail, body)
@@ -265,14 +265,13 @@ def _lead(shared: Losses, best: Losses) -> tuple[float, float]:
     return float(lead.mean()), float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
 
 
-def _classes(node: Node, tested: Mapping[str, Losses]) -> dict[str, Any]:
+def _classes(node: Node, tested: Mapping[str, Losses]) -> dict[str, Any] | None:
     """The metrics of classes, in classification."""
     if not isinstance(node.task, Classification):
-        return {}
+        return None
     answered = {name: losses.answered for name, losses in tested.items()}
     truth, train = ([item.target[0] for item in part] for part in (node.data.test, node.data.train))
-    found = class_metrics(len(node.task.labels), truth, {k: v for k, v in answered.items() if v is not None}, train)
-    return {"classes": found}
+    return class_metrics(len(node.task.labels), truth, {k: v for k, v in answered.items() if v is not None}, train)
 
 
 def _candidates(

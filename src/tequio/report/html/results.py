@@ -315,7 +315,7 @@ def everybody(page: Page) -> Safe:
     s, w, found = page.s, page.w, page.s["everybody"]
     if not found:
         later = s["counterfactuals"] and not s["finished"]
-        return opening(w("all.later" if later else "all.off"), w("all.what"))
+        return opening(w("all.later"), w("all.what")) if later else el("p", w("all.off"))
     measure = w(f"name.{s['measure']}")
     values = {model: page.metric(found[model]) for model in (*MODELS, "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}
