@@ -13,8 +13,8 @@ from tequio.participant.class_metrics import (
     class_metrics,
     confusion,
     macro_f1,
+    published_cells,
     right_range,
-    told_cells,
 )
 from tequio.participant.personal import choose, explain_choice, gain
 from tequio.participant.text_tasks import Losses
@@ -49,9 +49,9 @@ def test_confusion_counts_true_by_row() -> None:
 @given(TABLES)
 def test_no_small_cell_leaves_nor_follows_from_what_leaves(rows: list[list[int]]) -> None:
     table = np.array(rows)
-    told = told_cells(table)
+    published = published_cells(table)
     for i, row in enumerate(rows):
-        shown = {j: count for t, j, count in told if t == i}
+        shown = {j: count for t, j, count in published if t == i}
         assert all(row[j] == count >= FEW for j, count in shown.items())
         if shown:
             assert sum(row) - sum(shown.values()) >= FEW  # no small number is left over

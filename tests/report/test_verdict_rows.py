@@ -131,7 +131,7 @@ def test_losses_without_a_bounded_ratio_are_too_few_without_a_number() -> None:
     assert "too few test texts" in render(run_of(body, kind="causal"), "en")
 
 
-def test_elapsed_time_is_that_on_the_clock_and_work_is_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_elapsed_time_is_that_on_the_clock_beside_the_sum_of_work(capsys: pytest.CaptureFixture[str]) -> None:
     """Rounds 100 s; two personal models of 60 s, begun 20 s apart: 180 s on the clock, 220 s of work."""
     bodies = [
         personal((40, 6, 9, 5), seconds=60.0, energy={"joules": 9.0, "began": f"2026-11-30T10:00:{second}+00:00"})

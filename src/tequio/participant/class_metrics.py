@@ -48,7 +48,7 @@ def class_metrics(
         },
         "support": [int(count) if count >= FEW else None for count in support],
         "right": {m: [right_range(table[i], i) for i in range(labels)] for m, table in tables.items() if m in SHOWN},
-        "confusion": told_cells(tables["personal"]) if "personal" in tables else [],
+        "confusion": published_cells(tables["personal"]) if "personal" in tables else [],
     }
 
 
@@ -84,7 +84,7 @@ def right_range(row: Counts, own: int) -> list[int] | None:
     return [right, right]
 
 
-def told_cells(table: Counts) -> list[list[int]]:
+def published_cells(table: Counts) -> list[list[int]]:
     """Return the cells that may be told: [true, answered, count]."""
     out: list[list[int]] = []
     for i, row in enumerate(table.tolist()):

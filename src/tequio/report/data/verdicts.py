@@ -97,9 +97,9 @@ def _estimated(accuracy: Json, own: Mapping[str, Any], other: Mapping[str, Any])
     more = right - before
     half = min(1.0, max(0.0, accuracy["high"] - accuracy["low"]) / 2)
     both_ways = n * (n * (half / Z95) ** 2 + (more / n) ** 2)
-    apart = min(max(math.ceil(both_ways - 1e-9), abs(more)), min(right + before, 2 * size - right - before))
-    apart -= (apart - more) % 2  # b + c and b − c are both odd, or both even
-    better, worse = (apart + more) // 2, (apart - more) // 2
+    differing = min(max(math.ceil(both_ways - 1e-9), abs(more)), min(right + before, 2 * size - right - before))
+    differing -= (differing - more) % 2  # b + c and b − c are both odd, or both even
+    better, worse = (differing + more) // 2, (differing - more) // 2
     return Pairs(right - better, better, worse, size - right - worse)
 
 
