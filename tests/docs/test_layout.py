@@ -19,7 +19,14 @@ FORBIDDEN = {
     *("house", "office", "ground", "told", "kept", "apart", "island", "farewell", "vitals", "tally"),
     *("purse", "thrift", "bench", "looked", "door", "bell", "guests"),
 }
-BESIDE = {"benchmarks", "deploy", "docs", "laws", "network", "old_runs"}  # tests of several packages, or of what is not a package
+BESIDE = {
+    "benchmarks",
+    "deploy",
+    "docs",
+    "laws",
+    "network",
+    "old_runs",
+}  # tests of several packages, or of what is not a package
 
 
 def modules(root: Path, *folders: str) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from made_runs import Shape, chained
 
 from tequio.ledger.chain import Entry
+from tequio.report.data.verdicts import VERDICTS
 from tequio.report.html.markup import VOID
 
 Lang = Literal["en", "es"]
@@ -72,6 +73,9 @@ class Page(HTMLParser):
         self.text += data
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
+
+
+NO_VERDICT = dict.fromkeys((*VERDICTS, "unknown"), 0)
 
 
 def row_of(page: Page, first: str) -> list[str]:

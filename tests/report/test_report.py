@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import Shape, chained, made_run
-from pages import LANGS, SHAPES, Lang, Page, row_of
+from pages import LANGS, NO_VERDICT, SHAPES, Lang, Page, row_of
 
 from tequio.ledger.chain import Entry
 from tequio.report.format import Numbers
@@ -80,9 +80,15 @@ def test_the_page_shows_the_numbers_of_the_summary(name: str, lang: Lang) -> Non
         row = row_of(page, p["name"])
         shown = [p["test"][m][found["measure"]] for m in ("base", "local", "shared", "personal")]
         texts = [n.percent(v) if found["measure"] == "accuracy" else n.perplexity(v) for v in shown]
-        assert [cell.startswith(text) for cell, text in zip(row[2:6], texts, strict=True)] == [True] * 4
-        assert row[6].startswith(n.percent(p["gain"]["relative"]["mean"], sign=True))
-        cost = [r for r in page.rows if r[0] == p["name"] and len(r) == 7][-1]
+        if found["measure"] == "accuracy":
+            texts = [f"{n.fixed(round(v * 120))}{text}" for v, text in zip(shown, texts, strict=True)]
+        assert row[2] == "120"
+        assert row[3:7] == texts
+        effect = p["outcome"]["effect"]["mean"]
+        assert row[7].startswith(
+            n.signed(100 * effect) if found["measure"] == "accuracy" else n.percent(effect, sign=True)
+        )
+        cost = [r for r in page.rows if r[0] == p["name"] and len(r) == 5][-1]  # nobody tells carbon or money
         values = (n.size(p["bytes_up"]), n.size(p["bytes_down"]), n.energy(p["joules"]), n.duration(p["seconds"]))
         assert tuple(cost[1:5]) == values
     equity, cost_all = found["equity"], found["cost"]
@@ -104,9 +110,9 @@ def test_many_participants_open_with_the_worst_tenth() -> None:
     entries = made_run(SHAPES["two hundred"])
     html, found = render(entries, "en"), summary(entries)
     first = html.split("<details>")[0]
-    lowest = sorted(found["participants"], key=lambda p: p["benefit"])[:20]
-    assert sum(f'<th scope="row">{p["name"]}</th>' in first for p in found["participants"]) == 20
-    assert all(f'<th scope="row">{p["name"]}</th>' in first for p in lowest)
+    lowest = sorted(found["participants"], key=lambda p: p["outcome"]["effect"]["mean"])[:20]
+    assert sum(f'<th scope="row" role="rowheader">{p["name"]}</th>' in first for p in found["participants"]) == 20
+    assert all(f'<th scope="row" role="rowheader">{p["name"]}</th>' in first for p in lowest)
     assert all(p["name"] in html for p in found["participants"])
     assert len(html) < 1_500_000
 
@@ -141,7 +147,7 @@ def test_where_everybody_keeps_the_local_model_the_page_says_so() -> None:
             body["gains"]["personal_over_local"] = {"loss": zero, "accuracy": zero}
     text = Page(render(chained(bodies), "en")).text
     assert "Joining paid for none of the participants: each does best alone and keeps its own local model." in text
-    assert "loss unchanged" in text
+    assert "3 keep their own model" in text
 
 
 def test_a_folder_of_a_machine_is_not_shown() -> None:
@@ -153,7 +159,7 @@ def test_a_folder_of_a_machine_is_not_shown() -> None:
 
 
 def test_no_records_at_all() -> None:
-    assert summary([])["verdicts"] == {"gains": 0, "undecided": 0, "loses": 0, "unknown": 0}
+    assert summary([])["verdicts"] == NO_VERDICT
     assert Page(render([], "es")).open == []
 
 

@@ -103,7 +103,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert set(found["everybody"][0]["participants"]["site0"]) == {"local", "personal"}
     general = found["general"][0]["public"]
     assert set(general) == {"base", "shared", "gain"}
-    assert set(general["gain"]) == {"loss", "accuracy"}
+    assert set(general["gain"]) == {"loss", "accuracy", "log_ratio", "pairs"}
     assert end["rounds"] == 2
     assert end["reason"] == "all rounds made"
     # the files are those of the record
