@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -30,9 +31,7 @@ class Table:
     first: int
 
 
-def find_table(
-    lines: Lines, wanted: Wanted, prefer: str, separator: str | None, header: bool | None
-) -> Table | None:
+def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None, header: bool | None) -> Table | None:
     """Find the dialect of a table.
 
     Args:
@@ -83,10 +82,8 @@ def _sample(lines: Iterable[str]) -> tuple[list[str], bool]:
 def _rows(sample: Sequence[str], dialect: Dialect, cut: bool) -> list[tuple[int, list[str]]]:
     """Return (line, fields) of the sample's records, up to one that cannot be parsed."""
     out: list[tuple[int, list[str]]] = []
-    try:
+    with suppress(BadRecord):
         out.extend((start, fields) for start, _, fields in records(sample, dialect))
-    except BadRecord:
-        pass
     return out[:-1] if cut and len(out) > 1 else out
 
 
@@ -98,9 +95,7 @@ def _score(
     return max(_fit_of(sample, Dialect(separator, q, skip), cut, wanted) for q in options)
 
 
-def _fit_of(
-    sample: Sequence[str], dialect: Dialect, cut: bool, wanted: Wanted
-) -> tuple[int, int, bool, bool, float]:
+def _fit_of(sample: Sequence[str], dialect: Dialect, cut: bool, wanted: Wanted) -> tuple[int, int, bool, bool, float]:
     rows = [fields for _, fields in _rows(sample, dialect, cut)]
     if not rows:
         return 0, 0, False, False, 0.0
@@ -182,9 +177,8 @@ def _quoting(lines: Lines, plain: Dialect, wanted: Wanted) -> Dialect:
     return max(choices, key=lambda choice: choice[0])[1]
 
 
-def named_table(
-    dialect: Dialect, rows: Sequence[tuple[int, list[str]]], wanted: Wanted, given: bool | None
-) -> Table:
+def named_table(dialect: Dialect, rows: Sequence[tuple[int, list[str]]], wanted: Wanted, given: bool | None) -> Table:
+    """Return the table with its names: those of the first row, or numbers where it has no header."""
     first, fields = rows[0]
     names = tuple(name.strip() for name in fields)
     header = given if given is not None else _has_header(rows, wanted)
@@ -201,5 +195,3 @@ def _has_header(rows: Sequence[tuple[int, list[str]]], wanted: Wanted) -> bool:
         return True
     labels = wanted.label_columns(rest or [first])
     return not any(i < len(first) and wanted.labels.find(first[i]) is not None for i in labels)
-
-

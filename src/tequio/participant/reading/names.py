@@ -8,19 +8,67 @@ from collections.abc import Collection, Iterable, Sequence
 
 NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 USUAL = {
-    "text": (
-        "text texts sentence review content tweet message body comment document utterance sms post article "
-        "description review_text reviewtext review_body tweet_text full_text clean_text comment_text texto frase "
-        "mensaje comentario contenido reseña resena headline title"
-    ).split(),
-    "label": (
-        "label labels sentiment category class target intent emotion topic classification airline_sentiment "
-        "label_text class_name etiqueta clase categoria categoría sentimiento intencion kind stars rating"
-    ).split(),
-    "prompt": "prompt instruction question query instructions user pregunta input".split(),
-    "response": "response output answer completion reply assistant target_text respuesta".split(),
+    "text": [
+        "text",
+        "texts",
+        "sentence",
+        "review",
+        "content",
+        "tweet",
+        "message",
+        "body",
+        "comment",
+        "document",
+        "utterance",
+        "sms",
+        "post",
+        "article",
+        "description",
+        "review_text",
+        "reviewtext",
+        "review_body",
+        "tweet_text",
+        "full_text",
+        "clean_text",
+        "comment_text",
+        "texto",
+        "frase",
+        "mensaje",
+        "comentario",
+        "contenido",
+        "reseña",
+        "resena",
+        "headline",
+        "title",
+    ],
+    "label": [
+        "label",
+        "labels",
+        "sentiment",
+        "category",
+        "class",
+        "target",
+        "intent",
+        "emotion",
+        "topic",
+        "classification",
+        "airline_sentiment",
+        "label_text",
+        "class_name",
+        "etiqueta",
+        "clase",
+        "categoria",
+        "categoría",
+        "sentimiento",
+        "intencion",
+        "kind",
+        "stars",
+        "rating",
+    ],
+    "prompt": ["prompt", "instruction", "question", "query", "instructions", "user", "pregunta", "input"],
+    "response": ["response", "output", "answer", "completion", "reply", "assistant", "target_text", "respuesta"],
     "input": ["input", "context"],
-    "messages": "messages conversations conversation dialog dialogue chat".split(),
+    "messages": ["messages", "conversations", "conversation", "dialog", "dialogue", "chat"],
 }
 PREFERENCE = ("chosen", "rejected")
 KNOWN = frozenset(name for names in USUAL.values() for name in names) | {*PREFERENCE}

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from tequio.participant.reading.dialect import SEPARATORS, Table, find_table
+from tequio.core.errors import DataError
+from tequio.participant.reading.dialect import SEPARATORS, Table, find_table, named_table
 from tequio.participant.reading.examples import Form, Options
 from tequio.participant.reading.json_rows import json_array, json_lines
 from tequio.participant.reading.parquet import open_parquet
 from tequio.participant.reading.sources import PACKED, PLAIN, SUFFIXES, ending
 from tequio.participant.reading.streams import Source, Text, readable, text_of
-from tequio.participant.reading.tables import BadRecord, records
+from tequio.participant.reading.tables import BadRecord, Dialect, records
 from tequio.participant.reading.wanted import Wanted
 from tequio.participant.reading.xlsx import Workbook, open_workbook
 
@@ -92,8 +93,6 @@ def _first_sign(text: Text) -> str:
 
 def _parses(text: Text, first: str) -> bool:
     """Return whether a file that begins like JSON gives at least one object."""
-    from tequio.core.errors import DataError
-
     try:
         return next(json_array(text) if first == "[" else json_lines(text), None) is not None
     except DataError:
@@ -143,9 +142,7 @@ def _table(text: Text, suffix: str, wanted: Wanted, options: Options) -> Opened:
             for start, _, row in records(text.lines(), table.dialect):
                 yield start, row
         except BadRecord as error:
-            fix = (
-                "Put quotes inside a quoted field twice, or name the separator: delimiter under [data]."
-            )
+            fix = "Put quotes inside a quoted field twice, or name the separator: delimiter under [data]."
             raise source.fault(f"not valid CSV ({error.why}).", "", fix, f"line {error.line}") from None
 
     return _tabular(source, form, table, fields, "line")
@@ -180,10 +177,7 @@ def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Seque
     if len(row) > width and not any(v is not None and str(v).strip() for v in row[width:]):
         return row[:width]
     why = f"It has {len(row)} fields, the first line has {width}."
-    fix = (
-        "Put texts with separators or line ends in double quotes, "
-        "or name the separator: delimiter under [data]."
-    )
+    fix = "Put texts with separators or line ends in double quotes, or name the separator: delimiter under [data]."
     raise source.fault("wrong number of fields.", why, fix, where)
 
 
@@ -205,11 +199,8 @@ def _xlsx(source: Source, suffix: str, wanted: Wanted, options: Options) -> Open
 
 
 def _sheet_table(book: Workbook, wanted: Wanted, options: Options) -> tuple[Table, int]:
-    from tequio.participant.reading.dialect import Dialect, named_table
-
     rows = [
-        (number, ["" if value is None else str(value) for value in row])
-        for number, row in islice(book.rows(), SAMPLE)
+        (number, ["" if value is None else str(value) for value in row]) for number, row in islice(book.rows(), SAMPLE)
     ]
     if not rows:
         raise book.source.fault("empty.", "Expected a first row with the column names.", where="row 1")

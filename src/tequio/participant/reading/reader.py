@@ -142,7 +142,7 @@ class _File:
         if keys in self.plans:
             return self.plans[keys]
         try:
-            plan = self._try(keys, [row])
+            plan = self._try(keys, ())
         except Missing as error:
             # A row whose columns are all known from others lacks one: that value is not given.
             if self.usual is None or not row.keys() <= self.good:

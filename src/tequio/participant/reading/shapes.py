@@ -85,9 +85,7 @@ def _plan(names: Sequence[str], columns: dict[str, str], given: Mapping[str, str
 
 def _longest(names: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the only column of texts, or the one whose texts are at least twice as long."""
-    lengths = {
-        name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names
-    }
+    lengths = {name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names}
     order = sorted((n for n in names if lengths[n]), key=lambda n: -lengths[n])
     if len(order) == 1 or (order and lengths[order[0]] >= 2 * lengths[order[1]]):
         return order[0]

@@ -62,9 +62,7 @@ def _records(lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, int,
 
 
 def _doubled(lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    reader = csv.reader(
-        lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaces
-    )
+    reader = csv.reader(lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaces)
     start = 1
     try:
         for fields in reader:

@@ -15,7 +15,7 @@ class Wanted:
     """Hold the task's kind, the given names of columns and the allowed labels."""
 
     kind: Kind
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     labels: Labels = field(default_factory=lambda: Labels(()))
 
     def given_in(self, names: Sequence[str]) -> int:

@@ -53,8 +53,21 @@ def open_workbook(source: Source) -> Workbook:
 
 
 # Whatever a damaged archive or its XML can raise inside openpyxl.
-_FAULTS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, zipfile.BadZipFile,
-           EOFError, RuntimeError, NotImplementedError, AssertionError, ArithmeticError)
+_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    AssertionError,
+    ArithmeticError,
+)
 
 
 def _load(source: Source) -> Any:
