@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from tequio.participant.data import Columns, Example, Options, Reading
 
 LABELS = ("pos", "neg")
-PACK = {
+PACK: dict[str, Callable[[bytes], bytes]] = {
     "": lambda b: b,
     ".gz": gzip.compress,
     ".zst": zstandard.compress,
@@ -175,7 +176,7 @@ def test_a_truncated_or_damaged_archive_is_an_error_that_says_so() -> None:
     content = table([(f"text {i}", "pos") for i in range(2_000)], Dialect())
     for suffix, pack in PACK.items():
         if suffix:
-            packed = pack(content)
+            packed: bytes = pack(content)
             with pytest.raises(Exception, match=r"damaged or was cut off|cannot be read as") as caught:
                 read(packed[: len(packed) // 2], "a.csv" + suffix)
             assert type(caught.value).__name__ == "DataError"

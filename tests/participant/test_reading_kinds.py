@@ -170,6 +170,8 @@ REFUSED: list[tuple[str, str, str, Kind, str]] = [
     ("an unknown label", "a.csv", f"text,label\nx,ham\ny,{SECRET}\n", "classification", "line 3: the label is unknown"),
     ("columns in place of rows", "a.json", json.dumps({"text": {"0": SECRET}, "label": {"0": "ham"}}), "classification",
      'orient="records"'),
+    ("rows inside an object", "a.json", json.dumps({"version": 1, "data": [{"text": SECRET, "label": "ham"}]}), "classification",
+     "jq -c '.data[]'"),
     ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "unknown role in turn 1"),
     ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "other than text"),
     ("an array cut off", "a.json", '[{"text": "x", "label": "ham"}, {"text": "' + SECRET, "classification", "not closed"),

@@ -165,14 +165,12 @@ def check(number: int, path: Path) -> str:
     given = chance.choice((Columns(text="note"), Columns(prompt="id", response="note")))
     columns = given if chance.random() < 0.1 else Columns()
     messages: dict[int, str] = {}
-    for turn, read in enumerate(
-        (
-            lambda: list(Reading(file, columns, kind, ("pos", "neg"), "ana")),
-            lambda: read_asked(file),
-        )
-    ):
+    for turn in range(2):
         try:
-            read()
+            if turn == 0:
+                list(Reading(file, columns, kind, ("pos", "neg"), "ana"))
+            else:
+                read_asked(file)
         except DataError as error:
             messages[turn] = str(error)
         except Exception as error:
