@@ -172,6 +172,7 @@ REFUSED: list[tuple[str, str, str, Kind, str]] = [
      'orient="records"'),
     ("rows inside an object", "a.json", json.dumps({"version": 1, "data": [{"text": SECRET, "label": "ham"}]}), "classification",
      "jq -c '.data[]'"),
+    ("nothing but separators", "a.csv", "sep=;\n;;\n;;;\n", "causal", "line 1: empty"),
     ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "unknown role in turn 1"),
     ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "other than text"),
     ("an array cut off", "a.json", '[{"text": "x", "label": "ham"}, {"text": "' + SECRET, "classification", "not closed"),

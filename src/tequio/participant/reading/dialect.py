@@ -65,6 +65,8 @@ def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None,
     rows = _rows(sample, dialect, cut)
     if not rows:
         rows = _rows(sample, replace(dialect, quoting="none"), cut)
+    if not rows:  # nothing but separators
+        return None
     return named_table(dialect, rows, wanted, header)
 
 
