@@ -28,7 +28,7 @@ def _missing(f: Path) -> None:
 
 
 def _other_column(f: Path) -> None:
-    put(site(f), [{"texto": r["text"], "label": r["label"]} for r in rows_of(site(f))])
+    put(site(f), [{"txet": r["text"], "more": r["text"], "label": r["label"]} for r in rows_of(site(f))])
 
 
 def _empty(f: Path) -> None:
@@ -48,7 +48,7 @@ def _unknown_label(f: Path) -> None:
 
 
 def _not_utf8(f: Path) -> None:
-    site(f).write_bytes(site(f).read_bytes() + b'{"text": "caf\xe9 ' + MARK + b'", "label": "good"}\n')
+    site(f).write_bytes(site(f).read_bytes() + b'{"text": "caf\x8d ' + MARK + b'", "label": "good"}\n')
 
 
 def _cut_off(f: Path) -> None:
@@ -57,11 +57,11 @@ def _cut_off(f: Path) -> None:
 
 DATA = [
     (_missing, ["site0", "there is no file", "site0.jsonl", "Correct the path"]),
-    (_other_column, ["site0", "there is no column 'text'", "Perhaps 'texto' is meant", "[data] in participant.toml"]),
+    (_other_column, ["site0", "there is no column 'text'", "Perhaps 'txet' is meant", "[data] in participant.toml"]),
     (_empty, ["site0", "no usable example for train", "0 rows were read", "Give it 1 or more different texts"]),
     (_blank, ["site0", "no usable example for train", "80 rows were read"]),
     (_few, ["site0", "too few examples for", "It has 0, needed are 1"]),
-    (_unknown_label, ["site0", "line 81", "the label is empty or unknown", "allows: bad, good", "Correct the row"]),
+    (_unknown_label, ["site0", "line 81", "the label is unknown", "allows: bad, good", "Correct the row"]),
     (_not_utf8, ["site0", "is not UTF-8", "Line 81", "iconv"]),
     (_cut_off, ["site0", "line 80", "not valid JSON"]),
 ]
