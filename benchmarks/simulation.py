@@ -4,7 +4,12 @@ of ten million parameters, LoRA of rank 8, factors averaged (FedIT): wall time a
 The plain loop: transformers and peft, one model, factors in and out for each participant, everybody's validation after each round. Both
 read the same files through Tequio's own splits, make the same steps with the same rates, and print the last validation loss. Each arm is
 a process of its own; wall time begins when everything is imported. Targets: time ≤ .6, memory ≤ 1.2, loss within .5 %.
-Run: python -m benchmarks.simulation [--pairs 5] [--threads 2]
+Processor time is of the process from then on: all rounds with their validation, and loading.
+
+With adapters on all seven linear layers, and an arm in which oneDNN keeps another number of prepared products:
+python -m benchmarks.simulation --threads 1 --modules q_proj k_proj v_proj o_proj gate_proj up_proj down_proj --cached 16
+
+Run: python -m benchmarks.simulation [--pairs 5] [--threads 2] [--modules q_proj v_proj] [--cached 16] [--arms plain tequio]
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,14 +43,15 @@ from tequio.config.templates import write_federation
 from tequio.coordinator.federate import federate
 from tequio.core.seeds import derive
 from tequio.ledger.record import Ledger
+from tequio.participant.base import PRODUCT_CACHE
 from tequio.participant.text_tasks import batches, by_length, pad
 from tequio.runtimes.embedded import Embedded
 
 PEOPLE, ROUNDS, STEPS, BATCH, LENGTH, RANK, RATE = 20, 5, 4, 4, 64, 8, 3e-3
 
 
-def prepare(folder: Path) -> Path:
-    """The model with random weights, the texts and the configuration."""
+def prepare(folder: Path, modules: Sequence[str]) -> Path:
+    """Write the model with random weights, the texts and the configuration with LoRA on `modules`."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = byte_tokenizer()
@@ -68,7 +74,7 @@ def prepare(folder: Path) -> Path:
         "name": "simulation",
         "base": {"model": str(folder / "model")},
         "task": {"kind": "causal", "max_tokens": LENGTH},
-        "adapter": {"modules": ["q_proj", "v_proj"], "ranks": [RANK], "scale": 2.0},
+        "adapter": {"modules": list(modules), "ranks": [RANK], "scale": 2.0},
         "train": {**train, "patience": 99},
         "algorithm": {"reduce": "fedit", "weights": "uniform"},
     }
@@ -171,9 +177,11 @@ def one(arm: str, path: Path, threads: int) -> None:
     print(json.dumps({"wall": wall, "cpu": processor, "peak": peak_bytes() / 2**20, "loss": loss}))
 
 
-def measured(arm: str, path: Path, threads: int) -> dict[str, float]:
+def measured(arm: str, path: Path, threads: int, cached: str | None) -> dict[str, float]:
+    """Run an arm in a process of its own, in which oneDNN keeps `cached` products; None leaves the number to the arm."""
     command = [sys.executable, "-m", "benchmarks.simulation", "--one", arm, str(path), "--threads", str(threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ if cached is None else {**os.environ, PRODUCT_CACHE: cached}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -182,24 +190,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--modules", nargs="+", default=["q_proj", "v_proj"])
+    parser.add_argument(
+        "--cached", nargs="+", default=[], help="one more arm per number: tequio with so many products cached"
+    )
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--one", nargs=2, default=None)
     arguments = parser.parse_args()
     if arguments.one:
         one(arguments.one[0], Path(arguments.one[1]), arguments.threads)
         return
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    with tempfile.TemporaryDirectory() as name:
-        path = prepare(Path(name))
+    arms: dict[str, tuple[str, str | None]] = {arm: (arm, None) for arm in arguments.arms}
+    arms |= {f"tequio, {cached} products": ("tequio", cached) for cached in arguments.cached}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
+    with tempfile.TemporaryDirectory() as folder:
+        path = prepare(Path(folder), arguments.modules)
         for turn in range(arguments.pairs):
-            for arm, runs in found.items():
-                runs.append(measured(arm, path, arguments.threads))
+            for name, runs in found.items():
+                runs.append(measured(arms[name][0], path, arguments.threads, arms[name][1]))
                 shown = ", ".join(f"{key} {value:.4g}" for key, value in runs[-1].items())
-                print(f"turn {turn + 1}, {arm}: {shown}", flush=True)
-    for arm in ("tequio", "lock-step"):
-        pairs = list(zip(found["plain"], found[arm], strict=True))
+                print(f"turn {turn + 1}, {name}: {shown}", flush=True)
+    first, *others = found
+    for name in others:
+        pairs = list(zip(found[first], found[name], strict=True))
         keys = pairs[0][0].keys()
         medians = ", ".join(f"{key} {statistics.median(b[key] / a[key] for a, b in pairs):.3f}" for key in keys)
-        print(f"{arm} ÷ plain, medians of {len(pairs)}, {arguments.threads} threads: {medians}")
+        print(f"{name} ÷ {first}, medians of {len(pairs)}, {arguments.threads} threads: {medians}")
 
 
 if __name__ == "__main__":

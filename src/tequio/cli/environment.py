@@ -10,10 +10,9 @@ DEFAULTS = MappingProxyType(
         # Threads that wait: asleep at once, waking them takes a third of a small step; spinning for milliseconds, as is the
         # default, takes many times the work on a busy machine. A thousand turns, a few microseconds, is good on both.
         "GOMP_SPINCOUNT": "1000",
-        # Prepared matrix products, one for each shape of a batch: texts have many lengths, so the default of 1024 only fills
-        # memory. In the sentiment demo: 1,208 MiB with it, 565 with 16, at the same speed.
+        # Torch's own cache of prepared operations: texts have many lengths, so the default of 1024 only fills memory.
+        # How many matrix products oneDNN keeps depends on the task: `participant.base.keep_products` sets it.
         "LRU_CACHE_CAPACITY": "16",
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16",
     }
 )
 

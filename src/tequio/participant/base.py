@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["classification", "causal"]
 WEIGHTS = ("*.safetensors", "*.gguf")
+PRODUCT_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+PRODUCTS: Mapping[Kind, int] = MappingProxyType(
+    {"classification": 16, "causal": 64}
+)  # by measurement: benchmarks/LOG.md
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,24 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def keep_products(kind: Kind) -> None:
+    """Set how many prepared matrix products oneDNN keeps, one per shape, unless the environment sets it already.
+
+    Texts to classify have many lengths, so that hardly a shape comes again and more products would only fill memory. Blocks of
+    text have few row counts: the products of a whole step fit, even with adapters on all linear layers, and are prepared once.
+    oneDNN reads the number when it prepares the first product of the process; after that the call is without effect.
+    """
+    os.environ.setdefault(PRODUCT_CACHE, str(PRODUCTS[kind]))
+
+
 def load_base(name: str, kind: Kind, dtype: torch.dtype, cache: Path, among: ProcessGroup = ALONE) -> Base:
     """Load `name` (id, folder or .gguf file) frozen, in `dtype`, on the best device; of several processes, each keeps its shards.
 
     These load one after the other, each the whole base in the machine's memory (files that have this precision are only mapped) and from
     there its shards to the device. A GGUF file is converted once to safetensors under `cache`. Raises BaseModelError that says what was
-    looked for.
+    looked for. Sets how many prepared products the process keeps (`keep_products`).
     """
+    keep_products(kind)
     mesh = among.mesh() if among.size > 1 else None
     with among.turn():
         base = _load(name, kind, dtype, cache, mesh)
