@@ -105,7 +105,7 @@ def test_the_products_of_a_step_and_of_evaluation_fit_what_onednn_keeps(shared_k
 
 
 @pytest.mark.parametrize(("kind", "own"), [("causal", None), ("classification", None), ("causal", "7")])
-def test_loading_a_base_sets_how_many_products_are_kept(
+def test_loading_a_base_sets_how_many_products_are_cached(
     tiny_bert: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, own: str | None
 ) -> None:
     monkeypatch.setenv(PRODUCT_CACHE, own or "")
