@@ -24,6 +24,7 @@ from tequio.app.run_files import (
     HEAD_FILE,
     base_file,
     config_from_header,
+    recorded_bases,
     recorded_header,
     salt_file,
     save,
@@ -130,7 +131,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
         config = config_from_header(recorded, folder.ledger_path)
         count = choose_workers(config, workers, recorded.get("threads"))
-        setup = build(config, tuple(recorded["provenance"]), speeds)
+        setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
         differences = same_run(setup.header, recorded) + _changed_data(folder, setup, recorded["commitment"])
         if differences:
             why = f"Changed since the run began: {', '.join(differences)}."
