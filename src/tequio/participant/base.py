@@ -23,7 +23,7 @@ from tequio.participant.base_check import (
     read_config,
     text_config,
 )
-from tequio.participant.base_digest import digest_before, digest_parameters, exact_dtype, is_current
+from tequio.participant.base_digest import digest_before, digest_parameters, exact_dtype, is_current, stored_dtype
 from tequio.participant.base_files import BaseFiles, cannot_load, resolve, weight_files
 from tequio.participant.cpu_attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
@@ -44,6 +44,7 @@ class Base:
     """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` is over its parameters.
 
     among: the processes that keep it in shards; of one process: it is whole. notes: what was chosen for it, in sentences.
+    stored: the precision of its files.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Base:
     device: torch.device
     among: ProcessGroup = ALONE
     notes: tuple[str, ...] = ()
+    stored: torch.dtype = torch.float32
 
     def looking(self) -> AbstractContextManager[Any]:
         """In which it only looks. What inference mode gathers of a base in shards could not be trained through afterwards."""
@@ -144,6 +146,7 @@ def _load(
         hidden=int(hidden),
         device=best_device(),
         notes=notes,
+        stored=stored_dtype(stored, config),
     )
 
 

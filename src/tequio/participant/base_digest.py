@@ -56,6 +56,16 @@ def exact_dtype(wanted: torch.dtype, stored: set[str]) -> torch.dtype:
     return torch.float16 if stored == {"F16"} else torch.float32
 
 
+def stored_dtype(stored: set[str], config: Any) -> torch.dtype:
+    """Return the precision of a base's files; where they mix several, the one that its configuration states."""
+    known = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    found = {known[name] for name in stored if name in known}
+    if len(found) == 1:
+        return found.pop()
+    named = getattr(config, "dtype", None)
+    return named if named in known.values() else torch.float32
+
+
 def digest_before(files: BaseFiles, model: Any, recorded: str) -> str:
     """Return the digest as versions before the present scheme computed it.
 
