@@ -17,6 +17,7 @@ from tequio.participant.base_check import (
     check_runs,
     check_weight_files,
     check_whole,
+    embedding_rows,
     max_positions,
     model_class,
     prepare_tokenizer,
@@ -195,6 +196,8 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
             model = auto.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise cannot_load(name, error) from None
+    rows = embedding_rows(name, model)
+    vocabulary = int(getattr(text, "vocab_size", rows))
     linears = {p: layer_shape(m) for p, m in linear_layers(model).items()}
     chosen = choose_layers(model, modules)
     output = model.get_output_embeddings()
@@ -205,10 +208,10 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
         bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
         layers=int(getattr(text, "num_hidden_layers", 1)),
         hidden=int(getattr(text, "hidden_size", 0)) or model.get_input_embeddings().weight.shape[1],
-        vocabulary=int(text.vocab_size),
+        vocabulary=vocabulary,
         adapted=tuple(layer_shape(m) for m in chosen.values()),
         causal=kind == "causal",
         products=sum(m * n for p, (m, n) in linears.items() if not p.startswith("pooler.")),
         first=sum(m * n for p, (m, n) in linears.items() if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
-        loss_cells=cells(int(text.vocab_size), best_device()) if own else None,
+        loss_cells=cells(vocabulary, best_device()) if own else None,
     )

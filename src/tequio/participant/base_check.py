@@ -68,10 +68,10 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
     from transformers.models.auto import modeling_auto as auto
 
     family = str(config.model_type)
-    if config.is_encoder_decoder:
-        encoder = str(auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(family, ""))
-        if kind == "classification" and encoder.endswith("EncoderModel"):
-            return t.AutoModelForTextEncoding
+    encoder = str(auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(family, ""))
+    if kind == "classification" and encoder.endswith("EncoderModel"):  # of T5 and its kin
+        return t.AutoModelForTextEncoding
+    if config.is_encoder_decoder or (kind == "causal" and encoder.endswith("EncoderModel")):
         why = f"It is an encoder-decoder model ({family}), and these are not supported for a {kind} task."
         fix = "Take an encoder such as BERT." if kind == "classification" else "Take a decoder such as Llama."
         raise BaseModelError(f"[base] model = {name!r}.", why, fix)
@@ -157,7 +157,7 @@ def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tupl
     Raises BaseModelError where the tokenizer knows tokens for which the model has no row of embeddings,
     or where a causal base has no token that ends a text.
     """
-    rows, vocabulary = int(model.get_input_embeddings().weight.shape[0]), tokenizer.get_vocab()
+    rows, vocabulary = embedding_rows(name, model), tokenizer.get_vocab()
     beyond = {token for token, i in vocabulary.items() if i >= rows}
     typed = {t for t in beyond if not any(word in t.lower() for word in MEDIA)} - {tokenizer.pad_token}
     if typed:
@@ -176,6 +176,15 @@ def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tupl
         if tokenizer.eos_token is None and tokenizer.pad_token == lowest:
             notes.append(f"The tokenizer has no padding token: {lowest} is used, and attention leaves it out.")
     return tuple(notes)
+
+
+def embedding_rows(name: str, model: Any) -> int:
+    """Return for how many tokens a model has embeddings. Raises BaseModelError for a model that reads no tokens."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        why = f"the family {model.config.model_type} has no embeddings of tokens, so it does not read text"
+        raise cannot_load(name, why, "Take a base that reads text.") from None
 
 
 def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]) -> str:

@@ -45,7 +45,7 @@ def digest_parameters(model: nn.Module) -> str:
 def _digest_values(tensor: Tensor) -> str:
     sha, flat = hashlib.sha256(), tensor.reshape(-1)
     for first in range(0, len(flat), CHUNK):
-        sha.update(memoryview(flat[first : first + CHUNK].to(torch.float32).cpu().contiguous().numpy()).cast("B"))
+        sha.update(flat[first : first + CHUNK].to(torch.float32).cpu().numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -62,8 +62,8 @@ def stored_dtype(stored: set[str], config: Any) -> torch.dtype:
     found = {known[name] for name in stored if name in known}
     if len(found) == 1:
         return found.pop()
-    named = getattr(config, "dtype", None)
-    return named if named in known.values() else torch.float32
+    named: torch.dtype | None = getattr(config, "dtype", None)
+    return named if named is not None and named in known.values() else torch.float32
 
 
 def digest_before(files: BaseFiles, model: Any, recorded: str) -> str:

@@ -84,7 +84,7 @@ def _no_safetensors(where: str) -> BaseModelError:
 def _snapshot(name: str) -> Path:
     """Return the hub's cached folder of `name`, with its small files."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     try:

@@ -106,7 +106,8 @@ def save_merged(
 
     A classifier's folder has the head in a file of its own and load.py, which applies it. Its weights hold
     one tensor that makes AutoModelForSequenceClassification refuse the folder: that class pools otherwise,
-    and would fill in a random head. Afterwards `adapted` can only compute with what was written.
+    and would fill in a random head. The pipeline for text classification is that of load.py, which
+    transformers runs with trust_remote_code=True only. Afterwards `adapted` can only compute with what was written.
     """
     adapted.fold_in(model)
     merged: Any = adapted.model
@@ -119,18 +120,25 @@ def save_merged(
     if adapted.head:
         merged.config.id2label = dict(enumerate(labels))
         merged.config.label2id = {label: i for i, label in enumerate(labels)}
+        pipeline = {"impl": "load.HeadPipeline", "pt": [_loader(merged)]}  # only with trust_remote_code
+        merged.config.custom_pipelines = {"text-classification": pipeline, "sentiment-analysis": pipeline}
     merged.config._name_or_path = ""
     merged.save_pretrained(folder, safe_serialization=True)
     adapted.base.tokenizer.save_pretrained(folder)
     _without_paths(folder / "tokenizer_config.json")
     if adapted.head:
-        script = loader_script("AutoModelForTextEncoding" if merged.config.is_encoder_decoder else "AutoModel")
+        script = loader_script(_loader(merged))
         for name, data in (head_files(adapted, labels) | {"load.py": script.encode()}).items():
             (folder / name).write_bytes(data)
     if blocked is not None:
         delattr(merged, blocked)
     merged.float()
     adapted.path = Chosen(None, "merged")
+
+
+def _loader(merged: Any) -> str:
+    """Return the class of transformers that loads such a model."""
+    return "AutoModelForTextEncoding" if type(merged).__name__.endswith("EncoderModel") else "AutoModel"
 
 
 def _plain(layer: AdaptedLinear) -> nn.Module:
@@ -174,7 +182,7 @@ def _block_sequence_classifier(merged: Any) -> str | None:
     keys = [k for k in theirs.state_dict() if not k.startswith(prefix) and k not in own and k.endswith(".weight")]
     if not keys:
         return None
-    *path, leaf = keys[-1].split(".")
+    *path, leaf = str(keys[-1]).split(".")
     if hasattr(merged, path[0]):
         return None
     module = nn.Module()

@@ -6,8 +6,10 @@ SCRIPT = '''"""Classify texts with the model in this folder. It needs torch, saf
 
     python load.py "the train was late again"
 
-The head works on the mean of the last hidden states at unit length. The classifiers of transformers pool
-otherwise, so pipeline("text-classification") refuses this folder: use `classify` instead.
+Or: pipeline("text-classification", model="this folder", trust_remote_code=True)
+
+The head works on the mean of the last hidden states at unit length. The sequence classifiers of transformers
+pool otherwise, so AutoModelForSequenceClassification refuses this folder.
 """
 
 import json
@@ -16,8 +18,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AUTO, AutoTokenizer
-from transformers.utils import logging
+from transformers import AUTO, AutoTokenizer, TextClassificationPipeline
+from transformers.utils import cached_file, logging
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -30,15 +32,34 @@ def load(folder=FOLDER):
     return model, AutoTokenizer.from_pretrained(folder), load_file(folder / "head.safetensors"), labels
 
 
+def logits(model, batch, head):
+    """Return the head's logits, (texts x labels)."""
+    mask = batch["attention_mask"].unsqueeze(-1).float()
+    hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    pooled = torch.nn.functional.normalize((hidden.float() * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
+    return SCALE * pooled @ head["head.weight"].to(pooled.device).T + head["head.bias"].to(pooled.device)
+
+
+class HeadPipeline(TextClassificationPipeline):
+    """The text classification of transformers, with this head."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = load_file(cached_file(self.model.name_or_path, "head.safetensors"))
+
+    def check_model_type(self, supported_models):
+        """Accept the encoder: the head is ours."""
+
+    def _forward(self, inputs):
+        return {"logits": logits(self.model, inputs, self.head)}
+
+
 def classify(texts, loaded=None):
     """Return one label -> probability table for each text, the most probable label first."""
     model, tokenizer, head, labels = loaded or load()
     batch = tokenizer(list(texts), return_tensors="pt", padding=len(texts) > 1, truncation=True)
-    mask = batch["attention_mask"].unsqueeze(-1).float()
     with torch.no_grad():
-        hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-    pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1).clamp(min=1), dim=-1)
-    shares = torch.softmax(SCALE * pooled @ head["head.weight"].T + head["head.bias"], dim=1)
+        shares = torch.softmax(logits(model, batch, head), dim=1)
     rows = [dict(zip(labels, row)) for row in shares.tolist()]
     return [dict(sorted(row.items(), key=lambda item: -item[1])) for row in rows]
 

@@ -97,8 +97,8 @@ def _by_word(model: Any, text: dict[str, nn.Module], word: str) -> dict[str, nn.
 
 def _text_part(model: Any, linears: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Return the linear layers of the text model and the output layer; of most bases these are all."""
-    config = getattr(model, "config", None)
-    text = config if config is None or config.is_encoder_decoder else config.get_text_config()
+    config: Any = model.config
+    text: Any = config if config.is_encoder_decoder else config.get_text_config()
     if text is config:
         return linears
     parts = [

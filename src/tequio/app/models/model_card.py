@@ -118,8 +118,9 @@ def _usage(opened: Opened, form: Form) -> list[str]:
             "",
             'Run `python load.py "a text"` in this folder, or in Python:',
             *("", "```python", "from load import classify", "", 'print(classify(["a text"]))', "```", ""),
-            "The head works on the mean of the last hidden states. The sequence classifiers of `transformers` pool",
-            'otherwise, so `pipeline("text-classification")` refuses this folder instead of guessing with a random head.',
+            '`pipeline("text-classification", model=FOLDER, trust_remote_code=True)` gives the same answers: it runs',
+            "`load.py`. The head works on the mean of the last hidden states, and the sequence classifiers of",
+            "`transformers` pool otherwise, so `AutoModelForSequenceClassification` refuses this folder.",
         ]
     auto = "AutoModel" if labelled else "AutoModelForCausalLM"
     if form == "merged":
