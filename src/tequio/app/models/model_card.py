@@ -106,6 +106,7 @@ def _licence(stated: str) -> list[str]:
     if stated.strip().lower() in UNKNOWN:
         return []
     slug = re.sub(r"[^a-z0-9.]+", "-", stated.strip().lower()).strip("-")
+    slug = slug if slug in LICENCES else next((known for known in LICENCES if known == slug.replace("-", "")), slug)
     return [f"license: {slug}"] if slug in LICENCES else ["license: other", f"license_name: {slug or 'other'}"]
 
 
