@@ -61,7 +61,7 @@ def test_the_usual_pipeline_works_with_its_code_and_refuses_without(
     folder, expected = merged
     for task in ("text-classification", "sentiment-analysis"):
         with pytest.raises(ValueError, match="trust_remote_code"):
-            pipeline(task, model=str(folder))  # type: ignore[call-overload]
+            pipeline(task, model=str(folder))
     ours: Any = pipeline("text-classification", model=str(folder), trust_remote_code=True, device="cpu")
     for found, row in zip(ours(TEXTS), expected, strict=True):
         assert found["label"] == row["label"]

@@ -37,7 +37,8 @@ def head(card: str) -> dict[str, Any]:
     """The YAML at the head of a card, as the hub reads it."""
     from huggingface_hub import ModelCard
 
-    return dict(ModelCard(card).data.to_dict())
+    data: Any = ModelCard(card).data
+    return dict(data.to_dict())
 
 
 def test_the_rank_is_at_most_what_was_asked_and_the_agreement_is_measured(
