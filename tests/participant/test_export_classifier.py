@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from families import ENCODERS, make
 
+from families import ENCODERS, make
 from tequio.core.update import Dense, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base

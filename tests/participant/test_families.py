@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from families import DECODERS, ENCODERS, REFUSED, make
 from torch import nn
 
+from families import DECODERS, ENCODERS, REFUSED, make
 from tequio.core.errors import BaseModelError
 from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero, pool
@@ -99,7 +99,35 @@ def test_a_family_that_does_not_fit_gives_one_clear_error(family: str, tmp_path:
 def test_attention_is_a_part_of_all_and_neither_has_the_output_layer(family: str, kind: Any, tmp_path: Path) -> None:
     folder = make(tmp_path / "base", (ENCODERS | DECODERS)[family])
     model = load_base(str(folder), kind, torch.float32, tmp_path).model
-    attention, everything = set(choose_layers(model, ["attention"])), set(choose_layers(model, ["all"]))
+    word = "in_proj" if family == "mamba" else "attention"  # Mamba has none
+    attention, everything = set(choose_layers(model, [word])), set(choose_layers(model, ["all"]))
     assert attention
     assert attention <= everything
     assert not any(path.endswith("lm_head") or "vision" in path or "pooler" in path for path in everything)
+
+
+@pytest.mark.parametrize(("family", "module"), [("mamba", "out_proj"), ("deepseek_v3", "up_proj")])
+def test_a_layer_whose_adapter_peft_could_not_load_is_refused(family: str, module: str, tmp_path: Path) -> None:
+    model = load_base(str(make(tmp_path / "base", DECODERS[family])), "causal", torch.float32, tmp_path).model
+    with pytest.raises(BaseModelError, match=f"peft cannot load adapters of {module}"):
+        choose_layers(model, [module])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_layers_with_and_without_transposed_weights_in_one_adapter(tmp_path: Path) -> None:
+    """GPT-2's Conv1D layers together with its output layer, which is an ordinary one and tied to the embeddings."""
+    from peft import PeftModel
+
+    folder = make(tmp_path / "base", DECODERS["gpt2"])
+    base = load_base(str(folder), "causal", torch.float32, tmp_path)
+    adapted = AdaptedModel(base, ["c_attn", "lm_head"], 2.0)
+    update = trained(adapted, "causal")
+    adapted.fold_in(update)
+    expected = answers(adapted.model, "causal")
+    for name, data in adapter_files(adapted, update, str(folder), ()).items():
+        (tmp_path / name).write_bytes(data)
+    loaded = PeftModel.from_pretrained(plain(folder, "causal"), str(tmp_path)).eval()
+    assert float((answers(loaded, "causal") - expected).abs().max()) <= 1e-4
+    save_merged(adapted, update, tmp_path / "merged", ())
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert float((answers(plain(tmp_path / "merged", "causal"), "causal") - expected).abs().max()) <= 1e-4

@@ -190,12 +190,21 @@ FIRST_PRODUCTS = (
 def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     config = read_config(resolve(name, cache))
-    auto, text = model_class(name, config, kind), text_config(config)
+    auto = model_class(name, config, kind)
     try:
         with torch.device("meta"):
             model = auto.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise cannot_load(name, error) from None
+    try:
+        return _shape(name, model, config, kind, modules, dtype)
+    except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers
+        raise cannot_load(name, error) from None
+
+
+def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], dtype: torch.dtype) -> ModelShape:
+    """The sizes of a model that was made without weights."""
+    text = text_config(config)
     rows = embedding_rows(name, model)
     vocabulary = int(getattr(text, "vocab_size", rows))
     linears = {p: layer_shape(m) for p, m in linear_layers(model).items()}

@@ -92,7 +92,8 @@ def max_positions(model: nn.Module, config: Any) -> int:
     The RoBERTa family numbers positions from padding_idx + 1 and counts the reserved ones in
     max_position_embeddings: 514 for 512 tokens.
     """
-    limit = int(getattr(text_config(config), "max_position_embeddings", None) or NO_LIMIT)
+    stated = getattr(text_config(config), "max_position_embeddings", None)
+    limit = stated if isinstance(stated, int) and stated > 0 else NO_LIMIT
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding) and path.rsplit(".", 1)[-1] == "position_embeddings":
             reserved = 0 if module.padding_idx is None else max(2, module.padding_idx + 1)

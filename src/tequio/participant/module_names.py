@@ -13,6 +13,8 @@ from tequio.core.errors import BaseModelError
 ATTENTION, ALL = "attention", "all"
 IN_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 ROUTERS = ("gate", "router", "shared_expert_gate", "classifier")  # they choose experts
+MAMBA = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")  # peft takes these names for fused experts
 SAME = (  # what families call the same layer
     {"q_proj", "query", "q_lin", "q", "query_proj", "in_proj", "c_attn", "query_key_value", "Wqkv", "qkv_proj"},
     {"k_proj", "key", "k_lin", "k", "key_proj", "c_attn", "query_key_value", "Wqkv", "qkv_proj"},
@@ -62,6 +64,9 @@ def choose_layers(model: Any, names: list[str]) -> dict[str, nn.Module]:
         chosen |= found
     if missing or not chosen:
         raise _not_there(missing, sorted({_leaf(path) for path in text}))
+    if odd := sorted({_leaf(path) for path in chosen} & _unloadable(model)):
+        why = f"peft cannot load adapters of {', '.join(odd)} in a base of the family {model.config.model_type}."
+        raise BaseModelError("[adapter] modules:", why, 'Leave it out, or write modules = "all".')
     return dict(sorted(chosen.items()))
 
 
@@ -90,9 +95,18 @@ def _by_word(model: Any, text: dict[str, nn.Module], word: str) -> dict[str, nn.
     output = model.get_output_embeddings()
     body = {p: m for p, m in text.items() if m is not output and _leaf(p) != "lm_head"}
     body = {p: m for p, m in body.items() if _leaf(p) not in ROUTERS and "pooler" not in p.split(".")}
+    body = {p: m for p, m in body.items() if _leaf(p) not in _unloadable(model)}
     if word == ALL:
         return body
     return {p: m for p, m in body.items() if any(IN_ATTENTION.search(part) for part in p.split(".")[:-1])}
+
+
+def _unloadable(model: Any) -> set[str]:
+    """Return names of layers whose adapters peft refuses (Mamba), or takes for those of fused experts."""
+    odd = {"out_proj"} if model.config.model_type in MAMBA else set()
+    if any(p.dim() == 3 and ".experts." in f".{name}." for name, p in model.named_parameters()):
+        odd |= set(EXPERTS)
+    return odd
 
 
 def _text_part(model: Any, linears: dict[str, nn.Module]) -> dict[str, nn.Module]:
