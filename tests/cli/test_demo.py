@@ -12,6 +12,7 @@ import torch
 
 from tequio.app.demos.catalogue import RECIPES, write_demo
 from tequio.app.models.export import export_models
+from tequio.app.models.open import open_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
 from tequio.app.simulation.run import start
@@ -64,9 +65,9 @@ def test_the_demos_adapter_gives_the_same_logits_in_plain_peft(short_demo: Path,
 
     texts = ["@united my flight was cancelled and nobody told us", "thank you for the kind crew today"]
     ours = predict_texts(short_demo, "united", texts, 1)
-    written = export_models(short_demo, "united", tmp_path / "out", merged=False)
+    written = export_models(short_demo, "united", tmp_path / "out", merged=False, rank=None)
     folder = Path(written[0]["adapter"])
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    base = Path(open_models(short_demo, "united")[0].config.base.model).expanduser()
     model: Any = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(folder))
     tokenizer = AutoTokenizer.from_pretrained(base)
     head, recipe = load_file(folder / "head.safetensors"), json.loads((folder / "head.json").read_text())

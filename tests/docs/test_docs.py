@@ -244,8 +244,10 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
         (tmp_path / name).write_bytes(data)
     folder = "my-federation/runs/my-federation-0/export/north/adapter"
     assert folder in load
+    named = "sentence-transformers/all-MiniLM-L6-v2"
+    assert named in load
     scope: dict[str, Any] = {}
-    exec(load.replace(folder, str(tmp_path)) + use, scope)  # our own page
+    exec(load.replace(folder, str(tmp_path)).replace(named, str(tiny_bert)) + use, scope)  # our own page
     text = re.search(r'tokenizer\(\["(.+?)"\]', use)
     assert text is not None
     expected = classify(adapted, [text[1]], ("negative", "positive"), 64)[0]

@@ -79,6 +79,12 @@ def unbroken(folder: RunFolder) -> Ledger:
     return Ledger.open(folder.ledger_path)
 
 
+def recorded_bases(header: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digest of each base that a record has, by the base's name."""
+    found = {MAIN: header["base"]["digest"]}
+    return found | {name: row["base"]["digest"] for name, row in header.get("bases", {}).items()}
+
+
 def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:
     """The body of entry 0. Raises LedgerError if there is none."""
     entry = ledger.last("run")

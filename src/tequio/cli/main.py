@@ -273,23 +273,29 @@ def export(
     participant: Annotated[str | None, typer.Argument(help="One participant, or 'shared'. Default: all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: export in the run.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
+    rank: Annotated[
+        str, typer.Option("--rank", help="Largest rank of an adapter; 0 or full keeps the exact rank.")
+    ] = "16",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype", help="Of the merged model: float32, bfloat16 or float16. Default: as the base's files."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio."""
-    from tequio.app.models.export import export_models
+    """Write adapters in PEFT's format with a model card (and, with --merged, whole models) that load without Tequio.
+
+    Each export is compared with the original on the participant's validation data, where they are at hand.
+    """
+    from tequio.app.models.export import export_models, parse_rank
     from tequio.cli.accounts import run_emissions
+    from tequio.cli.summary import print_exported
 
     set_threads(0)
-    written = export_models(folder, participant, out or folder / "export", merged, run_emissions(folder))
-
-    def words() -> None:
-        for row in written:
-            if "adapter" in row:
-                output.out.print(f"{row['name']}: {row['adapter']} (rank {row['rank']}, {row['bytes'] / 1e6:.1f} MB)")
-            else:
-                output.out.print(f"{row['name']}: {row['merged']}")
-
-    output.emit({"exported": written}, json, words)
+    largest, carbon = parse_rank(rank), run_emissions(folder)
+    written = export_models(folder, participant, out or folder / "export", merged, carbon, largest, dtype)
+    output.emit({"exported": written}, json, lambda: print_exported(written))
 
 
 app.add_typer(coordinator.coordinator, name="coordinator")

@@ -95,6 +95,9 @@ def _part(rows: Table, columns: Sequence[Column]) -> Table:
     return part
 
 
+NOTE = "note"  # a sentence that stays on screen, not a stage
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
     """A `watch` for runs: one bar a stage with time left. Silent with `--json` or where standard error is no terminal."""
@@ -102,7 +105,10 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
         seen: set[str] = set()
 
         def tell(stage: str, what: str, done: int, of: int) -> None:
-            if not quiet and stage not in seen:
+            if stage == NOTE:
+                if not quiet:
+                    err.print(what, markup=False)
+            elif not quiet and stage not in seen:
                 seen.add(stage)
                 err.print(f"{STAGES[stage]}…")
 
@@ -121,6 +127,9 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
         tasks: dict[str, TaskID] = {}
 
         def move(stage: str, what: str, done: int, of: int) -> None:
+            if stage == NOTE:
+                bars.console.print(what, markup=False)
+                return
             if stage not in tasks:
                 for finished in tasks.values():
                     bars.update(finished, completed=bars.tasks[finished].total)

@@ -184,3 +184,26 @@ def _gain(value: float | None, causal: bool) -> str:
     if value is None:
         return "–"
     return f"{100 * (1 - math.exp(-value)):+.1f} %" if causal else output.points(value)
+
+
+def print_exported(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print where each exported model is, and how far it agrees with the original."""
+    for row in rows:
+        if "adapter" in row:
+            less = f" of {row['exact_rank']}" if row["exact_rank"] > row["rank"] else ""
+            size = f"rank {row['rank']}{less}, {row['bytes'] / 1e6:.1f} MB"
+            _print_exported(row["name"], row["adapter"], size, row["agreement"])
+        if "merged" in row:
+            _print_exported(row["name"], row["merged"], row["merged_dtype"], row["merged_agreement"])
+
+
+def _print_exported(name: str, folder: str, size: str, agreement: Mapping[str, Any] | None) -> None:
+    output.out.print(f"{name}: {folder} ({size})", markup=False)
+    if agreement is None:
+        said = "not measured: no validation data of this model are at hand here"
+    elif "equal" in agreement:
+        said = f"the same answer on {100 * agreement['equal']:.1f} % of {agreement['count']} validation texts"
+    else:
+        change = agreement["exported_loss"] - agreement["loss"]
+        said = f"loss {agreement['exported_loss']:.4f}, {change:+.4f} from the original, on {agreement['count']} blocks"
+    output.out.print(f"  Agreement with the original: {said}.", markup=False)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tequio.config.fields import Count, File, Finite, Name, Positive, Rate, Section, Share
 
 MAIN = "main"  # what [base] is called on the roster
+
+
+def _modules(value: Any) -> Any:
+    """Read "attention" and "all" as lists of one."""
+    return [value] if value in ("attention", "all") else value
+
+
+Modules = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_modules)]
 
 
 class BaseSection(Section):
@@ -23,7 +31,7 @@ class FurtherBase(BaseSection):
     """[[bases]]. Another base for participants that name it; `modules` where they are called otherwise there."""
 
     name: Name
-    modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    modules: Modules | None = None
 
 
 class TaskSection(Section):
@@ -66,11 +74,12 @@ class TaskSection(Section):
 class AdapterSection(Section):
     """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time.
 
-    kind: lora trains factors; full trains the whole weights of the named modules, and there are no ranks.
+    kind: lora trains factors; full trains the whole weights of the named modules, and there are no ranks. modules: names of
+    linear layers, or "attention" or "all" for those of the base's family.
     """
 
     kind: Literal["lora", "full"] = "lora"
-    modules: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    modules: Modules
     ranks: Annotated[list[Count], Field(min_length=1)] = Field(default=[2, 4, 8, 16])
     scale: Positive = 2.0
 

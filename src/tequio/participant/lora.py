@@ -8,6 +8,7 @@ linear layer.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,21 @@ from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError, UpdateError
 from tequio.core.update import Entry, Factored, plain
+from tequio.participant.module_names import choose_layers, is_transposed
 from tequio.participant.sharding import first_row, local
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen `nn.Linear` that can hold a folded update and carry trainable factors a (r × n) and b (m × r)."""
+    """A frozen linear layer that can hold a folded update and carry trainable factors a (r × n) and b (m × r).
 
-    def __init__(self, linear: nn.Linear) -> None:
+    `linear` is an `nn.Linear`, or a Conv1D of transformers, whose weight is (in × out).
+    """
+
+    def __init__(self, linear: Any) -> None:
         super().__init__()
-        self.original = linear.weight.detach()  # W₀, never changed
+        self.transposed = is_transposed(linear)
+        weight: Tensor = linear.weight.detach()
+        self.original = weight.T if self.transposed else weight  # W₀ (m × n), never changed
         self.weight = self.original  # W₀ + H in the base's precision
         self.bias = None if linear.bias is None else linear.bias.detach()
         self.a: nn.Parameter | None = None
@@ -82,9 +89,9 @@ class PartedLinear(AdaptedLinear):
     Such a weight cannot be trained.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: Any) -> None:
         super().__init__(linear)
-        self.sheet = linear  # has W₀ + H, and is gathered with its layer
+        self.sheet: Any = linear  # has W₀ + H, and is gathered with its layer
         self.original = self._rows()
         self._first = first_row(linear.weight)
 
@@ -124,29 +131,23 @@ def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:
 
 
 def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str, AdaptedLinear]:
-    """Replace every linear layer whose last path part (or whole path) is in `names`, and return them by path. parted: they are in shards.
+    """Replace the linear layers that `names` chooses (see `choose_layers`), and return them by path. parted: they are in shards.
 
-    Raises BaseModelError, listing what the model has, when a name matches nothing or something other than nn.Linear; and for a layer
-    in shards that shares its weight with the embeddings.
+    Raises BaseModelError, listing what the model has, when a name chooses nothing; and for a layer in shards that shares its weight
+    with the embeddings or has it transposed.
     """
-    linears = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear)}
-    wanted = {path for path in linears if path in names or path.rsplit(".", 1)[-1] in names}
-    missing = [n for n in names if not any(p == n or p.rsplit(".", 1)[-1] == n for p in wanted)]
-    if missing or not wanted:
-        have = sorted({path.rsplit(".", 1)[-1] for path in linears})
-        raise BaseModelError(
-            f"[adapter] modules: the base model has no linear layer called {', '.join(missing) or '(none named)'}.",
-            f"Its linear layers are called: {', '.join(have) or 'none'}.",
-            "Name some of those in federation.toml.",
-        )
+    wanted = choose_layers(model, names)
     adapted: dict[str, AdaptedLinear] = {}
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for path in sorted(wanted):
+    for path, linear in wanted.items():
         parent_path, _, leaf = path.rpartition(".")
-        if parted and id(linears[path].weight) in tied:
+        if parted and id(linear.weight) in tied:
             why = f"{path} has the weight of the embeddings, and a base in shards cannot change one without the other."
             raise BaseModelError("[adapter] modules:", why, "Leave it out, or leave out [team] shard_base.")
-        layer = (PartedLinear if parted else AdaptedLinear)(linears[path])
+        if parted and is_transposed(linear):
+            why = f"{path} stores its weight transposed (Conv1D), and such a layer cannot be adapted in shards."
+            raise BaseModelError("[adapter] modules:", why, "Leave out [team] shard_base.")
+        layer = (PartedLinear if parted else AdaptedLinear)(linear)
         setattr(model.get_submodule(parent_path), leaf, layer)
         adapted[path] = layer
     return adapted

@@ -54,16 +54,17 @@ def build(
     provenance: Sequence[Mapping[str, Any]] = (),
     measured: Mapping[str, float | None] = MappingProxyType({}),
     participants: ParticipantData | None = None,
+    bases: Mapping[str, str] = MappingProxyType({}),
 ) -> RunSetup:
     """Build everything. Raises the error of whatever is wrong, naming file, key or participant.
 
     measured: participant -> tokens a second as the run's ledger has them, so that a resumed run probes nothing again.
-    roster: what participants bring, where it has been read already.
+    bases: base -> its digest as the run's ledger has it. roster: what participants bring, where it has been read already.
     """
     participants = read_participants(config) if participants is None else participants
     reduce = resolve_algorithm(config.algorithm, config.adapter.kind == "full").reduce
     main, *others = [
-        _build_group(config.part(name), name, participants, participant_indices(config), measured)
+        _build_group(config.part(name), name, participants, participant_indices(config), measured, bases.get(name))
         for name in config.base_names()
     ]
     how = None
@@ -100,6 +101,7 @@ def _build_group(
     participants: ParticipantData,
     places: Mapping[str, int],
     measured: Mapping[str, float | None],
+    recorded: str | None,
 ) -> RunSetup:
     """One group: the participants of one base."""
     full = config.adapter.kind == "full"
@@ -108,7 +110,7 @@ def _build_group(
     files = {entry.name: participants[entry.name][0] for entry in config.participants}
     splits = {entry.name: participants[entry.name][1] for entry in config.participants}
     public = read_public(config)
-    context = at_coordinator(build_model_context(config, files))
+    context = at_coordinator(build_model_context(config, files, recorded=recorded))
     centre = build_centre(context, public)
     nodes = {
         places[who]: build_node(context, file, splits[who], centre.text, hosted=True) for who, file in files.items()

@@ -35,16 +35,21 @@ class ModelContext:
 
 
 def build_model_context(
-    config: Federation, files: Mapping[str, ParticipantFile], among: ProcessGroup = ALONE
+    config: Federation,
+    files: Mapping[str, ParticipantFile],
+    among: ProcessGroup = ALONE,
+    recorded: str | None = None,
 ) -> ModelContext:
     """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
+
+    recorded: the digest that the record of a run has of this base, where the run began before (see `load_base`).
 
     Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
     """
     full = config.adapter.kind == "full"
     dtype = resolve_dtype(config)
     _check_memory(config, files, among.size)
-    base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among)
+    base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among, recorded)
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."
         raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")

@@ -7,71 +7,137 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from tequio.app.models.agreement import Comparison
+from tequio.app.models.model_card import card_text
 from tequio.app.models.open import Opened, open_models
-from tequio.core.errors import RunError
+from tequio.core.errors import ConfigError, RunError
+from tequio.core.update import HEAD_PREFIX, Update
 from tequio.ledger.folder import RunFolder
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.participant.export import adapter_files, save_merged
+from tequio.participant.export import DEFAULT_RANK, adapter_files, factored, save_merged
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def export_models(
-    run: Path, who: str | None, out: Path, merged: bool, emissions: Mapping[str, Any] | None = None
+    run: Path,
+    who: str | None,
+    out: Path,
+    merged: bool,
+    emissions: Mapping[str, Any] | None = None,
+    rank: int | None = DEFAULT_RANK,
+    dtype: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one PEFT folder a model into `out` (new or empty folders only), and merged models if asked.
+    """Write one PEFT folder per model into `out` (new or empty folders only), and merged models if asked.
 
-    emissions: for the model card, as `co2_eq_emissions` wants them; None: no card.
+    Args:
+        run: the run's folder.
+        who: one model by name; None: all.
+        out: where the folders are written.
+        merged: also write whole models.
+        emissions: for the model card, as `co2_eq_emissions` wants them; None: no card.
+        rank: the largest rank of an adapter; None: the exact one.
+        dtype: precision of a merged model; None: that of the base's files.
+    Returns:
+        One row per model: paths, rank, bytes, and the agreement with the original where it was measured.
+    Raises:
+        RunError: the run has no such model, or no adapters. ConfigError: dtype is not one of DTYPES.
     """
     written: list[dict[str, Any]] = []
     active_models: dict[str, AdaptedModel] = {}
+    precision = parse_dtype(dtype)
     for opened in open_models(run, who):
-        name, model, labels = opened.name, opened.model, opened.config.task.label_names()
         if opened.full and not merged:
             why = "This run trained whole weights, and an adapter of them would be larger than the model."
             raise RunError(f"{run} has no adapters.", why, "Use --merged.")
         adapted = active_models.get(opened.base) or opened.adapted()
         active_models = {} if merged else {opened.base: adapted}  # merging uses an adapted model up
-        folder = RunFolder(out)
-        adapted.fold_in(model)
-        written.append({"name": name})
+        adapted.fold_in(opened.model)
+        comparison = Comparison(opened, adapted, run)
+        row: dict[str, Any] = {"name": opened.name}
         if not opened.full:
-            files = adapter_files(adapted, model, opened.config.base.model, labels)
-            if emissions is not None:
-                files["README.md"] = card_text(opened, emissions).encode()
-            for file, data in files.items():
-                folder.write_atomic(f"{name}/adapter/{file}", data)
-            size = sum(len(data) for data in files.values())
-            written[-1] |= {"adapter": str(out / name / "adapter"), "rank": bytes_rank(files), "bytes": size}
+            row |= _adapter(opened, adapted, comparison, RunFolder(out), emissions, rank)
         if merged:
-            save_merged(adapted, model, out / name / "merged", labels)
-            written[-1]["merged"] = str(out / name / "merged")
+            row |= _merged(opened, adapted, comparison, out, emissions, precision)
+        written.append(row)
     return written
 
 
-def card_text(opened: Opened, found: Mapping[str, Any]) -> str:
-    """A short model card: Hugging Face's fields at the head, carbon in grams where it is known, and how it was made.
+def parse_rank(text: str) -> int | None:
+    """Return the rank that `--rank` asks for; None, the exact one, for 0 and full. Raises ConfigError."""
+    if text in ("0", "full"):
+        return None
+    if not text.isdecimal():
+        raise ConfigError(f"--rank {text}:", "expected a number from 1, or 0 or full for the exact rank.")
+    return int(text)
 
-    found: the field `co2_eq_emissions`; `emissions` None where it is not known.
-    """
-    base = opened.config.base
-    head = [f"base_model: {json.dumps(base.model)}", "library_name: peft", "tags: [lora, federated-learning, tequio]"]
-    if found["emissions"] is not None:
-        head.append("co2_eq_emissions:")
-        head += [f"  {key}: {json.dumps(value)}" for key, value in found.items()]
-    carbon = "not known: not everybody says where its electricity comes from"
-    if found["emissions"] is not None:
-        carbon = f"about {found['emissions']:.3g} g CO2e ({found['source']})"
-    return "\n".join(
-        [
-            *("---", *head, "---", "", f"# {opened.config.name}: {opened.name}", ""),
-            f"An adapter for `{base.model}` (licence as stated: {base.licence}), fine-tuned by a federation of "
-            f"{len(opened.config.participants)} with Tequio. Licences of the data: see the run's report.",
-            "",
-            f"Carbon: {carbon}.",
-            "",
-        ]
-    )
+
+def parse_dtype(text: str | None) -> torch.dtype | None:
+    """Return the precision that `--dtype` asks for. Raises ConfigError."""
+    if text is None:
+        return None
+    if text not in DTYPES:
+        raise ConfigError(f"--dtype {text}:", f"expected one of {', '.join(DTYPES)}.")
+    dtype: torch.dtype = getattr(torch, text)
+    return dtype
+
+
+def _adapter(
+    opened: Opened,
+    adapted: AdaptedModel,
+    comparison: Comparison,
+    folder: RunFolder,
+    emissions: Mapping[str, Any] | None,
+    rank: int | None,
+) -> dict[str, Any]:
+    """Write the adapter of one model."""
+    small = factored(opened.model, rank)
+    adapted.fold_in(small)
+    agreement = comparison.agreement()
+    files = adapter_files(adapted, small, opened.config.base.model, opened.config.task.label_names())
+    if emissions is not None:
+        files["README.md"] = card_text(opened, emissions, "adapter", bytes_rank(files), agreement).encode()
+    for file, data in files.items():
+        folder.write_atomic(f"{opened.name}/adapter/{file}", data)
+    return {
+        "adapter": str(folder.path / opened.name / "adapter"),
+        "rank": bytes_rank(files),
+        "exact_rank": _matrix_rank(small if rank is None else factored(opened.model)),
+        "bytes": sum(len(data) for data in files.values()),
+        "agreement": None if agreement is None else agreement.facts(),
+    }
+
+
+def _matrix_rank(model: Update) -> int:
+    """Return the largest rank of a factored model's matrices."""
+    return Update({n: e for n, e in model.entries.items() if not n.startswith(HEAD_PREFIX)}, model.spec).max_rank()
+
+
+def _merged(
+    opened: Opened,
+    adapted: AdaptedModel,
+    comparison: Comparison,
+    out: Path,
+    emissions: Mapping[str, Any] | None,
+    dtype: torch.dtype | None,
+) -> dict[str, Any]:
+    """Write the whole model; `adapted` only computes with it afterwards."""
+    folder = out / opened.name / "merged"
+    save_merged(adapted, opened.model, folder, opened.config.task.label_names(), dtype)
+    agreement = comparison.agreement()
+    if emissions is not None:
+        card = card_text(opened, emissions, "merged", agreement=agreement)
+        RunFolder(out).write_atomic(f"{opened.name}/merged/README.md", card.encode())
+    facts = None if agreement is None else agreement.facts()
+    return {
+        "merged": str(folder),
+        "merged_dtype": str(dtype or adapted.base.stored).removeprefix("torch."),
+        "merged_agreement": facts,
+    }
 
 
 def bytes_rank(files: Mapping[str, bytes]) -> int:
-    """The rank that an adapter's configuration states."""
+    """Return the rank that an adapter's configuration states."""
     return int(json.loads(files["adapter_config.json"])["r"])

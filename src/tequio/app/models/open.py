@@ -13,6 +13,7 @@ from tequio.app.run_files import (
     base_file,
     config_from_header,
     read_model,
+    recorded_bases,
     recorded_header,
 )
 from tequio.app.saved_models import last_shared, recorded_models
@@ -30,17 +31,21 @@ SHARED = "shared"
 
 @dataclass(frozen=True)
 class Opened:
-    """A model of a run, checked against its digest: `config` as for its base alone, `head` as the run started from it."""
+    """A model of a run, checked against its digest: `config` as for its base alone, `head` as the run started from it.
+
+    digest: of the base, as the run recorded it.
+    """
 
     name: str
     base: str
     config: Federation
     model: Update
+    digest: str
     head: torch.Tensor | None
 
     def adapted(self, dtype: torch.dtype = torch.float32) -> AdaptedModel:
         """Its base on this machine, in float32 unless speed matters more."""
-        base = load_base(self.config.base.model, self.config.task.kind, dtype, cache_folder())
+        base = load_base(self.config.base.model, self.config.task.kind, dtype, cache_folder(), recorded=self.digest)
         return AdaptedModel(base, self.config.adapter.modules, self.config.adapter.scale, self.head, self.full)
 
     @property
@@ -70,13 +75,13 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
         if name not in known:
             these = ", ".join(known) or "none yet: the run has not come that far"
             raise RunError(f"{run} has no model of {name!r}.", f"It has: {these}.", "Name one of these.")
-    out = []
+    digests, out = recorded_bases(header), []
     for name in wanted:
         base, path, digest = known[name]
         head_digest = header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
         start = read_model(folder, base_file(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
         head = start.value if isinstance(start, Dense) else None
-        out.append(Opened(name, base, config.part(base), read_model(folder, path, digest), head))
+        out.append(Opened(name, base, config.part(base), read_model(folder, path, digest), digests[base], head))
     return out
 
 

@@ -24,6 +24,7 @@ from tequio.app.run_files import (
     HEAD_FILE,
     base_file,
     config_from_header,
+    recorded_bases,
     recorded_header,
     salt_file,
     save,
@@ -82,6 +83,7 @@ def start(
     roster = read_participants(config)
     count = choose_workers(config, workers)
     setup = build(config, provenance, participants=roster)
+    _show_notes(setup, watch)
     folder = RunFolder.create(out)
     commitments = _commit_data(folder, setup)
     header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
@@ -91,6 +93,13 @@ def start(
         save(folder, base_file(group.name, HEAD_FILE), group.adapted.head_update())
     with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
         return _drive(folder, ledger, setup, count, counterfactuals, watch)
+
+
+def _show_notes(setup: RunSetup, watch: Watch) -> None:
+    """Show what was chosen for the bases: a padding token, for instance."""
+    for group in setup.groups:
+        for note in group.adapted.base.notes:
+            watch("note", f"Base {group.config.base.model}: {note}", 0, 1)
 
 
 def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
@@ -130,7 +139,8 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
         config = config_from_header(recorded, folder.ledger_path)
         count = choose_workers(config, workers, recorded.get("threads"))
-        setup = build(config, tuple(recorded["provenance"]), speeds)
+        setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
+        _show_notes(setup, watch)
         data = _changed_data(folder, setup, recorded["commitment"])
         check_same_run(folder.path, setup.header, recorded, data)
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)

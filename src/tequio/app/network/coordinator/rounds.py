@@ -32,7 +32,7 @@ from tequio.app.assembly.run_spec import build_run_spec
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
-from tequio.app.run_files import HEAD_FILE, base_file, recorded_header, save, unbroken
+from tequio.app.run_files import HEAD_FILE, base_file, recorded_bases, recorded_header, save, unbroken
 from tequio.app.stages import Outcome, Watch, end, general, shared_models
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
@@ -84,10 +84,15 @@ class Turn:
 
 def build_seats(config: Federation, public: PublicData, run: Path) -> tuple[Seat, ...]:
     """One a base, that of [base] first; each centre with its error-feedback memory in the run's folder."""
-    seats = []
+    begun = (run / "ledger.sqlite").exists()
+    seats, known = [], {}
+    if begun:
+        folder = RunFolder.open(run)
+        with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+            known = recorded_bases(recorded_header(ledger, folder))
     for name in config.base_names():
         part = config.part(name)
-        context = at_coordinator(build_model_context(part, {}))
+        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name)))
         centre = build_centre(context, public)
         if centre.node is not None:
             memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))

@@ -80,7 +80,8 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     place.write_atomic(FEDERATION, (folder / FEDERATION).read_bytes())
     opened = open_models(fresh, None)
     if opened and not opened[0].full:
-        export_models(fresh, None, fresh / ADAPTERS, False, None if emissions is None else emissions(run))
+        carbon = None if emissions is None else emissions(run)
+        export_models(fresh, None, fresh / ADAPTERS, False, carbon, rank=None)
     models = [model.name for model in opened]
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)

@@ -11,10 +11,13 @@ from tequio.app.assembly.context import ModelContext, build_model_context, build
 from tequio.app.assembly.profile import PROBE, probing
 from tequio.app.assembly.public_data import build_public_text, public_examples
 from tequio.app.network.participant.join import FEDERATION, read_identity
-from tequio.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.app.run_files import recorded_bases, recorded_header
+from tequio.config import MAIN, Federation, ParticipantFile, load_federation, load_participant
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, unpack_message
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
+from tequio.ledger.folder import RUN, RunFolder
+from tequio.ledger.record import Ledger
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings, personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
@@ -51,9 +54,19 @@ def loaded(
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     check_together(config, file, together)
     splits = read_splits(config, file)
-    context = build_model_context(config, {file.name: file}, together if file.team.shard_base else ALONE)
+    among = together if file.team.shard_base else ALONE
+    context = build_model_context(config, {file.name: file}, among, _recorded_base(folder / RUN))
     node = build_node(context, file, splits, build_public_text(config, context.task, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
+
+
+def _recorded_base(run: Path) -> str | None:
+    """Return the digest of the base that a participant's own record has, if it has begun one."""
+    if not (run / "ledger.sqlite").exists():
+        return None
+    folder = RunFolder.open(run)
+    with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+        return recorded_bases(recorded_header(ledger, folder))[MAIN]
 
 
 def follow(folder: Path, together: ProcessGroup) -> None:

@@ -210,6 +210,8 @@ def open_participant(
     """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
     log("reading data and base model")
     config, splits, context, node = loaded(folder, file, together)
+    for note in context.adapted.base.notes:
+        log(note)
     run = folder / RUN
     begun = (run / "ledger.sqlite").exists()
     place = RunFolder.open(run) if begun else RunFolder.create(run, private=True)

@@ -1,0 +1,227 @@
+"""Check a base before training: each problem gives one BaseModelError, or is handled and noted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tequio.core.errors import BaseModelError
+from tequio.participant.base_files import BaseFiles, cannot_load, first_line, read_json
+
+Kind = Literal["classification", "causal"]
+NO_LIMIT = 1_000_000
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "[SEP]")
+MEDIA = ("image", "audio", "video", "vision", "soft_token", "speech")
+METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8", "mxfp4": "MXFP4"}
+QUANTISED = {
+    ".qweight": "GPTQ or AWQ",
+    ".qzeros": "GPTQ or AWQ",
+    ".SCB": "bitsandbytes",
+    ".absmax": "bitsandbytes",
+    ".quant_state": "bitsandbytes",
+}
+LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
+WORDS = "one two three four five six"
+
+
+def read_config(files: BaseFiles) -> Any:
+    """Return the configuration of a base. Raises BaseModelError where it is missing, damaged or quantised."""
+    from transformers import AutoConfig
+
+    raw = read_json(files.folder / "config.json")
+    method = raw.get("quantization_config")
+    if method:
+        named = str(method.get("quant_method", "") if isinstance(method, dict) else "") or "bitsandbytes"
+        raise _quantised(files.name, METHODS.get(named.lower(), named))
+    if (files.folder / "quantize_config.json").is_file():  # how AutoGPTQ marked its folders
+        raise _quantised(files.name, "GPTQ")
+    try:
+        return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+    except Exception as error:
+        if raw.get("auto_map"):
+            why = "its architecture is code that comes with the model, and Tequio does not run such code"
+            raise cannot_load(files.name, why, "Take a base whose family transformers has.") from None
+        raise cannot_load(files.name, error) from None
+
+
+def _quantised(name: str, method: str) -> BaseModelError:
+    return BaseModelError(
+        f"[base] model = {name!r} is quantised with {method}.",
+        "Tequio trains on weights in float32, float16 or bfloat16, and reads quantised weights from GGUF files only.",
+        "Take the unquantised model that it was made of, or a GGUF file of it.",
+    )
+
+
+def text_config(config: Any) -> Any:
+    """Return the part of a configuration that describes the text model; of most bases it is the whole."""
+    return config if config.is_encoder_decoder else config.get_text_config()
+
+
+def model_class(name: str, config: Any, kind: Kind) -> Any:
+    """Return the class of transformers that loads this base for a task of `kind`. Raises BaseModelError if none does."""
+    import transformers as t
+    from transformers.models.auto import modeling_auto as auto
+
+    family = str(config.model_type)
+    encoder = str(auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(family, ""))
+    if kind == "classification" and encoder.endswith("EncoderModel"):  # of T5 and its kin
+        return t.AutoModelForTextEncoding
+    if config.is_encoder_decoder or (kind == "causal" and encoder.endswith("EncoderModel")):
+        why = f"It is an encoder-decoder model ({family}), and these are not supported for a {kind} task."
+        fix = "Take an encoder such as BERT." if kind == "classification" else "Take a decoder such as Llama."
+        raise BaseModelError(f"[base] model = {name!r}.", why, fix)
+    if kind == "classification":
+        if type(config) in t.MODEL_MAPPING:
+            return t.AutoModel
+    elif type(config) in t.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return t.AutoModelForCausalLM
+    elif type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and text_config(config) is not config:
+        return t.AutoModelForImageTextToText
+    why = f"transformers has no {'language' if kind == 'causal' else 'text'} model for the family {family}"
+    raise cannot_load(name, why, f"Take a base that fits [task] kind = {kind!r}.")
+
+
+def max_positions(model: nn.Module, config: Any) -> int:
+    """Return how many tokens a base reads at most.
+
+    The RoBERTa family numbers positions from padding_idx + 1 and counts the reserved ones in
+    max_position_embeddings: 514 for 512 tokens.
+    """
+    stated = getattr(text_config(config), "max_position_embeddings", None)
+    limit = stated if isinstance(stated, int) and stated > 0 else NO_LIMIT
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and path.rsplit(".", 1)[-1] == "position_embeddings":
+            reserved = 0 if module.padding_idx is None else max(2, module.padding_idx + 1)
+            limit = min(limit, module.num_embeddings - reserved)
+    return limit
+
+
+def check_weight_files(name: str, paths: Sequence[Path]) -> set[str]:
+    """Check that each file is whole and not quantised; return the types of its numbers, as safetensors names them."""
+    types: set[str] = set()
+    for path in paths:
+        header, data = _header(name, path)
+        tensors = {key: row for key, row in header.items() if key != "__metadata__"}
+        try:
+            end = max([0, *(int(row["data_offsets"][1]) for row in tensors.values())])
+            types |= {str(row["dtype"]) for row in tensors.values()}
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise _damaged(name, path, "Its header is not that of a safetensors file.") from None
+        if end != data:
+            why = f"It holds {data:,} bytes of weights, and its header describes {end:,}."
+            raise _damaged(name, path, why)
+        for ending, method in QUANTISED.items():
+            if any(key.endswith(ending) or f"{ending}." in key for key in tensors):
+                raise _quantised(name, method)
+    return types
+
+
+def _header(name: str, path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and how many bytes follow it."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, LONGEST_HEADER):
+                raise _damaged(name, path, f"It ends inside its header, after {size:,} bytes.")
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise cannot_load(name, f"{path.name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise _damaged(name, path, "Its header is not that of a safetensors file.")
+    return header, size - 8 - length
+
+
+def _damaged(name: str, path: Path, why: str) -> BaseModelError:
+    what = f"[base] model = {name!r} cannot be loaded: the weight file {path.name} is truncated or damaged."
+    return BaseModelError(what, why, "Download the model again.")
+
+
+def check_whole(name: str, missing: Iterable[str]) -> None:
+    """Refuse weights that the library would have filled in at random."""
+    absent = sorted(key for key in missing if "pooler." not in key)  # a pooler is not used
+    if absent:
+        why = f"They lack {len(absent)} tensors that the architecture needs, {absent[0]} for one."
+        raise BaseModelError(f"[base] model = {name!r}: its weights are incomplete.", why, "Download the model again.")
+
+
+def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tuple[str, ...]:
+    """Give the tokenizer what training needs; return a sentence for each thing that was chosen here.
+
+    Raises BaseModelError where the tokenizer knows tokens for which the model has no row of embeddings,
+    or where a causal base has no token that ends a text.
+    """
+    rows, vocabulary = embedding_rows(name, model), tokenizer.get_vocab()
+    beyond = {token for token, i in vocabulary.items() if i >= rows}
+    typed = {t for t in beyond if not any(word in t.lower() for word in MEDIA)} - {tokenizer.pad_token}
+    if typed:
+        why = f"Its tokenizer knows {len(tokenizer)} tokens, and its embeddings have {rows} rows."
+        fix = "Use the tokenizer that the model came with, or resize the embeddings (resize_token_embeddings), "
+        raise BaseModelError(f"[base] model = {name!r}.", why, fix + "train the new rows and save the model.")
+    if not vocabulary:
+        raise cannot_load(name, "its tokenizer has no tokens")
+    notes = []
+    if kind == "causal" and (tokenizer.eos_token_id is None or tokenizer.eos_token in beyond):
+        tokenizer.eos_token = _end_token(name, tokenizer, model, {t: i for t, i in vocabulary.items() if i < rows})
+        notes.append(f"The tokenizer has no end-of-text token: {tokenizer.eos_token} is used.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token in beyond:
+        lowest = min((i, token) for token, i in vocabulary.items())[1]
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.sep_token or lowest
+        if tokenizer.eos_token is None and tokenizer.pad_token == lowest:
+            notes.append(f"The tokenizer has no padding token: {lowest} is used, and attention leaves it out.")
+    return tuple(notes)
+
+
+def embedding_rows(name: str, model: Any) -> int:
+    """Return for how many tokens a model has embeddings. Raises BaseModelError for a model that reads no tokens."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        why = f"the family {model.config.model_type} has no embeddings of tokens, so it does not read text"
+        raise cannot_load(name, why, "Take a base that reads text.") from None
+
+
+def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]) -> str:
+    """Return a token that can end a text: the one the model's configuration names, or a usual one."""
+    named = text_config(model.config).eos_token_id
+    by_id = {i: token for token, i in vocabulary.items()}
+    first = named[0] if isinstance(named, list) and named else named
+    if isinstance(first, int) and first in by_id and by_id[first] in tokenizer.all_special_tokens + list(ENDS):
+        return by_id[first]
+    for token in (*ENDS, tokenizer.sep_token, tokenizer.bos_token, tokenizer.pad_token):
+        if token in vocabulary:
+            return str(token)
+    why = "Its tokenizer has no token that ends a text, so the model could not learn to stop."
+    fix = "Set eos_token in tokenizer_config.json to a token of its vocabulary."
+    raise BaseModelError(f"[base] model = {name!r}.", why, fix)
+
+
+def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
+    """Run a few tokens through the base as training will; return the width of what comes out.
+
+    Raises BaseModelError where the model needs more than text, or gives something else.
+    """
+    device = next(model.parameters()).device
+    try:
+        ids = list(tokenizer(WORDS, add_special_tokens=False)["input_ids"])[:8]
+        ids = ids or [tokenizer.pad_token_id] * 4
+        batch = torch.tensor([ids, ids], device=device)
+        mask = torch.ones_like(batch)
+        mask[1, (len(ids) + 1) // 2 :] = 0
+        with torch.inference_mode():
+            if kind == "causal":
+                width = int(model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2])
+            else:
+                width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
+    except Exception as error:
+        what = f"[base] model = {name!r} cannot be used for a {kind} task."
+        why = f"A few words of text gave {type(error).__name__}: {first_line(error)}."
+        raise BaseModelError(what, why, "Take a base of another family.") from None
+    return width

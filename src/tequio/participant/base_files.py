@@ -1,0 +1,206 @@
+"""Find the files of a base: a folder, a Hugging Face id in the hub's cache, or a converted GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tequio.core.errors import BaseModelError
+
+WEIGHTS = ("*.safetensors", "*.gguf")
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]  # configuration and tokenizer
+UNQUANTISED = ("F32", "F16", "BF16", "F64")
+NARROW = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """Name the folder that holds a base, and say where it came from."""
+
+    name: str
+    folder: Path
+    source: Literal["hub", "folder", "gguf"]
+
+
+def cannot_load(name: str, error: Exception | str, fix: str = "") -> BaseModelError:
+    """Return the one error for a base that cannot be read, whatever library raised `error`."""
+    why = error if isinstance(error, str) else f"{type(error).__name__}: {first_line(error)}"
+    return BaseModelError(
+        f"[base] model = {name!r} cannot be loaded ({why.rstrip('.')}).",
+        "Expected a Hugging Face id, a folder with config.json, tokenizer and *.safetensors, or a .gguf file.",
+        fix or "Check the name; without a network, download the model first and give its folder.",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, at most 200 characters."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def resolve(name: str, cache: Path, rounded: bool = False) -> BaseFiles:
+    """Return the folder of a base, with its configuration and tokenizer in place.
+
+    Args:
+        name: a folder, a .gguf file or a Hugging Face id.
+        cache: where a converted GGUF file is stored.
+        rounded: convert an unquantised GGUF file to bfloat16, as versions before 0.2 did.
+    Raises:
+        BaseModelError: nothing usable is there.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    local = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not local.is_file():
+            raise BaseModelError(f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file.")
+        return BaseFiles(name, _convert_gguf(local, cache, rounded), "gguf")
+    if local.is_dir():
+        if not any(next(local.glob(pattern), None) for pattern in WEIGHTS) and not (local / INDEX).is_file():
+            raise _no_safetensors(f"the folder {local}")
+        return BaseFiles(name, local, "folder")
+    if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise BaseModelError(f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id.")
+    return BaseFiles(name, _snapshot(name), "hub")
+
+
+def _no_safetensors(where: str) -> BaseModelError:
+    return BaseModelError(
+        f"[base] model: {where} has no *.safetensors.",
+        "Other weight formats can hide code and are not read.",
+        "Convert the model to safetensors first: load it with transformers and call save_pretrained.",
+    )
+
+
+def _snapshot(name: str) -> Path:
+    """Return the hub's cached folder of `name`, with its small files."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return Path(snapshot_download(name, allow_patterns=SMALL, ignore_patterns=["*/*"]))
+    except Exception as error:  # no network, no such id, a gated model, a bad name
+        raise cannot_load(name, error) from None
+
+
+def weight_files(files: BaseFiles) -> list[Path]:
+    """Return the weight files that transformers reads, all present; those of a hub id are downloaded.
+
+    Raises BaseModelError that names what is missing.
+    """
+    folder = files.folder
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    if (folder / INDEX).exists():
+        return [_present(files, shard) for shard in _shards(files.name, folder / INDEX)]
+    if files.source == "hub":
+        return [_download(files, SINGLE, lambda: _no_safetensors(f"{files.name!r}"))]
+    why = f"the folder {folder} has neither {SINGLE} nor {INDEX}"
+    raise cannot_load(files.name, why, "Give a folder with these files, or the path of a .gguf file.")
+
+
+def _shards(name: str, index: Path) -> list[str]:
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({Path(str(shard)).name for shard in found.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise cannot_load(name, f"{index.name} is damaged", "Download the model again.") from None
+
+
+def _present(files: BaseFiles, shard: str) -> Path:
+    """Return one shard; download it where the base is a hub id."""
+    path = files.folder / shard
+    if path.exists():
+        return path
+    missing = BaseModelError(
+        f"[base] model = {files.name!r}: the weight file {shard} is missing.",
+        f"{INDEX} lists it, and the folder does not have it.",
+        "Download the model again, all files of it.",
+    )
+    if files.source != "hub":
+        raise missing
+    return _download(files, shard, lambda: missing)
+
+
+def _download(files: BaseFiles, file: str, missing: Callable[[], BaseModelError]) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(files.name, file, revision=files.folder.name))
+    except LocalEntryNotFoundError as error:
+        raise cannot_load(files.name, error) from None
+    except EntryNotFoundError:
+        raise missing() from None
+    except Exception as error:
+        raise cannot_load(files.name, error) from None
+
+
+def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
+    """Convert a GGUF file to safetensors once, keyed by its content.
+
+    A file without quantised tensors is converted without loss, so that it is the same base as the
+    safetensors that it was made of. Quantised tensors become bfloat16.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError:
+        fix = 'Install it with: pip install "tequio[gguf]"'
+        raise BaseModelError(f"{file.name} is a GGUF file,", "which needs the package gguf.", fix) from None
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stem = f"{file.stem}-{_digest_file(file)[:16]}"
+    try:
+        lossless = not rounded and all(t.tensor_type.name in UNQUANTISED for t in GGUFReader(str(file)).tensors)
+        target = cache / "gguf" / (f"{stem}-lossless" if lossless else stem)
+        if (target / "config.json").is_file():
+            return target
+        dtype = torch.float32 if lossless else torch.bfloat16
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
+        why = f"It could not be read as GGUF ({type(error).__name__}: {first_line(error)})."
+        raise BaseModelError(f"[base] model: {file}.", why, "Check the download.") from None
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.config.__dict__.pop("quantization_config", None)
+    if lossless and (narrow := _narrowest(model)) is not None:
+        model.to(narrow)
+    staging = target.with_name(f"{target.name}.{os.getpid()}.part")
+    model.save_pretrained(staging, safe_serialization=True)
+    tokenizer.save_pretrained(staging)
+    if not target.exists():
+        staging.rename(target)
+    return target
+
+
+def _narrowest(model: Any) -> torch.dtype | None:
+    """Return the 16-bit type that holds every parameter exactly, or None."""
+    for dtype in NARROW:
+        if all(bool((p.to(dtype).float() == p).all()) for p in model.parameters()):
+            return dtype
+    return None
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON table, empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
