@@ -116,9 +116,7 @@ def test_a_run_cut_off_is_resumed_to_the_same_end(tmp_path: Path, monkeypatch: P
     assert hashes(run)[: len(before)] == before
     found = verify_run(run)
     assert (found["ok"], found["outcome"]) == (True, end["outcome"])
-    check_same_end(run, finished)
-    if SAME_MACHINE:
-        assert end["outcome"] == MADE["records"]["finished"]["run"]["verify"]["outcome"]
+    check_same_end(run, finished)  # not the outcome: it covers personal records, which hold more than they did
 
 
 def test_a_finished_network_is_read_at_both_ends(tmp_path: Path, monkeypatch: Patch) -> None:

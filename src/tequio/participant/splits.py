@@ -31,6 +31,7 @@ DROPPED = (
     "over_cap",
     "unlabelled",
 )
+LATER = ("no_prompt", "no_response", "unlabelled")  # stated where they count: earlier records have no such keys
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Splits:
             "counts": {name: len(part) for name, part in parts.items()},
             "balance": balance,
             "rows": self.rows,
-            "dropped": dict(self.dropped),
+            "dropped": {name: n for name, n in self.dropped.items() if n or name not in LATER},
             "long_texts": sum(_is_long(e) for part in parts.values() for e in part),
             "warnings": _warnings(balance["train"]),
         }
