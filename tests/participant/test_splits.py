@@ -164,7 +164,8 @@ def test_each_kind_of_drop_is_counted() -> None:
     retained = texts(found.train + found.validation + found.test)
     assert found.rows == 64
     assert found.dropped == {
-        "empty": 2, "duplicates": 1, "conflicting_labels": 2, "in_two_splits": 0, "over_cap": 0
+        "empty": 2, "duplicates": 1, "conflicting_labels": 2, "in_two_splits": 0, "over_cap": 0,
+        "no_prompt": 0, "no_response": 0, "unlabelled": 0
     }  # fmt: skip
     assert len(retained) == 59
     assert "text number 1" not in retained

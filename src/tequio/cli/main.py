@@ -221,23 +221,28 @@ def predict(
     json: Json = False,
 ) -> None:
     """A participant's model on a text, or on each text of a file."""
-    from tequio.app.models.predict import predict_texts, read_prediction_texts
+    from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_rows
 
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
     if text is not None and not text.strip():
         raise typer.BadParameter("the text is empty")
     set_threads(0)
-    texts = read_prediction_texts(file) if file is not None else [text or ""]
-    results = predict_texts(folder, participant, texts, max_new_tokens)
+    if file is not None:
+        results = predict_rows(folder, participant, read_prediction_rows(file), max_new_tokens)
+    else:
+        results = predict_texts(folder, participant, [text or ""], max_new_tokens)
 
     def words() -> None:
         for row in results:
-            if "label" in row:
+            number = f"{row['row']}: " if "row" in row else ""
+            if "empty" in row:
+                output.out.print(f"{number}(no text)", markup=False)
+            elif "label" in row:
                 shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
-                output.out.print(f"{row['label']}  ({shares})", markup=False)
+                output.out.print(f"{number}{row['label']}  ({shares})", markup=False)
             else:
-                output.out.print(row["completion"], markup=False)
+                output.out.print(f"{number}{row['completion']}", markup=False)
 
     output.emit({"participant": participant, "predictions": results}, json, words)
 

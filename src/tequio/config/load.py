@@ -50,7 +50,7 @@ def load_participant(path: Path | None, expected: str | None = None) -> Particip
         why = f"The roster in federation.toml calls it {expected!r}."
         raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
     root = path.resolve().parent
-    paths = {key: _absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
+    paths = {key: _all_absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
     data = loaded.data.model_copy(update=paths)
     return loaded.model_copy(
         update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
@@ -63,6 +63,10 @@ def whole(recorded: Any) -> dict[str, Any]:
         return validated(recorded, Federation, Path()).model_dump(mode="json")
     except (ConfigError, TypeError):
         return dict(recorded) if isinstance(recorded, Mapping) else {}
+
+
+def _all_absolute(paths: Path | list[Path] | None, root: Path) -> Path | list[Path] | None:
+    return [_below(path, root) for path in paths] if isinstance(paths, list) else _absolute(paths, root)
 
 
 def _absolute(path: Path | None, root: Path) -> Path | None:

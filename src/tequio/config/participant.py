@@ -10,18 +10,29 @@ from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
 from tequio.config.fields import Count, File, Name, Positive, Section
 from tequio.planning.schedule import DAYS, Day, parse_window
 
+Files = File | Annotated[list[File], Field(min_length=1)]
+
 
 class DataSection(Section):
-    """[data]: one file to be split by content, or files for train (and validation, test). Column names where they differ."""
+    """[data]: files to be split by content, or files for train (and validation, test).
 
-    path: File | None = None
-    train: File | None = None
-    validation: File | None = None
-    test: File | None = None
-    text: str = "text"
-    label: str = "label"
-    prompt: str = "prompt"
-    response: str = "response"
+    Each is a file, a folder, a pattern such as `data/*.csv`, or a list of these. Their form and the names of their
+    columns are detected; what is given here wins.
+    """
+
+    path: Files | None = None
+    train: Files | None = None
+    validation: Files | None = None
+    test: Files | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    header: bool | None = None
+    text: str | None = None
+    label: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    input: str | None = None
+    messages: str | None = None
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_train: Count | None = None
@@ -29,6 +40,24 @@ class DataSection(Section):
     max_test: Count | None = None
     licence: str = "not stated"
     consent: str = "not stated"
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        plain = "\t" if delimiter in ("tab", "\\t") else delimiter
+        if plain is not None and (len(plain) != 1 or plain in '\r\n"\0'):
+            raise ValueError('one character, such as ";", or "tab"')
+        return plain
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            if encoding is not None:
+                "".encode(encoding).decode(encoding)
+        except (LookupError, ValueError):
+            raise ValueError('no such encoding; for example "utf-8", "cp1252" or "utf-16"') from None
+        return encoding
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:

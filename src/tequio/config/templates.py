@@ -31,7 +31,9 @@ COMMENTS = {
     "personal": "# Each participant's own model: rates to try, private adapter, and the mixes among which it chooses.\n",
     "distil": "# Models teach each other on the centre's public texts: those of all bases, or the participants' own.\n",
     "participants": "# The roster. In a simulation every participant's own file is on this machine.\n",
-    "data": "# Private, never leaves. path is split by content; or give train, validation and test. JSONL, CSV, TSV or Parquet.\n",
+    "data": "# Private, never leaves. path is split by content; or give train, validation and test. "
+    "Files, folders or patterns: JSON, CSV, TSV, Parquet, .xlsx. Their form and columns are detected; delimiter, encoding, "
+    "header, text, label, prompt, response, input and messages override that.\n",
     "equity": "# What each gave and got. credit: contributions to the fall of the validation loss; a round keeps all updates for it.\n",
     "budget": "# What may be spent: kwh, kg_co2e, money, hours at work, megabytes. Steps that do not fit are not made.\n",
     "shift": "# Rounds in simulated time: each works in the greenest hours before a deadline, by its [energy] file. docs/accounts.md\n",

@@ -1,6 +1,7 @@
 """Splitting by content: a text falls into train, validation or test by its own hash, on every machine and in any order.
 
-So the same text is never in two splits, a longer file only adds, and a cap keeps a prefix.
+So the same text is never in two splits, a longer file only adds, and a cap takes a prefix of an order by hash.
+Where a cap is given, files are read twice: first for the hashes, then for the texts that the caps take.
 """
 
 from __future__ import annotations
@@ -11,25 +12,37 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from tequio.core.errors import ConfigError, DataError
-from tequio.participant.data import Columns, Example, Kind, read_examples
+from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading, ReadReport
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
-DROPPED = ("conflicting_labels", "duplicates", "empty", "in_two_splits", "over_cap")
+DROPPED = (
+    "conflicting_labels",
+    "duplicates",
+    "empty",
+    "in_two_splits",
+    "no_prompt",
+    "no_response",
+    "over_cap",
+    "unlabelled",
+)
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """One file to be split (`data`), or files for the splits: `train`, and what of `validation` and `test` there is."""
+    """Files to be split (`data`), or files for the splits: `train`, and what of `validation` and `test` there is.
 
-    data: Path | None = None
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
+    Each is a path (a file, a folder or a pattern) or several.
+    """
+
+    data: Paths | None = None
+    train: Paths | None = None
+    validation: Paths | None = None
+    test: Paths | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class Splits:
     test: tuple[Example, ...]
     rows: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    reading: Mapping[str, ReadReport] = field(default_factory=dict, compare=False)
+    """What the reader found, by source (`train`, ...). It names files and columns: not for the ledger."""
 
     def facts(self) -> dict[str, Any]:
         """What may be shown: counts, class balance, what was dropped, warnings. Counts of rows, never their content.
@@ -92,6 +107,7 @@ def load_splits(
     labels: Sequence[str],
     participant: str,
     minimum: int = 1,
+    options: Options | None = None,
 ) -> Splits:
     """Read and split a participant's data; each split has at least `minimum` examples.
 
@@ -99,27 +115,80 @@ def load_splits(
     """
     _check(files, rule, participant, minimum)
     paths = {"train": files.data or files.train, "validation": files.validation, "test": files.test}
+    sources = {
+        name: Reading(path, columns, kind, labels, participant, options)
+        for name, path in paths.items()
+        if path is not None
+    }
+    capped = any(getattr(rule, f"max_{name}") is not None for name in NAMES)
     dropped: Counter[str] = Counter(dict.fromkeys(DROPPED, 0))
-    given: dict[str, dict[str, Example]] = {}
-    rows: dict[str, int] = {}
-    for name, path in paths.items():
-        if path is not None:
-            examples = read_examples(path, columns, kind, labels, participant)
-            rows[name] = len(examples)
-            given[name], counts = _unique(examples)
-            dropped.update(counts)
-    given, overlap = _without_overlap(given)
+    found: dict[str, Mapping[str, Example | None]] = {}
+    for name, source in sources.items():
+        found[name], counts = _hashed(source) if capped else _unique(source)
+        dropped.update({**counts, **source.report.left_out})
+    given, overlap = _without_overlap(found)
     usable = {name: len(part) for name, part in given.items()}
     split, over = _capped(_by_hash(given, rule), rule)
     dropped.update({"in_two_splits": overlap, "over_cap": over})
+    rows = {name: source.report.rows for name, source in sources.items()}
     for name in NAMES:
         if len(split[name]) < minimum:
-            source = name if name in given else "train"
-            what = f"Participant {participant}, {paths[source]}"
+            source_name = name if name in given else "train"
+            what = f"Participant {participant}, {_shown(paths[source_name])}"
             share = None if given.keys() >= {*NAMES} else _shares(given, rule)[name]
-            raise _too_few(what, name, (len(split[name]), minimum), (rows[source], usable[source]), share)
-    train, validation, test = (tuple(split[name]) for name in NAMES)
-    return Splits(train, validation, test, sum(rows.values()), dict(dropped))
+            read = (rows[source_name], usable[source_name])
+            raise _too_few(what, name, (len(split[name]), minimum), read, share)
+    examples = _collected(sources, split, given) if capped else _flat(found)
+    train, validation, test = (tuple(examples[key] for key in split[name]) for name in NAMES)
+    reports = {name: source.report for name, source in sources.items()}
+    return Splits(train, validation, test, sum(rows.values()), dict(dropped), reports)
+
+
+def _shown(paths: Paths | None) -> str:
+    return str(paths) if isinstance(paths, str | PurePath) else ", ".join(map(str, paths or ()))
+
+
+def _flat(found: Mapping[str, Mapping[str, Example | None]]) -> dict[str, Example]:
+    """Return all examples by hash; of equal ones that of the split that has it (test before validation before train)."""
+    return {key: e for name in NAMES for key, e in found.get(name, {}).items() if e is not None}
+
+
+def _hashed(examples: Iterable[Example]) -> tuple[dict[str, None], Counter[str]]:
+    """Do as `_unique`, without holding the examples: the hashes that it would return, and its counts."""
+    labels: dict[bytes, str | None] = {}
+    times: Counter[bytes] = Counter()
+    conflicting: set[bytes] = set()
+    for example in examples:
+        key = bytes.fromhex(content_hash(example))
+        times[key] += 1
+        if labels.setdefault(key, example.label) != example.label:
+            conflicting.add(key)
+    lost = sum(times[key] for key in conflicting)
+    unique = {key.hex(): None for key in labels if key not in conflicting}
+    return unique, Counter(duplicates=times.total() - lost - len(unique), conflicting_labels=lost)
+
+
+def _collected(
+    sources: Mapping[str, Reading], split: Mapping[str, Sequence[str]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Example]:
+    """Read the sources again, and return the examples that the splits take, by hash. Raises DataError if one is gone."""
+    wanted = {key for keys in split.values() for key in keys}
+    out: dict[str, Example] = {}
+    for name, source in sources.items():
+        own = wanted & given[name].keys()
+        for example in source:
+            key = content_hash(example)
+            if key in own and (key not in out or _before(example, out[key])):
+                out[key] = example
+    if len(out) < len(wanted):
+        why = "They were read twice, and texts that were there at first are not there any more."
+        raise DataError("The data files changed while they were read.", why, "Start again.")
+    return out
+
+
+def _before(one: Example, other: Example) -> bool:
+    """Return whether one of two equal texts is first in code points."""
+    return (one.text, one.response or "") < (other.text, other.response or "")
 
 
 def _check(files: DataFiles, rule: SplitRule, participant: str, minimum: int) -> None:
@@ -147,33 +216,32 @@ def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
 
 
 def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[str]]:
-    """By content hash: empty texts out, one of equal texts kept (the first in code points), texts with two labels out."""
+    """Return examples by hash: of equal texts the first in code points, and none of those with two labels; and counts."""
     unique: dict[str, Example] = {}
     times: Counter[str] = Counter()
     conflicting: set[str] = set()
-    empty = 0
     for example in examples:
-        if not example.text.strip():
-            empty += 1
-            continue
         key = content_hash(example)
         times[key] += 1
         other = unique.setdefault(key, example)
         if other.label != example.label:
             conflicting.add(key)
-        elif (example.text, example.response or "") < (other.text, other.response or ""):
+        elif _before(example, other):
             unique[key] = example
     lost = sum(times[key] for key in conflicting)
     for key in conflicting:
         del unique[key]
     repeated = times.total() - lost - len(unique)
-    return unique, Counter(empty=empty, duplicates=repeated, conflicting_labels=lost)
+    return unique, Counter(duplicates=repeated, conflicting_labels=lost)
 
 
-def _without_overlap(given: Mapping[str, dict[str, Example]]) -> tuple[dict[str, dict[str, Example]], int]:
+Keyed = Mapping[str, Example | None]
+
+
+def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]:
     """Remove from train what is in validation or test, and from validation what is in test; and how many those are."""
     taken: set[str] = set()
-    unique: dict[str, dict[str, Example]] = {}
+    unique: dict[str, Keyed] = {}
     for name in reversed(NAMES):
         if name in given:
             unique[name] = {key: example for key, example in given[name].items() if key not in taken}
@@ -181,26 +249,26 @@ def _without_overlap(given: Mapping[str, dict[str, Example]]) -> tuple[dict[str,
     return unique, sum(len(given[name]) - len(unique[name]) for name in unique)
 
 
-def _by_hash(given: Mapping[str, Mapping[str, Example]], rule: SplitRule) -> dict[str, list[Example]]:
-    """Split train's pool by the hash's first 64 bits read as a number in [0, 1): test first, then validation.
+def _by_hash(given: Mapping[str, Keyed], rule: SplitRule) -> dict[str, list[str]]:
+    """Split the hashes of train's pool by their first 64 bits, read as a number in [0, 1): test first, then validation.
 
     Each split is in the order of the hash's second half, so that a cap does not depend on where the shares cut.
     """
     shares = _shares(given, rule)
-    parts: dict[str, dict[str, Example]] = {name: dict(given.get(name, {})) for name in NAMES[1:]} | {"train": {}}
-    for key, example in given["train"].items():
+    parts: dict[str, set[str]] = {name: set(given.get(name, ())) for name in NAMES[1:]} | {"train": set()}
+    for key in given["train"]:
         place = int(key[:16], 16) / 2**64
         name = "test" if place < shares["test"] else "validation" if place < 1.0 - shares["train"] else "train"
-        parts[name][key] = example
-    return {name: [parts[name][key] for key in sorted(parts[name], key=_rank)] for name in NAMES}
+        parts[name].add(key)
+    return {name: sorted(parts[name], key=_rank) for name in NAMES}
 
 
 def _rank(key: str) -> str:
     return key[32:]
 
 
-def _capped(split: Mapping[str, list[Example]], rule: SplitRule) -> tuple[dict[str, list[Example]], int]:
-    """The first `max_*` examples of each split, and how many were left out."""
+def _capped(split: Mapping[str, list[str]], rule: SplitRule) -> tuple[dict[str, list[str]], int]:
+    """Return the first `max_*` hashes of each split, and how many were left out."""
     unique = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
     return unique, sum(len(split[name]) - len(unique[name]) for name in NAMES)
 
@@ -213,7 +281,9 @@ def enough(minimum: int, share: float) -> int:
 def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], share: float | None) -> DataError:
     (count, minimum), (rows, usable) = has, read
     if usable == 0:
-        why = f"{rows} rows were read and none is usable (empty, repeated, contradictory, or in another split)."
+        why = (
+            f"{rows} rows were read and none is usable (empty, unlabelled, repeated, contradictory, in another split)."
+        )
         return DataError(f"{what}: no usable example for {name}.", why, f"Give it {minimum} or more different texts.")
     why = f"It has {count}, needed are {minimum}: {rows} rows were read, {usable} are usable and different."
     fix = f"Give it {minimum} or more different texts."

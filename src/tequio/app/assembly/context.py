@@ -16,7 +16,7 @@ from tequio.measure.energy import Meter, open_meter
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero, head_from_descriptions
 from tequio.participant.base import Base, load_base
-from tequio.participant.data import Columns
+from tequio.participant.data import Columns, Options
 from tequio.participant.node import Node, encode_splits
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.public_text import Public
@@ -95,7 +95,8 @@ def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
 
 
 def _columns(file: ParticipantFile) -> Columns:
-    return Columns(file.data.text, file.data.label, file.data.prompt, file.data.response)
+    d = file.data
+    return Columns(d.text, d.label, d.prompt, d.response, d.input, d.messages)
 
 
 def read_splits(config: Federation, file: ParticipantFile) -> Splits:
@@ -103,4 +104,6 @@ def read_splits(config: Federation, file: ParticipantFile) -> Splits:
     d = file.data
     rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
     files = DataFiles(d.path, d.train, d.validation, d.test)
-    return load_splits(files, _columns(file), rule, config.task.kind, config.task.label_names(), file.name)
+    options = Options(d.delimiter, d.encoding, d.header)
+    kind, labels = config.task.kind, config.task.label_names()
+    return load_splits(files, _columns(file), rule, kind, labels, file.name, options=options)

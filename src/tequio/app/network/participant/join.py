@@ -131,6 +131,12 @@ def _accounts(file: ParticipantFile) -> str:
     return f"{carbon}; {money}."
 
 
+def _paths(file: ParticipantFile) -> str:
+    """Return the paths of the data in words."""
+    given = file.data.path or file.data.train
+    return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+
+
 def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:
     heads = ", head" if config.task.kind == "classification" else ""
     rounds = f"{config.train.rounds} rounds at most"
@@ -145,6 +151,6 @@ def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> lis
         "  - what participant.toml says of your hardware, licence and consent; energy and time;",
         f"  - {_accounts(file)}",
         "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
-        f"Your data: {file.data.path or file.data.train}. Nobody else reads them.",
+        f"Your data: {_paths(file)}. Nobody else reads them.",
         "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",
     ]

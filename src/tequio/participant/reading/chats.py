@@ -1,0 +1,92 @@
+"""Chats: messages (role, content) or ShareGPT conversations (from, value) as turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tequio.participant.reading.examples import Example, Turn
+
+ROLE = {
+    "system": ("system", "developer", "context"),
+    "user": ("user", "human", "prompter", "instruction", "question"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bot", "model", "ai", "bing", "bard", "function_call", "answer"),
+    "tool": ("tool", "function", "observation", "function_response", "tool_response", "ipython"),
+}
+ROLE_OF = {word: role for role, words in ROLE.items() for word in words}
+WHO, WHAT = ("role", "from", "speaker", "author"), ("content", "value", "text", "message")
+
+
+class BadChat(Exception):
+    """A chat cannot be read; what is wrong with it (and not what it holds), and what to do."""
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        self.what, self.fix = what, fix
+        super().__init__(what)
+
+
+def turns_of(value: Any) -> list[Turn]:
+    """Return the turns of a chat; none for an empty value. Raises BadChat."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadChat("holds a text that is not valid JSON.", "Write the turns as a list.") from None
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), Sequence):
+        value = value["messages"]
+    if value is None or value == "":
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        fix = 'Expected a list of turns, {"role": "user", "content": "..."} each.'
+        raise BadChat(f"holds {type(value).__name__}.", fix)
+    return [_turn(turn, number) for number, turn in enumerate(value, 1)]
+
+
+def _turn(turn: Any, number: int) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise BadChat(f"holds {type(turn).__name__} as turn {number}.", "Expected role and content.")
+    who = next((turn[key] for key in WHO if key in turn), None)
+    what = next((turn[key] for key in WHAT if key in turn), None)
+    if who is None:
+        raise BadChat(f"has no role in turn {number}.", "Expected the keys role and content, or from and value.")
+    role = ROLE_OF.get(str(who).strip().casefold())
+    if role is None:
+        known = ", ".join(word for words in ROLE.values() for word in words)
+        raise BadChat(f"has an unknown role in turn {number}.", f"Known roles: {known}.")
+    return role, _content(what, number)
+
+
+def _content(what: Any, number: int) -> str:
+    if what is None:
+        return ""
+    if isinstance(what, str):
+        return what
+    if isinstance(what, Sequence) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in what):
+        return "\n".join(str(part["text"]) for part in what)
+    fix = "Only texts are learnt: leave out images, sounds and tool calls."
+    raise BadChat(f"holds something other than text in turn {number}.", fix)
+
+
+def example_of(turns: Sequence[Turn]) -> tuple[Example | None, str]:
+    """Return a chat as an example, or None and why it is left out.
+
+    The chat ends with the last answer of the assistant. Answers before the first question have no
+    prompt, so they are left out, and so are turns without content.
+    """
+    turns = [turn for turn in turns if turn[1].strip()]
+    if not turns:
+        return None, "empty"
+    while turns and turns[-1][0] != "assistant":
+        turns.pop()
+    if not turns:
+        return None, "no_response"
+    asked = next((i for i, turn in enumerate(turns) if turn[0] in ("user", "tool")), len(turns))
+    turns = [turn for i, turn in enumerate(turns) if i >= asked or turn[0] == "system"]
+    if not turns or turns[-1][0] != "assistant":
+        return None, "no_prompt"
+    response = turns[-1][1]
+    if len(turns) == 2 and turns[0][0] == "user":
+        return Example(turns[0][1], response=response), ""
+    before = "\n".join(f"{role}: {content}" for role, content in turns[:-1])
+    return Example(before, response=response, turns=tuple(turns)), ""

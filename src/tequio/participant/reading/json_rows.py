@@ -1,0 +1,175 @@
+"""Rows of JSON: one object a line, objects over several lines, or one array; streamed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tequio.participant.reading.streams import Source, Text
+
+MARKS = re.compile(r'["{}\[\]]')
+STRING = re.compile(r'["\\]')
+LONGEST = 1 << 26  # characters of one object
+Row = tuple[int, Mapping[str, Any]]
+
+
+class _Depth:
+    """Follow how deep a text is nested, piece by piece; what is inside strings does not count."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.in_string = False
+        self._skip = 0  # characters of the next piece that a backslash before it escapes
+
+    def ends(self, piece: str, start: int = 0) -> Iterator[int]:
+        """Yield each place, one after its character, where a value that was opened is closed.
+
+        Only values at depth 0 count: those whose opening bracket was the first.
+        """
+        place = max(start, self._skip)
+        self._skip = 0
+        while place < len(piece):
+            if self.in_string:
+                match = STRING.search(piece, place)
+                if match is None:
+                    return
+                place = match.end()
+                if match[0] == '"':
+                    self.in_string = False
+                elif place < len(piece):
+                    place += 1
+                else:
+                    self._skip = 1
+                continue
+            match = MARKS.search(piece, place)
+            if match is None:
+                return
+            place = match.end()
+            if match[0] == '"':
+                self.in_string = True
+            elif match[0] in "{[":
+                self.depth += 1
+            else:
+                self.depth -= 1
+                if self.depth <= 0:
+                    yield place
+
+
+def json_lines(text: Text) -> Iterator[Row]:
+    """Yield (line, object) of JSON lines; an object may go on over several lines."""
+    begun, parts, depth, size = 1, list[str](), _Depth(), 0
+    for number, line in enumerate(text.lines(), 1):
+        if not parts:
+            if not line.strip():
+                continue
+            begun = number
+            done, row = _whole(line)
+            if done:
+                yield begun, _object(row, text.source, f"line {begun}")
+                continue
+            depth, size = _Depth(), 0
+        parts.append(line)
+        size += len(line)
+        closed = bool(list(depth.ends(line)))
+        if closed and depth.depth == 0:
+            yield begun, _parsed("".join(parts), text.source, "line", begun)
+            parts = []
+        elif depth.in_string or depth.depth <= 0 or size > LONGEST:
+            _parsed("".join(parts), text.source, "line", begun)
+            raise text.source.fault("not valid JSON.", where=f"line {begun}")
+    if parts:
+        why = "It is not closed at the end of the file." if depth.depth else ""
+        raise text.source.fault("not valid JSON.", why, _HOW, f"line {begun}")
+
+
+_HOW = 'Each row must be one object, {"text": "...", ...}.'
+
+
+def _whole(line: str) -> tuple[bool, Any]:
+    try:
+        return True, json.loads(line)
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def json_array(text: Text) -> Iterator[Row]:
+    """Yield (row, object) of one JSON array, whose elements may stand on any lines."""
+    source, number = text.source, 0
+    parts, depth, state, size = list[str](), _Depth(), "start", 0
+    for piece in text.chunks():
+        place = 0
+        while place < len(piece):
+            if state != "inside":
+                place, state = _between(piece, place, state, source, number)
+                continue
+            end = next(depth.ends(piece, place), None)
+            parts.append(piece[place:end])
+            size += len(parts[-1])
+            if size > LONGEST:
+                why = f"It is longer than {LONGEST} characters, or not closed."
+                raise source.fault("not valid JSON.", why, "", f"row {number + 1}")
+            if end is None:
+                break
+            number += 1
+            yield number, _parsed("".join(parts), source, "row", number)
+            place, state, parts, depth, size = end, "after", [], _Depth(), 0
+    if state != "end":
+        why = "The array is not closed: the file seems to be cut off."
+        raise source.fault("not valid JSON.", why, "Copy or download it again.", f"row {number + 1}")
+
+
+EXPECTED = {
+    "start": {"[": "first"},
+    "first": {"{": "inside", "]": "end"},
+    "after": {",": "next", "]": "end"},
+    "next": {"{": "inside"},
+    "end": {},
+}
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _between(piece: str, place: int, state: str, source: Source, number: int) -> tuple[int, str]:
+    """Return the place and state after the next sign between two elements of the array."""
+    match = SPACE.match(piece, place)
+    place = match.end() if match else place
+    if place == len(piece):
+        return place, state
+    after = EXPECTED[state].get(piece[place])
+    if after is None:
+        where = f"row {number + 1}"
+        if state in ("first", "next"):
+            raise source.fault("not a JSON object.", "", _HOW, where)
+        if state == "end":
+            raise source.flaw("holds more than one JSON array.", "", "Put all rows into one array.")
+        raise source.fault("not valid JSON.", "A comma or the array's end was expected.", "", where)
+    return (place if after == "inside" else place + 1), after
+
+
+def _parsed(text: str, source: Source, unit: str, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1 if unit == "line" else number
+        why = "Two objects stand on one line." if error.msg == "Extra data" else ""
+        what = f"not valid JSON (at column {error.colno})."
+        raise source.fault(what, why, _HOW if why else "", f"{unit} {line}") from None
+    except (ValueError, RecursionError):
+        what = "not valid JSON (at a number or the nesting)."
+        raise source.fault(what, where=f"{unit} {number}") from None
+    return _object(row, source, f"{unit} {number}")
+
+
+def _object(row: Any, source: Source, where: str) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise source.fault("not a JSON object.", "", _HOW, where)
+    if row and all(isinstance(value, dict) and _numbered(value) for value in row.values()):
+        why = "It holds columns and not rows, as pandas' to_json() writes it."
+        fix = 'Write it with to_json(FILE, orient="records", lines=True).'
+        raise source.fault("not rows.", why, fix, where)
+    return row
+
+
+def _numbered(value: Mapping[str, Any]) -> bool:
+    return bool(value) and all(key.isdigit() for key in value)

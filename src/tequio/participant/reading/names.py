@@ -1,0 +1,116 @@
+"""Names of columns: the usual ones for each role, and which names of a file a message may show."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
+USUAL = {
+    "text": [
+        "text",
+        "texts",
+        "sentence",
+        "review",
+        "content",
+        "tweet",
+        "message",
+        "body",
+        "comment",
+        "document",
+        "utterance",
+        "sms",
+        "post",
+        "article",
+        "description",
+        "review_text",
+        "reviewtext",
+        "review_body",
+        "tweet_text",
+        "full_text",
+        "clean_text",
+        "comment_text",
+        "texto",
+        "frase",
+        "mensaje",
+        "comentario",
+        "contenido",
+        "reseña",
+        "resena",
+        "headline",
+        "title",
+    ],
+    "label": [
+        "label",
+        "labels",
+        "sentiment",
+        "category",
+        "class",
+        "target",
+        "intent",
+        "emotion",
+        "topic",
+        "classification",
+        "airline_sentiment",
+        "label_text",
+        "class_name",
+        "etiqueta",
+        "clase",
+        "categoria",
+        "categoría",
+        "sentimiento",
+        "intencion",
+        "kind",
+        "stars",
+        "rating",
+    ],
+    "prompt": ["prompt", "instruction", "question", "query", "instructions", "user", "pregunta", "input"],
+    "response": ["response", "output", "answer", "completion", "reply", "assistant", "target_text", "respuesta"],
+    "input": ["input", "context"],
+    "messages": ["messages", "conversations", "conversation", "dialog", "dialogue", "chat"],
+}
+PREFERENCE = ("chosen", "rejected")
+KNOWN = frozenset(name for names in USUAL.values() for name in names) | {*PREFERENCE}
+MANY = 30
+
+
+def usual(role: str, names: Sequence[str], taken: Collection[str] = ()) -> str | None:
+    """Return the column for a role: the standard name, else the first usual one, in any case."""
+    if role in names and role not in taken:
+        return role
+    folded = {name.strip().casefold(): name for name in reversed(names) if name not in taken}
+    return next((folded[name] for name in USUAL[role] if name in folded), None)
+
+
+def is_known(name: str) -> bool:
+    """Return whether this is a usual name of a column."""
+    return name.strip().casefold() in KNOWN
+
+
+def looks_like_name(name: str) -> bool:
+    """Return whether a name is one word, so that it can be shown."""
+    return NAME.fullmatch(name) is not None
+
+
+def found(names: Iterable[str], genuine: bool, wanted: Collection[str]) -> tuple[str, list[str]]:
+    """Return the columns found, in words and as a list.
+
+    genuine: the format itself names its columns. The first line of a table may be data, so its
+    fields are shown only where one is a wanted or usual name; otherwise only their number is.
+    """
+    names = [name for name in names if name.strip()]
+    certain = genuine or any(name in wanted or is_known(name) for name in names)
+    if not certain or len(names) > MANY:
+        why = f"The first line has {len(names)} fields" if not genuine else f"There are {len(names)} columns"
+        more = "" if certain else ", none with a usual name, so it may be data and is not shown"
+        return f"{why}{more}.", []
+    shown = [name for name in names if looks_like_name(name)]
+    hidden = len(names) - len(shown)
+    more = f" (and {hidden} not shown, which may be data: they are not one word)" if hidden else ""
+    return f"Columns found: {', '.join(shown) or 'none'}{more}.", shown
+
+
+def nearest(wanted: str, shown: Sequence[str]) -> str | None:
+    """Return the name that looks most like the wanted one."""
+    return next(iter(difflib.get_close_matches(wanted, shown, n=1, cutoff=0.5)), None)

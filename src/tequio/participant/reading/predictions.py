@@ -1,0 +1,73 @@
+"""Reading texts to predict: one entry per row of a file, with its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tequio.core.errors import DataError
+from tequio.participant.reading.examples import Columns, Options
+from tequio.participant.reading.names import found, usual
+from tequio.participant.reading.opened import Opened, open_file
+from tequio.participant.reading.shapes import BadRow, text_at
+from tequio.participant.reading.sources import SUFFIXES, ending, files_of
+from tequio.participant.reading.streams import Source, text_of
+from tequio.participant.reading.wanted import Wanted
+
+WHO = "Texts to predict:"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hold one row: its number from 1 (the header and blank lines do not count), and its text.
+
+    text: None where the row has none.
+    """
+
+    row: int
+    text: str | None
+
+
+def read_asked(path: Path, columns: Columns | None = None, options: Options | None = None) -> list[Asked]:
+    """Read column `text` (or `prompt`) of a table, or the lines of any other file. Raises DataError."""
+    (file,) = files_of(path, WHO)[:1]
+    source, options = Source(file, WHO), options or Options()
+    if ending(file) not in SUFFIXES:
+        lines = (line.strip() for line in text_of(source, options.encoding).lines())
+        return [Asked(number, line) for number, line in enumerate(filter(None, lines), 1)]
+    opened = open_file(source, Wanted("causal", columns or Columns()), options)
+    return list(_asked(opened, columns or Columns()))
+
+
+def _asked(opened: Opened, columns: Columns) -> Iterator[Asked]:
+    column = _column(opened.names, columns) if opened.fixed else None
+    if opened.fixed and column is None:
+        raise _no_text(opened, opened.names, "")
+    for number, (line, row) in enumerate(opened.read({column} if column else None), 1):
+        where = f"{opened.unit} {line}"
+        name = column or _column(tuple(row), columns)
+        if name is None:
+            raise _no_text(opened, tuple(row), where)
+        try:
+            text = text_at(row, name)
+        except BadRow as error:
+            raise opened.source.fault(error.what, error.why, error.fix, where) from None
+        yield Asked(number, text if text.strip() else None)
+
+
+def _column(names: tuple[str, ...], columns: Columns) -> str | None:
+    for given in (columns.text, columns.prompt):
+        if given and given in names:
+            return given
+    if "text" in names or "prompt" in names:
+        return "text" if "text" in names else "prompt"
+    if names == ("1",):
+        return "1"
+    return usual("prompt", names) or usual("text", names)
+
+
+def _no_text(opened: Opened, names: tuple[str, ...], where: str) -> DataError:
+    given = [c for c in (opened.form.header,) if c is None]
+    why = found(names, opened.genuine and bool(given), ())[0]
+    return opened.source.fault("no text in a column 'text'.", why, "Call a column text.", where)

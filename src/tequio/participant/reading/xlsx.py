@@ -1,0 +1,92 @@
+"""Rows of the first sheet of an Excel workbook (.xlsx), by openpyxl, which is an extra."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tequio.participant.reading.streams import Source
+
+
+@dataclass(frozen=True)
+class Workbook:
+    """Say what a workbook has: how many sheets. Only the first is read."""
+
+    source: Source
+    sheets: int
+
+    def rows(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (row number of the sheet, values) of each row that is not blank.
+
+        Raises DataError where the workbook is damaged.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            book = _load(self.source)
+            try:
+                sheet = book.worksheets[0]
+                sheet.reset_dimensions()
+                for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+                    values = [_plain(cell) for cell in cells]
+                    if any(value is not None and str(value).strip() for value in values):
+                        yield number, values
+            except _FAULTS as error:
+                raise _damaged(self.source, error) from None
+            finally:
+                book.close()
+
+
+def open_workbook(source: Source) -> Workbook:
+    """Open a workbook and count its sheets. Raises DataError where it is damaged or openpyxl is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        book = _load(source)
+        sheets = len(book.worksheets)
+        book.close()
+    if not sheets:
+        raise source.flaw("has no sheet with cells.", "", "Save the data as a sheet, or as CSV.")
+    return Workbook(source, sheets)
+
+
+# Whatever a damaged archive or its XML can raise inside openpyxl.
+_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    AssertionError,
+    ArithmeticError,
+)
+
+
+def _load(source: Source) -> Any:
+    try:
+        import openpyxl
+    except ImportError:
+        fix = 'Install it with: pip install "tequio[xlsx]", or save the sheet as CSV.'
+        raise source.flaw("is an Excel workbook,", "which needs the package openpyxl.", fix) from None
+    try:
+        return openpyxl.load_workbook(source.path, read_only=True, data_only=True)
+    except _FAULTS as error:
+        raise _damaged(source, error) from None
+
+
+def _damaged(source: Source, error: Exception) -> Exception:
+    what = f"cannot be read as an Excel workbook ({type(error).__name__})."
+    return source.flaw(what, "", "Save it again as .xlsx, or as CSV.")
+
+
+def _plain(cell: Any) -> Any:
+    """Return a cell's value; moments as text, since no text or label is one."""
+    return cell.isoformat() if isinstance(cell, datetime.date | datetime.time) else cell
