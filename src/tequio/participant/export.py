@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tequio.core.update import HEAD_PREFIX, Dense, Factored, Update
 from tequio.participant.adapted_model import LOGIT_SCALE, AdaptedModel
+from tequio.participant.encoding import Encoder
 
 TOLERANCE = 1e-6  # singular values below this share of the largest are left out
 
@@ -50,7 +51,15 @@ def adapter_files(adapted: AdaptedModel, model: Update, base_name: str, labels: 
     }
     if adapted.head:
         files |= head_files(adapted, labels)
+    else:
+        files |= encoding_file(adapted)
     return files
+
+
+def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
+    """Return encoding.json: what begins and ends a text, and how chats are written, for those who use the model elsewhere."""
+    facts = Encoder(adapted.base.tokenizer, adapted.base.max_positions).facts()
+    return {"encoding.json": json.dumps(facts, indent=1, ensure_ascii=False).encode()}
 
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
@@ -80,6 +89,8 @@ def save_merged(adapted: AdaptedModel, model: Update, folder: Path, labels: tupl
     saver: Any = adapted.model
     saver.save_pretrained(folder, safe_serialization=True)
     adapted.base.tokenizer.save_pretrained(folder)
+    if not adapted.head:
+        (folder / "encoding.json").write_bytes(encoding_file(adapted)["encoding.json"])
     if adapted.head:
         for name, data in head_files(adapted, labels).items():
             (folder / name).write_bytes(data)
