@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import WORDS
 from torch.nn import functional as F
 
+from conftest import WORDS
 from tequio.core.errors import BaseModelError, ConfigError, DataError
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
@@ -72,8 +71,14 @@ def tokenizer(begins: bool = True, template: str | None = None, extra: Sequence[
 
 def model(family: str, rows: int) -> Any:
     """A two-layer model with random weights."""
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPTBigCodeConfig, GPTBigCodeForCausalLM
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        GPTBigCodeConfig,
+        GPTBigCodeForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     torch.manual_seed(3)
     ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -326,9 +331,14 @@ def test_a_date_in_a_template_is_always_the_same() -> None:
 def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
     needs = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message is required') }}{% endif %}"
     own = tokenizer(template=needs + TURNS)
-    for call in (lambda e: e.encode([Example("secret words", response="more")]), lambda e: e.prompt("secret words")):
+    encoder = Encoder(own, 64)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: encoder.encode([Example("secret words", response="more")]),
+        lambda: encoder.prompt("secret words"),
+    )
+    for call in calls:
         with pytest.raises(BaseModelError, match="a system message is required") as caught:
-            call(Encoder(own, 64))
+            call()
         assert caught.value.exit_code == 4
         assert "secret" not in str(caught.value)
     assert len(Encoder(own, 64).encode([Example("x", response="x", turns=CHAT)])[0]) == 1

@@ -15,7 +15,7 @@ from tequio.report.data.accounts import WHOLE
 from tequio.report.format import Lang, Numbers
 from tequio.report.html.headline import base_sentence
 from tequio.report.html.page import Page
-from tequio.report.html.results import cut_to
+from tequio.report.html.results import cut_to, shortened
 from tequio.report.text import Words
 
 STILL = 0.0005  # of accuracy: less is 0.0 points in the table
@@ -54,6 +54,8 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
             output.out.print(said, markup=False)
         if row["cut"]:
             output.out.print(w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
+    for said in shortened(page):
+        output.out.print(said, markup=False)
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = w(

@@ -7,7 +7,6 @@ end-of-text token follows each answer of the assistant.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +66,7 @@ class ChatFormat:
         for end, turn in enumerate(turns, 1):
             if turn[0] == "assistant":
                 text = self._write(turns[:end], False)
-                begin = len(os.path.commonprefix([self._write(turns[: end - 1], True), text]))
+                begin = _shared(self._write(turns[: end - 1], True), text)
                 parts.append(Written(text, ((begin, len(text)),)))
         whole = parts[-1].text
         if all(whole.startswith(part.text) for part in parts):
@@ -103,6 +102,12 @@ def plain(turns: Sequence[Turn], answer: bool, end: str) -> str:
         return f"{turns[0][1].rstrip()}\n{turns[1][1]}{end}"
     lines = [f"{role}:\n{content}" + (end if role == "assistant" else "") for role, content in turns]
     return "\n".join([*lines, "assistant:\n"] if answer else lines)
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _joined(turns: Sequence[Turn]) -> list[Turn]:

@@ -45,7 +45,7 @@ class Encoded:
     train: Sequence[Item]
     validation: Sequence[Item]
     test: Sequence[Item]
-    counts: Counts = Counts()
+    counts: Counts = field(default_factory=Counts)
 
 
 def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:

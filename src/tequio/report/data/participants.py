@@ -58,6 +58,7 @@ def participant(
         "hardware": listed.get("hardware"),
         "data": _examples(listed),
         "licence": table(listed.get("data")).get("licence"),
+        "shortened": _shortened(table(listed.get("data"))),
         "chosen": body.get("chosen"),
         "cut": body.get("cut"),
         "verdict": _verdict(gain["loss"]),
@@ -91,6 +92,13 @@ def _examples(listed: Mapping[str, Any]) -> Json:
         count = finite(table(given).get("examples", table(given).get("count")) if table(given) else given)
         out[split] = None if count is None else int(count)
     return out
+
+
+def _shortened(data: Mapping[str, Any]) -> Json:
+    """Return how many texts were cut at max_tokens, how many pairs were left out as too long, and of how many texts."""
+    counts = [finite(count) for count in table(data.get("counts")).values()]
+    found = {key: int(finite(data.get(key)) or 0) for key in ("cut", "too_long")}
+    return found | {"of": int(sum(count for count in counts if count))}
 
 
 def means(people: Sequence[Json]) -> Json:

@@ -72,6 +72,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "finished": any(made) if home else bool(bodies(entries, "end")),
         "home": home,
         "measure": "perplexity" if causal else "accuracy",
+        "max_tokens": finite(table(config_of(run).get("task")).get("max_tokens")),
         "comparison": comparison,
         "comparison_cut": comparison == "base" and all(body.get("cut") for body in personal.values()),
         "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}

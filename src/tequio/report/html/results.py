@@ -161,6 +161,7 @@ def _kit(page: Page) -> Safe:
         return Safe("")
     title = w("table.kit")
     opened = [el("h3", title), el("p", w("kit.note"), class_="under")]
+    opened += [el("p", said, class_="under") for said in shortened(page)]
     counts = [f"{w(f'col.{k}')}#" for k in ("train", "validation", "test")]
     head = [w("col.participant"), w("col.tier"), f"{w('col.rank')}#", f"{w('col.steps')}#", *counts]
     head += [f"{w('col.reason')}~"]
@@ -184,6 +185,18 @@ def _kit(page: Page) -> Safe:
         trained = sum(p["data"]["train"] or 0 for p in members)
         body.append([tier, n.fixed(rank), n.fixed(len(members)), span, n.fixed(trained)])
     return join(*opened, grid(title, short, body), folded(w("show.all", n=n.fixed(len(page.people))), full))
+
+
+def shortened(page: Page) -> list[str]:
+    """Return a sentence per participant that lost texts, or parts of them, at max_tokens."""
+    said, n = [], page.n
+    for p in page.people:
+        found = p["shortened"]
+        for key in ("cut", "too_long"):
+            if found[key]:
+                count = {"n": n.fixed(found[key]), "of": n.fixed(found["of"]), "tokens": n.fixed(page.s["max_tokens"])}
+                said.append(page.w(f"texts.{key}", name=p["name"], **count))
+    return said
 
 
 def _kit_row(page: Page, p: Json) -> list[Cell]:
