@@ -100,7 +100,6 @@ def compare(
     adapted: AdaptedModel, task: Causal, sets: tuple[list[Example], list[Example]], steps: int, rate: float
 ) -> None:
     """Print the losses of the base and of what each encoding trains."""
-    training, testing = sets
     fed = {1: [first_encoding(task, part) for part in sets], 2: [task.encode(part, "benchmark")[0] for part in sets]}
     print(f"  items {len(fed[1][0])} and {len(fed[2][0])}; encodings {'equal' if fed[1] == fed[2] else 'differ'}")
 
