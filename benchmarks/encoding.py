@@ -1,7 +1,7 @@
 """What feeding causal bases as their tokenizers do changes: `python -m benchmarks.encoding [--base smollm2] [--steps 6]`.
 
 Encoding 1 is that of earlier versions: no begin-of-text token, and pairs joined and cut into blocks. Encoding 2 is
-`tequio.participant.encoding`. Both train the same LoRA from the same seed for as many steps; losses are nats per token on test texts
+`tequio.participant.encoding`. Both train the same LoRA from the same seed for as many steps, unless they feed the same; losses are nats per token on test texts
 that training never saw, as each encoding feeds them (that is what a report would have said) and as the model is fed in use (encoding 2).
 Texts: sections 1 and 7 of the Spanish manual pages, whole (documents), or a third of each as prompt and the rest as response (pairs).
 The tiny base is a Llama of two layers that this script trains first, on other texts that all begin with the begin-of-text token.
@@ -108,7 +108,7 @@ def compare(
 
     base = {version: loss(items[1]) for version, items in fed.items()}
     print(f"  base: fed by encoding 1 {base[1]:.4f}, by 2 {base[2]:.4f}")
-    for version in (1, 2) if fed[1] != fed[2] else (2,):
+    for version in (1, 2) if fed[1] != fed[2] else ():
         parameters = adapted.attach(RANK, SEED)
         train(adapted, task, parameters, batches(fed[version][0], BATCH, SEED), [rate] * steps, "benchmark")
         update = adapted.extract()

@@ -390,3 +390,15 @@ def test_a_word_that_joins_prompt_and_answer_is_encoded_apart() -> None:
     assert list(item.ids[: len(prompt)]) == prompt
     assert own("the train was late")["input_ids"][1 : len(prompt) + 1] != prompt
     assert own.decode([i for i in item.target if i != IGNORE]) == "ain was late</s>"
+
+
+def test_a_question_longer_than_the_base_reads_loses_its_start() -> None:
+    for template in (None, WITH_BEGIN):
+        own = tokenizer(template=template)
+        encoder, question = Encoder(own, 64), words(90, 3)
+        ids = encoder.prompt(question, 40)
+        assert 36 <= len(ids) <= 40
+        assert ids[0] == own.bos_token_id
+        assert own.decode(ids).rstrip().removesuffix("<|over|>\n<|turn|>assistant").endswith(question[-60:])
+        assert encoder.prompt(question, 500) == encoder.prompt(question)
+        assert len(encoder.prompt(question, 8)) == 8

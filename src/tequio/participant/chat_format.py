@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tequio.core.errors import BaseModelError
@@ -43,7 +44,7 @@ class ChatFormat:
 
     tokenizer: Any
 
-    @property
+    @cached_property
     def template(self) -> str | None:
         """Return the base's own template; None where it has none."""
         if not getattr(self.tokenizer, "chat_template", None):

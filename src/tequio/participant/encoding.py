@@ -169,7 +169,7 @@ class Encoder:
             return next((i for i in closing if i in special), None)
         return None
 
-    @property
+    @cached_property
     def stops(self) -> list[int]:
         """Return the tokens after which an answer is over."""
         return sorted({*self.end, *([] if self.turn_end is None else [self.turn_end])})
