@@ -1,9 +1,10 @@
 """What feeding causal bases as their tokenizers do changes: `python -m benchmarks.encoding [--base smollm2] [--steps 6]`.
 
 Encoding 1 is that of earlier versions: no begin-of-text token, and pairs joined and cut into blocks. Encoding 2 is
-`tequio.participant.encoding`. Both train the same LoRA from the same seed for as many steps, unless they feed the same; losses are nats per token on test texts
-that training never saw, as each encoding feeds them (that is what a report would have said) and as the model is fed in use (encoding 2).
-Texts: sections 1 and 7 of the Spanish manual pages, whole (documents), or a third of each as prompt and the rest as response (pairs).
+`tequio.participant.encoding`. Both train the same LoRA from the same seed for as many steps, unless they feed the same. Losses are nats
+per token on test texts that training never saw, as each encoding feeds them (that is what a report would have said) and as the model is
+fed in use (encoding 2). Texts: sections of the Spanish manual pages, whole (documents), or a third of each as prompt and the rest as
+response (pairs).
 The tiny base is a Llama of two layers that this script trains first, on other texts that all begin with the begin-of-text token.
 """
 

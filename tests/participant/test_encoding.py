@@ -278,11 +278,6 @@ def test_a_long_prompt_loses_its_start_and_a_long_response_is_left_out() -> None
         Causal(tokenizer(), 32).encode([Example("the pump", response=words(40, 7))], "north")
 
 
-def test_counts_say_what_was_left_out_only_where_something_was() -> None:
-    assert Counts(3).facts() == {"cut": 3}
-    assert Counts(1).plus(Counts(2, 4)).facts() == {"cut": 3, "too_long": 4}
-
-
 def test_a_long_chat_loses_its_oldest_exchanges_and_keeps_its_system_turn() -> None:
     own = tokenizer(template=WITH_BEGIN)
     turns = [("system", "be kind")]

@@ -20,7 +20,7 @@ from tequio.core.canonical import canonical_json
 from tequio.core.errors import RunError
 from tequio.ledger.chain import ZEROS, link
 from tequio.ledger.record import Ledger
-from tequio.participant.encoding import VERSION
+from tequio.participant.encoding import VERSION, Counts
 from tequio.report.write import write_report
 
 WORDS = ("the train", "the flight", "my nurse", "our lesson", "the pump", "this seat")
@@ -116,3 +116,8 @@ def test_a_classification_run_records_no_encoding(make_federation: Any, tmp_path
     with pytest.raises(KeyboardInterrupt):
         start(load_federation(make_federation(centre=False)), run, False, watch=halt)
     assert "encoding" not in header(run)
+
+
+def test_counts_say_what_was_left_out_only_where_something_was() -> None:
+    assert Counts(3).facts() == {"cut": 3}
+    assert Counts(1).plus(Counts(2, 4)).facts() == {"cut": 3, "too_long": 4}
