@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.made import SHAPES, make_base, words
+from benchmarks.common.made import SHAPES, make_base, words
 from tequio.measure.energy import Meter, open_meter
 from tequio.measure.sensors import Sensor, cards, settle
 from tequio.participant.adapted_model import AdaptedModel

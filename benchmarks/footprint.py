@@ -19,8 +19,8 @@ prepare_process()
 
 import torch
 
+from benchmarks.common.memory import peak_bytes
 from benchmarks.roofline import Work, our_arm, plain_arm, work_of
-from benchmarks.streaming import peak_bytes
 from tequio.participant.text_tasks import Item
 
 SIZES = {"hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "max_position_embeddings": 2048}

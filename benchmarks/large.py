@@ -24,9 +24,9 @@ from tequio.cli.environment import prepare_process
 
 prepare_process()
 
-from benchmarks.hub import no_word, nobody, server_in
-from benchmarks.streaming import ENTRY, SPEC, made_up, plan_of
-from benchmarks.watch import Watch
+from benchmarks.common.hub import no_word, nobody, server_in
+from benchmarks.common.memory import Watch
+from benchmarks.scale import ENTRY, SPEC, made_up, weights_spec
 from tequio.coordinator.aggregation import aggregate, count_update
 from tequio.coordinator.round import in_order, training_tasks
 from tequio.coordinator.run_spec import Coding
@@ -46,7 +46,7 @@ from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_
 
 def participants(folder: Path, address: str, megabytes: int) -> None:
     """All of them, until they are told that it is over; one at a time makes its update."""
-    names, authority = sorted(plan_of(megabytes, 1).shapes), (folder / "ca.pem").read_bytes()
+    names, authority = sorted(weights_spec(megabytes, 1).shapes), (folder / "ca.pem").read_bytes()
 
     def answer(data: bytes) -> bytes:
         task = unpack_message(data, "a task", ["train"])
@@ -70,7 +70,7 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
 
 def measure(folder: Path, megabytes: int, people: int) -> None:
     """One round's exchange and fold, in this process."""
-    run_spec = plan_of(megabytes, people)
+    run_spec = weights_spec(megabytes, people)
     state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
     with (
         server_in(folder) as server,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.made import SHAPES, make_base, make_model
+from benchmarks.common.made import SHAPES, make_base, make_model
 from tequio.participant.base import best_device, best_dtype, model_shape
 from tequio.planning.flops import forward, training
 

@@ -1,7 +1,7 @@
 """What does Tequio cost over a plain loop? Wall time of the embedded run ÷ a hand-written loop with the same maths (target ≤ 1.05), and
 peak memory with 200 participants ÷ with 2 (target ≤ 1.1). MiniLM, classification, ranks 2 to 16; medians of paired runs in one process.
 
-Run: python benchmarks/overhead.py [--pairs 5]
+Run: python -m benchmarks.overhead [--pairs 5]
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.common.memory import peak_bytes
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.demos.fetch import minilm
@@ -212,7 +212,7 @@ def time_ratio(pairs: int) -> None:
 
 def peak(participants: int, rounds: int) -> float:
     """Peak resident memory in MiB of a run of its own process."""
-    command = [sys.executable, __file__, "--memory-of", str(participants), "--rounds", str(rounds)]
+    command = [sys.executable, "-m", "benchmarks.overhead", "--memory-of", str(participants), "--rounds", str(rounds)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
@@ -221,7 +221,7 @@ def memory_of(participants: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         w = build(load_federation(federation(Path(name), participants, 40, rounds, 2)))
         embedded(w, Path(name))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_bytes() / 2**20)
 
 
 def main() -> None:

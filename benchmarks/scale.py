@@ -5,7 +5,10 @@ round or in rounds of cohorts of 100 (targets: memory flat, time linear), and th
 Participants are made up: each sends a random update of rank 4 on two 256 × 256 layers, without training, so that what is measured is
 the coordinator's own: admission, sum, step, broadcast, gate, record and checkpoint. Each size runs in a process of its own.
 
-Run: python benchmarks/scale.py [--quick]
+And how much memory does it need to add up full-weight updates? Peak resident memory over its start ÷ the size of one update, for updates
+that are streamed entry by entry and for whole ones, when the first participant of the roster answers first, and last.
+
+Run: python -m benchmarks.scale [--quick] [--megabytes 200] [--participants 8]
 """
 
 from __future__ import annotations
@@ -13,31 +16,38 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from benchmarks.common.memory import peak_bytes, status_bytes
 from tequio.algorithms.registry import (
     reduce_by_name,
     server_by_name,
     start_by_name,
     weights_by_name,
 )
+from tequio.coordinator.aggregation import aggregate, count_update
 from tequio.coordinator.federate import federate
-from tequio.coordinator.run_spec import Member, RunSpec
+from tequio.coordinator.round import in_order
+from tequio.coordinator.run_spec import Coding, Member, RunSpec
 from tequio.core.protocols import Participant
-from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
-from tequio.core.update import Factored, Update, plain
+from tequio.core.seeds import derive
+from tequio.core.types import EvaluateRequest, GradientRequest, Reply, State, TrainRequest
+from tequio.core.update import Dense, Factored, Update, plain, zero
 from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
+from tequio.participant.spool import Spool
 from tequio.runtimes.embedded import Embedded
 
 SIZES = (100, 1_000, 10_000)
@@ -45,6 +55,10 @@ COHORT = 100
 RANK = 4
 SHAPES = {f"layer{i}": (256, 256) for i in range(2)}
 MODES = ("one round", f"cohorts of {COHORT}")
+SPEC = "made-up"
+WAYS = ("streamed", "whole")
+ORDERS = ("first", "last")
+ENTRY = 1 << 20  # bytes, 512 × 512 float32
 
 
 @dataclass(frozen=True)
@@ -93,16 +107,15 @@ class Crowd(Mapping[int, Participant]):
         return self.size
 
 
-def plan_of(size: int, mode: str) -> RunSpec:
-    """Everybody in one round, or as many rounds of cohorts as make `size` trainings."""
-    cohort = None if mode == "one round" else COHORT
+def made_spec(rounds: int, shapes: dict[str, tuple[int, int]], members: Iterable[Member], **changes: Any) -> RunSpec:
+    """A run without a centre or a gate, of members that are made up."""
+    chosen: dict[str, Any] = {"spec": "", "broadcast_rank": 8, "patience": 1} | changes
     return RunSpec(
         seed=0,
-        rounds=1 if cohort is None else size // cohort,
-        spec="",
+        rounds=rounds,
         scale=1.0,
-        shapes=SHAPES,
-        members=tuple(Member(f"p{i}", i, RANK, 1) for i in range(1, size + 1)),
+        shapes=shapes,
+        members=tuple(members),
         centre=None,
         federated_share=1.0,
         learning_rate=1e-3,
@@ -111,23 +124,38 @@ def plan_of(size: int, mode: str) -> RunSpec:
         start=start_by_name("fresh"),
         weighting=weights_by_name("norm_equalised"),
         server=server_by_name("sgd"),
-        broadcast_rank=8,
-        patience=size,
         gate_margin=0.0,
-        cohort=cohort,
+        **chosen,
     )
 
 
-def memory(key: str) -> float:
-    """MiB of this process: VmRSS now, VmHWM at the peak (of this process: getrusage also counts the one that started it)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
+def crowd_spec(size: int, mode: str) -> RunSpec:
+    """Everybody in one round, or as many rounds of cohorts as make `size` trainings."""
+    cohort = None if mode == "one round" else COHORT
+    members = (Member(f"p{i}", i, RANK, 1) for i in range(1, size + 1))
+    return made_spec(1 if cohort is None else size // cohort, SHAPES, members, patience=size, cohort=cohort)
+
+
+def weights_spec(megabytes: int, participants: int) -> RunSpec:
+    """Full weights in `megabytes` entries of 1 MiB."""
+    shapes = {f"layer.{i:04d}": (512, 512) for i in range(megabytes)}
+    members = (Member(f"p{i}", i, 512, 1) for i in range(1, participants + 1))
+    return made_spec(1, shapes, members, spec=SPEC, broadcast_rank=512, full=True)
+
+
+def in_own_process(*options: str, **environment: str) -> dict[str, float]:
+    """What this script prints last with these options, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.scale", *options]
+    env, root = {**os.environ, **environment}, Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, cwd=root)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def one(size: int, mode: str) -> dict[str, float]:
     """Run it here: seconds of CPU and of wall, MiB before and at the peak."""
     torch.set_num_threads(1)
-    run_spec, before = plan_of(size, mode), memory("VmRSS")
+    run_spec, before = crowd_spec(size, mode), status_bytes("VmRSS") / 2**20
     cpu, wall, trained = time.process_time(), time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name, Ledger.create(Path(name) / "ledger.sqlite", {"size": size}) as ledger:
         for _, body in federate(run_spec, Embedded(Crowd(size)), ledger, open_meter()):
@@ -135,15 +163,12 @@ def one(size: int, mode: str) -> dict[str, float]:
     if trained != size:
         raise SystemExit(f"{trained} of {size} were trained")
     seconds = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    return {**seconds, "before": before, "peak": memory("VmHWM")}
+    return {**seconds, "before": before, "peak": peak_bytes() / 2**20}
 
 
 def separate(size: int, mode: str) -> dict[str, float]:
     """The same in a fresh process."""
-    command = [sys.executable, __file__, "--size", str(size), "--mode", mode]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return in_own_process("--size", str(size), "--mode", mode)
 
 
 def crowds(sizes: tuple[int, ...]) -> None:
@@ -194,17 +219,76 @@ def refactor(times: int, rank: int = 120, m: int = 2048, n: int = 8192) -> None:
     )
 
 
+def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
+    """One made-up reply a member; with order "last", the first of the roster comes last, and all others wait."""
+    members = run_spec.members if order == "first" else (*run_spec.members[1:], run_spec.members[0])
+    for member in members:
+        entries = ((name, made_up(name, member.index)) for name in sorted(run_spec.shapes))
+        if mode == "whole":
+            update = Update(dict(entries), SPEC)
+            yield Reply(1, member.index, member.name, update=update, examples=1, steps=1)
+            del update
+            continue
+        spool = Spool()
+        for name, entry in entries:
+            spool.append(Coding().codec().encode(Update({name: entry}, SPEC), 0))
+        yield Reply(1, member.index, member.name, parts=spool, examples=1, steps=1)
+        del spool
+
+
+def made_up(name: str, index: int) -> Dense:
+    """A 512 × 512 matrix of normal numbers."""
+    return Dense(torch.randn(512, 512, generator=torch.Generator().manual_seed(derive(index, name))))
+
+
+def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+    """Peak over start ÷ one update, and seconds of processor time; in this process."""
+    torch.set_num_threads(1)
+    run_spec = weights_spec(megabytes, participants)
+    state = State(0, zero(SPEC), zero(SPEC), zero(SPEC), zero(SPEC), 1.0, 0)
+    made_up("warm", 0)
+    before, began = psutil.Process().memory_info().rss, time.process_time()
+    arrivals = in_order(replies(run_spec, mode, order), state, run_spec, run_spec.members)
+    fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
+    seconds = time.process_time() - began
+    return {"folded": len(fold.facts), "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
+
+
+def measured_separately(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:
+    """The same in a process of its own, in which freed memory goes back to the system at once."""
+    numbers = ("--megabytes", str(megabytes), "--participants", str(participants))
+    return in_own_process(*numbers, "--way", mode, "--order", order, MALLOC_MMAP_THRESHOLD_="65536")
+
+
+def full_weights(megabytes: int, participants: int) -> None:
+    """Print what adding up full-weight updates takes."""
+    print(f"\n{participants} updates of {megabytes} MiB, in entries of 1 MiB")
+    print(f"{'updates':<10}{'roster first answers':>22}{'peak ÷ one update':>20}{'CPU s':>10}")
+    for mode in WAYS:
+        for order in ORDERS:
+            found = measured_separately(megabytes, participants, mode, order)
+            print(f"{mode:<10}{order:>22}{found['ratio']:>20.2f}{found['seconds']:>10.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 1,000 participants")
+    parser.add_argument("--megabytes", type=int, default=200, help="of a full-weight update")
+    parser.add_argument("--participants", type=int, default=8, help="that send full-weight updates")
     parser.add_argument("--size", type=int, default=0, help="(for its own processes)")
     parser.add_argument("--mode", choices=MODES, default=MODES[0])
-    arguments = parser.parse_args()
-    if arguments.size:
-        print(json.dumps(one(arguments.size, arguments.mode)))
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--order", choices=ORDERS, default=ORDERS[0])
+    chosen = parser.parse_args()
+    if chosen.size:
+        print(json.dumps(one(chosen.size, chosen.mode)))
         return
-    refactor(5 if arguments.quick else 15)
-    crowds(SIZES[:2] if arguments.quick else SIZES)
+    if chosen.way:
+        print(json.dumps(measure(chosen.megabytes, chosen.participants, chosen.way, chosen.order)))
+        return
+    refactor(5 if chosen.quick else 15)
+    crowds(SIZES[:2] if chosen.quick else SIZES)
+    full_weights(chosen.megabytes, chosen.participants)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ prepare_process()
 
 import torch
 
-from benchmarks.watch import Watch
+from benchmarks.common.memory import Watch
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.evaluation import evaluate_losses

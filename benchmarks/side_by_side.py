@@ -1,6 +1,6 @@
 """What do participants cost that are trained in lock-step over one frozen base, beside one after the other?
 
-Random weights in the shape of a Llama of a billion parameters (`benchmarks.made`), made-up texts, N participants with LoRA of unequal
+Random weights in the shape of a Llama of a billion parameters (`common/made.py`), made-up texts, N participants with LoRA of unequal
 ranks on the products of attention, S steps each of B × L tokens. Arms: the loop that everybody writes (transformers, peft and AdamW in
 bf16, adapters loaded one after the other), Tequio one after the other in layers of transformers and in its own, and Tequio in lock-step.
 All from the task to the update, on the best device there is; medians of pairs in one process. Losses and updates of the last two are
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.made import SHAPES, make_base, words
+from benchmarks.common.made import SHAPES, make_base, words
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation

@@ -29,7 +29,7 @@ prepare_process()
 import torch
 from torch import Tensor
 
-from benchmarks.streaming import peak_bytes
+from benchmarks.common.memory import peak_bytes
 from benchmarks.study.base import base_text, byte_tokenizer
 from tequio.app.assembly.build import build
 from tequio.app.simulation.parallelism import choose_workers, side_by_side

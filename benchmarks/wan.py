@@ -1,9 +1,9 @@
 """Does a run go on over a slow, long and lossy line, how long is a round, and does the ledger say what the wire carried?
 
 A coordinator and two participants, each in a network namespace of its own, joined by lines of 20 Mbit/s, 50 ms each way and 1 % loss
-(`link.py`). Printed: seconds between the records of rounds, and bytes that the kernel counted on each participant's line ÷ bytes that the
-ledger has for it, which are the kernel's by connection; what a line's acknowledgements say of lost packets is in the line's alone. Target:
-within 3 %. Needs root, iproute2 and /dev/net/tun (Linux).
+(`common/link.py`). Printed: seconds between the records of rounds, and bytes that the kernel counted on each participant's line ÷ bytes
+that the ledger has for it, which are the kernel's by connection; what a line's acknowledgements say of lost packets is in the line's
+alone. Target: within 3 %. Needs root, iproute2 and /dev/net/tun (Linux).
 
 Run: python -m benchmarks.wan [--rounds 6] [--delay 50] [--loss 1] [--mbit 20]
 """
@@ -14,7 +14,6 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,11 +26,11 @@ from tequio.cli.environment import prepare_process
 
 prepare_process()
 
-from benchmarks.link import Shape, carry, device
+from benchmarks.common.command import TEQUIO
+from benchmarks.common.link import Shape, carry, device
 from benchmarks.overhead import federation
 from tequio.ledger.record import Ledger
 
-TEQUIO = (sys.executable, "-m", "tequio.cli.main")
 HUB, SITES = "tequio-hub", ("tequio-a", "tequio-b")
 ADDRESS, PORT = "10.77.0.1", 9443
 

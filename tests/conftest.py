@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,137 +18,38 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from hypothesis import settings
 
+from builders import sentences, write_jsonl, write_model
+
+if TYPE_CHECKING:
+    from live_server import Live
+
 settings.register_profile("tequio", deadline=None)
 settings.load_profile("tequio")
 torch.set_num_threads(1)
-
-SUBJECTS = ["train", "flight", "nurse", "lesson", "machine", "ticket", "doctor", "pump", "class", "seat"]
-GOOD = ["great", "kind", "quick", "clean", "helpful", "calm"]
-BAD = ["late", "rude", "slow", "dirty", "broken", "loud"]
-FILLER = ["the", "was", "very", "today", "and", "again", "my", "our", "this", "really"]
-WORDS = [*SUBJECTS, *GOOD, *BAD, *FILLER]
-
-
-def tokenizer() -> Any:
-    """A word tokenizer over WORDS."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<pad>", "<unk>", "<eos>"]
-    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
-    raw = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer BERT, 32 wide, random weights."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(1)
-    config = BertConfig(
-        vocab_size=40,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    folder = tmp_path_factory.mktemp("bert")
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("bert"), "bert", seed=1, width=32, layers=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer Llama, 32 wide, random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(2)
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        eos_token_id=2,
-        bos_token_id=None,
-    )
-    folder = tmp_path_factory.mktemp("llama")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("llama"), "llama", seed=2, width=32, layers=2)
 
 
 @pytest.fixture(scope="session")
 def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer BERT, 16 wide, random weights: a second base, for the smaller machines."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(3)
-    config = BertConfig(
-        vocab_size=40,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    folder = tmp_path_factory.mktemp("small-bert")
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("small-bert"), "bert", seed=3, width=16, layers=1)
 
 
 @pytest.fixture(scope="session")
 def small_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer Llama, 16 wide, random weights, with the tokenizer of the larger one and more room for words."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=48,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        eos_token_id=2,
-        bos_token_id=None,
-    )
-    folder = tmp_path_factory.mktemp("small-llama")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
-
-
-def sentences(count: int, seed: int) -> list[dict[str, str]]:
-    """Distinct sentences whose label follows from one word."""
-    rng = random.Random(seed)
-    rows: dict[str, dict[str, str]] = {}
-    while len(rows) < count:
-        label = rng.choice(["good", "bad"])
-        word = rng.choice(GOOD if label == "good" else BAD)
-        words = [*rng.sample(FILLER, 4), rng.choice(SUBJECTS), word]
-        rng.shuffle(words)
-        rows[" ".join(words)] = {"text": " ".join(words), "label": label}
-    return list(rows.values())
-
-
-def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
-    """Rows as JSONL."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_model(tmp_path_factory.mktemp("small-llama"), "llama", seed=4, width=16, layers=1, vocabulary=48)
 
 
 Maker = Callable[..., Path]
@@ -254,3 +153,26 @@ def make_shifted(make_federation: Maker) -> Maker:
         return path
 
     return make
+
+
+@pytest.fixture
+def marked(make_federation: Maker) -> Maker:
+    """make_federation, with a marker in every text of the participants, for tests of bad input."""
+    from marked_runs import MARKER, put, rows_of
+
+    def make(**options: Any) -> Path:
+        path = make_federation(**options)
+        for file in (path.parent / "data").glob("*.jsonl"):
+            put(file, [{**row, "text": f"{row['text']} {MARKER}"} for row in rows_of(file)])
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A coordinator's server and gateway for tests across a network, up until the file's last test ends."""
+    from live_server import live  # needs Flower: a file that asks for it is skipped without
+
+    with live(tmp_path_factory.mktemp("live") / "hub") as found:
+        yield found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.streaming import measured_separately
+from benchmarks.scale import measured_separately
 
 
 def test_streamed_updates_are_added_up_in_the_memory_of_one() -> None:

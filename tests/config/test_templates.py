@@ -115,7 +115,7 @@ def test_the_starter_is_legal_and_says_what_it_means(tmp_path: Path, task: Task)
     assert [p.name for p in found.participants] == ["north", "south"]
     for entry in found.participants:
         data = load_participant(entry.file, entry.name).data.path
-        assert data is not None
+        assert isinstance(data, Path)
         assert data.resolve() == path.resolve().parent / "data" / f"{entry.name}.jsonl"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tequio.app.assembly.build import build
+from builders import build_setup, records
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator import contribution
@@ -21,7 +21,6 @@ from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Facts
 from tequio.core.update import Dense, Update
-from tequio.ledger.record import Ledger
 from tequio.measure.statistics import spearman
 
 FEATURES, CLASSES = 20, 3
@@ -106,7 +105,7 @@ def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
     make_federation: Any, seed: int, weights: str
 ) -> None:
     path = make_federation(rows=40, centre=False, algorithm={"weights": weights}, equity={"credit": True})
-    run_spec = build(load_federation(path)).run_spec
+    run_spec = build_setup(path).run_spec
     w_, people = world(seed), range(len(SIZES))
     value = {
         who: -w_.loss(federated(w_, who, run_spec)[0])
@@ -138,8 +137,7 @@ def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
 def test_a_round_records_who_contributed(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=3, rows=60, equity={"credit": True, "leave_one_out": True})
     start(load_federation(path), tmp_path / "run", False)
-    with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(tmp_path / "run")
     before = next(e.body for e in entries if e.kind == "start")["validation"]
     rounds = [e.body for e in entries if e.kind == "round"]
     for body in rounds:
@@ -152,7 +150,7 @@ def test_a_round_records_who_contributed(make_federation: Any, tmp_path: Path) -
 
 
 def test_leaving_nobody_out_changes_nothing(make_federation: Any) -> None:
-    run_spec = replace(build(load_federation(make_federation(rows=40, centre=False))).run_spec, credit=True)
+    run_spec = replace(build_setup(make_federation(rows=40, centre=False)).run_spec, credit=True)
     w_ = world(0)
     parts = [
         counted_of(local(np.zeros((FEATURES, CLASSES)), *w_.train[i]), i + 1, SIZES[i], run_spec) for i in range(3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from builders import build_setup
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
@@ -27,7 +28,7 @@ from tequio.runtimes.embedded import Embedded
 
 @pytest.fixture
 def four(make_federation: Any) -> RunSetup:
-    return build(load_federation(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"})))
+    return build_setup(make_federation(participants=4, centre=False, algorithm={"weights": "uniform"}))
 
 
 def test_metropolis_weights_of_a_ring_of_four_are_thirds() -> None:
@@ -98,7 +99,7 @@ def test_what_a_truncation_leaves_out_is_sent_later(four: RunSetup) -> None:
 
 
 def test_layouts_of_coordinates_and_a_centre_are_refused(make_federation: Any) -> None:
-    with_centre = build(load_federation(make_federation(participants=2)))
+    with_centre = build_setup(make_federation(participants=2))
     with pytest.raises(ConfigError, match="no centre"):
         open_peers(with_centre.run_spec)
     fedit = build(

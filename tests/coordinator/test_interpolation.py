@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.models.verify import verify_run
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
@@ -20,7 +20,7 @@ from tequio.runtimes.embedded import Embedded
 
 
 def test_the_ends_are_the_base_and_the_shared_model(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=2)))
+    w = build_setup(make_federation(participants=2))
     runtime = Embedded(w.nodes)
     state, opened = open_state(w.run_spec, runtime)
     state, body = run_round(state, w.run_spec, runtime)

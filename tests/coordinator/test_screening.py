@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import sentences, write_jsonl
-from tequio.app.assembly.build import build
+from builders import Shuffled, bodies, build_setup, sentences, write_jsonl
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
@@ -25,7 +23,6 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.protocols import Facts, Participant, Runtime
 from tequio.core.types import EvaluateRequest, Failure, GradientRequest, Reply, Request, State, TrainRequest
 from tequio.core.update import Dense, Factored, Update
-from tequio.ledger.record import Ledger
 from tequio.runtimes.embedded import Embedded
 
 
@@ -134,7 +131,7 @@ class Noise(Flipping):
 def federation(make: Any, **sections: Any) -> RunSetup:
     """Four participants that train long enough for their updates to agree, on shared factors, so that they can be compared."""
     train = {"local_epochs": 20.0, "max_steps": 30}
-    return build(load_federation(make(participants=4, train=train, **{"algorithm": {"reduce": "fedit"}, **sections})))
+    return build_setup(make(participants=4, train=train, **{"algorithm": {"reduce": "fedit"}, **sections}))
 
 
 def with_bad(w: RunSetup, bad: type[Flipping], **settings: Any) -> Runtime:
@@ -197,7 +194,7 @@ def poisoned(make: Any) -> RunSetup:
     rows = [{**row, "label": swap[row["label"]]} for row in sentences(80, 1)]
     write_jsonl(path.parent / "data" / "site1.jsonl", rows)
     write_jsonl(path.parent / "public" / "slice.jsonl", sentences(200, 200))
-    return build(load_federation(path))
+    return build_setup(path)
 
 
 def test_a_centre_that_cannot_evaluate_ends_the_round_where_the_alarm_of_loss_needs_it(make_federation: Any) -> None:
@@ -243,19 +240,6 @@ def test_noise_of_nine_times_the_norm_is_cut_and_the_bound_follows_the_rate(make
     assert unbound.shared.minus(after.shared).norm() == pytest.approx(cut, rel=1e-3)
 
 
-@dataclass(frozen=True)
-class Shuffled:
-    """Replies in another order."""
-
-    inner: Runtime
-    seed: int
-
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        replies = list(self.inner.exchange(tasks))
-        random.Random(self.seed).shuffle(replies)
-        yield from replies
-
-
 @pytest.mark.parametrize(
     "screening",
     [
@@ -266,7 +250,7 @@ class Shuffled:
     ],
 )
 def test_screening_does_not_depend_on_the_order_of_arrival(make_federation: Any, screening: Screening) -> None:
-    w = build(load_federation(make_federation(participants=4, algorithm={"weights": "examples"})))
+    w = build_setup(make_federation(participants=4, algorithm={"weights": "examples"}))
     run_spec = replace(w.run_spec, screening=screening)
     runtime = with_bad(w, Noise)
     state, _ = one_round(run_spec, runtime)
@@ -285,7 +269,7 @@ def test_only_the_screens_that_need_it_keep_all_updates() -> None:
 
 
 def test_a_streaming_screen_hands_on_an_update_before_the_next_is_trained(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=3)))
+    w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     made: list[str] = []
 
@@ -307,17 +291,16 @@ def test_a_run_has_its_alarms_in_the_ledger(make_federation: Any, tmp_path: Path
     """With a cosine that nobody reaches (1), each update but the last two raises it, in every round."""
     path = make_federation(participants=3, screen={"cosine": 1.0, "cosine_action": "record"})
     start(load_federation(path), tmp_path / "run", False)
-    with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
-        rounds = [entry.body for entry in ledger.entries() if entry.kind == "round"]
+    rounds = bodies(tmp_path / "run", "round")
     assert [[a["alarm"] for a in body["alarms"]] for body in rounds] == [["cosine"], ["cosine"]]
 
 
 def test_a_bound_that_the_weights_undo_is_refused_when_the_run_is_built(make_federation: Any) -> None:
     path = make_federation(screen={"norm_bound": 1.0})
     with pytest.raises(ConfigError, match=r"norm_bound = 1 does nothing with weights = 'norm_equalised'") as caught:
-        build(load_federation(path))
+        build_setup(path)
     assert 'weights = "examples"' in str(caught.value)
-    build(load_federation(make_federation(folder="ok", screen={"norm_bound": 1.0}, algorithm={"weights": "fednova"})))
+    build_setup(make_federation(folder="ok", screen={"norm_bound": 1.0}, algorithm={"weights": "fednova"}))
 
 
 @pytest.mark.parametrize(

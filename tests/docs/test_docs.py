@@ -255,17 +255,6 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
     assert shares == pytest.approx(list(expected["probabilities"].values()), abs=1e-4)
 
 
-def test_every_folder_of_the_package_says_what_it_holds() -> None:
-    silent = []
-    package = ROOT / "src" / "tequio"
-    for folder in [package, *(p for p in package.rglob("*") if p.is_dir() and any(p.glob("*.py")))]:
-        source = folder / "__init__.py"
-        words = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) if source.exists() else "") or ""
-        if not 2 <= sum(bool(line.strip()) for line in words.splitlines()) <= 3 or len(words) < 60:
-            silent.append(str(folder.relative_to(ROOT)))
-    assert silent == []
-
-
 def test_decisions_are_numbered_and_complete() -> None:
     decisions = sorted((DOCS / "adr").glob("*.md"))
     assert [path.name[:5] for path in decisions] == [f"{i:04}-" for i in range(1, len(decisions) + 1)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import build_setup, records
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
@@ -41,7 +41,7 @@ def slowed(run_spec: RunSpec, seconds: dict[int, float], **changes: Any) -> RunS
 def two(make_federation: Any, **sections: Any) -> RunSetup:
     """Two participants, one vote each, no centre: what is added can be worked by hand."""
     path = make_federation(participants=2, centre=False, algorithm={"weights": "uniform"}, **sections)
-    return build(load_federation(path))
+    return build_setup(path)
 
 
 def windows(run_spec: RunSpec, runtime: Runtime, count: int) -> tuple[list[State], list[dict[str, Any]]]:
@@ -74,7 +74,7 @@ def rows(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("seconds", [{}, {1: 3.0, 2: 10.0, 3: 0.1}])
 def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(make_federation: Any, seconds: dict[int, float]) -> None:
-    w = build(load_federation(make_federation(participants=3, algorithm={"server": "nesterov"})))
+    w = build_setup(make_federation(participants=3, algorithm={"server": "nesterov"}))
     runtime = Embedded(w.nodes)
     run_spec = slowed(w.run_spec, seconds, buffer=3)
     state, again = open_state(w.run_spec, runtime)[0], open_state(run_spec, runtime)[0]
@@ -135,7 +135,7 @@ def test_too_few_replies_make_no_step_and_wait(make_federation: Any) -> None:
 
 
 def test_the_centre_is_in_every_step(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=2)))
+    w = build_setup(make_federation(participants=2))
     _, bodies = windows(slowed(w.run_spec, {1: 25.0, 2: 15.0}), Embedded(w.nodes), 3)
     assert [list(rows(body)) for body in bodies] == [[], ["centre", "site1"], ["centre", "site0"]]
 
@@ -151,7 +151,7 @@ class Backwards:
 
 
 def test_the_order_of_arrival_does_not_matter(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=4)))
+    w = build_setup(make_federation(participants=4))
     run_spec = slowed(w.run_spec, {1: 15.0, 2: 5.0, 3: 15.0})
     forth, _ = windows(run_spec, Embedded(w.nodes), 3)
     back, _ = windows(run_spec, Backwards(Embedded(w.nodes)), 3)
@@ -190,14 +190,14 @@ def test_while_a_slow_one_is_at_work_the_run_goes_on_without_the_fast_one(make_f
 
 
 def test_nobody_left_ends_the_run_with_the_reason(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=1)))
+    w = build_setup(make_federation(participants=1))
     run_spec, runtime = slowed(w.run_spec, {}), Broken(Embedded(w.nodes), 1, 1)
     with pytest.raises(RunError, match="site0: TrainingError: NaN loss"):
         run_window(open_state(run_spec, runtime)[0], run_spec, runtime)
 
 
 def test_a_state_with_updates_in_flight_survives_its_bytes(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=3)))
+    w = build_setup(make_federation(participants=3))
     run_spec, runtime = slowed(w.run_spec, {1: 25.0, 2: 15.0}), Embedded(w.nodes)
     state = open_state(run_spec, runtime)[0]
     again, seen = state, 0
@@ -260,7 +260,7 @@ def test_chains_without_a_meaning_are_refused_with_the_nearest(
 ) -> None:
     path = make_federation(train={"pace": "buffered", "round_seconds": 10.0}, algorithm=algorithm)
     with pytest.raises(ConfigError, match=message) as found:
-        build(load_federation(path))
+        build_setup(path)
     assert 'reduce = "stack" and start = "fresh"' in str(found.value)
 
 
@@ -268,7 +268,7 @@ def test_an_alarm_on_cosines_is_refused(make_federation: Any) -> None:
     train = {"pace": "buffered", "round_seconds": 10.0}
     path = make_federation(participants=3, train=train, screen={"cosine": 0.0, "cosine_action": "record"})
     with pytest.raises(ConfigError, match="Use norm_bound or loss"):
-        build(load_federation(path))
+        build_setup(path)
 
 
 @pytest.mark.parametrize(
@@ -288,12 +288,12 @@ def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federat
     """The allotment without a deadline, and the whole run with its report."""
     train = {"pace": "buffered", "round_seconds": 10.0, "rounds": 3, "patience": 9}
     path = make_federation(participants=2, train=train)
-    free = build(load_federation(path)).run_spec.members
+    free = build_setup(path).run_spec.members
     slow = path.parent / "participants" / "site1.toml"
     text = slow.read_text()
     slow.write_text(text.replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
     assert slow.read_text() != text
-    w = build(load_federation(path))
+    w = build_setup(path)
     assert w.run_spec.window_seconds == 10.0
     assert [(m.rank, m.steps) for m in w.run_spec.members] == [(m.rank, m.steps) for m in free]
     seconds = w.run_spec.members[1].seconds
@@ -302,8 +302,7 @@ def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(make_federat
     reason = w.header["participants"][1]["reason"]
     assert "counts in one of" in reason
     outcome = start(load_federation(path), tmp_path / "run", counterfactuals=False)
-    with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(outcome.folder)
     assert any(e.body["in_flight"] for e in entries if e.kind == "round")
     assert "site1" in render(entries, "en")
     flying = [f for e in entries if e.kind == "round" for f in e.body["in_flight"]]

@@ -8,20 +8,16 @@ from typing import Any, Literal
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import bodies, build_setup, recorded_rounds, rounds
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.models.verify import verify_run
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import RunSpec
+from tequio.coordinator.round import run_round
 from tequio.core.canonical import digest_update, pack
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Runtime
-from tequio.core.types import State
 from tequio.core.update import Update
-from tequio.ledger.record import Ledger
 from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
 
@@ -29,22 +25,13 @@ TWO_AND_TWO = {"train": {"rounds": 4}, "centre": {"first": 2}}
 
 
 def setup(make: Any, **sections: Any) -> RunSetup:
-    return build(load_federation(make(participants=2, **sections)))
-
-
-def run(run_spec: RunSpec, runtime: Runtime, until: int) -> tuple[State, list[dict[str, Any]]]:
-    state, _ = open_state(run_spec, runtime)
-    bodies = []
-    while state.round < until:
-        state, body = run_round(state, run_spec, runtime)
-        bodies.append(body)
-    return state, bodies
+    return build_setup(make(participants=2, **sections))
 
 
 @pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
 def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federation: Any, reduce: str) -> None:
     w = setup(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)
-    state, bodies = run(w.run_spec, Embedded(w.nodes), 4)
+    state, bodies = recorded_rounds(w.run_spec, Embedded(w.nodes), 4)
     assert [[row["name"] for row in body["train"]] for body in bodies] == [
         ["centre"],
         ["centre"],
@@ -54,7 +41,7 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
     assert [sorted(body["validation"]) for body in bodies] == [[], [], ["site0", "site1"], ["site0", "site1"]]
     assert [body["mean_validation_loss"] is None for body in bodies] == [True, True, False, False]
     assert all(body["gate"] for body in bodies)  # it judges the centre's rounds too
-    after, _ = run(w.run_spec, Embedded(w.nodes), 2)
+    after = rounds(w.run_spec, Embedded(w.nodes), 2)
     asked: list[Update] = []
 
     class Asking(Embedded):
@@ -75,9 +62,9 @@ def test_the_centre_trains_alone_and_the_others_begin_from_its_model(make_federa
 def test_alone_it_makes_the_steps_of_a_federation_of_one(make_federation: Any) -> None:
     """The centre's first rounds are those of a run in which the participants count nothing, at plain weights."""
     w = setup(make_federation, algorithm={"weights": "uniform"}, **TWO_AND_TWO)
-    first, _ = run(w.run_spec, Embedded(w.nodes), 2)
+    first = rounds(w.run_spec, Embedded(w.nodes), 2)
     beside = replace(w.run_spec, centre_first=0, federated_share=0.0, rounds=2)
-    assert first.shared.minus(run(beside, Embedded(w.nodes), 2)[0].shared).norm() <= 1e-5 * first.shared.norm()
+    assert first.shared.minus(rounds(beside, Embedded(w.nodes), 2).shared).norm() <= 1e-5 * first.shared.norm()
 
 
 def test_each_phase_has_its_own_fall_of_the_rate(make_federation: Any) -> None:
@@ -88,8 +75,8 @@ def test_each_phase_has_its_own_fall_of_the_rate(make_federation: Any) -> None:
 
 def test_a_resumed_run_is_the_same(make_federation: Any) -> None:
     w = setup(make_federation, algorithm={"server": "nesterov"}, **TWO_AND_TWO)
-    unbroken, _ = run(w.run_spec, Embedded(w.nodes), 3)
-    broken, _ = run(w.run_spec, Embedded(w.nodes), 2)
+    unbroken = rounds(w.run_spec, Embedded(w.nodes), 3)
+    broken = rounds(w.run_spec, Embedded(w.nodes), 2)
     resumed, _ = run_round(unpack_state(pack_state(broken), "test"), w.run_spec, Embedded(w.nodes))
     assert pack_state(resumed) == pack_state(unbroken)
 
@@ -98,8 +85,7 @@ def test_patience_waits_until_participants_are_asked(make_federation: Any, tmp_p
     toml = make_federation(participants=2, train={"rounds": 4, "patience": 1}, centre={"first": 3})
     out = start(load_federation(toml), tmp_path / "run", False).folder
     assert verify_run(out)["ok"]
-    with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
-        rounds = [entry.body for entry in ledger.entries() if entry.kind == "round"]
+    rounds = bodies(out, "round")
     assert len(rounds) == 4
     languages: tuple[Literal["en", "es"], ...] = ("en", "es")
     for lang in languages:
@@ -110,11 +96,11 @@ def test_patience_waits_until_participants_are_asked(make_federation: Any, tmp_p
 
 def test_a_centre_that_does_not_count_does_not_train(make_federation: Any) -> None:
     w = setup(make_federation, centre={"federated_share": 1.0})
-    state, (body,) = run(w.run_spec, Embedded(w.nodes), 1)
+    state, (body,) = recorded_rounds(w.run_spec, Embedded(w.nodes), 1)
     assert [row["name"] for row in body["train"]] == ["site0", "site1"]
     assert body["gate"]
     without = setup(make_federation, centre=False, folder="without")
-    assert digest_update(state.shared) == digest_update(run(without.run_spec, Embedded(without.nodes), 1)[0].shared)
+    assert digest_update(state.shared) == digest_update(rounds(without.run_spec, Embedded(without.nodes), 1).shared)
     compared = setup(
         make_federation,
         folder="compared",

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import Altered, build_setup
 from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import Coding
@@ -25,7 +24,7 @@ CODES = [("half", {}), ("quantise", {"bits": 8.0}), ("quantise", {"bits": 4.0}),
 
 @pytest.fixture
 def small(make_federation: Any) -> RunSetup:
-    return build(load_federation(make_federation(participants=3)))
+    return build_setup(make_federation(participants=3))
 
 
 def two_rounds(w: RunSetup, **changes: Any) -> tuple[State, dict[str, Any]]:
@@ -65,23 +64,10 @@ def test_what_a_coded_broadcast_loses_stays_pending(small: RunSetup, name: str, 
     assert digest_update(unpack_state(pack_state(coded), "x").pending) == digest_update(coded.pending)
 
 
-@dataclass(frozen=True)
-class Forger:
-    """A runtime in which participant 1 answers with other bytes."""
-
-    inner: Embedded
-    bytes_: bytes
-
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        for reply in self.inner.exchange(tasks):
-            hit = isinstance(reply, Reply) and reply.index == 1 and reply.payload is not None
-            yield replace(reply, payload=self.bytes_) if isinstance(reply, Reply) and hit else reply
-
-
 @pytest.mark.parametrize("data", [b"", b"not a message", b"\x28\xb5\x2f\xfd" + bytes(40)])
 def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, data: bytes) -> None:
     run_spec = replace(small.run_spec, upload=Coding("quantise", {"bits": 4.0}))
-    runtime = Forger(Embedded(small.nodes), data)
+    runtime = Altered(Embedded(small.nodes), 1, lambda reply: replace(reply, payload=data))
     state, _ = open_state(run_spec, runtime)
     _, body = run_round(state, run_spec, runtime)
     row = next(a for a in body["admissions"] if a["name"] == "site0")
@@ -92,7 +78,7 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, dat
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:
     with pytest.raises(ConfigError, match="upload or download = 'quantize' is not known"):
-        build(load_federation(make_federation(participants=2, folder="g", algorithm={"download": "quantize"})))
+        build_setup(make_federation(participants=2, folder="g", algorithm={"download": "quantize"}))
 
 
 @dataclass(frozen=True)

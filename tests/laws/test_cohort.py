@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import build_setup, records
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
@@ -18,7 +18,6 @@ from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import sample
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError
-from tequio.ledger.record import Ledger
 from tequio.report.html.report import render
 from tequio.runtimes.embedded import Embedded
 
@@ -35,7 +34,7 @@ def test_a_sample_of_all_is_all() -> None:
 
 
 def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=5, train={"cohort": 2, "rounds": 4})))
+    w = build_setup(make_federation(participants=5, train={"cohort": 2, "rounds": 4}))
     run_spec, runtime = w.run_spec, Embedded(w.nodes)
     panel = {m.name for m in run_spec.panel(1)} - {"centre"}
     state, body = open_state(run_spec, runtime)
@@ -57,7 +56,7 @@ def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(make_
 
 
 def test_a_cohort_of_all_is_the_whole_federation_to_the_bit(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=3)))
+    w = build_setup(make_federation(participants=3))
     runtime = Embedded(w.nodes)
     plain, _ = run_round(open_state(w.run_spec, runtime)[0], w.run_spec, runtime)
     all_ = replace(w.run_spec, cohort=3)
@@ -66,7 +65,7 @@ def test_a_cohort_of_all_is_the_whole_federation_to_the_bit(make_federation: Any
 
 
 def test_a_run_cut_off_draws_the_same_cohort(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(participants=4, train={"cohort": 2})))
+    w = build_setup(make_federation(participants=4, train={"cohort": 2}))
     runtime = Embedded(w.nodes)
     state, _ = run_round(open_state(w.run_spec, runtime)[0], w.run_spec, runtime)
     again = unpack_state(pack_state(state), "test")
@@ -89,7 +88,6 @@ def test_what_makes_no_sense_is_refused(make_federation: Any, train: Any, algori
 def test_a_run_with_a_cohort_ends_and_its_report_can_be_read(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=3, train={"cohort": 1})
     outcome = start(load_federation(path), tmp_path / "run", counterfactuals=False)
-    with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(outcome.folder)
     assert len([e for e in entries if e.kind == "personal"]) == 3  # who was never drawn gets a model too
     assert "site2" in render(entries, "en")

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from builders import build_setup
 from tequio.algorithms.distil.loss import distil_loss
 from tequio.algorithms.registry import ENSEMBLE, ensemble_by_name
 from tequio.app.assembly.algorithm import build_distillation
-from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_states, unpack_states
 from tequio.coordinator.distillation import (
     Distillation,
@@ -93,7 +92,7 @@ def test_votes_count_participants_or_bases() -> None:
 
 @pytest.fixture(params=["classification", "causal"])
 def setup(request: Any, make_two_bases: Any) -> RunSetup:
-    return build(load_federation(make_two_bases(kind=request.param)))
+    return build_setup(make_two_bases(kind=request.param))
 
 
 def groups_of(w: RunSetup) -> list[Group]:

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import build_setup, rounds
 from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import Coding, RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, UpdateError
-from tequio.core.types import Failure, Reply, Request, State, TrainRequest
+from tequio.core.types import Failure, Reply, Request, TrainRequest
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.participant.node import Node
@@ -30,7 +29,7 @@ FACTORS = ["rolora", "ffa", "fedit"]
 
 def setup(make_federation: Any, reduce: str = "rolora", **algorithm: Any) -> RunSetup:
     """Ranks 16 and 8: matrices of fewer than 256 numbers would travel whole."""
-    w = build(load_federation(make_federation(participants=2, algorithm={"reduce": reduce} | TOPK | algorithm)))
+    w = build_setup(make_federation(participants=2, algorithm={"reduce": reduce} | TOPK | algorithm))
     members = tuple(replace(m, rank=16 if m.index == 1 else 8) for m in w.run_spec.members)
     centre = None if w.run_spec.centre is None else replace(w.run_spec.centre, rank=16)
     return replace(w, run_spec=replace(w.run_spec, members=members, centre=centre))
@@ -39,13 +38,6 @@ def setup(make_federation: Any, reduce: str = "rolora", **algorithm: Any) -> Run
 def fresh(w: RunSetup, folder: RunFolder | None = None) -> dict[int, Node]:
     """The nodes as they start, with no memory, or with what `folder` holds."""
     return {i: replace(n, memory=Residual(folder, f"participants/{n.name}")) for i, n in w.nodes.items()}
-
-
-def rounds(run_spec: RunSpec, runtime: Any, count: int, state: State | None = None) -> State:
-    state = state or open_state(run_spec, runtime)[0]
-    for _ in range(count):
-        state, _ = run_round(state, run_spec, runtime)
-    return state
 
 
 @dataclass(frozen=True)
@@ -206,4 +198,4 @@ def test_feedback_without_meaning_is_refused_with_the_nearest_chain(
     make_federation: Any, algorithm: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        build(load_federation(make_federation(participants=2, algorithm=algorithm)))
+        build_setup(make_federation(participants=2, algorithm=algorithm))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from builders import Altered, build_setup, rounds
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.models.export import export_models
@@ -25,7 +25,7 @@ from tequio.coordinator.run_spec import Coding, Local, RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, Request, State, TrainRequest
+from tequio.core.types import Reply, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain, zero
 from tequio.participant.base import load_base
 from tequio.participant.loop import CLIP
@@ -44,14 +44,7 @@ def federation(make_federation: Any, **sections: Any) -> Path:
 
 
 def setup(make_federation: Any, **sections: Any) -> RunSetup:
-    return build(load_federation(federation(make_federation, **sections)))
-
-
-def rounds(run_spec: RunSpec, runtime: Any, count: int = 2) -> State:
-    state, _ = open_state(run_spec, runtime)
-    for _ in range(count):
-        state, _ = run_round(state, run_spec, runtime)
-    return state
+    return build_setup(federation(make_federation, **sections))
 
 
 def loss_of(model: Any, items: list[Item]) -> Any:
@@ -67,7 +60,7 @@ def test_a_federation_of_one_is_plain_full_fine_tuning_exactly(make_federation: 
     """Against the model as transformers loads it, its weights trained by torch alone. Rounds begin with a fresh AdamW from W₀ + H."""
     sections = {"kind": "causal", "participants": 1, "centre": False, "algorithm": {"weights": "uniform"}}
     w = setup(make_federation, base={"dtype": "float32"}, **sections)
-    state = rounds(w.run_spec, Embedded(w.nodes))
+    state = rounds(w.run_spec, Embedded(w.nodes), 2)
     node, member = w.nodes[1], w.run_spec.members[0]
     model = load_base(str(tiny_llama), "causal", torch.float32, tiny_llama).model
     weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in sorted(w.run_spec.shapes)}
@@ -161,7 +154,7 @@ def test_topk_with_feedback_loses_nothing_of_full_weights(make_federation: Any) 
     algorithm = {"upload": "topk", "upload_settings": {"density": 0.1, "bits": 2.0}, "weights": "uniform"}
     w = setup(make_federation, participants=1, centre=False, algorithm=algorithm)
     node, run_spec = w.nodes[1], w.run_spec
-    state = rounds(run_spec, Embedded(w.nodes))
+    state = rounds(run_spec, Embedded(w.nodes), 2)
     wanted, held = zero(run_spec.spec), zero(run_spec.spec)
     for round_ in (1, 2):
         seed = derive(run_spec.seed, "train", round_, 1)
@@ -182,21 +175,6 @@ def test_topk_with_feedback_loses_nothing_of_full_weights(make_federation: Any) 
     memory = node.memory.load(2, run_spec.spec, "x")
     assert memory.norm() > 0.1 * wanted.norm()
     assert state.shared.plus(memory).minus(wanted).norm() <= 1e-5 * wanted.norm()
-
-
-@dataclass(frozen=True)
-class Forger:
-    """A runtime in which participant 1 answers with other parts."""
-
-    inner: Embedded
-    forge: Any
-
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        for reply in self.inner.exchange(tasks):
-            hit = isinstance(reply, Reply) and reply.index == 1 and reply.parts is not None
-            yield (
-                replace(reply, parts=self.forge(list(reply.parts or ()))) if isinstance(reply, Reply) and hit else reply
-            )
 
 
 def _nan(parts: list[bytes]) -> list[bytes]:
@@ -225,7 +203,8 @@ def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
     """The fault is in the last part; the round ends as if the participant had not been there."""
     w = setup(make_federation, participants=3)
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
-    after, body = run_round(state, w.run_spec, Forger(Embedded(w.nodes), forge))
+    forger = Altered(Embedded(w.nodes), 1, lambda reply: replace(reply, parts=forge(list(reply.parts or ()))))
+    after, body = run_round(state, w.run_spec, forger)
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [a["name"] for a in refused] == ["site0"]
     assert re.search(reason, refused[0]["reason"])
@@ -252,7 +231,7 @@ def test_what_has_no_meaning_with_full_weights_is_refused(make_federation: Any, 
 
 def test_a_largest_rank_is_refused_with_full_weights(make_federation: Any) -> None:
     with pytest.raises(ConfigError, match=r"site1: max_rank = 2.*no rank"):
-        build(load_federation(make_federation(adapter={"kind": "full"})))
+        build_setup(make_federation(adapter={"kind": "full"}))
 
 
 def test_a_spool_gives_back_what_it_got() -> None:

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from conftest import sentences
+from builders import Altered, Shuffled, build_setup, rounds, sentences
 from tequio.algorithms.registry import REDUCE, reduce_by_name, weights_by_name
-from tequio.app.assembly.build import build
-from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
-from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
-from tequio.core.types import Failure, Reply, Request, State, TrainRequest
+from tequio.core.types import Failure, Reply, Request, TrainRequest
 from tequio.core.update import Dense, Factored, Update, zero
 from tequio.participant.loop import train
 from tequio.participant.text_tasks import batches
 from tequio.runtimes.embedded import Embedded
 
 
-def setup(path: Path) -> RunSetup:
-    return build(load_federation(path))
-
-
-def run(run_spec: RunSpec, runtime: Runtime) -> State:
-    state, _ = open_state(run_spec, runtime)
-    while state.round < run_spec.rounds:
-        state, _ = run_round(state, run_spec, runtime)
-    return state
-
-
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kind: str) -> None:
-    w = setup(make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"}))
-    state = run(w.run_spec, Embedded(w.nodes))
+    w = build_setup(make_federation(kind=kind, participants=1, centre=False, algorithm={"weights": "uniform"}))
+    state = rounds(w.run_spec, Embedded(w.nodes))
 
     node, member, adapted = w.nodes[1], w.run_spec.members[0], w.adapted
     shared: Update = zero(w.run_spec.spec)
@@ -60,37 +42,23 @@ def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kin
 
 
 def test_norm_equalisation_of_one_participant_changes_nothing_but_rounding(make_federation: Any) -> None:
-    w = setup(make_federation(participants=1, centre=False))
-    one = run(w.run_spec, Embedded(w.nodes)).shared
-    plain = run(replace(w.run_spec, weighting=weights_by_name("uniform")), Embedded(w.nodes)).shared
+    w = build_setup(make_federation(participants=1, centre=False))
+    one = rounds(w.run_spec, Embedded(w.nodes)).shared
+    plain = rounds(replace(w.run_spec, weighting=weights_by_name("uniform")), Embedded(w.nodes)).shared
     assert one.minus(plain).norm() <= 1e-5 * plain.norm()
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """A runtime that delivers replies in another order, and one of them twice."""
-
-    inner: Embedded
-    seed: int
-
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        replies = list(self.inner.exchange(tasks))
-        replies.append(replies[0])
-        random.Random(self.seed).shuffle(replies)
-        yield from replies
 
 
 @pytest.mark.parametrize("reduce", sorted(REDUCE))
 def test_the_result_does_not_depend_on_the_order_of_arrival(make_federation: Any, reduce: str) -> None:
-    w = setup(make_federation(participants=4))
+    w = build_setup(make_federation(participants=4))
     run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce))
-    expected = digest_update(run(run_spec, Embedded(w.nodes)).shared)
+    expected = digest_update(rounds(run_spec, Embedded(w.nodes)).shared)
     for seed in range(3):
-        assert digest_update(run(run_spec, Shuffled(Embedded(w.nodes), seed)).shared) == expected
+        assert digest_update(rounds(run_spec, Shuffled(Embedded(w.nodes), seed, twice=True)).shared) == expected
 
 
 def test_a_state_survives_its_bytes(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2, algorithm={"server": "nesterov"}))
+    w = build_setup(make_federation(participants=2, algorithm={"server": "nesterov"}))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
     data = pack_state(state)
@@ -103,27 +71,18 @@ def test_a_state_survives_its_bytes(make_federation: Any) -> None:
 
 def test_nothing_is_lost_by_the_rank_of_the_broadcast(make_federation: Any) -> None:
     """Shared + pending of a run with a narrow broadcast is the exact sum: with one round it is the wide run's shared."""
-    w = setup(make_federation(participants=4, train={"rounds": 1}))
-    wide = run(replace(w.run_spec, broadcast_rank=64), Embedded(w.nodes))
-    narrow = run(replace(w.run_spec, broadcast_rank=2), Embedded(w.nodes))
+    w = build_setup(make_federation(participants=4, train={"rounds": 1}))
+    wide = rounds(replace(w.run_spec, broadcast_rank=64), Embedded(w.nodes))
+    narrow = rounds(replace(w.run_spec, broadcast_rank=2), Embedded(w.nodes))
     assert not wide.pending.entries
     assert narrow.shared.max_rank() == 2
     difference = narrow.shared.plus(narrow.pending).minus(wide.shared)
     assert difference.norm() <= 1e-4 * wide.shared.norm()
 
 
-@dataclass(frozen=True)
-class Tampering:
-    """A runtime in which one participant's reply is replaced."""
-
-    inner: Embedded
-    replacement: Any
-
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        for task in tasks:
-            for reply in self.inner.exchange([task]):
-                changes = isinstance(task, TrainRequest) and task.index == 2 and isinstance(reply, Reply)
-                yield self.replacement(reply) if changes else reply
+def _long(reply: Reply) -> Reply:
+    assert reply.update is not None
+    return replace(reply, update=reply.update.scaled(100.0))
 
 
 def _nan(reply: Reply) -> Reply:
@@ -169,9 +128,9 @@ def _extra(reply: Reply) -> Reply:
     ],
 )
 def test_what_does_not_fit_stays_out_with_its_reason(make_federation: Any, tamper: Any, reason: str) -> None:
-    w = setup(make_federation(participants=3))
+    w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
-    after, body = run_round(state, w.run_spec, Tampering(Embedded(w.nodes), tamper))
+    after, body = run_round(state, w.run_spec, Altered(Embedded(w.nodes), 2, tamper))
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
     assert [a["name"] for a in refused] == ["site1"]
     import re
@@ -183,18 +142,18 @@ def test_what_does_not_fit_stays_out_with_its_reason(make_federation: Any, tampe
 
 
 def test_a_far_too_long_update_is_refused_from_the_second_round_on(make_federation: Any) -> None:
-    w = setup(make_federation(participants=3))
+    w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
-    long = Tampering(Embedded(w.nodes), lambda r: replace(r, update=r.update.scaled(100.0)))
+    long = Altered(Embedded(w.nodes), 2, _long)
     _, body = run_round(state, w.run_spec, long)
     assert any("times what the round before" in a["reason"] for a in body["admissions"])
 
 
 def test_no_usable_update_ends_the_run_with_every_reason(make_federation: Any) -> None:
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
-    index_one = Tampering(Embedded({0: w.nodes[0], 1: w.nodes[1]}), lambda r: r)
+    index_one = Altered(Embedded({0: w.nodes[0], 1: w.nodes[1]}), 2, lambda r: r)
 
     @dataclass(frozen=True)
     class Failing:
@@ -216,7 +175,7 @@ def test_a_round_that_harms_the_general_model_is_rolled_back(make_federation: An
     swap = {"good": "bad", "bad": "good"}
     rows = sentences(200, 300)
     public.write_text("".join(json.dumps({**row, "label": swap[row["label"]]}) + "\n" for row in rows))
-    w = setup(path)
+    w = build_setup(path)
     run_spec = replace(w.run_spec, learning_rate=2e-2)
     state, _ = open_state(run_spec, Embedded(w.nodes))
     after, body = run_round(state, run_spec, Embedded(w.nodes))

@@ -52,7 +52,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "line", "words"),
     [
-        ([GOOD.format(h=1, g=1), GOOD.format(h=3, g=1)], 3, "gap of 3600 s"),
+        ([GOOD.format(h=1, g=1), GOOD.format(h=3, g=1)], 3, "gap of 1 h"),
         ([GOOD.format(h=1, g=1), GOOD.format(h=1, g=2)], 3, "overlaps"),
         ([GOOD.format(h=1, g=1).replace("Z,", ",")], 2, "no zone"),
         ([GOOD.format(h=1, g=1).replace("2026-03-01T01", "yesterday")], 2, "not a time"),
@@ -217,7 +217,7 @@ def test_electricity_maps(tmp_path: Path) -> None:
     table = f"Datetime (UTC),Country,Zone name,Zone id,{name} (direct),{name} (Life cycle)\n{rows}\n"
     windows = import_windows(write(tmp_path, table), "electricity-maps", None, "")
     assert [(w.zone, w.grams) for w in windows] == [("DE", 300.0), ("DE", 301.0), ("DE", 302.0)]
-    with pytest.raises(ConfigError, match="gap of 3600 s"):
+    with pytest.raises(ConfigError, match="gap of 1 h"):
         import_windows(
             write(tmp_path, {"zone": "DE", "history": [*history, {**history[0], "datetime": "2026-03-01T16:00:00Z"}]}),
             "electricity-maps",

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from builders import free_port
 from tequio.app.network.hub.folder import AUTHORITY, CERTIFICATE, KEY
 from tequio.core.errors import TequioError
 from tequio.core.messages import REQUESTS, pack_message, unpack_message
@@ -32,12 +33,6 @@ from tequio.trust.keys import (
     public_bytes,
     write_secret,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

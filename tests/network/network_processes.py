@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -48,12 +47,6 @@ def until(what: Callable[[], bool], seconds: float = 500.0) -> None:
     while not what():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.2)
-
-
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ready(root: Path) -> bool:

@@ -16,8 +16,8 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import port
 
+from builders import free_port
 from tequio.app.network.coordinator.serve import Times, coordinate
 from tequio.app.network.hub.certificates import check_keys, renew
 from tequio.app.network.hub.folder import init_coordinator_folder, open_coordinator_folder
@@ -92,7 +92,7 @@ def failures(rows: Rows) -> dict[str, str]:
 
 def test_what_is_on_disk_is_well_at_first_and_nothing_answers(make_federation: Any, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     rows = check_coordinator(hub, None)
     assert set(failures(rows)) == {"reach"}
     assert {row["check"] for row in rows if row["status"] == "ok"} == {"agreement", "secrets", "certificate"}
@@ -102,7 +102,7 @@ def test_what_is_on_disk_is_well_at_first_and_nothing_answers(make_federation: A
 @pytest.mark.parametrize("name", ["tls/server.key", "tls/authority.key", "secret", "invitations/site0.json"])
 def test_secrets_that_others_may_read(make_federation: Any, tmp_path: Path, name: str) -> None:
     hub = tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / name).chmod(0o640)
     assert name in failures(check_coordinator(hub, None))["secrets"]
 
@@ -110,7 +110,7 @@ def test_secrets_that_others_may_read(make_federation: Any, tmp_path: Path, name
 def test_a_hub_or_its_server_that_others_may_enter(make_federation: Any, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     hub.mkdir(0o755)
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / "superlink").mkdir(0o700)
     assert set(failures(check_coordinator(hub, None))) == {"reach"}  # init closed the hub that was there
     for path in (hub / "superlink", hub):
@@ -121,7 +121,7 @@ def test_a_hub_or_its_server_that_others_may_enter(make_federation: Any, tmp_pat
 
 def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: Any, tmp_path: Path) -> None:
     hub = tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / "tls").chmod(0o777)
     assert "Others may write" in failures(check_coordinator(hub, None))["secrets"]
     (hub / "tls").chmod(0o755)
@@ -132,10 +132,10 @@ def test_folders_in_which_others_may_write_and_what_is_missing(make_federation: 
 
 
 @pytest.mark.parametrize("name", ["secret", "tls/server.key", "tls/authority.key"])
-@pytest.mark.parametrize("kept", [0, 20])
+@pytest.mark.parametrize("retained", [0, 20])
 def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, name: str, retained: int) -> None:
     hub = tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / name).write_bytes((hub / name).read_bytes()[:retained])
     wrong = f"{hub / name} is {'empty or cut' if name == 'secret' else 'not the key of'}"
     assert failures(check_coordinator(hub, None))["secrets"].startswith(wrong)
@@ -150,7 +150,7 @@ def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, nam
 
 def test_another_federation_toml_is_the_only_thing_reported(make_federation: Any, tmp_path: Path) -> None:
     toml, hub = make_federation(), tmp_path / "hub"
-    init_coordinator_folder(hub, toml, f"127.0.0.1:{port()}")
+    init_coordinator_folder(hub, toml, f"127.0.0.1:{free_port()}")
     toml.write_text(toml.read_text() + "\n# other\n")
     (row,) = check_coordinator(hub, None)
     assert (row["check"], row["status"]) == ("agreement", "FAIL")
@@ -160,7 +160,7 @@ def test_a_folder_that_is_put_in_place_anew_behind_a_link_is_found(make_federati
     """As Kubernetes does with what it mounts: another folder behind the same link."""
     toml, hub, link = make_federation(), tmp_path / "hub", tmp_path / "link"
     link.symlink_to(toml.parent)
-    init_coordinator_folder(hub, link / toml.name, f"127.0.0.1:{port()}", None)
+    init_coordinator_folder(hub, link / toml.name, f"127.0.0.1:{free_port()}", None)
     link.unlink()
     link.symlink_to(shutil.move(toml.parent, tmp_path / "moved"))
     assert "agreement" not in failures(check_coordinator(hub, None))
@@ -168,10 +168,10 @@ def test_a_folder_that_is_put_in_place_anew_behind_a_link_is_found(make_federati
 
 def test_certificates_that_end(make_federation: Any, tmp_path: Path) -> None:
     ended, hub = own_authority(tmp_path / "own", ["127.0.0.1"], 0), tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}", ended)
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}", ended)
     assert "nobody can connect" in failures(check_coordinator(hub, None))["certificate"]
     soon, other = own_authority(tmp_path / "soon", ["127.0.0.1"], 5), tmp_path / "other"
-    init_coordinator_folder(other, make_federation(folder="second"), f"127.0.0.1:{port()}", soon)
+    init_coordinator_folder(other, make_federation(folder="second"), f"127.0.0.1:{free_port()}", soon)
     warned = [
         row for row in check_coordinator(other, None) if row["status"] == "warning" and row["check"] == "certificate"
     ]

@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -21,23 +20,20 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("flwr")
 
-from live_server import Live, at_work, echo, live, resident
+from live_server import Live, at_work, echo, resident
 from network_processes import until
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.assembly.context import build_model_context
 from tequio.app.network.coordinator.roster import Roster
 from tequio.config import MAIN, load_federation
 from tequio.coordinator.checkpoint import pack_state
 from tequio.coordinator.federate import federate
-from tequio.core.canonical import pack_tensors, unpack_tensors
-from tequio.core.errors import NetworkError, ResourceError, RunError, UpdateError
-from tequio.core.messages import REPLIES, pack_message, unpack_message
+from tequio.core.errors import NetworkError, ResourceError, RunError
+from tequio.core.messages import pack_message, unpack_message
 from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.ledger.record import Ledger, verify
 from tequio.measure.energy import open_meter
@@ -48,93 +44,9 @@ from tequio.trust.keys import key_bytes, new_authority, new_key
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
+
+
 TASK = DescribeRequest(4, 1, "north")
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("live") / "hub") as found:
-        yield found
-
-
-def came(hub: Live, data: bytes, limit: int = 1 << 20) -> Reply | Failure:
-    """What the exchange makes of these bytes as the reply to TASK."""
-    return hub.net(1, limit=limit).read(seal(data, 1, 1, 2, "4", 60.0, "x").message, TASK)
-
-
-# what arrives: hostile, damaged, of another round
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        Reply(3, 1, "north"),
-        Reply(5, 1, "north"),
-        Reply(4, 2, "north"),
-        Reply(4, 1, "south"),
-        Failure(3, 1, "north", "TrainingError", "why"),
-    ],
-)
-def test_a_reply_for_another_round_or_of_another_participant_is_a_failure(hub: Live, reply: Reply | Failure) -> None:
-    got = came(hub, pack_message(reply))
-    assert isinstance(got, Failure)
-    assert got.message == "its reply is of another round or participant"
-    assert (got.round, got.index, got.name) == (4, 1, "north")
-
-
-def test_the_right_reply_is_taken(hub: Live) -> None:
-    assert came(hub, pack_message(Reply(4, 1, "north", examples=7))) == Reply(4, 1, "north", examples=7)
-
-
-def test_a_task_in_place_of_a_reply_is_refused(hub: Live) -> None:
-    got = came(hub, pack_message(TASK))
-    assert isinstance(got, Failure)
-    assert "of kind 'describe'" in got.message
-
-
-def test_an_oversized_reply_is_refused_unread(hub: Live) -> None:
-    got = came(hub, b"\x00" * 2000, limit=1000)
-    assert isinstance(got, Failure)
-    assert "has 2000 bytes, at most 1000 are allowed" in got.message
-
-
-@given(st.binary(max_size=300))
-def test_noise_is_a_failure_of_that_participant_alone(hub: Live, data: bytes) -> None:
-    assert isinstance(came(hub, data), Failure)
-
-
-@given(position=st.integers(0, 10_000), data=st.binary(min_size=1, max_size=9))
-def test_a_damaged_reply_is_a_failure_or_a_reply_to_this_task(hub: Live, position: int, data: bytes) -> None:
-    """Never another error, never one for another participant."""
-    whole = bytearray(pack_message(Reply(4, 1, "north", examples=3, metrics={"loss": 0.5})))
-    at = position % len(whole)
-    whole[at : at + len(data)] = data
-    got = came(hub, bytes(whole))
-    assert (got.round, got.index, got.name) == (4, 1, "north")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(field=st.sampled_from(["round", "index", "name", "update", "payload", "parts", "metrics", "energy"]), value=JSON)
-def test_a_field_of_any_content_is_refused_or_of_its_type(field: str, value: Any) -> None:
-    tensors, header = unpack_tensors(pack_message(Reply(4, 1, "north")), "x")
-    header["fields"] = {**header["fields"], field: value}
-    try:
-        data = pack_tensors(tensors, header)
-    except ValueError:
-        return  # NaN: no JSON, so nobody can send it so
-    try:
-        found = unpack_message(data, "x", REPLIES)
-    except UpdateError:
-        return
-    assert isinstance(found, Reply)
-    assert isinstance(found.round, int)
-    assert isinstance(found.name, str)
 
 
 def test_a_replayed_reply_answers_no_other_task(hub: Live) -> None:
@@ -438,7 +350,7 @@ def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_la
     make_federation: Any, tmp_path: Path
 ) -> None:
     """SQLite may not have another page after round 1; with room again the run ends as an unbroken one."""
-    w = build(load_federation(make_federation(participants=2, train={"rounds": 3})))
+    w = build_setup(make_federation(participants=2, train={"rounds": 3}))
     runtime, path = Embedded(w.nodes), tmp_path / "ledger.sqlite"
     with Ledger.create(tmp_path / "whole.sqlite", {"name": "whole"}) as ledger:
         *_, (expected, _) = federate(w.run_spec, runtime, ledger, open_meter())

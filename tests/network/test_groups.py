@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("flwr")
 
 from live_server import at_work, live, resident
-from network_processes import ALONE, background, federation, kinds, port, ready, tequio, until
+from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
+from builders import digests, free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase, owed, reopen
 from tequio.app.network.coordinator.serve import Times, coordinate
 from tequio.app.network.hub.folder import init_coordinator_folder
@@ -32,16 +33,6 @@ FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower builds its b
 pytestmark = pytest.mark.filterwarnings(FLOWERS)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Of every personal model and of each base's shared one."""
-    with Ledger.open(folder / "ledger.sqlite", read_only=True) as ledger:
-        rows = {e.body["name"]: e.body["digest"] for e in ledger.entries("personal")}
-        shared = ledger.last("shared")
-    assert shared is not None
-    bases = {f"shared-{name}": body["digest"] for name, body in shared.body["bases"].items()}
-    return {**rows, **bases, "shared": shared.body["digest"]}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_bases_give_the_tensors_of_one_process(make_two_bases: Any, tmp_path: Path) -> None:
@@ -50,7 +41,7 @@ def test_two_bases_give_the_tensors_of_one_process(make_two_bases: Any, tmp_path
     one = start(load_federation(toml), tmp_path / "one", False).folder
     record, log = hub / "run" / "ledger.sqlite", tmp_path / "coordinator.log"
     with ExitStack() as staying:
-        with federation(tmp_path, toml, f"127.0.0.1:{port()}", kill=True) as folders:
+        with federation(tmp_path, toml, f"127.0.0.1:{free_port()}", kill=True) as folders:
             people = [
                 staying.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
                 for name, folder in folders.items()
@@ -119,7 +110,7 @@ def test_opened_again_each_is_sent_the_model_of_its_own_base(make_two_bases: Any
 
 def test_windows_of_real_time_are_of_one_base(make_two_bases: Any, tmp_path: Path) -> None:
     toml = make_two_bases(train={"pace": "buffered", "round_seconds": 5.0})
-    init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{port()}")
+    init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     with pytest.raises(ConfigError, match=r"buffered.*\[\[bases\]\].*tequio run"):
         coordinate(
             tmp_path / "hub", "127.0.0.1", None, Times(1.0, 1.0), Health("coordinator", ignore_events), lambda *_: None

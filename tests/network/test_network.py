@@ -16,8 +16,9 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, kinds, port, ready, tequio, until
+from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
+from builders import digests, free_port
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.core.canonical import unpack
@@ -26,19 +27,11 @@ from tequio.ledger.record import Ledger
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def digests(folder: Path) -> dict[str, str]:
-    with Ledger.open(folder / "ledger.sqlite", read_only=True) as ledger:
-        rows = {e.body["name"]: e.body["digest"] for e in ledger.entries("personal")}
-        shared = ledger.last("shared")
-        assert shared is not None
-        return {**rows, "shared": shared.body["digest"]}
-
-
 def test_a_network_gives_the_tensors_of_one_process(make_federation: Any, tmp_path: Path) -> None:
     """And the record has the same losses; every participant's folder works with no network."""
     toml = make_federation(participants=3)
     one = start(load_federation(toml), tmp_path / "one", False).folder
-    with federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders:
+    with federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders:
         hub = tmp_path / "hub" / "run"
         site0, site1, site2 = (
             background(tmp_path / f"{n}.log", "participate", folder, *ALONE) for n, folder in folders.items()
@@ -71,7 +64,7 @@ def test_killed_at_both_ends_it_goes_on_and_ends_the_same(make_federation: Any, 
     """kill -9 of the coordinator, with SuperLink orphaned, after a committed round; and of a participant."""
     toml = make_federation(participants=2, train={"rounds": 4})
     one = start(load_federation(toml), tmp_path / "one", False).folder
-    address, hub = f"127.0.0.1:{port()}", tmp_path / "hub"
+    address, hub = f"127.0.0.1:{free_port()}", tmp_path / "hub"
     ledger = hub / "run" / "ledger.sqlite"
     log = tmp_path / "coordinator.log"
     with federation(tmp_path, toml, address, kill=True) as folders:
@@ -100,12 +93,12 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    from tequio.runtimes.flower.node import Session
+    from tequio.runtimes.flower.client import Session
     from tequio.runtimes.flower.versions import SPEAKS
     from tequio.trust.keys import load_key, new_authority, new_key, public_bytes
 
     toml = make_federation(participants=2)
-    address = f"127.0.0.1:{port()}"
+    address = f"127.0.0.1:{free_port()}"
     log = tmp_path / "coordinator.log"
     with federation(tmp_path, toml, address) as folders:
         authority = (tmp_path / "hub" / "tls" / "authority.pem").read_bytes()

@@ -18,9 +18,10 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, TEQUIO, background, kinds, port, tequio, until
+from network_processes import ALONE, TEQUIO, background, kinds, tequio, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from builders import free_port
 from tequio.app.network.hub.folder import init_coordinator_folder
 from tequio.app.network.monitoring.health import FILE, Health, read_health
 from tequio.app.network.monitoring.metrics import known, metric, participant_pages
@@ -64,7 +65,7 @@ def test_an_error_that_a_participant_invents_makes_no_new_label() -> None:
 
 
 def test_health_are_counted_retained_and_read_after_the_end(tmp_path: Path) -> None:
-    health = Health("participant", silent, ("127.0.0.1", free := port()))
+    health = Health("participant", silent, ("127.0.0.1", free := free_port()))
     with suppress(RunError), health.answering(participant_pages(health)), health.written_to(tmp_path):
         health.tell("connected", "connected", address="hub")
         for round_ in (1, 2):
@@ -254,8 +255,8 @@ def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
 def test_a_running_federation_is_seen_from_outside(make_federation: Any, tmp_path: Path) -> None:
     """Status, pages and logs before anybody is there, while the rounds go on, after a kill -9, and at the end."""
     toml = make_federation(participants=2, train={"rounds": 40, "patience": 40})
-    hub, address = tmp_path / "hub", f"127.0.0.1:{port()}"
-    pages, own_pages = f"127.0.0.1:{port()}", f"127.0.0.1:{port()}"
+    hub, address = tmp_path / "hub", f"127.0.0.1:{free_port()}"
+    pages, own_pages = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     tequio("coordinator", "init", hub, toml, "--address", address)
 
     def status(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("flwr")
 
 from flwr.supercore.inflatable.inflatable_object import get_object_id
-from live_server import Live, Relay, at_work, live, resident
+from live_server import Live, Relay, at_work, resident
 from network_processes import until
 
 from tequio.core.canonical import pack_tensors
@@ -30,12 +29,6 @@ FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 NAMES = ("north", "south", "a-hospital-with-a-long-name")
 LARGE = Update({"w": Dense(torch.arange(3_000_000, dtype=torch.float32))}, "s" * 64)  # 12 MB: three parts
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(tmp_path_factory.mktemp("parts") / "hub") as found:
-        yield found
 
 
 def task(index: int, round_: int = 1) -> EvaluateRequest:

@@ -15,8 +15,9 @@ import pytest
 pytest.importorskip("flwr")
 
 from live_server import Relay, at_work, live, resident
-from network_processes import ALONE, background, federation, kinds, port, ready, tequio, until
+from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
+from builders import free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.participant.availability import pointing_out
 from tequio.app.network.participant.serve import Ending
@@ -80,7 +81,7 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             assert "TrainingError" in missing["participants"][1]["reason"]
             assert "cannot be read" in missing["participants"][2]["reason"]
             assert [words for event, words in said if event == "waiting"] == [
-                "Waiting at most 0.333333 minutes for late, never to fetch the shared model."
+                "Waiting at most 20 s for late, never to fetch the shared model."
             ]
             lines = [words for event, words in said if event == "personal-missing"]
             assert f"start again: tequio coordinator start {tmp_path}" in lines[0]
@@ -137,7 +138,7 @@ def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path:
 
     log = pointing_out(tmp_path / "north", tell, 1.0)
     log("Outside of the hours", "disconnected")
-    stop, here = Event(), Identity(f"127.0.0.1:{port()}", new_authority("ours", 1)[0], new_key(), 1)
+    stop, here = Event(), Identity(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0], new_key(), 1)
     node = Thread(target=serve, args=(here, lambda _: None, stop, log), daemon=True)
     node.start()
     until(lambda: sum("next try" in line for line in lines) >= 4, 60)
@@ -182,7 +183,7 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp
 def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
     """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
     toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"
-    record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{port()}"
+    record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}"
     with federation(tmp_path, toml, address, options=["--grace", "0"]) as folders:
         site0 = background(tmp_path / "site0.log", "participate", folders["site0"], *ALONE)
         site1 = background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE)
@@ -203,7 +204,7 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
         with background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE) as back:
             assert coordinator.wait(300) == 0
             assert back.wait(60) == 0
-    assert "site1 made no personal model yet. Open at most 10 minutes" in (tmp_path / "coordinator.log").read_text()
+    assert "site1 made no personal model yet. Open at most 10 min " in (tmp_path / "coordinator.log").read_text()
     with Ledger.open(record, read_only=True) as ledger:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     assert [body["name"] for kind, body in entries if kind == "personal"] == ["site0", "site1"]

@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, kinds, port, ready, tequio, until
+from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
+from builders import free_port
 from tequio.app.network.coordinator.serve import Times, coordinate
 from tequio.app.network.hub.certificates import ending, reminder, renew
 from tequio.app.network.hub.folder import (
@@ -45,7 +46,7 @@ def aged(hub: Path, days: int) -> None:
 
 
 def made(make_federation: Any, root: Path, days: int) -> Path:
-    init_coordinator_folder(root / "hub", make_federation(), f"127.0.0.1:{port()}")
+    init_coordinator_folder(root / "hub", make_federation(), f"127.0.0.1:{free_port()}")
     aged(root / "hub", days)
     return root / "hub"
 
@@ -88,7 +89,7 @@ def test_who_trusts_the_invitation_trusts_the_renewed_one(make_federation: Any, 
     address = json.loads((hub / "invitations" / "site0.json").read_text())["address"]
     authority = json.loads((hub / "invitations" / "site0.json").read_text())["authority"]
     renew(hub)
-    server = Server(port(), hub, hub / CERTIFICATE, hub / KEY, hub / AUTHORITY, hub / "secret")
+    server = Server(free_port(), hub, hub / CERTIFICATE, hub / KEY, hub / AUTHORITY, hub / "secret")
     host, _, number = address.rpartition(":")
     with (
         claimed(host, int(number)) as own,
@@ -128,7 +129,7 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation
     for path, data in zip(paths, (*new_server(authority, authority_key, ["127.0.0.1"], 5), authority), strict=True):
         path.write_bytes(data)
     hub = tmp_path / "hub"
-    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{port()}", paths)
+    init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}", paths)
     assert [words.partition(" ends")[0] for words in ending(hub, open_coordinator_folder(hub))] == [
         "the certificate",
         "its authority",
@@ -150,7 +151,7 @@ def test_one_that_has_ended_is_reported_before_anything_is_loaded(make_federatio
 def test_participants_connect_again_to_the_renewed_one(make_federation: Any, tmp_path: Path) -> None:
     """Real processes: stopped after a round, renewed, started again; who was connected is so again, with its old invitation."""
     toml, hub = make_federation(participants=2, train={"rounds": 30, "patience": 30}), tmp_path / "hub"
-    record, address, log = hub / "run" / "ledger.sqlite", f"127.0.0.1:{port()}", tmp_path / "coordinator.log"
+    record, address, log = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}", tmp_path / "coordinator.log"
     with ExitStack() as staying:
         with federation(tmp_path, toml, address) as folders:
             people = [

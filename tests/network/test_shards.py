@@ -16,8 +16,9 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, kinds, port, tequio, until
+from network_processes import ALONE, background, federation, kinds, tequio, until
 
+from builders import free_port
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.core.canonical import unpack
@@ -53,7 +54,7 @@ def test_in_shards_it_trains_and_one_of_its_processes_dies(make_federation: Any,
     own.write_text(own.read_text().replace("[hardware]", "[team]\nshard_base = true\n\n[hardware]\nprobe = true"))
     hub, log = tmp_path / "hub" / "run", tmp_path / "site0.log"
     with (
-        federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders,
+        federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders,
         background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE),
     ):
         with team(log, folders["site0"]) as launcher:

@@ -10,19 +10,14 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from network_processes import ALONE, background, federation, port, tequio
+from network_processes import ALONE, background, federation, tequio
 
+from builders import bodies, free_port
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
-from tequio.ledger.record import Ledger
 from tequio.participant.accounts import read_account_books
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
-
-
-def bodies(run: Path, kind: str) -> list[Any]:
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        return [entry.body for entry in ledger.entries(kind)]
 
 
 def sent(run: Path, *names: str) -> int:
@@ -39,7 +34,7 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     toml = make_federation(train=shape, budget={"megabytes": limit})
     file = toml.parent / "participants" / "site0.toml"
     file.write_text(file.read_text() + "\n[budget]\nkwh = 1e-12\n")
-    with federation(tmp_path, toml, f"127.0.0.1:{port()}") as folders:
+    with federation(tmp_path, toml, f"127.0.0.1:{free_port()}") as folders:
         logs = {name: tmp_path / f"{name}.log" for name in folders}
         first = background(logs["site0"], "participate", folders["site0"], *ALONE)
         second = background(logs["site1"], "participate", folders["site1"], *ALONE)

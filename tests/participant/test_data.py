@@ -183,7 +183,7 @@ def test_causal_with_a_prompt_alone_says_what_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [f"{SECRET},other", f"{SECRET} and more,other", f"{SECRET}@x.org,3"])
 def test_a_table_without_header_does_not_show_its_first_sample(tmp_path: Path, first: str) -> None:
     message = error_of(write(tmp_path, "a.csv", f"{first}\n{SECRET},none\n"))
-    assert "may be data and is not shown" in message
+    assert "may be data and are not shown" in message
     assert "other" not in message
 
 

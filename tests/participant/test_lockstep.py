@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.assembly.setup import RunSetup
-from tequio.config import load_federation
 from tequio.core.types import Failure, Reply, TrainRequest
 from tequio.core.update import Dense, Update, plain, zero
 from tequio.participant.lockstep import alike
@@ -19,7 +18,7 @@ from tequio.runtimes.embedded import Embedded
 
 
 def setup(make_federation: Any, kind: str, **sections: Any) -> RunSetup:
-    return build(load_federation(make_federation(kind=kind, participants=3, centre=False, **sections)))
+    return build_setup(make_federation(kind=kind, participants=3, centre=False, **sections))
 
 
 def tasks_of(w: RunSetup, **changes: Any) -> list[TrainRequest]:

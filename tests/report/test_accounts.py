@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import chained
+from made_runs import chained, energy
 
 from tequio.app.network.monitoring.totals import RunTotals
 from tequio.ledger.chain import Entry
 from tequio.report.data.accounts import accounts, card
 from tequio.report.data.summary import summary
-
-
-def energy(joules: float, intensity: float | None = None, **more: Any) -> dict[str, Any]:
-    record = {"joules": joules, "seconds": 10.0, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
-    return {**record, "intensity": intensity, "pue": 1.0, "embodied": None, **more}
 
 
 def run(simulation: bool = True, disclosed: bool = True, config: dict[str, Any] | None = None) -> list[Entry]:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made_runs import chained
+from made_runs import chained, energy
 
 from tequio.report.data.versus_alone import against_alone, of_books
 from tequio.report.html.report import render
-
-
-def energy(joules: float, intensity: float | None = 360.0, seconds: float = 10.0) -> dict[str, Any]:
-    record = {"joules": joules, "seconds": seconds, "method": "model", "boundary": "cpu package", "uncertainty": 0.4}
-    return {**record, "intensity": intensity, "pue": 1.0, "embodied": None}
 
 
 def eur(amount: float) -> dict[str, Any]:
@@ -29,13 +24,13 @@ def run() -> list[Any]:
         "versions": {"tequio": "0"},
     }
     train = [
-        {"name": "a", "energy": energy(100.0), "money": eur(0.5)},
+        {"name": "a", "energy": energy(100.0, 360.0), "money": eur(0.5)},
         {"name": "b", "energy": energy(300.0, None), "money": None},
     ]
     round_ = {
         "accepted": True,
         "train": train,
-        "evaluation": [{"name": "a", "energy": energy(10.0), "money": eur(0.1)}],
+        "evaluation": [{"name": "a", "energy": energy(10.0, 360.0), "money": eur(0.1)}],
     }
     scores = {"loss": 1.0, "accuracy": 0.5, "examples": 10}
 
@@ -114,9 +109,9 @@ def test_a_participants_own_record_has_no_rounds_to_compare_with() -> None:
 
 def test_the_own_book_knows_private_money() -> None:
     lines = [
-        {"work": "train", **energy(10.0), "money": eur(1.0)},
-        {"work": "local", **energy(40.0), "money": eur(3.0)},
-        {"work": "personal", **energy(5.0), "money": eur(0.5)},
+        {"work": "train", **energy(10.0, 360.0), "money": eur(1.0)},
+        {"work": "local", **energy(40.0, 360.0), "money": eur(3.0)},
+        {"work": "personal", **energy(5.0, 360.0), "money": eur(0.5)},
     ]
     (row,) = of_books({"a": lines, "old": lines[:1]})
     assert (row["name"], row["joined"]["joules"], row["alone"]["joules"]) == ("a", 15.0, 40.0)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.parallelism import side_by_side
-from tequio.config import load_federation
 from tequio.coordinator.checkpoint import pack_state
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
@@ -22,10 +20,6 @@ from tequio.core.seeds import derive
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Dense, Update, zero
 from tequio.runtimes.embedded import Embedded
-
-
-def setup(path: Path) -> RunSetup:
-    return build(load_federation(path))
 
 
 def training(run_spec: RunSpec, index: int) -> TrainRequest:
@@ -46,7 +40,7 @@ def tensors_of(w: RunSetup) -> set[int]:
 
 
 def test_the_base_is_in_memory_once_however_many_take_part(make_federation: Any) -> None:
-    two, six = (setup(make_federation(participants=n, folder=f"fed{n}")) for n in (2, 6))
+    two, six = (build_setup(make_federation(participants=n, folder=f"fed{n}")) for n in (2, 6))
     assert len({id(node.adapted) for node in six.nodes.values()}) == 1
     assert len(tensors_of(six)) == len(tensors_of(two))
     before = len(tensors_of(six))
@@ -55,7 +49,7 @@ def test_the_base_is_in_memory_once_however_many_take_part(make_federation: Any)
 
 
 def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_it_runs(make_federation: Any) -> None:
-    w = setup(make_federation(participants=3))
+    w = build_setup(make_federation(participants=3))
     seen: list[str] = []
     runtime = Embedded(w.nodes, lambda task: seen.append(task.name))
     for number, reply in enumerate(runtime.exchange(training(w.run_spec, i) for i in (3, 1, 2)), 1):
@@ -66,7 +60,7 @@ def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_a_failure_leaves_a_clean_model_for_the_next(make_federation: Any, kind: str) -> None:
-    w = setup(make_federation(kind=kind, participants=2))
+    w = build_setup(make_federation(kind=kind, participants=2))
     alone = next(Embedded(w.nodes).exchange([training(w.run_spec, 2)]))
     assert isinstance(alone, Reply)
     runtime = Embedded(w.nodes)
@@ -88,7 +82,7 @@ def test_a_failure_leaves_a_clean_model_for_the_next(make_federation: Any, kind:
 
 
 def test_what_does_not_belong_to_the_base_is_a_failure_not_the_end(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2))
+    w = build_setup(make_federation(participants=2))
     other = replace(training(w.run_spec, 1), held=zero("another base"))
     look = EvaluateRequest(1, 2, "site1", zero(w.run_spec.spec))
     failed, evaluated = Embedded(w.nodes).exchange([other, look])
@@ -99,7 +93,7 @@ def test_what_does_not_belong_to_the_base_is_a_failure_not_the_end(make_federati
 
 
 def test_a_validation_loss_that_is_not_a_number_is_a_failure(make_federation: Any) -> None:
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     model: Any = w.adapted.model
     with torch.no_grad():
         model.embeddings.word_embeddings.weight.fill_(float("nan"))
@@ -121,7 +115,7 @@ def speed_free(body: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(make_federation: Any, kind: str) -> None:
-    w = setup(make_federation(kind=kind, participants=4))
+    w = build_setup(make_federation(kind=kind, participants=4))
     found = []
     for workers in (1, 2, 3, 1):
         runtime = together(w, workers)
@@ -135,7 +129,7 @@ def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(make_fede
 
 
 def test_twins_share_the_base_and_are_clean_after_work(make_federation: Any) -> None:
-    w = setup(make_federation(participants=4))
+    w = build_setup(make_federation(participants=4))
     before = tensors_of(w)
     places = side_by_side(w, 3)
     assert len({id(place.adapted.model) for place in places}) == 3
@@ -148,7 +142,7 @@ def test_twins_share_the_base_and_are_clean_after_work(make_federation: Any) -> 
 def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are_made_one_by_one(
     make_federation: Any,
 ) -> None:
-    w = setup(make_federation(participants=4))
+    w = build_setup(make_federation(participants=4))
     made, seen = [], []
 
     def tasks() -> Any:
@@ -166,7 +160,7 @@ def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are
 
 
 def test_energy_of_participants_side_by_side_adds_up_to_that_of_the_whole(make_federation: Any) -> None:
-    w = setup(make_federation(participants=4, rows=200, train={"max_steps": 30}))
+    w = build_setup(make_federation(participants=4, rows=200, train={"max_steps": 30}))
     runtime = together(w, 2)
     with w.meter.measure() as whole:
         replies = list(runtime.exchange(replace(training(w.run_spec, i), steps=30) for i in (1, 2, 3, 4)))

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tequio.cli import output
 from tequio.cli.options import Json
+from tequio.core.durations import duration
 
 LOSSES = 8  # the last so many rounds are shown
 
@@ -34,7 +35,7 @@ def _coordinator(found: Mapping[str, Any]) -> None:
     if last is not None:
         of = f"Round {found['round']} of {found['rounds']}"
         counts = f"{found['accepted']} accepted, {found['rejected']} rejected"
-        _say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {last['seconds']:.1f} s.")
+        _say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {duration(last['seconds'])}.")
         if last["accepted"] is False:
             _say(f"The last round was rejected: {last['reason']}")
         shown = found["validation"][-LOSSES:]

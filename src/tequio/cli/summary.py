@@ -10,52 +10,38 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import output
+from tequio.core.durations import duration
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
-from tequio.report.format import Lang, Numbers
+from tequio.report.format import DASH, Lang, Numbers
 from tequio.report.html.headline import base_sentence
 from tequio.report.html.page import Page
-from tequio.report.html.results import cut_to, shortened
+from tequio.report.html.results import cut_to
+from tequio.report.html.verdict import (
+    bounds_in_words,
+    counts_in_words,
+    effect_in_words,
+    needed_in_words,
+    notes_in_words,
+)
 from tequio.report.text import Words
 
-STILL = 0.0005  # of accuracy: less is 0.0 points in the table
 MODELS = ("base", "local", "shared", "personal")
+NOTED = 12  # participants whose data are remarked on; the report has all
 
 
 def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lang = "en") -> None:
     """A table of participants on their own test data, then totals, then where to look; in the report's words where it has such."""
     page = Page(Words(lang), Numbers(lang), summary)
-    w, causal = page.w, summary["measure"] == "perplexity"
-    table = Table(title=w("say.title", name=summary["name"], measure=w(f"name.{summary['measure']}")))
-    left = [w("say.participant"), w("say.verdict")]
-    models = [w(f"say.{model}") for model in MODELS]
-    for column in (
-        *(left[0], w("say.rank"), *models, w(f"say.over.{summary['comparison'] or 'local'}"), "95 %"),
-        left[1],
-    ):
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    output.table(_results(page))
     for row in summary["participants"]:
-        gain = row["gain"]["loss" if causal else "accuracy"] or {}
-        interval = f"{_gain(gain.get('low'), causal)} … {_gain(gain.get('high'), causal)}" if gain else "–"
-        table.add_row(
-            row["name"],
-            f"{row['rank']:g}" if row["rank"] else "–",
-            *(_score(row["test"].get(model), causal) for model in MODELS),
-            _gain(gain.get("mean"), causal),
-            interval,
-            _verdict(page, row, not causal and bool(gain) and abs(gain["mean"]) < STILL),
-        )
-    output.table(table)
-    for row in summary["participants"]:
-        if (change := row["accuracy_against"]) is not None:
-            key = f"say.against.{'fell' if change < 0 else 'rose'}"
-            points = f"{100 * abs(change):.1f}"
-            said = w(key, name=row["name"], verdict=w(f"verdict.{row['verdict']}"), points=points)
-            output.out.print(said, markup=False)
+        said = [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]
+        if said:
+            output.out.print(f"{row['name']}: {'. '.join(said)}.", markup=False)
         if row["cut"]:
-            output.out.print(w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
-    for said in shortened(page):
-        output.out.print(said, markup=False)
+            output.out.print(page.w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
+    _print_notes(page)
+    w = page.w
     rounds = summary["rounds"]
     if rounds["stopped"]:
         made = w(
@@ -72,20 +58,62 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
     output.out.print(w("say.report", path=report), markup=False)
 
 
-def _verdict(page: Page, row: Mapping[str, Any], still: bool) -> str:
-    """still: the figure beside it says nothing."""
+def _results(page: Page) -> Table:
+    """A row for each participant: texts right (or perplexity) by model, the difference, the verdict."""
+    w, summary = page.w, page.s
+    causal = summary["measure"] == "perplexity"
+    measure = w(f"say.measure.{summary['measure']}")
+    table = Table(title=w("say.title", name=summary["name"], measure=measure))
+    left = [w("say.participant"), w("say.verdict")]
+    models = [w(f"say.{model}") for model in MODELS]
+    for column in (left[0], *models, *([] if causal else [w("say.of")]), w("say.difference"), "95 %", left[1]):
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=column != left[1])
+    for row in summary["participants"]:
+        examples = (row["test"]["personal"] or {}).get("examples")
+        table.add_row(
+            row["name"],
+            *(_score(page, row, model) for model in MODELS),
+            *([] if causal else [page.n.fixed(examples)]),
+            effect_in_words(page, row),
+            bounds_in_words(page, row) or DASH,
+            _verdict(page, row),
+        )
+    return table
+
+
+def _score(page: Page, row: Mapping[str, Any], model: str) -> str:
+    """Texts answered right; their share, or the perplexity, where they are not counted."""
+    if page.s["measure"] == "accuracy" and row["right"][model] is not None:
+        return page.n.fixed(row["right"][model])
+    return page.shown(page.metric(row["test"][model]))
+
+
+def _verdict(page: Page, row: Mapping[str, Any]) -> str:
     w = page.w
-    said = w(f"verdict.{row['verdict']}") if row["verdict"] else "–"
-    said = w("say.byloss", verdict=said) if still and row["verdict"] in ("gains", "loses") else said
+    said = w(f"verdict.{row['verdict']}") if row["verdict"] else DASH
     said = said if row["compared"] else w("say.uncompared")
-    return f"{said} ({page.choice(row['chosen'])})" if row["chosen"] else said
+    own = row["verdict"] == "kept_local"
+    return f"{said} ({page.choice(row['chosen'])})" if row["chosen"] and not own else said
+
+
+def _print_notes(page: Page) -> None:
+    """Rows left out and why, texts cut, classes missing."""
+    found = [(row["name"], notes) for row in page.people if (notes := notes_in_words(page, row))]
+    for name, notes in found[:NOTED]:
+        output.out.print(f"{name}: {' '.join(notes)}", markup=False)
+    if found[NOTED:]:
+        output.out.print(page.w("notes.more", n=page.n.fixed(len(found) - NOTED)), markup=False)
 
 
 def _print_cost(page: Page, folder: Path) -> None:
     w, n, cost, whole = page.w, page.n, page.s["cost"], page.s["accounts"]["total"]
     if cost.get("joules") is not None:
         around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
-        energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=n.duration(cost["seconds"]))
+        work = n.duration(cost["seconds"])
+        time = w("say.time.work", work=work)
+        if cost["elapsed"] is not None:
+            time = w("say.time", time=n.duration(cost["elapsed"]), work=work)
+        energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time)
         output.out.print(energy, markup=False)
     if whole["grams"] is None and not whole["money"]:
         return
@@ -111,7 +139,7 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     models = ("base", "local", "shared", "personal")
     for column in models:
         table.add_column(column, justify="right")
-    table.add_row(*(_score(test[model], causal) for model in models))
+    table.add_row(*(_figure(test[model], causal) for model in models))
     output.table(table)
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
@@ -124,7 +152,7 @@ def print_adapted(result: Mapping[str, Any]) -> None:
         f"tested on {sizes['test']}."
     )
     energy = result["energy"]
-    words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {energy['seconds']:.0f} s."
+    words = f"Energy {energy['joules'] / 3600:.3g} Wh, time {duration(energy['seconds'])}."
     output.out.print(f"{words} More: tequio accounts {result['folder']} --own", markup=False)
     if "adapter" in result:
         output.out.print(f"Adapter: {result['adapter']}", markup=False)
@@ -145,7 +173,7 @@ def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
         output.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
 
 
-def _score(scores: Mapping[str, Any] | None, causal: bool) -> str:
+def _figure(scores: Mapping[str, Any] | None, causal: bool) -> str:
     if not scores or scores.get("loss") is None:
         return "–"
     return f"{math.exp(scores['loss']):.2f}" if causal else output.percent(scores.get("accuracy"))

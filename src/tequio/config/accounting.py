@@ -43,10 +43,11 @@ class EnergySection(Section):
 
 
 class EquitySection(Section):
-    """[equity]. What each participant gave and got: contributions to the fall of the validation loss."""
+    """[equity]. What each participant gave and got: contributions to the fall of the validation loss, and its verdict."""
 
     credit: bool = False
     leave_one_out: bool = False
+    smallest_effect: Annotated[float, Field(gt=0, le=0.5)] = 0.01
 
     @model_validator(mode="after")
     def _both(self) -> EquitySection:

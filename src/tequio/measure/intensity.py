@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
+from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 
 COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
@@ -235,7 +236,7 @@ def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
                 raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
             if after.start > window_end(before):
                 gap = (after.start - window_end(before)).total_seconds()
-                why = f"there is a gap of {gap:g} s before it (from {stamp(window_end(before))})."
+                why = f"there is a gap of {duration(gap)} before it (from {stamp(window_end(before))})."
                 raise ConfigError(what, why, "Fill it, or keep the rows on one side of it: nothing is interpolated.")
         out += [window for _, window in mine]
     for zone in sorted({w.zone for w in out}):

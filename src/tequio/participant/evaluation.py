@@ -21,15 +21,16 @@ def evaluate_losses(task: TextTask, adapted: AdaptedModel, items: Sequence[Item]
     if together.size == 1:
         return task.losses(adapted, items)
     whole = list(by_length(items, task.batch_tokens))
-    own, found = together.part(whole), np.zeros((3, len(items)))
+    own, found = together.part(whole), np.zeros((4, len(items)))
     for turn in range(-(-len(whole) // together.size)):
         where = own[turn] if turn < len(own) else None
         losses = task.losses(
             adapted, [items[i] for i in where or whole[0]]
         )  # with none left, one is made for the others
         if where is not None:
-            found[:, where] = losses.total, losses.terms, losses.right
+            answered = np.full(len(where), np.nan) if losses.answered is None else losses.answered
+            found[:, where] = losses.total, losses.terms, losses.right, answered
     numbers = torch.from_numpy(found).to(together.device)
     together.add([numbers])  # each number is one process's, and 0 in the others
-    total, terms, right = numbers.cpu().numpy()
-    return Losses(total, terms, right)
+    total, terms, right, answered = numbers.cpu().numpy()
+    return Losses(total, terms, right, None if np.isnan(answered).any() else answered)

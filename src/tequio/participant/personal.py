@@ -25,12 +25,16 @@ from tequio.core.update import Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
+from tequio.measure.verdicts import Pairs, loss_ratio
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.class_metrics import class_metrics
 from tequio.participant.loop import adamw, train
 from tequio.participant.node import Node
 from tequio.participant.objective import Objective
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
-from tequio.participant.text_tasks import Item, Losses, batches
+from tequio.participant.text_tasks import Classification, Item, Losses, batches
+
+NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
 
 @dataclass(frozen=True)
@@ -175,12 +179,13 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     body = {
         "name": node.name,
         "chosen": chosen,
+        "choice": explain_choice(evaluated, chosen),
         "candidates": {name: asdict(losses.scores()) for name, losses in sorted(evaluated.items())},
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
             if b != LOCAL or fair
-            else {"loss": None, "accuracy": None}
+            else NO_GAIN
             for a, b in (("personal", "local"), ("personal", "base"), ("shared", "local"))
         },
         "benefit": _benefit(tested["local"].scores().loss, tested["personal"].scores().loss) if fair else None,
@@ -197,6 +202,7 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
         "energy": asdict(energy),
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
+        "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
         **({"cut": note} if (note := budgeted.note()) else {}),
     }
     return Personal(candidates[chosen], local.tail, body)
@@ -230,12 +236,42 @@ def choose(evaluated: Mapping[str, Losses]) -> str:
     The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on paired differences: local and private models were
     already picked as the best of several checkpoints on the same data, so their lead is flattered; the shared one was not.
     """
-    best = min(evaluated, key=lambda name: (evaluated[name].scores().loss, name))
+    best = _lowest(evaluated)
     if "shared" not in evaluated:
         return best
-    lead = evaluated["shared"].per_example() - evaluated[best].per_example()
-    error = float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
-    return best if float(lead.mean()) > error else "shared"
+    lead, error = _lead(evaluated["shared"], evaluated[best])
+    return best if lead > error else "shared"
+
+
+def explain_choice(evaluated: Mapping[str, Losses], chosen: str) -> dict[str, Any]:
+    """Say by which rule `choose` chose: `lowest_loss`, or `within_one_error` where the shared model won although another led.
+
+    lead, error: by how much the best candidate's validation loss lies below the shared model's, and its standard error.
+    """
+    best = _lowest(evaluated)
+    found: dict[str, Any] = {"rule": "lowest_loss" if chosen == best else "within_one_error", "best": best}
+    if "shared" in evaluated and best != "shared":
+        lead, error = _lead(evaluated["shared"], evaluated[best])
+        found |= {"lead": lead, "error": error if math.isfinite(error) else None}
+    return found
+
+
+def _lowest(evaluated: Mapping[str, Losses]) -> str:
+    return min(evaluated, key=lambda name: (evaluated[name].scores().loss, name))
+
+
+def _lead(shared: Losses, best: Losses) -> tuple[float, float]:
+    lead = shared.per_example() - best.per_example()
+    return float(lead.mean()), float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
+
+
+def _classes(node: Node, tested: Mapping[str, Losses]) -> dict[str, Any] | None:
+    """The metrics of classes, in classification."""
+    if not isinstance(node.task, Classification):
+        return None
+    answered = {name: losses.answered for name, losses in tested.items()}
+    truth, train = ([item.target[0] for item in part] for part in (node.data.test, node.data.train))
+    return class_metrics(len(node.task.labels), truth, {k: v for k, v in answered.items() if v is not None}, train)
 
 
 def _candidates(
@@ -260,15 +296,24 @@ def _benefit(local: float, personal: float) -> float | None:
     return relative_benefit(local, personal) if local > 0.0 else None
 
 
-def gain(better: Losses, than: Losses, seed: int) -> dict[str, dict[str, float] | None]:
-    """Paired gains, positive where `better` is better: fall of the loss, rise of the accuracy, with 95 % intervals.
+def gain(better: Losses, than: Losses, seed: int) -> dict[str, Any]:
+    """Paired gains, positive where `better` is better.
 
-    None where one example or none allows no interval.
+    loss, accuracy: fall of the loss and rise of the accuracy, with bootstrap intervals of 95 %. log_ratio: interval of the
+    log of the losses' ratio. pairs: counts of texts by which of the two answers them right. Without classes accuracy and
+    pairs are None; where one example or none allows no interval there are only loss and accuracy, both None.
     """
     if len(better.total) < 2:
-        return {"loss": None, "accuracy": None}
+        return dict(NO_GAIN)
     loss = paired_bootstrap(than.per_example(), better.per_example(), derive(seed, "loss"))
-    accuracy = None
+    ratio = loss_ratio(better.per_example(), than.per_example())
+    found: dict[str, Any] = {
+        "loss": asdict(loss),
+        "accuracy": None,
+        "log_ratio": None if ratio is None else asdict(ratio),
+        "pairs": None,
+    }
     if not np.isnan(better.right).any():
-        accuracy = asdict(paired_bootstrap(better.right, than.right, derive(seed, "accuracy")))
-    return {"loss": asdict(loss), "accuracy": accuracy}
+        found["accuracy"] = asdict(paired_bootstrap(better.right, than.right, derive(seed, "accuracy")))
+        found["pairs"] = asdict(Pairs.of(better.right, than.right))
+    return found

@@ -20,6 +20,7 @@ from tequio.participant.data import Columns, Example, Kind, Options, Paths, Read
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
+Keyed = Mapping[bytes, Any]  # by the bytes of the content hash: the example, or a number in its place
 DROPPED = (
     "conflicting_labels",
     "duplicates",
@@ -122,7 +123,7 @@ def load_splits(
     }
     capped = any(getattr(rule, f"max_{name}") is not None for name in NAMES)
     dropped: Counter[str] = Counter(dict.fromkeys(DROPPED, 0))
-    found: dict[str, Mapping[str, Example | None]] = {}
+    found: dict[str, Keyed] = {}
     for name, source in sources.items():
         found[name], counts = _hashed(source) if capped else _unique(source)
         dropped.update({**counts, **source.report.left_out})
@@ -148,42 +149,53 @@ def _shown(paths: Paths | None) -> str:
     return str(paths) if isinstance(paths, str | PurePath) else ", ".join(map(str, paths or ()))
 
 
-def _flat(found: Mapping[str, Mapping[str, Example | None]]) -> dict[str, Example]:
+def _flat(found: Mapping[str, Keyed]) -> dict[bytes, Example]:
     """Return all examples by hash; of equal ones that of the split that has it (test before validation before train)."""
-    return {key: e for name in NAMES for key, e in found.get(name, {}).items() if e is not None}
+    return {key: e for name in NAMES for key, e in found.get(name, {}).items()}
 
 
-def _hashed(examples: Iterable[Example]) -> tuple[dict[str, None], Counter[str]]:
-    """Do as `_unique`, without holding the examples: the hashes that it would return, and its counts."""
-    labels: dict[bytes, str | None] = {}
-    times: Counter[bytes] = Counter()
-    conflicting: set[bytes] = set()
+def _hashed(examples: Iterable[Example]) -> tuple[Keyed, Counter[str]]:
+    """Do as `_unique`, without holding the examples: the keys that it would return, and its counts.
+
+    Per key one number is held: how often it came, its label's number, and whether it came with another label too.
+    """
+    seen: dict[bytes, int] = {}
+    labels: dict[str | None, int] = {}
+    shared: dict[int, int] = {}  # equal numbers as one object
+    rows = 0
     for example in examples:
-        key = bytes.fromhex(content_hash(example))
-        times[key] += 1
-        if labels.setdefault(key, example.label) != example.label:
-            conflicting.add(key)
-    lost = sum(times[key] for key in conflicting)
-    unique = {key.hex(): None for key in labels if key not in conflicting}
-    return unique, Counter(duplicates=times.total() - lost - len(unique), conflicting_labels=lost)
+        key, label = _key(example), labels.setdefault(example.label, len(labels))
+        state = seen.get(key, label << 1)
+        state = (state + (1 << 32)) | (state >> 1 & 0x7FFFFFFF != label)
+        seen[key] = shared.setdefault(state, state)
+        rows += 1
+    conflicting = [(key, state >> 32) for key, state in seen.items() if state & 1]
+    for key, _ in conflicting:
+        del seen[key]
+    lost = sum(times for _, times in conflicting)
+    return seen, Counter(duplicates=rows - lost - len(seen), conflicting_labels=lost)
 
 
 def _collected(
-    sources: Mapping[str, Reading], split: Mapping[str, Sequence[str]], given: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Example]:
+    sources: Mapping[str, Reading], split: Mapping[str, Sequence[bytes]], given: Mapping[str, Keyed]
+) -> dict[bytes, Example]:
     """Read the sources again, and return the examples that the splits take, by hash. Raises DataError if one is gone."""
     wanted = {key for keys in split.values() for key in keys}
-    out: dict[str, Example] = {}
+    out: dict[bytes, Example] = {}
     for name, source in sources.items():
         own = wanted & given[name].keys()
         for example in source:
-            key = content_hash(example)
+            key = _key(example)
             if key in own and (key not in out or _before(example, out[key])):
                 out[key] = example
     if len(out) < len(wanted):
         why = "They were read twice, and texts that were there at first are not there any more."
         raise DataError("The data files changed while they were read.", why, "Start again.")
     return out
+
+
+def _key(example: Example) -> bytes:
+    return bytes.fromhex(content_hash(example))
 
 
 def _before(one: Example, other: Example) -> bool:
@@ -215,13 +227,13 @@ def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
     return {"train": 1.0 - validation - test, "validation": validation, "test": test}
 
 
-def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[str]]:
+def _unique(examples: Iterable[Example]) -> tuple[dict[bytes, Example], Counter[str]]:
     """Return examples by hash: of equal texts the first in code points, and none of those with two labels; and counts."""
-    unique: dict[str, Example] = {}
-    times: Counter[str] = Counter()
-    conflicting: set[str] = set()
+    unique: dict[bytes, Example] = {}
+    times: Counter[bytes] = Counter()
+    conflicting: set[bytes] = set()
     for example in examples:
-        key = content_hash(example)
+        key = _key(example)
         times[key] += 1
         other = unique.setdefault(key, example)
         if other.label != example.label:
@@ -235,39 +247,37 @@ def _unique(examples: Iterable[Example]) -> tuple[dict[str, Example], Counter[st
     return unique, Counter(duplicates=repeated, conflicting_labels=lost)
 
 
-Keyed = Mapping[str, Example | None]
-
-
 def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]:
     """Remove from train what is in validation or test, and from validation what is in test; and how many those are."""
-    taken: set[str] = set()
+    taken: set[bytes] = set()
     unique: dict[str, Keyed] = {}
     for name in reversed(NAMES):
         if name in given:
-            unique[name] = {key: example for key, example in given[name].items() if key not in taken}
+            part = given[name]
+            unique[name] = {key: part[key] for key in part if key not in taken} if taken else part
             taken |= given[name].keys()
     return unique, sum(len(given[name]) - len(unique[name]) for name in unique)
 
 
-def _by_hash(given: Mapping[str, Keyed], rule: SplitRule) -> dict[str, list[str]]:
+def _by_hash(given: Mapping[str, Keyed], rule: SplitRule) -> dict[str, list[bytes]]:
     """Split the hashes of train's pool by their first 64 bits, read as a number in [0, 1): test first, then validation.
 
     Each split is in the order of the hash's second half, so that a cap does not depend on where the shares cut.
     """
     shares = _shares(given, rule)
-    parts: dict[str, set[str]] = {name: set(given.get(name, ())) for name in NAMES[1:]} | {"train": set()}
+    parts: dict[str, set[bytes]] = {name: set(given.get(name, ())) for name in NAMES[1:]} | {"train": set()}
     for key in given["train"]:
-        place = int(key[:16], 16) / 2**64
+        place = int.from_bytes(key[:8], "big") / 2**64
         name = "test" if place < shares["test"] else "validation" if place < 1.0 - shares["train"] else "train"
         parts[name].add(key)
     return {name: sorted(parts[name], key=_rank) for name in NAMES}
 
 
-def _rank(key: str) -> str:
-    return key[32:]
+def _rank(key: bytes) -> bytes:
+    return key[16:]
 
 
-def _capped(split: Mapping[str, list[str]], rule: SplitRule) -> tuple[dict[str, list[str]], int]:
+def _capped(split: Mapping[str, list[bytes]], rule: SplitRule) -> tuple[dict[str, list[bytes]], int]:
     """Return the first `max_*` hashes of each split, and how many were left out."""
     unique = {name: split[name][: getattr(rule, f"max_{name}")] for name in NAMES}
     return unique, sum(len(split[name]) - len(unique[name]) for name in NAMES)

@@ -30,11 +30,12 @@ from tequio.participant.encoding import token_ids as token_ids
 
 @dataclass(frozen=True)
 class Losses:
-    """Per example: summed loss, how many terms it sums, and whether the class was right (NaN for causal)."""
+    """Per example: summed loss, how many terms it sums, whether the class was right (NaN for causal), and the class answered."""
 
     total: NDArray[np.float64]
     terms: NDArray[np.float64]
     right: NDArray[np.float64]
+    answered: NDArray[np.float64] | None = None  # index of the class; None where there are no classes, or nobody asked
 
     def scores(self) -> Scores:
         """Means over the set."""
@@ -115,15 +116,16 @@ class Classification:
 
     def losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> Losses:
         """Loss and right-or-wrong of each example."""
-        total, right = np.zeros(len(items)), np.zeros(len(items))
+        total, right, answered = (np.zeros(len(items)) for _ in range(3))
         with adapted.base.looking():
             for where in by_length(items, self.batch_tokens):
                 ids, mask = pad([items[i].ids for i in where], self.tokenizer.pad_token_id, adapted.device)
                 logits = adapted.class_logits(ids, mask)
                 truth = torch.tensor([items[i].target[0] for i in where], device=adapted.device)
                 total[where] = F.cross_entropy(logits, truth, reduction="none").double().cpu().numpy()
-                right[where] = (logits.argmax(1) == truth).double().cpu().numpy()
-        return Losses(total, np.ones(len(items)), right)
+                best = logits.argmax(1)
+                right[where], answered[where] = (best == truth).double().cpu().numpy(), best.double().cpu().numpy()
+        return Losses(total, np.ones(len(items)), right, answered)
 
     def row_count(self, item: Item) -> int:
         """One."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from tequio.core.durations import parts_of
+
 Lang = Literal["en", "es"]
 NARROW = "\u202f"
 NBSP = "\u00a0"
@@ -149,11 +151,8 @@ class Numbers:
             return DASH
         if number < 59.5:
             return f"{self.fixed(number, 1 if number < 10 else 0)}{NBSP}s"
-        whole = round(number)
-        steps = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
-        large, name, small, rest = next(step for step in steps if whole >= step[0])
-        text = f"{self.fixed(whole // large)}{NBSP}{name}"
-        left = whole % large // small
+        (count, name), (left, rest) = parts_of(number)
+        text = f"{self.fixed(count)}{NBSP}{name}"
         return f"{text} {left}{NBSP}{rest}" if left else text
 
     def date(self, text: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from conftest import sentences, write_jsonl
+from builders import records, sentences, write_jsonl
 from tequio.app.models.adapt import adapt
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
@@ -20,7 +20,6 @@ from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.ledger.folder import open_to_others
-from tequio.ledger.record import Ledger
 from tequio.participant.accounts import read_account_books
 from tequio.report.data.accounts import accounts
 from tequio.report.html.report import render
@@ -74,8 +73,7 @@ def test_an_adaptation_has_an_account_book_and_a_record(
     assert [line["work"] for line in lines] == ["local", "personal"]
     assert (out / "participants" / "late" / "accounts.jsonl").stat().st_mode & 0o777 == 0o600
     assert verify_run(out)["ok"]
-    with Ledger.open(out / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(out)
     [row] = accounts(entries)["participants"]
     assert row["joules"] == pytest.approx(sum(line["joules"] for line in lines))
     assert row["grams"] == pytest.approx(row["joules"] / 3.6e6 * 380.95)  # Germany

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from builders import records
 from tequio.app.assembly.site import build_site
 from tequio.app.models.export import export_models
 from tequio.app.simulation.run import start
@@ -20,7 +21,6 @@ from tequio.config import load_federation, load_participant
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger
 from tequio.participant.accounts import AccountBook, read_account_books
 from tequio.report.data.accounts import accounts
 from tequio.report.data.summary import summary
@@ -38,8 +38,7 @@ def test_energy_is_one_number_whatever_watts_a_participant_states(make_federatio
     file.write_text(file.read_text().replace("[hardware]", "[hardware]\ntdp_watts = 100000.0"))
     run = tmp_path / "run"
     start(load_federation(path), run, False)
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(run)
     found, shown = accounts(entries), summary(entries)
     rows = [row for e in entries if e.kind == "round" for row in e.body["train"] if row["name"] == "site0"]
     if rows[0]["energy"]["method"].endswith("model"):  # a counter does not ask what is stated
@@ -62,8 +61,7 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
     )
     run = tmp_path / "run"
     start(load_federation(path), run, False)
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        entries = list(ledger.entries())
+    entries, _ = records(run)
     disclosed = {row["name"]: row for row in accounts(entries)["participants"]}
     assert disclosed["site0"]["intensity"] == pytest.approx(380.95)  # Germany
     assert disclosed["site0"]["money"]["EUR"] > 0

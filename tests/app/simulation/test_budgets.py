@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from run_records import records
+from builders import build_setup, records
 from tequio.app.assembly.budget import build_budget_tracker
-from tequio.app.assembly.build import build
 from tequio.app.simulation.run import start
 from tequio.cli.summary import print_summary
 from tequio.config import load_federation, load_participant
@@ -91,7 +90,7 @@ def test_a_federations_budget_ends_the_rounds(make_federation: Any, tmp_path: Pa
 )
 def test_a_rounds_bytes_are_bounded_before_it(make_federation: Any, algorithm: dict[str, Any]) -> None:
     """For every way of sending."""
-    setup = build(load_federation(make_federation(rows=60, train={"rounds": 3}, algorithm=algorithm)))
+    setup = build_setup(make_federation(rows=60, train={"rounds": 3}, algorithm=algorithm))
     runtime = Embedded(setup.nodes)
     state, _ = open_state(setup.run_spec, runtime)
     for _ in range(3):
@@ -105,7 +104,7 @@ def test_so_are_those_of_a_window_in_which_late_updates_land(make_federation: An
     path = make_federation(rows=60, train=train)
     slow = path.parent / "participants" / "site0.toml"
     slow.write_text(slow.read_text().replace("[hardware]\n", "[hardware]\ntokens_per_second = 10.0\n"))
-    setup = build(load_federation(path))
+    setup = build_setup(path)
     runtime = Embedded(setup.nodes)
     state, _ = open_state(setup.run_spec, runtime)
     late = 0

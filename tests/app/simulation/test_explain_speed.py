@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import build_setup
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.explain_speed import alone_for
-from tequio.config import load_federation
 from tequio.coordinator.round import open_state, training_tasks
 from tequio.core.types import TrainRequest
 from tequio.participant.lockstep import alike
@@ -44,7 +43,7 @@ def test_why_participants_train_alone(make_federation: Any, keys: dict[str, Any]
     for file in path.parent.rglob("*.toml"):
         text = file.read_text() + (own if file.name == "site0.toml" else "")
         file.write_text(re.sub(r"max_rank = \d+\n", "", text) if "whole" in why else text)
-    setup = build(load_federation(path))
+    setup = build_setup(path)
     if longest:  # more than the test's base takes
         task = setup.config.task.model_copy(update={"max_tokens": longest})
         assert isinstance(setup.task, Classification)

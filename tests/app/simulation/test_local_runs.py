@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import sentences, write_jsonl
+from builders import build_setup, sentences, write_jsonl
 from tequio.app.assembly.build import build
 from tequio.app.models.adapt import adapt
 from tequio.app.simulation.run import resume, start
@@ -77,7 +77,7 @@ def test_all_terms_and_fomaml_together_in_every_layout(make_federation: Any, tmp
 
 def test_what_each_task_carries(make_federation: Any) -> None:
     """The centre has neither replay nor transfer: its texts are the public ones. The gradient travels once a participant."""
-    w = build(load_federation(make_federation(train=SMALL, local=ALL)))
+    w = build_setup(make_federation(train=SMALL, local=ALL))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     seen: list[Any] = []
     _, body = run_round(state, w.run_spec, Embedded(w.nodes, seen.append))
@@ -104,7 +104,7 @@ def test_a_round_without_the_centres_gradient_is_an_error(make_federation: Any) 
                 else:
                     yield from super().exchange([task])
 
-    w = build(load_federation(make_federation(train=SMALL, local={"terms": {"transfer": 1.0}})))
+    w = build_setup(make_federation(train=SMALL, local={"terms": {"transfer": 1.0}}))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     with pytest.raises(RunError, match=r"Round 1: there is no gradient of the centre.*no power"):
         run_round(state, w.run_spec, Deaf(w.nodes))
@@ -131,13 +131,13 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     text = path.read_text() + "\n[local]\n" + "\n".join(f"{k} = {_toml(v)}" for k, v in local.items())
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
-        build(load_federation(path))
+        build_setup(path)
 
 
 def test_a_base_without_a_head_is_nothing_to_keep_to(make_federation: Any) -> None:
     path = make_federation(task={"labels": ["good", "bad"]}, local={"terms": {"kl": 0.1}})
     with pytest.raises(ConfigError, match=r"kl cannot be computed. With a list of labels the base's head is zero"):
-        build(load_federation(path))
+        build_setup(path)
 
 
 def _toml(value: Any) -> str:
@@ -163,7 +163,7 @@ def test_public_text_of_ones_own(make_federation: Any, tmp_path: Path) -> None:
 
 
 def test_ditto_is_another_candidate_and_a_stronger_pull_keeps_nearer(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(train=SMALL, personal={"ditto": [0.1, 1.0]})))
+    w = build_setup(make_federation(train=SMALL, personal={"ditto": [0.1, 1.0]}))
     node = w.participants[0]
     made = personalise(node, zero(w.run_spec.spec), w.settings["site0"])
     names = set(made.body["candidates"])
@@ -177,7 +177,7 @@ def test_ditto_is_another_candidate_and_a_stronger_pull_keeps_nearer(make_federa
 
 
 def test_without_ditto_nothing_is_added(make_federation: Any) -> None:
-    w = build(load_federation(make_federation(train=SMALL)))
+    w = build_setup(make_federation(train=SMALL))
     made = personalise(w.participants[0], zero(w.run_spec.spec), w.settings["site0"])
     assert set(made.body["fits"]) == {"local", "private"}
     assert not [name for name in made.body["candidates"] if "ditto" in name]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
-from tequio.app.assembly.setup import RunSetup
+from builders import build_setup, records
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
@@ -41,15 +38,6 @@ NETWORK = {
 NETWORK_KEYS = {"invitations"}
 
 
-def bodies(run: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """kind -> bodies, as plain JSON values."""
-    out: dict[str, list[Mapping[str, Any]]] = {}
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        for entry in ledger.entries():
-            out.setdefault(entry.kind, []).append(json.loads(json.dumps(dict(entry.body), default=dict)))
-    return out
-
-
 def promised() -> dict[str, set[str]]:
     """kind -> keys of its body that docs/record.md names: the words in backquotes outside braces and brackets."""
     out: dict[str, set[str]] = {}
@@ -67,7 +55,7 @@ def promised() -> dict[str, set[str]]:
 def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_path: Path, kind: str) -> None:
     run = tmp_path / "run"
     start(load_federation(make_federation(kind=kind, rows=60)), run, True, ({"name": "x", "licence": "y"},))
-    found, documented = bodies(run), promised()
+    found, documented = records(run)[1], promised()
     assert set(found) == set(documented) - NETWORK
     for name, entries in found.items():
         for body in entries:
@@ -115,7 +103,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert set(found["everybody"][0]["participants"]["site0"]) == {"local", "personal"}
     general = found["general"][0]["public"]
     assert set(general) == {"base", "shared", "gain"}
-    assert set(general["gain"]) == {"loss", "accuracy"}
+    assert set(general["gain"]) == {"loss", "accuracy", "log_ratio", "pairs"}
     assert end["rounds"] == 2
     assert end["reason"] == "all rounds made"
     # the files are those of the record
@@ -124,12 +112,8 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert found["shared"][0]["round"] == end["best_round"]
 
 
-def setup(path: Path) -> RunSetup:
-    return build(load_federation(path))
-
-
 def test_the_personal_model_is_the_best_on_validation_and_so_never_worse_than_local(make_federation: Any) -> None:
-    w = setup(make_federation(participants=2))
+    w = build_setup(make_federation(participants=2))
     node = w.participants[0]
     made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
     losses = {name: s["loss"] for name, s in made.body["candidates"].items()}
@@ -143,7 +127,7 @@ def test_the_personal_model_is_the_best_on_validation_and_so_never_worse_than_lo
 
 def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federation: Any) -> None:
     """A shared head that always says the same class, loudly: no private adapter of a few steps undoes it."""
-    w = setup(make_federation(participants=1, personal={"mixes": [0.5], "alphas": [0.5]}))
+    w = build_setup(make_federation(participants=1, personal={"mixes": [0.5], "alphas": [0.5]}))
     node = w.participants[0]
     wrong = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([50.0, -50.0]))}, w.run_spec.spec)
     made = personalise(node, wrong, w.settings[node.name])
@@ -156,7 +140,7 @@ def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federat
 
 def test_a_fit_never_ends_worse_than_it_began(make_federation: Any) -> None:
     """With a rate that only harms, the start itself is what is kept."""
-    w = setup(make_federation(participants=1))
+    w = build_setup(make_federation(participants=1))
     node = w.participants[0]
     budget = replace(w.settings[node.name].local, rates=(900.0,), steps=4)
     fitted = fit(node, zero(w.run_spec.spec), (node.data.train, node.data.validation), budget, 1)
@@ -170,7 +154,7 @@ def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, t
     """A rate so small that nothing moves: after `patience` = 2 rounds it ends, and the base is what was best."""
     path = make_federation(train={"rounds": 9, "patience": 2, "learning_rate": 1e-12})
     start(load_federation(path), tmp_path / "run", False)
-    found = bodies(tmp_path / "run")
+    found = records(tmp_path / "run")[1]
     opening, end = found["start"][0], found["end"][0]
     start_loss = opening["mean_validation_loss"]
     assert [r["mean_validation_loss"] for r in found["round"]] == pytest.approx([start_loss] * 2, rel=1e-5)
@@ -193,7 +177,7 @@ def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tm
 
     with pytest.raises(KeyboardInterrupt):
         start(load_federation(path), tmp_path / "run", False, watch=stop)
-    row = bodies(tmp_path / "run")["run"][0]["participants"][0]
+    row = records(tmp_path / "run")[1]["run"][0]["participants"][0]
     speed = row["measured_tokens_per_second"]
     assert math.isfinite(speed)
     assert speed > 10

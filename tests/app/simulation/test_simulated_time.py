@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from run_records import records
+from builders import records
 from tequio.app.simulation.run import resume, start
 from tequio.cli.accounts import accounts as command
 from tequio.config import load_federation

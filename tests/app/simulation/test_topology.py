@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tequio.app.assembly.build import build
+from builders import bodies, build_setup, records
 from tequio.app.models.export import export_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
@@ -22,7 +21,7 @@ from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
 from tequio.core.protocols import Participant
 from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
-from tequio.ledger.record import Ledger, verify
+from tequio.ledger.record import verify
 from tequio.report.data.summary import summary
 from tequio.report.html.report import render
 from tequio.runtimes.embedded import Embedded
@@ -35,15 +34,6 @@ def ring(make: Any, **sections: Any) -> Path:
         **{"participants": 4, "centre": False, "algorithm": UNIFORM, "topology": {"kind": "ring"}, **sections}
     )
     return path
-
-
-def entries(run: Path) -> list[Any]:
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        return list(ledger.entries())
-
-
-def bodies(run: Path, kind: str) -> list[dict[str, Any]]:
-    return [json.loads(json.dumps(dict(e.body), default=dict)) for e in entries(run) if e.kind == kind]
 
 
 def test_a_ring_runs_from_start_to_report(make_federation: Any, tmp_path: Path) -> None:
@@ -73,17 +63,17 @@ def test_a_ring_runs_from_start_to_report(make_federation: Any, tmp_path: Path) 
         (row,) = predict_texts(run, who, ["the train was late again my"], 4)
         assert row["label"] in ("good", "bad")
     assert len(export_models(run, None, tmp_path / "out", False)) == 5
-    text = render(entries(run), "en")
+    text = render(records(run)[0], "en")
     assert "There was no coordinator: participants exchanged only with their neighbours (in a ring)" in text
-    assert "No hubo coordinador" in render(entries(run), "es")
-    assert summary(entries(run))["chain"]["algorithm"].startswith("topology = ring, reduce = stack")
+    assert "No hubo coordinador" in render(records(run)[0], "es")
+    assert summary(records(run)[0])["chain"]["algorithm"].startswith("topology = ring, reduce = stack")
 
 
 def test_shared_is_the_mean_of_the_peers(make_federation: Any, tmp_path: Path) -> None:
     """Rounds made by hand, from the same configuration, end at the same bits."""
     path = ring(make_federation, participants=3, topology={"kind": "graph", "edges": CHAIN})
     start(load_federation(path), tmp_path / "run", False)
-    w = build(load_federation(path))
+    w = build_setup(path)
     assert w.peers is not None
     assert w.peers.weights[1] == pytest.approx({1: 2 / 3, 2: 1 / 3})  # the middle has two neighbours: 1/(1 + 2)
     state = open_peers(w.run_spec)
@@ -99,13 +89,13 @@ CHAIN = [["site0", "site1"], ["site2", "site1"]]
 
 
 def test_the_complete_graph_by_name_is_that_of_the_law(make_federation: Any) -> None:
-    w = build(load_federation(ring(make_federation, topology={"kind": "complete", "pace": 0.5})))
+    w = build_setup(ring(make_federation, topology={"kind": "complete", "pace": 0.5}))
     assert w.peers == Peers(mixing(complete(range(1, 5))), 0.5)
-    assert build(load_federation(make_federation(participants=1, folder="star"))).peers is None
+    assert build_setup(make_federation(participants=1, folder="star")).peers is None
 
 
 def test_a_state_of_peers_survives_its_bytes(make_federation: Any) -> None:
-    w = build(load_federation(ring(make_federation, algorithm={**UNIFORM, "broadcast_rank": 2})))
+    w = build_setup(ring(make_federation, algorithm={**UNIFORM, "broadcast_rank": 2}))
     assert w.peers is not None
     state, _ = gossip_round(open_peers(w.run_spec), w.run_spec, w.peers, Embedded(w.nodes))
     data = pack_peers(state)
@@ -163,7 +153,7 @@ class Blind:
 
 
 def test_a_peer_that_cannot_be_evaluated_makes_no_best_round(make_federation: Any) -> None:
-    w = build(load_federation(ring(make_federation)))
+    w = build_setup(ring(make_federation))
     assert w.peers is not None
     state = open_peers(w.run_spec)
     good, _ = gossip_round(state, w.run_spec, w.peers, Embedded(w.nodes))
@@ -204,7 +194,7 @@ def test_what_needs_a_coordinator_is_refused_when_the_run_is_built(
     make_federation: Any, sections: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        build(load_federation(ring(make_federation, **sections)))
+        build_setup(ring(make_federation, **sections))
     assert message in str(caught.value)
 
 

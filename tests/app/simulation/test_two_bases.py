@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import sentences, tokenizer, write_jsonl
+from builders import bodies, build_setup, sentences, tokenizer, write_jsonl
 from tequio.app.assembly import checks as wiring
 from tequio.app.assembly.build import build
 from tequio.app.models.adapt import adapt
@@ -127,10 +127,9 @@ def test_a_run_cut_off_in_a_round_ends_as_an_unbroken_one(path: Path, tmp_path: 
 def test_one_base_with_distil_teaches_from_its_participants(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=60, participants=3, distil={"teachers": "participants", "steps": 4, "items": 16})
     start(load_federation(path), tmp_path / "run", True)
-    with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
-        bodies = [e.body for e in ledger.entries("round")]
-    assert [list(b["distil"]["teachers"]) for b in bodies] == [["site0", "site1", "site2"]] * 2
-    assert "bases" not in bodies[0]
+    found = bodies(tmp_path / "run", "round")
+    assert [list(b["distil"]["teachers"]) for b in found] == [["site0", "site1", "site2"]] * 2
+    assert "bases" not in found[0]
     assert verify_run(tmp_path / "run")["ok"]
 
 
@@ -182,7 +181,7 @@ def test_language_models_of_other_words_do_not_teach_each_other(
     ).save_pretrained(other)
     path = make_two_bases(kind="causal", participants=2, small=other)
     with pytest.raises(ConfigError, match=r"base 'small' has another tokenizer .*smaller model of the same family"):
-        build(load_federation(path))
+        build_setup(path)
     separate = load_federation(path).model_copy(update={"distil": None})
     assert [g.name for g in build(separate).groups] == ["main", "small"]  # apart, they may differ
 
@@ -190,7 +189,7 @@ def test_language_models_of_other_words_do_not_teach_each_other(
 def test_predictions_that_do_not_fit_in_memory_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring, "PREDICTION_BYTES", 2**50)
     with pytest.raises(ResourceError, match=r"\[distil\]: memory is too small.*Lower items"):
-        build(load_federation(path))
+        build_setup(path)
 
 
 def test_counterfactuals_need_one_base(path: Path, tmp_path: Path) -> None:

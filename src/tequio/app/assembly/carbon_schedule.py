@@ -22,6 +22,7 @@ from tequio.coordinator.carbon_clock import (
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest
+from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
@@ -135,7 +136,7 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
         raise _no_speed(member.name, "tokens_per_second")
     if needed_slots(seconds, terms) > slots_per_day(terms):
         what = f"[shift] deadline_hours = {terms.deadline / 3600:g} is shorter than the work of {member.name}."
-        why = f"It works {seconds / 3600:.3g} h a round, in slots of {terms.slot / 60:g} minutes."
+        why = f"It works {duration(seconds)} a round, in slots of {duration(terms.slot)}."
         raise ConfigError(what, why, "Raise deadline_hours, or lower its steps or work_hours.")
     forecasts: tuple[Intensity, ...] = ()
     if energy.intensity is not None:

@@ -13,6 +13,7 @@ from tequio.participant.reading.wanted import Wanted
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 SEP_LINE = re.compile(r'"?sep=(.)"?[;,\t|]*\s*', re.IGNORECASE)
+SPACED = re.compile(r' +".*"\s*', re.DOTALL)  # a field that is quoted after spaces
 SAMPLE_LINES, SAMPLE_CHARS = 200, 1 << 18
 Lines = Callable[[], Iterable[str]]
 
@@ -22,13 +23,14 @@ class Table:
     """Say how a table is written and what its columns are called.
 
     names: by position; `1`, `2`, ... without a header. first: the line of the header (or of the
-    first row without one).
+    first row without one). even: nearly all rows of the sample have as many fields as the header.
     """
 
     dialect: Dialect
     names: tuple[str, ...]
     header: bool
     first: int
+    even: bool
 
 
 def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None, header: bool | None) -> Table | None:
@@ -57,12 +59,14 @@ def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None,
         scores = {s: _score(sample, s, skip, cut, wanted) for s in order}
         separator = max(order, key=lambda s: scores[s])
     plain = Dialect(separator, skip=skip)
-    head = next(line for line in sample[skip:] if line.strip(separator + " \r\n"))
-    plain = replace(plain, spaces=f'{separator} "' in head)
+    fields = (field for _, row in _rows(sample, plain, cut) for field in row)
+    plain = replace(plain, spaces=any(SPACED.fullmatch(field) for field in fields))
     dialect = _quoting(lines, plain, wanted)
     rows = _rows(sample, dialect, cut)
     if not rows:
         rows = _rows(sample, replace(dialect, quoting="none"), cut)
+    if not rows:  # nothing but separators
+        return None
     return named_table(dialect, rows, wanted, header)
 
 
@@ -185,7 +189,8 @@ def named_table(dialect: Dialect, rows: Sequence[tuple[int, list[str]]], wanted:
     if not header:
         width = max(len(row) for _, row in rows)
         names = tuple(str(number) for number in range(1, width + 1))
-    return Table(dialect, names, header, first)
+    even = sum(_fits(row, len(names)) for _, row in rows[1:]) >= max(1.0, 0.9 * (len(rows) - 1))
+    return Table(dialect, names, header, first, even)
 
 
 def _has_header(rows: Sequence[tuple[int, list[str]]], wanted: Wanted) -> bool:

@@ -11,6 +11,7 @@ from tequio.participant.reading.streams import Source, Text
 
 MARKS = re.compile(r'["{}\[\]]')
 STRING = re.compile(r'["\\]')
+WRAPPERS = ("data", "rows", "train", "examples", "records", "instances", "items")
 LONGEST = 1 << 26  # characters of one object
 Row = tuple[int, Mapping[str, Any]]
 
@@ -168,6 +169,10 @@ def _object(row: Any, source: Source, where: str) -> Mapping[str, Any]:
         why = "It holds columns and not rows, as pandas' to_json() writes it."
         fix = 'Write it with to_json(FILE, orient="records", lines=True).'
         raise source.fault("not rows.", why, fix, where)
+    inside = [key for key in WRAPPERS if isinstance(row.get(key), list) and row[key]]
+    if inside and all(isinstance(value, dict) for value in row[inside[0]]):
+        fix = f"Take them out: jq -c '.{inside[0]}[]' OLD.json > NEW.jsonl"
+        raise source.fault(f"the rows stand inside {inside[0]!r}.", _HOW, fix, where)
     return row
 
 

@@ -93,22 +93,22 @@ def looks_like_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def found(names: Iterable[str], genuine: bool, wanted: Collection[str]) -> tuple[str, list[str]]:
+def found(names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[str]) -> tuple[str, list[str]]:
     """Return the columns found, in words and as a list.
 
-    genuine: the format itself names its columns. The first line of a table may be data, so its
-    fields are shown only where one is a wanted or usual name; otherwise only their number is.
+    The first line of a table may be data, so its fields are shown only where one is a wanted or
+    usual name and the rows have as many fields (`shown`); otherwise only their number is.
+    genuine: the format itself names its columns (Parquet).
     """
     names = [name for name in names if name.strip()]
-    certain = genuine or any(name in wanted or is_known(name) for name in names)
+    certain = genuine or (shown and any(name in wanted or is_known(name) for name in names))
     if not certain or len(names) > MANY:
-        why = f"The first line has {len(names)} fields" if not genuine else f"There are {len(names)} columns"
-        more = "" if certain else ", none with a usual name, so it may be data and is not shown"
-        return f"{why}{more}.", []
-    shown = [name for name in names if looks_like_name(name)]
-    hidden = len(names) - len(shown)
+        more = "" if certain else "; none has a usual name, so they may be data and are not shown"
+        return f"Columns found: {len(names)}{more}.", []
+    plain = [name for name in names if looks_like_name(name)]
+    hidden = len(names) - len(plain)
     more = f" (and {hidden} not shown, which may be data: they are not one word)" if hidden else ""
-    return f"Columns found: {', '.join(shown) or 'none'}{more}.", shown
+    return f"Columns found: {', '.join(plain) or 'none'}{more}.", plain
 
 
 def nearest(wanted: str, shown: Sequence[str]) -> str | None:

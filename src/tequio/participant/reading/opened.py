@@ -28,9 +28,10 @@ JSON = (".jsonl", ".ndjson", ".json")
 class Opened:
     """Hold a file whose format is known.
 
-    names: its columns in order, without unnamed ones; for JSON those of the first rows. unnamed:
-    how many columns have no name. genuine: the format itself names columns, so that a name is no
-    data. unit: what a place in it is called. read: gives the rows, at least these columns of them.
+    names: its columns in order, without unnamed ones; empty for JSON. unnamed: how many columns
+    have no name. genuine: the format itself names columns, so that a name is no data. shown: its
+    names may be in a message, if one of them is a usual or wanted one. unit: what a place in it is
+    called. read: gives the rows, with at least these columns.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Opened:
     read: Callable[[Collection[str] | None], Iterator[Row]]
     unnamed: int = 0
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shown: bool = True
 
     def sample(self) -> list[Mapping[str, Any]]:
         """Return the first rows."""
@@ -105,7 +107,7 @@ def _json(text: Text, first: str) -> Opened:
     def read(columns: Collection[str] | None) -> Iterator[Row]:
         return json_array(text) if first == "[" else json_lines(text)
 
-    return Opened(text.source, form, (), True, "row" if first == "[" else "line", read)
+    return Opened(text.source, form, (), False, "row" if first == "[" else "line", read)
 
 
 def _parquet(source: Source, suffix: str) -> Opened:
@@ -169,7 +171,8 @@ def _tabular(
             yield line, {name: row[i] for i, name in where}
 
     names = tuple(name for _, name in where)
-    return Opened(source, form, names, not table.header, unit, read, width - len(names))
+    unnamed = width - len(names)
+    return Opened(source, form, names, False, unit, read, unnamed, shown=table.even and table.header)
 
 
 def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Sequence[Any]:

@@ -68,6 +68,5 @@ def _column(names: tuple[str, ...], columns: Columns) -> str | None:
 
 
 def _no_text(opened: Opened, names: tuple[str, ...], where: str) -> DataError:
-    given = [c for c in (opened.form.header,) if c is None]
-    why = found(names, opened.genuine and bool(given), ())[0]
+    why = found(names, opened.genuine, opened.shown, ())[0]
     return opened.source.fault("no text in a column 'text'.", why, "Call a column text.", where)

@@ -25,7 +25,7 @@ from tequio.participant.reading.sources import Paths, files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
 
-LOOKED_AT = 1000  # rows in which unused columns are searched for data
+INSPECTED_ROWS = 1000  # rows in which unused columns are searched for data
 SHAPES = 1000  # sets of columns that are remembered
 
 
@@ -84,7 +84,7 @@ class _File:
         for line, row in self.opened.read(columns):
             plan = self._plan(line, row)
             self.rows += 1
-            if self.rows <= LOOKED_AT:
+            if self.rows <= INSPECTED_ROWS:
                 self._look(row)
             try:
                 made, why = example(row, plan, self.wanted, self.opened.classes)
@@ -160,7 +160,7 @@ class _File:
 
     def _missing(self, line: int | None, names: Sequence[str], error: Missing) -> DataError:
         given = set(self.wanted.columns.given().values())
-        why, shown = found(names, self.opened.genuine and self.opened.form.header is None, given)
+        why, shown = found(names, self.opened.genuine, self.opened.shown, given)
         if self.opened.form.header is False:
             why = f"The table has {len(names)} columns, which are called 1 to {len(names)} without a header."
             shown = []
@@ -182,7 +182,8 @@ class _File:
         plans = [p for p in (self.usual, *self.plans.values()) if p is not None]
         used = {name for plan in plans for name in plan.columns.values()}
         unused = [name for name in self.names if name in self.filled and name not in used]
-        shown = tuple(name for name in unused if looks_like_name(name))[:20]
+        sure = self.opened.genuine or self.opened.shown
+        shown = tuple(name for name in unused if sure and looks_like_name(name))[:20]
         hidden = len(unused) - len(shown)
         plan = plans[0] if plans else Plan({})
         left_out = {why: self.left_out[why] for why in LEFT_OUT if self.left_out[why]}

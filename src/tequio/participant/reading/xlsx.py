@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import warnings
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +33,7 @@ class Workbook:
                     values = [_plain(cell) for cell in cells]
                     if any(value is not None and str(value).strip() for value in values):
                         yield number, values
-            except _FAULTS as error:
+            except Exception as error:  # a damaged archive or its XML can raise anything inside openpyxl
                 raise _damaged(self.source, error) from None
             finally:
                 book.close()
@@ -52,24 +51,6 @@ def open_workbook(source: Source) -> Workbook:
     return Workbook(source, sheets)
 
 
-# Whatever a damaged archive or its XML can raise inside openpyxl.
-_FAULTS = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    AssertionError,
-    ArithmeticError,
-)
-
-
 def _load(source: Source) -> Any:
     try:
         import openpyxl
@@ -78,7 +59,7 @@ def _load(source: Source) -> Any:
         raise source.flaw("is an Excel workbook,", "which needs the package openpyxl.", fix) from None
     try:
         return openpyxl.load_workbook(source.path, read_only=True, data_only=True)
-    except _FAULTS as error:
+    except Exception as error:  # a damaged archive or its XML can raise anything inside openpyxl
         raise _damaged(source, error) from None
 
 

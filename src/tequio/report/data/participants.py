@@ -1,24 +1,22 @@
-"""What the report knows of each participant: its models, gains and verdict; and of all of them: means, and equity between them."""
+"""What the report knows of each participant: its models, gains and verdict; and of all of them: means, and equity between them.
+
+The verdict is that of `verdicts`: by texts answered right in classification, by loss in language modelling. Equity goes by loss.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
+from tequio.report.data.candidates import candidates, classes, data_notes, right
 from tequio.report.data.records import Z95, Json, interval, mean, scores, table, total
+from tequio.report.data.verdicts import outcome, relative
 from tequio.report.format import finite, perplexity
 
 MODELS = ("base", "local", "shared", "personal")
-SHOWN = 0.0005  # of accuracy: less is 0.0 points on the page
-Verdict = Literal["gains", "undecided", "loses"]
-
-
-def _verdict(loss: Json | None) -> Verdict | None:
-    if loss is None:
-        return None
-    return "gains" if loss["low"] > 0 else "loses" if loss["high"] < 0 else "undecided"
 
 
 def comparison_basis(personal: Iterable[Mapping[str, Any]]) -> str | None:
@@ -35,20 +33,33 @@ def _gain(body: Mapping[str, Any], which: str) -> Json:
     return {"loss": interval(given.get("loss")), "accuracy": interval(given.get("accuracy"))}
 
 
-def participant(
-    name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, comparison: str | None
-) -> Json:
+@dataclass(frozen=True)
+class Basis:
+    """What all participants of a run are judged by: the other model, the smallest effect, task, classes, longest text."""
+
+    comparison: str | None
+    causal: bool
+    smallest: float
+    labels: tuple[Any, ...] = ()
+    max_tokens: float | None = None
+
+
+def participant(name: str, listed: Mapping[str, Any], body: Mapping[str, Any], trained: Json, basis: Basis) -> Json:
     """One participant: its hardware and data, what it did, its models' scores, gains and verdict."""
+    comparison = basis.comparison
     test = table(body.get("test"))
     result = {model: scores(test.get(model)) for model in MODELS}
     if body.get("cut") and not _gain(body, "personal_over_local")["loss"]:
         result["local"] = None  # a budget left no model trained alone
     gain = _gain(body, f"personal_over_{comparison}")
     reference = (result.get(comparison or "") or {}).get("loss")
-    relative = {k: v / reference for k, v in gain["loss"].items()} if gain["loss"] and reference else None
+    lower = relative(table(table(body.get("gains")).get(f"personal_over_{comparison}")), reference)
+    judged = outcome(body, comparison, basis.causal, basis.smallest)
+    if judged["measure"] == "accuracy":
+        gain["accuracy"] = judged["effect"]
     benefit = finite(body.get("benefit"))
-    if benefit is None and comparison == "base" and relative:
-        benefit = relative["mean"]
+    if benefit is None and comparison == "base" and lower:
+        benefit = lower["mean"]
     return {
         "name": name,
         "tier": listed.get("tier"),
@@ -58,15 +69,18 @@ def participant(
         "hardware": listed.get("hardware"),
         "data": _examples(listed),
         "licence": table(listed.get("data")).get("licence"),
-        "shortened": _shortened(table(listed.get("data"))),
         "chosen": body.get("chosen"),
         "cut": body.get("cut"),
-        "verdict": _verdict(gain["loss"]),
+        "verdict": judged["verdict"],
+        "outcome": judged,
         "versus": comparison if gain["loss"] else None,
         "compared": not body.get("cut") or gain["loss"] is not None,
-        "accuracy_against": _against(gain["loss"], gain["accuracy"]),
         "test": result,
-        "gain": {**gain, "relative": relative},
+        "right": {model: right(result[model]) for model in MODELS},
+        "choice": candidates(body),
+        "classes": classes(body, basis.labels),
+        "notes": data_notes(listed, basis.max_tokens, basis.labels),
+        "gain": {**gain, "relative": lower},
         "shared_over_local": _gain(body, "shared_over_local"),
         "benefit": benefit,
         "bytes_up": trained.get("bytes_up"),
@@ -77,13 +91,6 @@ def participant(
     }
 
 
-def _against(loss: Json | None, accuracy: Json | None) -> float | None:
-    """The change of accuracy where the verdict, which goes by loss, says the contrary; both gains are positive where it is better."""
-    mean_ = None if accuracy is None else finite(accuracy["mean"])
-    sign = {"gains": 1.0, "loses": -1.0}.get(_verdict(loss) or "", 0.0)
-    return mean_ if mean_ is not None and sign * mean_ < 0.0 and abs(mean_) >= SHOWN else None
-
-
 def _examples(listed: Mapping[str, Any]) -> Json:
     """Examples in each split, from `batches` or from the data facts; a number or a table."""
     out: Json = {}
@@ -92,13 +99,6 @@ def _examples(listed: Mapping[str, Any]) -> Json:
         count = finite(table(given).get("examples", table(given).get("count")) if table(given) else given)
         out[split] = None if count is None else int(count)
     return out
-
-
-def _shortened(data: Mapping[str, Any]) -> Json:
-    """Return how many texts were cut at max_tokens, how many pairs were left out as too long, and of how many texts."""
-    counts = [finite(count) for count in table(data.get("counts")).values()]
-    found = {key: int(finite(data.get(key)) or 0) for key in ("cut", "too_long")}
-    return found | {"of": int(sum(count for count in counts if count))}
 
 
 def means(people: Sequence[Json]) -> Json:
@@ -116,7 +116,21 @@ def means(people: Sequence[Json]) -> Json:
         "loss": losses,
         "perplexity": {m: perplexity(v) for m, v in losses.items()},
         "accuracy": {model: over(model, "accuracy") for model in MODELS},
+        "right": _together(people),
     }
+
+
+def _together(people: Sequence[Json]) -> Json | None:
+    """Texts answered right by each model, over all participants whose models were counted; None where there are none."""
+    counted = [p for p in people if p["outcome"]["examples"] and p["right"]["personal"] is not None]
+    if not counted:
+        return None
+
+    def all_of(model: str) -> int | None:
+        known = [p["right"][model] for p in counted]
+        return None if None in known else sum(known)
+
+    return {"examples": sum(p["test"]["personal"]["examples"] for p in counted)} | {m: all_of(m) for m in MODELS}
 
 
 def equity(people: Sequence[Json]) -> Json:
@@ -128,7 +142,7 @@ def equity(people: Sequence[Json]) -> Json:
     benefits = [p["benefit"] for p in known]
     if not benefits:
         keys = ("mean", "minimum", "worst_decile", "share_positive", "gini", "jain", "spearman_rank")
-        return {**dict.fromkeys(keys), "participants": 0, "by_rank": [], "left_behind": None}
+        return {**dict.fromkeys(keys), "participants": 0, "by_rank": [], "left_behind": None, "ahead": None}
     remaining = [max(0.0, 1 - b) for b in benefits]
     ranked = [p for p in known if p["rank"] is not None]
     levels = sorted({p["rank"] for p in ranked})
@@ -151,9 +165,18 @@ def equity(people: Sequence[Json]) -> Json:
         "jain": jain(remaining),
         "spearman_rank": rho,
         "participants": len(benefits),
+        "ahead": _ahead(people),
         "by_rank": by_rank,
         "left_behind": _left_behind(rho, len(ranked)),
     }
+
+
+def _ahead(people: Sequence[Json]) -> Json:
+    """By the measure of the verdicts: of how many the figure is known, above zero, and who is furthest ahead and behind."""
+    known = sorted((p for p in people if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
+    ends = {end: p["name"] for end, p in zip(("behind", "first"), (known[:1] + known[-1:]), strict=False)}
+    above = sum(p["outcome"]["effect"]["mean"] > 0 for p in known)
+    return {"known": len(known), "above": above, "behind": ends.get("behind"), "first": ends.get("first")}
 
 
 def _left_behind(rho: float | None, count: int) -> str | None:

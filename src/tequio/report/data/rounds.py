@@ -34,8 +34,11 @@ def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     return out
 
 
-def round_rows(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any]) -> Json:
+def round_rows(
+    rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], end: Mapping[str, Any], causal: bool = True
+) -> Json:
     """Every round with its losses and gate, how many were accepted, and which was best."""
+    sizes = {name: finite(table(given).get("examples")) for name, given in table(start.get("slices")).items()}
     before = {n: finite(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
     history: list[Json] = [
         {
@@ -44,7 +47,10 @@ def round_rows(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], en
             "reason": body.get("reason"),
             "loss": finite(body.get("mean_validation_loss")),
             "participants": {n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
-            "gate": {name: _gate(table(given)) for name, given in table(body.get("gate")).items()},
+            "gate": {
+                name: _gate(table(given), None if causal else sizes.get(name))
+                for name, given in table(body.get("gate")).items()
+            },
             "seconds": finite(body.get("seconds")),
             "digest": body.get("digest"),
         }
@@ -67,10 +73,23 @@ def round_rows(rounds: Sequence[Mapping[str, Any]], start: Mapping[str, Any], en
     }
 
 
-def _gate(given: Mapping[str, Any]) -> Json:
+def _gate(given: Mapping[str, Any], texts: float | None) -> Json:
+    """detectable: the smallest rise of the harm, as measured, for which this gate would have rolled the round back."""
     values: Json = {key: finite(given.get(key)) for key in ("base", "candidate", "low", "high", "limit")}
     known = values["base"] is not None and values["candidate"] is not None
-    return {**values, "change": values["candidate"] - values["base"] if known else None}
+    change = values["candidate"] - values["base"] if known else None
+    below = None if change is None or values["low"] is None else change - values["low"]
+    return {**values, "change": change, "detectable": detectable(below, texts, values["limit"])}
+
+
+def detectable(half: float | None, texts: float | None, limit: float | None = None) -> float | None:
+    """The smallest change that shows: beyond half the interval, beyond the limit, and of answers at least 4 of the texts.
+
+    With fewer than 4 texts that changed, all for the worse, a bootstrap interval still touches zero: (1 − 3/n)ⁿ > 0.025.
+    """
+    if half is None:
+        return None
+    return max(half, 4.0 / texts if texts and texts >= 4 else 0.0, limit or 0.0)
 
 
 def refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:

@@ -6,14 +6,15 @@ Nothing here raises on a missing part: an unfinished run gives None where a numb
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.report.data.accounts import accounts, work_rows
+from tequio.report.data.candidates import label_names
 from tequio.report.data.carbon_schedule import shifted
 from tequio.report.data.contribution import giving
-from tequio.report.data.participants import comparison_basis, equity, means, participant
+from tequio.report.data.elapsed import elapsed
+from tequio.report.data.participants import Basis, comparison_basis, equity, means, participant
 from tequio.report.data.records import (
     Json,
     Record,
@@ -31,7 +32,8 @@ from tequio.report.data.records import (
     total,
     whole,
 )
-from tequio.report.data.rounds import alarms, peers, refused, round_rows, training
+from tequio.report.data.rounds import alarms, detectable, peers, refused, round_rows, training
+from tequio.report.data.verdicts import counted, smallest_effect
 from tequio.report.data.versus_alone import against_alone
 from tequio.report.format import finite, perplexity
 
@@ -43,9 +45,9 @@ def summary(entries: Sequence[Record]) -> Json:
 
     `comparison` says what each personal model is judged against: `local` (trained alone on its own data),
     `base` where the run has no local models (`comparison_cut`: a budget left nobody a fair one), None where nobody has a personal model
-    yet; `versus` says it of each. A verdict is
-    `gains` or `loses` where the 95 % interval of the loss gain lies on one side of zero, else `undecided`;
-    `accuracy_against` is the change of accuracy (0.01: a point) where its sign is the other one, None where it is not.
+    yet; `versus` says it of each. A verdict goes by texts answered right in classification and by loss in language modelling:
+    `gains`, `loses`, `no_difference` (the 95 % interval lies within ± `smallest_effect`), `too_few` (test examples; `outcome`
+    says how many would do) or `kept_local` (it keeps its own model).
     `home` is True of a participant's own record, finished when it has the personal model of the federation's end.
     `compared` is False of whom a budget left no fair model to compare with: it is in no mean.
     """
@@ -60,32 +62,38 @@ def summary(entries: Sequence[Record]) -> Json:
     home = at_home(entries)
     made = [not body.get("alone") for body in bodies(entries, "personal")]
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
-    people = [
-        participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), comparison)
-        for name in names
-    ]
-    counts = Counter(p["verdict"] for p in people)
-    spent = accounts(entries)
     causal = table(run.get("task")).get("kind") not in (None, "classification")
+    config = table(run.get("config"))
+    basis = Basis(
+        comparison,
+        causal,
+        smallest_effect(config),
+        tuple(label_names(run)),
+        finite(table(config.get("task")).get("max_tokens")),
+    )
+    people = [
+        participant(name, listed.get(name, {}), personal.get(name, {}), trained.get(name, {}), basis) for name in names
+    ]
+    spent = accounts(entries)
     return {
         **_header(run),
         "finished": any(made) if home else bool(bodies(entries, "end")),
         "home": home,
         "measure": "perplexity" if causal else "accuracy",
-        "max_tokens": finite(table(config_of(run).get("task")).get("max_tokens")),
         "comparison": comparison,
         "comparison_cut": comparison == "base" and all(body.get("cut") for body in personal.values()),
-        "verdicts": {key: counts[key] for key in ("gains", "undecided", "loses", None) if key}
-        | {"unknown": counts[None]},
+        "smallest_effect": basis.smallest,
+        "verdicts": counted(people),
         "kept_local": sum(p["chosen"] == "local" for p in people if p["compared"]),
         "not_compared": sum(not p["compared"] for p in people),
         "mean": means([p for p in people if p["compared"]]),
         "equity": equity(people),
         "participants": people,
-        "rounds": round_rows(rounds, last_body(entries, "start"), last_body(entries, "end"))
+        "rounds": round_rows(rounds, last_body(entries, "start"), last_body(entries, "end"), causal)
         | {"stopped": last_body(entries, "budget").get("reason")},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
+        "public_slices": sorted(table(run.get("slices"))) or sorted(table(table(config.get("gate")).get("slices"))),
         "cost": _cost(
             [last_body(entries, "start"), *waits, *rounds],
             list(personal.values()),
@@ -94,7 +102,8 @@ def summary(entries: Sequence[Record]) -> Json:
             str(centre.get("name")),
             run.get("simulation") is not False,
             spent["total"]["joules"],
-        ),
+        )
+        | elapsed([last_body(entries, "start"), *waits, *rounds], list(personal.values())),
         "accounts": spent,
         "giving": giving(entries, people, spent),
         "alone": against_alone(entries),
@@ -179,13 +188,7 @@ def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | Non
 
 def _general(body: Mapping[str, Any]) -> Json | None:
     slices: dict[str, Json] = {
-        name: {
-            "base": scores(table(given).get("base")),
-            "shared": scores(table(given).get("shared")),
-            "gain": _general_gain(table(table(given).get("gain"))),
-        }
-        for name, given in body.items()
-        if isinstance(given, Mapping)
+        name: _general_slice(given) for name, given in body.items() if isinstance(given, Mapping)
     }
     both = [s for s in slices.values() if s["base"] and s["shared"]]
     if not both:
@@ -205,6 +208,15 @@ def _general(body: Mapping[str, Any]) -> Json | None:
         "better": sum(g["low"] > 0 for g in judged),
         "worse": sum(g["high"] < 0 for g in judged),
     }
+
+
+def _general_slice(given: Mapping[str, Any]) -> Json:
+    """detectable: the smallest fall that this many texts would have shown."""
+    base, gain = scores(given.get("base")), _general_gain(table(given.get("gain")))
+    answers = base is not None and base["accuracy"] is not None
+    half = None if gain is None else gain["high"] - gain["mean"]
+    smallest = detectable(half, base["examples"] if base and answers else None)
+    return {"base": base, "shared": scores(given.get("shared")), "gain": gain, "detectable": smallest}
 
 
 def _general_gain(given: Mapping[str, Any]) -> Json | None:

@@ -17,11 +17,12 @@ from tequio.report.data.records import (
     Record,
     at_home,
     bodies,
-    interval,
+    last_body,
     row_energy,
     table,
     total,
 )
+from tequio.report.data.verdicts import outcome, smallest_effect
 from tequio.report.format import finite
 
 KEYS = ("joules", "grams", "seconds")
@@ -35,13 +36,15 @@ def against_alone(entries: Sequence[Record]) -> Json:
     a budget cut is not compared.
     """
     rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
-    rows = []
+    run, rows = last_body(entries, "run"), []
+    causal = table(run.get("task")).get("kind") not in (None, "classification")
+    smallest = smallest_effect(table(run.get("config")))
     for body in () if at_home(entries) else bodies(entries, "personal"):
         if not table(body.get("local_cost")) or body.get("cut"):  # a budget cut what it trained alone, too
             continue
         name, own = str(body.get("name")), table(body["local_cost"])
         worked = [row for round_ in rounds for row in work_rows(round_) if str(row.get("name")) == name]
-        rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body)})
+        rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body, causal, smallest)})
     known = [row for row in rows if row["as_good"] is not None]
     saved = [max(0.0, row["avoided"]["joules"] or 0.0) for row in rows]
     uneven = len(saved) < 2 or sum(saved) <= 0
@@ -118,11 +121,11 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _as_good(body: Mapping[str, Any]) -> bool | None:
+def _as_good(body: Mapping[str, Any], causal: bool, smallest: float) -> bool | None:
     if body.get("chosen") == "local":
         return True
-    gain = interval(table(table(body.get("gains")).get("personal_over_local")).get("loss"))
-    return None if gain is None else gain["low"] <= 0.0
+    verdict = outcome(body, "local", causal, smallest)["verdict"]
+    return None if verdict is None else verdict != "gains"
 
 
 def _sum(parts: Sequence[Json]) -> Json:

@@ -216,7 +216,10 @@ def shorten(label: str, most: int = LABEL) -> str:
 
 
 def _dot(x: float, y: float, style: str, unit: str = "%") -> Safe:
-    """Filled circle, open circle (undecided) or diamond (loses, rejected)."""
+    """Filled circle, open circle (too few texts), square (keeps its own) or diamond (loses, rejected)."""
+    if style.split()[0] == "kept_local":
+        square = el("rect", class_=f"dot {style}", x=-4.6, y=-4.6, width=9.2, height=9.2)
+        return el("svg", square, x=f"{x:g}{unit}", y=y, overflow="visible", class_="place")
     if style.split()[0] in {"loses", "rejected"}:
         diamond = el("path", class_=f"dot {style}", d="M0 -6.4 L6.4 0 L0 6.4 L-6.4 0 Z")
         return el("svg", diamond, x=f"{x:g}{unit}", y=y, overflow="visible", class_="place")

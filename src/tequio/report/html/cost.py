@@ -8,7 +8,8 @@ from tequio.report.format import DASH
 from tequio.report.html.carbon_schedule import shift_part
 from tequio.report.html.headline import energy_kind
 from tequio.report.html.markup import Safe, el, join
-from tequio.report.html.page import MANY, Cell, Page, folded, grid, opening
+from tequio.report.html.page import MANY, Cell, Page, folded, grid, opening, under
+from tequio.report.html.verdict import time_in_words
 
 
 def cost(page: Page) -> Safe:
@@ -17,7 +18,7 @@ def cost(page: Page) -> Safe:
     words = {
         "up": n.size(found["bytes_up"]),
         "down": n.size(found["bytes_down"]),
-        "time": n.duration(found["seconds"]),
+        "took": time_in_words(page),
     }
     here, limit = w("cost.here.plain", **words), None
     if found["joules"] is not None:
@@ -42,19 +43,15 @@ def _cost_table(page: Page) -> Safe:
     if not people:
         return Safe("")
     title = w("table.cost")
-    head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "time", "carbon", "money")]]
-    keys = ("bytes_up", "bytes_down", "joules", "seconds")
-    sums = {k: sum(p[k] or 0 for p in people) if any(p[k] is not None for p in people) else None for k in keys}
+    head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "work", "carbon", "money")]]
+    spent = page.s["accounts"]
     own = {a["name"]: a for a in page.s["accounts"]["participants"]}
     people = [{**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money")}} for p in people]
-    foot = [_cost_row(page, w("total"), sums)]
-    if len(people) > 1:
-        means = {k: None if v is None else v / len(people) for k, v in sums.items()}
-        foot.append(_cost_row(page, w("mean"), means))
-    if found["centre"]:
-        foot.append(
-            _cost_row(page, w("centre").capitalize(), {**found["centre"], "bytes_up": None, "bytes_down": None})
-        )
+    rest = {"bytes_up": None, "bytes_down": None, **spent["coordinator"]}
+    whole = {"bytes_up": found["bytes_up"], "bytes_down": found["bytes_down"], "seconds": found["seconds"]}
+    foot = [_cost_row(page, w("total"), {**spent["total"], **whole})]
+    if rest["joules"] is not None or rest["money"]:
+        foot.insert(0, _cost_row(page, w("cost.coordinator"), {**rest, "seconds": None}))
     opened = [el("h3", title), el("p", w("cost.table.note"), class_="under")]
     everyone = [_cost_row(page, p["name"], p) for p in people]
     if len(people) <= MANY:
@@ -74,9 +71,16 @@ def _cost_row(page: Page, name: str, row: Json) -> list[Cell]:
         n.size(row["bytes_down"]),
         n.energy(row["joules"]),
         n.duration(row["seconds"]),
-        n.mass(row.get("grams")),
+        _grams(page, row),
         n.money(row.get("money") or {}),
     ]
+
+
+def _grams(page: Page, row: Json) -> Cell:
+    """CO₂e, and of which part of the energy where that is not all."""
+    share = row.get("grams_share")
+    part = None if share is None or share >= WHOLE else page.w("cost.of", share=page.n.percent(share, 0))
+    return DASH if row.get("grams") is None else under(page.n.mass(row["grams"]), part)
 
 
 def _carbon(page: Page) -> Safe | None:

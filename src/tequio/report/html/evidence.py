@@ -11,6 +11,7 @@ from tequio.report.html.charts import Axis, Caption, Curves, Point, curves, scal
 from tequio.report.html.headline import general_pair
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import MANY, Cell, Page, figure, folded, grid, legend, opening, under
+from tequio.report.html.verdict import points_in_words
 
 
 def rounds(page: Page) -> Safe:
@@ -139,10 +140,24 @@ def general(page: Page) -> Safe:
     w, n, found = page.w, page.n, page.s["general"]
     pair = general_pair(page)
     here = w("general.none")
+    if not found and not page.s["public_slices"] and not any(r["gate"] for r in page.s["rounds"]["history"]):
+        return el("p", w("general.off"))
     if found and pair:
         worse = w.plural("general.worse", found["worse"], n.fixed(found["worse"]))
         here = w("general.here", before=pair[1], after=pair[2], measure=w(f"name.{pair[0]}"), worse=worse)
+    seen = [
+        f"{name} {_size(page, one)}" for name, one in (found or {"slices": {}})["slices"].items() if one["detectable"]
+    ]
+    if seen:
+        here += " " + w("general.smallest", falls=", ".join(seen))
     return join(opening(here, w("general.what"), w("general.not")), _slices(page), _gates(page))
+
+
+def _size(page: Page, one: Json) -> str:
+    """A change of a slice, without a sign: points of accuracy, or loss."""
+    if (one["base"] or {}).get("accuracy") is None:
+        return f"{page.n.fixed(one['detectable'], 3)} ({page.w('name.loss')})"
+    return points_in_words(page, one["detectable"])
 
 
 def _slices(page: Page) -> Safe:
@@ -176,23 +191,30 @@ def _gates(page: Page) -> Safe:
     if not judged:
         return Safe("")
     best = next((r for r in judged if r["round"] == found["best"]), None)
+    under_it = el("p", w("gate.smallest"), class_="under")
     rejected = [r for r in judged if not r["accepted"] and r is not best]
     opened = _gate(page, best or judged[-1])
     rest = [_gate(page, r) for r in rejected if best or r is not judged[-1]]
-    return join(*opened, folded(w("show.gates"), *[part for gate in rest for part in gate]) if rest else None)
+    return join(
+        opened[0],
+        under_it,
+        opened[1],
+        folded(w("show.gates"), *[part for gate in rest for part in gate]) if rest else None,
+    )
 
 
 def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
     """The title and the table of the gate of one round."""
     w, n = page.w, page.n
-    head = [w("col.slice"), *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit")]]
+    head = [w("col.slice"), *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit", "detectable")]]
     body: list[list[Cell]] = []
     for name, g in round_["gate"].items():
         span = None
         if g["low"] is not None and g["high"] is not None:
             span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
         change = under(n.signed(g["change"], 3), span)
-        body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, n.signed(g["limit"], 3)])
+        limits = [n.signed(g[key], 3) for key in ("limit", "detectable")]
+        body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits])
     decision = w("round.accepted" if round_["accepted"] else "round.rejected")
     title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
     return el("h3", title), grid(title, head, body)

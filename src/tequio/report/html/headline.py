@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH
 from tequio.report.html.charts import Caption, divided, glyph
 from tequio.report.html.markup import Safe, el, join
-from tequio.report.html.page import VERDICTS, Page, stat
+from tequio.report.html.page import Page, stat
 
 
 def headline(page: Page) -> Safe:
     """Part 1: one sentence and four key figures."""
     s, w = page.s, page.w
     here = []
-    gain = s["mean"]["gain"]["relative"]
-    if gain is not None and abs(gain) >= 0.0005:
+    gain, together = s["mean"]["gain"]["relative"], _right_pair(page)
+    if together is not None:
+        key = "head.right.base" if s["comparison"] == "base" else "head.right.local"
+        here.append(w(key, n=together[0], before=together[1], after=together[2]))
+    elif s["measure"] == "perplexity" and gain is not None and abs(gain) >= 0.0005:
         before, after = _before_after(page)
         measure = w(f"name.{s['measure']}")
         here.append(
@@ -26,8 +30,6 @@ def headline(page: Page) -> Safe:
                 after=after,
             )
         )
-    if s["kept_local"]:
-        here.append(w.plural("head.kept", s["kept_local"], page.n.fixed(s["kept_local"])))
     return join(
         el("p", _sentence(page), class_="verdict"),
         el("dl", *_keys(page), class_="keys"),
@@ -50,8 +52,7 @@ def _verdict(page: Page) -> str:
     counts, known = s["verdicts"], sum(s["verdicts"][k] for k in VERDICTS)
     if not known:
         return w("head.unknown", rounds=page.rounds_count(s["rounds"]["total"]))
-    gains, loses, keeps = counts["gains"], counts["loses"], s["kept_local"]
-    undecided = max(0, counts["undecided"] - keeps)
+    gains, loses, keeps = counts["gains"], counts["loses"], counts["kept_local"]
     if s["comparison"] == "base":
         return base_sentence(page)
     short = s["not_compared"]
@@ -63,8 +64,10 @@ def _verdict(page: Page) -> str:
     parts = [paid if gains else w("head.nobody")]
     if loses:
         parts.append(w.plural("head.loses", loses, n.fixed(loses)))
-    if undecided:
-        parts.append(w.plural("head.undecided", undecided, n.fixed(undecided)))
+    if same := counts["no_difference"]:
+        parts.append(w.plural("head.same", same, n.fixed(same)))
+    if few := counts["too_few"]:
+        parts.append(w.plural("head.few", few, n.fixed(few)))
     if keeps:
         parts.append(w.plural("head.keeps", keeps, n.fixed(keeps)))
     if short:
@@ -87,7 +90,7 @@ def _before_after(page: Page) -> tuple[str, str]:
 def _keys(page: Page) -> list[Safe]:
     s, w = page.s, page.w
     counts = page.counts()
-    marks = [el("span", glyph(key), counts[key]) for key in VERDICTS]
+    marks = [el("span", glyph(key), words) for key, words in counts.items()]
     desc = ", ".join(counts.values())
     bar = divided(Caption("k1", w("key.who"), desc), [(s["verdicts"][k], k) for k in VERDICTS])
     who: list[object] = [el("dd", DASH, class_="big")]
@@ -96,23 +99,33 @@ def _keys(page: Page) -> list[Safe]:
     who.append(el("dd", w("key.who.note", versus=page.versus), class_="small"))
     return [
         el("div", el("dt", w("key.who")), *who),
-        stat(w("key.gain"), *_key_gain(page)),
+        stat(*_key_gain(page)),
         stat(w("key.general"), *_key_general(page)),
         stat(w("key.cost"), *_key_cost(page)),
     ]
 
 
-def _key_gain(page: Page) -> tuple[str, str]:
+def _right_pair(page: Page) -> tuple[str, str, str] | None:
+    """(test texts, right with the other model, right with what is kept), of all participants; None where not counted."""
+    found, n = page.s["mean"]["right"], page.n
+    if page.s["measure"] != "accuracy" or not found:
+        return None
+    before, after = found.get(page.s["comparison"]), found["personal"]
+    return None if before is None or after is None else (n.fixed(found["examples"]), n.fixed(before), n.fixed(after))
+
+
+def _key_gain(page: Page) -> tuple[str, str, str]:
     s, w = page.s, page.w
-    gain = s["mean"]["gain"]
-    if gain["relative"] is None:
-        return DASH, w("each.here.none")
+    gain, together = s["mean"]["gain"]["relative"], _right_pair(page)
+    if together is not None:
+        key = "key.right.base" if s["comparison"] == "base" else "key.right.local"
+        return w(key), f"{together[1]} → {together[2]}", w("key.right.note", n=together[0])
+    if gain is None:
+        return w("key.gain"), DASH, w("each.here.none")
     before, after = _before_after(page)
-    relative = page.relative(gain["relative"])
-    if gain["accuracy"] is None:
-        return f"{before} → {after}", f"{w('name.perplexity')}; {w('key.gain.one', relative=relative)}"
-    note = w("key.gain.note", measure=w("name.accuracy"), before=before, after=after, relative=relative)
-    return page.points(gain["accuracy"]), note
+    one = w("key.gain.one", relative=page.relative(gain))
+    measure = w(f"name.{s['measure']}")
+    return w("key.gain"), f"{before} → {after}", f"{measure}; {one}"
 
 
 def general_pair(page: Page) -> tuple[str, str, str] | None:
@@ -147,5 +160,7 @@ def energy_kind(page: Page) -> str:
 
 def _key_cost(page: Page) -> tuple[str, str]:
     cost, n = page.s["cost"], page.n
-    note = page.w("key.cost.note", time=n.duration(cost["seconds"]), how=energy_kind(page))
+    known = cost["elapsed"] is not None
+    time = n.duration(cost["elapsed"] if known else cost["seconds"])
+    note = page.w("key.cost.note" if known else "key.cost.work", time=time, how=energy_kind(page))
     return n.energy(cost["joules"]), note

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from tequio.report.data.records import Json
+from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH, Numbers, finite
 from tequio.report.html.charts import glyph
 from tequio.report.html.markup import Safe, el, join
@@ -67,9 +68,9 @@ class Page:
         return self.w("points", n=self.n.signed(None if value is None else 100 * value))
 
     def counts(self) -> dict[str, str]:
-        """'7 gain', '3 undecided', '1 loses'."""
+        """'7 gain', '3 with too few test texts': of each verdict that somebody has."""
         given = self.s["verdicts"]
-        return {k: self.w.plural(f"count.{k}", given[k], self.n.fixed(given[k])) for k in VERDICTS}
+        return {k: self.w.plural(f"count.{k}", given[k], self.n.fixed(given[k])) for k in VERDICTS if given[k]}
 
     def people_count(self, count: int) -> str:
         """'1 participant', '12 participants'."""
@@ -99,9 +100,6 @@ class Page:
         return el("span", self.w.name(group, text), lang=foreign)
 
 
-VERDICTS = ("gains", "undecided", "loses")
-
-
 def part(page: Page, number: int, key: str, title: str, *body: object) -> Safe:
     """One numbered part of the report."""
     heading = el("h2", el("span", page.n.fixed(number), aria_hidden="true"), title, id=f"{key}-h")
@@ -124,16 +122,31 @@ def legend(items: Iterable[tuple[str, str]]) -> Safe:
 
 
 def grid(label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: Sequence[Sequence[Cell]] = ()) -> Safe:
-    """A table in a box that scrolls. Columns ending in `#` hold numbers, in `~` long text."""
+    """A table in a box that scrolls, and on a narrow screen a card for each row.
+
+    Columns ending in `#` hold numbers, in `~` long text. A column that is empty in every row is left out.
+    """
+    filled = [i == 0 or not body or any(row[i] not in ("", DASH) for row in (*body, *foot)) for i in range(len(head))]
+    head = [name for name, there in zip(head, filled, strict=True) if there]
+    body, foot = (
+        [[cell for cell, there in zip(row, filled, strict=True) if there] for row in part] for part in (body, foot)
+    )
     styles = [{"#": "n", "~": "wide"}.get(name[-1:]) for name in head]
     names = [name.rstrip("#~") for name in head]
-    top = el("tr", *[el("th", n, scope="col", class_=c) for n, c in zip(names, styles, strict=True)])
-    parts = [el("thead", top), el("tbody", *[_line(row, styles) for row in body])]
+    top = el(
+        "tr",
+        *[el("th", n, scope="col", class_=c, role="columnheader") for n, c in zip(names, styles, strict=True)],
+        role="row",
+    )
+    parts = [
+        el("thead", top, role="rowgroup"),
+        el("tbody", *[_line(row, styles, names) for row in body], role="rowgroup"),
+    ]
     if foot:
-        parts.append(el("tfoot", *[_line(row, styles) for row in foot]))
+        parts.append(el("tfoot", *[_line(row, styles, names) for row in foot], role="rowgroup"))
     return el(
         "div",
-        el("table", *parts, aria_label=label),
+        el("table", *parts, aria_label=label, role="table"),
         class_="scroll",
         tabindex="0",
         role="region",
@@ -141,9 +154,12 @@ def grid(label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: 
     )
 
 
-def _line(row: Sequence[Cell], styles: Sequence[str | None]) -> Safe:
-    first = el("th", row[0], scope="row", class_=styles[0])
-    return el("tr", first, *[el("td", c, class_=s) for c, s in zip(row[1:], styles[1:], strict=True)])
+def _line(row: Sequence[Cell], styles: Sequence[str | None], names: Sequence[str]) -> Safe:
+    """Roles and names of columns, for on a narrow screen rows are no table rows any more."""
+    first = el("th", row[0], scope="row", class_=styles[0], role="rowheader")
+    rest = zip(row[1:], styles[1:], names[1:], strict=True)
+    cells = [el("td", el("span", c), class_=s, role="cell", data_label=name) for c, s, name in rest]
+    return el("tr", first, *cells, role="row")
 
 
 def under(main: Cell, small: str | None) -> Safe:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from tequio.report.data.participants import MODELS
 from tequio.report.data.records import Json
+from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH
 from tequio.report.html.charts import Axis, Caption, Point, Row, Scale, field, rows, scale
+from tequio.report.html.choices import classes_part, notes_part, why_part
 from tequio.report.html.contribution import given_and_got
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import (
     MANY,
-    VERDICTS,
     Cell,
     Page,
     figure,
@@ -23,85 +24,97 @@ from tequio.report.html.page import (
     stat,
     under,
 )
+from tequio.report.html.verdict import (
+    bounds_in_words,
+    counts_in_words,
+    effect_in_words,
+    needed_in_words,
+    smallest_in_words,
+)
 from tequio.report.html.versus_alone import alone_part
 
 
 def participants(page: Page) -> Safe:
-    """Part 2: each participant's gain, scores, machine and data."""
+    """Part 2: each participant's verdict, scores, choice, classes, machine and data."""
     w = page.w
-    judged = [p for p in page.people if p["gain"]["relative"]]
-    what = w("each.what", versus=page.versus)
+    judged = [p for p in page.people if p["outcome"]["effect"]]
+    what = w(f"each.what.{page.s['measure']}", versus=page.versus, smallest=smallest_in_words(page))
+    parts = (_tests(page), why_part(page), classes_part(page), notes_part(page), _kit(page))
     if not judged:
-        return join(opening(w("each.here.none"), what), _tests(page), _kit(page))
-    ordered = sorted(judged, key=lambda p: -p["gain"]["relative"]["mean"])
+        return join(opening(w("each.here.none"), what), *parts)
+    ordered = sorted(judged, key=lambda p: -p["outcome"]["effect"]["mean"])
     best, worst = ordered[0], ordered[-1]
     values: dict[str, object] = {
-        **page.counts(),
+        "counts": ", ".join(page.counts().values()),
         "verdict": w(f"verdict.{best['verdict']}"),
-        "best": page.share(best["gain"]["relative"]["mean"]),
+        "best": effect_in_words(page, best),
         "best_name": best["name"],
-        "worst": page.share(worst["gain"]["relative"]["mean"]),
+        "worst": effect_in_words(page, worst),
         "worst_name": worst["name"],
     }
-    key = "each.here.one" if len(judged) == 1 else "each.here"
-    if len(judged) > 1 and values["best"] == values["worst"]:
-        key = "each.here.same"
-    here = w(key, **values)
+    here = w("each.here.one" if len(judged) == 1 else "each.here", **values)
     drawing = _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
-    marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS)
-    chart = figure(w("fig.gain", versus=page.versus), drawing, marks)
-    return join(opening(here, what, w("each.not")), chart, _tests(page), _kit(page))
+    there = {p["verdict"] for p in judged}
+    marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS if key in there)
+    chart = figure(w(f"fig.gain.{page.s['measure']}", versus=page.versus), drawing, marks)
+    return join(opening(here, what, w("each.not")), chart, *parts)
 
 
 def _gain_axis(page: Page, people: Sequence[Json]) -> Axis:
-    bounds = [v for p in people for v in p["gain"]["relative"].values()]
-    along = scale(bounds, zero=True)
-    labels = percent_labels(page, along, sign=True)
+    along = scale([v for p in people for v in p["outcome"]["effect"].values()], zero=True)
+    labels = [page.n.signed(100 * tick, 0 if _step(along) >= 0.999 else 1) for tick in along.ticks]
+    if page.s["measure"] != "accuracy":
+        labels = percent_labels(page, along, sign=True)
     return Axis(along, labels, (page.w("axis.worse"), page.w("axis.better")))
+
+
+def _step(along: Scale) -> float:
+    return abs(along.ticks[1] - along.ticks[0]) * 100 if len(along.ticks) > 1 else 1.0
 
 
 def percent_labels(page: Page, along: Scale, sign: bool = False) -> list[str]:
     """Tick labels of shares, with as many decimals as the step needs."""
-    step = abs(along.ticks[1] - along.ticks[0]) * 100 if len(along.ticks) > 1 else 1.0
+    step = _step(along)
     digits = 0 if step >= 0.999 else 1 if step >= 0.0999 else 2
     return [page.n.percent(tick, digits, sign=sign) for tick in along.ticks]
 
 
 def _gain_caption(page: Page) -> Caption:
-    title = page.w("fig.gain", versus=page.versus)
-    return Caption("c-gain", title, page.w("fig.gain.desc", **page.counts()))
+    title = page.w(f"fig.gain.{page.s['measure']}", versus=page.versus)
+    return Caption("c-gain", title, page.w("fig.gain.desc", counts=", ".join(page.counts().values())))
 
 
 def _gain_rows(page: Page, people: Sequence[Json]) -> Safe:
     items = []
     for p in people:
-        r = p["gain"]["relative"]
+        r = p["outcome"]["effect"]
         dots = [(r["mean"], p["verdict"])]
-        items.append(Row(p["name"], page.share(r["mean"]), dots, (r["low"], r["high"])))
+        items.append(Row(p["name"], effect_in_words(page, p), dots, (r["low"], r["high"])))
     return rows(_gain_caption(page), _gain_axis(page, people), items)
 
 
 def _gain_field(page: Page, people: Sequence[Json]) -> Safe:
-    points = [Point(r["mean"], p["verdict"], r["low"], r["high"]) for p in people for r in [p["gain"]["relative"]]]
+    points = [Point(r["mean"], p["verdict"], r["low"], r["high"]) for p in people for r in [p["outcome"]["effect"]]]
     return field(_gain_caption(page), _gain_axis(page, people), points, page.w("axis.participants"))
 
 
 def _tests(page: Page) -> Safe:
-    """The table of scores; for many participants the worst tenth first."""
+    """The table of results by the leading measure; for many participants the worst tenth first; loss folded beside counts."""
     w, n = page.w, page.n
     tested = [p for p in page.people if any(p["test"].values())]
     if not tested:
         return Safe("")
-    accuracy = any(p["gain"]["accuracy"] for p in tested)
     models = [m for m in MODELS if any(p["test"][m] for p in tested)]
-    head = [w("col.participant"), w("col.result"), *[f"{w(f'short.{m}')}#" for m in models]]
-    head += [f"{w('col.gain.loss')}#", *([f"{w('col.gain.accuracy')}#"] if accuracy else [])]
+    head = [w("col.participant"), f"{w('col.result')}~", f"{w('col.texts')}#", *[f"{w(f'short.{m}')}#" for m in models]]
+    head += [f"{w('col.difference')}#"]
     title = w("table.test")
 
     def table(people: Sequence[Json]) -> Safe:
-        return grid(title, head, [_test_row(page, p, models, accuracy) for p in people])
+        return grid(title, head, [_test_row(page, p, models) for p in people])
 
-    opened = [el("h3", title), el("p", w(f"table.test.{page.s['measure']}"), class_="under")]
+    opened = [el("h3", title), el("p", w(f"table.of.{page.s['measure']}"), class_="under")]
+    if any(p["outcome"]["estimated"] for p in tested):
+        opened.append(el("p", w("table.estimated"), class_="under"))
     cut = [
         el(
             "p",
@@ -111,13 +124,29 @@ def _tests(page: Page) -> Safe:
         for p in tested
         if p["cut"]
     ]
+    beside = _by_loss(page, tested, models) if page.s["measure"] == "accuracy" else None
     if len(tested) <= MANY:
-        return join(*opened, table(tested), *cut)
-    known = sorted((p for p in tested if p["benefit"] is not None), key=lambda p: p["benefit"])
+        return join(*opened, table(tested), beside, *cut)
+    known = sorted((p for p in tested if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
     worst = known[: -(-len(known) // 10)]
     label = w("table.worst", n=n.fixed(len(worst)), of=n.fixed(len(known)))
     every = folded(w("show.all", n=n.fixed(len(tested))), table(tested))
-    return join(*opened, el("p", label, class_="under"), table(worst), every, *cut)
+    return join(*opened, el("p", label, class_="under"), table(worst), every, beside, *cut)
+
+
+def _by_loss(page: Page, people: Sequence[Json], models: Sequence[str]) -> Safe:
+    w, n = page.w, page.n
+    head = [w("col.participant"), *[f"{w(f'short.{m}')}#" for m in models], f"{w('col.fall')}#"]
+    body: list[list[Cell]] = [
+        [
+            p["name"],
+            *[n.fixed((p["test"][model] or {}).get("loss"), 3) for model in models],
+            _fall(page, p["gain"]["relative"]),
+        ]
+        for p in people
+    ]
+    title = w("table.loss")
+    return folded(title, el("p", w("table.loss.what"), class_="under"), grid(title, head, body))
 
 
 def cut_to(person: Json) -> str:
@@ -125,34 +154,31 @@ def cut_to(person: Json) -> str:
     return "cut" if person["test"]["local"] else "base" if person["versus"] == "base" else "short"
 
 
-def _test_row(page: Page, p: Json, models: Sequence[str], accuracy: bool) -> list[Cell]:
-    keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] else None
-    if p["accuracy_against"] is not None:
-        key = "against.fell" if p["accuracy_against"] < 0 else "against.rose"
-        against = page.w(key, points=page.n.fixed(100 * abs(p["accuracy_against"]), 1))
-        keeps = against if keeps is None else f"{keeps}; {against}"
-    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), keeps)]
-    row += [_score(page, p["test"][model]) for model in models]
-    row.append(_gain(page, p["gain"]["relative"], points=False))
-    if accuracy:
-        row.append(_gain(page, p["gain"]["accuracy"], points=True))
+def _test_row(page: Page, p: Json, models: Sequence[str]) -> list[Cell]:
+    own = p["verdict"] == "kept_local"
+    keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] and not own else None
+    said = [part for part in (counts_in_words(page, p), keeps, needed_in_words(page, p)) if part]
+    examples = (p["test"]["personal"] or p["test"]["base"] or {}).get("examples")
+    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), ". ".join(said) or None), page.n.fixed(examples)]
+    row += [_score(page, p, model) for model in models]
+    main = effect_in_words(page, p)
+    row.append(main if main == DASH else under(main, bounds_in_words(page, p)))
     return row
 
 
-def _score(page: Page, score: Json | None) -> Safe:
-    main = page.shown(page.metric(score))
-    if not score or score["accuracy_low"] is None or page.s["measure"] != "accuracy":
-        return under(main, None)
-    low, high = (page.n.fixed(100 * score[k], 1) for k in ("accuracy_low", "accuracy_high"))
-    return under(main, page.n.between(low, high))
+def _score(page: Page, p: Json, model: str) -> Cell:
+    """How many texts are right and their share, or the perplexity."""
+    main = page.shown(page.metric(p["test"][model]))
+    if page.s["measure"] != "accuracy" or p["right"][model] is None:
+        return main
+    return under(page.n.fixed(p["right"][model]), main)
 
 
-def _gain(page: Page, gain: Json | None, points: bool) -> Safe:
+def _fall(page: Page, gain: Json | None) -> Cell:
     if not gain:
-        return Safe(DASH)
+        return DASH
     low, high = (page.n.bound(100 * gain[k]) for k in ("low", "high"))
-    main = page.n.signed(100 * gain["mean"]) if points else page.share(gain["mean"])
-    return under(main, page.n.between(low, high))
+    return under(page.share(gain["mean"]), page.n.between(low, high))
 
 
 def _kit(page: Page) -> Safe:
@@ -161,9 +187,8 @@ def _kit(page: Page) -> Safe:
         return Safe("")
     title = w("table.kit")
     opened = [el("h3", title), el("p", w("kit.note"), class_="under")]
-    opened += [el("p", said, class_="under") for said in shortened(page)]
     counts = [f"{w(f'col.{k}')}#" for k in ("train", "validation", "test")]
-    head = [w("col.participant"), w("col.tier"), f"{w('col.rank')}#", f"{w('col.steps')}#", *counts]
+    head = [w("col.participant"), f"{w('col.tier')}~", f"{w('col.rank')}#", f"{w('col.steps')}#", *counts]
     head += [f"{w('col.reason')}~"]
     full = grid(title, head, [_kit_row(page, p) for p in page.people])
     if len(page.people) <= MANY:
@@ -187,29 +212,24 @@ def _kit(page: Page) -> Safe:
     return join(*opened, grid(title, short, body), folded(w("show.all", n=n.fixed(len(page.people))), full))
 
 
-def shortened(page: Page) -> list[str]:
-    """Return a sentence per participant that lost texts, or parts of them, at max_tokens."""
-    said, n = [], page.n
-    for p in page.people:
-        found = p["shortened"]
-        for key in ("cut", "too_long"):
-            if found[key]:
-                count = {"n": n.fixed(found[key]), "of": n.fixed(found["of"]), "tokens": n.fixed(page.s["max_tokens"])}
-                said.append(page.w(f"texts.{key}", name=p["name"], **count))
-    return said
-
-
 def _kit_row(page: Page, p: Json) -> list[Cell]:
     n = page.n
     data = [n.fixed(p["data"][key]) for key in ("train", "validation", "test")]
     return [
         p["name"],
-        under(str(p["tier"] or DASH), _machine(page, p["hardware"])),
+        _tier(page, p),
         n.fixed(p["rank"]),
         n.fixed(p["steps"]),
         *data,
         page.quoted("reason", p["reason"]),
     ]
+
+
+def _tier(page: Page, p: Json) -> Cell:
+    """The tier, unless it only says the rank once more, and the machine."""
+    tier, machine = str(p["tier"] or ""), _machine(page, p["hardware"])
+    known = "" if p["rank"] is not None and tier == f"rank {p['rank']:g}" else tier
+    return under(known, machine) if known else machine or DASH
 
 
 def _machine(page: Page, hardware: object) -> str:
@@ -236,27 +256,30 @@ def equity(page: Page) -> Safe:
     what = w("fair.what", versus=page.versus)
     if not found["participants"]:
         return opening(w("fair.none"), what)
+    ahead = found["ahead"]
     here = w(
         "fair.here",
-        positive=n.percent(found["share_positive"], 0),
-        mean=page.share(found["mean"]),
-        decile=page.share(found["worst_decile"]),
+        gains=n.fixed(page.s["verdicts"]["gains"]),
+        above=n.fixed(ahead["above"]),
+        n=n.fixed(sum(page.s["verdicts"][key] for key in VERDICTS)),
+        versus=page.versus,
     )
     small = {
+        "mean": page.share(found["mean"]),
         "decile": page.share(found["worst_decile"]),
-        "positive": n.percent(found["share_positive"], 0),
         "gini": n.fixed(found["gini"], 3),
         "jain": n.fixed(found["jain"], 3),
         "spearman": n.signed(found["spearman_rank"], 2),
     }
-    stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items()]
-    return join(
-        opening(f"{here} {_left_behind(page)}", what, w("fair.not")),
-        el("dl", *stats, class_="stats"),
-        _rank_rows(page) if found["by_rank"] else None,
-        given_and_got(page),
-        alone_part(page),
-    )
+    stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items() if value != DASH]
+    spread: list[Safe | None] = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
+    parts = spread
+    if page.s["measure"] == "accuracy":
+        first = join(el("p", here, class_="lead"), el("p", w("fair.not"), class_="not"))
+        parts = [folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
+    else:
+        first = opening(f"{here} {_left_behind(page)}", what, w("fair.not"))
+    return join(first, *parts, given_and_got(page), alone_part(page))
 
 
 def _left_behind(page: Page) -> str:
@@ -292,7 +315,7 @@ def everybody(page: Page) -> Safe:
     s, w, found = page.s, page.w, page.s["everybody"]
     if not found:
         later = s["counterfactuals"] and not s["finished"]
-        return opening(w("all.later" if later else "all.off"), w("all.what"))
+        return opening(w("all.later"), w("all.what")) if later else el("p", w("all.off"))
     measure = w(f"name.{s['measure']}")
     values = {model: page.metric(found[model]) for model in (*MODELS, "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}

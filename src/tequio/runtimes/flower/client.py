@@ -27,6 +27,7 @@ from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, UpdateError
 from tequio.core.events import EventHandler
 from tequio.core.messages import LIMIT
@@ -143,7 +144,7 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
                 if how
                 else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
-            words = f"{said}; next try in {wait:.1f} s"
+            words = f"{said}; next try in {duration(wait)}"
             log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])

@@ -22,6 +22,7 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequ
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
+from tequio.core.durations import duration
 from tequio.core.errors import UpdateError
 from tequio.core.messages import LIMIT, REPLIES, pack_message, unpack_message
 from tequio.core.types import Failure, Reply, Request
@@ -100,7 +101,7 @@ class FlowerRuntime:
                 continue
             if sent.lost is None:
                 self.pending[index] = sent
-            yield _failure(sent.task, f"no reply within {limit:g} s")
+            yield _failure(sent.task, f"no reply within {duration(limit)}")
 
     def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
         """Hand out tasks; what comes within `seconds`, to these or to earlier ones. It ends sooner where nothing is left to come."""
@@ -110,7 +111,7 @@ class FlowerRuntime:
         for index, sent in list(self.flying.items()):
             if time.monotonic() - sent.at > self.deadline:
                 self.pending[index] = self.flying.pop(index)
-                yield _failure(sent.task, f"no reply within {self.deadline:g} s")
+                yield _failure(sent.task, f"no reply within {duration(self.deadline)}")
 
     def working(self) -> set[int]:
         """Who has a task of a window and has not answered."""

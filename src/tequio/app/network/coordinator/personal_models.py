@@ -24,6 +24,7 @@ from tequio.app.run_files import (
     unbroken,
 )
 from tequio.config import MAIN
+from tequio.core.durations import duration
 from tequio.core.errors import LedgerError, NetworkError
 from tequio.core.events import EventHandler
 from tequio.core.types import Failure, PersonaliseRequest, Reply
@@ -92,7 +93,7 @@ class PersonalPhase:
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
-            words = f"Waiting at most {self.grace / 60:g} minutes for {', '.join(names)} to fetch the shared model."
+            words = f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the shared model."
             self.say(words, "waiting", stage="personal models", missing=", ".join(names))
 
     def _tell_missing(self, ledger: Ledger, why: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from tequio.config import MAIN, Federation
 from tequio.coordinator.round import ShortRound
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import canonical_json
+from tequio.core.durations import duration
 from tequio.core.errors import ConfigError, NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.types import DescribeRequest, Failure
@@ -97,7 +98,7 @@ class Roster:
                 self.say(words, "waiting", stage="waiting", missing=missing)
                 announced = missing
             if time.monotonic() > end:
-                why = f"{len(there)} of the {self.quorum} that are needed were connected within {self.wait / 60:g} minutes."
+                why = f"{len(there)} of the {self.quorum} that are needed were connected within {duration(self.wait)}."
                 why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
                 raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
             time.sleep(LOOK)
@@ -178,7 +179,7 @@ class Roster:
         """What the network carried, for the record; late replies are said, too."""
         body = self.net.carried()
         for late in body.get("late", []):
-            at = f"{late['late_seconds']:.0f} s after its deadline"
+            at = f"{duration(late['late_seconds'])} after its deadline"
             words = f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}"
             self.say(words, "reply-late", "warning", participant=late["name"], sent=late["sent"], reason=late["reason"])
         return body

@@ -40,6 +40,7 @@ from tequio.coordinator.distillation import Group
 from tequio.coordinator.federate import federate
 from tequio.coordinator.multi_base import States, federate_groups
 from tequio.coordinator.run_spec import Member
+from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.protocols import Runtime
@@ -180,7 +181,7 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
         return
     verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
     words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + body['reason']}"
-    words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {seconds:.1f} s."
+    words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
     say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
     for row in body["admissions"]:
         if row["status"] != "admitted":

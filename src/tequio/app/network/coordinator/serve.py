@@ -33,6 +33,7 @@ from tequio.app.network.monitoring.health import Health, Present
 from tequio.app.network.monitoring.metrics import coordinator_pages
 from tequio.app.stages import Outcome, Watch
 from tequio.config import Federation, load_federation
+from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.core.events import EventHandler
 from tequio.ledger.folder import RunFolder
@@ -74,7 +75,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
             if ended is None:
                 return _coordinate(folder, hub_files, config, host, own, times, health, watch)
             names = ", ".join(late)
-            words = f"The rounds are over; {names} made no personal model yet. Open at most {times.grace / 60:g} minutes for that."
+            words = f"The rounds are over; {names} made no personal model yet. Open at most {duration(times.grace)} for that."
             health.tell(words, "reopened", stage="personal models", missing=names)
             with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
                 reopen(folder / "run", _personal_phase(folder, config, net, times, health.tell))

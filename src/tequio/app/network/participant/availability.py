@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tequio.config import ScheduleSection
+from tequio.core.durations import duration
 from tequio.core.events import EventHandler, Level, Value
 from tequio.measure.intensity import Intensity
 from tequio.planning.carbon_aware import greenest_of_day
@@ -49,7 +50,7 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
             lost = (time.monotonic() if lost is None else lost) if gone else None
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
-            words = f"No connection for {after / 60:g} minutes. It is tried for ever; the federation may be over. "
+            words = f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
             words += f"For a personal model now, stop this, and: tequio island {folder}"
             tell(words, "coordinator-gone", "warning")
 

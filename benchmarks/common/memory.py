@@ -1,4 +1,4 @@
-"""The peak of this process's memory over a while, looked at fifty times a second."""
+"""The memory of this process: now, its peak, and its peak over a while."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ class Watch:
         Thread(target=self._look, daemon=True).start()
 
     def _read(self) -> tuple[int, int]:
-        rows = dict(
-            line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] in ("VmR", "Rss")
-        )
-        kilobytes = {key: int(value.split()[0]) for key, value in rows.items()}
-        return kilobytes["RssAnon"] * 1024, kilobytes["VmRSS"] * 1024
+        return status_bytes("RssAnon"), status_bytes("VmRSS")
 
     def _look(self) -> None:
         while not self._over.wait(0.02):
@@ -30,3 +26,14 @@ class Watch:
         """(anonymous, resident) over the start."""
         self._over.set()
         return self.anonymous - self.start[0], self.resident - self.start[1]
+
+
+def status_bytes(key: str) -> int:
+    """What the kernel says of this process: VmRSS now, VmHWM at the peak. (getrusage would also count the process that started it.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process ever had resident."""
+    return status_bytes("VmHWM")

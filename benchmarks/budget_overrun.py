@@ -1,6 +1,6 @@
 """How far is a participant's budget overrun, and what is left of its model?
 
-    python -m benchmarks.thrift [--participants 2] [--shares .1,.3,.6,.9]
+    python -m benchmarks.budget_overrun [--participants 2] [--shares .1,.3,.6,.9]
 
 The demo of airlines on one thread: once without budgets, then with a limit on energy of so large a share of what each one took. Printed
 are ratios: what was spent over the limit, and of the limit a look at the validation data and a step of the first run; beside them the loss
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.forecast import tequio
+from benchmarks.common.command import tequio
 from tequio.ledger.record import Ledger
 from tequio.participant.accounts import read_account_books
 

@@ -1,0 +1,119 @@
+"""In part 2 of the report: why each keeps what it keeps, its classes, and what to mind of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tequio.report.data.records import Json, mean
+from tequio.report.format import DASH
+from tequio.report.html.markup import Safe, el, join
+from tequio.report.html.page import MANY, Cell, Page, folded, grid, grid_of_all, under
+from tequio.report.html.verdict import notes_in_words
+
+FEW = "<5"
+
+
+def why_part(page: Page) -> Safe | None:
+    """For each participant the rule that chose, and its candidates on validation."""
+    w = page.w
+    people = [p for p in page.people if p["choice"]["rows"] and p["chosen"]]
+    if not people:
+        return None
+    parts = [_why(page, p) for p in people]
+    shown = parts if len(parts) <= MANY else [folded(w("show.all", n=page.n.fixed(len(parts))), *parts)]
+    return join(el("h3", w("why.title")), el("p", w("why.what"), class_="under"), *shown)
+
+
+def _why(page: Page, person: Json) -> Safe:
+    w, n, found = page.w, page.n, person["choice"]
+    values = {"name": person["name"], "choice": page.choice(person["chosen"])}
+    said = w(f"why.rule.{found['rule']}", **values) if found["rule"] else f"{values['name']}: {values['choice']}"
+    if found["rule"] == "within_one_error" and found["lead"] is not None and found["error"] is not None:
+        said += " " + w("why.error", lead=n.fixed(found["lead"], 4), error=n.fixed(found["error"], 4))
+    head = [w("col.candidate"), f"{w('col.valid.loss')}#", f"{w('col.valid.right')}#", f"{w('col.valid.texts')}#"]
+    body: list[list[Cell]] = [
+        [
+            under(page.choice(row["name"]), w("why.kept") if row["chosen"] else None),
+            n.fixed(row["loss"], 3),
+            n.fixed(row["right"]),
+            n.fixed(row["examples"]),
+        ]
+        for row in found["rows"]
+    ]
+    return folded(said, grid(said, head, body))
+
+
+def classes_part(page: Page) -> Safe | None:
+    """Balanced accuracy and macro-F1 beside the trivial baseline, and recall by class."""
+    w = page.w
+    people = [p for p in page.people if p["classes"]]
+    if not people:
+        return None
+    head = [w("col.participant"), w("col.trivial")]
+    head += [f"{w('col.balanced')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
+    head += [f"{w('col.macro')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
+    return join(
+        el("h3", w("classes.title")),
+        el("p", _classes_here(page, people)),
+        el("p", w("classes.what"), class_="under"),
+        grid_of_all(page, w("classes.title"), head, [_class_row(page, p) for p in people]),
+        *([_recalls(page, p) for p in people] if len(people) <= MANY else []),
+    )
+
+
+def _classes_here(page: Page, people: Sequence[Json]) -> str:
+    found = [p["classes"] for p in people]
+    alone, retained = (mean(c["balanced_accuracy"][model] for c in found) for model in ("local", "personal"))
+    return page.w(
+        "classes.here",
+        baseline=page.n.percent(mean(c["baseline"]["balanced_accuracy"] for c in found), 0),
+        local=page.n.percent(alone, 0),
+        personal=page.n.percent(retained, 0),
+    )
+
+
+def _class_row(page: Page, person: Json) -> list[Cell]:
+    found, n = person["classes"], page.n
+    baseline = found["baseline"]
+    always = DASH
+    if baseline["label"] is not None:
+        always = page.w("classes.always", label=baseline["label"], accuracy=n.percent(baseline["accuracy"], 0))
+    rest = [
+        n.percent(found[key][model], 0) for key in ("balanced_accuracy", "macro_f1") for model in ("local", "personal")
+    ]
+    trivial = under(n.percent(baseline["balanced_accuracy"], 0), always if always != DASH else None)
+    return [person["name"], trivial, *rest]
+
+
+def _recalls(page: Page, person: Json) -> Safe:
+    w, n = page.w, page.n
+    head = [w("col.class"), f"{w('col.texts')}#", f"{w('col.right.alone')}#", f"{w('col.right.kept')}#", w("col.taken")]
+    body: list[list[Cell]] = []
+    for row in person["classes"]["rows"]:
+        taken = ", ".join(f"{other['label']} ({n.fixed(other['count'])})" for other in row["taken_for"])
+        right = [_range(page, row["right"][model]) for model in ("local", "personal")]
+        count = FEW if row["support"] is None else n.fixed(row["support"])
+        body.append([row["label"], count, *right, taken or DASH])
+    title = w("classes.of", name=person["name"])
+    return folded(title, grid(title, head, body))
+
+
+def _range(page: Page, found: list[int] | None) -> str:
+    if found is None:
+        return DASH
+    low, high = found
+    if low == high:
+        return page.n.fixed(low)
+    return FEW if low == 0 and high == 4 else f"{page.n.fixed(low)}–{page.n.fixed(high)}"
+
+
+def notes_part(page: Page) -> Safe | None:
+    """Rows left out and why, texts cut, classes missing: a line for each participant that has any."""
+    found = [(p["name"], notes) for p in page.people if (notes := notes_in_words(page, p))]
+    if not found:
+        return None
+    items = [el("li", el("strong", f"{name}: "), " ".join(notes)) for name, notes in found]
+    shown = el("ul", *items[:MANY], class_="limits")
+    rest = items[MANY:]
+    more = folded(page.w("show.more", n=page.n.fixed(len(rest))), el("ul", *rest, class_="limits")) if rest else None
+    return join(el("h3", page.w("notes.title")), shown, more)
