@@ -4,7 +4,7 @@ Encoding 1 is that of earlier versions: no begin-of-text token, and pairs joined
 `tequio.participant.encoding`. Both train the same LoRA from the same seed for as many steps, unless they feed the same. Losses are nats
 per token on test texts that training never saw, as each encoding feeds them (that is what a report would have said) and as the model is
 fed in use (encoding 2). Texts: sections of the Spanish manual pages, whole (documents), or a third of each as prompt and the rest as
-response (pairs).
+response (pairs; only those that fit `max_tokens` whole).
 The tiny base is a Llama of two layers that this script trains first, on other texts that all begin with the begin-of-text token.
 """
 
@@ -24,7 +24,7 @@ from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.chat_format import ChatFormat
 from tequio.participant.data import Columns, Example, read_examples
-from tequio.participant.encoding import IGNORE, Item, token_ids
+from tequio.participant.encoding import IGNORE, Counts, Item, token_ids
 from tequio.participant.loop import train
 from tequio.participant.text_tasks import Causal, batches
 
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--train", type=int, default=160)
     parser.add_argument("--test", type=int, default=60)
+    parser.add_argument("--kinds", nargs="+", default=["documents", "pairs"])
     options = parser.parse_args()
     data = manuals.prepare(cache_folder())
     files = sorted(data.folder.glob("participants/**/*.jsonl"))
@@ -142,10 +143,11 @@ def main() -> None:
         task = Causal(base.tokenizer, options.max_tokens)
         short = [e for e in ours if len(base.tokenizer(e.text)["input_ids"]) > 8]
         adapted = AdaptedModel(base, MODULES, 2.0)
-        for kind in ("documents", "pairs"):
+        for kind in options.kinds:
             rows = (
                 short if kind == "documents" else [pair(Example(e.text[: 3 * options.max_tokens // 2])) for e in short]
             )
+            rows = [e for e in rows if task.encoder.encode([e])[1] == Counts()]  # pairs that fit whole
             print(
                 f"{options.base}, {kind}, {options.steps} steps of {BATCH}, rate {options.rate:g}, max_tokens {options.max_tokens}:"
             )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conftest import WORDS
+from builders import WORDS
 from tequio.core.errors import BaseModelError, ConfigError, DataError
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
@@ -376,8 +376,8 @@ def test_an_answer_ends_where_the_template_ends_it() -> None:
     assert item.target[-1] == bare.eos_token_id
 
 
-def test_a_word_that_joins_prompt_and_answer_is_encoded_apart() -> None:
-    """In use the prompt is encoded alone, so no token may lie across."""
+def test_a_word_that_joins_prompt_and_answer_is_encoded_in_two_parts() -> None:
+    """In use the prompt is encoded alone, so no token may span both."""
     own = tokenizer(template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
     encoder = Encoder(own, 64)
     (item,), _ = encoder.encode([Example("the tr", response="ain was late")])

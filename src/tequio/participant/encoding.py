@@ -193,7 +193,7 @@ class Encoder:
         return [self._item(written) for written in self.chats.write(turns)]
 
     def _item(self, written: Written) -> Item:
-        """Return ids and targets; where the text's own encoding joins prompt and answer, they are encoded apart, as in use."""
+        """Return ids and targets; where the text's own encoding joins prompt and answer, they are encoded one by one, as in use."""
         bounds = [0, *(place for span in written.spans for place in span)]
         if bounds[-1] < len(written.text):
             bounds.append(len(written.text))

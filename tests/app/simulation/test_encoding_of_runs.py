@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import write_jsonl
+from builders import write_jsonl
 from tequio.app.models.export import export_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
