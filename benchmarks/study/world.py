@@ -93,7 +93,7 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline:
     task = Causal(base.tokenizer, LENGTH, BYTES_PER_CALL)
     texts = (offline_texts if offline else domain_texts)(set(domains))
     nodes: dict[int, Node] = {}
-    blank = Node("", adapted, task, Encoded((), (), (), 0), BATCH, open_meter())
+    blank = Node("", adapted, task, Encoded((), (), ()), BATCH, open_meter())
     for index, domain in enumerate(domains, start=1):
         share = [i for i, name in enumerate(domains, start=1) if name == domain]
         pool = _ordered(texts[domain], seed)[share.index(index) :: len(share)]
@@ -102,7 +102,7 @@ def make_world(seed: int, size: Size, domains: Sequence[str] = DOMAINS, offline:
     centre, slices = offline_public() if offline else public_texts()
     blocks = _blocks(task, _ordered(centre, seed), size.centre, "centre")
     shown = {name: _blocks(task, _ordered(part, 0), size.public, name) for name, part in slices.items()}
-    nodes[0] = replace(blank, name="centre", data=Encoded(blocks, (), (), 0), slices=shown)
+    nodes[0] = replace(blank, name="centre", data=Encoded(blocks, (), ()), slices=shown)
     return World(seed, size, adapted, nodes, tuple(domains), ranks_of(seed, len(domains)))
 
 
@@ -125,7 +125,7 @@ def with_centre(world: World, english: bool) -> World:
     if not isinstance(task, Causal):
         raise DataError("The study's tasks are causal.")
     blocks = _blocks(task, _ordered(chosen, world.seed), world.size.centre, "centre")
-    centre = replace(world.centre, data=Encoded(blocks, (), (), 0))
+    centre = replace(world.centre, data=Encoded(blocks, (), ()))
     return replace(world, nodes=world.nodes | {0: centre})
 
 
@@ -191,7 +191,7 @@ def _encoded(task: Causal, pool: Sequence[Example], size: Size, who: str) -> Enc
         place = int(content_hash(example)[:16], 16) / 2**64
         parts["test" if place < TEST else "validation" if place < TEST + VALIDATION else "train"].append(example)
     blocks = [_blocks(task, parts[name], getattr(size, name), f"{who}, {name}") for name in parts]
-    return Encoded(blocks[0], blocks[1], blocks[2], 0)
+    return Encoded(blocks[0], blocks[1], blocks[2])
 
 
 def _blocks(task: Causal, texts: Sequence[Example], count: int, who: str) -> list[Item]:

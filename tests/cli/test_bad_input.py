@@ -74,10 +74,10 @@ def test_data_that_cannot_be_used(marked: Any, damage: Callable[[Path], None], e
     refused(path, DataError, *expected)
 
 
-def test_prompts_that_fill_max_tokens_leave_nothing_to_learn(marked: Any) -> None:
+def test_responses_that_fill_max_tokens_leave_nothing_to_learn(marked: Any) -> None:
     path = marked(kind="causal")
-    put(site(path), [{"prompt": f"{r['text']} " * 4, "response": MARKER} for r in rows_of(site(path))])
-    refused(path, DataError, "site0", "no token is left to learn from", "max_tokens = 16", "shorten the prompts")
+    put(site(path), [{"prompt": r["text"], "response": f"{MARKER} " * 20} for r in rows_of(site(path))])
+    refused(path, DataError, "site0", "no token is left to learn from", "max_tokens = 16", "shorten the responses")
 
 
 # configuration

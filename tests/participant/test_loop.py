@@ -19,6 +19,7 @@ from tequio.core.update import Dense, Factored, Update, zero
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
 from tequio.participant.data import Example
+from tequio.participant.encoding import Counts
 from tequio.participant.loop import CLIP, train
 from tequio.participant.text_tasks import IGNORE, Causal, Classification, Item, batches
 
@@ -194,23 +195,24 @@ def test_documents_fill_blocks_without_padding_and_lose_no_token(adapted: Opener
 
 
 def test_only_the_response_is_learnt_and_what_is_cut_is_counted(adapted: Opener) -> None:
-    """Counted by hand: prompt 3, response 2 + end = 6 tokens; the second has prompt 5, response 4 + end = 10, cut to 8."""
+    """Counted by hand: prompt 3, response 2 + end = 6 tokens; the second has prompt 5, response 4 + end = 10: its prompt loses 2."""
     b = adapted()
     task = Causal(b.base.tokenizer, 8)
     first = Example("the pump was", response="very loud")
     second = Example("my nurse today was really", response="calm and kind again")
-    items, cut = task.encode([first, second], "x")
-    assert cut == 1
+    items, counts = task.encode([first, second], "x")
+    assert counts == Counts(cut=1)
     end = b.base.tokenizer.eos_token_id
     ids = b.base.tokenizer.convert_tokens_to_ids
-    assert [len(item.ids) for item in items] == [8, 6]
-    assert items[0].target == (IGNORE, IGNORE, IGNORE, *ids(["very", "loud"]), end, IGNORE, IGNORE)
-    assert items[1].target == (IGNORE, IGNORE, IGNORE, *ids(["calm", "and", "kind"]))
-    assert task.losses(b, items).terms.tolist() == [3.0, 3.0]
+    assert [len(item.ids) for item in items] == [6, 8]
+    assert items[0].target == (IGNORE, IGNORE, IGNORE, *ids(["very", "loud"]), end)
+    assert items[1].ids[:3] == tuple(ids(["today", "was", "really"]))
+    assert items[1].target == (IGNORE, IGNORE, IGNORE, *ids(["calm", "and", "kind", "again"]), end)
+    assert task.losses(b, items).terms.tolist() == [3.0, 5.0]
     with torch.no_grad():
         logits = [b.model(input_ids=torch.tensor([i.ids])).logits[0].log_softmax(-1) for i in items]
-        right = [-float(logits[k][p - 1, items[k].ids[p]]) for k in (0, 1) for p in (3, 4, 5)]
-        assert float(task.loss(b, items)) == pytest.approx(sum(right) / 6, abs=1e-5)
+        right = [-float(logits[k][p - 1, items[k].ids[p]]) for k in (0, 1) for p in range(3, len(items[k].ids))]
+        assert float(task.loss(b, items)) == pytest.approx(sum(right) / 8, abs=1e-5)
 
 
 def test_padding_changes_no_loss(adapted: Opener) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tequio.core.update import HEAD_PREFIX, Dense, Factored, Update
 from tequio.participant.adapted_model import LOGIT_SCALE, AdaptedModel
+from tequio.participant.encoding import Encoder
 from tequio.participant.export_loader import loader_script
 from tequio.participant.fused.select import Path as Chosen
 from tequio.participant.lora import AdaptedLinear
@@ -82,7 +83,15 @@ def adapter_files(
     }
     if adapted.head:
         files |= head_files(adapted, labels)
+    else:
+        files |= encoding_file(adapted)
     return files
+
+
+def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
+    """Return encoding.json: what begins and ends a text, and how chats are written, for those who use the model elsewhere."""
+    facts = Encoder(adapted.base.tokenizer, adapted.base.max_positions).facts()
+    return {"encoding.json": json.dumps(facts, indent=1, ensure_ascii=False).encode()}
 
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
@@ -130,6 +139,8 @@ def save_merged(
         script = loader_script(_loader(merged))
         for name, data in (head_files(adapted, labels) | {"load.py": script.encode()}).items():
             (folder / name).write_bytes(data)
+    else:
+        (folder / "encoding.json").write_bytes(encoding_file(adapted)["encoding.json"])
     if blocked is not None:
         delattr(merged, blocked)
     merged.float()

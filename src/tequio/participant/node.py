@@ -23,6 +23,7 @@ from tequio.measure.budget import cost, within
 from tequio.measure.energy import Meter
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.encoding import Counts
 from tequio.participant.evaluation import evaluate_losses
 from tequio.participant.loop import Trained, train
 from tequio.participant.low_rank_gradient import public_gradient
@@ -39,26 +40,26 @@ from tequio.participant.text_tasks import Item, Losses, TextTask, batches
 
 @dataclass(frozen=True)
 class Encoded:
-    """A participant's examples as token ids, by split, and how many texts were cut at max_tokens."""
+    """A participant's examples as token ids, by split; and texts cut at max_tokens, and pairs left out as too long."""
 
     train: Sequence[Item]
     validation: Sequence[Item]
     test: Sequence[Item]
-    cut: int
+    counts: Counts = field(default_factory=Counts)
 
 
 def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
     """Encode the three splits. Raises DataError if a split ends without a single item."""
     out: dict[str, list[Item]] = {}
-    cut = 0
+    counts = Counts()
     for name, examples in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
         out[name], n = task.encode(examples, who)
-        cut += n
+        counts = counts.plus(n)
         if not out[name]:
             raise DataError(
                 f"Participant {who}: its {name} split is empty.", "", "Give it more data, or larger shares."
             )
-    return Encoded(out["train"], out["validation"], out["test"], cut)
+    return Encoded(out["train"], out["validation"], out["test"], counts)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.participant.text_tasks import pad, prompt_ids
+from tequio.participant.encoding import Encoder, class_ids
+from tequio.participant.text_tasks import pad
 
 BATCH = 32
 
@@ -20,7 +21,7 @@ def classify(
     rows: list[dict[str, Any]] = []
     tokenizer = adapted.base.tokenizer
     for start in range(0, len(texts), BATCH):
-        ids = tokenizer(list(texts[start : start + BATCH]), truncation=True, max_length=max_tokens)["input_ids"]
+        ids = class_ids(tokenizer, texts[start : start + BATCH], max_tokens)
         with torch.inference_mode():
             logits = adapted.class_logits(*pad(ids, tokenizer.pad_token_id, adapted.device))
         for shares in torch.softmax(logits, 1).tolist():
@@ -29,12 +30,19 @@ def classify(
     return rows
 
 
-def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
-    """One row a prompt: the likeliest continuation (greedy), at most `max_new_tokens` tokens."""
+def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int, max_tokens: int) -> list[dict[str, Any]]:
+    """Return one row per prompt: the likeliest continuation (greedy), at most `max_new_tokens` tokens.
+
+    The prompts are encoded as in training, and answers end where the learnt ones do. A prompt that leaves the base no room for an answer
+    loses its start.
+    """
     tokenizer, rows = adapted.base.tokenizer, []
     model: Any = adapted.model
+    encoder = Encoder(tokenizer, max_tokens)
+    room = max(adapted.base.max_positions - max_new_tokens, 1)
+    ends = sorted({*encoder.stops, *_own_ends(model)})
     for text in texts:
-        ids = torch.tensor([prompt_ids(tokenizer, text)], device=adapted.device)
+        ids = torch.tensor([encoder.prompt(text, room)], device=adapted.device)
         with torch.inference_mode():
             produced = model.generate(
                 input_ids=ids,
@@ -42,6 +50,13 @@ def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int) -
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=ends or None,
             )
         rows.append({"completion": tokenizer.decode(produced[0, ids.shape[1] :], skip_special_tokens=True)})
     return rows
+
+
+def _own_ends(model: Any) -> list[int]:
+    """Return the end tokens that the base's own generation settings name."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if named is None else [named] if isinstance(named, int) else list(named)

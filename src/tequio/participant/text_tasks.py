@@ -1,13 +1,14 @@
 """The two tasks: text classification and causal language modelling. Each encodes examples, gives a loss, and scores.
 
-Classification: cross-entropy in nats an example. Causal: cross-entropy in nats a token, on the response only where there is a
-prompt; documents are packed into full blocks, so no padding is computed.
+Classification: cross-entropy in nats per example. Causal: cross-entropy in nats per token, on the assistant's turns only where there
+are any. How texts become token ids: `encoding`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,16 +21,11 @@ from tequio.core.errors import DataError
 from tequio.core.types import Scores
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.data import Example
-
-IGNORE = -100
-
-
-@dataclass(frozen=True)
-class Item:
-    """One encoded unit: token ids, and per token its target (causal) or one class (classification)."""
-
-    ids: tuple[int, ...]
-    target: tuple[int, ...]
+from tequio.participant.encoding import IGNORE as IGNORE
+from tequio.participant.encoding import Counts, Encoder, class_ids
+from tequio.participant.encoding import Item as Item
+from tequio.participant.encoding import prompt_ids as prompt_ids
+from tequio.participant.encoding import token_ids as token_ids
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,8 @@ class TextTask(Protocol):
     def batch_tokens(self) -> int:
         """Padded tokens of a batch of evaluation, at most."""
 
-    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
-        """Items, and how many texts had to be cut. Raises DataError if nothing is left."""
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], Counts]:
+        """Return items, and how many texts were cut or left out. Raises DataError if nothing is left."""
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Mean training loss of a batch, with gradient."""
@@ -95,14 +91,14 @@ class Classification:
     max_tokens: int
     batch_tokens: int = 2048
 
-    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
-        """One item a text, cut at `max_tokens`."""
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], Counts]:
+        """Return one item per text, cut at `max_tokens`."""
         index = {label: i for i, label in enumerate(self.labels)}
         texts = [e.text for e in examples]
         rows = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []
+        encoded = class_ids(self.tokenizer, texts, self.max_tokens)
         items = [Item(tuple(ids), (index[str(e.label)],)) for ids, e in zip(encoded, examples, strict=True)]
-        return items, sum(len(row) > self.max_tokens for row in rows)
+        return items, Counts(cut=sum(len(row) > self.max_tokens for row in rows))
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats an example."""
@@ -144,37 +140,22 @@ class Causal:
     max_tokens: int
     batch_tokens: int = 1024
 
-    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], int]:
-        """Documents joined by the end token and cut into blocks of `max_tokens`; the last, shorter one is kept."""
-        ids: list[int] = []
-        target: list[int] = []
-        cut = 0
-        for example in examples:
-            document, answer = self._document(example)
-            if len(document) > self.max_tokens and example.response is not None:
-                cut += 1
-                document, answer = document[: self.max_tokens], answer[: self.max_tokens]
-            ids += document
-            target += answer
-        step = self.max_tokens
-        blocks = [Item(tuple(ids[i : i + step]), tuple(target[i : i + step])) for i in range(0, len(ids), step)]
-        blocks = [b for b in blocks if any(t != IGNORE for t in b.target[1:])]
-        if examples and not blocks:
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Return what encodes texts for this task."""
+        return Encoder(self.tokenizer, self.max_tokens)
+
+    def encode(self, examples: Sequence[Example], who: str) -> tuple[list[Item], Counts]:
+        """Return documents packed into blocks of `max_tokens`, or one item per pair or chat."""
+        items, counts = self.encoder.encode(examples)
+        if examples and not items:
             raise DataError(
                 f"Participant {who}: no token is left to learn from.",
-                f"Every prompt fills max_tokens = {self.max_tokens}.",
-                "Raise [task] max_tokens, or shorten the prompts.",
+                f"Every pair is longer than max_tokens = {self.max_tokens}: its response and a part of its prompt "
+                "have to fit.",
+                "Raise [task] max_tokens, or shorten the responses.",
             )
-        return blocks, cut
-
-    def _document(self, example: Example) -> tuple[list[int], list[int]]:
-        end = [self.tokenizer.eos_token_id]
-        if example.response is None:
-            ids = token_ids(self.tokenizer, example.text) + end
-            return ids, ids
-        prompt = prompt_ids(self.tokenizer, example.text)
-        response = token_ids(self.tokenizer, example.response) + end
-        return prompt + response, [IGNORE] * len(prompt) + response
+        return items, counts
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats a target token."""
@@ -213,19 +194,6 @@ class Causal:
         truth, _ = pad([i.target for i in items], IGNORE, adapted.device)
         counts = truth[:, 1:] != IGNORE
         return adapted.token_losses(ids, mask, truth[:, 1:], counts), counts
-
-
-def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """A text as token ids, nothing added."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """A prompt as the model expects it: by its chat template if it has one, else the text and a line end."""
-    if getattr(tokenizer, "chat_template", None):
-        turns = [{"role": "user", "content": text}]
-        return token_ids(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    return token_ids(tokenizer, text.rstrip() + "\n")
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
 from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
@@ -33,6 +34,7 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
     base = adapted.base
     plain = stored(config)
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    causal = config.task.kind == "causal"
     return {
         "name": config.name,
         "seed": config.seed,
@@ -53,6 +55,7 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "participants": rows,
         "simulation": True,
         "versions": versions,
+        **({"encoding": VERSION} if causal else {}),
     }
 
 
@@ -74,11 +77,25 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
     files |= {f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()}
     differences += _digests("public data of", now, then, files)
     differences += _digests("intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {})
+    if changed := encoding_changed(header["task"]["kind"], recorded):
+        return [*differences, *changed]  # which changes rows of participants, too
     rows = {row["name"]: row for row in recorded["participants"]}
     for row in header["participants"]:
         if canonical_json(row) != canonical_json(rows.get(row["name"], {})):
             differences.append(f"the data or hardware of participant {row['name']}")
     return differences
+
+
+def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
+    """Return what differs where a causal run began with another encoding of its texts; a record without one has version 1.
+
+    Such a run cannot be resumed: its models would be fed otherwise from one round to the next.
+    """
+    before = recorded.get("encoding", 1)
+    if kind != "causal" or before == VERSION:
+        return []
+    versions = f"encoding {before} in the record, {VERSION} in this version of Tequio"
+    return [f"how texts become tokens ({versions}; finish that run with the version that began it)"]
 
 
 def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:

@@ -51,14 +51,16 @@ def build_profile(
     node: Node, file: ParticipantFile, splits: Splits, measured: float | None = None
 ) -> ParticipantProfile:
     """Of a participant on this machine. measured: its speed as it was probed before; else it is probed where the file asks for it."""
-    data = {**splits.facts(), "cut": node.data.cut, "licence": file.data.licence, "consent": file.data.consent}
+    data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
     return replace(build_node_profile(node, file.hardware, data), speed=_speed(file.hardware, node, measured))
 
 
 def build_centre_profile(config: Federation, node: Node, splits: Splits) -> ParticipantProfile:
     """Of the centre: its speed as federation.toml declares it."""
     speed = None if config.centre is None else config.centre.tokens_per_second
-    return build_node_profile(node, HardwareSection(tokens_per_second=speed), {**splits.facts(), "cut": node.data.cut})
+    return build_node_profile(
+        node, HardwareSection(tokens_per_second=speed), {**splits.facts(), **node.data.counts.facts()}
+    )
 
 
 def build_node_profile(node: Node, hardware: HardwareSection, data: Mapping[str, Any]) -> ParticipantProfile:

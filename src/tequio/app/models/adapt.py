@@ -58,7 +58,7 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     node = build_node(ModelContext(config, adapted, build_task(config, adapted.base), open_meter()), file, splits, None)
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
     examples = len(node.data.train)
-    data = {**splits.facts(), "cut": node.data.cut, "licence": file.data.licence, "consent": file.data.consent}
+    data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
     profile = build_node_profile(node, file.hardware, data)
     work = build_workload(config, profile, full_steps(config, examples), adapted)
     assignment = allocate(build_hardware(file.name, file.hardware, None, adapted.full), work)

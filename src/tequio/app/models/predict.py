@@ -19,7 +19,7 @@ def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int
     adapted.fold_in(opened.model)
     if config.task.kind == "classification":
         return classify(adapted, texts, config.task.label_names(), config.task.max_tokens)
-    return complete(adapted, texts, max_new_tokens)
+    return complete(adapted, texts, max_new_tokens, config.task.max_tokens)
 
 
 def predict_rows(run: Path, who: str, rows: Sequence[Asked], max_new_tokens: int) -> list[dict[str, Any]]:

@@ -111,6 +111,7 @@ def data_notes(listed: Mapping[str, Any], max_tokens: float | None, labels: Sequ
         "rows": _count(data.get("rows")),
         "left_out": dropped,
         "cut": _count(data.get("cut")) or 0,
+        "too_long": _count(data.get("too_long")) or 0,
         "texts": int(sum(counts)) if counts else None,
         "max_tokens": _count(max_tokens),
         "one_class": bool(known) and there == 1 and len(names) > 1,
@@ -123,7 +124,7 @@ def data_notes(listed: Mapping[str, Any], max_tokens: float | None, labels: Sequ
 
 def noted(notes: Json) -> bool:
     """Whether there is anything to mind."""
-    keys = ("left_out", "cut", "one_class", "missing", "missing_test", "rare_test")
+    keys = ("left_out", "cut", "too_long", "one_class", "missing", "missing_test", "rare_test")
     return any(notes[key] for key in keys)
 
 

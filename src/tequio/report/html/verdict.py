@@ -77,6 +77,9 @@ def notes_in_words(page: Page, person: Json) -> list[str]:
     if found["cut"]:
         of, tokens = n.fixed(found["texts"]), n.fixed(found["max_tokens"])
         said.append(w("notes.cut", n=n.fixed(found["cut"]), of=of, tokens=tokens))
+    if found["too_long"]:
+        of, tokens = n.fixed(found["texts"]), n.fixed(found["max_tokens"])
+        said.append(w("notes.too_long", n=n.fixed(found["too_long"]), of=of, tokens=tokens))
     if found["one_class"]:
         said.append(w("notes.one"))
     if found["missing"]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
-from tequio.app.assembly.manifest import build_header
+from tequio.app.assembly.manifest import build_header, encoding_changed
 from tequio.app.assembly.profile import build_profile
 from tequio.app.assembly.site import read_carbon_forecast
 from tequio.app.network.monitoring.health import Health
@@ -220,7 +220,10 @@ def open_participant(
     with place.lock():
         if begun:
             with unbroken(place) as ledger:
-                facts = dict(recorded_header(ledger, place)["facts"])
+                recorded = recorded_header(ledger, place)
+                facts = dict(recorded["facts"])
+                if differences := encoding_changed(config.task.kind, recorded):
+                    raise RunError(f"{folder} cannot be resumed.", f"Changed since it joined: {differences[0]}.")
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     fix = "Put them back as they were, or join anew."
