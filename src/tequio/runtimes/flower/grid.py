@@ -43,11 +43,11 @@ name = "tequio"
 version = "1.0.0"
 description = "The place of Tequio's coordinator; holds no code."
 license = { file = "LICENSE" }
-dependencies = ["flwr>=1.41.0,<1.42"]
+dependencies = ["flwr>=1.42.0,<1.43"]
 [tool.flwr.app]
 publisher = "tequio"
 fab-format-version = 1
-flwr-version-target = "1.41.0"
+flwr-version-target = "1.42.0"
 [tool.flwr.app.components]
 serverapp = "none:app"
 clientapp = "none:app"
