@@ -17,6 +17,7 @@ from tequio.cli.carbon import carbon
 from tequio.cli.environment import prepare_process
 from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.plan import plan
+from tequio.cli.terminal import prepare_streams
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
@@ -313,6 +314,7 @@ def _how_to_go_on(folder: Path) -> str:
 def main() -> None:
     """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
     prepare_process()
+    prepare_streams()
     try:
         if "--json" in sys.argv:
             raise SystemExit(app(standalone_mode=False) or 0)

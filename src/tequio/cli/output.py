@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -21,8 +21,16 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+from tequio.cli.terminal import shows_all
+
+
+def _terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+# Paths and names are printed as they are: brackets are no markup in them, and colons no pictures.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=None if _terminal(sys.stdout) else 140)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 WIDEST = 10_000  # columns that a table may ask for
 
@@ -39,7 +47,7 @@ STAGES = {
 def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None]) -> None:
     """Print `value` as JSON, or call `words` to say it to a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+        sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")
     else:
         words()
 
