@@ -99,8 +99,8 @@ def test_strangers_are_refused_and_it_is_logged(make_federation: Any, tmp_path: 
     from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-
     from tequio.runtimes.flower.node import Session
+
     from tequio.runtimes.flower.versions import SPEAKS
     from tequio.trust.keys import load_key, new_authority, new_key, public_bytes
 
