@@ -1,4 +1,4 @@
-"""How commands print: tables and words for people, one JSON value for `--json`, progress bars on standard error."""
+"""How commands print: tables and words for people, one JSON value for `--json`, one line of progress on standard error."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 
+from tequio.cli.progress import ProgressLine
 from tequio.cli.terminal import shows_all
 
 
@@ -105,7 +98,7 @@ def _part(rows: Table, columns: Sequence[Column]) -> Table:
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A `watch` for runs: one bar a stage with time left. Silent with `--json` or where standard error is no terminal."""
+    """A `watch` for runs: one line that moves. Silent with `--json`; a line per stage where standard error is no terminal."""
     if quiet or not err.is_terminal:
         seen: set[str] = set()
 
@@ -116,28 +109,9 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
 
         yield tell
         return
-    columns = (
-        TextColumn("{task.description:<19}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[what]}"),
-    )
-    with Progress(*columns, console=err) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def move(stage: str, what: str, done: int, of: int) -> None:
-            if stage not in tasks:
-                for finished in tasks.values():
-                    bars.update(finished, completed=bars.tasks[finished].total)
-                tasks[stage] = bars.add_task(STAGES[stage], total=of, what=what)
-            bars.update(tasks[stage], completed=done, total=of, what=what)
-
-        yield move
-        for finished in tasks.values():
-            bars.update(finished, completed=bars.tasks[finished].total, what="")
+    line = ProgressLine(STAGES)
+    with Live(get_renderable=lambda: line.text(err.width), console=err, refresh_per_second=4, transient=True):
+        yield line
 
 
 def points(value: float | None) -> str:

@@ -146,21 +146,32 @@ def _fault(text: str) -> str:
     return "half of a surrogate pair, which is no character" if SURROGATE.search(text) else ""
 
 
-def read_texts(path: Path) -> list[str]:
-    """Column `text` (or `prompt`) of a table, or the lines of any other file, without empty ones. Raises DataError."""
+def read_texts(path: Path, columns: Sequence[str] = ("text", "prompt")) -> list[str | None]:
+    """Read one text per row: of a table the first of `columns` that it has, of any other file its lines. An empty one is None.
+
+    Raises DataError where no row has such a column, or a value is no text.
+    """
     who = "Texts to predict:"
     if path.suffix.lower() not in SUFFIXES:
         _check_file(path, who)
-        return [line.strip() for line in _lines(path, who) if line.strip()]
-    columns, texts = Columns(), []
-    for line, row in _rows(path, who):
-        value = row.get(columns.text, row.get(columns.prompt))
-        if not isinstance(value, str):
-            raise DataError(f"{who} {path}, line {line}: no text in a column 'text'.", _found(row, ())[0])
-        if fault := _fault(value):
+        return [line.strip() or None for line in _lines(path, who)]
+    rows = list(_rows(path, who))
+    wanted = next((name for name in columns if any(name in row for _, row in rows)), None)
+    if wanted is None:
+        named = " or ".join(map(repr, dict.fromkeys(columns)))
+        first, found = rows[0] if rows else (1, {})
+        what = f"{who} {path}, line {first}: no text in a column {named}."
+        raise DataError(what, _found(found, ())[0], "Name the column: --column NAME")
+    texts: list[str | None] = []
+    for line, row in rows:
+        value = row.get(wanted)
+        if value is not None and not isinstance(value, str):
+            what = f"{who} {path}, line {line}: column {wanted!r} holds {type(value).__name__}, expected text."
+            raise DataError(what, "", "Name another column: --column NAME")
+        if value is not None and (fault := _fault(value)):
             raise DataError(f"{who} {path}, line {line}: the text holds {fault}.", "", "Remove it.")
-        texts.append(value)
-    return [text for text in texts if text.strip()]
+        texts.append(value if value is not None and value.strip() else None)
+    return texts
 
 
 def _check_file(path: Path, who: str) -> None:
