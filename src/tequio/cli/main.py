@@ -17,7 +17,7 @@ from tequio.cli.carbon import carbon
 from tequio.cli.environment import prepare_process
 from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.plan import plan
-from tequio.cli.terminal import prepare_streams
+from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
@@ -347,6 +347,7 @@ def _how_to_go_on(folder: Path) -> str:
 
 def main() -> None:
     """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
+    read_names_as_utf8()
     prepare_process()
     prepare_streams()
     try:

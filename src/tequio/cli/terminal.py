@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
 from types import MappingProxyType
@@ -34,6 +35,18 @@ def _near(letter: str) -> str:
         return "-" if letter in "─━═" else "|" if letter in "│┃║" else "+"
     parts = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
     return parts or "?"
+
+
+def read_names_as_utf8() -> None:
+    """Begin this process again in Python's UTF-8 mode where names of files would be read in another encoding, with the streams as they are.
+
+    Names in configuration files are UTF-8, so in a POSIX or Latin-1 locale a path with other letters than ASCII would not be found.
+    """
+    if sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    environment = {"PYTHONIOENCODING": encoding, **os.environ, "PYTHONUTF8": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def prepare_streams() -> None:

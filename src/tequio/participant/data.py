@@ -164,6 +164,7 @@ def read_texts(path: Path, columns: Sequence[str] = ("text", "prompt")) -> list[
         raise DataError(what, _found(found, ())[0], "Name the column: --column NAME")
     texts: list[str | None] = []
     for line, row in rows:
+        wanted = next((name for name in columns if row.get(name) is not None), wanted)
         value = row.get(wanted)
         if value is not None and not isinstance(value, str):
             what = f"{who} {path}, line {line}: column {wanted!r} holds {type(value).__name__}, expected text."

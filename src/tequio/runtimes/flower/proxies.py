@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from tequio.core.addresses import split_address
 
@@ -29,7 +29,7 @@ def proxy_variable(address: str) -> str:
         host, _ = split_address(address)
     except ValueError:
         host = address
-    if not scheme or proxy_bypass_environment(host, proxies):
+    if not scheme or proxy_bypass(host):
         return ""
     return next((name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)), "")
 

@@ -109,7 +109,7 @@ def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
         path = Path(getattr(hub_files, name))
         if path.is_absolute() and path.is_relative_to(folder.absolute()):
             paths[name] = str(path.relative_to(folder.absolute()))
-    content = json.dumps(asdict(replace(hub_files, **paths)), indent=1)
+    content = json.dumps(asdict(hub_files) | paths, indent=1)
     RunFolder(folder).write_atomic(COORDINATOR_FILE, content.encode())
 
 
