@@ -11,8 +11,9 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from rich.cells import cell_len
@@ -24,7 +25,9 @@ ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 MAIN = [sys.executable, "-m", "tequio.cli.main"]
 
 
-def tequio(*words: str | Path, given: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
+def tequio(
+    *words: str | Path, variables: Mapping[str, str] = MappingProxyType({}), given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, **variables}
     return subprocess.run([*MAIN, *map(str, words)], input=given, capture_output=True, timeout=300, env=environment)
 
@@ -46,13 +49,13 @@ def test_whatever_is_printed_can_be_shown(encoding: str) -> None:
 @pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
 def test_light_commands_in_such_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
     for words in (["--help"], ["run", "--help"], ["carbon", "countries"], ["version"], ["init", tmp_path / "ñandú €"]):
-        shown = tequio(*words, **variables)
+        shown = tequio(*words, variables=variables)
         assert shown.returncode == 0, shown.stderr
-    wrong = tequio("run", tmp_path / "niño – €.toml", **variables)
+    wrong = tequio("run", tmp_path / "niño – €.toml", variables=variables)
     assert wrong.returncode == 2
     assert b"Traceback" not in wrong.stderr
     assert b"There is no file" in wrong.stderr
-    said = tequio("carbon", "countries", "niño €", "--json", **variables)
+    said = tequio("carbon", "countries", "niño €", "--json", variables=variables)
     assert "niño €" in json.loads(said.stdout.decode("latin-1"))["what"] or "ni" in said.stdout.decode("latin-1")
 
 
@@ -100,9 +103,9 @@ def test_a_run_in_a_narrow_ascii_terminal_ends_well(tmp_path: Path, make_federat
     drawn = [text for text in shown.decode("ascii").replace("\x1b[2K", "\r").split("\r") if "Personal models" in text]
     assert drawn
     assert all(cell_len(text.split("\x1b")[0].strip()) < 60 for text in drawn)
-    report = tequio("report", out, "--lang", "es", PYTHONIOENCODING="latin-1")
+    report = tequio("report", out, "--lang", "es", variables={"PYTHONIOENCODING": "latin-1"})
     assert report.returncode == 0, report.stderr
-    answers = tequio("predict", out, "site0", "-", "--json", given="el niño €\n\nhola\n".encode(), **ASCII)
+    answers = tequio("predict", out, "site0", "-", "--json", given="el niño €\n\nhola\n".encode(), variables=ASCII)
     assert answers.returncode == 0, answers.stderr
     rows = json.loads(answers.stdout)["predictions"]
     assert [row["row"] for row in rows] == [1, 2, 3]
