@@ -90,6 +90,8 @@ def run(
         raise typer.BadParameter("give federation.toml or --resume RUN, one of the two")
     if as_recorded and resume is None:
         raise typer.BadParameter("--as-recorded needs --resume RUN")
+    if explain_speed and federation is None:
+        raise typer.BadParameter("--explain-speed needs federation.toml")
     checked = None if federation is None else check_federation(federation)
     if resume is not None:
         check_run(resume)
@@ -97,9 +99,7 @@ def run(
     from tequio.app.simulation.run import start, with_seed
 
     set_threads(threads)
-    if explain_speed:
-        if federation is None:
-            raise typer.BadParameter("--explain-speed needs federation.toml")
+    if explain_speed and federation is not None:
         _explain(federation, workers, json)
         return
     with output.progress(json) as watch:
