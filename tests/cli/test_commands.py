@@ -111,7 +111,7 @@ def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
     texts = tmp_path / "texts.txt"
     texts.write_text("the pump was broken\n\nmy seat was clean\n", encoding="utf-8")
-    assert len(json.loads(tequio("predict", out, "shared", "--file", texts, "--json").stdout)["predictions"]) == 2
+    assert len(json.loads(tequio("predict", out, "shared", "--file", texts, "--json").stdout)["predictions"]) == 3
     assert "the text is empty" in tequio("predict", out, "site0", " ").stderr
     nobody = tequio("predict", out, "site9", "text")
     assert nobody.returncode == 8

@@ -299,14 +299,14 @@ def test_a_table_of_the_federation_is_sent_there(tmp_path: Path, key: str) -> No
 @pytest.mark.parametrize("value", ["True", "FALSE", "[False]"])
 def test_true_and_false_in_capitals(tmp_path: Path, value: str) -> None:
     message = refusal(tmp_path, f'name = "x"\nseed = {value}\n')
-    assert "at line 2, column" in message
+    assert "line 2, the key 'seed'" in message
     assert "TOML wants true and false in lower case." in message
     assert "lower case" not in refusal(tmp_path, 'name = "x"\nseed = Truely\n')
 
 
 def test_a_syntax_error_names_its_line(tmp_path: Path) -> None:
-    assert "at line 3, column" in refusal(tmp_path, 'name = "x"\n[base]\nmodel == "y"\n')
-    assert "at line 2, column" in refusal(tmp_path, 'seed = 1\nseed = 2\n[base]\nmodel = "y"\n')
+    assert "line 3, the key 'base.model'" in refusal(tmp_path, 'name = "x"\n[base]\nmodel == "y"\n')
+    assert "line 2, the key 'seed'" in refusal(tmp_path, 'seed = 1\nseed = 2\n[base]\nmodel = "y"\n')
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000], ids=["nesting", "digits"])
@@ -316,7 +316,7 @@ def test_a_file_that_overwhelms_the_parser_is_refused(tmp_path: Path, text: str)
 
 def test_a_file_that_is_no_utf8_text(tmp_path: Path) -> None:
     assert "is not UTF-8 (line 2)" in refusal(tmp_path, b'name = "x"\n# a\xf1o\n')
-    assert "is not UTF-8 (line 1)" in refusal(tmp_path, FEDERATION.encode("utf-16"))
+    assert "is UTF-16. TOML is always UTF-8." in refusal(tmp_path, FEDERATION.encode("utf-16"))
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:

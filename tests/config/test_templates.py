@@ -25,7 +25,9 @@ LABELS = st.dictionaries(TEXT.filter(str.strip), TEXT, min_size=2, max_size=4).f
     lambda d: len({label.strip() for label in d}) == len(d)
 )
 NUMBERS = st.floats(min_value=5e-324, max_value=1000.0, allow_nan=False)
-PATHS = TEXT.map(lambda text: "C:\\d\\" + text)  # a backslash is an ordinary character of a name here
+PATHS = TEXT.map(
+    lambda text: "C:\\d\\" + "".join(c for c in text if c not in "\t\n\r\b\f")
+)  # a backslash is an ordinary character of a name here
 
 
 def small(**sections: Any) -> dict[str, Any]:

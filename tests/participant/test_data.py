@@ -232,9 +232,9 @@ def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_texts_to_predict_come_from_lines_or_tables(tmp_path: Path) -> None:
-    assert read_texts(write(tmp_path, "a.txt", "\ufeffone\n\n two \n")) == ["one", "two"]
+    assert read_texts(write(tmp_path, "a.txt", "\ufeffone\n\n two \n")) == ["one", None, "two"]
     assert read_texts(write(tmp_path, "a.csv", "text\none\n\n two \n")) == ["one", " two "]
-    assert read_texts(write(tmp_path, "a.jsonl", '{"prompt": "one"}\n{"text": " "}\n')) == ["one"]
+    assert read_texts(write(tmp_path, "a.jsonl", '{"prompt": "one"}\n{"text": " "}\n')) == ["one", None]
     with pytest.raises(DataError, match="no text in a column 'text'") as caught:
         read_texts(write(tmp_path, "b.csv", f"{SECRET} x,pos\n1,2\n"))
     assert SECRET not in str(caught.value)

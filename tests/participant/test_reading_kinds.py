@@ -272,4 +272,4 @@ def test_the_first_sheet_of_a_workbook(tmp_path: Path) -> None:
 def test_rows_to_predict_have_their_numbers(tmp_path: Path) -> None:
     path = save(tmp_path, "ask.csv", 'n;message\n1;"one\nmore"\n\n2;\n3;three\n')
     assert [(a.row, a.text) for a in read_asked(path)] == [(1, "one\nmore"), (2, None), (3, "three")]
-    assert [(a.row, a.text) for a in read_asked(path, Columns(text="n"))] == [(1, "1"), (2, "2"), (3, "3")]
+    assert [(a.row, a.text) for a in read_asked(path, ["n"])] == [(1, "1"), (2, "2"), (3, "3")]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import SHARED_FILE, base_file, save
@@ -27,7 +27,7 @@ from tequio.core.update import Update, zero
 from tequio.ledger.chain import VERSION
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import gain, score
+from tequio.participant.personal import Moved, gain, ignore_moves, score
 from tequio.planning.gpu_memory import card_peak_bytes
 from tequio.planning.memory import peak_bytes
 from tequio.runtimes.embedded import Embedded
@@ -75,6 +75,31 @@ def speed_free(value: Any) -> Any:
 
 def silent(stage: str, what: str, done: int, of: int) -> None:
     """No progress."""
+
+
+@runtime_checkable
+class FineWatch(Protocol):
+    """A watch that also learns how many optimizer steps each stage takes, and hears of them while a stage goes on."""
+
+    def __call__(self, stage: str, what: str, done: int, of: int) -> None:
+        """Learn that a stage has come to `done` of `of`."""
+
+    def plan(self, steps: Mapping[str, float]) -> None:
+        """Learn how many steps each stage takes at most."""
+
+    def move(self, stage: str, steps: float, loss: float | None) -> None:
+        """Learn that a stage made so many more steps, and its last loss on validation data."""
+
+
+def tell_plan(watch: Watch, steps: Mapping[str, float]) -> None:
+    """Say how many steps each stage takes, to a watch that wants to know it."""
+    if isinstance(watch, FineWatch):
+        watch.plan(steps)
+
+
+def mover(watch: Watch, stage: str) -> Moved:
+    """Return what a fit of this stage calls as it goes on."""
+    return partial(watch.move, stage) if isinstance(watch, FineWatch) else ignore_moves
 
 
 def embedded_runtime(places: WorkerSetups, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:

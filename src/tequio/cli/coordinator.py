@@ -1,4 +1,4 @@
-"""The commands of a coordinator: `coordinator init`, `invite`, `renew`, `start` and `check`."""
+"""The commands of a coordinator: `coordinator init`, `invite`, `locate`, `renew`, `start` and `check`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def coordinator_invite(
         output.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
 
     output.emit({"name": name, "invitation": str(path)}, json, words)
+
+
+@coordinator.command("locate")
+def coordinator_locate(
+    folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
+    federation: Annotated[Path, typer.Argument(help="Where federation.toml is now, unchanged.")],
+    json: Json = False,
+) -> None:
+    """Repair a folder that was moved: keep where its federation.toml is now."""
+    from tequio.app.network.hub.folder import locate_federation
+
+    locate_federation(folder, federation)
+    words = f"{folder} finds {federation} again. Now: tequio coordinator start {folder}"
+    output.emit({"folder": str(folder), "federation": str(federation)}, json, lambda: output.out.print(words))
 
 
 @coordinator.command("renew")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from types import MappingProxyType
+
+from tequio.runtimes.flower.proxies import keep_loopback_direct
 
 DEFAULTS = MappingProxyType(
     {
@@ -18,6 +22,19 @@ DEFAULTS = MappingProxyType(
 
 
 def prepare_process() -> None:
-    """Set what the environment does not set already. Without effect once torch is loaded."""
+    """Set what the environment does not set already. Without effect once torch is loaded.
+
+    Connections to this machine itself go through no proxy; without a home folder, what can be fetched again goes to the temporary one.
+    """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    keep_loopback_direct()
+    if not _has_home():
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
+def _has_home() -> bool:
+    try:
+        return Path.home().is_absolute()
+    except (RuntimeError, KeyError):
+        return False

@@ -17,6 +17,7 @@ from tequio.cli.carbon import carbon
 from tequio.cli.environment import prepare_process
 from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable
 from tequio.cli.plan import plan
+from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
 
 app = typer.Typer(
@@ -69,6 +70,10 @@ def run(
         bool,
         typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
     ] = False,
+    as_recorded: Annotated[
+        bool,
+        typer.Option("--as-recorded", help="With --resume: the recorded configuration counts, not an edited file."),
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
     explain_speed: Annotated[
         bool, typer.Option("--explain-speed", help="Only say how it would be computed here, and why.")
@@ -79,27 +84,34 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a federation on this machine, or resume one."""
-    from tequio.app.simulation.run import resume as resume_run
-    from tequio.app.simulation.run import start, with_seed
-    from tequio.config import load_federation
+    from tequio.app.preflight import check_federation, check_run
 
     if (federation is None) == (resume is None):
         raise typer.BadParameter("give federation.toml or --resume RUN, one of the two")
+    if as_recorded and resume is None:
+        raise typer.BadParameter("--as-recorded needs --resume RUN")
+    if explain_speed and federation is None:
+        raise typer.BadParameter("--explain-speed needs federation.toml")
+    checked = None if federation is None else check_federation(federation)
+    if resume is not None:
+        check_run(resume)
+    from tequio.app.simulation.run import resume as resume_run
+    from tequio.app.simulation.run import start, with_seed
+
     set_threads(threads)
-    if explain_speed:
-        if federation is None:
-            raise typer.BadParameter("--explain-speed needs federation.toml")
+    if explain_speed and federation is not None:
         _explain(federation, workers, json)
         return
     with output.progress(json) as watch:
         if resume is not None:
             with stoppable(lambda: _how_to_go_on(resume)):
-                outcome = resume_run(resume, watch, workers)
-        elif federation is not None:
-            config = with_seed(load_federation(federation), seed)
+                outcome = resume_run(resume, watch, workers, as_recorded)
+        elif federation is not None and checked is not None:
+            config = with_seed(checked, seed)
             target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
             with stoppable(lambda: _how_to_go_on(target)):
-                outcome = start(config, target, counterfactuals, watch=watch, workers=workers)
+                source = (federation, seed)
+                outcome = start(config, target, counterfactuals, watch=watch, workers=workers, source=source)
     finish(outcome.folder, lang, json)
 
 
@@ -166,7 +178,7 @@ def demo(
                 words = f"Wrote {path}. Run it with: tequio run {path}"
                 output.emit({"federation": str(path)}, json, lambda: output.out.print(words, markup=False))
                 return
-            outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers)
+            outcome = start(load_federation(path), target, counterfactuals, provenance, watch, workers, (path, None))
     finish(outcome.folder, lang, json)
 
 
@@ -211,9 +223,15 @@ def predict(
     participant: Annotated[
         str, typer.Argument(help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further base.")
     ],
-    text: Annotated[str | None, typer.Argument(help="A text, or a prompt.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="A text, or a prompt; - for those on standard input, one per line.")
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="JSONL or CSV with a text column, or plain lines.")
+        Path | None,
+        typer.Option("--file", help="JSONL or CSV with a text column, or plain lines; - for standard input."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="Column with the texts. Default: as the participant's file calls it.")
     ] = None,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
@@ -221,28 +239,36 @@ def predict(
     json: Json = False,
 ) -> None:
     """A participant's model on a text, or on each text of a file."""
-    from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_rows
+    from tequio.app.preflight import check_file, check_run
 
+    if text == "-" and file is None:
+        text, file = None, Path("-")
     if (text is None) == (file is None):
         raise typer.BadParameter("give a text, or --file")
     if text is not None and not text.strip():
         raise typer.BadParameter("the text is empty")
+    check_run(folder)
+    if file is not None and str(file) != "-":
+        check_file(file, "texts to predict")
+    from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_texts, text_columns
+
     set_threads(0)
     if file is not None:
-        results = predict_rows(folder, participant, read_prediction_rows(file), max_new_tokens)
+        columns = [column] if column is not None else text_columns(folder, participant)
+        results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens)
     else:
         results = predict_texts(folder, participant, [text or ""], max_new_tokens)
 
     def words() -> None:
         for row in results:
             number = f"{row['row']}: " if "row" in row else ""
-            if "empty" in row:
-                output.out.print(f"{number}(no text)", markup=False)
-            elif "label" in row:
-                shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
-                output.out.print(f"{number}{row['label']}  ({shares})", markup=False)
+            if "label" not in row:
+                output.out.print(f"{number}{'(no text)' if row['completion'] is None else row['completion']}")
+            elif row["label"] is None:
+                output.out.print(f"{number}(no text)")
             else:
-                output.out.print(f"{number}{row['completion']}", markup=False)
+                shares = ", ".join(f"{label} {100 * p:.1f} %" for label, p in row["probabilities"].items())
+                output.out.print(f"{number}{row['label']}  ({shares})")
 
     output.emit({"participant": participant, "predictions": results}, json, words)
 
@@ -259,6 +285,10 @@ def adapt(
     json: Json = False,
 ) -> None:
     """A newcomer starts from a finished federation: its personal model from few examples, and whether that beat starting alone."""
+    from tequio.app.preflight import check_participant, check_run
+
+    check_run(folder)
+    check_participant(participant)
     from tequio.app.models.adapt import adapt as make
     from tequio.cli.summary import print_adapted
 
@@ -323,7 +353,9 @@ def _how_to_go_on(folder: Path) -> str:
 
 def main() -> None:
     """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
+    read_names_as_utf8()
     prepare_process()
+    prepare_streams()
     try:
         if "--json" in sys.argv:
             raise SystemExit(app(standalone_mode=False) or 0)

@@ -1,4 +1,4 @@
-"""How commands print: tables and words for people, one JSON value for `--json`, progress bars on standard error."""
+"""How commands print: tables and words for people, one JSON value for `--json`, one line of progress on standard error."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+from tequio.cli.progress import ProgressLine
+from tequio.cli.terminal import shows_all
+
+
+def _terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+# Paths and names are printed as they are: brackets are no markup in them, and colons no pictures.
+out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=None if _terminal(sys.stdout) else 140)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 WIDEST = 10_000  # columns that a table may ask for
 
@@ -39,7 +40,7 @@ STAGES = {
 def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None]) -> None:
     """Print `value` as JSON, or call `words` to say it to a person."""
     if as_json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+        sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")
     else:
         words()
 
@@ -100,7 +101,7 @@ NOTE = "note"  # a sentence that stays on screen, not a stage
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
-    """A `watch` for runs: one bar a stage with time left. Silent with `--json` or where standard error is no terminal."""
+    """A `watch` for runs: one line that moves. Silent with `--json`; a line per stage where standard error is no terminal."""
     if quiet or not err.is_terminal:
         seen: set[str] = set()
 
@@ -114,31 +115,9 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
 
         yield tell
         return
-    columns = (
-        TextColumn("{task.description:<19}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[what]}"),
-    )
-    with Progress(*columns, console=err) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def move(stage: str, what: str, done: int, of: int) -> None:
-            if stage == NOTE:
-                bars.console.print(what, markup=False)
-                return
-            if stage not in tasks:
-                for finished in tasks.values():
-                    bars.update(finished, completed=bars.tasks[finished].total)
-                tasks[stage] = bars.add_task(STAGES[stage], total=of, what=what)
-            bars.update(tasks[stage], completed=done, total=of, what=what)
-
-        yield move
-        for finished in tasks.values():
-            bars.update(finished, completed=bars.tasks[finished].total, what="")
+    line = ProgressLine(STAGES)
+    with Live(get_renderable=lambda: line.text(err.width), console=err, refresh_per_second=4, transient=True):
+        yield line
 
 
 def points(value: float | None) -> str:

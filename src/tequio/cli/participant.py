@@ -24,10 +24,15 @@ def join(
     json: Json = False,
 ) -> None:
     """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
-    from tequio.app.network.participant.join import join_federation, prepare
+    from tequio.app.preflight import check_file, check_participant
 
     if json and not yes:
         raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
+    check_file(invitation, "the invitation that the coordinator gave you")
+    if participant.exists():  # where it is not, there is more to say
+        check_participant(participant)
+    from tequio.app.network.participant.join import join_federation, prepare
+
     ready = prepare(invitation, participant)
     if not json:
         for line in ready.leaves:
@@ -55,6 +60,7 @@ def participate(
 
     Started by torchrun, all its processes train together, each on its part of every batch.
     """
+    _check_joined(folder)
     from tequio.app.network.monitoring.health import Health
     from tequio.app.network.participant.processes import follow
     from tequio.app.network.participant.serve import serve_participant
@@ -135,6 +141,26 @@ def offline(
         output.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
 
     output.emit(result, json, words)
+
+
+def _check_joined(folder: Path) -> None:
+    """Raises the error of a folder that did not join, or of a participant.toml that is wrong, before torch is imported."""
+    import json
+
+    from tequio.app.preflight import check_participant
+    from tequio.ledger.folder import IDENTITY
+
+    path = folder / IDENTITY
+    if not path.is_file():
+        fix = "Join first: tequio join INVITATION participant.toml"
+        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        name, own = str(identity["name"]), Path(identity["participant"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # said in full where it is read
+    if own.exists():
+        check_participant(own, name)
 
 
 def _agreed(question: str, why: str) -> bool:

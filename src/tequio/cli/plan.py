@@ -43,6 +43,11 @@ def plan(
     json: Json = False,
 ) -> None:
     """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it; a page and plan.json are written."""
+    from tequio.app.preflight import check_federation, check_run
+
+    if after is not None:
+        check_run(after)
+    config = check_federation(federation)
     from tequio.app.forecast.calibration import compare, not_learnt, recalibrate
     from tequio.cli.plan_tables import print_after, print_plan
     from tequio.report.html.plan import write_plan
@@ -59,11 +64,10 @@ def plan(
     from tequio.app.assembly.build import build, read_participants
     from tequio.app.forecast.calibration import calibration_key, known_factors
     from tequio.app.forecast.forecast import make_plan
-    from tequio.config import load_federation
     from tequio.planning.devices import catalogue, find_device
     from tequio.planning.gpu_memory import card_name
 
-    config, known = load_federation(federation), catalogue(devices)
+    known = catalogue(devices)
     if machine is not None:
         find_device(machine, known)
     roster = read_participants(config)

@@ -6,11 +6,14 @@ Nothing of the validator's own wording is passed on; what it finds that is not k
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from datetime import date, time
 from typing import Any
 
 from pydantic import BaseModel
+
+from tequio.config.other_names import other_name
 
 EXPECTED = {
     "model_type": "expected a table",
@@ -34,6 +37,7 @@ EXPECTED = {
 }
 ODD = "this value has no meaning here"
 SHOWN = 60  # letters of a value
+SURE, NEAR = 0.85, 0.6  # ratios of difflib: a slip of the pen; a name that may be meant
 
 
 def explain(
@@ -46,9 +50,7 @@ def explain(
         for file, keys in (elsewhere or {}).items():
             if loc[-1] in keys and (len(loc) == 1 or loc[0] == "participants"):
                 return f"{where!r} belongs into {file}, not into this file."
-        known = _keys_at(model, loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.0)
-        return f"unknown key {where!r}, did you mean {near[0]!r}? Known here: {', '.join(known)}."
+        return _unknown(where, loc, error.get("input"), model)
     if kind == "missing":
         return f"the key {where!r} is missing."
     context, value = error.get("ctx") or {}, error.get("input")
@@ -59,6 +61,31 @@ def explain(
         words = EXPECTED[kind].format(**context) if kind in EXPECTED else ODD
         got = f" (got {_shown(value)}){_hint(kind, value, where, context)}"
     return f"{where + ': ' if where else ''}{words}{got}."
+
+
+def _unknown(where: str, loc: tuple[Any, ...], value: Any, model: type[BaseModel]) -> str:
+    """What is said of a key that is not known: another library's name, a key of another table, a slip of the pen, or none of these."""
+    name, known = str(loc[-1]), _keys_at(model, loc[:-1])
+    plain = {key.lower(): key for key in known}
+    near = difflib.get_close_matches(name.lower(), list(plain), n=1, cutoff=SURE)
+    meant = other_name(name, isinstance(value, Mapping))
+    if meant is not None and not near:
+        key, note = meant
+        own = key.rpartition(".")[2] if key.rpartition(".")[2] in known and key.count(".") == len(loc) - 1 else key
+        what = f"; {note}" if note else ""
+        return f"unknown key {where!r}: here it is called {own!r}{what}."
+    if not near:
+        near = difflib.get_close_matches(name.lower(), list(plain), n=1, cutoff=NEAR)
+    if near:
+        return f"unknown key {where!r}, did you mean {plain[near[0]]!r}? Known here: {', '.join(known)}."
+    tables = [
+        table
+        for table in model.model_fields
+        if name in _keys_at(model, (table,)) and _keys_at(model, (table,)) != known
+    ]
+    if tables and not isinstance(value, Mapping):
+        return f"{where!r} belongs into the table [{tables[0]}]."
+    return f"unknown key {where!r}. Known here: {', '.join(known)}."
 
 
 def _shown(value: Any) -> str:
@@ -75,6 +102,8 @@ def _shown(value: Any) -> str:
 
 def _hint(kind: str, value: Any, where: str, context: Mapping[str, Any]) -> str:
     """What to do, where it is plain."""
+    if kind in ("int_type", "float_type") and isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()):
+        return f": write it without quotes and with a point: {value.strip().replace(',', '.')}"
     if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
         return ": write it without quotes"
     if kind in ("string_type", "path_type") and isinstance(value, int | float | date | time):
@@ -101,6 +130,8 @@ def _keys_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, int):
             continue
+        if part not in current.model_fields:
+            return []
         annotation = current.model_fields[part].annotation
         for candidate in (annotation, *_arguments(annotation)):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -16,7 +16,24 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of money; zero is
 Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-File = Annotated[Path, Field(strict=False)]  # a path is written as text
+
+
+def printable(text: str) -> str:
+    """Return a path or a name as it is. Raises ValueError where it holds a tab or a line end, as a Windows path in double quotes does."""
+    if set(text) & set("\t\n\r\b\f"):
+        why = (
+            "it holds a tab or a line end, for in double quotes \\t, \\n, \\r, \\b and \\f are characters of their own"
+        )
+        raise ValueError(f"{why}. Write the path with / or \\\\, or put it in single quotes")
+    return text
+
+
+def _printable_path(path: Path) -> Path:
+    printable(str(path))
+    return path
+
+
+File = Annotated[Path, Field(strict=False), AfterValidator(_printable_path)]  # a path is written as text
 
 
 class Section(BaseModel):

@@ -6,8 +6,6 @@ Relative paths start at the file's own folder.
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ from tequio.config.fields import Section
 from tequio.config.participant import ParticipantFile
 from tequio.config.sections import BaseSection
 from tequio.config.stored import RETIRED, without_retired
+from tequio.config.toml_text import decode_toml, parse_toml
 from tequio.core.errors import ConfigError
 
 Model = TypeVar("Model", bound=Section)
@@ -33,11 +32,7 @@ def load_federation(path: Path) -> Federation:
 
 def federation_of_text(text: str, source: str) -> Federation:
     """A federation.toml that came as text, from `source`; its paths are those of the machine that it came from."""
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
-    return validated(raw, Federation, Path(source))
+    return validated(parse_toml(text, source), Federation, Path(source))
 
 
 def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
@@ -111,26 +106,14 @@ def _local(base: AnyBase, root: Path) -> AnyBase:
 
 def _load(path: Path, model: type[Model]) -> Model:
     try:
-        raw = tomllib.loads(text := path.read_text(encoding="utf-8-sig"))
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path} is not UTF-8 (line {line}).", "", "Save it as UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML:", f"{error}.", _cure(str(error), text)) from None
-    return validated(raw, model, path)
-
-
-def _cure(error: str, text: str) -> str:
-    """What to do about a fault that TOML's parser found in `text`, where it is plain."""
-    where = re.search(r"at line (\d+), column (\d+)", error)
-    rest = text.split("\n")[int(where[1]) - 1][int(where[2]) - 1 :] if where else ""
-    return "TOML wants true and false in lower case." if re.match(r"(?i:true|false)\b", rest) else ""
+    return validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path)
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from tequio.config.fields import Count, File, Finite, Name, Positive, Rate, Section, Share
+from tequio.config.fields import Count, File, Finite, Name, Positive, Rate, Section, Share, printable
 
 MAIN = "main"  # what [base] is called on the roster
 
@@ -22,7 +22,7 @@ Modules = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=
 class BaseSection(Section):
     """[base]"""
 
-    model: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1), AfterValidator(printable)]
     licence: str = "not stated"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
 

@@ -1,6 +1,7 @@
 """Annual averages of countries: grams of CO₂e a kilowatt-hour, from the shipped table, found by code or by name.
 
-What people call a country is known beside the table's own name. Where no name is near, none is offered.
+What people call a country is known beside the table's own name: in its own languages and in some others (country_names.csv, from Unicode's
+CLDR by way of babel 2.19.0; its licence lies beside it). Where no name is near, none is offered.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import re
 import unicodedata
 from functools import cache
 from importlib.resources import files
@@ -17,10 +19,24 @@ from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Intensity
 
 COUNTRIES_SOURCE = "country averages as tabled in codecarbon 3.3.2 (MIT), global_energy_mix.json"
-NEAR = 0.75  # ratio of difflib from which on a name is offered
+NEAR = 0.8  # ratio of difflib from which on a name is offered
 COMMON = {
-    "GB": ("UK", "Great Britain", "Britain", "England", "Scotland", "Wales", "Northern Ireland"),
-    "US": ("U.S.", "U.S.A.", "United States of America", "America"),
+    "GB": (
+        "UK",
+        "Great Britain",
+        "Britain",
+        "England",
+        "Scotland",
+        "Wales",
+        "Northern Ireland",
+        "Inglaterra",
+        "Escocia",
+        "Gales",
+    ),
+    "US": ("U.S.", "U.S.A.", "United States of America", "America", "EE. UU.", "EE.UU.", "EEUU"),
+    "IE": ("Republic of Ireland", "Eire"),
+    "CN": ("People's Republic of China", "PRC", "Mainland China"),
+    "TW": ("Republic of China", "Chinese Taipei"),
     "KR": ("Republic of Korea", "Korea, South", "Korea (South)", "S. Korea"),
     "KP": ("DPRK", "Korea, North", "Korea (North)", "N. Korea"),
     "AE": ("UAE", "Emirates"),
@@ -39,8 +55,30 @@ COMMON = {
     "SY": ("Syrian Arab Republic",),
     "SZ": ("Swaziland",),
     "TR": ("Türkiye",),
+    "VE": ("Bolivarian Republic of Venezuela",),
+    "BO": ("Plurinational State of Bolivia",),
+    "TZ": ("United Republic of Tanzania",),
+    "MD": ("Republic of Moldova",),
+    "BN": ("Brunei Darussalam",),
+    "TL": ("East Timor",),
+    "DE": ("BRD", "Federal Republic of Germany"),
     "VN": ("Viet Nam",),
 }
+
+OWN_FILE = "An annual average of it would have to come from you: [energy] intensity = a CSV (`tequio carbon import`)."
+UNION = "it is not one country, and the averages of its countries differ widely"
+SAID = {
+    **dict.fromkeys(("eu", "eu27", "eu-27", "european union", "europe", "union europea", "europa"), UNION),
+    **dict.fromkeys(("world", "global", "africa", "asia", "latin america", "latam", "north america"), UNION),
+    **dict.fromkeys(("america latina", "south america", "scandinavia", "benelux", "balkans"), UNION),
+    **dict.fromkeys(("xk", "xkx", "kosovo", "kosova"), "the table that comes with Tequio has no row for Kosovo"),
+}
+"""What is no country of the table, in plain letters -> why."""
+SIDES = ("north", "south", "east", "west", "new", "saint", "st.", "islands", "island", "norte", "sur", "nord", "sud")
+FORMAL = re.compile(
+    r"\b(the|of|and|republic|kingdom|state|states|union|commonwealth|federal|federation|federative|democratic|people's|peoples|"
+    r"islamic|bolivarian|plurinational|socialist|united|principality|sultanate|grand duchy|republica|reino|de|la|el)\b"
+)
 
 
 class Country(NamedTuple):
@@ -65,6 +103,9 @@ def country_intensity(name: str) -> Intensity:
     """The annual average of a country by code (DE, DEU) or English name (common ones too). Raises ConfigError offering what is near."""
     known = _known()
     found = known.get(_plain(name))
+    if found is None and _plain(name) in SAID:
+        fix = f"Name the country in which the machine stands. {OWN_FILE}" if SAID[_plain(name)] is UNION else OWN_FILE
+        raise ConfigError(f"There is no average for {name!r}:", f"{SAID[_plain(name)]}.", fix)
     if found is None:
         what, fix = f"There is no country {name!r} in the table.", "All of them: tequio carbon countries"
         raise ConfigError(what, _near(_plain(name)), fix)
@@ -73,20 +114,48 @@ def country_intensity(name: str) -> Intensity:
 
 @cache
 def _known() -> dict[str, Country]:
+    """Plain name -> country. A name of several countries in different languages is that of the table, or of none."""
     table = countries()
     out = {_plain(key): c for c in table for key in (c.alpha_2, c.alpha_3, c.name)}
-    return out | {_plain(other): c for c in table for other in COMMON.get(c.alpha_2, ())}
+    out |= {_plain(other): c for c in table for other in COMMON.get(c.alpha_2, ())}
+    theirs: dict[str, set[Country]] = {}
+    by_code = {c.alpha_2: c for c in table}
+    for code, names in _own_names():
+        for name in names:
+            theirs.setdefault(_plain(name), set()).add(by_code[code])
+    return {name: next(iter(of)) for name, of in theirs.items() if len(of) == 1} | out
+
+
+def _own_names() -> list[tuple[str, list[str]]]:
+    text = files("tequio.measure").joinpath("country_names.csv").read_text(encoding="utf-8")
+    return [(code, names.split("|")) for code, names in list(csv.reader(io.StringIO(text)))[1:] if names]
 
 
 def _near(name: str) -> str:
-    """Which countries may be meant: those of which the name is a word, or of nearly that name."""
+    """Which countries may be meant: those of which the name is a word, or of nearly that name once formal words are taken away."""
     names = {key: c for key, c in _known().items() if len(key) > 3}
     if len(name) <= 3:
         return ""
+    short: dict[str, list[Country]] = {}
+    for key, country in names.items():
+        if bare := _bare(key):
+            short.setdefault(bare, []).append(country)
     inside = [c for key, c in names.items() if name in key.split() and key == _plain(c.name)]
-    found = inside or [names[key] for key in difflib.get_close_matches(name, list(names), n=1, cutoff=NEAR)]
-    said = " or ".join(f"{c.name} ({c.alpha_2}, {c.alpha_3})" for c in found[:3])
+    same = inside or short.get(_bare(name), [])
+    alike = difflib.get_close_matches(_bare(name), list(short), n=1, cutoff=NEAR)
+    near = same or [c for key in alike if _share_a_word(_bare(name), key) for c in short[key]]
+    said = " or ".join(f"{c.name} ({c.alpha_2}, {c.alpha_3})" for c in list(dict.fromkeys(near))[:3])
     return f"The nearest is {said}." if said else ""
+
+
+def _share_a_word(one: str, other: str) -> bool:
+    """Whether a word that tells countries apart is nearly the same in two names: South Georgia is not near South Korea."""
+    words = [word for word in other.split() if word not in SIDES]
+    return any(difflib.get_close_matches(word, words, n=1, cutoff=NEAR) for word in one.split() if word not in SIDES)
+
+
+def _bare(name: str) -> str:
+    return " ".join(FORMAL.sub(" ", name).split())
 
 
 def _plain(name: str) -> str:

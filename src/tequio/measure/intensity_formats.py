@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -17,6 +18,8 @@ from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Kind, Signal, moment
 
 POUNDS_PER_MWH = 0.45359237  # in grams per kWh
+SEPARATORS = (",", ";", "\t", "|")
+DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+")
 ESTIMATED = "estimated"  # stands in the source of a value that its publisher did not measure
 
 
@@ -38,7 +41,7 @@ def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
     """api.carbonintensity.org.uk: {"data": [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV."""
     rows: Rows = []
     if not text.lstrip().startswith("{"):
-        table = _table(text)
+        table = _table(text, where)
         when, actual = _column(table, where, "datetime"), _column(table, where, "actual")
         starts = [moment(_utc(row[when]), where) for row in table]
         for row, (at, seconds) in zip(table, _spans(starts, where), strict=True):
@@ -87,7 +90,7 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data estimated")."""
     rows: Rows = []
     if not text.lstrip().startswith("{"):
-        table = _table(text)
+        table = _table(text, where)
         when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
         grams = next(
             (_column(table, where, word) for word in ("life cycle", "lca") if word in " ".join(table[0]).lower()), None
@@ -162,8 +165,49 @@ def _spans(starts: Sequence[datetime], where: str) -> list[tuple[datetime, float
     return [(at, usual) for at in starts]  # another step is a gap or an overlap, and is found as one
 
 
-def _table(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+def read_publisher(source: str, text: str, where: str) -> tuple[str, Signal, Rows]:
+    """Return (zone, signal, rows) of a publisher's file. Raises ConfigError for whatever is wrong with it, a damaged file too."""
+    if not text.strip():
+        raise ConfigError(f"{where} is empty.", f"Expected a file of {NAMES[source]}.", "Download it again.")
+    try:
+        return READERS[source](text, where)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        why = f"Its structure is another one ({type(error).__name__})."
+        fix = "Check --from, or download it again; a later format of the publisher may not be known yet."
+        raise ConfigError(f"{where} is not a file of {NAMES[source]}, or is damaged.", why, fix) from None
+
+
+def _table(text: str, where: str) -> list[dict[str, str]]:
+    """The rows of a CSV with any of the usual separators, with decimal points: a spreadsheet writes semicolons and decimal commas.
+
+    Raises ConfigError naming the line with more or fewer fields than the first.
+    """
+    lines = text.splitlines(keepends=True)
+    while lines and (not lines[0].strip() or lines[0].lower().startswith("sep=")):
+        del lines[0]
+    first = lines[0] if lines else ""
+    separator = max(SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)
+    try:
+        names, *rows = [fields for fields in reader if any(field.strip() for field in fields)]
+    except csv.Error as error:
+        raise ConfigError(f"{where} is not valid CSV ({error}).", "", "Download it again.") from None
+    names = [name.strip() for name in names]
+    if not rows:
+        raise ConfigError(f"{where} has no values.", "It has a first line with the names of columns, and no more.")
+    odd = next((row for row in rows if len(row) != len(names)), None)
+    if odd is not None:
+        line = len(text.splitlines()) - len(lines) + rows.index(odd) + 2
+        fix = f"Its columns seem to be separated by {separator!r}; save it as CSV with one separator, and points in decimals."
+        what = f"{where}, row {line}: {len(odd)} fields, and the first line has {len(names)}."
+        raise ConfigError(what, "", fix)
+    comma = separator != ","
+    return [{name: _point(field) if comma else field for name, field in zip(names, row, strict=True)} for row in rows]
+
+
+def _point(field: str) -> str:
+    """A number with a decimal comma, written with a point; anything else as it is."""
+    return field.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(field.strip()) else field
 
 
 def _column(table: Sequence[Mapping[str, str]], where: str, word: str) -> str:

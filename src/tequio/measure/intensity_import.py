@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Window, checked
-from tequio.measure.intensity_formats import ESTIMATED, NAMES, READERS, Row, Rows
+from tequio.measure.intensity_formats import ESTIMATED, NAMES, Row, Rows, read_publisher
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,12 @@ def import_windows(
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}).") from None
-    known, signal, rows = READERS[source](text, str(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        fix = "Save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW (Windows: -f WINDOWS-1252)"
+        raise ConfigError(f"{path} is not UTF-8.", "A spreadsheet may have saved it so.", fix) from None
+    known, signal, rows = read_publisher(source, text, str(path))
     if not rows:
         raise ConfigError(f"{path} has no values.")
     named = zone or known

@@ -16,7 +16,7 @@ from tequio.participant.reading.examples import (
     ReadReport,
     Turn,
 )
-from tequio.participant.reading.predictions import Asked, read_asked
+from tequio.participant.reading.predictions import TEXT_COLUMNS, Asked, read_asked
 from tequio.participant.reading.reader import Reading
 from tequio.participant.reading.sources import SUFFIXES, Paths
 
@@ -52,6 +52,6 @@ def read_examples(
     return list(Reading(paths, columns, kind, labels, participant, options))
 
 
-def read_texts(path: Path) -> list[str]:
-    """Read the texts to predict, without rows that have none. Raises DataError."""
-    return [asked.text for asked in read_asked(path) if asked.text is not None]
+def read_texts(path: Path, columns: Sequence[str] = TEXT_COLUMNS) -> list[str | None]:
+    """Read one text per row of a file to predict; None for a row without text. Raises DataError."""
+    return [asked.text for asked in read_asked(path, columns)]

@@ -10,7 +10,7 @@ The local model is the baseline, so it may take as many steps as the participant
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from typing import Any
@@ -35,6 +35,13 @@ from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBu
 from tequio.participant.text_tasks import Classification, Item, Losses, batches
 
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
+
+Moved = Callable[[float, float | None], None]
+"""Called with the steps that were made since it was called last, and the loss on validation data (for progress; it decides nothing)."""
+
+
+def ignore_moves(steps: float, loss: float | None) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def fit(
     pull: float = 0.0,
     budgeted: PersonalModelBudget | None = None,
     name: str = "",
+    moved: Moved = ignore_moves,
 ) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
@@ -99,6 +107,7 @@ def fit(
             done, steps, tokens = done + made.steps, steps + made.steps, tokens + made.tokens
             longest = max(longest, done)
             after = node.losses(validation)
+            moved(made.steps, after.scores().loss)
             if after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
     adapted.detach()
@@ -125,6 +134,12 @@ class Settings:
     seed: int
     ditto: tuple[float, ...] = ()  # λ of each candidate that is pulled towards the shared model
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all, at most."""
+        private = self.private.steps * len(self.private.rates) * (1 + len(self.ditto))
+        return self.local.steps * len(self.local.rates) + private
+
 
 @dataclass(frozen=True)
 class Personal:
@@ -135,7 +150,13 @@ class Personal:
     body: Mapping[str, Any]
 
 
-def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping[str, float] | None = None) -> Personal:
+def personalise(
+    node: Node,
+    shared: Update,
+    settings: Settings,
+    allowed: Mapping[str, float] | None = None,
+    moved: Moved = ignore_moves,
+) -> Personal:
     """Make the candidates, choose on validation, then measure base, local, shared and the chosen one on test.
 
     What is left of the own budget, and `allowed` of the federation's, by key, bounds it: fewer steps and candidates, at worst none, and
@@ -145,14 +166,14 @@ def personalise(node: Node, shared: Update, settings: Settings, allowed: Mapping
     budgeted = _budget_for(node, readings, settings, allowed or {})
     with node.meter.measure() as alone:
         readings.append(alone)
-        local = fit(node, zero(node.adapted.spec), data, settings.local, settings.seed, 0.0, budgeted, LOCAL)
+        local = fit(node, zero(node.adapted.spec), data, settings.local, settings.seed, 0.0, budgeted, LOCAL, moved)
     with node.meter.measure() as reading:
         readings.append(reading)
-        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, budgeted, "private")
+        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, budgeted, "private", moved)
         pulled = {}
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
             if budgeted.may(name, 0, settings.private):
-                pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name)
+                pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name, moved)
         candidates = _candidates(node.adapted, shared, local.tail, private.tail, settings)
         candidates |= {name: shared.plus(f.tail) for name, f in pulled.items() if f.tail.entries}
         evaluated = {"base": local.before, "local": local.after, "shared": private.before}

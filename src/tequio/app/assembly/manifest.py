@@ -81,8 +81,9 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
         return [*differences, *changed]  # which changes rows of participants, too
     rows = {row["name"]: row for row in recorded["participants"]}
     for row in header["participants"]:
-        if canonical_json(row) != canonical_json(rows.get(row["name"], {})):
-            differences.append(f"the data or hardware of participant {row['name']}")
+        before = rows.get(row["name"], {})
+        if canonical_json(row) != canonical_json(before):
+            differences.append(_of_participant(row, before))
     return differences
 
 
@@ -157,6 +158,18 @@ def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> lis
         words = f'the precision that [{whose}] dtype = "auto" gives on this machine'
         out.append(f"{words} (expected {old['dtype']}, found {own['dtype']})")
     return out
+
+
+def _of_participant(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """What differs of a participant: the keys of its participant.toml where these do, else its data."""
+    keys = []
+    for table, names in (("hardware", None), ("data", ("licence", "consent"))):
+        here, there = now.get(table) or {}, then.get(table) or {}
+        wanted = sorted({*here, *there} if names is None else names)
+        keys += [f"{table}.{key}" for key in wanted if here.get(key) != there.get(key)]
+    if keys:
+        return f"the key {', '.join(keys)} in participant.toml of participant {now['name']}"
+    return f"the data or hardware of participant {now['name']}"
 
 
 def _digests(what: str, now: Mapping[str, str], then: Mapping[str, str], files: Mapping[str, Any]) -> list[str]:

@@ -23,31 +23,41 @@ from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.node import Node
-from tequio.participant.personal import fit, score
+from tequio.participant.personal import Moved, fit, ignore_moves, score
 from tequio.participant.personal_budget import FitBudget
 from tequio.participant.text_tasks import Losses
 from tequio.runtimes.workers import Job, Workers
 
 
-def pooled(setup: RunSetup) -> tuple[Update, dict[str, Any]]:
-    """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
-    nodes = [setup.nodes[i] for i in sorted(setup.nodes)]
+def pooled_budget(setup: RunSetup) -> FitBudget:
+    """Return the rank of the largest, and the steps of all together."""
     run_spec, config = setup.run_spec, setup.config
     steps = sum(m.steps for m in run_spec.members) * (run_spec.rounds - run_spec.centre_first)
     steps += run_spec.centre.steps * run_spec.rounds if run_spec.centre else 0
-    budget = FitBudget(
+    return FitBudget(
         rank=run_spec.top_rank(),
         steps=steps,
         rates=tuple(config.personal.pooled_rates or config.personal.local_rates),
         checks=config.personal.checks,
         full=setup.run_spec.full,
     )
+
+
+def pooled(setup: RunSetup, moved: Moved = ignore_moves) -> tuple[Update, dict[str, Any]]:
+    """One model on all participants' and the centre's training data: rank of the largest, steps of all together."""
+    nodes = [setup.nodes[i] for i in sorted(setup.nodes)]
+    budget = pooled_budget(setup)
     train = [item for node in nodes for item in node.data.train]
     validation = [item for node in setup.participants for item in node.data.validation]
     worker: Node = replace(nodes[0], name="pooled")
     with setup.meter.measure() as reading:
         fitted = fit(
-            worker, zero(setup.run_spec.spec), (train, validation), budget, derive(setup.run_spec.seed, "pooled")
+            worker,
+            zero(setup.run_spec.spec),
+            (train, validation),
+            budget,
+            derive(setup.run_spec.seed, "pooled"),
+            moved=moved,
         )
         losses = {node.name: score(node, fitted.tail, node.data.test) for node in setup.participants}
     return fitted.tail, {

@@ -8,14 +8,14 @@ from functools import partial
 from tequio.app.assembly.budget import allowances
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import read_model, save
-from tequio.app.stages import Watch, WorkerSetups
+from tequio.app.stages import Watch, WorkerSetups, mover
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState, disagreement, mean
 from tequio.core.canonical import digest_update
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import Personal, personalise
+from tequio.participant.personal import Moved, Personal, personalise
 from tequio.runtimes.workers import Workers
 
 
@@ -47,9 +47,10 @@ def personal_models(
     models: dict[str, tuple[Update, Update]] = {}
     nodes = [node for group in places[0].groups for node in group.participants]
     allowed = allowances(places[0].config, ledger, one_process=True)
+    moved = mover(watch, "personal")
     jobs = {
         node.name: workers.submit(
-            partial(_personalised, places, node.name, shared[node.name], allowed.get(node.name, {}))
+            partial(_personalised, places, node.name, shared[node.name], allowed.get(node.name, {}), moved)
         )
         for node in nodes
         if node.name not in recorded
@@ -74,8 +75,8 @@ def personal_models(
 
 
 def _personalised(
-    places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], worker: int
+    places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], moved: Moved, worker: int
 ) -> Personal:
     group = places[worker].group_of(name)
     node = next(node for node in group.participants if node.name == name)
-    return personalise(node, shared, group.settings[name], allowed)
+    return personalise(node, shared, group.settings[name], allowed, moved)

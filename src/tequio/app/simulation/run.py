@@ -30,7 +30,8 @@ from tequio.app.run_files import (
     save,
     unbroken,
 )
-from tequio.app.simulation.counterfactuals import pooled, run_counterfactuals
+from tequio.app.run_source import check_unedited, remember_source
+from tequio.app.simulation.counterfactuals import pooled, pooled_budget, run_counterfactuals
 from tequio.app.simulation.parallelism import choose_workers, side_by_side
 from tequio.app.simulation.personal_models import mean_of_peers, personal_models
 from tequio.app.stages import (
@@ -40,8 +41,10 @@ from tequio.app.stages import (
     embedded_runtime,
     end,
     general,
+    mover,
     shared_models,
     silent,
+    tell_plan,
 )
 from tequio.config import MAIN, Federation
 from tequio.coordinator.distillation import Group
@@ -71,10 +74,12 @@ def start(
     provenance: tuple[Mapping[str, Any], ...] = (),
     watch: Watch = silent,
     workers: int | None = None,
+    source: tuple[Path, int | None] | None = None,
 ) -> Outcome:
     """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked.
 
     workers: how many participants work side by side, as `choose_workers` reads it; the result does not depend on it.
+    source: the federation.toml from which `config` was read, and the seed that replaced its own.
     """
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
@@ -85,6 +90,8 @@ def start(
     setup = build(config, provenance, participants=roster)
     _show_notes(setup, watch)
     folder = RunFolder.create(out)
+    if source is not None:
+        remember_source(folder, *source)
     commitments = _commit_data(folder, setup)
     header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
     header["threads"] = torch.get_num_threads()
@@ -122,9 +129,10 @@ def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
     raise RunError(f"{run} is {name}'s own record.", why, fix)
 
 
-def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outcome:
-    """Go on with a run that was cut off, with any number of workers.
+def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_recorded: bool = False) -> Outcome:
+    """Resume a run that was cut off, with any number of workers.
 
+    as_recorded: the configuration in the record counts, whatever its federation.toml says by now.
     Raises LedgerCorrupt if any record is damaged, RunError if base, configuration or data changed since it began, or it is another
     command's.
     """
@@ -138,6 +146,8 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None) -> Outc
         watch("prepare", "reading data and base model", 0, 1)
         speeds = {row["name"]: row.get("measured_tokens_per_second") for row in recorded["participants"]}
         config = config_from_header(recorded, folder.ledger_path)
+        if not as_recorded:
+            check_unedited(folder.path, config)
         count = choose_workers(config, workers, recorded.get("threads"))
         setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
         _show_notes(setup, watch)
@@ -171,6 +181,7 @@ def _drive(
 ) -> Outcome:
     setup = _remembering(folder, setup)
     places = side_by_side(setup, count)
+    tell_plan(watch, _planned_steps(setup, counterfactuals))
     state = _rounds(ledger, setup, places, watch)
     places = tuple(_afterwards(place, ledger) for place in places)
     if isinstance(state, PeerState):
@@ -181,7 +192,7 @@ def _drive(
     with Workers(len(places)) as workers:
         central: Job[tuple[Update, dict[str, Any]]] | None = None
         if counterfactuals and ledger.last("pooled") is None:  # the longest piece of work, so it begins first
-            central = workers.submit(lambda k: pooled(places[k]))
+            central = workers.submit(lambda k: pooled(places[k], mover(watch, "counterfactuals")))
         models = personal_models(folder, ledger, places, own, workers, watch)
         if counterfactuals:
             run_counterfactuals(folder, ledger, places, shared[MAIN], models, workers, central, watch)
@@ -189,6 +200,17 @@ def _drive(
             watch("general", "public slices", 0, 1)
             ledger.append("general", general(places, shared, workers))
     return end(folder, ledger, state, setup)
+
+
+def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
+    """Optimizer steps of each stage, at most."""
+    rounds = sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
+    steps: dict[str, float] = {"rounds": rounds}
+    steps["personal"] = sum(s.steps for group in setup.groups for s in group.settings.values())
+    if counterfactuals:
+        budget = pooled_budget(setup)
+        steps["counterfactuals"] = budget.steps * len(budget.rates)
+    return steps
 
 
 def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
@@ -234,6 +256,9 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
         round_ = made.round if isinstance(made, PeerState) else made[MAIN].round
         done["trained"] = 0
         watch("rounds", f"round {round_} of {rounds}", round_ * members, rounds * members)
+        if not isinstance(made, PeerState) and made[MAIN].losses:
+            losses = made[MAIN].losses.values()
+            mover(watch, "rounds")(0.0, sum(losses) / len(losses))
     if made is None:
         raise RunError("No round was made.")
     return made

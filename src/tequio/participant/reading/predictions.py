@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tequio.participant.reading.streams import Source, text_of
 from tequio.participant.reading.wanted import Wanted
 
 WHO = "Texts to predict:"
+TEXT_COLUMNS = ("text", "prompt")
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,29 @@ class Asked:
     text: str | None
 
 
-def read_asked(path: Path, columns: Columns | None = None, options: Options | None = None) -> list[Asked]:
-    """Read column `text` (or `prompt`) of a table, or the lines of any other file. Raises DataError."""
+def read_asked(path: Path, columns: Sequence[str] = TEXT_COLUMNS, options: Options | None = None) -> list[Asked]:
+    """Read of a table the first of `columns` that it has, of any other file its lines. Raises DataError.
+
+    Where `text` is among `columns` and the table has none of them, another usual name of texts will do.
+    """
     (file,) = files_of(path, WHO)[:1]
     source, options = Source(file, WHO), options or Options()
     if ending(file) not in SUFFIXES:
         lines = (line.strip() for line in text_of(source, options.encoding).lines())
-        return [Asked(number, line) for number, line in enumerate(filter(None, lines), 1)]
-    opened = open_file(source, Wanted("causal", columns or Columns()), options)
-    return list(_asked(opened, columns or Columns()))
+        return [Asked(number, line or None) for number, line in enumerate(lines, 1)]
+    opened = open_file(source, Wanted("causal", Columns(text=columns[0])), options)
+    return list(_asked(opened, columns))
 
 
-def _asked(opened: Opened, columns: Columns) -> Iterator[Asked]:
+def _asked(opened: Opened, columns: Sequence[str]) -> Iterator[Asked]:
     column = _column(opened.names, columns) if opened.fixed else None
     if opened.fixed and column is None:
-        raise _no_text(opened, opened.names, "")
+        raise _no_text(opened, columns, opened.names, "")
     for number, (line, row) in enumerate(opened.read({column} if column else None), 1):
         where = f"{opened.unit} {line}"
         name = column or _column(tuple(row), columns)
         if name is None:
-            raise _no_text(opened, tuple(row), where)
+            raise _no_text(opened, columns, tuple(row), where)
         try:
             text = text_at(row, name)
         except BadRow as error:
@@ -56,17 +60,16 @@ def _asked(opened: Opened, columns: Columns) -> Iterator[Asked]:
         yield Asked(number, text if text.strip() else None)
 
 
-def _column(names: tuple[str, ...], columns: Columns) -> str | None:
-    for given in (columns.text, columns.prompt):
-        if given and given in names:
+def _column(names: tuple[str, ...], columns: Sequence[str]) -> str | None:
+    for given in columns:
+        if given in names:
             return given
-    if "text" in names or "prompt" in names:
-        return "text" if "text" in names else "prompt"
     if names == ("1",):
         return "1"
-    return usual("prompt", names) or usual("text", names)
+    return usual("prompt", names) or usual("text", names) if "text" in columns else None
 
 
-def _no_text(opened: Opened, names: tuple[str, ...], where: str) -> DataError:
+def _no_text(opened: Opened, columns: Sequence[str], names: tuple[str, ...], where: str) -> DataError:
     why = found(names, opened.genuine, opened.shown, ())[0]
-    return opened.source.fault("no text in a column 'text'.", why, "Call a column text.", where)
+    named = " or ".join(map(repr, columns))
+    return opened.source.fault(f"no text in a column {named}.", why, "Name the column: --column NAME", where)

@@ -42,6 +42,7 @@ from tequio.runtimes.flower.envelope import (
     seal,
 )
 from tequio.runtimes.flower.gateway import SESSION, TAKEN
+from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
 from tequio.trust.keys import PrivateKey, public_bytes
 
@@ -144,7 +145,8 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
                 if how
                 else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
-            words = f"{said}; next try in {duration(wait)}"
+            advice = proxy_advice(identity.address)
+            words = f"{said}; next try in {duration(wait)}{f'. {advice}' if advice else ''}"
             log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])

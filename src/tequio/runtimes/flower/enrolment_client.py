@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import httpx
 
 from tequio.core.errors import NetworkError
+from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import SPEAKS, difference, same_version
 
 PATIENCE = 30.0  # seconds
@@ -81,12 +82,14 @@ def _ask(
         if how := foreign(error):
             raise not_ours(address, how) from None
         why = f"({type(error).__name__}: {str(error)[:120]})"
-        fix = "Is the coordinator started, and is the address right?"
+        fix = proxy_advice(address) or "Is the coordinator started, and is the address right?"
         raise NetworkError(f"{address} cannot be reached {why}.", "", fix) from None
     except httpx.InvalidURL:
         raise NetworkError(f"{address!r} is no address.", "Expected host:port.", "Ask for a new invitation.") from None
+    except ImportError:  # a SOCKS proxy needs a package that is not there
+        what = f"{address} cannot be reached: the proxy speaks SOCKS, which is not supported."
+        raise NetworkError(what, "", proxy_advice(address)) from None
     except ValueError:
-        raise NetworkError(
-            f"{address} answered something else than expected.", "", "Is it a Tequio coordinator?"
-        ) from None
+        fix = proxy_advice(address) or "Is it a Tequio coordinator?"
+        raise NetworkError(f"{address} answered something else than expected.", "", fix) from None
     return answer.status_code, {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

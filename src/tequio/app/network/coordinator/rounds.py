@@ -33,7 +33,7 @@ from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
 from tequio.app.run_files import HEAD_FILE, base_file, recorded_bases, recorded_header, save, unbroken
-from tequio.app.stages import Outcome, Watch, end, general, shared_models
+from tequio.app.stages import Outcome, Watch, end, general, mover, shared_models, tell_plan
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.distillation import Group
@@ -110,9 +110,12 @@ def conduct(
         setup = _whole(roster, seats, header)
         turns = {seat.name: Turn(roster.net, seat.here) for seat in seats}
         states: States | None = None
+        tell_plan(watch, {"rounds": float(setup.run_spec.rounds)})
         for states, body in _made(setup, turns, ledger, roster):
             round_, rounds = states[MAIN].round, setup.run_spec.rounds
             watch("rounds", f"round {round_} of {rounds}", round_, rounds)
+            if losses := states[MAIN].losses:
+                mover(watch, "rounds")(0.0, sum(losses.values()) / len(losses))
             _say_round(round_, rounds, body, roster.say)
         if states is None:
             raise RunError("No round was made.")

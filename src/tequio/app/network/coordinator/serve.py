@@ -33,6 +33,7 @@ from tequio.app.network.monitoring.health import Health, Present
 from tequio.app.network.monitoring.metrics import coordinator_pages
 from tequio.app.stages import Outcome, Watch
 from tequio.config import Federation, load_federation
+from tequio.core.addresses import split_address
 from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.core.events import EventHandler
@@ -71,7 +72,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
             return ended
         check_lasting(folder, hub_files)
         check_keys(folder, hub_files)
-        with claimed(host, port or int(hub_files.address.rpartition(":")[2])) as own:
+        with claimed(host, port or split_address(hub_files.address)[1]) as own:
             if ended is None:
                 return _coordinate(folder, hub_files, config, host, own, times, health, watch)
             names = ", ".join(late)

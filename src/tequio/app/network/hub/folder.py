@@ -14,9 +14,10 @@ from __future__ import annotations
 import fcntl
 import hmac
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
+from tequio.core.addresses import public_address, split_address
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder, own_folder
@@ -44,7 +46,9 @@ TABLES = {"tokens": str, "invited": int}
 
 @dataclass(frozen=True)
 class CoordinatorFolder:
-    """coordinator.json: absolute path of federation.toml, the digest of its text, the public address, hash of each invitation's token.
+    """coordinator.json: federation.toml's path and digest, the public address, each token's hash.
+
+    The path is absolute here, and as seen from the folder in the file.
 
     invited: how often one was invited anew.
     """
@@ -72,7 +76,41 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     if wrong:
         why = f"{wrong[0]!r} in it is missing, unknown or of another kind."
         raise ConfigError(f"{path} is damaged.", why, "Restore it from a copy.")
-    return CoordinatorFolder(**raw)
+    found = CoordinatorFolder(**raw)
+    return replace(found, federation=str(_find(folder, found)))
+
+
+def _find(folder: Path, hub_files: CoordinatorFolder) -> Path:
+    """Where federation.toml is: as coordinator.json says, else beside or in the folder, which was moved, where its text is the same."""
+    said = Path(os.path.normpath(folder / hub_files.federation))
+    for path in (said, folder.absolute().parent / said.name, folder.absolute() / said.name):
+        if path == said and path.exists():
+            return path
+        with suppress(OSError, ConfigError):
+            if digest(_text(path).encode()) == hub_files.digest:
+                return path
+    return said
+
+
+def locate_federation(folder: Path, federation: Path) -> None:
+    """Keep where federation.toml is now. Raises ConfigError where it is not the text that participants were invited to."""
+    with changing(folder):
+        hub_files = read_coordinator_folder(folder)
+        if digest(_text(federation).encode()) != hub_files.digest:
+            why = "Participants agreed to another text of it."
+            raise ConfigError(f"{federation} is not the file of {folder}.", why, "Name the unchanged one.")
+        _write(folder, replace(hub_files, federation=str(federation)))
+
+
+def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
+    """Write coordinator.json. federation.toml is kept as seen from the folder, so that both can be moved together; a path in it too."""
+    paths = {"federation": os.path.relpath(Path(hub_files.federation).resolve(), folder.resolve())}
+    for name in ("certificate", "key", "authority"):
+        path = Path(getattr(hub_files, name))
+        if path.is_absolute() and path.is_relative_to(folder.absolute()):
+            paths[name] = str(path.relative_to(folder.absolute()))
+    content = json.dumps(asdict(hub_files) | paths, indent=1)
+    RunFolder(folder).write_atomic(COORDINATOR_FILE, content.encode())
 
 
 def _is_table(value: Any, of: type) -> bool:
@@ -82,6 +120,10 @@ def _is_table(value: Any, of: type) -> bool:
 def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
     hub_files = read_coordinator_folder(folder)
+    if not Path(hub_files.federation).exists():
+        why = "It was moved, or the coordinator's folder was."
+        fix = f"Say where it is now: tequio coordinator locate {folder} PATH/{Path(hub_files.federation).name}"
+        raise ConfigError(f"There is no file {hub_files.federation}.", why, fix)
     if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
         why = "Participants agreed to another text of it."
         raise NetworkError(
@@ -103,9 +145,8 @@ def init_coordinator_folder(
         fix = f"tequio coordinator init {federation} {folder} --address {address}"
         raise ConfigError(f"{folder} is a file.", "The new folder comes first, then federation.toml.", fix)
     config, text = load_federation(federation), _text(federation)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
+    address = public_address(address)
+    host, _ = split_address(address)
     if (folder / COORDINATOR_FILE).exists():
         raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
     tokens = {entry.name: new_token() for entry in config.participants}
@@ -128,10 +169,8 @@ def init_coordinator_folder(
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    hub_files = CoordinatorFolder(str(federation.absolute()), digest(text.encode()), address, hashes, **files)
-    place.write_atomic(
-        COORDINATOR_FILE, json.dumps(asdict(hub_files), indent=1).encode()
-    )  # last: the folder counts from here on
+    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files)
+    _write(folder, hub_files)  # last: the folder counts from here on
     return config, written
 
 
@@ -147,7 +186,7 @@ def invite(folder: Path, name: str) -> Path:
         token = new_token()
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
         after = replace(hub_files, tokens={**hub_files.tokens, name: token_hash(token)}, invited=invited)
-        RunFolder(folder).write_atomic(COORDINATOR_FILE, json.dumps(asdict(after), indent=1).encode())
+        _write(folder, after)
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:

@@ -20,6 +20,7 @@ import psutil
 from tequio.app.network.hub.certificates import SOON, NamedCertificate, days_left, list_certificates, unusable
 from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, CoordinatorFolder, open_coordinator_folder
 from tequio.app.network.monitoring.health import read_health
+from tequio.core.addresses import public_address, split_address
 from tequio.core.errors import ConfigError, TequioError
 from tequio.ledger.folder import COORDINATOR_FILE, open_to_others
 from tequio.runtimes.flower import exposure_probe
@@ -53,14 +54,12 @@ def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]
         hub_files = open_coordinator_folder(folder)
     except TequioError as error:
         return [asdict(Finding("agreement", "FAIL", f"{error.what} {error.why}", error.fix))]
-    host, _, port = (address or hub_files.address).rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(f"--address {address!r}:", "expected host:port,", "for instance fl.example.org:9443.")
+    host, port = split_address(public_address(address or hub_files.address))
     findings = [Finding("agreement", "ok", "federation.toml has the digest that participants agreed to.")]
     findings += _secrets(folder, hub_files)
-    findings += _certificates(folder, hub_files, host.strip("[]"))
+    findings += _certificates(folder, hub_files, host)
     findings += _ports(folder)
-    findings += _outside(folder, hub_files, host.strip("[]"), int(port))
+    findings += _outside(folder, hub_files, host, port)
     return [asdict(found) for found in findings]
 
 
