@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from builders import free_port
 
 pytest.importorskip("flwr")
 
-from network_processes import 
 
 from tequio.app.network.hub.folder import init_coordinator_folder, invite, locate_federation, open_coordinator_folder
 from tequio.core.errors import ConfigError, NetworkError

@@ -36,7 +36,7 @@ def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None
 def _each(result: Mapping[str, Any], w: Words) -> None:
     table = Table(title=f"{w('plan.title', name=result['federation'])}: {w('plan.where.alone')}")
     left = [w("books.who"), _head("col.machine", w)]
-    right = [_head("col.rank", w), w("forecast.fits"), _head("col.rounds", w), w("say.personal")]
+    right = [_head("col.rank", w), w("forecast.fits"), _head("col.rounds", w), w("forecast.personal")]
     right += [w("books.energy"), "g CO2e", w("books.money"), _head("col.up", w)]
     for column in (*left, *right):
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
@@ -150,7 +150,7 @@ def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
     w = Words(lang)
     table = Table(title=w("forecast.after"))
     table.add_column(w("books.who"), no_wrap=True)
-    phases = [w("forecast.train"), w("forecast.evaluate"), w("say.personal"), w("books.all")]
+    phases = [w("forecast.train"), w("forecast.evaluate"), w("forecast.personal"), w("books.all")]
     for column in (*phases, w("forecast.ratio"), _head("col.energy_ratio", w)):
         table.add_column(column, justify="right", no_wrap=True)
     for row in result["participants"]:

@@ -33,7 +33,17 @@ def _printable_path(path: Path) -> Path:
     return path
 
 
-File = Annotated[Path, Field(strict=False), AfterValidator(_printable_path)]  # a path is written as text
+def _printable_paths(paths: Path | list[Path]) -> Path | list[Path]:
+    for path in paths if isinstance(paths, list) else [paths]:
+        printable(str(path))
+    return paths
+
+
+_Written = Annotated[Path, Field(strict=False)]  # a path is written as text
+File = Annotated[_Written, AfterValidator(_printable_path)]
+Files = Annotated[
+    _Written | Annotated[list[_Written], Field(min_length=1)], AfterValidator(_printable_paths)
+]  # one, or several
 
 
 class Section(BaseModel):

@@ -7,10 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
-from tequio.config.fields import Count, File, Name, Positive, Section
+from tequio.config.fields import Count, File, Files, Name, Positive, Section
 from tequio.planning.schedule import DAYS, Day, parse_window
-
-Files = File | Annotated[list[File], Field(min_length=1)]
 
 
 class DataSection(Section):

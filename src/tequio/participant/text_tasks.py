@@ -6,6 +6,7 @@ are any. How texts become token ids: `encoding`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,6 +141,11 @@ class Causal:
     max_tokens: int
     batch_tokens: int = 1024
 
+    @property
+    def rung(self) -> int:
+        """Return the step of the widths to which batches are padded: at most eight widths, so that few shapes are prepared."""
+        return min(self.max_tokens, max(SHORTEST_RUNG, math.ceil(self.max_tokens / RUNGS)))
+
     @cached_property
     def encoder(self) -> Encoder:
         """Return what encodes texts for this task."""
@@ -170,8 +176,8 @@ class Causal:
 
     def logits(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """(target tokens × vocabulary) in the base's precision, (target tokens)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
-        truth, _ = pad([i.target for i in items], IGNORE, adapted.device)
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung)
+        truth, _ = pad([i.target for i in items], IGNORE, adapted.device, self.rung)
         counts = truth[:, 1:] != IGNORE
         return adapted.token_logits(ids, mask)[:, :-1][counts], truth[:, 1:][counts]
 
@@ -179,7 +185,7 @@ class Causal:
         """Summed loss and number of target tokens of each block."""
         total, terms = np.zeros(len(items)), np.zeros(len(items))
         with adapted.base.looking():
-            for where in by_length(items, self.batch_tokens):
+            for where in by_length(items, self.batch_tokens, self.rung):
                 own, count = self.totals(adapted, [items[i] for i in where])
                 total[where], terms[where] = own.double().cpu().numpy(), count.double().cpu().numpy()
         return Losses(total, terms, np.full(len(items), np.nan))
@@ -190,25 +196,29 @@ class Causal:
 
     def _losses(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Nats of the target tokens, row by row, and where they are (batch × longest − 1)."""
-        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device)
-        truth, _ = pad([i.target for i in items], IGNORE, adapted.device)
+        ids, mask = pad([i.ids for i in items], self.tokenizer.pad_token_id, adapted.device, self.rung)
+        truth, _ = pad([i.target for i in items], IGNORE, adapted.device, self.rung)
         counts = truth[:, 1:] != IGNORE
         return adapted.token_losses(ids, mask, truth[:, 1:], counts), counts
 
 
-def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length as (batch × longest) ids and mask, int64."""
-    longest = max(len(row) for row in rows)
+def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, rung: int = 1) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as (batch × longest) ids and mask, int64; the longest is rounded up to a multiple of `rung`."""
+    longest = _rounded(max(len(row) for row in rows), rung)
     ids = torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
     return ids, mask
 
 
-def by_length(items: Sequence[Item], batch_tokens: int) -> Iterator[list[int]]:
+def _rounded(length: int, rung: int) -> int:
+    return -(-length // rung) * rung
+
+
+def by_length(items: Sequence[Item], batch_tokens: int, rung: int = 1) -> Iterator[list[int]]:
     """Positions in batches of similar length, each of at most `batch_tokens` padded tokens (or one item)."""
     batch: list[int] = []
     for i in sorted(range(len(items)), key=lambda i: (len(items[i].ids), i)):
-        if batch and (len(batch) + 1) * len(items[i].ids) > batch_tokens:
+        if batch and (len(batch) + 1) * _rounded(len(items[i].ids), rung) > batch_tokens:
             yield batch
             batch = []
         batch.append(i)
