@@ -1,0 +1,25 @@
+"""Lengths of texts in a base model's tokens, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tequio.participant.base import _cannot_load, _resolve
+from tequio.participant.data import Example
+
+
+def token_lengths(base: str, examples: Sequence[Example], cache: Path) -> list[int]:
+    """Return the number of tokens of each example, its response included.
+
+    Raises BaseModelError where the base has no tokenizer that can be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    folder = _resolve(base, cache)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the library raises OSError, ValueError, KeyError and more
+        raise _cannot_load(base, error) from None
+    texts = [f"{e.text}\n{e.response}" if e.response is not None else e.text for e in examples]
+    return [len(row) for row in tokenizer(texts, truncation=False, verbose=False)["input_ids"]] if texts else []
