@@ -96,7 +96,7 @@ def _tokens(found: Survey, base: str) -> dict[str, dict[str, int]]:
     return out
 
 
-def print_found(found: Survey) -> None:
+def print_found(found: Survey, starting: bool = False) -> None:
     """Print what was found: a line per file, a table of participants, one of labels, remarks."""
     for person in found.participants:
         for line in _of_file(person):
@@ -110,7 +110,7 @@ def print_found(found: Survey) -> None:
     output.table(table)
     if found.labels:
         output.table(_labels(found))
-    for remark in found.remarks():
+    for remark in found.remarks(starting):
         output.out.print(f"- {remark}", markup=False)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def start(
     files: Files,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="New folder for the files and the run. Default: NAME.")
     ] = None,
@@ -45,7 +45,7 @@ def start(
     folder = new_folder(out, plain_name(name, "my-federation"))
     seen = look(files, by, columns_of(column or ()), Options(header=header), task)
     if not json:
-        print_found(seen.found)
+        print_found(seen.found, starting=True)
         if seen.without_group:
             output.out.print(f"- {seen.without_group} rows have no value in the column of --by and are left out.")
     from tequio.app.start.proposal import choose_base, propose
@@ -54,7 +54,7 @@ def start(
         output.err.print("Loading the libraries and the base model…")
     proposal = propose(seen.found, name, choose_base(seen.found.kind, base), rounds)
     counts = {} if seen.groups else check(proposal, folder)
-    said: dict[str, Any] = {"found": seen.found.facts(), "proposal": proposal.facts(), "splits": counts}
+    said: dict[str, Any] = {"found": seen.found.facts(starting=True), "proposal": proposal.facts(), "splits": counts}
     if not json:
         _print_proposal(proposal, counts, folder)
     if not yes:
@@ -103,9 +103,9 @@ def _print_proposal(proposal: Proposal, counts: dict[str, dict[str, int]], folde
     facts = proposal.facts()
     kind = "texts to labels" if facts["task"] == "classification" else "a language model"
     show = output.out.print
-    people = len(facts["participants"])
+    sizes = f"{_many(len(facts['participants']), 'participant')}, {_many(facts['rounds'], 'round')}"
     show("")
-    show(f"Proposed: {kind}, {people} participant{'s' * (people != 1)}, {facts['rounds']} rounds.", markup=False)
+    show(f"Proposed: {kind}, {sizes}.", markup=False)
     show(f"  Base model: {facts['base']}", markup=False)
     memory = f"{facts['memory_gib']:.1f} GiB of memory, of which {facts['available_gib']:.1f} GiB are free"
     show(f"  Texts of at most {facts['max_tokens']} tokens; needs about {memory}.", markup=False)
@@ -122,3 +122,7 @@ def _print_proposal(proposal: Proposal, counts: dict[str, dict[str, int]], folde
     for note in proposal.notes:
         show(f"  {note}", markup=False)
     show(f"  Files: {folder / 'federation.toml'} and {folder / 'participants'}", markup=False)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

@@ -23,3 +23,19 @@ def token_lengths(base: str, examples: Sequence[Example], cache: Path) -> list[i
         raise _cannot_load(base, error) from None
     texts = [f"{e.text}\n{e.response}" if e.response is not None else e.text for e in examples]
     return [len(row) for row in tokenizer(texts, truncation=False, verbose=False)["input_ids"]] if texts else []
+
+
+def position_limit(base: str, cache: Path) -> int | None:
+    """Return how many tokens the base has positions for, None if it names no limit. Raises BaseModelError."""
+    from transformers import AutoConfig
+
+    folder = _resolve(base, cache)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise _cannot_load(base, error) from None
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    reserved = (config.pad_token_id or 0) + 1 if "roberta" in str(config.model_type) else 0
+    return limit - reserved

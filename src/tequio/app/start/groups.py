@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def write_groups(groups: Mapping[str, list[Example]], folder: Path) -> dict[str,
     out = {}
     for name, rows in groups.items():
         out[name] = folder / f"{name}.jsonl"
-        with out[name].open("x", encoding="utf-8") as stream:
+        private = os.open(out[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(private, "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(_row(e), ensure_ascii=False) + "\n" for e in rows)
     return out
 

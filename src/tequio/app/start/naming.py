@@ -13,8 +13,8 @@ from tequio.participant.reading.sources import PACKED
 def plain_name(text: str, otherwise: str = "participant") -> str:
     """Return what a name may hold: accents are dropped, other signs become hyphens."""
     letters = unicodedata.normalize("NFKD", text)
-    kept = "".join(c for c in letters if not unicodedata.combining(c))
-    name = re.sub(r"[^A-Za-z0-9_.]+", "-", kept)
+    plain = "".join(c for c in letters if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", plain)
     return name.strip("_.-")[:64].rstrip("_.-") or otherwise
 
 

@@ -50,6 +50,16 @@ def look(
 
     A single folder or pattern means each of its files. Raises DataError naming the file.
     """
+    try:
+        return _look(files, by, columns or Columns(), options or Options(), task)
+    except DataError as error:
+        if "[data]" not in error.fix:
+            raise
+        here = "On this command line: --column ROLE=NAME, --header or --no-header."
+        raise DataError(error.what, error.why, f"{error.fix} {here}") from None
+
+
+def _look(files: Sequence[Path], by: str | None, own: Columns, how: Options, task: Kind | None) -> Look:
     paths = [path.expanduser().absolute() for path in files]
     if len(paths) == 1:
         paths = files_of(paths[0], "tequio:")
@@ -58,7 +68,6 @@ def look(
         raise DataError(f"{double} is named twice.", "Each file becomes a participant.", "Name it once.")
     if by is not None and len(paths) > 1:
         raise ConfigError("--by splits one table,", f"and {len(paths)} files are named.", "Name one file.")
-    own, how = columns or Columns(), options or Options()
     names = names_of(paths)
     shapes = [(n, p, shape_of(p, n, own, how, task)) for n, p in zip(names, paths, strict=True)]
     found = survey(shapes)

@@ -25,7 +25,9 @@ MODULES = (
     ["Wqkv"],
     ["q", "v"],
 )
-WORK = 3.0e12  # multiplications of a run, forward and backward, so that it ends within two minutes on two cores
+# Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of CPU (MiniLM, three
+# tables of 120 rows), 1.2e13 took 128 s (SmolLM2-135M).
+WORK = 1.2e13
 LENGTHS = (32, 64, 128, 256)  # tokens of a text, of which the smallest that holds nearly all is taken
 HOLDS = 0.95
 LEAST = 16  # training texts of a participant that a cap leaves at least
@@ -102,7 +104,7 @@ def choose_base(kind: str, asked: str | None) -> tuple[str, str]:
 def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None = None, seed: int = 0) -> Proposal:
     """Make the proposal. Raises BaseModelError for a base that cannot be used, ResourceError where memory is too small."""
     from tequio.participant.base import best_dtype, model_shape
-    from tequio.participant.lengths import token_lengths
+    from tequio.participant.lengths import position_limit, token_lengths
 
     model, licence = base
     if not all(person.usable for person in found.participants):
@@ -110,6 +112,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
         raise _nothing(empty)
     lengths = {p.name: token_lengths(model, p.sample, cache_folder()) for p in found.participants}
     tokens = _max_tokens(found.kind, [n for row in lengths.values() for n in row])
+    tokens = min(tokens, position_limit(model, cache_folder()) or tokens)
     modules, products = _modules(model, found.kind, best_dtype(), model_shape)
     settings = {key: dict(value) for key, value in SETTINGS[found.kind].items()}
     settings["train"]["rounds"] = rounds or settings["train"]["rounds"]
@@ -135,7 +138,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
             notes.append(
                 f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model."
             )
-    cut = {n: round(sum(k > tokens for k in row) / len(row), 4) for n, row in lengths.items() if row}
+    cut = {p.name: _cut(p, lengths[p.name], tokens) for p in found.participants}
     people = tuple(_file(p, caps.get(p.name)) for p in found.participants)
     return Proposal(federation, people, model, needed / 2**30, available / 2**30, cut, caps, tuple(notes))
 
@@ -153,6 +156,12 @@ def _max_tokens(kind: str, lengths: Sequence[int]) -> int:
     order = sorted(lengths)
     long = order[min(len(order) - 1, math.ceil(HOLDS * len(order)) - 1)] if order else most
     return next((size for size in LENGTHS if size >= long and size <= most), most)
+
+
+def _cut(person: Participant, lengths: Sequence[int], most: int) -> float:
+    """Return the share of texts that lose their end; a text without label or response is split instead."""
+    lose = [e.label is not None or e.response is not None for e in person.sample]
+    return round(sum(n > most and cut for n, cut in zip(lengths, lose, strict=True)) / len(lengths), 4)
 
 
 def _modules(model: str, kind: Any, dtype: Any, shape_of: Any) -> tuple[list[str], int]:
@@ -181,7 +190,7 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
         train, task = federation["train"], federation["task"]
         if train["batch_size"] > 2:
             federation = {**federation, "train": {**train, "batch_size": train["batch_size"] // 2}}
-        elif task["max_tokens"] > LENGTHS[0]:
+        elif task["max_tokens"] >= 2 * LENGTHS[0]:
             federation = {**federation, "task": {**task, "max_tokens": task["max_tokens"] // 2}}
         else:
             try:

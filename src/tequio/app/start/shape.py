@@ -12,12 +12,13 @@ from tequio.participant.data import Columns, Kind, Options
 from tequio.participant.reading.labels import form_of, is_missing
 from tequio.participant.reading.names import PREFERENCE, looks_like_name, usual
 from tequio.participant.reading.opened import Opened, open_file
+from tequio.participant.reading.reader import reader_name
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
 
 Row = Mapping[str, Any]
-LOOKED_AT = 1000  # rows by which columns are judged
+SAMPLE_ROWS = 1000  # rows by which columns are judged
 LABEL_LENGTH = 60  # characters of a label at most
 FEW = 50  # different values of a column of labels that is found by its values, at most
 _ENGLISH = "site hospital participant client school airline clinic centre center source region country city shop store"
@@ -58,8 +59,8 @@ class Shape:
 
 def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind | None = None) -> Shape:
     """Look at the first file that `path` means. Raises DataError that names file and remedy."""
-    file = files_of(path, f"{who}:")[0]
-    source = Source(file, f"{who}:")
+    file = files_of(path, reader_name(who))[0]
+    source = Source(file, reader_name(who))
     opened, rows = _opened(source, given, options)
     names = list(opened.names) or list(dict.fromkeys(name for row in rows for name in row))
     if unknown := [name for name in given.given().values() if name not in names]:
@@ -108,7 +109,7 @@ def _is_table(source: Source, wanted: Wanted, options: Options) -> bool:
 
 
 def _rows(opened: Opened) -> list[Row]:
-    return [row for _, row in islice(opened.read(None), LOOKED_AT)]
+    return [row for _, row in islice(opened.read(None), SAMPLE_ROWS)]
 
 
 def _form(value: Any) -> str:

@@ -14,6 +14,7 @@ from tequio.core.errors import DataError
 from tequio.participant.data import Example, Kind, Paths, Reading, ReadReport
 from tequio.participant.reading.labels import form_of, is_missing
 from tequio.participant.reading.opened import open_file
+from tequio.participant.reading.reader import reader_name
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
@@ -92,20 +93,23 @@ class Survey:
     participants: tuple[Participant, ...]
     shared_texts: int
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, starting: bool = False) -> dict[str, Any]:
         """Return what was found, as plain values."""
         return {
             "task": self.kind,
             "labels": list(self.labels),
             "participants": [p.facts() for p in self.participants],
             "texts_at_several_participants": self.shared_texts,
-            "remarks": self.remarks(),
+            "remarks": self.remarks(starting),
         }
 
-    def remarks(self) -> list[str]:
-        """Return what a person should know of the whole, one sentence each, without any text."""
+    def remarks(self, starting: bool = False) -> list[str]:
+        """Return what a person should know of the whole, one sentence each, without any text.
+
+        starting: a federation of these files is about to start.
+        """
         out = []
-        if len(self.participants) == 1:
+        if starting and len(self.participants) == 1:
             out.append("There is one participant. A federation of one is only local training: join with others.")
         if len(self.participants) > 1 and {p.name.casefold() for p in self.participants} <= SPLITS:
             what = "The files have names of splits, and each becomes a participant."
@@ -177,8 +181,8 @@ def _labels(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ...]
     first: Shape | None = None
     for name, paths, shape in participants:
         first = first or shape
-        for path in files_of(paths, f"{name}:"):
-            _count(Source(path, f"{name}:"), shape, spellings)
+        for path in files_of(paths, reader_name(name)):
+            _count(Source(path, reader_name(name)), shape, spellings)
     _merge_truth(spellings)
     rows = sum(sum(counter.values()) for counter in spellings.values())
     column = first.shown(str(first.columns.label)) if first else ""
@@ -187,7 +191,7 @@ def _labels(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ...]
         fix = "Name the column of labels: --column label=NAME. If there are none: --task causal."
         raise DataError(what, "These are no classes.", fix)
     if len(spellings) < 2:
-        what = f"Column {column} has {len(spellings)} different values."
+        what = f"Column {column} has the same value in all {rows} rows that have one."
         fix = "Name the column of labels: --column label=NAME. If there are none: --task causal."
         raise DataError(what, "Classification needs two or more.", fix)
     chosen = [min(counter, key=lambda s: (-counter[s], s)) for counter in spellings.values()]

@@ -25,7 +25,7 @@ from tequio.participant.reading.sources import Paths, files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
 
-LOOKED_AT = 1000  # rows in which unused columns are searched for data
+SAMPLE_ROWS = 1000  # rows in which unused columns are searched for data
 SHAPES = 1000  # sets of columns that are remembered
 
 
@@ -84,7 +84,7 @@ class _File:
         for line, row in self.opened.read(columns):
             plan = self._plan(line, row)
             self.rows += 1
-            if self.rows <= LOOKED_AT:
+            if self.rows <= SAMPLE_ROWS:
                 self._look(row)
             try:
                 made, why = example(row, plan, self.wanted, self.opened.classes)
