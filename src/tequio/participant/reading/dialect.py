@@ -135,7 +135,7 @@ class _Fit:
 
 def _fit(lines: Lines, dialect: Dialect, wanted: Wanted) -> _Fit:
     fit = _Fit()
-    judged = wanted.judges
+    judged = wanted.kind == "classification"
 
     def watched() -> Iterator[str]:
         for line in lines():
@@ -168,7 +168,7 @@ def _quoting(lines: Lines, plain: Dialect, wanted: Wanted) -> Dialect:
         return backslash
     ordinary = _fit(lines, none, wanted)
     if ordinary.clean and ordinary.width > 1:
-        labelled = wanted.judges and ordinary.unlabelled <= double.unlabelled
+        labelled = wanted.kind == "classification" and ordinary.unlabelled <= double.unlabelled
         if plain.separator == "\t" or not double.clean or labelled:
             return none
     if double.clean:

@@ -18,11 +18,6 @@ class Wanted:
     columns: Columns = field(default_factory=Columns)
     labels: Labels = field(default_factory=lambda: Labels(()))
 
-    @property
-    def judges(self) -> bool:
-        """Return whether rows can be judged by their labels: there are labels, and they are known."""
-        return self.kind == "classification" and bool(self.labels)
-
     def given_in(self, names: Sequence[str]) -> int:
         """Return how many given names are among these."""
         return sum(name in names for name in self.columns.given().values())
