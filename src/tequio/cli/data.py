@@ -133,8 +133,8 @@ def _of_file(person: Participant) -> Iterator[str]:
 
 def _labels(found: Survey) -> Table:
     """Return labels by participant; of many labels the commonest."""
-    total = {label: sum(p.labels[label] for p in found.participants) for label in found.labels}
-    order = list(found.labels)
+    total = {label: sum(p.labels[label] for p in found.participants) for label in found.named}
+    order = list(found.named)
     if len(order) > SHOWN:
         order = sorted(order, key=lambda label: (-total[label], label))[: SHOWN - 1]
     table = Table()

@@ -13,10 +13,10 @@ import pytest
 
 import public_shapes
 from builders import sentences
+from tequio.app.start.labels import words_of
 from tequio.app.start.language import language_of
 from tequio.app.start.naming import names_of, plain_name
 from tequio.app.start.prepare import columns_of, look, new_folder
-from tequio.app.start.survey import words_of
 from tequio.core.errors import ConfigError, DataError, TequioError
 from tequio.participant.data import Columns
 
@@ -150,6 +150,23 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_column_option_of_another_form_is_refused(pair: str) -> None:
     with pytest.raises(ConfigError, match="expected ROLE=NAME"):
         columns_of([pair])
+
+
+def test_a_text_in_the_column_of_labels_is_refused_with_its_place(tmp_path: Path) -> None:
+    rows = [(row["text"], row["label"]) for row in sentences(40, 0)]
+    path = table(tmp_path / "a.csv", [("text", "label"), *rows, ("again", f"my {MARKER} was lost")])
+    with pytest.raises(DataError, match=r"line 42: column 'label' holds a value of several words") as caught:
+        look([path])
+    assert MARKER not in json.dumps(caught.value.as_dict())
+
+
+def test_a_label_that_occurs_once_is_counted_and_not_named(tmp_path: Path) -> None:
+    rows = [(row["text"], row["label"]) for row in sentences(40, 0)]
+    found = look([table(tmp_path / "a.csv", [("text", "label"), *rows, ("again", MARKER)])]).found
+    assert found.named == ("bad", "good")
+    assert MARKER not in json.dumps(found.facts())
+    assert found.facts()["labels_of_one_text"] == 1
+    assert any("One further label occurs only once" in remark for remark in found.remarks())
 
 
 def test_facts_hold_no_text(tmp_path: Path) -> None:

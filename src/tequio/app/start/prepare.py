@@ -53,7 +53,7 @@ def look(
     try:
         return _look(files, by, columns or Columns(), options or Options(), task)
     except DataError as error:
-        if "[data]" not in error.fix:
+        if "column" not in error.fix or "[data]" not in error.fix:
             raise
         here = "On this command line: --column ROLE=NAME, --header or --no-header."
         raise DataError(error.what, error.why, f"{error.fix} {here}") from None

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tequio.app.start.labels import words_of
 from tequio.app.start.naming import plain_name
-from tequio.app.start.survey import Participant, Survey, words_of
+from tequio.app.start.survey import Participant, Survey
 from tequio.config import Federation, validated
 from tequio.config.cache import cache_folder
 from tequio.core.errors import BaseModelError, ResourceError

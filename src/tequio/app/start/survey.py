@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tequio.app.start.labels import labels_of
 from tequio.app.start.language import language_of
-from tequio.app.start.shape import LABEL_LENGTH, Shape
+from tequio.app.start.shape import Shape
 from tequio.core.errors import DataError
 from tequio.participant.data import Example, Kind, Paths, Reading, ReadReport
-from tequio.participant.reading.labels import form_of, is_missing
-from tequio.participant.reading.opened import open_file
-from tequio.participant.reading.reader import reader_name
-from tequio.participant.reading.sources import files_of
-from tequio.participant.reading.streams import Source
-from tequio.participant.reading.wanted import Wanted
 from tequio.participant.splits import content_hash
 
-MANY = 300  # labels at most
 SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test", "eval"}
 SAMPLED = 400  # texts of a participant that are held, for language and tokens
-TRUTH = {"true": "1", "false": "0"}
-Spellings = dict[str, Counter[str]]
 
 
 @dataclass
@@ -69,14 +61,14 @@ class Participant:
         order = sorted(self.characters)
         return order[min(len(order) - 1, int(share * len(order)))] if order else 0
 
-    def facts(self) -> dict[str, Any]:
-        """Return everything that may be shown, as plain values."""
+    def facts(self, labels: Collection[str]) -> dict[str, Any]:
+        """Return everything that may be shown, as plain values. labels: those that may be named."""
         return {
             "name": self.name,
             **self.report.facts(),
             "rows": self.rows,
             "usable": self.usable,
-            "labels": dict(self.labels),
+            "labels": {label: self.labels[label] for label in labels},
             "characters": {"median": self.quantile(0.5), "longest": self.quantile(1.0)},
             "duplicates": self.repeated,
             "conflicting_labels": self.conflicting,
@@ -93,12 +85,19 @@ class Survey:
     participants: tuple[Participant, ...]
     shared_texts: int
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Return the labels of two texts or more: one that occurs once may be a mistake, and is not named."""
+        return tuple(label for label in self.labels if sum(p.labels[label] for p in self.participants) > 1)
+
     def facts(self, starting: bool = False) -> dict[str, Any]:
         """Return what was found, as plain values."""
+        named = self.named
         return {
             "task": self.kind,
-            "labels": list(self.labels),
-            "participants": [p.facts() for p in self.participants],
+            "labels": list(named),
+            "labels_of_one_text": len(self.labels) - len(named),
+            "participants": [p.facts(named) for p in self.participants],
             "texts_at_several_participants": self.shared_texts,
             "remarks": self.remarks(starting),
         }
@@ -114,6 +113,9 @@ class Survey:
         if len(self.participants) > 1 and {p.name.casefold() for p in self.participants} <= SPLITS:
             what = "The files have names of splits, and each becomes a participant."
             out.append(f"{what} If they belong to one, put them into a folder of its own.")
+        if once := len(self.labels) - len(self.named):
+            what = f"{once} further labels occur" if once > 1 else "One further label occurs"
+            out.append(f"{what} only once, and cannot be learnt. If this is a mistake, correct it in the file.")
         if self.shared_texts:
             out.append(f"{self.shared_texts} different texts occur at more than one participant.")
         for person in self.participants:
@@ -134,8 +136,8 @@ class Survey:
 
 
 def _missing(person: Participant, survey: Survey) -> Iterator[str]:
-    absent = [label for label in survey.labels if not person.labels[label]]
-    if len(survey.labels) - len(absent) == 1:
+    absent = [label for label in survey.named if not person.labels[label]]
+    if sum(count > 0 for count in person.labels.values()) == 1:
         yield f"{person.name}: all its texts have one label, so alone it can learn nothing but that one."
     if not absent:
         return
@@ -155,7 +157,7 @@ def survey(participants: Sequence[tuple[str, Paths, Shape]]) -> Survey:
     kind = next(iter(kinds))
     labels: tuple[str, ...] = ()
     if kind == "classification":
-        labels = _labels(participants)
+        labels = labels_of(participants)
     read = tuple(_read(name, paths, shape, labels) for name, paths, shape in participants)
     return survey_of(kind, labels, read)
 
@@ -173,74 +175,3 @@ def _read(name: str, paths: Paths, shape: Shape, labels: Sequence[str]) -> Parti
     person.count(reading)
     person.report, person.rows = reading.report, reading.report.rows
     return person
-
-
-def _labels(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ...]:
-    """Return the labels of all participants, each in its commonest spelling."""
-    spellings: Spellings = {}
-    first: Shape | None = None
-    for name, paths, shape in participants:
-        first = first or shape
-        for path in files_of(paths, reader_name(name)):
-            _count(Source(path, reader_name(name)), shape, spellings)
-    _merge_truth(spellings)
-    rows = sum(sum(counter.values()) for counter in spellings.values())
-    column = first.shown(str(first.columns.label)) if first else ""
-    if len(spellings) > MANY or len(spellings) > max(2, rows // 2):
-        what = f"Column {column} has {len(spellings)} different values in {rows} rows."
-        fix = "Name the column of labels: --column label=NAME. If there are none: --task causal."
-        raise DataError(what, "These are no classes.", fix)
-    if len(spellings) < 2:
-        what = f"Column {column} has the same value in all {rows} rows that have one."
-        fix = "Name the column of labels: --column label=NAME. If there are none: --task causal."
-        raise DataError(what, "Classification needs two or more.", fix)
-    chosen = [min(counter, key=lambda s: (-counter[s], s)) for counter in spellings.values()]
-    return tuple(sorted(chosen, key=_order))
-
-
-def _order(label: str) -> tuple[bool, float, str]:
-    """Put numbers first, in their order."""
-    return (False, float(label), "") if label.lstrip("-").isdecimal() else (True, 0.0, label)
-
-
-def _count(source: Source, shape: Shape, spellings: Spellings) -> None:
-    opened = open_file(source, Wanted("classification", shape.columns), shape.options)
-    column = str(shape.columns.label)
-    names, shown = opened.classes.get(column, ()), shape.shown(column)
-    wanted = {name for name in shape.columns.given().values() if name in opened.names}
-    for place, row in opened.read(wanted if opened.fixed else None):
-        value = row.get(column)
-        if is_missing(value):
-            continue
-        if isinstance(value, int) and not isinstance(value, bool) and names:
-            if not 0 <= value < len(names):
-                continue
-            value = names[value]
-        if not isinstance(value, str | bool | int | float):
-            why = "Several labels per text are not supported."
-            fix = "Give each text one label, or name another column: --column label=NAME."
-            raise source.fault(f"column {shown} holds no single value.", why, fix, f"{opened.unit} {place}")
-        spelling = value.strip() if isinstance(value, str) else form_of(value)
-        if len(spelling) > LABEL_LENGTH:
-            why = f"It has more than {LABEL_LENGTH} characters."
-            fix = "Name the column of labels: --column label=NAME."
-            raise source.fault(f"column {shown} holds no label.", why, fix, f"{opened.unit} {place}")
-        spellings.setdefault(form_of(value), Counter())[spelling] += 1
-
-
-def _merge_truth(spellings: Spellings) -> None:
-    """Count true and 1, false and 0 as one where files mix them."""
-    if not set(spellings) <= {"true", "false", "0", "1"} or len(spellings) <= 2:
-        return
-    for word, digit in TRUTH.items():
-        if word in spellings and digit in spellings:
-            spellings[digit].update(spellings.pop(word))
-        elif word in spellings:
-            spellings[digit] = spellings.pop(word)
-
-
-def words_of(labels: Sequence[str]) -> Mapping[str, str]:
-    """Return a description of each label for the start of the head, or none where labels are codes."""
-    plain = {label: " ".join(label.replace("_", " ").replace("-", " ").split()) for label in labels}
-    letters = all(sum(c.isalpha() for c in words) >= 3 for words in plain.values())
-    return plain if letters else {}
