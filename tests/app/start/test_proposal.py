@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders import SUBJECTS, sentences, write_jsonl
+from tequio.app.assembly.build import read_participants
 from tequio.app.start import proposal
 from tequio.app.start.prepare import check, look, write
 from tequio.app.start.proposal import propose
@@ -95,4 +96,5 @@ def test_rows_by_column_are_written_for_each_participant(tmp_path: Path, tiny_be
     path = write(made, seen, tmp_path / "fed")
     assert sorted(file.name for file in (tmp_path / "fed" / "data").iterdir()) == ["a.jsonl", "b.jsonl"]
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "fed" / "data").iterdir()} == {0o600}
-    assert [entry.name for entry in load_federation(path).participants] == ["a", "b"]
+    people = read_participants(load_federation(path))
+    assert {name: splits.rows for name, (_, splits) in people.items()} == {"a": 40, "b": 40}
