@@ -184,9 +184,13 @@ def _parameters(command: str, function: Any) -> Iterator[tuple[str, str, str, st
 
 
 def _python_type(kind: Any) -> str:
-    if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f"`{value}`" for value in typing.get_args(kind))
+    choice = next((one for one in (kind, *typing.get_args(kind)) if typing.get_origin(one) is typing.Literal), None)
+    if choice is not None:
+        return ", ".join(f"`{value}`" for value in typing.get_args(choice))
     options = [option for option in typing.get_args(kind) if option is not type(None)]
+    many = next((one for one in (kind, *options) if typing.get_origin(one) is list), None)
+    if many is not None:
+        return f"{_python_type(typing.get_args(many)[0])}, several"
     words = {"bool": "flag", "int": "whole number", "float": "number", "Path": "path", "str": "text"}
     return words[(options[0] if options else kind).__name__]
 

@@ -1,4 +1,4 @@
-"""`tequio`: init, run, report, verify, predict, export, adapt, demo. Every command takes --json."""
+"""`tequio`: start, init, run, report, verify, predict, export, adapt, demo. Every command takes --json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import tequio
 from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
 from tequio.cli.carbon import carbon
+from tequio.cli.data import data
+from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
-from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable
+from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable, stopped_words
 from tequio.cli.plan import plan
+from tequio.cli.start import start
 from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
 
@@ -28,11 +31,32 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(tequio.__version__)
+        raise typer.Exit
+
+
 Workers = Annotated[
     int,
     typer.Option("--workers", help="Participants side by side, one thread each; 0: as cores and memory allow.", min=0),
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Fine-tune one open transformer together: unequal hardware, private data, and a centre that trains too."""
+
+
+app.command()(start)
+app.add_typer(data, name="data")
+app.command()(doctor)
 
 
 @app.command()
@@ -104,12 +128,12 @@ def run(
         return
     with output.progress(json) as watch:
         if resume is not None:
-            with stoppable(lambda: _how_to_go_on(resume)):
+            with stoppable(lambda: stopped_words(resume)):
                 outcome = resume_run(resume, watch, workers, as_recorded)
         elif federation is not None and checked is not None:
             config = with_seed(checked, seed)
             target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
-            with stoppable(lambda: _how_to_go_on(target)):
+            with stoppable(lambda: stopped_words(target)):
                 source = (federation, seed)
                 outcome = start(config, target, counterfactuals, watch=watch, workers=workers, source=source)
     finish(outcome.folder, lang, json)
@@ -166,7 +190,7 @@ def demo(
     folder = out or Path("runs") / f"demo-{name}-{seed}"
     set_threads(threads)
     target = folder / "run"
-    with output.progress(json) as watch, stoppable(lambda: _how_to_go_on(target)):
+    with output.progress(json) as watch, stoppable(lambda: stopped_words(target)):
         if (target / "ledger.sqlite").exists() and not prepare:
             outcome = resume(target, watch, workers)
         else:
@@ -343,12 +367,6 @@ app.add_typer(carbon, name="carbon")
 def version(json: Json = False) -> None:
     """Print the version."""
     output.emit({"version": tequio.__version__}, json, lambda: output.out.print(tequio.__version__))
-
-
-def _how_to_go_on(folder: Path) -> str:
-    if (folder / "ledger.sqlite").exists():
-        return f"Stopped. What was finished is kept. Go on with: tequio run --resume {folder}"
-    return "Stopped before the run began; nothing was written."
 
 
 def main() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -47,14 +48,27 @@ def go_on_with(again: str) -> str:
     return f"Stopped. What was finished is kept. Go on with: {again}"
 
 
-def finish(folder: Path, lang: Literal["en", "es"], json: bool, out: Path | None = None) -> None:
-    """Write the report and print the summary."""
+def stopped_words(folder: Path) -> str:
+    """Say how to resume a run that was stopped."""
+    if (folder / "ledger.sqlite").exists():
+        return go_on_with(f"tequio run --resume {folder}")
+    return "Stopped before the run began; nothing was written."
+
+
+def finish(
+    folder: Path,
+    lang: Literal["en", "es"],
+    json: bool,
+    out: Path | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write the report and print the summary; with `json` the keys of `more` come first."""
     from tequio.cli.summary import print_summary
     from tequio.report.write import write_report
 
     path, summary = write_report(folder, lang, out)
     output.emit(
-        {"run": str(folder), "report": str(path), "summary": summary},
+        {**more, "run": str(folder), "report": str(path), "summary": summary},
         json,
         lambda: print_summary(folder, path, summary, lang),
     )

@@ -28,6 +28,8 @@ from tequio.participant.encoding import Item as Item
 from tequio.participant.encoding import prompt_ids as prompt_ids
 from tequio.participant.encoding import token_ids as token_ids
 
+RUNGS, SHORTEST_RUNG = 8, 16  # widths of causal batches: at most so many, and their least step in tokens
+
 
 @dataclass(frozen=True)
 class Losses:

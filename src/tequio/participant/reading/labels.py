@@ -33,7 +33,7 @@ class Labels:
         self._exact = {label.strip(): label for label in labels}
         forms: dict[str, list[str]] = {}
         for label in labels:
-            forms.setdefault(_form(label), []).append(label)
+            forms.setdefault(form_of(label), []).append(label)
         self._by_form = {form: of[0] for form, of in forms.items() if len(of) == 1}
         self._two_values = set(self._by_form) in PAIRS
 
@@ -49,7 +49,7 @@ class Labels:
             return self._exact[exact]
         if isinstance(value, int) and 0 <= value < len(names) and not isinstance(value, bool):
             return self.find(names[value])
-        form = _form(value)
+        form = form_of(value)
         if form in self._by_form:
             return self._by_form[form]
         return self._by_form.get(ACROSS.get(form, "")) if self._two_values else None
@@ -65,7 +65,7 @@ class Labels:
             found = self.find(value, names)
         if found is not None:
             return found
-        if _is_missing(value) or (names and value == -1):  # -1: a class label that is not given
+        if is_missing(value) or (names and value == -1):  # -1: a class label that is not given
             return None
         raise self._unknown(value, names)
 
@@ -99,13 +99,14 @@ def _several(allowed: str) -> UnknownLabel:
     return UnknownLabel("the label holds several labels.", why, fix)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for no label."""
     if isinstance(value, str):
         return value.strip().casefold() in MISSING
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _form(value: str | float) -> str:
+def form_of(value: str | float) -> str:
     """Return one spelling for values that mean the same: true, 1 for 1.0, folded text in NFC."""
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -1,0 +1,120 @@
+"""From files to a federation ready to run: `look`, then `tequio.app.start.proposal.propose`, then `write`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tequio.app.start.groups import participants_of, rows_by, write_groups
+from tequio.app.start.naming import names_of
+from tequio.app.start.shape import shape_of
+from tequio.app.start.survey import Survey, survey, survey_of
+from tequio.core.errors import ConfigError, DataError, ResourceError
+from tequio.participant.data import Columns, Example, Kind, Options
+from tequio.participant.reading.sources import files_of
+
+MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold what was found, and the rows by participant where a column splits them."""
+
+    found: Survey
+    groups: Mapping[str, list[Example]]
+    without_group: int = 0
+
+
+def columns_of(pairs: Sequence[str]) -> Columns:
+    """Read `ROLE=NAME` pairs. Raises ConfigError."""
+    given: dict[str, str] = {}
+    roles = list(Columns.__dataclass_fields__)
+    for pair in pairs:
+        role, equals, name = pair.partition("=")
+        if role not in roles or not equals or not name:
+            raise ConfigError(f"--column {pair}:", f"expected ROLE=NAME, ROLE being one of {', '.join(roles)}.")
+        given[role] = name
+    return Columns(**given)
+
+
+def look(
+    files: Sequence[Path],
+    by: str | None = None,
+    columns: Columns | None = None,
+    options: Options | None = None,
+    task: Kind | None = None,
+) -> Look:
+    """Read the files and count what is in them; one participant per file, or per value of column `by`.
+
+    A single folder or pattern means each of its files. Raises DataError naming the file.
+    """
+    try:
+        return _look(files, by, columns or Columns(), options or Options(), task)
+    except DataError as error:
+        if "column" not in error.fix or "[data]" not in error.fix:
+            raise
+        here = "On this command line: --column ROLE=NAME, --header or --no-header."
+        raise DataError(error.what, error.why, f"{error.fix} {here}") from None
+
+
+def _look(files: Sequence[Path], by: str | None, own: Columns, how: Options, task: Kind | None) -> Look:
+    paths = [path.expanduser().absolute() for path in files]
+    if len(paths) == 1:
+        paths = files_of(paths[0], "tequio:")
+    if len(set(paths)) < len(paths):
+        double = next(path for number, path in enumerate(paths) if path in paths[:number])
+        raise DataError(f"{double} is named twice.", "Each file becomes a participant.", "Name it once.")
+    if by is not None and len(paths) > 1:
+        raise ConfigError("--by splits one table,", f"and {len(paths)} files are named.", "Name one file.")
+    names = names_of(paths)
+    shapes = [(n, p, shape_of(p, n, own, how, task)) for n, p in zip(names, paths, strict=True)]
+    found = survey(shapes)
+    if by is None:
+        return Look(found, {})
+    groups, without = rows_by(paths[0], by, shapes[0][2], found.labels)
+    people = participants_of(groups, shapes[0][2])
+    return Look(survey_of(found.kind, found.labels, people), groups, without)
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Return the folder to write: `out`, or the first of NAME, NAME-2, ... that is not there. Raises ConfigError."""
+    if out is None:
+        candidates = (Path(name if number == 1 else f"{name}-{number}") for number in range(1, MOST_FOLDERS))
+        out = next((path for path in candidates if not path.exists()), Path(name))
+    if (out / "federation.toml").exists():
+        fix = f"Run it with: tequio run {out / 'federation.toml'} or name another folder with --out."
+        raise ConfigError(f"{out / 'federation.toml'} exists already.", "Nothing was overwritten.", fix)
+    return out
+
+
+def check(proposal: Any, folder: Path) -> dict[str, dict[str, int]]:
+    """Return the texts of each split by participant. Raises DataError where a participant has too few."""
+    from tequio.app.assembly.context import read_splits
+    from tequio.config import Federation, ParticipantFile, validated
+
+    roster = [{"name": p["name"]} for p in proposal.participants]
+    config = validated({**proposal.federation, "participants": roster}, Federation, folder / "federation.toml")
+    counts = {}
+    for person in proposal.participants:
+        file = validated(person, ParticipantFile, folder / "participants" / f"{person['name']}.toml")
+        counts[file.name] = read_splits(config, file).facts()["counts"]
+    return counts
+
+
+def write(proposal: Any, seen: Look, folder: Path) -> Path:
+    """Write the files of a proposal, and the rows by participant where a column splits them; return federation.toml."""
+    from tequio.app.start.proposal import with_files
+    from tequio.config.templates import write_federation
+
+    if seen.groups:
+        try:
+            proposal = with_files(proposal, write_groups(seen.groups, folder / "data"))
+        except FileExistsError:
+            fix = "Name another folder with --out."
+            raise ConfigError(f"{folder / 'data'} holds files already.", "Nothing was overwritten.", fix) from None
+        except OSError as error:
+            fix = "Name another folder with --out."
+            raise ResourceError(f"{folder} cannot be written ({error.strerror}).", "", fix) from None
+    return write_federation(folder, proposal.federation, proposal.participants)
