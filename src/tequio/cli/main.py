@@ -124,7 +124,9 @@ def run(
 
     set_threads(threads)
     if explain_speed and federation is not None:
-        _explain(federation, workers, json)
+        from tequio.cli.explain_speed import print_speed
+
+        print_speed(federation, workers, json)
         return
     with output.progress(json) as watch:
         if resume is not None:
@@ -137,30 +139,6 @@ def run(
                 source = (federation, seed)
                 outcome = start(config, target, counterfactuals, watch=watch, workers=workers, source=source)
     finish(outcome.folder, lang, json)
-
-
-def _explain(federation: Path, workers: int, json: bool) -> None:
-    from tequio.app.simulation.explain_speed import explain
-    from tequio.config import load_federation
-
-    found = explain(load_federation(federation), workers)
-
-    def words() -> None:
-        threads = f"{found['workers']} at a time, {found['threads']} threads each"
-        output.out.print(f"On {found['device']} ({found['instructions']}); participants: {threads}.", markup=False)
-        for base in found["bases"]:
-            output.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
-            output.out.print(f"  {base['path']}.", markup=False)
-            if found["lockstep"] > 1:
-                asked = f"[train] lockstep = {found['lockstep']}"
-                at_once = f"{asked}: {base['at_a_time']} participants at a time make their steps together"
-                none = f"{asked} has no effect: {base['alone']}"
-                output.out.print(f"  {none if base['alone'] else at_once}.", markup=False)
-        if found["could_stack"]:
-            hint = "Small batches leave a GPU idle: raise [train] lockstep while its memory allows."
-            output.out.print(f"Participants in lock-step: {found['lockstep']}. {hint}", markup=False)
-
-    output.emit(found, json, words)
 
 
 @app.command()

@@ -115,9 +115,21 @@ def progress(quiet: bool) -> Iterator[Callable[[str, str, int, int], None]]:
 
         yield tell
         return
-    line = ProgressLine(STAGES)
-    with Live(get_renderable=lambda: line.text(err.width), console=err, refresh_per_second=4, transient=True):
+    line = _Line(STAGES)
+    with Live(get_renderable=lambda: line.text(err.width), console=err, refresh_per_second=4, transient=True) as live:
+        line.on_stage = live.refresh
         yield line
+
+
+class _Line(ProgressLine):
+    """The line of progress, above which notes are printed."""
+
+    def __call__(self, stage: str, what: str, done: int, of: int) -> None:
+        """Print a note, or move the line."""
+        if stage == NOTE:
+            err.print(what, markup=False)
+        else:
+            super().__call__(stage, what, done, of)
 
 
 def points(value: float | None) -> str:

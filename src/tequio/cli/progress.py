@@ -15,10 +15,14 @@ SURE = 0.02  # share of the work from which on the time left can be said
 
 
 class ProgressLine:
-    """A watch (`tequio.app.stages`) that keeps where a run is, and says it in one line. Threads may call it."""
+    """A watch (`tequio.app.stages`) that keeps where a run is, and says it in one line. Threads may call it.
+
+    on_stage: called when a stage begins, so that a short one is drawn too.
+    """
 
     def __init__(self, names: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
         self._names, self._clock, self._lock = names, clock, Lock()
+        self.on_stage: Callable[[], None] = lambda: None
         self._planned: dict[str, float] = {}
         self._made: dict[str, float] = {}
         self._stage, self._what, self._done, self._of = "", "", 0, 1
@@ -27,12 +31,15 @@ class ProgressLine:
 
     def __call__(self, stage: str, what: str, done: int, of: int) -> None:
         """Keep that a stage has come to `done` of `of`; the stages before it are over."""
+        begins = stage != self._stage
         with self._lock:
-            if stage != self._stage and self._stage in self._planned:
+            if begins and self._stage in self._planned:
                 self._made[self._stage] = self._planned[self._stage]
             self._stage, self._what, self._done, self._of = stage, what, done, of
             if stage in self._planned:
                 self._raise(stage, self._planned[stage] * done / max(1, of))
+        if begins:
+            self.on_stage()
 
     def plan(self, steps: Mapping[str, float]) -> None:
         """Keep how many steps each stage takes at most."""

@@ -25,7 +25,7 @@ def test_a_small_set_is_not_capped(tmp_path: Path, tiny_bert: Path) -> None:
     made = propose(found(tmp_path), "fed", (str(tiny_bert), "test"))
     assert made.caps == {}
     assert made.federation["task"]["max_tokens"] == 32
-    assert made.federation["adapter"]["modules"] == ["query", "value"]
+    assert made.federation["adapter"]["modules"] == "attention"
     assert all("max_train" not in person["data"] for person in made.participants)
 
 
@@ -43,7 +43,7 @@ def test_texts_are_not_longer_than_the_base_allows(tmp_path: Path, tiny_llama: P
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     made = propose(look([path]).found, "fed", (str(tiny_llama), "test"))
     assert made.federation["task"]["max_tokens"] == 64  # the positions that it has
-    assert made.federation["adapter"]["modules"] == ["q_proj", "v_proj"]
+    assert made.federation["adapter"]["modules"] == "attention"
     assert made.cut == {"a": 0.0}  # a plain text is split, it loses nothing
 
 

@@ -14,18 +14,9 @@ from tequio.app.start.naming import plain_name
 from tequio.app.start.survey import Participant, Survey
 from tequio.config import Federation, validated
 from tequio.config.cache import cache_folder
-from tequio.core.errors import BaseModelError, ResourceError
+from tequio.core.errors import ResourceError
 
-MODULES = (
-    ["query", "value"],
-    ["q_proj", "v_proj"],
-    ["q_lin", "v_lin"],
-    ["query_proj", "value_proj"],
-    ["query_key_value"],
-    ["qkv_proj"],
-    ["Wqkv"],
-    ["q", "v"],
-)
+MODULES = "attention"  # the layers of every family that are adapted
 # Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of CPU (MiniLM, three
 # tables of 120 rows), 1.2e13 took 128 s (SmolLM2-135M).
 WORK = 1.2e13
@@ -114,7 +105,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
     lengths = {p.name: token_lengths(model, p.sample, cache_folder()) for p in found.participants}
     tokens = _max_tokens(found.kind, [n for row in lengths.values() for n in row])
     tokens = min(tokens, position_limit(model, cache_folder()) or tokens)
-    modules, products = _modules(model, found.kind, best_dtype(), model_shape)
+    products = model_shape(model, found.kind, [MODULES], best_dtype(), cache_folder()).products
     settings = {key: dict(value) for key, value in SETTINGS[found.kind].items()}
     settings["train"]["rounds"] = rounds or settings["train"]["rounds"]
     federation: dict[str, Any] = {
@@ -122,7 +113,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
         "seed": seed,
         "base": {"model": model, "licence": licence, "dtype": "auto"},
         "task": {"kind": found.kind, "max_tokens": tokens},
-        "adapter": {"modules": modules, "ranks": [2, 4, 8]},
+        "adapter": {"modules": MODULES, "ranks": [2, 4, 8]},
         "train": {**settings["train"], "patience": 3},
         "personal": settings["personal"],
     }
@@ -163,17 +154,6 @@ def _cut(person: Participant, lengths: Sequence[int], most: int) -> float:
     """Return the share of texts that lose their end; a text without label or response is split instead."""
     lose = [e.label is not None or e.response is not None for e in person.sample]
     return round(sum(n > most and cut for n, cut in zip(lengths, lose, strict=True)) / len(lengths), 4)
-
-
-def _modules(model: str, kind: Any, dtype: Any, shape_of: Any) -> tuple[list[str], int]:
-    """Return the attention's modules as the base calls them, and the base's multiplications per token."""
-    for modules in MODULES:
-        shape = shape_of(model, kind, modules, dtype, cache_folder())
-        if shape.adapted:
-            return modules, shape.products
-    why = "None of its linear layers has a usual name of attention."
-    fix = "Write the files with `tequio init`, and name the layers under [adapter] modules."
-    raise BaseModelError(f"--base {model}: it is not clear which layers to train.", why, fix)
 
 
 def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], int, int]:
