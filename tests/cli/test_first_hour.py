@@ -47,7 +47,7 @@ def test_from_three_tables_to_a_prediction_in_one_command(tables: list[Path], tm
     assert "separated by semicolon" in done.stdout
     assert "Proposed: texts to labels, 3 participants, 1 round." in done.stdout
     command = done.stdout.strip().splitlines()[-1].strip()
-    assert command == 'tequio predict my-federation/runs/my-federation-0 norte "a text"'
+    assert command == 'tequio predict my-federation/runs/my-federation-0 valle "a text"'
     tried = tequio(*command.split()[1:4], "my train was great", "--json", cwd=tmp_path)
     assert json.loads(tried.stdout)["predictions"][0]["label"] in ("good", "bad")
     again = tequio("run", "my-federation/federation.toml", "--out", "again", "--json", cwd=tmp_path)

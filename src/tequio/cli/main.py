@@ -17,7 +17,7 @@ from tequio.cli.carbon import carbon
 from tequio.cli.data import data
 from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
-from tequio.cli.options import Json, Lang, Threads, finish, set_threads, stoppable, stopped_words
+from tequio.cli.options import Json, Lang, Threads, finish, looks_like_a_file, set_threads, stoppable, stopped_words
 from tequio.cli.plan import plan
 from tequio.cli.start import start
 from tequio.cli.terminal import prepare_streams, read_names_as_utf8
@@ -246,9 +246,11 @@ def predict(
     if text == "-" and file is None:
         text, file = None, Path("-")
     if (text is None) == (file is None):
-        raise typer.BadParameter("give a text, or --file")
+        raise typer.BadParameter("give either a text or --file")
     if text is not None and not text.strip():
         raise typer.BadParameter("the text is empty")
+    if text is not None and looks_like_a_file(text):
+        raise typer.BadParameter(f"{text} is a file: write --file {text}")
     check_run(folder)
     if file is not None and str(file) != "-":
         check_file(file, "texts to predict")

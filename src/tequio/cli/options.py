@@ -72,3 +72,9 @@ def finish(
         json,
         lambda: print_summary(folder, path, summary, lang),
     )
+
+
+def looks_like_a_file(text: str) -> bool:
+    """Whether a text to predict is rather the name of a file: it exists, or it is one word with the ending of a data file."""
+    endings = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt")
+    return len(text.split()) == 1 and (text.lower().endswith(endings) or Path(text).is_file())

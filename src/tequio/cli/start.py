@@ -14,6 +14,8 @@ from tequio.cli.options import Json, Lang, Threads, finish, go_on_with, set_thre
 if TYPE_CHECKING:
     from tequio.app.start.proposal import Proposal
 
+TRIED = 3  # participants whose command to try the model is shown
+
 
 def start(
     files: Files,
@@ -43,6 +45,8 @@ def start(
     from tequio.participant.data import Options
 
     folder = new_folder(out, plain_name(name, "my-federation"))
+    if out is None and folder.name != plain_name(name, "my-federation") and not json:
+        output.err.print(f"{plain_name(name, 'my-federation')} is there already: this one goes to {folder}.")
     seen = look(files, by, columns_of(column or ()), Options(header=header), task)
     if not json:
         print_found(seen.found, starting=True)
@@ -89,8 +93,9 @@ def _run(path: Path, threads: int, lang: Any, json: bool, said: dict[str, Any]) 
         return
     finish(outcome.folder, lang, False)
     output.out.print(f"The files can be changed and run again: {path}", markup=False)
-    output.out.print(f"Try the model of {names[0]}:", markup=False)
-    output.out.print(f"  {try_it}", markup=False)
+    output.out.print("Try the models, with a text or with --file FILE:", markup=False)
+    for name in names[:TRIED]:
+        output.out.print(f'  tequio predict {target} {name} "a text"', markup=False)
 
 
 def _resume(path: Path, target: Path) -> str:

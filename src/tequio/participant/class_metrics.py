@@ -31,8 +31,9 @@ def class_metrics(
         train: class of each training text; its most frequent one is the trivial baseline.
 
     Returns:
-        balanced_accuracy, macro_f1 {model: share}; baseline {label, accuracy, balanced_accuracy}; support [count, or None
-        under 5]; right {model: [[low, high], or None]}; confusion [[true, answered, count]] of the personal model.
+        balanced_accuracy, macro_f1 {model: share}; baseline {label, accuracy, balanced_accuracy};
+        support [count, or None where it is under 5 or would give such a one away];
+        right {model: [[low, high], or None]}; confusion [[true, answered, count]] of the personal model.
     """
     tables = {model: confusion(labels, truth, given) for model, given in answered.items()}
     support = np.bincount(np.asarray(truth, dtype=np.int64), minlength=labels)
@@ -46,7 +47,7 @@ def class_metrics(
             "accuracy": _points(float(support[common] / support.sum())),
             "balanced_accuracy": _points(1.0 / present if support[common] else 0.0),
         },
-        "support": [int(count) if count >= FEW else None for count in support],
+        "support": published_support(support),
         "right": {m: [right_range(table[i], i) for i in range(labels)] for m, table in tables.items() if m in SHOWN},
         "confusion": published_cells(tables["personal"]) if "personal" in tables else [],
     }
@@ -70,6 +71,15 @@ def macro_f1(table: Counts) -> float:
     both = table.sum(1) + table.sum(0)
     there = both > 0
     return float((2 * np.diag(table)[there] / both[there]).mean())
+
+
+def published_support(support: Counts) -> list[int | None]:
+    """Return the test texts of each class that may be told; the total is known, so what is hidden sums to 5 or more."""
+    shown = sorted((i for i, count in enumerate(support) if count >= FEW), key=lambda i: (-support[i], i))
+    hidden = int(support.sum()) - sum(int(support[i]) for i in shown)
+    while shown and 0 < hidden < FEW:
+        hidden += int(support[shown.pop()])
+    return [int(count) if i in shown else None for i, count in enumerate(support)]
 
 
 def right_range(row: Counts, own: int) -> list[int] | None:

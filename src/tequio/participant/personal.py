@@ -38,6 +38,7 @@ NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
 Moved = Callable[[float, float | None], None]
 """Called with the steps that were made since it was called last, and the loss on validation data (for progress; it decides nothing)."""
+NEXT_TO_NOTHING = 1e-3  # nats: losses below it are a model that is right and sure of it
 
 
 def ignore_moves(steps: float, loss: float | None) -> None:
@@ -314,7 +315,8 @@ def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:
 
 
 def _benefit(local: float, personal: float) -> float | None:
-    return relative_benefit(local, personal) if local > 0.0 else None
+    """Return the relative benefit; None where both losses are as good as none, so that their ratio says nothing."""
+    return relative_benefit(local, personal) if local > 0.0 and max(local, personal) >= NEXT_TO_NOTHING else None
 
 
 def gain(better: Losses, than: Losses, seed: int) -> dict[str, Any]:

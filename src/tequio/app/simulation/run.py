@@ -141,6 +141,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:
+            watch("note", "This run is finished: nothing was added, and later edits of its files do not count.", 1, 1)
             return Outcome(folder.path, ended.body)
         _check_begun_here(folder.path, recorded)
         watch("prepare", "reading data and base model", 0, 1)

@@ -35,7 +35,12 @@ def read_asked(path: Path, columns: Sequence[str] = TEXT_COLUMNS, options: Optio
 
     Where `text` is among `columns` and the table has none of them, another usual name of texts will do.
     """
-    (file,) = files_of(path, WHO)[:1]
+    files = files_of(path, WHO)
+    if len(files) > 1:
+        raise DataError(
+            f"{WHO} {path} holds {len(files)} files.", "Answers are numbered by row of one file.", "Name one."
+        )
+    (file,) = files
     source, options = Source(file, WHO), options or Options()
     if ending(file) not in SUFFIXES:
         lines = (line.strip() for line in text_of(source, options.encoding).lines())

@@ -243,6 +243,7 @@ def _cost(
     width = None
     if joules and all(u is not None for j, u, _ in known if j is not None):
         width = math.fsum(j * u for j, u, _ in known if j is not None and u is not None) / joules
+    worked = total(row["seconds"] for row in trained.values()) or total(body.get("seconds") for body in rounds)
     return {
         "bytes_up": whole(row["bytes_up"] for name, row in trained.items() if name != centre),
         "bytes_down": whole(row["bytes_down"] for name, row in trained.items() if name != centre),
@@ -250,7 +251,7 @@ def _cost(
         "uncertainty": width,
         "methods": sorted({str(r["method"]) for _, _, r in known if r.get("method")}),
         "boundaries": sorted({str(r["boundary"]) for _, _, r in known if r.get("boundary")}),
-        "seconds": total(body.get("seconds") for body in (*rounds, *personal)),
+        "seconds": total([worked, *(body.get("seconds") for body in personal)]),
         "tokens": whole(row["tokens"] for row in trained.values()),
         "centre": trained.get(centre),
         "pooled": {

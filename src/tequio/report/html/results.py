@@ -52,7 +52,9 @@ def participants(page: Page) -> Safe:
         "worst": effect_in_words(page, worst),
         "worst_name": worst["name"],
     }
-    here = w("each.here.one" if len(judged) == 1 else "each.here", **values)
+    level = best["outcome"]["effect"]["mean"] == worst["outcome"]["effect"]["mean"]
+    form = "each.here.one" if len(judged) == 1 else "each.here.level" if level else "each.here"
+    here = w(form, **values)
     drawing = _gain_rows(page, ordered) if len(ordered) <= MANY else _gain_field(page, ordered[::-1])
     there = {p["verdict"] for p in judged}
     marks = legend((key, w(f"verdict.{key}")) for key in VERDICTS if key in there)
