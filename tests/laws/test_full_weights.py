@@ -134,7 +134,7 @@ def test_a_whole_run_with_merged_export(make_federation: Any, tmp_path: Path) ->
     with pytest.raises(RunError, match=r"no adapters.*--merged"):
         export_models(out, "shared", tmp_path / "x", merged=False)
     row = export_models(out, "shared", tmp_path / "x", merged=True)[0]
-    assert sorted(row) == ["merged", "name"]
+    assert sorted(row) == ["merged", "merged_agreement", "merged_dtype", "name"]
     assert (Path(row["merged"]) / "model.safetensors").is_file()
 
 

@@ -38,6 +38,7 @@ from tequio.app.network.participant.serve import serve_participant
 from tequio.config import load_federation
 from tequio.core.errors import ConfigError, DataError, NetworkError
 from tequio.core.events import ignore_events
+from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.runtimes.flower.enrolment_client import reach
@@ -163,7 +164,7 @@ def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any
 
 
 def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation: Any, tmp_path: Path) -> None:
-    """Its file is not there, cannot be read, or has another column; then it is mended, and the same invitation joins."""
+    """Its file is not there, is a folder without data, or has an unknown label; then it is mended, and the same invitation joins."""
     with opened(make_federation, tmp_path) as (hub, people):
         own, data = people / "site0.toml", people.parent / "data" / "site0.jsonl"
         whole = data.read_bytes()
@@ -174,7 +175,7 @@ def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation:
         with pytest.raises(DataError, match=r"site0\.jsonl"):
             asked(hub, people)
         data.rmdir()
-        data.write_bytes(whole.replace(b'"label"', b'"mark"'))
+        data.write_bytes(whole.replace(b'"label": "good"', b'"label": "fine"'))
         with pytest.raises(DataError, match="label"):
             asked(hub, people)
         assert "label" in tequio("join", hub / "invitations/site0.json", own, "--yes", fails=True)
@@ -311,7 +312,7 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
     assert began is not None
     assert (back["participant"]["name"], back["invitation"]) == ("site2", 1)
     assert back["commitment"] != began.body["commitment"]["site2"]
-    assert gone == {"name": "site1", "round": made, "invitation": 0}
+    assert gone == {"name": "site1", "round": made, "invitation": 0, "record_version": RECORD_VERSION}
     for body in rounds[made:]:
         assert {a["name"]: a["status"] for a in body["admissions"]} == {
             "centre": "admitted",

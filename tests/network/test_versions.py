@@ -125,7 +125,7 @@ def says(spec: str) -> Any:
     """A participant that says this of itself."""
     batches = {"train": 48, "validation": 16, "test": 16}
     reported = {"hardware": {}, "batches": batches, "mean_tokens": 6.0, "data": {"rows": 80}, "speed": None}
-    body = json.dumps({"spec": spec, "reported": reported, "commitment": "c"})
+    body = json.dumps({"spec": spec, "told": reported, "commitment": "c"})
 
     def answer(data: bytes) -> bytes:
         task = unpack_message(data, "a task", ["describe"])

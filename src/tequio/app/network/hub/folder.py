@@ -104,7 +104,7 @@ def locate_federation(folder: Path, federation: Path) -> None:
 
 def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
     """Write coordinator.json. federation.toml is kept as seen from the folder, so that both can be moved together; a path in it too."""
-    paths = {"federation": os.path.relpath(Path(hub_files.federation).resolve(), folder.resolve())}
+    paths = {"federation": os.path.relpath(os.path.abspath(hub_files.federation), folder.resolve())}
     for name in ("certificate", "key", "authority"):
         path = Path(getattr(hub_files, name))
         if path.is_absolute() and path.is_relative_to(folder.absolute()):
