@@ -3,7 +3,8 @@
 Computed at the participant. Balanced accuracy and macro-F1 leave as means over classes, rounded to whole points. A class that
 has fewer than 5 test texts has no figures of its own. Of the others, the number answered right is exact only where 5 or more
 are right and 5 or more are wrong; else it is a range of five numbers. Of the confusion counts, cells under 5 stay, and as many
-others of their row as are needed so that what stays sums to 5 or more: nobody finds a small cell by subtraction.
+others of their row as are needed so that what stays sums to 5 or more: nobody finds a small cell by subtraction. The sizes of
+classes are in the participant's profile all the same (`data.balance`).
 """
 
 from __future__ import annotations
