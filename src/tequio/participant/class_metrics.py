@@ -39,7 +39,7 @@ def class_metrics(
     tables = {model: confusion(labels, truth, given) for model, given in answered.items()}
     support = np.bincount(np.asarray(truth, dtype=np.int64), minlength=labels)
     common = int(np.bincount(np.asarray(train, dtype=np.int64), minlength=labels).argmax())
-    present = int(np.count_nonzero(support))
+    present, shown = int(np.count_nonzero(support)), published_support(support)
     return {
         "balanced_accuracy": {model: _points(balanced_accuracy(table)) for model, table in tables.items()},
         "macro_f1": {model: _points(macro_f1(table)) for model, table in tables.items()},
@@ -48,8 +48,12 @@ def class_metrics(
             "accuracy": _points(float(support[common] / support.sum())),
             "balanced_accuracy": _points(1.0 / present if support[common] else 0.0),
         },
-        "support": published_support(support),
-        "right": {m: [right_range(table[i], i) for i in range(labels)] for m, table in tables.items() if m in SHOWN},
+        "support": shown,
+        "right": {
+            m: [None if shown[i] is None else right_range(table[i], i) for i in range(labels)]
+            for m, table in tables.items()
+            if m in SHOWN
+        },
         "confusion": published_cells(tables["personal"]) if "personal" in tables else [],
     }
 
