@@ -212,7 +212,7 @@ def trained_runs(folder: Path, seeds: int, parts: list[float]) -> None:
         plain = run(folder, "plain", folder, {**shift, "policy": "none"}, seed)
         if seed == 0:
             greedy = run(folder, "greedy", folder, shift, seed)
-            same = "the same to the bit" if greedy["digests"] == plain["digests"] else "NOT the same"
+            same = "bit-for-bit identical" if greedy["digests"] == plain["digests"] else "NOT the same"
             measured = 100 * (1 - greedy["grams"] / greedy["at_once"])
             rated = 100 * (1 - greedy["spent"] / plain["spent"])
             print(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +20,11 @@ from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
+from tequio.core.canonical import canonical_json
 from tequio.core.protocols import Runtime
 from tequio.core.types import Failure, Reply, Request, State, TrainRequest
-from tequio.ledger.chain import Entry
-from tequio.ledger.record import Ledger
+from tequio.ledger.chain import ZEROS, Entry, link
+from tequio.ledger.record import Ledger, verify
 from tequio.runtimes.embedded import Embedded
 
 SUBJECTS = ["train", "flight", "nurse", "lesson", "machine", "ticket", "doctor", "pump", "class", "seat"]
@@ -221,3 +224,29 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def rewritten(run: Path, change: Callable[[str, dict[str, Any]], object]) -> None:
+    """The same chain, as if its header had been another: every record is sealed again. `change` gets all bodies."""
+    path = run / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        rows = raw.execute("SELECT seq, kind, body FROM record ORDER BY seq").fetchall()
+        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        state = raw.execute("SELECT state_seq FROM head").fetchone()[0]
+        for name, _ in triggers:
+            raw.execute(f"DROP TRIGGER {name}")
+        raw.execute("DELETE FROM record")
+        last = ZEROS
+        for seq, kind, text in rows:
+            body = json.loads(text)
+            change(kind, body)
+            entry = link(seq, kind, body, last)
+            last = entry.hash
+            raw.execute(
+                "INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)",
+                (seq, kind, canonical_json(body).decode(), entry.previous, entry.hash),
+            )
+        raw.execute("UPDATE head SET seq = ?, hash = ?, state_seq = ?", (rows[-1][0], last, state))
+        for _, sql in triggers:
+            raw.execute(sql)
+    assert verify(path).ok

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from tequio.app.simulation.run import start
 from tequio.app.stages import FineWatch
 from tequio.cli.output import STAGES
-from tequio.cli.progress import ProgressLine, duration
+from tequio.cli.progress import ProgressLine, rough_duration
 from tequio.config import load_federation
 
 NAMES = ["north", "n" * 64, "日本" * 20, "a[b]:smile:", ""]
@@ -85,7 +85,7 @@ def test_a_run_that_is_resumed_counts_only_what_it_makes_now() -> None:
     [(0.2, "1 s"), (59, "59 s"), (100, "2 min"), (3600, "1 h"), (7500, "2 h 5 min"), (200_000, "2 days")],
 )
 def test_a_length_of_time_as_a_person_says_it(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert rough_duration(seconds) == words
 
 
 class Recorded(ProgressLine):

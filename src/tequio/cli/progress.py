@@ -77,7 +77,7 @@ class ProgressLine:
             share = self._share()
             parts = [f"{self._names.get(self._stage, self._stage)} {share}".strip()]
             if left is not None:
-                parts.append(f"about {duration(left)} left")
+                parts.append(f"about {rough_duration(left)} left")
             if self._loss is not None:
                 parts.append(f"loss {self._loss:.4g}")
             said = ", ".join(part for part in parts if part)
@@ -99,7 +99,7 @@ class ProgressLine:
         return Text(self.line(width), no_wrap=True, overflow="crop", end="")
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """Return a length of time as a person says it: 40 s, 3 min, 2 h 5 min, 3 days."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

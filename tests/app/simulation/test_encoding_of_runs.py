@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import write_jsonl
+from builders import rewritten, write_jsonl
 from tequio.app.models.export import export_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
-from tequio.core.canonical import canonical_json
 from tequio.core.errors import RunError
-from tequio.ledger.chain import ZEROS, link
 from tequio.ledger.record import Ledger
 from tequio.participant.encoding import VERSION, Counts
 from tequio.report.write import write_report
@@ -52,25 +48,12 @@ def header(run: Path) -> dict[str, Any]:
 
 def as_earlier(run: Path) -> None:
     """Write the same chain as a version without `encoding` would have written it."""
-    with closing(sqlite3.connect(run / "ledger.sqlite", isolation_level=None)) as raw:
-        rows = raw.execute("SELECT seq, kind, body FROM record ORDER BY seq").fetchall()
-        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        state = raw.execute("SELECT state_seq FROM head").fetchone()[0]
-        for name, _ in triggers:
-            raw.execute(f"DROP TRIGGER {name}")
-        raw.execute("DELETE FROM record")
-        last = ZEROS
-        for seq, kind, text in rows:
-            body = json.loads(text)
-            if kind == "run":
-                assert body.pop("encoding") == VERSION
-            entry = link(seq, kind, body, last)
-            last = entry.hash
-            row = (seq, kind, canonical_json(body).decode(), entry.previous, entry.hash)
-            raw.execute("INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)", row)
-        raw.execute("UPDATE head SET seq = ?, hash = ?, state_seq = ?", (rows[-1][0], last, state))
-        for _, sql in triggers:
-            raw.execute(sql)
+
+    def without(kind: str, body: dict[str, Any]) -> None:
+        if kind == "run":
+            assert body.pop("encoding") == VERSION
+
+    rewritten(run, without)
 
 
 def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(federation: Path, tmp_path: Path) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import NEEDED
+from builders import NEEDED, rewritten
 from tequio.app.assembly.manifest import same_run
 from tequio.app.models.export import export_models
 from tequio.app.models.verify import verify_run
@@ -20,11 +18,10 @@ from tequio.app.run_files import config_from_header
 from tequio.app.simulation.run import resume, start
 from tequio.config import Federation, load_federation, stored, whole
 from tequio.config import load as config_read
-from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError, LedgerError, RunError
-from tequio.ledger.chain import RECORD_VERSION, VERSION, ZEROS, link
+from tequio.ledger.chain import RECORD_VERSION, VERSION
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger, verify
+from tequio.ledger.record import Ledger
 from tequio.report.write import write_report
 
 
@@ -36,32 +33,6 @@ def cut(stage: str, what: str, done: int, of: int) -> None:
     """End after the first round."""
     if stage == "rounds" and what.startswith("round 1 of") and ":" not in what:
         raise Stop
-
-
-def rewritten(run: Path, change: Any) -> None:
-    """The same chain, as if its header had been another: every record is sealed again. `change` gets all bodies."""
-    path = run / "ledger.sqlite"
-    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
-        rows = raw.execute("SELECT seq, kind, body FROM record ORDER BY seq").fetchall()
-        triggers = raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        state = raw.execute("SELECT state_seq FROM head").fetchone()[0]
-        for name, _ in triggers:
-            raw.execute(f"DROP TRIGGER {name}")
-        raw.execute("DELETE FROM record")
-        last = ZEROS
-        for seq, kind, text in rows:
-            body = json.loads(text)
-            change(kind, body)
-            entry = link(seq, kind, body, last)
-            last = entry.hash
-            raw.execute(
-                "INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)",
-                (seq, kind, canonical_json(body).decode(), entry.previous, entry.hash),
-            )
-        raw.execute("UPDATE head SET seq = ?, hash = ?, state_seq = ?", (rows[-1][0], last, state))
-        for _, sql in triggers:
-            raw.execute(sql)
-    assert verify(path).ok
 
 
 @pytest.fixture

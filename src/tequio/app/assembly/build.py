@@ -13,7 +13,7 @@ from typing import Any
 from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
 from tequio.app.assembly.allocation import allocate_all, personal_settings
 from tequio.app.assembly.carbon_schedule import build_carbon_schedule, check_shift, intensity_digests
-from tequio.app.assembly.checks import _tells_carbon, check_pieces, check_teaching
+from tequio.app.assembly.checks import check_pieces, check_teaching, check_tells_carbon
 from tequio.app.assembly.context import at_coordinator, build_model_context, build_node, read_splits
 from tequio.app.assembly.manifest import (
     BASE_KEYS,
@@ -44,7 +44,7 @@ def read_participants(config: Federation) -> ParticipantData:
         build_site(energy, money)  # a file of intensities that cannot be used is found before the base is loaded
     if config.budget.kg_co2e is not None:
         for who, file in files.items():
-            _tells_carbon(who, file)
+            check_tells_carbon(who, file)
     check_shift(config, files)
     return {who: (file, read_splits(config, file)) for who, file in files.items()}
 

@@ -17,7 +17,7 @@ from tequio.planning.memory import available_bytes
 PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
 
 
-def _tells_carbon(who: str, file: ParticipantFile) -> None:
+def check_tells_carbon(who: str, file: ParticipantFile) -> None:
     """Raise ConfigError where a federation's carbon budget could not count this participant."""
     placed = file.energy.country is not None or file.energy.intensity is not None
     if placed and file.energy.tell:

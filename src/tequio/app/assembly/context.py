@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tequio.app.assembly.memory import _check_memory, resolve_dtype
+from tequio.app.assembly.memory import check_run_memory, resolve_dtype
 from tequio.app.assembly.site import build_site
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder
@@ -48,7 +48,7 @@ def build_model_context(
     """
     full = config.adapter.kind == "full"
     dtype = resolve_dtype(config)
-    _check_memory(config, files, among.size)
+    check_run_memory(config, files, among.size)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among, recorded)
     if config.task.max_tokens > base.max_positions:
         why = f"The base reads at most {base.max_positions} tokens."

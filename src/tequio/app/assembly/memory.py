@@ -44,7 +44,8 @@ def resolve_dtype(config: Federation) -> torch.dtype:
     return dtype
 
 
-def _check_memory(config: Federation, files: Mapping[str, ParticipantFile], shards: int) -> None:
+def check_run_memory(config: Federation, files: Mapping[str, ParticipantFile], shards: int) -> None:
+    """Check each declared machine, and this one with its graphics card. Raises ResourceError naming the one that is too small."""
     lone = _memory(config, 1, 1, 1, shards)
     for name, file in files.items():
         if file.hardware.memory_gib is not None:
@@ -83,7 +84,7 @@ def _memory(config: Federation, copies: int, active_models: int, lockstep: int =
 
 
 def stored_score_bytes(tokens: int, shards: int = 1) -> int:
-    """Bytes that attention keeps of each score, with so many tokens: on a card those of Tequio's own layers, else plain attention's."""
+    """Return the bytes that attention keeps of each score, for a text of `tokens`: on a card those of Tequio's own layers, else plain attention's."""
     if not keeps(tokens):
         return 0
     return 5 if best_device().type == "cpu" else 2 if shards == 1 else 0  # of shards transformers' path is flash there
