@@ -84,7 +84,7 @@ def _memory(config: Federation, copies: int, active_models: int, lockstep: int =
 
 
 def stored_score_bytes(tokens: int, shards: int = 1) -> int:
-    """Return the bytes that attention keeps of each score, for a text of `tokens`: on a card those of Tequio's own layers, else plain attention's."""
+    """Return the bytes that attention keeps of each score: on a card those of Tequio's own layers, else plain attention's."""
     if not keeps(tokens):
         return 0
     return 5 if best_device().type == "cpu" else 2 if shards == 1 else 0  # of shards transformers' path is flash there
