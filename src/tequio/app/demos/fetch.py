@@ -156,13 +156,13 @@ def download_sdist(package: Package, cache: Path) -> Path:
         return _fetch(package, cache, options, {"PYTHONPATH": path})
 
 
-def fetch_debian(name: str, cache: Path) -> DebianPackage:
+def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> DebianPackage:
     """A Debian package of the machine's release in the cache, with `apt-get download`; not installed.
 
     The version is not pinned (a release updates its packages): record `version` and `sha256`."""
     folder = cache / "downloads"
     fix = (
-        f"It is needed by the manuals demo. On Debian or Ubuntu run `apt-get update` first; elsewhere put "
+        f"It is needed by the {needed_by}. On Debian or Ubuntu run `apt-get update` first; elsewhere put "
         f"{name}_VERSION_all.deb into {folder} by hand, or use another demo."
     )
     if shutil.which("dpkg-deb") is None:
@@ -190,9 +190,8 @@ def fetch_debian(name: str, cache: Path) -> DebianPackage:
 
 def debian_texts(package: Path, prefix: str) -> dict[str, str]:
     """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
-    data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again.")
     texts: dict[str, str] = {}
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+    with _unpacked(package) as archive:
         for member in archive:
             name = member.name.removeprefix("./")
             if member.isfile() and name.startswith(prefix) and name.endswith(".gz"):
@@ -200,6 +199,25 @@ def debian_texts(package: Path, prefix: str) -> dict[str, str]:
                 packed = source.read() if source else b""
                 texts[name] = gzip.decompress(packed).decode("utf-8", errors="replace")
     return texts
+
+
+def debian_files(package: Path, paths: Sequence[str]) -> dict[str, str]:
+    """These regular, uncompressed files of a Debian package, by path, as text. DataError if one is missing."""
+    texts: dict[str, str] = {}
+    with _unpacked(package) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and name in paths and (source := archive.extractfile(member)):
+                texts[name] = source.read().decode("utf-8", errors="replace")
+    if missing := sorted(set(paths) - texts.keys()):
+        why = "its release of the package has changed."
+        raise DataError(f"{package} has no {missing[0]}:", why, "Delete it and try again.")
+    return texts
+
+
+def _unpacked(package: Path) -> tarfile.TarFile:
+    data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again.")
+    return tarfile.open(fileobj=io.BytesIO(data))
 
 
 def unpack_member(archive: Path, member: str, target: Path) -> Path:

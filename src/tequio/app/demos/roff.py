@@ -50,7 +50,7 @@ SKIP_UNTIL = {
     "EQ": ".EN",
     "PS": ".PE",
 }
-FOOTER = re.compile(r"^\.SH\s+\"?TRADUCCIÓN", re.MULTILINE)
+FOOTER = re.compile(r"^\.SH\s+\"?(?:TRADUCCIÓN|TRADUCTION|ÜBERSETZUNG)", re.MULTILINE)
 
 
 def unescape(text: str) -> str:
