@@ -97,11 +97,11 @@ def provenance() -> tuple[Provenance, ...]:
         Provenance(
             NESTOR.name,
             NESTOR.version,
-            "NIST software and data: not subject to copyright in the United States, royalty-free elsewhere",
-            "Maintenance work orders of five excavators of an Australian mine, 2001 to 2013, from the data set "
-            "`excavators` of Nestor (first published by Hodkiewicz and Ho). The label groups the functional "
-            "location. A text that several machines have stays with the one with the fewest orders; a text "
-            "with two labels is left out.",
+            "NIST software terms (package): not subject to copyright in the United States, royalty-free elsewhere; "
+            "the package states none of its own for the table",
+            "Maintenance work orders of five excavators, 2001 to 2012: Hodkiewicz and Ho, Journal of Quality in "
+            "Maintenance Engineering 22 (2), 2016. The label groups the functional location. A text that several "
+            "machines have stays with the one with the fewest orders; a text with two labels is left out.",
             NESTOR.sha256,
             "participants (one excavator each), and centre and slices (half of excavator D)",
         ),
