@@ -24,8 +24,9 @@ from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.measure.statistics import relative_benefit, spearman
+from tequio.participant.fit import fit
 from tequio.participant.node import Node
-from tequio.participant.personal import fit, score
+from tequio.participant.personal import score
 from tequio.participant.personal_budget import FitBudget
 from tequio.participant.residual import Residual
 from tequio.participant.text_tasks import Item, Losses

@@ -26,8 +26,10 @@ from tequio.config import AlgorithmSection
 from tequio.coordinator.run_spec import Local
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
+from tequio.participant.choice import one_error
+from tequio.participant.fit import fit
 from tequio.participant.node import Node
-from tequio.participant.personal import choose, fit, score
+from tequio.participant.personal import score
 from tequio.participant.personal_budget import FitBudget
 from tequio.participant.text_tasks import Losses
 
@@ -178,7 +180,9 @@ def _delivered(results: Mapping[str, Any]) -> list[dict[int, float]]:
                 evaluated = {"base": local["losses"]["0"][name]["1"], "shared": shared["losses"]["0"][name]["1"]}
                 evaluated["local"] = local["losses"][k][name]["1"]
                 evaluated |= {f"shared + {alpha} private": model for alpha, model in models.items() if k != "0"}
-                tests.append(evaluated[choose({n: _losses(m["validation"]) for n, m in evaluated.items()})]["test"])
+                tests.append(
+                    evaluated[one_error({n: _losses(m["validation"]) for n, m in evaluated.items()}).name]["test"]
+                )
             curve[int(k)] = mean(tests)
         out.append(curve)
     return out

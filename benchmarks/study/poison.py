@@ -25,8 +25,9 @@ from tequio.config import AlgorithmSection
 from tequio.coordinator.run_spec import Member, RunSpec, Screening
 from tequio.core.protocols import Participant
 from tequio.core.update import Update
+from tequio.participant.fit import fit
 from tequio.participant.node import Node
-from tequio.participant.personal import fit, score
+from tequio.participant.personal import score
 from tequio.participant.personal_budget import FitBudget
 
 QUESTION = "two of eight attack: what stops what?"

@@ -24,8 +24,10 @@ from tequio.config import AlgorithmSection
 from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
+from tequio.participant.choice import one_error
+from tequio.participant.fit import fit
 from tequio.participant.node import Node
-from tequio.participant.personal import choose, fit, score
+from tequio.participant.personal import score
 from tequio.participant.personal_budget import FitBudget
 
 QUESTION = "scarce or ample data, shared or disjoint domains: who should federate?"
@@ -111,7 +113,9 @@ def person(node: Node, shared: Update, setting: Setting, rates: Sequence[float],
     evaluated = {name: score(node, model, data[1]) for name, model in candidates.items()}
     evaluated = {name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)}
     test = {name: score(node, candidates[name], node.data.test).scores().loss for name in evaluated}
-    return Person(node.name, {n: x.scores().loss for n, x in evaluated.items()}, test, choose(evaluated), central)
+    return Person(
+        node.name, {n: x.scores().loss for n, x in evaluated.items()}, test, one_error(evaluated).name, central
+    )
 
 
 def answer(results: Mapping[str, Any]) -> Answer:

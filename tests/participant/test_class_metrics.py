@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tequio.participant.choice import one_error
 from tequio.participant.class_metrics import (
     FEW,
     balanced_accuracy,
@@ -16,7 +17,7 @@ from tequio.participant.class_metrics import (
     published_cells,
     right_range,
 )
-from tequio.participant.personal import choose, explain_choice, gain
+from tequio.participant.personal import gain
 from tequio.participant.text_tasks import Losses
 
 TABLES = st.integers(2, 5).flatmap(
@@ -82,12 +83,13 @@ def test_a_gain_is_recorded_with_its_pairs_and_its_log_ratio() -> None:
 def test_the_rule_that_chose_is_said() -> None:
     shared, local = losses([1.0, 0.2, 1.0, 0.6], [1] * 4), losses([0.1, 1.0, 0.9, 0.7], [1] * 4)
     evaluated = {"shared": shared, "local": local}
-    assert choose(evaluated) == "shared"
-    found = explain_choice(evaluated, "shared")
+    chosen = one_error(evaluated)
+    found = chosen.facts
+    assert chosen.name == "shared"
     assert (found["rule"], found["best"]) == ("within_one_error", "local")
     assert found["lead"] == pytest.approx(0.025)
     assert found["error"] > found["lead"]
-    assert explain_choice({"base": local, "shared": losses([0.1] * 4, [1] * 4)}, "shared") == {
+    assert one_error({"base": local, "shared": losses([0.1] * 4, [1] * 4)}).facts == {
         "rule": "lowest_loss",
         "best": "shared",
     }

@@ -27,7 +27,8 @@ from tequio.core.update import Update, zero
 from tequio.ledger.chain import VERSION
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import Moved, gain, ignore_moves, score
+from tequio.participant.fit import Moved, ignore_moves
+from tequio.participant.personal import gain, score
 from tequio.planning.gpu_memory import card_peak_bytes
 from tequio.planning.memory import peak_bytes
 from tequio.runtimes.embedded import Embedded

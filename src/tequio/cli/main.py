@@ -235,6 +235,9 @@ def predict(
     column: Annotated[
         str | None, typer.Option("--column", help="Column with the texts. Default: as the participant's file calls it.")
     ] = None,
+    general: Annotated[
+        bool, typer.Option("--general", help="The participant's model for everybody's texts, not only for its own.")
+    ] = False,
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
     ] = 60,
@@ -259,9 +262,9 @@ def predict(
     set_threads(0)
     if file is not None:
         columns = [column] if column is not None else text_columns(folder, participant)
-        results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens)
+        results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens, general)
     else:
-        results = predict_texts(folder, participant, [text or ""], max_new_tokens)
+        results = predict_texts(folder, participant, [text or ""], max_new_tokens, general)
 
     def words() -> None:
         for row in results:

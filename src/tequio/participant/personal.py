@@ -1,24 +1,23 @@
 """The personal model: each participant trains its own candidates and keeps the one that is best on its own validation data.
 
-Candidates: the base; a model it trains alone (local); the shared one; the shared one with a private adapter on top, W₀ + G + α·P, for
-several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises f(v) + λ/2·‖v − w‖²
-with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)), and on the head. (On
-factors it would depend on how P is split.) Test data are looked at once, after the choice.
+Candidates: the base; a model it trains alone (local); the shared one; the shared one fine-tuned at home by a private adapter on top,
+W₀ + G + α·P, for several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises
+f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)),
+and on the head. (On factors it would depend on how P is split.) How one of them is chosen: `choice`. Beside it a general model is
+named, on the way from the shared model to the one that is kept. Test data are looked at once, after the choice.
 The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from tequio.algorithms.local._products import still
-from tequio.algorithms.registry import terms_by_name
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
@@ -26,107 +25,35 @@ from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.measure.verdicts import Pairs, loss_ratio
-from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.choice import (
+    CHOICE_RULE,
+    EARLIER_RULE,
+    PRIVATE,
+    SHARED,
+    Choice,
+    Recipe,
+    general_share,
+    one_error,
+    private_share,
+    shrunk,
+)
 from tequio.participant.class_metrics import class_metrics
-from tequio.participant.loop import adamw, train
+from tequio.participant.fit import Moved, fit, ignore_moves
 from tequio.participant.node import Node
-from tequio.participant.objective import Objective
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
-from tequio.participant.text_tasks import Classification, Item, Losses, batches
+from tequio.participant.text_tasks import Classification, Item, Losses
 
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
-Moved = Callable[[float, float | None], None]
-"""Called with the steps that were made since it was called last, and the loss on validation data (for progress; it decides nothing)."""
 NEXT_TO_NOTHING = 1e-3  # nats: losses below it are a model that is right and sure of it
-
-
-def ignore_moves(steps: float, loss: float | None) -> None:
-    """Show no progress."""
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached.
-
-    steps, tokens: made in all, with every rate that was tried; longest: steps at the rate that got furthest.
-    """
-
-    tail: Update
-    before: Losses
-    after: Losses
-    rate: float
-    step: int
-    diverged: tuple[float, ...] = ()  # rates that were tried in vain
-    steps: int = 0
-    tokens: int = 0
-    longest: int = 0
-
-
-def fit(
-    node: Node,
-    start: Update,
-    data: tuple[Sequence[Item], Sequence[Item]],
-    budget: FitBudget,
-    seed: int,
-    pull: float = 0.0,
-    budgeted: PersonalModelBudget | None = None,
-    name: str = "",
-    moved: Moved = ignore_moves,
-) -> Fitted:
-    """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
-
-    The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
-    diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. budgeted: what may still be
-    spent; it knows this fit by `name`.
-    """
-    adapted, task, budgeted = node.adapted, node.task, budgeted or PersonalModelBudget()
-    items, validation = data
-    adapted.fold_in(start)
-    with budgeted.looking():
-        before = node.losses(validation)
-    budget = budgeted.planned(budget, name)
-    best = Fitted(zero(adapted.spec), before, before, 0.0, 0)
-    steps = tokens = longest = 0
-    for rate in budget.rates:
-        adapted.fold_in(start)
-        parameters = adapted.attach_full() if budget.full else adapted.attach(budget.rank, derive(seed, "factors"))
-        stream = batches(items, node.batch_size, derive(seed, "batches"))
-        objective = Objective(terms_by_name({"fedprox": pull}), start=still(adapted.moving()))
-        optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
-        done = 0
-        for end in _marks(budget):
-            rates = [rate * _decay(step, budget) for step in range(done, end)]
-            if not budgeted.may(name, done, budget):
-                break
-            try:
-                fitting = budgeted.steps(rates)
-                made = train(adapted, task, parameters, stream, fitting, node.name, optimizer, objective, node.together)
-            except TrainingError:
-                best = replace(best, diverged=(*best.diverged, rate))
-                break
-            done, steps, tokens = done + made.steps, steps + made.steps, tokens + made.tokens
-            longest = max(longest, done)
-            after = node.losses(validation)
-            moved(made.steps, after.scores().loss)
-            if after.scores().loss < best.after.scores().loss:  # never true of NaN
-                best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
-    adapted.detach()
-    return replace(best, steps=steps, tokens=tokens, longest=longest)
-
-
-def _marks(budget: FitBudget) -> list[int]:
-    """Steps after which to look at validation; the last is the end."""
-    return sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
-
-
-def _decay(step: int, budget: FitBudget) -> float:
-    return 1.0 - (1.0 - budget.final_rate) * step / max(1, budget.steps)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How personal models are made: budgets for local and private, the α of the private adapter, the mixes of local and shared."""
+    """How personal models are made: budgets for local and private, the α of the private adapter, the mixes of local and shared.
+
+    rule: by which one is chosen, see `choice`.
+    """
 
     local: FitBudget
     private: FitBudget
@@ -134,6 +61,7 @@ class Settings:
     mixes: tuple[float, ...]
     seed: int
     ditto: tuple[float, ...] = ()  # λ of each candidate that is pulled towards the shared model
+    rule: str = CHOICE_RULE
 
     @property
     def steps(self) -> int:
@@ -175,24 +103,26 @@ def personalise(
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
             if budgeted.may(name, 0, settings.private):
                 pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name, moved)
-        candidates = _candidates(node.adapted, shared, local.tail, private.tail, settings)
-        candidates |= {name: shared.plus(f.tail) for name, f in pulled.items() if f.tail.entries}
-        evaluated = {"base": local.before, "local": local.after, "shared": private.before}
-        waiting = [name for name in candidates if name not in evaluated]
-        for number, name in enumerate(waiting):
-            if not budgeted.may_look():
-                budgeted.cut.append(f"{number} of {len(waiting)} further candidates")
-                break
-            evaluated[name] = score(node, candidates[name], node.data.validation)
-        evaluated = {name: losses for name, losses in evaluated.items() if math.isfinite(losses.scores().loss)}
-        if not evaluated:
+        parts = {SHARED: shared, LOCAL: local.tail, PRIVATE: private.tail}
+        parts |= {name: f.tail for name, f in pulled.items() if f.tail.entries}
+        recipes = _recipes(parts, settings)
+        looks = _Looks(node, parts, recipes, budgeted)
+        looks.found |= {"base": local.before, LOCAL: local.after, SHARED: private.before}
+        looks.at_all(list(recipes))
+        looks.found = {name: losses for name, losses in looks.found.items() if math.isfinite(losses.scores().loss)}
+        if not looks.found:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
-        chosen = choose(evaluated)
+        choice = _choose(looks, settings)
+        chosen = choice.name
+        share = _general(looks, chosen)
         # in one order, for all processes of a team look at the same model at a time
-        asked = sorted({"base", "shared", chosen} | ({"local"} if local.tail.entries else set()))
-        tested = {name: score(node, candidates[name], node.data.test) for name in asked}
-        tested |= {"local": tested["local" if local.tail.entries else "base"], "personal": tested[chosen]}
+        asked = sorted({"base", SHARED, chosen} | ({LOCAL} if local.tail.entries else set()))
+        tested = {name: score(node, looks.model(recipes[name]), node.data.test) for name in asked}
+        tested |= {LOCAL: tested[LOCAL if local.tail.entries else "base"], "personal": tested[chosen]}
+        ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
+        between = looks.model(_between(recipes[chosen], share))
+        tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
     own, own_money = node.entered("local", None, alone.energy)
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
@@ -201,9 +131,10 @@ def personalise(
     body = {
         "name": node.name,
         "chosen": chosen,
-        "choice": explain_choice(evaluated, chosen),
-        "candidates": {name: asdict(losses.scores()) for name, losses in sorted(evaluated.items())},
-        "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal")},
+        "choice": dict(choice.facts),
+        "general": {"share": share},
+        "candidates": {name: asdict(losses.scores()) for name, losses in sorted(looks.found.items())},
+        "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal", "general")},
         "gains": {
             f"{a}_over_{b}": gain(tested[a], tested[b], derive(settings.seed, "gain", a, b))
             if b != LOCAL or fair
@@ -227,7 +158,7 @@ def personalise(
         "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
         **({"cut": note} if (note := budgeted.note()) else {}),
     }
-    return Personal(candidates[chosen], local.tail, body)
+    return Personal(looks.model(recipes[chosen]), local.tail, body)
 
 
 def _budget_for(
@@ -252,39 +183,91 @@ def _budget_for(
     )
 
 
-def choose(evaluated: Mapping[str, Losses]) -> str:
-    """The candidate of least loss on validation; the shared model, unless that one is better by more than one standard error.
+@dataclass
+class _Looks:
+    """Losses on validation data by candidate, looked at while the budget allows."""
 
-    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on paired differences: local and private models were
-    already picked as the best of several checkpoints on the same data, so their lead is flattered; the shared one was not.
-    """
-    best = _lowest(evaluated)
-    if "shared" not in evaluated:
-        return best
-    lead, error = _lead(evaluated["shared"], evaluated[best])
-    return best if lead > error else "shared"
+    node: Node
+    parts: Mapping[str, Update]
+    recipes: dict[str, Recipe]
+    budgeted: PersonalModelBudget
+    found: dict[str, Losses] = field(default_factory=dict)
+
+    def model(self, recipe: Recipe) -> Update:
+        """Return the sum of the parts."""
+        scaled = [
+            self.parts[part] if times == 1.0 else self.parts[part].scaled(times) for part, times in recipe.items()
+        ]
+        return reduce(lambda whole, more: whole.plus(more), scaled) if scaled else zero(self.node.adapted.spec)
+
+    def at_all(self, names: Sequence[str]) -> None:
+        """Look at those that were not looked at; where the budget ends, note how many are left."""
+        waiting = [name for name in names if name not in self.found]
+        for number, name in enumerate(waiting):
+            if not self.at(self.recipes[name], name):
+                self.budgeted.cut.append(f"{number} of {len(waiting)} further candidates")
+                return
+
+    def at(self, recipe: Recipe, name: str) -> Losses | None:
+        """Look at one candidate; None where the budget does not allow it."""
+        if name not in self.found:
+            if not self.budgeted.may_look():
+                return None
+            self.found[name] = score(self.node, self.model(recipe), self.node.data.validation)
+        return self.found[name]
 
 
-def explain_choice(evaluated: Mapping[str, Losses], chosen: str) -> dict[str, Any]:
-    """Say by which rule `choose` chose: `lowest_loss`, or `within_one_error` where the shared model won although another led.
-
-    lead, error: by how much the best candidate's validation loss lies below the shared model's, and its standard error.
-    """
-    best = _lowest(evaluated)
-    found: dict[str, Any] = {"rule": "lowest_loss" if chosen == best else "within_one_error", "best": best}
-    if "shared" in evaluated and best != "shared":
-        lead, error = _lead(evaluated["shared"], evaluated[best])
-        found |= {"lead": lead, "error": error if math.isfinite(error) else None}
-    return found
+def _recipes(parts: Mapping[str, Update], settings: Settings) -> dict[str, Recipe]:
+    """The candidates by name."""
+    out: dict[str, Recipe] = {"base": {}, LOCAL: {LOCAL: 1.0}, SHARED: {SHARED: 1.0}}
+    if parts[PRIVATE].entries:
+        out |= {_tuned(alpha): {SHARED: 1.0, PRIVATE: alpha} for alpha in settings.alphas}
+    for mix in settings.mixes:
+        out[f"{1 - mix:g} shared + {mix:g} local"] = {SHARED: 1 - mix, LOCAL: mix}
+    pulled = [name for name in parts if name not in (SHARED, LOCAL, PRIVATE)]
+    return out | {name: {SHARED: 1.0, name: 1.0} for name in pulled}
 
 
-def _lowest(evaluated: Mapping[str, Losses]) -> str:
-    return min(evaluated, key=lambda name: (evaluated[name].scores().loss, name))
+def _tuned(alpha: float) -> str:
+    return f"shared + {alpha:g} private"
 
 
-def _lead(shared: Losses, best: Losses) -> tuple[float, float]:
-    lead = shared.per_example() - best.per_example()
-    return float(lead.mean()), float(lead.std(ddof=1)) / math.sqrt(len(lead)) if len(lead) > 1 else math.inf
+def _choose(looks: _Looks, settings: Settings) -> Choice:
+    """By the rule of `settings`; a share of the private adapter that was not looked at yet becomes a candidate."""
+    if settings.rule == EARLIER_RULE or SHARED not in looks.found:
+        return one_error(looks.found)
+    names = {0.0: SHARED} | {alpha: _tuned(alpha) for alpha in settings.alphas if _tuned(alpha) in looks.found}
+    middle, facts = SHARED, dict[str, Any]()
+    if len(names) > 1:
+        share, favoured = private_share({alpha: looks.found[name] for alpha, name in names.items()}, settings.seed)
+        share = min(round(share, 2), max(names))
+        facts = {"share": share, "favoured": round(favoured, 2)}
+        recipe: Recipe = {SHARED: 1.0, PRIVATE: share}
+        if looks.at(recipe, _tuned(share)) is None:  # no budget for one more look: the nearest of those looked at
+            share = min(names, key=lambda alpha: abs(alpha - share))
+        else:
+            looks.recipes[_tuned(share)] = recipe
+        middle = names.get(share, _tuned(share))
+    choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
+    return replace(choice, facts={**choice.facts, **facts})
+
+
+def _general(looks: _Looks, chosen: str) -> float:
+    """How far from the shared model to the one chosen the general model lies: 0, a half or 1."""
+    if chosen == SHARED or SHARED not in looks.found:
+        return float(chosen != SHARED)
+    on_the_way = {0.0: looks.found[SHARED], 1.0: looks.found[chosen]}
+    if looks.budgeted.may_look():
+        half = looks.model(_between(looks.recipes[chosen], 0.5))
+        on_the_way[0.5] = score(looks.node, half, looks.node.data.validation)
+    return general_share(on_the_way)
+
+
+def _between(recipe: Recipe, share: float) -> Recipe:
+    """(1 − share)·shared + share·recipe."""
+    parts = sorted({SHARED, *recipe}, key=lambda part: (part != SHARED, part))
+    mixed = {part: share * recipe.get(part, 0.0) + (1.0 - share) * (part == SHARED) for part in parts}
+    return {part: times for part, times in mixed.items() if times != 0.0}
 
 
 def _classes(node: Node, tested: Mapping[str, Losses]) -> dict[str, Any] | None:
@@ -294,18 +277,6 @@ def _classes(node: Node, tested: Mapping[str, Losses]) -> dict[str, Any] | None:
     answered = {name: losses.answered for name, losses in tested.items()}
     truth, train = ([item.target[0] for item in part] for part in (node.data.test, node.data.train))
     return class_metrics(len(node.task.labels), truth, {k: v for k, v in answered.items() if v is not None}, train)
-
-
-def _candidates(
-    adapted: AdaptedModel, shared: Update, local: Update, private: Update, settings: Settings
-) -> dict[str, Update]:
-    out = {"base": zero(adapted.spec), "local": local, "shared": shared}
-    if private.entries:
-        for alpha in settings.alphas:
-            out[f"shared + {alpha:g} private"] = shared.plus(private.scaled(alpha))
-    for mix in settings.mixes:
-        out[f"{1 - mix:g} shared + {mix:g} local"] = shared.scaled(1 - mix).plus(local.scaled(mix))
-    return out
 
 
 def score(node: Node, model: Update, items: Sequence[Item]) -> Losses:

@@ -16,7 +16,7 @@ from tequio.measure.budget import KEYS, WORDS
 from tequio.participant.task_budget import FORWARDS
 
 QUARTER = 0.25  # of a training: less is not worth its looks, where another one comes after it
-TESTED = 4  # models looked at on test data: base, local, shared and the chosen one
+TESTED = 5  # models looked at on test data: base, local, shared, the chosen one and the general one
 LEAST = 2  # of those, what is looked at in any case: base and shared, on validation and on test data
 
 FAIR = 0.5  # of a training: a model of which a budget left less is not compared with

@@ -19,7 +19,8 @@ from tequio.core.errors import ConfigError, DataError, RunError
 from tequio.core.types import Failure, GradientRequest, TrainRequest
 from tequio.core.update import zero
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import fit, personalise
+from tequio.participant.fit import fit
+from tequio.participant.personal import personalise
 from tequio.runtimes.embedded import Embedded
 
 STRENGTHS = {"fedprox": 0.1, "kl": 0.5, "replay": 0.2, "transfer": 1.0}

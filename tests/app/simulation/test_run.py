@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from builders import build_setup, records
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
-from tequio.core.update import Dense, Update, zero
+from tequio.core.update import Dense, Update, plain, zero
 from tequio.ledger.chain import RECORD_VERSION
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import fit, personalise, score
+from tequio.participant.choice import EARLIER_RULE, towards
+from tequio.participant.fit import fit
+from tequio.participant.personal import personalise, score
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}
@@ -113,17 +116,42 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert found["shared"][0]["round"] == end["best_round"]
 
 
-def test_the_personal_model_is_the_best_on_validation_and_so_never_worse_than_local(make_federation: Any) -> None:
+def test_what_is_delivered_is_the_candidate_that_was_chosen(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=2))
     node = w.participants[0]
     made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
     losses = {name: s["loss"] for name, s in made.body["candidates"].items()}
-    assert losses[made.body["chosen"]] == min(losses.values())
     assert losses["local"] <= losses["base"]
     delivered = score(node, made.delivered, node.data.validation).scores().loss
-    assert delivered == pytest.approx(min(losses.values()), rel=1e-6)
+    assert delivered == pytest.approx(losses[made.body["chosen"]], rel=1e-6)
     tested = score(node, made.delivered, node.data.test).scores()
     assert made.body["test"]["personal"]["loss"] == pytest.approx(tested.loss, rel=1e-6)
+
+
+def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(make_federation: Any) -> None:
+    w = build_setup(make_federation(participants=2))
+    node = w.participants[0]
+    made = personalise(node, zero(w.run_spec.spec), replace(w.settings[node.name], rule=EARLIER_RULE))
+    losses = {name: s["loss"] for name, s in made.body["candidates"].items()}
+    assert losses[made.body["chosen"]] == min(losses.values())
+    delivered = score(node, made.delivered, node.data.validation).scores().loss
+    assert delivered == pytest.approx(min(losses.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_general_model_lies_between_the_shared_one_and_its_own(make_federation: Any, share: float) -> None:
+    w = build_setup(make_federation(participants=1))
+    node = w.participants[0]
+    shared = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([1.0, -1.0]))}, w.run_spec.spec)
+    made = personalise(node, shared, w.settings[node.name])
+    expected = score(node, towards(shared, made.delivered, made.body["general"]["share"]), node.data.test).scores()
+    assert made.body["test"]["general"]["loss"] == pytest.approx(expected.loss, rel=1e-5)
+    halves = towards(shared, made.delivered, share)
+    for name, entry in made.delivered.entries.items():
+        start = shared.entries.get(name)
+        whole = plain(entry) * share + (0.0 if start is None else plain(start) * (1 - share))
+        if name in halves.entries:
+            assert torch.allclose(plain(halves.entries[name]), whole, atol=1e-6)
 
 
 def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federation: Any) -> None:

@@ -13,6 +13,7 @@ from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
 from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload, allocate
@@ -85,8 +86,10 @@ def build_workload(config: Federation, profile: ParticipantProfile, steps: int, 
     )
 
 
-def personal_settings(config: Federation, examples: int, name: str, assignment: Assignment) -> Settings:
-    """How a participant's personal model is made."""
+def personal_settings(
+    config: Federation, examples: int, name: str, assignment: Assignment, rule: str = CHOICE_RULE
+) -> Settings:
+    """How a participant's personal model is made; rule: by which it is chosen."""
     p, rank = config.personal, assignment.rank
     epoch = math.ceil(examples / config.train.batch_size)
     private_steps = max(1, round(epoch * p.private_epochs))
@@ -95,4 +98,5 @@ def personal_settings(config: Federation, examples: int, name: str, assignment: 
     steps, full = assignment.steps * rounds + private_steps, config.adapter.kind == "full"
     local = FitBudget(rank, steps, tuple(p.local_rates), p.checks, full=full)
     digest = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
-    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), int.from_bytes(digest[:6], "big"), tuple(p.ditto))
+    seed = int.from_bytes(digest[:6], "big")
+    return Settings(local, private, tuple(p.alphas), tuple(p.mixes), seed, tuple(p.ditto), rule)

@@ -18,6 +18,7 @@ from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
 from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
 
@@ -55,6 +56,7 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "participants": rows,
         "simulation": True,
         "versions": versions,
+        "choice_rule": CHOICE_RULE,
         **({"encoding": VERSION} if causal else {}),
     }
 

@@ -25,6 +25,7 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.adapted_model import HEAD_WEIGHT, AdaptedModel
 from tequio.participant.base import load_base
+from tequio.participant.choice import towards
 
 SHARED = "shared"
 
@@ -54,14 +55,19 @@ class Opened:
         return self.config.adapter.kind == "full"
 
 
-def open_models(run: Path, who: str | None) -> list[Opened]:
-    """The model asked for, or all, those of one base together; each checked against its digest in the ledger."""
+def open_models(run: Path, who: str | None, general: bool = False) -> list[Opened]:
+    """The model asked for, or all, those of one base together; each checked against its digest in the ledger.
+
+    general: of a participant the model for everybody's texts, which lies between the shared model and its own. Raises
+    RunError where the run has no such model.
+    """
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
         header = recorded_header(ledger, folder)
         rows = [e.body for e in ledger.entries("personal")]
         personal = {row["name"]: next(iter(recorded_models("personal", row).items()), None) for row in rows}
         shared, last = ledger.last("shared"), last_shared(ledger)
+    shares = {row["name"]: row.get("general", {}).get("share") for row in rows}
     config = config_from_header(header, folder.ledger_path)
     bases = {entry.name: entry.base for entry in config.participants}
     known = {n: (bases[n], *found) for n, found in personal.items() if found is not None}
@@ -81,8 +87,20 @@ def open_models(run: Path, who: str | None) -> list[Opened]:
         head_digest = header["head_digest"] if base == MAIN else header["bases"][base]["head_digest"]
         start = read_model(folder, base_file(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
         head = start.value if isinstance(start, Dense) else None
-        out.append(Opened(name, base, config.part(base), read_model(folder, path, digest), digests[base], head))
+        model = read_model(folder, path, digest)
+        if general and name in shares:
+            found = known.get(shared_name(base))
+            common = None if found is None else read_model(folder, *found[1:])
+            model = _general(run, name, model, common, shares[name])
+        out.append(Opened(name, base, config.part(base), model, digests[base], head))
     return out
+
+
+def _general(run: Path, name: str, own: Update, shared: Update | None, share: float | None) -> Update:
+    if share is None or shared is None:
+        why = "An earlier version made its personal model." if share is None else "Its shared model is not known here."
+        raise RunError(f"{run} has no general model of {name!r}.", why, "Use its shared model: give the name 'shared'.")
+    return towards(shared, own, share)
 
 
 def shared_name(base: str) -> str:

@@ -21,9 +21,14 @@ from tequio.participant.data import SUFFIXES, read_texts
 from tequio.participant.predict import classify, complete
 
 
-def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
-    """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run."""
-    opened = open_models(run, who)[0]
+def predict_texts(
+    run: Path, who: str, texts: Sequence[str], max_new_tokens: int, general: bool = False
+) -> list[dict[str, Any]]:
+    """One row a text: label and probabilities, or the completion. RunError if `who` has no model in this run.
+
+    general: with the participant's general model, see `open_models`.
+    """
+    opened = open_models(run, who, general)[0]
     config, adapted = opened.config, opened.adapted()
     adapted.fold_in(opened.model)
     if config.task.kind == "classification":
@@ -31,10 +36,12 @@ def predict_texts(run: Path, who: str, texts: Sequence[str], max_new_tokens: int
     return complete(adapted, texts, max_new_tokens, config.task.max_tokens)
 
 
-def predict_rows(run: Path, who: str, texts: Sequence[str | None], max_new_tokens: int) -> list[dict[str, Any]]:
+def predict_rows(
+    run: Path, who: str, texts: Sequence[str | None], max_new_tokens: int, general: bool = False
+) -> list[dict[str, Any]]:
     """Return one answer per row, each with the row's number, counted from 1; the answer of a row without text is None."""
     places = [number for number, text in enumerate(texts) if text is not None]
-    found = predict_texts(run, who, [text for text in texts if text is not None], max_new_tokens)
+    found = predict_texts(run, who, [text for text in texts if text is not None], max_new_tokens, general)
     empty = dict.fromkeys(found[0]) if found else {}
     answers: list[dict[str, Any]] = [{"row": number, **empty} for number in range(1, len(texts) + 1)]
     for place, answer in zip(places, found, strict=True):

@@ -22,9 +22,11 @@ from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
+from tequio.participant.choice import towards
+from tequio.participant.fit import Moved, fit, ignore_moves
 from tequio.participant.node import Node
-from tequio.participant.personal import Moved, fit, ignore_moves, score
-from tequio.participant.personal_budget import FitBudget
+from tequio.participant.personal import score
+from tequio.participant.personal_budget import LOCAL, FitBudget
 from tequio.participant.text_tasks import Losses
 from tequio.runtimes.workers import Job, Workers
 
@@ -75,10 +77,11 @@ def everybody(
     shared: Update,
     central: Mapping[str, Any],
     models: Mapping[str, tuple[Update, Update]],
+    shares: Mapping[str, float],
 ) -> dict[str, Any]:
     """Scores of every model on the test data of all participants together; `central` are those of the pooled model, as recorded.
 
-    places: the run as each worker sees it. Models go side by side.
+    places: the run as each worker sees it. Models go side by side. shares: how far each general model lies from the shared one.
     """
     jobs: dict[str, Job[dict[str, Any]]] = {}
 
@@ -89,15 +92,15 @@ def everybody(
         return key
 
     base, common = on_all(zero(places[0].run_spec.spec)), on_all(shared)
-    keys = {name: (on_all(local), on_all(delivered)) for name, (delivered, local) in models.items()}
+    keys = {name: {LOCAL: on_all(local), "personal": on_all(own)} for name, (own, local) in models.items()}
+    for name, share in shares.items():
+        keys[name]["general"] = on_all(towards(shared, models[name][0], share))
     scores = {key: job.result() for key, job in jobs.items()}
     return {
         "base": scores[base],
         "shared": scores[common],
         "pooled": dict(central),
-        "participants": {
-            name: {"local": scores[local], "personal": scores[personal]} for name, (local, personal) in keys.items()
-        },
+        "participants": {name: {model: scores[key] for model, key in of.items()} for name, of in keys.items()},
     }
 
 
@@ -137,5 +140,6 @@ def run_counterfactuals(
         found = ledger.last("pooled")
         if found is None:
             raise LedgerError("The ledger has no record of the model on everybody's data.")
-        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models))
+        shares = {e.body["name"]: e.body["general"]["share"] for e in ledger.entries("personal") if "general" in e.body}
+        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models, shares))
     watch("counterfactuals", "done", 2, 2)

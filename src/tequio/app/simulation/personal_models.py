@@ -15,7 +15,8 @@ from tequio.core.canonical import digest_update
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
-from tequio.participant.personal import Moved, Personal, personalise
+from tequio.participant.fit import Moved
+from tequio.participant.personal import Personal, personalise
 from tequio.runtimes.workers import Workers
 
 

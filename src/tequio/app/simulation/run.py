@@ -57,6 +57,7 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
+from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
@@ -151,10 +152,17 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
             check_unedited(folder.path, config)
         count = choose_workers(config, workers, recorded.get("threads"))
         setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
+        setup = _choosing(setup, recorded.get("choice_rule", EARLIER_RULE))
         _show_notes(setup, watch)
         data = _changed_data(folder, setup, recorded["commitment"])
         check_same_run(folder.path, setup.header, recorded, data)
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
+
+
+def _choosing(setup: RunSetup, rule: str) -> RunSetup:
+    """The same setup, where participants choose among their candidates by the rule with which the run began."""
+    settings = {name: replace(each, rule=rule) for name, each in setup.settings.items()}
+    return replace(setup, settings=settings, others=tuple(_choosing(other, rule) for other in setup.others))
 
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:

@@ -9,13 +9,16 @@ from tequio.report.data.records import Json, scores, table
 from tequio.report.format import finite
 
 FIRST = ("base", "local", "shared")
+RULES = ("shrunk", "clear_lead", "lowest_loss", "within_one_error")
+FEW_TEXTS = 20  # with fewer validation texts they hardly decide
 
 
 def candidates(body: Mapping[str, Any]) -> Json:
     """rule, lead, error, and the candidates with their validation scores: base, local and shared first, then by loss.
 
-    rule: `lowest_loss`; `within_one_error` where the shared model was chosen although another's loss is lower, by less than one
-    standard error; None where no choice is recorded. Of records without `choice` it follows from the losses.
+    rule: `shrunk` or `clear_lead`, see `tequio.participant.choice`. Of earlier records `lowest_loss`, or `within_one_error` where the
+    shared model was chosen although another's loss is lower, by less than one standard error; None where no choice is recorded. Of
+    records without `choice` it follows from the losses. few: too few validation texts to choose by.
     """
     known = {name: found for name, given in table(body.get("candidates")).items() if (found := scores(given))}
     losses = {name: found["loss"] for name, found in known.items() if found["loss"] is not None}
@@ -25,7 +28,12 @@ def candidates(body: Mapping[str, Any]) -> Json:
         rule = "lowest_loss" if losses[chosen] <= min(losses.values()) else "within_one_error"
     order = sorted(known, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), losses.get(name, 1e9)))
     return {
-        "rule": rule if rule in ("lowest_loss", "within_one_error") else None,
+        "rule": rule if rule in RULES else None,
+        "best": recorded.get("best") if isinstance(recorded.get("best"), str) else None,
+        "share": finite(recorded.get("share")),
+        "favoured": finite(recorded.get("favoured")),
+        "texts": finite(recorded.get("texts")),
+        "few": 0 <= (finite(recorded.get("texts")) or FEW_TEXTS) < FEW_TEXTS,
         "lead": finite(recorded.get("lead")),
         "error": finite(recorded.get("error")),
         "rows": [

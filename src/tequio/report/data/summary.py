@@ -163,9 +163,11 @@ def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | Non
         return None
     people = table(body.get("participants"))
     out: Json = {}
-    for model in ("local", "personal"):
+    for model in ("local", "personal", "general"):
         each = {name: scores(table(given).get(model)) for name, given in people.items()}
         known = [s for s in each.values() if s]
+        if not known and model == "general":  # a run of an earlier version
+            continue
         losses = [s["loss"] for s in known if s["loss"] is not None]
         rights = [s["accuracy"] for s in known if s["accuracy"] is not None]
         out[model] = {

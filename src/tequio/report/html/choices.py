@@ -28,8 +28,14 @@ def _why(page: Page, person: Json) -> Safe:
     w, n, found = page.w, page.n, person["choice"]
     values = {"name": person["name"], "choice": page.choice(person["chosen"])}
     said = w(f"why.rule.{found['rule']}", **values) if found["rule"] else f"{values['name']}: {values['choice']}"
-    if found["rule"] == "within_one_error" and found["lead"] is not None and found["error"] is not None:
-        said += " " + w("why.error", lead=n.fixed(found["lead"], 4), error=n.fixed(found["error"], 4))
+    if found["share"] is not None and found["favoured"] is not None:
+        facts = {"share": n.percent(found["share"], 0), "favoured": n.percent(found["favoured"], 0)}
+        said += " " + w("why.share", texts=n.fixed(found["texts"]), **facts)
+    if found["few"]:
+        said += " " + w("why.few", texts=n.fixed(found["texts"]))
+    if found["rule"] != "lowest_loss" and found["lead"] is not None and found["error"] is not None:
+        figures = {"lead": n.fixed(found["lead"], 4), "error": n.fixed(found["error"], 4)}
+        said += " " + w(f"why.error.{found['rule']}", best=page.choice(found["best"]), **figures)
     head = [w("col.candidate"), f"{w('col.valid.loss')}#", f"{w('col.valid.right')}#", f"{w('col.valid.texts')}#"]
     body: list[list[Cell]] = [
         [

@@ -312,6 +312,9 @@ def _rank_rows(page: Page) -> Safe:
     return figure(w("fig.fair"), rows(caption, axis, items))
 
 
+EVERYBODY = ("base", "local", "personal", "general", "shared", "pooled")
+
+
 def everybody(page: Page) -> Safe:
     """Part 4: each model on the test data of all, with the pooled yardstick."""
     s, w, found = page.s, page.w, page.s["everybody"]
@@ -319,18 +322,18 @@ def everybody(page: Page) -> Safe:
         later = s["counterfactuals"] and not s["finished"]
         return opening(w("all.later"), w("all.what")) if later else el("p", w("all.off"))
     measure = w(f"name.{s['measure']}")
-    values = {model: page.metric(found[model]) for model in (*MODELS, "pooled")}
+    values = {model: page.metric(found.get(model)) for model in (*MODELS, "general", "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}
     here = w("all.here", measure=measure, **{k: shown[k] for k in ("local", "personal", "shared", "pooled")})
     closed = _closed(page, found)
     if closed is not None and closed > 0:
         here += " " + w("all.closed", closed=page.n.percent(closed, 0))
     items, described = [], []
-    for model in ("base", "local", "personal", "shared", "pooled"):
+    for model in EVERYBODY:
         value = values[model]
         if value is None:
             continue
-        span = _span(page, found[model]) if model in ("local", "personal") else None
+        span = _span(page, found[model]) if model in ("local", "personal", "general") else None
         style = {"base": "plain hollow", "local": "plain", "pooled": "plain hollow"}.get(model, "gains")
         items.append(Row(w(f"model.{model}"), shown[model], [(value, style)], span))
         described.append(f"{w(f'model.{model}')} {shown[model]}")
@@ -364,6 +367,6 @@ def _all_axis(page: Page, items: Sequence[Row]) -> Axis:
 
 def _what_each(page: Page, found: Json) -> Safe:
     w = page.w
-    known = [m for m in ("base", "local", "personal", "shared", "pooled") if found[m]]
+    known = [m for m in EVERYBODY if found.get(m)]
     items = [el("div", el("dt", w(f"model.{m}")), el("dd", w(f"model.{m}.what"))) for m in known]
     return el("dl", *items, class_="what")
