@@ -96,7 +96,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
         assert body["mean_validation_loss"] == pytest.approx(mean)
     classes = kind == "classification"
     for body in found["personal"]:
-        assert set(body["test"]) == {"base", "local", "shared", "personal"}
+        assert set(body["test"]) == {"base", "local", "shared", "personal", "general"}
         for gain in body["gains"].values():
             assert set(gain["loss"]) == INTERVAL
             assert (gain["accuracy"] is not None) == classes
