@@ -24,9 +24,9 @@ RECEIVED, PERSONAL = "received", "personal"
 
 def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, model: Update, digest: str) -> None:
     """Keep the shared model that a training task came with, unless it is the base or is kept already."""
-    before = ledger.last(RECEIVED)
     if task.round == 1:
         return
+    before = ledger.last(RECEIVED)
     if before is not None and before.body["digest"] == digest:
         return
     file = f"participants/{task.name}/received-{task.round - 1}.safetensors"

@@ -314,7 +314,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > WIDEST:
-        return f"about 10^{int((abs(value).bit_length() - 1) * math.log10(2))}"
+        return f"about 10^{int(math.log10(abs(value)))}"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)[:LONGEST]
