@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,4 +155,4 @@ def compared(setup: RunSetup, whole: Federation, takes: Mapping[int, int] | None
 def first_request(requests: Iterable[Request], kind: type, round_: int = 1, index: int = 1) -> Any:
     """The request of this kind, round and participant."""
     found = (r for r in requests if isinstance(r, kind) and (r.round, r.index) == (round_, index))
-    return replace(next(found))  # type: ignore[type-var]
+    return next(found)

@@ -22,7 +22,6 @@ from tequio.core.types import (
     EvaluateRequest,
     GradientRequest,
     PersonaliseRequest,
-    Request,
     Span,
     TrainRequest,
 )
@@ -136,7 +135,7 @@ def test_a_training_request_that_departs_is_refused_by_key(asked: Any, key: str,
     assert "The coordinator departs from the federation.toml that this participant joined" in said
 
 
-def test_a_rank_beyond_what_one_told_of_its_machine_is_refused(asked: Any) -> None:
+def test_a_rank_beyond_the_participants_own_maximum_is_refused(asked: Any) -> None:
     """Its own file says max_rank = 2."""
     runtime = asked("rich")
     task = first_request(runtime.requests, TrainRequest, 2, index=2)
@@ -243,13 +242,13 @@ def test_any_other_request_that_departs_is_refused_by_key(
     asked: Any, kind: type, round_: int, key: str, alter: Callable[[Any], Any]
 ) -> None:
     runtime = asked("rich")
-    own: list[Request] = [r for r in runtime.requests if isinstance(r, kind) and r.index == 1]
+    own = [r for r in runtime.requests if type(r) is kind and r.index == 1]
     task = next(r for r in own if round_ in (-1, r.round))
     check_task(task, runtime.agreed[1])
     assert key in refused(alter(task), runtime.agreed[1])
 
 
-def test_a_round_is_trained_with_one_model_and_looked_at_so_often(asked: Any) -> None:
+def test_a_round_has_one_model_and_a_bounded_number_of_evaluations(asked: Any) -> None:
     """The same again is no departure; another model is, and so is a validation loss of ever more models."""
     runtime = asked("rich")
     task, agreed, before = first_request(runtime.requests, TrainRequest, 2), runtime.agreed[1], Asked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,7 @@ def test_no_request_of_real_windows_is_refused(make_federation: Any, tmp_path: P
     runtimes = compared(setup, whole, takes={2: 2})
     spec, net = setup.run_spec, runtimes[MAIN]
     with Ledger.create(tmp_path / "ledger.sqlite", setup.header) as record:
-        made = federate(spec, net, record, setup.meter, advance=Windows(net))
-        for _ in range(3):
-            next(made)
-        made.close()
+        list(islice(federate(spec, net, record, setup.meter, advance=Windows(net)), 3))
     net.held.clear()  # what was at work is asked again
     coordinate_all(setup, whole, runtimes, tmp_path / "ledger.sqlite", Windows(net))
     assert {request.round for request in net.requests if isinstance(request, TrainRequest)} == {1, 2, 3, 4, 5}
@@ -156,9 +154,7 @@ def test_a_coordinator_that_was_started_again_is_not_refused(
     with Ledger.create(ledger, setup.header) as record:
         tracker = build_budget_tracker(whole, record, one_process=False)
         made = federate(setup.run_spec, runtimes[MAIN], record, setup.meter, tracker=tracker)
-        for _ in range(3):
-            state, _ = next(made)
-        made.close()
+        *_, (state, _) = islice(made, 3)
     share = {member.index: {"kwh": 0.001} for member in setup.run_spec.members}
     run_round(state, replace(setup.run_spec, budgets=share), runtimes[MAIN])  # never committed
     coordinate_all(build(whole), whole, runtimes, ledger)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 
 pytest.importorskip("flwr")
 
-from live_server import Live, at_work, resident
+from live_server import Live
 from network_processes import tequio, until
 from open_gateway import asked, opened
 
@@ -31,6 +33,7 @@ from tequio.core.seeds import derive
 from tequio.core.types import EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.core.update import Dense, Factored, Update, zero
 from tequio.participant.accounts import read_account_books
+from tequio.runtimes.flower.client import Identity, serve
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
@@ -81,39 +84,53 @@ def test_a_participant_stays_up_and_does_the_next_legal_request(
     """Each refusal comes back as its failure; nothing is done, recorded or allocated for it. Log and status say so."""
     events: list[tuple[str, str]] = []
     health = Health("participant", lambda words, event="note", *_, **__: events.append((event, words)))
-    node = hub.enrol()
-    net = hub.net(node, deadline=60.0)
-    task, peak = first_task(service.node.adapted.spec), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    node, stop = hub.enrol(), Event()
+    net, spec = hub.net(node, deadline=60.0), service.node.adapted.spec
+    task, peak = first_task(spec), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = absurd(task)
-    with health.written_to(folder), at_work(resident(hub, node, lambda data: service.answer(data, health.tell))) as _:
-        until(lambda: 1 in net.connections(), 60)
-        for key, request in rows:
-            (found,) = net.exchange([request])
-            assert isinstance(found, Failure)
-            assert (found.error, found.name) == ("AgreementError", "site0")
-            assert found.message.startswith(key)
-        assert service.ledger.last("received") is None
-        assert read_account_books(folder / "run") == {}
-        (reply,) = net.exchange([task])
-        assert isinstance(reply, Reply)
-        assert (reply.steps, reply.update.max_rank() if reply.update else 0) == (4, 4)
-        (scored,) = net.exchange([EvaluateRequest(1, 1, "site0", zero(task.held.spec))])
-        assert isinstance(scored, Reply)
-        (again,) = net.exchange([replace(task, held=Update({"head.bias": Dense(torch.ones(2))}, task.held.spec))])
-        assert isinstance(again, Failure)
-        assert again.message.startswith("train.held: a trained model before the first round asked, the base agreed.")
-        until(lambda: (read_health(folder) or {}).get("departed", {}).get("times") == len(rows) + 1, 60)
+    moved = replace(task, held=Update({"head.bias": Dense(torch.ones(2))}, spec))
+    rows.append(("train.held: a trained model before the first round asked, the base agreed.", moved))
+
+    def coordinate() -> tuple[list[Reply | Failure], list[Reply | Failure]]:
+        try:
+            until(lambda: 1 in net.connections(), 60)
+            departing = [found for _, request in rows for found in net.exchange([request])]
+            return departing, [*net.exchange([task]), *net.exchange([EvaluateRequest(1, 1, "site0", zero(spec))])]
+        finally:
+            stop.set()
+
+    with health.written_to(folder), ThreadPoolExecutor(1) as pool:
+        job = pool.submit(coordinate)
+        serve(
+            Identity(hub.address, hub.authority, hub.keys[node], node),
+            lambda data: service.answer(data, health.tell),
+            stop,
+            health.tell,
+        )
+        departing, legal = job.result()
+        until(lambda: ((read_health(folder) or {}).get("departed") or {}).get("times") == len(rows), 60)
         found_status = read_status(folder)
         said = tequio("status", folder)
+    assert len(departing) == len(rows)
+    for (key, _), found in zip(rows, departing, strict=True):
+        assert isinstance(found, Failure)
+        assert (found.error, found.name) == ("AgreementError", "site0")
+        assert found.message.startswith(key)
+    trained, scored = legal
+    assert isinstance(trained, Reply)
+    assert isinstance(scored, Reply)
+    assert trained.update is not None
+    assert (trained.steps, trained.update.max_rank(), scored.metrics["loss"] > 0.0) == (4, 4, True)
+    assert [line["work"] for line in read_account_books(folder / "run")["site0"]] == ["train", "evaluate"]
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     assert grown < 512 << 10, "KiB of memory more"
     refused = [words for event, words in events if event == "departed"]
-    assert len(refused) == len(rows) + 1
+    assert len(refused) == len(rows)
     assert refused[0].startswith(
         "Refused: train.steps: 10000000000 asked, at most 4 agreed. The coordinator departs from"
     )
-    assert found_status["failures"] == {"AgreementError": len(rows) + 1}
-    assert f"The coordinator departed from what was agreed ({len(rows) + 1})" in " ".join(said.split())
+    assert found_status["failures"] == {"AgreementError": len(rows)}
+    assert f"The coordinator departed from what was agreed ({len(rows)})" in " ".join(said.split())
 
 
 def test_a_round_is_not_trained_again_with_another_model(folder: Path, service: ParticipantService) -> None:
