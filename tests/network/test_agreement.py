@@ -242,7 +242,7 @@ def test_any_other_request_that_departs_is_refused_by_key(
     asked: Any, kind: type, round_: int, key: str, alter: Callable[[Any], Any]
 ) -> None:
     runtime = asked("rich")
-    own = [r for r in runtime.requests if type(r) is kind and r.index == 1]
+    own: list[Any] = [r for r in runtime.requests if r.index == 1 and r.__class__ is kind]
     task = next(r for r in own if round_ in (-1, r.round))
     check_task(task, runtime.agreed[1])
     assert key in refused(alter(task), runtime.agreed[1])
