@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -35,20 +37,24 @@ from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, RunBusy, RunError, UpdateError
 from tequio.core.events import ignore_events
 from tequio.core.messages import REPLIES, pack_message, unpack_message
+from tequio.core.seeds import derive
 from tequio.core.types import PersonaliseRequest, Reply, TrainRequest
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder, open_to_others
 from tequio.participant.accounts import read_account_books
 from tequio.participant.residual import Residual
+from tequio.planning.learning_rate import round_rate
 from tequio.report.write import write_report
 from tequio.runtimes.flower.enrolment_client import take_leave
 from tequio.trust.invitation import read_invitation
 from tequio.trust.keys import load_key, new_key, public_bytes
 from tequio.trust.leave_request import leave_request
 
+FOUR = {"rounds": 4}
+
 
 def test_only_its_own_key_can_say_that_one_leaves_and_only_now(make_federation: Any, tmp_path: Path) -> None:
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
         other = join_federation(asked(hub, people, "site1"), tmp_path / "site1")
         key, node = load_key(folder / "key.pem"), read_identity(folder)["node"]
@@ -100,9 +106,12 @@ def offline(*arguments: str | Path) -> dict[str, Any]:
     return found
 
 
-def trained(resident: ParticipantService, round_: int, held: Update) -> Update:
-    """What the participant makes of a training task."""
-    task = TrainRequest(round_, 1, "site0", "product", rank=2, steps=3, learning_rate=5e-3, seed=round_, held=held)
+def trained(
+    resident: ParticipantService, round_: int, held: Update, budget: Mapping[str, float] = MappingProxyType({})
+) -> Update:
+    """What the participant makes of a training task, as the federation.toml of four rounds has it."""
+    rate, seed = round_rate(round_, 4, 0, 5e-3, 0.3), derive(7, "train", round_, 1)
+    task = TrainRequest(round_, 1, "site0", "product", 2, 3, rate, seed, held, budget=budget)
     reply = unpack_message(resident.answer(pack_message(task)), "a reply", REPLIES)
     assert isinstance(reply, Reply)
     assert reply.update is not None
@@ -111,7 +120,7 @@ def trained(resident: ParticipantService, round_: int, held: Update) -> Update:
 
 def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: Any, tmp_path: Path) -> None:
     """With no network: from the base where nothing is known, then from what came last; then predict, export, verify and report."""
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     run, file = folder / "run", load_participant(people / "site0.toml")
     nothing = offline("island", folder)
@@ -148,12 +157,12 @@ def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: An
 
 def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation: Any, tmp_path: Path) -> None:
     """What the task says it may take of the federation's budget is kept to; asked again, the first outcome is told."""
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR, budget={"kwh": 1.0}) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     with open_participant(folder, load_participant(people / "site0.toml"), lambda _: None) as resident:
-        shared = trained(resident, 1, zero(resident.node.adapted.spec))
+        shared = trained(resident, 1, zero(resident.node.adapted.spec), {"kwh": 1.0})
         task = PersonaliseRequest(1, 1, "site0", shared, 2, 3, {"kwh": 1e-12})
-        said = [resident.answer(pack_message(replace(task, budget=budget))) for budget in (task.budget, {})]
+        said = [resident.answer(pack_message(replace(task, budget=budget))) for budget in (task.budget, {"kwh": 1.0})]
     bodies = [unpack_message(data, "a reply", REPLIES) for data in said]
     assert bodies[0] == bodies[1]
     assert isinstance(bodies[0], Reply)
@@ -164,7 +173,7 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
 
 def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_federation: Any, tmp_path: Path) -> None:
     """Killed before it was heard of: to be told by `participate`. Over all the same, where the coordinator says so."""
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     health = Health("participant", ignore_events)
     with open_participant(folder, load_participant(people / "site0.toml"), ignore_events) as resident:
@@ -195,7 +204,7 @@ def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_fede
 
 def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
     """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         file = people / "site0.toml"
         file.write_text(file.read_text() + '\n[energy]\ncountry = "DE"\n')
         folder = join_federation(asked(hub, people), tmp_path / "site0")
@@ -261,7 +270,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
 
 def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federation: Any, tmp_path: Path) -> None:
     """The same folder at two local times: three hours before the window, where it does not even try; and within."""
-    with opened(make_federation, tmp_path) as (hub, people):
+    with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
         folder = join_federation(asked(hub, people), tmp_path / "site0")
     own, now = people / "site0.toml", datetime.now(UTC)
     opens, closes = ((now + timedelta(hours=hours)).strftime("%H:%M") for hours in (3, 4))

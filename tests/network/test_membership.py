@@ -21,6 +21,7 @@ from network_processes import ALONE, background, federation, kinds, tequio, unti
 from open_gateway import asked, opened, reopened
 
 from builders import free_port
+from tequio.app.assembly.context import build_model_context
 from tequio.app.models.open import open_models
 from tequio.app.network.coordinator.roster import Roster
 from tequio.app.network.coordinator.serve import Times, coordinate
@@ -35,7 +36,7 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.participant.join import join_federation, read_authority, read_identity
 from tequio.app.network.participant.leave import leave_federation
 from tequio.app.network.participant.serve import serve_participant
-from tequio.config import load_federation
+from tequio.config import MAIN, load_federation
 from tequio.core.errors import ConfigError, DataError, NetworkError
 from tequio.core.events import ignore_events
 from tequio.ledger.chain import RECORD_VERSION
@@ -241,11 +242,12 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
         join_federation(asked(hub, people), tmp_path / "site0")
         unused: Any = None  # nobody is asked anything
         lines: list[str] = []
+        contexts = {MAIN: build_model_context(config, {})}
         batches = {"train": 9, "validation": 9, "test": 9}
         row = {"name": "site0", "rank": 2, "steps": 3, "data": {"rows": 27}, "batches": batches}
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
             roster = Roster(
-                hub, config, unused, unused, 1.0, lambda words, *_, **__: lines.append(words), ledger=ledger
+                hub, config, contexts, unused, 1.0, lambda words, *_, **__: lines.append(words), ledger=ledger
             )
             roster.register(1, row, "first salt")
             log_lines = {"batches": batches, "mean_tokens": 5.0, "speed": None, "hardware": {}, "data": {"rows": 28}}
@@ -265,7 +267,9 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
             assert roster.barred.pop(1)  # once for an invitation
             (entry,) = ledger.entries("joined")
         assert (entry.body["commitment"], entry.body["invitation"], entry.body["round"]) == ("second salt", 1, 3)
-        assert (entry.body["participant"]["rank"], entry.body["participant"]["data"]) == (2, {"rows": 28})
+        part = entry.body["participant"]
+        assert (part["rank"], part["data"]) == (2, {"rows": 28})
+        assert part["steps"] == 2, "9 texts in batches of 8: the three steps of before would be refused now"
 
 
 @pytest.mark.slow

@@ -22,12 +22,11 @@ from tequio.participant.personal import Personal
 RECEIVED, PERSONAL = "received", "personal"
 
 
-def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, scale: float) -> None:
+def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, model: Update, digest: str) -> None:
     """Keep the shared model that a training task came with, unless it is the base or is kept already."""
     if task.round == 1:
         return
-    model, before = sent_with(task, scale), ledger.last(RECEIVED)
-    digest = digest_update(model)
+    before = ledger.last(RECEIVED)
     if before is not None and before.body["digest"] == digest:
         return
     file = f"participants/{task.name}/received-{task.round - 1}.safetensors"
@@ -36,6 +35,12 @@ def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, scale: 
     ledger.append(RECEIVED, body)
     if before is not None and before.body["file"] != file:
         (folder.path / before.body["file"]).unlink(missing_ok=True)
+
+
+def received_before(ledger: Ledger) -> dict[int, tuple[str, int, int]]:
+    """By round of training: digest of the shared model that came with it, rank and steps, as far as they are recorded."""
+    rows = [entry.body for entry in ledger.entries(RECEIVED)]
+    return {int(row["round"]) + 1: (str(row["digest"]), int(row["rank"]), int(row["steps"])) for row in rows}
 
 
 def sent_with(task: TrainRequest, scale: float) -> Update:

@@ -82,6 +82,9 @@ def _participant(found: Mapping[str, Any]) -> None:
         _say(f"Updates sent since it joined, by its own book: {_size(found['updates_up'])}.")
     if found["failures"]:
         _say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
+    if found["departed"] is not None:
+        last = found["departed"]
+        _say(f"The coordinator departed from what was agreed ({last['times']}). Last, {last['time']}: {last['what']}")
     if found["personal"] is not None:
         _say(f"Personal model made; kept: {found['personal']}.")
     if found["alone"] is not None:

@@ -19,6 +19,7 @@ from tequio.core.protocols import (
 )
 from tequio.core.seeds import derive
 from tequio.core.types import Span, State, Trained
+from tequio.planning.learning_rate import round_rate
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,7 @@ class RunSpec:
 
     def rate(self, round_: int) -> float:
         """Local learning rate of round 1…rounds: linear from learning_rate to final_rate times it, for the centre alone and for all."""
-        first = self.centre_first
-        begun, rounds = (0, first) if self.centre_alone(round_) else (first, self.rounds - first)
-        done = min(1.0, (round_ - begun - 1) / max(1, rounds - 1))
-        return self.learning_rate * (1.0 + (self.final_rate - 1.0) * done)
+        return round_rate(round_, self.rounds, self.centre_first, self.learning_rate, self.final_rate)
 
     def centre_alone(self, round_: int) -> bool:
         """Whether only the centre trains in a round, and only it evaluates."""

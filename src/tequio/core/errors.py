@@ -10,6 +10,7 @@ TequioError                      what is wrong, why, and what to do
 │   └── BudgetError              a participant does not train: its own budget is spent
 ├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
 ├── NetworkError                 the coordinator or a participant cannot be reached, or is not who it should be
+├── AgreementError               a request departs from the federation.toml that the participant agreed to
 └── LedgerError                  the ledger cannot be read or written
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
@@ -93,6 +94,12 @@ class NetworkError(TequioError):
     """The coordinator or a participant cannot be reached, or is not who it should be."""
 
     exit_code = 12
+
+
+class AgreementError(TequioError):
+    """A request departs from the federation.toml that the participant agreed to."""
+
+    exit_code = 14
 
 
 class LedgerError(TequioError):

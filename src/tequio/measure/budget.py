@@ -6,7 +6,7 @@ step, as long as the mean of those made, would not fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tequio.core.types import Energy
 
@@ -47,7 +47,7 @@ def smaller(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 
 
 def within(
-    rates: list[float], allowed: Mapping[str, float], used: Callable[[], Mapping[str, float | None]]
+    rates: Iterable[float], allowed: Mapping[str, float], used: Callable[[], Mapping[str, float | None]]
 ) -> Iterator[float]:
     """The rates of the steps that fit: one, and then each whose predecessors' mean cost still fits. used: since the work began."""
     for done, rate in enumerate(rates):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 
 from torch import nn
 
@@ -90,9 +90,9 @@ class Node:
         with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
-            rates: Iterable[float] = [task.learning_rate] * task.steps
+            rates: Iterable[float] = repeat(task.learning_rate, task.steps)
             if allowed and self.together.size == 1:
-                rates = within([task.learning_rate] * task.steps, allowed, lambda: self.cost(reading.energy))
+                rates = within(rates, allowed, lambda: self.cost(reading.energy))
             try:
                 objective = build_objective(task, self.adapted, self.public)
                 trained = train(

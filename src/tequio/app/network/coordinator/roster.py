@@ -229,11 +229,27 @@ class Roster:
             now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
             if invited.get(i, 0) > self.invited.get(i, 0):
                 fresh = {**self.rows[i], "data": dict(own.data), "batches": dict(own.batches)}
+                try:
+                    fresh |= self._within(i, own)
+                except ConfigError as error:
+                    self._bar(i, str(error))
+                    continue
                 self._record(i, fresh, str(said["commitment"]), round_)
                 self.say(f"{self.names[i]} is back: it joined anew.")
             elif shown != now or said["commitment"] != self.commitments[i]:
                 anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
                 self._bar(i, f"Its data or its folder are not those with which it joined. Invited anew it may: {anew}")
+
+    def _within(self, index: int, profile: ParticipantProfile) -> dict[str, Any]:
+        """What changes of an old part where data or machine allow less now: a participant refuses what exceeds its own bounds."""
+        base, row = self.base_of(index), self.rows[index]
+        config = self.config.part(base)
+        given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
+        part = replace(given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"])))
+        if (part.rank, part.steps) == (int(row["rank"]), int(row["steps"])):
+            return {}
+        new = participant_row(profile, part, config.adapter.kind == "full")
+        return label_base(new, base, bool(self.config.bases))
 
     def _join(self, index: int, facts: Mapping[str, Any], run_spec: RunSpec, round_: int) -> None:
         """Allot a part to who came late, and record it."""

@@ -62,7 +62,7 @@ class Health:
             self._facts |= {"superlink": None, "present": {}, "refusals": {}}
         else:
             self._facts |= {"connected": False, "since": now(), "connections": 0, "tasks": {}, "failures": {}}
-            self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None}
+            self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None, "departed": None}
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Count an event, and pass it on."""
@@ -82,8 +82,11 @@ class Health:
             if event == "task":
                 _count(facts["tasks"], str(fields["kind"]))
                 facts["last_task"] = {"time": now(), "kind": fields["kind"], "round": fields["round"]}
-            if event == "task-failed":
+            if event in ("task-failed", "departed"):
                 _count(facts["failures"], str(fields["error"]))
+            if event == "departed":
+                times = 1 + (facts["departed"] or {"times": 0})["times"]
+                facts["departed"] = {"time": now(), "times": times, "what": words}
             for key in ("bytes_down", "bytes_up"):
                 if key in fields and key in facts:
                     facts[key] += fields[key]

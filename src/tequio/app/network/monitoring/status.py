@@ -121,6 +121,7 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "rounds": _rounds(totals),
         "tasks": found.get("tasks", {}),
         "failures": found.get("failures", {}),
+        "departed": found.get("departed"),
         "updates_up": int(sum(line.get("bytes", 0.0) for line in read_account_books(run).get(name, ()))),
         "since_started": {"bytes_down": found.get("bytes_down", 0), "bytes_up": found.get("bytes_up", 0)},
         "last_error": found.get("last_error"),

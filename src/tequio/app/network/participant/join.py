@@ -1,9 +1,9 @@
 """Joining a federation: what an invitation and a participant's own file come to, what will leave the machine, and the folder made.
 
 key.pem          this participant's key; never leaves
-identity.json    where the coordinator is, our number there, and which key is ours
+identity.json    where the coordinator is, our number there, which key is ours, and the digest of federation.toml
 authority.pem    the certificate that the coordinator must show
-federation.toml  what all agreed to, as it was in the invitation
+federation.toml  what all agreed to, as it was in the invitation; each request is compared with it
 participant.toml where your own file is
 run/             personal model, own ledger, reports; made by `tequio participate`
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tequio.app.assembly.context import read_splits
 from tequio.app.run_files import json_table
-from tequio.config import Federation, ParticipantFile, federation_of_text, load_participant
+from tequio.config import Federation, ParticipantFile, federation_of_text, load_federation, load_participant
+from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.ledger.folder import IDENTITY, RunFolder, own_folder
 from tequio.runtimes.flower.enrolment_client import enrol, reach
@@ -80,7 +81,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
     identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
-    identity |= {"key": key, "invitation": token_hash(asked.token)}
+    identity |= {"key": key, "invitation": token_hash(asked.token), "federation": asked.digest}
     folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
     (out / (KEY if key == SECOND_KEY else SECOND_KEY)).unlink(missing_ok=True)
     return out
@@ -112,6 +113,15 @@ def read_identity(folder: Path) -> dict[str, str]:
         fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
         raise ConfigError(f"{path} is damaged.", why, fix)
     return identity
+
+
+def read_agreed(folder: Path) -> Federation:
+    """Return federation.toml as this folder joined it. Raises ConfigError where the file was changed since."""
+    path, said = folder / FEDERATION, read_identity(folder).get("federation")
+    if said is not None and path.is_file() and digest(path.read_bytes()) != said:
+        why = "It no longer has the digest of the one that this participant joined, with which requests are compared."
+        raise ConfigError(f"{path} was changed.", why, "Restore it from your invitation.")
+    return load_federation(path)
 
 
 def read_authority(folder: Path) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tequio.app.assembly.allocation import personal_settings
 from tequio.app.assembly.context import ModelContext, build_model_context, build_node, read_splits
-from tequio.app.assembly.profile import PROBE, probing
+from tequio.app.assembly.profile import PROBE, build_node_profile, probing
 from tequio.app.assembly.public_data import build_public_text, public_examples
-from tequio.app.network.participant.join import FEDERATION, read_identity
+from tequio.app.network.participant.agreement import build_agreement, check_task
+from tequio.app.network.participant.join import read_agreed, read_identity
 from tequio.app.run_files import recorded_bases, recorded_header
-from tequio.config import MAIN, Federation, ParticipantFile, load_federation, load_participant
-from tequio.core.errors import ConfigError, TrainingError, UpdateError
+from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
+from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, unpack_message
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
@@ -48,7 +49,7 @@ def loaded(
     folder: Path, file: ParticipantFile, together: ProcessGroup
 ) -> tuple[Federation, Splits, ModelContext, Node]:
     """What was agreed for its base, the data, the base, and the participant on it."""
-    whole = load_federation(folder / FEDERATION)
+    whole = read_agreed(folder)
     config = whole.part(whole.base_of(file.name))
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
@@ -72,14 +73,19 @@ def _recorded_base(run: Path) -> str | None:
 def follow(folder: Path, together: ProcessGroup) -> None:
     """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
     file = load_participant(Path(read_identity(folder)["participant"]))
-    config, _, _, node = loaded(folder, file, together)
+    config, _, context, node = loaded(folder, file, together)
+    # by the file alone: the first process has compared with what it told, and all must go the same way
+    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context.adapted)
     probe = probing(node)
     while data := together.hand_on():
         if data == PROBE:
             probe()
             continue
         task = unpack_message(data, "a task handed on", REQUESTS)
-        with suppress(TrainingError, UpdateError):  # the first process meets the same one, and tells
+        with suppress(
+            AgreementError, TrainingError, UpdateError
+        ):  # the first process meets the same one, and reports it
+            check_task(task, agreed)
             if isinstance(task, TrainRequest):
                 node.train(replace(task, feedback=None))  # what uploads leave out, the first one remembers
             elif isinstance(task, EvaluateRequest):

@@ -16,20 +16,21 @@ from threading import Event, Timer
 from typing import Any
 
 from tequio.app.assembly.manifest import build_header, encoding_changed
-from tequio.app.assembly.profile import build_profile
+from tequio.app.assembly.profile import ParticipantProfile, build_profile
 from tequio.app.assembly.site import read_carbon_forecast
 from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
+from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task, kind_of
 from tequio.app.network.participant.availability import closed, pointing_out
-from tequio.app.network.participant.join import KEY, read_authority, read_identity
+from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
 from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
-from tequio.app.saved_models import keep_received, recorded_personal
+from tequio.app.saved_models import keep_received, received_before, recorded_personal, sent_with
 from tequio.config import Federation, ParticipantFile, load_participant
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
-from tequio.core.errors import ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.errors import AgreementError, ConfigError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
-from tequio.core.messages import KINDS, REQUESTS, Message, pack_message, unpack_message
+from tequio.core.messages import REQUESTS, Message, pack_message, unpack_message
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -49,6 +50,7 @@ UNTOLD = "its own budget, which is private"  # what the coordinator hears of wha
 class ParticipantService:
     """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
 
+    agreed: the bounds of each request, and asked: what came so far. Both are of the folder's federation.toml.
     last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
     """
 
@@ -58,10 +60,15 @@ class ParticipantService:
     facts: Mapping[str, Any]
     folder: RunFolder
     ledger: Ledger
+    agreed: Agreement
+    asked: Asked
     last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
-        """One message in, one out. Raises UpdateError for a message that is not a task; what cannot be done comes back as a Failure."""
+        """One message in, one out. Raises UpdateError for a message that is not a task.
+
+        A request that cannot be done, or that departs from what was agreed, comes back as a Failure; for the latter nothing is done.
+        """
         if (again := self.last.get(digest(data))) is not None:
             return again
         task = unpack_message(data, "a task of the coordinator", REQUESTS)
@@ -69,14 +76,19 @@ class ParticipantService:
             raise UpdateError("A reply came where a task was expected.")
         if task.name != self.node.name:
             raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
-        kind = next(name for name, cls in KINDS.items() if isinstance(task, cls))
+        kind = kind_of(task)
         log(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
         try:
+            check_task(task, self.agreed)
             self._share(task, data)
             reply = pack_message(self._do(task))
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
+        except AgreementError as error:
+            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+            log(f"Refused: {error}", "departed", "error", kind=kind, round=task.round, error=failure.error)
+            return pack_message(failure)
         except (TrainingError, UpdateError) as error:
             failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
         except ValueError:  # a number that JSON has no word for
@@ -87,8 +99,13 @@ class ParticipantService:
 
     def _share(self, task: Message, data: bytes) -> None:
         """Have the other processes take part, once nothing that only this one keeps can stop it: they could not be called back."""
+        if isinstance(task, EvaluateRequest):
+            self.asked.check_look(task.round, digest(data), self.agreed)
         if isinstance(task, TrainRequest):
-            keep_received(self.folder, self.ledger, task, self.node.adapted.scale)
+            model = sent_with(task, self.node.adapted.scale)
+            named = digest_update(model)
+            self.asked.check_trained(task, named, digest_update(task.gradient) if task.gradient else "")
+            keep_received(self.folder, self.ledger, task, model, named)
             if task.feedback is not None and self.node.together.size > 1:
                 self._memory().load(task.memory_round, self.node.adapted.spec, task.name)
         wanted = isinstance(task, TrainRequest | EvaluateRequest)
@@ -210,6 +227,7 @@ def open_participant(
     """Everything loaded, once for the life of the process; the run's folder is ours alone meanwhile."""
     log("reading data and base model")
     config, splits, context, node = loaded(folder, file, together)
+    whole = read_agreed(folder)
     for note in context.adapted.base.notes:
         log(note)
     run = folder / RUN
@@ -228,7 +246,9 @@ def open_participant(
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     fix = "Put them back as they were, or join anew."
                     raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
-                yield ParticipantService(config, file, node, facts, place, ledger)
+                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context.adapted)
+                asked = Asked(received_before(ledger))
+                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
@@ -239,4 +259,5 @@ def open_participant(
         header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         save(place, HEAD_FILE, context.adapted.head_update())
         with Ledger.create(place.ledger_path, header) as ledger:
-            yield ParticipantService(config, file, node, facts, place, ledger)
+            agreed = build_agreement(whole, said, context.adapted)
+            yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked())

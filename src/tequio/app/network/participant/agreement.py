@@ -1,0 +1,320 @@
+"""What was agreed is enforced here: each request is compared with federation.toml before anything is allocated or done for it.
+
+The bounds of a participant follow from the federation.toml that its folder joined, its own profile and the layout of its base. Nothing in
+this module computes on tensors except to see whether a first model is the base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tequio.app.assembly.algorithm import Algorithm, build_local, resolve_algorithm
+from tequio.app.assembly.allocation import build_workload, full_steps
+from tequio.app.assembly.profile import ParticipantProfile
+from tequio.config import Federation
+from tequio.core.errors import AgreementError
+from tequio.core.messages import KINDS, Message
+from tequio.core.seeds import derive
+from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
+from tequio.core.update import Dense, Factored, Update, plain
+from tequio.participant.adapted_model import AdaptedModel
+from tequio.planning.learning_rate import round_rate
+
+REPEATS = 10  # times that one round may be tried again with other content, after restarts of the coordinator
+LONGEST = 80  # characters of an asked value that are shown
+WIDEST = 10**15  # a larger number is shown by its power of ten
+CLOSE = 1e-9  # relative difference of two numbers that were computed by one formula on two machines
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What one participant agreed to.
+
+    Attributes:
+        config: federation.toml, of its base alone.
+        index: its place on the whole roster, from 1.
+        algorithm: the pieces that were agreed.
+        terms: strengths of the local terms by name, as its requests carry them.
+        gradient: whether a term needs the centre's gradient.
+        ranks: the ladder within its own `max_rank`.
+        steps: fewest and most local steps of a round, for its own number of training texts.
+        spec: digest of base and adapter layout.
+        shapes: (m, n) of each adapted module.
+        heads: shape of each tensor of the head.
+        widest: the largest rank of a shared model sent as factors, except where a matrix has fewer.
+        distils: whether models teach each other after a round.
+    """
+
+    config: Federation
+    index: int
+    algorithm: Algorithm
+    terms: Mapping[str, float]
+    gradient: bool
+    ranks: tuple[int, ...]
+    steps: tuple[int, int]
+    spec: str
+    shapes: Mapping[str, tuple[int, int]]
+    heads: Mapping[str, tuple[int, ...]]
+    widest: int
+    distils: bool
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in all."""
+        return self.config.train.rounds
+
+    @property
+    def first(self) -> int:
+        """Rounds that the centre trains alone at the beginning."""
+        return 0 if self.config.centre is None else self.config.centre.first
+
+    def looks(self, round_: int) -> int:
+        """Return how many models of one round its validation data may score."""
+        if round_ > self.rounds:  # points between base and shared model, one each
+            return 1
+        others = len(self.config.participants) if self.config.equity.leave_one_out else 0
+        return 1 + others + int(self.distils)
+
+
+def build_agreement(federation: Federation, profile: ParticipantProfile, adapted: AdaptedModel) -> Agreement:
+    """Derive the bounds of one participant.
+
+    Args:
+        federation: the whole federation.toml that its folder joined.
+        profile: what it told the coordinator of itself; the assignment follows from it.
+        adapted: its base with the agreed layout.
+    """
+    config = federation.part(federation.base_of(profile.name))
+    local = build_local(config)
+    index = next(i for i, entry in enumerate(federation.participants, 1) if entry.name == profile.name)
+    work = build_workload(config, profile, full_steps(config, profile.batches["train"]), adapted)
+    most = profile.hardware.max_rank
+    taught = 0 if federation.distil is None else federation.distil.rank or 0
+    return Agreement(
+        config=config,
+        index=index,
+        algorithm=resolve_algorithm(config.algorithm, adapted.full),
+        terms=local.terms_of(index),
+        gradient=local.needs("gradient"),
+        ranks=tuple(rank for rank in work.ranks if most is None or rank <= most),
+        steps=(work.min_steps, work.steps),
+        spec=adapted.spec,
+        shapes=dict(adapted.shapes),
+        heads={name: tuple(tensor.shape) for name, tensor in adapted.head_start.items()},
+        widest=max(2 * max(work.ranks), config.algorithm.broadcast_rank or 0, taught),
+        distils=federation.distil is not None,
+    )
+
+
+def check_task(task: Message, agreed: Agreement) -> None:
+    """Compare a request with what was agreed. Raises AgreementError, which names the first key that departs."""
+    kind = kind_of(task)
+    if not isinstance(task, DescribeRequest | TrainRequest | EvaluateRequest | PersonaliseRequest):
+        raise departure(kind, "a request of this kind", "none")
+    _equal(f"{kind}.index", task.index, agreed.index)
+    if isinstance(task, TrainRequest):
+        _check_train(task, agreed)
+        return
+    last = agreed.rounds + (agreed.config.gate.interpolate if isinstance(task, EvaluateRequest) else 0)
+    _between(f"{kind}.round", task.round, 0, last)
+    if isinstance(task, EvaluateRequest):
+        _equal("evaluate.hours", len(task.hours), 0)
+        _check_model("evaluate.held", task.held, agreed)
+        if task.round == 0:
+            _check_base("evaluate.held", task.held)
+    if isinstance(task, PersonaliseRequest):
+        _check_part(kind, task.rank, task.steps, agreed)
+        _check_budget(kind, task.budget, agreed)
+        _check_model("personalise.held", task.held, agreed)
+
+
+def kind_of(task: Message) -> str:
+    """Return the name of a message's kind."""
+    return next(name for name, cls in KINDS.items() if isinstance(task, cls))
+
+
+def departure(key: str, asked: Any, agreed: str) -> AgreementError:
+    """Make the error for one key: what was asked, and what was agreed in words."""
+    why = "The coordinator departs from the federation.toml that this participant joined; nothing was done."
+    fix = "Ask as agreed, or invite participants to another federation.toml in a new folder."
+    return AgreementError(f"{key}: {_shown(asked)} asked, {agreed} agreed.", why, fix)
+
+
+@dataclass
+class Asked:
+    """What one round has been asked with so far, so that the same round cannot be asked with ever other content.
+
+    models: by round, the shared model, rank and steps that were trained with. variants: what else differed, by kind and round.
+    """
+
+    models: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    variants: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+    def check_trained(self, task: TrainRequest, model: str, gradient: str) -> None:
+        """Raise AgreementError where this round was trained with another shared model, rank or number of steps.
+
+        Args:
+            task: the request.
+            model: digest of the shared model that it starts from.
+            gradient: digest of the centre's gradient in it; empty where there is none.
+        """
+        now = (model, task.rank, task.steps)
+        if self.models.get(task.round, now) != now:
+            raise departure("train.round", f"round {task.round} again with other content", "once")
+        self._note("train", task.round, gradient, REPEATS, "gradient")
+        self.models[task.round] = now
+
+    def check_look(self, round_: int, content: str, agreed: Agreement) -> None:
+        """Raise AgreementError where validation data would score more models of one round than agreed. content: a digest."""
+        self._note("evaluate", round_, content, REPEATS * agreed.looks(round_), "looks")
+
+    def _note(self, kind: str, round_: int, content: str, most: int, key: str) -> None:
+        seen = self.variants.setdefault((kind, round_), set())
+        if content not in seen and len(seen) >= most:
+            raise departure(f"{kind}.{key}", len(seen) + 1, f"at most {most} in one round")
+        seen.add(content)
+
+
+def _check_train(task: TrainRequest, agreed: Agreement) -> None:
+    train, pieces = agreed.config.train, agreed.algorithm
+    _between("train.round", task.round, agreed.first + 1, agreed.rounds)
+    _check_part("train", task.rank, task.steps, agreed)
+    rate = round_rate(task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate)
+    _near("train.learning_rate", task.learning_rate, rate)
+    _equal("train.seed", task.seed, derive(agreed.config.seed, "train", task.round, agreed.index))
+    _equal("train.layout", task.layout, pieces.reduce.layout)
+    trained = pieces.reduce.trained(task.round)
+    if task.trained != "b" or trained != "a":  # b instead of a while all of b is 0
+        _equal("train.trained", task.trained, trained)
+    _equal("train.upload", task.upload, pieces.upload.name)
+    _same_table("train.upload_settings", task.upload_settings, pieces.upload.settings)
+    _equal("train.feedback", task.feedback, pieces.feedback)
+    _between("train.memory_round", task.memory_round, 0, 0 if pieces.feedback is None else task.round - 1)
+    _same_table("train.terms", task.terms, agreed.terms)
+    _equal("train.method", task.method, agreed.config.local.method)
+    _same_table("train.method_settings", task.method_settings, agreed.config.local.method_settings)
+    _check_budget("train", task.budget, agreed)
+    _equal("train.hours", len(task.hours), 0)
+    _check_model("train.held", task.held, agreed)
+    if task.gradient is not None and not agreed.gradient:
+        raise departure("train.gradient", "a gradient", "none")
+    if task.gradient is not None:
+        _check_model("train.gradient", task.gradient, agreed)
+    _check_start(task, agreed)
+    if task.round == 1:
+        _check_base("train.held", task.held)
+        if task.start is not None:
+            _check_base("train.start", task.start)
+
+
+def _check_part(kind: str, rank: int, steps: int, agreed: Agreement) -> None:
+    """Compare rank and steps with what a coordinator can assign to this participant."""
+    if rank not in agreed.ranks:
+        raise departure(f"{kind}.rank", rank, f"one of {', '.join(map(str, agreed.ranks))}")
+    _between(f"{kind}.steps", steps, *agreed.steps)
+
+
+def _check_budget(kind: str, budget: Mapping[str, float], agreed: Agreement) -> None:
+    """Compare a share of the federation's budget with the whole; bytes are bounded at the coordinator alone."""
+    limits = {key: limit for key, limit in agreed.config.budget.limits().items() if key != "megabytes"}
+    for key in sorted(budget.keys() | limits.keys()):
+        if key not in limits:
+            raise departure(f"{kind}.budget.{key[:LONGEST]}", budget[key], "none")
+        if key not in budget:
+            raise departure(f"{kind}.budget.{key}", "none", f"a share of {limits[key]:g}")
+        _between(f"{kind}.budget.{key}", budget[key], 0.0, limits[key] * (1.0 + CLOSE))
+
+
+def _check_model(key: str, model: Update, agreed: Agreement) -> None:
+    """Compare modules, shapes and ranks of a model with the layout, before it is folded in."""
+    if model.spec != agreed.spec:
+        raise departure(key, f"layout {model.spec[:12]!r}", repr(agreed.spec[:12]))
+    known: dict[str, tuple[int, ...]] = {**agreed.shapes, **agreed.heads}
+    for name, entry in model.entries.items():
+        if name not in known:
+            raise departure(key, f"entry {name[:LONGEST]!r}", "no such module")
+        _equal(f"{key} {name}", _size(entry.shape), _size(known[name]))
+        if isinstance(entry, Factored):
+            if name in agreed.heads:
+                raise departure(f"{key} {name}", "factors", "one tensor")
+            _between(f"{key} {name} rank", entry.rank, 0, max(agreed.widest, min(known[name])))
+
+
+def _check_start(task: TrainRequest, agreed: Agreement) -> None:
+    """Compare the factors that training continues with the layout and the assigned rank."""
+    continues = task.layout == "factors" or agreed.algorithm.start.continues
+    if (task.start is not None) != continues:
+        words = ("factors to continue", "none")
+        raise departure("train.start", words[task.start is None], words[not continues])
+    if task.start is None:
+        return
+    if task.layout == "product":
+        _check_model("train.start", task.start, agreed)
+        for name, entry in task.start.entries.items():
+            if not isinstance(entry, Factored):
+                raise departure(f"train.start {name}", "one tensor", "factors")
+            _between(f"train.start {name} rank", entry.rank, 0, task.rank)
+        return
+    if task.start.spec != agreed.spec:
+        raise departure("train.start", f"layout {task.start.spec[:12]!r}", repr(agreed.spec[:12]))
+    sizes: dict[str, tuple[int, ...]] = dict(agreed.heads)
+    for name, (m, n) in agreed.shapes.items():
+        a = task.start.entries.get(f"{name}:a")
+        rank = a.shape[0] if isinstance(a, Dense) and a.value.ndim == 2 else 0
+        _between(f"train.start {name} rank", rank, 1, task.rank)
+        sizes |= {f"{name}:a": (rank, n), f"{name}:b": (m, rank)}
+        if f"{name}:b" not in task.start.entries:
+            raise departure(f"train.start {name}:b", "none", _size((m, rank)))
+    for name, entry in task.start.entries.items():
+        if name not in sizes or not isinstance(entry, Dense):
+            raise departure("train.start", f"entry {name[:LONGEST]!r}", "no such factor")
+        _equal(f"train.start {name}", _size(entry.shape), _size(sizes[name]))
+
+
+def _check_base(key: str, model: Update) -> None:
+    """See that a model is the base: every change is 0, whatever the first factors A are."""
+    for name, entry in model.entries.items():
+        moved = plain(entry) if isinstance(entry, Dense) else entry.b
+        if not name.endswith(":a") and bool(moved.any()):
+            raise departure(key, "a trained model before the first round", "the base")
+
+
+def _equal(key: str, asked: Any, agreed: Any) -> None:
+    if asked != agreed:
+        raise departure(key, asked, _shown(agreed))
+
+
+def _near(key: str, asked: float, agreed: float) -> None:
+    if not math.isclose(asked, agreed, rel_tol=CLOSE):
+        raise departure(key, asked, f"{agreed:.6g}")
+
+
+def _between(key: str, asked: float, least: float, most: float) -> None:
+    if not asked >= least:
+        raise departure(key, asked, f"at least {_shown(least)}")
+    if not asked <= most:
+        raise departure(key, asked, f"at most {_shown(most)}")
+
+
+def _same_table(key: str, asked: Mapping[str, float], agreed: Mapping[str, float]) -> None:
+    for name in sorted(asked.keys() | agreed.keys()):
+        if asked.get(name) != agreed.get(name):
+            raise departure(f"{key}.{name[:LONGEST]}", asked.get(name), _shown(agreed.get(name)))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(_shown, shape))
+
+
+def _shown(value: Any) -> str:
+    """A value for a person: short, whatever was asked."""
+    if value is None:
+        return "none"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > WIDEST:
+        return f"about 10^{int(math.log10(abs(value)))}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)[:LONGEST]
