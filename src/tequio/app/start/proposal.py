@@ -28,10 +28,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "train": {"rounds": 4, "local_epochs": 1.5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1},
         "personal": {
             "local_rates": [2e-3],
-            "private_rates": [5e-4],
-            "private_rank": 4,
-            "private_epochs": 1.0,
-            "checks": 3,
+            "private_rates": [1e-3, 3e-3],
+            "private_rank": 8,
+            "private_epochs": 2.0,
+            "checks": 4,
         },
     },
     "causal": {
@@ -189,7 +189,10 @@ def _caps(
     epoch of the rounds, as often by the model trained alone, and by the private adapter.
     """
     train, personal = federation["train"], federation["personal"]
-    epochs = 2 * (train["rounds"] * train["local_epochs"] + personal["private_epochs"])
+    alone = len(personal["local_rates"]) * (train["rounds"] * train["local_epochs"] + personal["private_epochs"])
+    epochs = (
+        train["rounds"] * train["local_epochs"] + alone + len(personal["private_rates"]) * personal["private_epochs"]
+    )
     each = WORK / len(found.participants)
     out = {}
     for person in found.participants:
