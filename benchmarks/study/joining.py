@@ -52,7 +52,7 @@ DECODER: Mapping[str, tuple[float, ...]] = {
 }
 CAUSAL = ("manuals", "manual-sections", "manual-languages")
 ROWS: Mapping[str, Mapping[str, int]] = {
-    **dict.fromkeys(CAUSAL, {"max_test": 24, "max_validation": 12}),
+    **{world: {"max_test": 24, "max_validation": 12} for world in CAUSAL},
     "sentiment": {"max_test": 1500},
     "heart": {},
 }
