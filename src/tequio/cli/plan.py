@@ -38,6 +38,9 @@ def plan(
             "--own", help="With participants' private money, carbon and budgets: for yourself, not to pass on."
         ),
     ] = False,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Also try one round: foretells for each whether joining will pay.")
+    ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
@@ -76,6 +79,10 @@ def plan(
 
     factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
     result = make_plan(config, setup, roster, known, machine, factors, tariff, own)
+    if pilot:
+        from tequio.app.forecast.pilot import run_pilot
+
+        result |= {"pilot": run_pilot(config)}
     path = write_plan(home, result, lang)
     output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang))
 

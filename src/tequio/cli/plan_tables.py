@@ -25,12 +25,30 @@ def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None
     _ways(result, w)
     _even(result, w)
     _weakest(result, w)
+    _pilot(result, w)
     factors = corrected({k: v for k, v in result["factors"].items() if v != 1.0}, w, _three)
     if factors:
         output.out.print(w("forecast.corrected", factors=factors), markup=False)
     for limit in result["limits"]:
         output.out.print(w.name("plan.limit", limit), style="dim", markup=False)
     output.out.print(w("forecast.page", path=path), markup=False)
+
+
+def _pilot(result: Mapping[str, Any], w: Words) -> None:
+    if not result.get("pilot"):
+        return
+    table = Table(title=w("pilot.title"))
+    for column in (w("books.who"), w("pilot.benefit"), w("pilot.verdict")):
+        table.add_column(column, justify="left" if column != w("pilot.benefit") else "right")
+    for row in result["pilot"]:
+        figures = "–" if row["benefit"] is None else "{:+.0%} ({:+.0%} … {:+.0%})".format(*_figures(row))
+        table.add_row(row["name"], figures, w(f"pilot.{row['verdict']}"))
+    output.out.print(table)
+    output.out.print(w("pilot.what"), style="dim", markup=False)
+
+
+def _figures(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["benefit"], row["low"], row["high"]
 
 
 def _each(result: Mapping[str, Any], w: Words) -> None:

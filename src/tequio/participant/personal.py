@@ -33,6 +33,7 @@ from tequio.participant.choice import (
     Choice,
     Recipe,
     general_share,
+    lead,
     one_error,
     private_share,
     shrunk,
@@ -249,6 +250,9 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
             looks.recipes[_tuned(share)] = recipe
         middle = names.get(share, _tuned(share))
     choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
+    if LOCAL in looks.found and len(looks.found[LOCAL].total) > 1:
+        ahead, error = lead(looks.found[LOCAL], looks.found[choice.name])
+        facts["over_local"] = {"lead": ahead, "error": error}
     return replace(choice, facts={**choice.facts, **facts})
 
 

@@ -1,0 +1,38 @@
+"""A pilot of one round foretells, for each participant, whether joining pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tequio.app.forecast.pilot import foretold, run_pilot
+from tequio.config import load_federation
+
+
+def body(lead: float | None, error: float = 0.1, local: float = 2.0) -> dict[str, Any]:
+    choice = {"rule": "shrunk"} | ({} if lead is None else {"over_local": {"lead": lead, "error": error}})
+    return {"name": "north", "choice": choice, "candidates": {"local": {"loss": local}}}
+
+
+@pytest.mark.parametrize(("lead", "verdict"), [(0.2, "pays"), (0.19, "open"), (-0.19, "open"), (-0.2, "does_not_pay")])
+def test_a_forecast_is_sure_beyond_two_standard_errors_only(lead: float, verdict: str) -> None:
+    row = foretold(body(lead))
+    assert (row["name"], row["verdict"]) == ("north", verdict)
+    assert (row["benefit"], row["low"], row["high"]) == pytest.approx((lead / 2, lead / 2 - 0.098, lead / 2 + 0.098))
+
+
+@pytest.mark.parametrize("given", [body(None), body(0.2, local=0.0), body(0.2) | {"candidates": {}}])
+def test_where_nothing_compares_the_forecast_is_open(given: dict[str, Any]) -> None:
+    assert foretold(given) == {"name": "north", "benefit": None, "low": None, "high": None, "verdict": "open"}
+
+
+def test_a_pilot_makes_one_round_and_leaves_nothing_behind(make_federation: Any) -> None:
+    path = make_federation(participants=2, train={"rounds": 5})
+    before = sorted(path.parent.rglob("*"))
+    rounds: list[str] = []
+    rows = run_pilot(load_federation(path), lambda stage, what, done, of: rounds.append(what))
+    assert [row["name"] for row in rows] == ["site0", "site1"]
+    assert all(row["low"] <= row["benefit"] <= row["high"] for row in rows)
+    assert "round 1 of 1" in rounds
+    assert sorted(path.parent.rglob("*")) == before
