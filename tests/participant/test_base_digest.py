@@ -146,8 +146,12 @@ def test_a_gguf_file_without_quantised_tensors_is_the_same_base(
     tiny_llama: Path, kind: str, dtype: torch.dtype | None, tmp_path: Path
 ) -> None:
     pytest.importorskip("gguf")
+    from transformers import AutoTokenizer
+
     folder = saved(tiny_llama, tmp_path / "folder", dtype or torch.float32)
     file = write_gguf(folder, tmp_path / "tiny.gguf", kind)
+    assert digest(file, tmp_path / "cache") != digest(folder, tmp_path / "cache")  # another tokenizer is in it
+    AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name).save_pretrained(folder)
     same = digest(file, tmp_path / "cache") == digest(folder, tmp_path / "cache")
     assert same == (dtype is not None)
 
