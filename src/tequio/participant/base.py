@@ -220,12 +220,9 @@ FIRST_PRODUCTS = (
 
 def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
-    files = resolve(name, cache)
-    config = read_config(files)
+    config = read_config(resolve(name, cache))
     auto = model_class(name, config, kind)
     model = described(name, config, auto)
-    if files.source != "hub":  # whose weights are downloaded only when they are loaded
-        check_described(name, model, stored_numbers(name, weight_files(files)))
     try:
         return _shape(name, model, config, kind, modules, dtype)
     except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers

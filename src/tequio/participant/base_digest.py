@@ -9,8 +9,10 @@ before that, the digest of the files (or of the loaded tensors, for a hub id) wi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ from tequio.participant.base_files import BaseFiles
 
 SCHEME, TENSORS = "base:", "tensors:"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-BATCH = 4096  # texts encoded at a time
+LINES, BATCH = 256, 64  # tokens' texts in one, and how many such are encoded at a time
 SAMPLES = (
     "",
     " ",
@@ -74,7 +76,7 @@ def digest_base(parameters: str, tokenizer: str) -> str:
 def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
     """Return a digest of what a tokenizer makes of texts: the same for files that say the same in another way.
 
-    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text, and for a causal task
+    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text, in small and capital letters, and for a causal task
     the chat template. tokenizer: as its files have it.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda row: (row[1], row[0]))
@@ -82,16 +84,19 @@ def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
     template = tokenizer.chat_template if kind == "causal" else None
     sha = hashlib.sha256(canonical_json([vocabulary, special, template]))
     for whole in (True, False):
-        sha.update(canonical_json(_ids(tokenizer, list(SAMPLES), whole)))
-    texts = [_text(token) for token, _ in vocabulary]
-    for first in range(0, len(texts), BATCH):
-        sha.update(canonical_json(_ids(tokenizer, texts[first : first + BATCH], False)))
+        _add_ids(sha, tokenizer, SAMPLES, whole)
+    own = [_text(token) for token, _ in vocabulary]
+    texts = own + [text.swapcase() for text in own]
+    lines = ["\n".join(texts[first : first + LINES]) for first in range(0, len(texts), LINES)]
+    for first in range(0, len(lines), BATCH):
+        _add_ids(sha, tokenizer, lines[first : first + BATCH], False)
     return sha.hexdigest()
 
 
-def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
-    found = tokenizer(texts, add_special_tokens=special, padding=False, truncation=False, verbose=False)["input_ids"]
-    return [[int(i) for i in ids] for ids in found]
+def _add_ids(sha: Any, tokenizer: Any, texts: Sequence[str], special: bool) -> None:
+    found = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
+    for ids in found["input_ids"]:
+        sha.update(np.array([len(ids), *ids], "<i8").tobytes())
 
 
 def _text(token: str) -> str:
