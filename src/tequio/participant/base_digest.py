@@ -76,8 +76,8 @@ def digest_base(parameters: str, tokenizer: str) -> str:
 def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
     """Return a digest of what a tokenizer makes of texts: the same for files that say the same in another way.
 
-    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text, in small and capital letters, and for a causal task
-    the chat template. tokenizer: as its files have it.
+    It covers the vocabulary, the special tokens, the ids of `SAMPLES` and of each token's own text, in small
+    and capital letters, and for a causal task the chat template. tokenizer: as its files have it.
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda row: (row[1], row[0]))
     special = {name: getattr(tokenizer, f"{name}_id", None) for name in SPECIAL}
