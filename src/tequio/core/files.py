@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 KINDS = (
     (stat.S_ISDIR, "it is a folder"),
@@ -18,7 +18,7 @@ KINDS = (
 )
 
 
-def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+def open_regular(path: Path, most: int | None = None) -> io.BufferedReader:
     """Open a regular file for reading, without waiting for whoever writes a pipe.
 
     Raises OSError, with the reason as its `strerror`, for anything else and for a file of more than `most` bytes.

@@ -21,8 +21,9 @@ def main() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = _memory() + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if sys.platform == "linux":
+        most = _memory() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for line in sys.stdin.buffer:
         _allow(SECONDS)
         sys.stdout.write(json.dumps(_answer(render_jinja_template, json.loads(line))) + "\n")
