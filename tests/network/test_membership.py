@@ -139,7 +139,14 @@ def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federatio
         assert read_identity(folder)["node"] == "8"
         assert enrolled(hub)["site0"]["invitation"] == "1"
         assert enrolled(hub)["site0"]["public_key"] != old_key
-        assert sorted(os.listdir(folder)) == ["authority.pem", "federation.toml", "identity.json", "key-2.pem", "run"]
+        assert sorted(os.listdir(folder)) == [
+            "authority.pem",
+            "federation.toml",
+            "files.json",
+            "identity.json",
+            "key-2.pem",
+            "run",
+        ]
         assert (folder / "run" / "kept").read_text() == "as it was"
         with pytest.raises(ConfigError, match="has joined already"):
             join_federation(asked(hub, people), folder)

@@ -38,8 +38,8 @@ def test_the_digest_is_of_the_weights_not_of_the_folder(tiny_bert: Path, tmp_pat
         return load_base(str(copy), "classification", torch.float32, tmp_path).digest
 
     original = load_base(str(tiny_bert), "classification", torch.float32, tmp_path).digest
-    assert original.startswith("tensors:")
-    assert len(original) == len("tensors:") + 64
+    assert original.startswith("base:")
+    assert len(original) == len("base:") + 64
     (copy / "README.md").write_text("words")
     assert digest() == original
     tensors = load_file(copy / "model.safetensors")

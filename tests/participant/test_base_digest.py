@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from families import DECODERS, ENCODERS, make
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
+from tequio.participant.base_digest import digest_parameters
 
 
 def digest(name: Path | str, cache: Path, dtype: torch.dtype = torch.float32, kind: Any = "causal") -> str:
@@ -146,13 +149,84 @@ def test_a_gguf_file_without_quantised_tensors_is_the_same_base(
     tiny_llama: Path, kind: str, dtype: torch.dtype | None, tmp_path: Path
 ) -> None:
     pytest.importorskip("gguf")
+    from transformers import AutoTokenizer
+
     folder = saved(tiny_llama, tmp_path / "folder", dtype or torch.float32)
     file = write_gguf(folder, tmp_path / "tiny.gguf", kind)
+    assert digest(file, tmp_path / "cache") != digest(folder, tmp_path / "cache")  # another tokenizer is in it
+    AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name).save_pretrained(folder)
     same = digest(file, tmp_path / "cache") == digest(folder, tmp_path / "cache")
     assert same == (dtype is not None)
 
 
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+
+
+def retokenised(folder: Path, target: Path, change: Callable[[Any], Any]) -> Path:
+    """The base with another tokenizer.json, as `change` makes it."""
+    copy = Path(shutil.copytree(folder, target))
+    path = copy / "tokenizer.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    return copy
+
+
+def swapped(table: Any) -> Any:
+    """Two words of the vocabulary in each other's place."""
+    vocabulary = table["model"]["vocab"]
+    one, two = sorted(vocabulary, key=lambda token: -vocabulary[token])[:2]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    return table
+
+
+def uncased(table: Any) -> Any:
+    """The same vocabulary; letters become small first."""
+    return table | {"normalizer": {"type": "Lowercase"}}
+
+
+def marked(table: Any) -> Any:
+    """The same vocabulary; a text begins with a special token."""
+    single = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    tokens = {"[CLS]": {"id": "[CLS]", "ids": [3], "tokens": ["[CLS]"]}}
+    return table | {
+        "post_processor": {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": tokens}
+    }
+
+
+@pytest.mark.parametrize("change", [swapped, uncased, marked])
+def test_another_tokenizer_is_another_base(tiny_llama: Path, change: Callable[[Any], Any], tmp_path: Path) -> None:
+    expected = digest(tiny_llama, tmp_path)
+    assert digest(retokenised(tiny_llama, tmp_path / "same", lambda table: table), tmp_path) == expected
+    assert digest(retokenised(tiny_llama, tmp_path / "other", change), tmp_path) != expected
+
+
+def test_special_tokens_count_and_the_template_for_a_causal_task_only(tmp_path: Path, tiny_bert: Path) -> None:
+    folder = make(tmp_path / "base", DECODERS["llama"])
+    expected = digest(folder, tmp_path)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    with_template = digest(folder, tmp_path)
+    (folder / "chat_template.jinja").write_text(TEMPLATE + "!")
+    table = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(table | {"eos_token": table["unk_token"]}))
+    assert len({expected, with_template, digest(folder, tmp_path)}) == 3
+    encoder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    expected = digest(encoder, tmp_path, kind="classification")
+    (encoder / "chat_template.jinja").write_text(TEMPLATE)
+    assert digest(encoder, tmp_path, kind="classification") == expected
+
+
 # records of versions before
+
+
+def test_a_record_with_the_tensors_alone_gets_their_digest(tiny_llama: Path, tmp_path: Path) -> None:
+    """Whatever the tokenizer, as it was then."""
+    now = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)
+    recorded = digest_parameters(now.model)
+    assert recorded.startswith("tensors:")
+    other = retokenised(tiny_llama, tmp_path / "other", uncased)
+    for folder in (tiny_llama, other):
+        for dtype in (torch.float32, torch.bfloat16):
+            assert load_base(str(folder), "causal", dtype, tmp_path, recorded=recorded).digest == recorded
+    assert load_base(str(other), "causal", torch.float32, tmp_path, recorded=now.digest).digest != now.digest
 
 
 def before(folder: Path) -> str:

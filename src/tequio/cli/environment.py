@@ -24,10 +24,13 @@ DEFAULTS = MappingProxyType(
 def prepare_process() -> None:
     """Set what the environment does not set already. Without effect once torch is loaded.
 
+    What is made can be changed by its owner only where the umask would let anybody change it (000, for instance).
     Connections to this machine itself go through no proxy; without a home folder, what can be fetched again goes to the temporary one.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    before = os.umask(0o077)
+    os.umask(before if before & 0o002 else before | 0o022)
     keep_loopback_direct()
     if not _has_home():
         os.environ["HOME"] = tempfile.gettempdir()

@@ -21,8 +21,10 @@ from tequio.config.sections import BaseSection
 from tequio.config.stored import RETIRED, without_retired
 from tequio.config.toml_text import decode_toml, parse_toml
 from tequio.core.errors import ConfigError
+from tequio.core.files import read_regular
 
 Model = TypeVar("Model", bound=Section)
+LARGEST = 1 << 22  # bytes of a configuration file
 
 
 def load_federation(path: Path) -> Federation:
@@ -106,7 +108,7 @@ def _local(base: AnyBase, root: Path) -> AnyBase:
 
 def _load(path: Path, model: type[Model]) -> Model:
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, LARGEST)
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
     except IsADirectoryError:

@@ -19,6 +19,7 @@ IDENTITY, COORDINATOR_FILE, RUN, BUNDLE = "identity.json", "coordinator.json", "
 """Across a network the run is a folder in that of a participant or of a coordinator, which such a file tells; bundle: of one who left."""
 PARTICIPANTS = "participants"  # in a run: folders of what is one participant's, closed to others of the machine
 
+OPEN = 0o755  # of a folder that others may read, as far as the umask lets them; only its owner writes there
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -43,11 +44,11 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file.", "Expected a folder.", "Name another.")
         with written(path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(OPEN, parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / LOCK).exists():
                 why = "Expected a new or empty folder."
                 raise RunError(f"{path} is not empty and is not a run.", why, "Name another folder.")
-            os.close(os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            os.close(_open_lock(path / LOCK))
             sync_folder(path)
         if private:
             own_folder(path)
@@ -73,7 +74,7 @@ class RunFolder:
         Raises RunBusy, naming the process that holds it; ResourceError if the lock cannot be made.
         """
         with written(self.path / LOCK):
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = _open_lock(self.path / LOCK)
         try:
             self._take(handle)
             yield
@@ -130,6 +131,17 @@ class RunFolder:
         return target
 
 
+def _open_lock(path: Path) -> int:
+    """Open a run's lock, made if need be. Raises RunError for a link: what it leads to would be overwritten."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        why = "What it leads to would be overwritten, so it was not opened."
+        raise RunError(f"{path} is a symbolic link.", why, "Remove the link, and give the command again.") from None
+
+
 def replace_durably(fresh: Path, target: Path) -> None:
     """Give `fresh` (already synced) the name `target`, and sync the folder. Raises ResourceError."""
     with written(target):
@@ -151,7 +163,8 @@ def _make_folders(path: Path, run: Path) -> None:
         return
     _make_folders(path.parent, run)
     within = path.relative_to(run).parts if path.is_relative_to(run) else ()
-    path.mkdir(0o700 if PARTICIPANTS in within else 0o777, exist_ok=True)
+    closed = PARTICIPANTS in within or (run.is_dir() and not open_to_others(run))
+    path.mkdir(0o700 if closed else OPEN, exist_ok=True)
     sync_folder(path.parent)
 
 

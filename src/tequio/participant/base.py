@@ -27,8 +27,18 @@ from tequio.participant.base_check import (
     read_config,
     text_config,
 )
-from tequio.participant.base_digest import digest_before, digest_parameters, exact_dtype, is_current, stored_dtype
+from tequio.participant.base_digest import (
+    digest_base,
+    digest_before,
+    digest_parameters,
+    digest_tokenizer,
+    exact_dtype,
+    is_current,
+    of_files,
+    stored_dtype,
+)
 from tequio.participant.base_files import BaseFiles, cannot_load, resolve, weight_files
+from tequio.participant.base_sizes import check_described, described, stored_numbers
 from tequio.participant.cpu_attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
 from tequio.participant.fused.select import against, frozen_output
@@ -48,7 +58,7 @@ PRODUCTS: Mapping[Kind, int] = MappingProxyType({"classification": 16, "causal":
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` is over its parameters.
+    """A frozen model with its tokenizer. `name` is what the federation calls it, `digest` is over its parameters and its tokenizer.
 
     among: the processes that keep it in shards; of one process: it is whole. notes: what was chosen for it, in sentences.
     stored: the precision of its files.
@@ -131,19 +141,23 @@ def load_base(
 def _load(
     name: str, kind: Kind, dtype: torch.dtype, cache: Path, mesh: DeviceMesh | None, recorded: str | None
 ) -> Base:
-    files = resolve(name, cache, rounded=not is_current(recorded))
+    files = resolve(name, cache, rounded=of_files(recorded))
     config = read_config(files)
     auto = model_class(name, config, kind)
-    stored = check_weight_files(name, weight_files(files))
+    paths = weight_files(files)
+    stored = check_weight_files(name, paths)
+    check_described(name, described(name, config, auto), stored_numbers(name, paths))
     tokenizer = _tokenizer(files)
     exact = exact_dtype(dtype, stored)
+    own = digest_tokenizer(tokenizer, kind) if is_current(recorded) else None
     digest = None if exact == dtype else digest_parameters(_weights(files, auto, exact))
     model = _weights(files, auto, dtype)
-    if recorded is not None and not is_current(recorded):
+    if recorded is not None and of_files(recorded):
         digest = digest_before(files, model, recorded)
     notes = prepare_tokenizer(name, tokenizer, model, kind)
     model.requires_grad_(False)
     digest = digest or digest_parameters(model)
+    digest = digest if own is None else digest_base(digest, own)
     parameters, hidden = sum(p.numel() for p in model.parameters()), getattr(text_config(config), "hidden_size", 0)
     model.eval()
     if mesh is None:
@@ -208,11 +222,7 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     config = read_config(resolve(name, cache))
     auto = model_class(name, config, kind)
-    try:
-        with torch.device("meta"):
-            model = auto.from_config(config, trust_remote_code=False)
-    except Exception as error:
-        raise cannot_load(name, error) from None
+    model = described(name, config, auto)
     try:
         return _shape(name, model, config, kind, modules, dtype)
     except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers

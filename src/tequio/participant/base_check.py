@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 
 from tequio.core.errors import BaseModelError
-from tequio.participant.base_files import BaseFiles, cannot_load, first_line, read_json
+from tequio.participant.base_files import BaseFiles, cannot_load, damaged, first_line, read_header, read_json
+from tequio.participant.base_sizes import check_counts
 
 Kind = Literal["classification", "causal"]
 NO_LIMIT = 1_000_000
@@ -25,7 +25,6 @@ QUANTISED = {
     ".absmax": "bitsandbytes",
     ".quant_state": "bitsandbytes",
 }
-LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 WORDS = "one two three four five six"
 
 
@@ -40,6 +39,7 @@ def read_config(files: BaseFiles) -> Any:
         raise _quantised(files.name, METHODS.get(named.lower(), named))
     if (files.folder / "quantize_config.json").is_file():  # how AutoGPTQ marked its folders
         raise _quantised(files.name, "GPTQ")
+    check_counts(files.name, raw)
     try:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
@@ -105,43 +105,20 @@ def check_weight_files(name: str, paths: Sequence[Path]) -> set[str]:
     """Check that each file is whole and not quantised; return the types of its numbers, as safetensors names them."""
     types: set[str] = set()
     for path in paths:
-        header, data = _header(name, path)
+        header, data = read_header(name, path)
         tensors = {key: row for key, row in header.items() if key != "__metadata__"}
         try:
             end = max([0, *(int(row["data_offsets"][1]) for row in tensors.values())])
             types |= {str(row["dtype"]) for row in tensors.values()}
         except (KeyError, TypeError, ValueError, IndexError):
-            raise _damaged(name, path, "Its header is not that of a safetensors file.") from None
+            raise damaged(name, path, "Its header is not that of a safetensors file.") from None
         if end != data:
             why = f"It holds {data:,} bytes of weights, and its header describes {end:,}."
-            raise _damaged(name, path, why)
+            raise damaged(name, path, why)
         for ending, method in QUANTISED.items():
             if any(key.endswith(ending) or f"{ending}." in key for key in tensors):
                 raise _quantised(name, method)
     return types
-
-
-def _header(name: str, path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header of a safetensors file, and how many bytes follow it."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, LONGEST_HEADER):
-                raise _damaged(name, path, f"It ends inside its header, after {size:,} bytes.")
-            header = json.loads(stream.read(length))
-    except OSError as error:
-        raise cannot_load(name, f"{path.name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise _damaged(name, path, "Its header is not that of a safetensors file.")
-    return header, size - 8 - length
-
-
-def _damaged(name: str, path: Path, why: str) -> BaseModelError:
-    what = f"[base] model = {name!r} cannot be loaded: the weight file {path.name} is truncated or damaged."
-    return BaseModelError(what, why, "Download the model again.")
 
 
 def check_whole(name: str, missing: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,12 +11,18 @@ from typing import Any, Literal
 
 import torch
 
+from tequio.core.canonical import digest_json
 from tequio.core.errors import BaseModelError
+from tequio.core.files import check_regular, digest_file, open_regular, read_regular
 
 WEIGHTS = ("*.safetensors", "*.gguf")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]  # configuration and tokenizer
+LARGEST, LARGE, TEMPLATE = 1 << 28, 1 << 24, 1 << 20  # bytes: of a vocabulary, of another small file, of a template
+LARGE_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+TEMPLATES = "additional_chat_templates/*.jinja"
 UNQUANTISED = ("F32", "F16", "BF16", "F64")
+LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors library
 NARROW = (torch.bfloat16, torch.float16)
 
 
@@ -53,8 +58,15 @@ def resolve(name: str, cache: Path, rounded: bool = False) -> BaseFiles:
         cache: where a converted GGUF file is stored.
         rounded: convert an unquantised GGUF file to bfloat16, as versions before 0.2 did.
     Raises:
-        BaseModelError: nothing usable is there.
+        BaseModelError: nothing usable is there, or a file is of another kind or larger than such a file can be.
     """
+    files = _find(name, cache, rounded)
+    check_files(files)
+    return files
+
+
+def _find(name: str, cache: Path, rounded: bool) -> BaseFiles:
+    """Return the folder of a base."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -71,6 +83,36 @@ def resolve(name: str, cache: Path, rounded: bool = False) -> BaseFiles:
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise BaseModelError(f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id.")
     return BaseFiles(name, _snapshot(name), "hub")
+
+
+def base_file_paths(folder: Path) -> list[Path]:
+    """Return the files of a base's folder that can be read, in order of their names."""
+    return sorted({path for pattern in (*SMALL, WEIGHTS[0], TEMPLATES) for path in folder.glob(pattern)})
+
+
+def check_files(files: BaseFiles) -> None:
+    """Raise BaseModelError for a file that is no ordinary one, or larger than such a file can be.
+
+    The base may have been chosen by somebody else: a named pipe would let its reader wait for ever.
+    """
+    for path in base_file_paths(files.folder):
+        small = LARGE if path.name in LARGE_FILES else TEMPLATE if path.suffix == ".jinja" else LARGEST
+        try:
+            check_regular(path, None if path.suffix == ".safetensors" else small)
+        except OSError as error:
+            why = f"{path} cannot be read: {error.strerror}"
+            raise cannot_load(files.name, why, "Download the model again, or take another base.") from None
+
+
+def digest_base_files(path: Path) -> str:
+    """Return the SHA-256 of a GGUF file, or that over name and content of each file of a folder that can be read.
+
+    Raises OSError for a file that cannot be read or is no ordinary one.
+    """
+    if not path.is_dir():
+        return digest_file(path)
+    found = base_file_paths(path)
+    return digest_json([[str(file.relative_to(path)), digest_file(file)] for file in found])
 
 
 def _no_safetensors(where: str) -> BaseModelError:
@@ -111,7 +153,7 @@ def weight_files(files: BaseFiles) -> list[Path]:
 
 def _shards(name: str, index: Path) -> list[str]:
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = json.loads(read_regular(index, LARGEST))["weight_map"]
         return sorted({Path(str(shard)).name for shard in found.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise cannot_load(name, f"{index.name} is damaged", "Download the model again.") from None
@@ -159,7 +201,7 @@ def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
         raise BaseModelError(f"{file.name} is a GGUF file,", "which needs the package gguf.", fix) from None
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    stem = f"{file.stem}-{_digest_file(file)[:16]}"
+    stem = f"{file.stem}-{digest_file(file)[:16]}"
     try:
         lossless = not rounded and all(t.tensor_type.name in UNQUANTISED for t in GGUFReader(str(file)).tensors)
         target = cache / "gguf" / (f"{stem}-lossless" if lossless else stem)
@@ -192,15 +234,34 @@ def _narrowest(model: Any) -> torch.dtype | None:
     return None
 
 
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON table, empty where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path, LARGEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_header(name: str, path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file, and how many bytes follow it."""
+    try:
+        size = path.stat().st_size
+        with open_regular(path) as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, LONGEST_HEADER):
+                raise damaged(name, path, f"It ends inside its header, after {size:,} bytes.")
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise cannot_load(name, f"{path.name} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise damaged(name, path, "Its header is not that of a safetensors file.")
+    return header, size - 8 - length
+
+
+def damaged(name: str, path: Path, why: str) -> BaseModelError:
+    """Return the error for a weight file that is not whole."""
+    what = f"[base] model = {name!r} cannot be loaded: the weight file {path.name} is truncated or damaged."
+    return BaseModelError(what, why, "Download the model again.")

@@ -8,12 +8,15 @@ end-of-text token follows each answer of the assistant.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from tequio.core.errors import BaseModelError
+from tequio.participant.base_files import TEMPLATE
 from tequio.participant.reading.examples import Turn
+from tequio.participant.template_renderer import TemplateRefused, TemplateTooCostly, render
 
 DATE = "26 Jul 2024"
 DATE_PARTS = {
@@ -27,6 +30,7 @@ FIXED_DATE = (
     + " }}{% endmacro %}{{ '' }}"
 )
 """Stands before a template that asks for today's date: it gets `DATE`, so that no encoding depends on the day."""
+FIX = "Take another base, or the template that its makers publish."
 QUOTED = 12  # characters at the start of a content that no message may repeat
 
 
@@ -50,6 +54,9 @@ class ChatFormat:
         if not getattr(self.tokenizer, "chat_template", None):
             return None
         own = str(self.tokenizer.get_chat_template())
+        if len(own) > TEMPLATE:
+            why = f"It has {len(own):,} characters, more than any template needs."
+            raise BaseModelError(f"The chat template {self._where} is not used.", why, FIX)
         return FIXED_DATE + own if "strftime_now" in own else own
 
     def prompt(self, turns: Sequence[Turn]) -> str:
@@ -79,19 +86,29 @@ class ChatFormat:
             return plain(turns, answer, self.tokenizer.eos_token or "")
         try:
             return self._applied(turns, answer)
-        except Exception as error:  # a template is a program of the base's maker: any error may come
+        except TemplateRefused as error:
             joined = _joined(turns)
             if joined != list(turns):
-                try:
+                with suppress(TemplateRefused):  # the first message is about the turns as they are
                     return self._applied(joined, answer)
-                except Exception:
-                    pass  # the first message is about the turns as they are
             raise _refused(error, turns) from None
 
     def _applied(self, turns: Sequence[Turn], answer: bool) -> str:
         chat = [{"role": role, "content": content} for role, content in turns]
-        more = {"tokenize": False, "add_generation_prompt": answer, "date_string": DATE}
-        return str(self.tokenizer.apply_chat_template(chat, chat_template=self.template, **more))
+        more = {**self.tokenizer.special_tokens_map, "add_generation_prompt": answer, "date_string": DATE}
+        try:
+            return render(str(self.template), chat, more)
+        except TemplateTooCostly as error:
+            what = f"The chat template {self._where} was stopped: {error}."
+            raise BaseModelError(
+                what, "It is a program that came with the base, and it has a fault or means harm.", FIX
+            ) from None
+
+    @property
+    def _where(self) -> str:
+        """Say of which base the template is."""
+        name = str(getattr(self.tokenizer, "name_or_path", ""))
+        return f"of {name} (chat_template.jinja or tokenizer_config.json)" if name else "of the base"
 
 
 def plain(turns: Sequence[Turn], answer: bool, end: str) -> str:
@@ -126,11 +143,11 @@ def _joined(turns: Sequence[Turn]) -> list[Turn]:
     return out
 
 
-def _refused(error: Exception, turns: Sequence[Turn]) -> BaseModelError:
+def _refused(error: TemplateRefused, turns: Sequence[Turn]) -> BaseModelError:
     """Return the error of a template with its own message, unless that quotes a text."""
     said = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
     if not said or any(content[:QUOTED] in said for _, content in turns if len(content) > 3):
-        said = type(error).__name__
+        said = error.kind
     roles = ", ".join(role for role, _ in turns)
     return BaseModelError(
         f"The base's chat template refused a chat: {said}.",

@@ -1,26 +1,32 @@
 """An invitation: one file that a coordinator gives to one participant, by a way that both trust.
 
-It says where the coordinator is, which certificate it must show, what all agreed to (federation.toml and its digest), and holds a token
-that enrols one key once. The coordinator keeps only the token's hash.
+It says where the coordinator is, which certificate it must show, what all agreed to (federation.toml and its digest, and the digests of
+files that it names and participants open), and holds a token that enrols one key once. The coordinator keeps only the token's hash.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.files import read_regular
 
 FORMAT = "tequio-invitation-1"
+LARGEST = 1 << 24  # bytes of an invitation
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """name: the participant's on the roster. address: host:port. authority: PEM. federation: the text of federation.toml, its digest."""
+    """name: the participant's on the roster. address: host:port. authority: PEM. federation: the text of federation.toml, its digest.
+
+    files: key of federation.toml -> SHA-256 of the file that it names at the coordinator, for those that participants open.
+    """
 
     name: str
     address: str
@@ -29,6 +35,7 @@ class Invitation:
     digest: str
     token: str
     format: str = FORMAT
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def new_token() -> str:
@@ -42,14 +49,15 @@ def token_hash(token: str) -> str:
 
 
 def invitation_bytes(invitation: Invitation) -> bytes:
-    """Canonical JSON."""
-    return canonical_json(asdict(invitation)) + b"\n"
+    """Canonical JSON; without `files` where there are none, as versions without that key wrote it."""
+    row = asdict(invitation)
+    return canonical_json({key: row[key] for key in row if key != "files" or row[key]}) + b"\n"
 
 
 def read_invitation(path: Path) -> Invitation:
     """Raises ConfigError if it cannot be read, NetworkError if federation.toml in it is not the one whose digest it states."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_regular(path, LARGEST).decode())
         _check_format(path, raw)
         invitation = Invitation(**raw)
     except OSError as error:
@@ -59,13 +67,17 @@ def read_invitation(path: Path) -> Invitation:
     except (ValueError, TypeError, RecursionError):
         raise ConfigError(f"{path} is not an invitation.", "", "Give the file that you were sent, unchanged.") from None
     for key, value in raw.items():
-        if not isinstance(value, str):
+        if not (_is_texts(value) if key == "files" else isinstance(value, str)):
             why = f"{key} in it is not text: it was changed or damaged."
             raise ConfigError(f"{path} is not an invitation.", why, "Give the file that you were sent, unchanged.")
     if digest(invitation.federation.encode()) != invitation.digest:
         why = "The federation.toml in it does not have the digest that it states."
         raise NetworkError(f"{path} was changed or damaged.", why, "Ask the coordinator for a new one.")
     return invitation
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _check_format(path: Path, raw: Any) -> None:

@@ -37,7 +37,7 @@ def new_key() -> PrivateKey:
 
 def write_secret(path: Path, data: bytes) -> None:
     """A new file that only its owner can read. Raises ConfigError if there is one already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

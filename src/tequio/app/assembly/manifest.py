@@ -150,10 +150,12 @@ def check_same_run(
 
 
 def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> list[str]:
-    """What differs of one base: its weights, else the layout of the adapter; and its precision."""
+    """What differs of one base: its weights or tokenizer, else the layout of the adapter; and its precision."""
     out, own, old = [], now["base"], then["base"]
     if own["digest"] != old["digest"]:
-        out.append(f"the weights of [{whose}] {own['model']} ({_expected(old['digest'], own['digest'])})")
+        out.append(
+            f"the weights of [{whose}] {own['model']}, or its tokenizer ({_expected(old['digest'], own['digest'])})"
+        )
     elif now["spec"] != then["spec"]:
         out.append(f"the adapter layout of [{whose}] ({_expected(then['spec'], now['spec'])})")
     if own["dtype"] != old["dtype"]:

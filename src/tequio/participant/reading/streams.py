@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from tequio.core.errors import DataError
+from tequio.core.files import open_regular
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 BOMS = (
@@ -125,7 +126,7 @@ def readable(source: Source) -> Iterator[io.BufferedReader]:
     """Open a file as bytes, uncompressed. Raises DataError where it cannot be read or is damaged."""
     kind = ""
     try:
-        with source.path.open("rb") as raw:
+        with open_regular(source.path) as raw:
             kind = compression_of(raw.read(8))
             raw.seek(0)
             yield io.BufferedReader(cast(io.RawIOBase, _decompressed(raw, kind)), CHUNK)
@@ -158,7 +159,7 @@ def _decompressed(raw: BinaryIO, kind: str) -> object:
 
 def text_of(source: Source, given: str | None = None) -> Text:
     """Find out how a file's bytes become characters, by reading it once. Raises DataError."""
-    with source.path.open("rb") as raw:
+    with open_regular(source.path) as raw:
         kind = compression_of(raw.read(8))
     if given is not None:
         return Text(source, kind, given)

@@ -212,7 +212,7 @@ def _ledger(
             yield folder, ledger
         return
     header = _begin(roster, seats, public)
-    folder = RunFolder.create(path)
+    folder = RunFolder.create(path, private=True)
     for seat in seats:
         save(folder, base_file(seat.name, HEAD_FILE), seat.context.adapted.head_update())
     header["created"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -16,6 +16,7 @@ from pathlib import Path
 from tequio.algorithms.compatibility import check_buffered
 from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
 from tequio.app.assembly.public_data import read_public
+from tequio.app.network.chosen_files import check_unchanged
 from tequio.app.network.coordinator.personal_models import PersonalPhase, owed, reopen
 from tequio.app.network.coordinator.roster import Roster, connected
 from tequio.app.network.coordinator.rounds import build_seats, conduct
@@ -37,7 +38,7 @@ from tequio.core.addresses import split_address
 from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.core.events import EventHandler
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import LEDGER, RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
@@ -65,6 +66,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
     hub_files = open_coordinator_folder(folder)
     config = load_federation(Path(hub_files.federation))
     _check(config)
+    check_unchanged(config, hub_files.files, (folder / RUN / LEDGER).exists())
     with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
         ended = _ended(folder / "run")
         late = [] if ended is None else owed(folder, folder / "run")

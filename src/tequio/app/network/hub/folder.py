@@ -23,11 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.app.network.chosen_files import coordinator_digests
 from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
+from tequio.config.load import LARGEST
 from tequio.core.addresses import public_address, split_address
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.files import read_regular
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder, own_folder
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
@@ -41,7 +44,7 @@ AUTHORITY, AUTHORITY_KEY = "tls/authority.pem", "tls/authority.key"
 SECRET, SECRET_BYTES = "secret", 32
 
 NEEDED = ("federation", "digest", "address", "tokens")
-TABLES = {"tokens": str, "invited": int}
+TABLES = {"tokens": str, "invited": int, "files": str}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class CoordinatorFolder:
 
     The path is absolute here, and as seen from the folder in the file.
 
-    invited: how often one was invited anew.
+    invited: how often one was invited anew. files: digests of the files that participants open (chosen_files.py).
     """
 
     federation: str
@@ -61,6 +64,7 @@ class CoordinatorFolder:
     key: str = KEY
     authority: str = AUTHORITY
     invited: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
@@ -145,6 +149,7 @@ def init_coordinator_folder(
         fix = f"tequio coordinator init {federation} {folder} --address {address}"
         raise ConfigError(f"{folder} is a file.", "The new folder comes first, then federation.toml.", fix)
     config, text = load_federation(federation), _text(federation)
+    chosen = coordinator_digests(config)
     address = public_address(address)
     host, _ = split_address(address)
     if (folder / COORDINATOR_FILE).exists():
@@ -165,11 +170,11 @@ def init_coordinator_folder(
     written = []
     for name, token in tokens.items():
         path = folder / "invitations" / f"{name}.json"
-        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token)
+        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token, files=chosen)
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files)
+    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
     _write(folder, hub_files)  # last: the folder counts from here on
     return config, written
 
@@ -185,7 +190,9 @@ def invite(folder: Path, name: str) -> Path:
             raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(hub_files.tokens)}.")
         token = new_token()
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
-        after = replace(hub_files, tokens={**hub_files.tokens, name: token_hash(token)}, invited=invited)
+        chosen = hub_files.files or coordinator_digests(load_federation(Path(hub_files.federation)))
+        tokens = {**hub_files.tokens, name: token_hash(token)}
+        after = replace(hub_files, tokens=tokens, invited=invited, files=chosen)
         _write(folder, after)
         rows = enrolled(folder)
         row = rows.pop(name, None)
@@ -194,7 +201,7 @@ def invite(folder: Path, name: str) -> Path:
             RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
         path, authority = folder / "invitations" / f"{name}.json", (folder / hub_files.authority).read_text()
         text = _text(Path(hub_files.federation))
-        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token)
+        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token, files=chosen)
         replace_secret(path, invitation_bytes(invitation))
     return path
 
@@ -287,6 +294,6 @@ def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, LARGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}).") from None

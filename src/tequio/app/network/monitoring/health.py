@@ -7,6 +7,7 @@ last error. It is written at most once a second, whole or not at all. It holds n
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from tequio.runtimes.http_pages import Page, served
 FILE = "vitals.json"
 BEAT = 5  # seconds between two looks at who is connected; also how old a running process's file may be
 SILENCE = 6 * BEAT  # seconds after which a running process whose file is not written anew counts as not responding
+SPARE = 8192  # bytes of the file at least, so that it can still say how the process ended where the disk is full
 TICK = 1.0  # seconds between two looks whether there is something to write
 FLUSH = 60  # ticks between two words on refusals that were only counted
 PLAIN = ("stage", "round", "rounds")  # fields of any event that are kept as they are
@@ -141,8 +143,11 @@ class Health:
                 self._passed_on.flush()
             if self._changed or over:
                 self._changed = False
-                with suppress(ResourceError):  # a full disk does not end the run here
-                    place.write_atomic(FILE, json.dumps(self.facts() | {"seen": now()}, indent=1).encode())
+                data = json.dumps(self.facts() | {"seen": now()}, indent=1).encode()
+                try:
+                    place.write_atomic(FILE, data.ljust(SPARE))
+                except ResourceError:  # a full disk does not end the run here
+                    _overwrite(folder / FILE, data)
             if over:
                 return
             ticks += 1
@@ -155,6 +160,15 @@ class Health:
                 if present is not None:
                     self._facts["present"] = {str(k): {"connected": on, "since": t} for k, (on, t) in present.items()}
         self._changed = True
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write into the file as it is: on a full disk no other can be made, and its own space is enough. Not whole or not at all."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(handle, "wb", buffering=0) as stream:
+            stream.write(data)
+            stream.truncate()
 
 
 def read_health(folder: Path) -> dict[str, Any] | None:

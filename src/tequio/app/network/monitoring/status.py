@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tequio.core.errors import ConfigError
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
 
+DESERTED = "rounds, nobody connected"
 PATIENCE = 3.0  # seconds that the health page may take
 
 
@@ -57,11 +58,14 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
     owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
     missing = {name: totals.missing.get(name, "") for name in sorted(owed)} if totals.ended else {}
     rounds = _rounds(totals)
+    state, note = _state(health, totals.ended is not None, totals.header != {}), _silence(health) or _last_seen(health)
+    if state == "rounds" and (note := _deserted(people)) is not None:
+        state = DESERTED
     return {
         "role": "coordinator",
         "name": totals.header.get("name"),
         "address": hub.address,
-        "state": _state(health, totals.ended is not None, totals.header != {}),
+        "state": state,
         "process": _process(health),
         "round": last.get("round"),
         "rounds": rounds,
@@ -74,7 +78,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "centre": {name: row for name, row in totals.people.items() if name not in hub.tokens},
         "refusals": health["refusals"] if health else {},
         "last_error": health["last_error"] if health else None,
-        "note": _silence(health),
+        "note": note,
         "missing": missing,
         "certificates": certificates.ending(folder, hub),
         "ended": None if totals.ended is None else totals.ended["reason"],
@@ -181,6 +185,23 @@ def _silence(health: Mapping[str, Any] | None) -> str | None:
     seen = datetime.fromisoformat(health["seen"])
     why = "is paused" if health["paused"] else "hangs, or cannot write to its folder"
     return f"Process {health['process']}, not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}, {why}."
+
+
+def _last_seen(health: Mapping[str, Any] | None) -> str | None:
+    """When a coordinator that runs no more was there; None where one runs, or where it came to its end."""
+    if health is None or health["alive"] or health["stage"] == "ended":
+        return None
+    seen = datetime.fromisoformat(health["seen"])
+    return f"No coordinator runs. The last one was there until {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}."
+
+
+def _deserted(people: Sequence[Mapping[str, Any]]) -> str | None:
+    """Since when nobody is connected of those who joined; None where somebody is, or where it is not known."""
+    joined = [row for row in people if row["enrolled"] and not row["left"]]
+    if not joined or any(row["connected"] is not False for row in joined):
+        return None
+    since = max(str(row["since"]) for row in joined)
+    return f"No participant is connected since {since}. The round waits until one comes back."
 
 
 def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:

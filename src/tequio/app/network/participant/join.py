@@ -4,6 +4,7 @@ key.pem          this participant's key; never leaves
 identity.json    where the coordinator is, our number there, which key is ours, and the digest of federation.toml
 authority.pem    the certificate that the coordinator must show
 federation.toml  what all agreed to, as it was in the invitation; each request is compared with it
+files.json       which files it names that are opened here, and the digest that each must have
 participant.toml where your own file is
 run/             personal model, own ledger, reports; made by `tequio participate`
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tequio.app.assembly.context import read_splits
+from tequio.app.network.chosen_files import FILES, lines
 from tequio.app.run_files import json_table
 from tequio.config import Federation, ParticipantFile, federation_of_text, load_federation, load_participant
 from tequio.core.canonical import digest
@@ -55,10 +57,12 @@ def prepare(invitation: Path, participant: Path) -> Ready:
             f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
         )
     file = load_participant(participant, asked.name)
-    config = config.part(config.base_of(asked.name))
+    base = config.base_of(asked.name)
+    config = config.part(base)
+    chosen = lines(config, base, asked.files)
     read_splits(config, file)
     reach(asked.address, asked.authority)
-    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file)))
+    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file, chosen)))
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
@@ -80,6 +84,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
     folder = RunFolder(out)
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
+    folder.write_atomic(FILES, json.dumps(dict(asked.files), indent=1).encode())
     identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
     identity |= {"key": key, "invitation": token_hash(asked.token), "federation": asked.digest}
     folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
@@ -147,7 +152,14 @@ def _paths(file: ParticipantFile) -> str:
     return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
 
 
-def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> list[str]:
+def _opened(chosen: list[str]) -> list[str]:
+    if not chosen:
+        return ["federation.toml names no other file of this machine, so none is opened."]
+    head = "federation.toml names files that are opened here, each only where it has this digest, which is the coordinator's:"
+    return [head, *(f"  - {line}" for line in chosen)]
+
+
+def _leaves(asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]) -> list[str]:
     heads = ", head" if config.task.kind == "classification" else ""
     rounds = f"{config.train.rounds} rounds at most"
     return [
@@ -162,5 +174,6 @@ def _leaves(asked: Invitation, config: Federation, file: ParticipantFile) -> lis
         f"  - {_accounts(file)}",
         "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
         f"Your data: {_paths(file)}. Nobody else reads them.",
+        *_opened(chosen),
         "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",
     ]

@@ -10,6 +10,7 @@ from tequio.app.assembly.allocation import personal_settings
 from tequio.app.assembly.context import ModelContext, build_model_context, build_node, read_splits
 from tequio.app.assembly.profile import PROBE, build_node_profile, probing
 from tequio.app.assembly.public_data import build_public_text, public_examples
+from tequio.app.network.chosen_files import check_agreed, read_agreed_files
 from tequio.app.network.participant.agreement import build_agreement, check_task
 from tequio.app.network.participant.join import read_agreed, read_identity
 from tequio.app.run_files import recorded_bases, recorded_header
@@ -49,14 +50,16 @@ def loaded(
     folder: Path, file: ParticipantFile, together: ProcessGroup
 ) -> tuple[Federation, Splits, ModelContext, Node]:
     """What was agreed for its base, the data, the base, and the participant on it."""
-    whole = read_agreed(folder)
-    config = whole.part(whole.base_of(file.name))
+    whole, recorded = read_agreed(folder), _recorded_base(folder / RUN)
+    base = whole.base_of(file.name)
+    config = whole.part(base)
+    check_agreed(config, base, read_agreed_files(folder), file.base is not None, recorded is not None)
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     check_together(config, file, together)
     splits = read_splits(config, file)
     among = together if file.team.shard_base else ALONE
-    context = build_model_context(config, {file.name: file}, among, _recorded_base(folder / RUN))
+    context = build_model_context(config, {file.name: file}, among, recorded)
     node = build_node(context, file, splits, build_public_text(config, context.task, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
 
