@@ -21,7 +21,7 @@ from tequio.app.network.participant.join import FEDERATION
 from tequio.app.network.participant.serve import open_participant
 from tequio.config import MAIN, federation_of_text, load_federation, load_participant
 from tequio.core.errors import BaseModelError, ConfigError, DataError, NetworkError
-from tequio.ledger.folder import COORDINATOR_FILE
+from tequio.ledger.folder import COORDINATOR_FILE, IDENTITY
 from tequio.participant.base_files import digest_base_files
 from tequio.trust.invitation import invitation_bytes, read_invitation
 
@@ -50,6 +50,8 @@ def joined(toml: Path, tmp_path: Path, files: dict[str, str] | None = None) -> t
     asked = read_invitation(invitations[0])
     folder.mkdir()
     (folder / FEDERATION).write_text(asked.federation)
+    identity = {"name": "site0", "address": asked.address, "node": "1", "participant": "site0.toml", "key": "key.pem"}
+    (folder / IDENTITY).write_text(json.dumps(identity))
     (folder / FILES).write_text(json.dumps(dict(asked.files) if files is None else files))
     return folder, load_participant(toml.parent / "participants" / "site0.toml")
 

@@ -60,7 +60,7 @@ def models(found: dict[str, list[Any]]) -> dict[str, str]:
 
 def losses(found: dict[str, list[Any]]) -> list[float]:
     rows = sorted(found["personal"], key=lambda row: str(row["name"]))  # a network has any order
-    tests = [row["test"][model]["loss"] for row in rows for model in sorted(row["test"])]
+    tests = [row["test"][model]["loss"] for row in rows for model in sorted({*row["test"]} - {"general"})]
     return [row["mean_validation_loss"] for row in found["round"]] + tests
 
 

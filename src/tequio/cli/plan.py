@@ -80,7 +80,7 @@ def plan(
     factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
     result = make_plan(config, setup, roster, known, machine, factors, tariff, own)
     if pilot:
-        from tequio.app.forecast.pilot import run_pilot
+        from tequio.app.simulation.pilot import run_pilot
 
         result |= {"pilot": run_pilot(config)}
     path = write_plan(home, result, lang)

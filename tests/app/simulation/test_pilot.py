@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tequio.app.forecast.pilot import foretold, run_pilot
+from tequio.app.simulation.pilot import foretold, run_pilot
 from tequio.config import load_federation
 
 
