@@ -1,4 +1,4 @@
-"""Bounds of what a stranger may write: numbers, texts and nesting of JSON that came over a network, checked before anything is built of it."""
+"""Bounds of what a stranger may write: numbers, texts and nesting of JSON, checked before anything is built of them."""
 
 from __future__ import annotations
 
