@@ -13,6 +13,7 @@ from rich.text import Text
 from tequio.cli import output
 from tequio.cli.options import Json
 from tequio.core.durations import duration
+from tequio.core.reply_schemas import LEAST_LOSS, MOST_LOSS
 
 LOSSES = 8  # the last so many rounds are shown
 
@@ -119,7 +120,9 @@ def _yes(value: bool | None) -> str:
 
 
 def _loss(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if LEAST_LOSS <= value <= MOST_LOSS else "not usable"
 
 
 def _size(count: int) -> str:

@@ -36,6 +36,7 @@ from tequio.core.types import (
     TrainRequest,
 )
 
+MOST_TOKENS = 10**7  # of one step
 SMALL_REPLY = 4 << 20  # bytes of a reply that carries no update
 REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
     TrainRequest: TrainSchema,
@@ -86,6 +87,8 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
     }
     shown |= {key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")}
     _validate(REPLY_SCHEMAS[type(task)], shown, source)
+    if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
+        raise MessageError(f"{source}: it says that a step has more than {MOST_TOKENS} tokens.")
     if isinstance(task, TrainRequest) and found.steps > task.steps:
         raise MessageError(
             f"{source}: it says that it made {found.steps} steps of the {task.steps} that it was asked for."

@@ -202,13 +202,17 @@ class Roster:
         found: dict[int, dict[str, Any]] = {}
         tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
         for reply in self.net.exchange(tasks, ANSWER):
-            if isinstance(reply, Failure):
+            i = reply.index
+            if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
                 self.say(f"{reply.name} did not say what it has: {reply.message}")
                 continue
-            i = reply.index
             self.asked[i] = connected[i]
             self.barred.pop(i, None)
             self.unreadable.discard(i)
+            if isinstance(reply, Failure):  # not asked again before it connects again
+                self.unreadable.add(i)
+                self._bar(i, f"What it says of itself cannot be read: {reply.message}")
+                continue
             try:
                 facts = read_description(reply)
                 ParticipantProfile.of(reply.name, facts["told"])
