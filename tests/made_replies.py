@@ -79,7 +79,13 @@ def answered(task: Request) -> Reply:
     cost: dict[str, Any] = {"energy": ENERGY, "money": MONEY}
     if isinstance(task, TrainRequest):
         metrics = {"loss_first": 0.7, "loss_last": 0.6}
-        work = {"payload": b"update", "examples": 48, "steps": task.steps, "tokens": 300, "metrics": metrics}
+        work: dict[str, Any] = {
+            "payload": b"update",
+            "examples": 48,
+            "steps": task.steps,
+            "tokens": 300,
+            "metrics": metrics,
+        }
         return Reply(task.round, task.index, task.name, **work, **cost, note="")
     if isinstance(task, EvaluateRequest):
         metrics = {"loss": 0.65, "accuracy": 0.5}

@@ -119,10 +119,12 @@ def _yes(value: bool | None) -> str:
     return "–" if value is None else "yes" if value else "no"
 
 
-def _loss(value: float | None) -> str:
+def _loss(value: object) -> str:
+    """A loss; what an older version recorded unread may be anything."""
     if value is None:
         return "–"
-    return f"{value:.4f}" if LEAST_LOSS <= value <= MOST_LOSS else "not usable"
+    known = isinstance(value, int | float) and LEAST_LOSS <= value <= MOST_LOSS
+    return f"{value:.4f}" if known else "not usable"
 
 
 def _size(count: int) -> str:

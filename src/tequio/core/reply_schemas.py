@@ -11,6 +11,7 @@ from tequio.core.bounds import LARGEST, check_text
 MOST_LOSS = 1e6  # nats: a cross-entropy above it is no model's
 LEAST_LOSS = -1e-3  # nats: a cross-entropy is not negative; this much is rounding
 MOST_WATTS = 1e5  # of all machines of one participant: ten servers with eight accelerators each
+MOST_AMOUNT = 1e12  # of money, in any currency
 MOST_SECONDS = 30 * 86400.0  # of one piece of work
 SPLITS = ("train", "validation", "test")
 
@@ -22,7 +23,7 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Loss = Annotated[float, Field(ge=LEAST_LOSS, le=MOST_LOSS, allow_inf_nan=False)]
 Difference = Annotated[float, Field(ge=-MOST_LOSS, le=MOST_LOSS, allow_inf_nan=False)]
-Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=MOST_AMOUNT, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Joules = Annotated[float, Field(ge=0, le=MOST_WATTS * MOST_SECONDS, allow_inf_nan=False)]
 
