@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from benchmarks.common.hostile import MODES, Mode, stage_of
 from builders import bodies, build_setup, free_port
-from made_replies import description, personal_outcome
+from benchmarks.common.replies import description, personal_outcome
 from tequio.app.assembly.public_data import read_public
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
@@ -244,7 +244,7 @@ def test_who_turns_hostile_while_the_coordinator_is_away_is_left_out(ended: Ende
 
 def test_report_status_and_accounts_work_on_its_record(ended: Ended) -> None:
     for lang in ("en", "es"):
-        page, numbers = write_report(ended.run, lang, None)  # type: ignore[arg-type]
+        page, numbers = write_report(ended.run, lang, None)
         text = page.read_text(encoding="utf-8")
         assert all(name in text for name in HONEST)
     assert numbers["mean"]["loss"]["personal"] < 2.0

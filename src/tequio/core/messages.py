@@ -7,6 +7,7 @@ beyond that says `core.replies`.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -88,24 +89,26 @@ def _unpacked(data: bytes, source: str, allowed: Collection[str], limit: int) ->
     if len(data) > limit:
         raise MessageError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
     tensors, header = unpack_tensors(data, source, HEADER)
+    kind, given, form = header.get("kind"), header.get("fields"), header.get("format")
     try:
-        kind, given = check_text(str(header.get("kind"))[:64]), header.get("fields")
-        form = check_text(str(header.get("format") or "")[:64])
         for name in tensors:
             check_text(name)
     except ValueError as error:
         raise MessageError(f"{source} is not well-formed: {error}.") from None
     if form != FORMAT or not isinstance(given, dict):
-        found = f"It has format {form!r}" if form else "It states no format"
+        named = isinstance(form, str) and re.fullmatch(r"[a-z0-9-]{1,32}", form)
+        found = f"It has format {form!r}" if named else "It states no format"
         fix = "Both sides need the same version of Tequio: update the older one."
         raise MessageError(f"{source} is not a Tequio message of this version.", f"{found}, expected {FORMAT!r}.", fix)
-    if kind not in allowed or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise MessageError(f"{source} is of no kind that is known here.", "Both sides need the same version.")
+    if kind not in allowed:
         raise MessageError(f"{source} is of kind {kind!r},", f"allowed here: {', '.join(sorted(allowed))}.")
     cls = KINDS[kind]
     hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if given.keys() - known.keys():
-        raise MessageError(f"{source}: a field is unknown.", "Both sides need the same version.")
+        raise MessageError(f"{source}: fields came that are unknown.", "Both sides need the same version.")
     if missing := sorted(required - given.keys()):
         raise MessageError(f"{source}: field {missing[0]!r} is missing.", "Both sides need the same version.")
     for name, value in given.items():

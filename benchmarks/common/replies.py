@@ -1,4 +1,4 @@
-"""Well-formed replies and bodies of participants, made up: what tests of messages and of the network begin with."""
+"""Well-formed replies and bodies of participants, made up: what tests of messages and of the network begin with, and `soak_messages`."""
 
 from __future__ import annotations
 
