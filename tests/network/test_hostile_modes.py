@@ -18,8 +18,8 @@ pytest.importorskip("flwr")
 from typer.testing import CliRunner
 
 from benchmarks.common.hostile import MODES, Mode, stage_of
-from builders import bodies, build_setup, free_port
 from benchmarks.common.replies import description, personal_outcome
+from builders import bodies, build_setup, free_port
 from tequio.app.assembly.public_data import read_public
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase

@@ -17,8 +17,8 @@ pytest.importorskip("flwr")
 from live_server import Relay, at_work, live, resident
 from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
-from builders import free_port
 from benchmarks.common.replies import answered
+from builders import free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.participant.availability import pointing_out
 from tequio.app.network.participant.serve import Ending
