@@ -217,8 +217,8 @@ def live_through(folder: Path, modes: list[Mode], rounds: int) -> None:
     print(
         f"honest personal models: {len(personal & set(HONEST))} of {len(HONEST)}; ledger verifies: {verify(ledger).ok}"
     )
-    for what in (["status", hub], ["accounts", hub / "run"], ["report", hub / "run"]):
-        tequio(*what)
+    for what, where in (("status", hub), ("accounts", hub / "run"), ("report", hub / "run")):
+        tequio(what, where)
     disk = sum(path.stat().st_size for path in hub.rglob("*") if path.is_file())
     print("  status, accounts and report: ok")
     print(f"  log {log.stat().st_size / 1e3:.0f} kB, ledger {ledger.stat().st_size / 1e3:.0f} kB, ", end="")

@@ -42,7 +42,7 @@ def shown(hub: Path) -> dict[str, str]:
         assert done.exit_code == 0, (command, done.exception, done.output[-2000:])
         words[command] = " ".join(done.output.split())
     for lang in ("en", "es"):
-        page, _ = write_report(hub / "run", lang, None)  # type: ignore[arg-type]
+        page, _ = write_report(hub / "run", lang, None)
         words[lang] = page.read_text(encoding="utf-8")
     return words
 

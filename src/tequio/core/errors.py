@@ -75,6 +75,8 @@ class UpdateError(TequioError):
 class MessageError(UpdateError):
     """A message that came over a network is malformed, or its figures are not plausible."""
 
+    exit_code = 14
+
 
 class TrainingError(TequioError):
     """Training gave NaN or diverged."""
