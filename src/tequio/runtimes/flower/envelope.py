@@ -18,7 +18,7 @@ from typing import Any
 from flwr.app.message import ConfigRecord, Message, RecordDict, make_message
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.metadata import Metadata
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_id
 
@@ -137,6 +137,25 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
             why = f"A message of {size} bytes does not fit ({error.strerror})."
             raise ResourceError(f"The disk of {folder or tempfile.gettempdir()} is full.", why, "Free space.") from None
         return mmap.mmap(file.fileno(), size)
+
+
+def read_letter(proto: Any) -> Message:
+    """The message of Flower that a participant sent; one with nothing in it where Flower cannot read that."""
+    try:
+        return message_from_proto(proto)
+    except Exception:  # Flower has no error of its own for what a stranger may write
+        nobody = Metadata(
+            run_id=0,
+            message_id="",
+            src_node_id=0,
+            dst_node_id=0,
+            reply_to_message_id="",
+            group_id="",
+            created_at=time.time(),
+            ttl=SECOND,
+            message_type=TYPE,
+        )
+        return make_message(nobody, content=RecordDict({}))
 
 
 def list_parts(message: Message) -> list[str]:

@@ -17,7 +17,6 @@ from typing import Any
 
 from flwr.app.message import Message
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
@@ -28,7 +27,7 @@ from tequio.core.messages import LIMIT, pack_message
 from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, seal
+from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, read_letter, seal
 from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
@@ -222,7 +221,7 @@ class FlowerRuntime:
             found = self.place.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
         except Moved:
             return replace(sent, lost=time.monotonic())
-        letter = message_from_proto(found[0]) if found else None
+        letter = read_letter(found[0]) if found else None
         if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
             return replace(sent, lost=time.monotonic())
         return replace(sent, letter=letter)
