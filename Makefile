@@ -1,11 +1,11 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured.
+# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured. soak: long hostile runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench study docs clean
+.PHONY: demo test check bench soak study docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,7 +30,10 @@ test: check
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.dev
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	for script in $(filter-out benchmarks/soak_%,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak_messages
 
 study: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.study

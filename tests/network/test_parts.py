@@ -20,7 +20,7 @@ from network_processes import until
 from tequio.core.canonical import pack_tensors
 from tequio.core.errors import UpdateError
 from tequio.core.messages import REQUESTS, pack_message, unpack_message
-from tequio.core.types import EvaluateRequest, Reply
+from tequio.core.types import Reply, TrainRequest
 from tequio.core.update import Dense, Update
 from tequio.runtimes.flower import envelope
 from tequio.runtimes.flower.envelope import find_part, list_parts, open_message, remaining, seal
@@ -31,23 +31,29 @@ NAMES = ("north", "south", "a-hospital-with-a-long-name")
 LARGE = Update({"w": Dense(torch.arange(3_000_000, dtype=torch.float32))}, "s" * 64)  # 12 MB: three parts
 
 
-def task(index: int, round_: int = 1) -> EvaluateRequest:
-    return EvaluateRequest(round_, index, NAMES[index - 1], LARGE)
+def task(index: int, round_: int = 1) -> TrainRequest:
+    return TrainRequest(round_, index, NAMES[index - 1], "product", 2, 1, 1e-3, 1, LARGE)
+
+
+def trained(asked: TrainRequest, payload: bytes, examples: int = 1) -> bytes:
+    metrics = {"loss_first": 1.0, "loss_last": 1.0}
+    reply = Reply(asked.round, asked.index, asked.name, payload=payload, examples=examples, steps=1, metrics=metrics)
+    return pack_message(reply)
 
 
 def returns(data: bytes) -> bytes:
     """What came, sent back as one's own update."""
     asked = unpack_message(data, "a task", REQUESTS)
-    assert isinstance(asked, EvaluateRequest)
-    return pack_message(Reply(asked.round, asked.index, asked.name, payload=pack_message(asked)))
+    assert isinstance(asked, TrainRequest)
+    return trained(asked, pack_message(asked))
 
 
 def small(data: bytes) -> bytes:
     asked = unpack_message(data, "a task", REQUESTS)
-    assert isinstance(asked, EvaluateRequest)
+    assert isinstance(asked, TrainRequest)
     value = asked.held.entries["w"]
     assert isinstance(value, Dense)
-    return pack_message(Reply(asked.round, asked.index, asked.name, examples=int(value.value.sum() % 1000)))
+    return trained(asked, b"small", 1 + int(value.value.sum() % 1000))
 
 
 @given(st.integers(0, 3), st.integers(-2, 2), st.booleans())

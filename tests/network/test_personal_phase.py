@@ -17,6 +17,7 @@ pytest.importorskip("flwr")
 from live_server import Relay, at_work, live, resident
 from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
+from benchmarks.common.replies import answered
 from builders import free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.participant.availability import pointing_out
@@ -37,7 +38,7 @@ def made(data: bytes) -> bytes:
     """What a participant answers who made its personal model."""
     task = unpack_message(data, "a task", REQUESTS)
     assert isinstance(task, PersonaliseRequest)
-    return pack_message(Reply(task.round, task.index, task.name, body=json.dumps({"name": task.name})))
+    return pack_message(answered(task))
 
 
 def unable(data: bytes) -> bytes:

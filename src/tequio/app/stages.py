@@ -49,6 +49,7 @@ SPEED_FREE = (
     "threads",
     "wire",
     "late",
+    "barred",
     "peak_bytes",
     "card_peak_bytes",
     VERSION,

@@ -172,13 +172,19 @@ def _table(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
         money = " + ".join(f"{amount:.4g} {currency}" for currency, amount in sorted(row["money"].items()))
         table.add_row(
             row["name"],
-            "–" if row["joules"] is None else f"{row['joules'] / 3600:.3f} Wh",
+            _energy(row, w),
             _number(row.get("intensity"), ".0f"),
             _number(row["grams"], ".4g") + part,
             _number(row["embodied"], ".4g"),
             money or "–",
         )
     return table
+
+
+def _energy(row: Mapping[str, Any], w: Words) -> str:
+    """The energy, and whether some of the row's figures could not be used."""
+    said = "–" if row["joules"] is None else f"{row['joules'] / 3600:.3f} Wh"
+    return f"{said} ({w('books.unusable')})" if row.get("unusable") else said
 
 
 def _number(value: float | None, form: str) -> str:

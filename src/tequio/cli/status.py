@@ -13,6 +13,7 @@ from rich.text import Text
 from tequio.cli import output
 from tequio.cli.options import Json
 from tequio.core.durations import duration
+from tequio.core.reply_schemas import LEAST_LOSS, MOST_LOSS
 
 LOSSES = 8  # the last so many rounds are shown
 
@@ -121,8 +122,12 @@ def _yes(value: bool | None) -> str:
     return "–" if value is None else "yes" if value else "no"
 
 
-def _loss(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _loss(value: object) -> str:
+    """A loss; what an older version recorded unread may be anything."""
+    if value is None:
+        return "–"
+    known = isinstance(value, int | float) and LEAST_LOSS <= value <= MOST_LOSS
+    return f"{value:.4f}" if known else "not usable"
 
 
 def _size(count: int) -> str:

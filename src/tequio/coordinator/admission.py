@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.run_spec import Member, RunSpec
+from tequio.core.bounds import cut_text
 from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
+from tequio.core.replies import too_many
 from tequio.core.types import Reply, State
 from tequio.core.update import Entry, Factored, Streamed, Update
 
@@ -58,7 +60,9 @@ def admit(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admi
     try:
         return _inspected(reply, member, run_spec, state)
     except UpdateError as error:
-        return Refused(member, f"it cannot be decoded: {error}")
+        return Refused(member, cut_text(f"it cannot be decoded: {error}"))
+    except Exception as error:  # whatever is wrong with it, the round goes on without it
+        return Refused(member, f"it cannot be decoded ({type(error).__name__})")
 
 
 def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admitted | Refused:
@@ -74,7 +78,7 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     factored = run_spec.aggregator.layout == "product" and not run_spec.full
     problem = _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
     if problem:
-        return Refused(member, problem)
+        return Refused(member, cut_text(problem))
     norm = update.norm()
     if not math.isfinite(norm) or norm == 0.0:
         return Refused(member, f"its norm is {norm}")
@@ -84,6 +88,8 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
         return Refused(member, f"its norm is {times:.1f} times what the round before expects (limit {NORM_LIMIT:g})")
     if reply.examples < 1 or reply.steps < 1:
         return Refused(member, "it says that it saw no example or made no step")
+    if why := too_many(reply.examples, member.sizes, "train"):
+        return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
     return Admitted(member, reply, update, facts, norm)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from tequio.coordinator.aggregation import reply_cost
 from tequio.coordinator.run_spec import Member
-from tequio.core.errors import BudgetError
+from tequio.core.errors import BudgetError, MessageError
+from tequio.core.replies import too_many
 from tequio.core.types import Failure, Reply
 
 
@@ -23,6 +24,9 @@ class Evaluation:
     slices: Mapping[str, tuple[float, ...]]
     failed: Mapping[str, str]
     costs: Sequence[Mapping[str, Any]] = ()
+    refused: frozenset[str] = (
+        frozenset()
+    )  # of those that failed: whose reply cannot be used, which says nothing of the model
 
     def losses(self) -> dict[str, float]:
         """Validation loss by participant."""
@@ -34,12 +38,19 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
     failed: dict[str, str] = {}
+    refused: set[str] = set()
+    members = {member.name: member for member in panel}
     costs: list[dict[str, Any]] = []
     for reply in replies:
+        why = "" if isinstance(reply, Failure) else _implausible(reply, members[reply.name])
         if isinstance(reply, Failure):
             failed[reply.name] = failure_reason(reply)
+            refused |= {reply.name} if reply.error == MessageError.__name__ else set()
         elif reply.index == 0:
             slices = reply.slices
+        elif why:
+            failed[reply.name] = f"{MessageError.__name__}: {why}"
+            refused.add(reply.name)
         elif reply.metrics:
             scores = dict(reply.metrics)
             costs.append({"name": reply.name, **reply_cost(reply)})
@@ -52,7 +63,15 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     costs.sort(key=lambda row: order[row["name"]])
     losses = [v["loss"] for v in validation.values()]
-    return Evaluation(validation, statistics.fmean(losses) if losses else math.inf, slices, failed, costs)
+    mean = statistics.fmean(losses) if losses else math.inf
+    return Evaluation(validation, mean, slices, failed, costs, frozenset(refused))
+
+
+def _implausible(reply: Reply, member: Member) -> str:
+    """Say what of its figures cannot be; nothing where they can."""
+    if reply.metrics and "loss" not in reply.metrics:
+        return "it tells no loss"
+    return too_many(reply.examples, member.sizes, "validation")
 
 
 def failure_reason(failure: Failure) -> str:

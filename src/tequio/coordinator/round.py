@@ -111,7 +111,8 @@ def conclude(
     evaluation = evaluate(round_, shared, run_spec, runtime)
     slices = judge(state.base_slices, evaluation.slices, run_spec.gate_margin, run_spec.seed)
     accepted, reason = verdict(slices)
-    lost = [row["name"] for row in fold.rows if row["name"] in evaluation.failed]
+    trained = (row["name"] for row in fold.rows)
+    lost = [name for name in trained if name in evaluation.failed and name not in evaluation.refused]
     if accepted and lost:
         accepted, reason = False, f"it could be trained but not evaluated: {evaluation.failed[lost[0]]}"
     norms = [row["norm"] for row in fold.rows if row["weight"] is not None]

@@ -24,13 +24,17 @@ from tequio.planning.learning_rate import round_rate
 
 @dataclass(frozen=True)
 class Member:
-    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it needs, None if not known."""
+    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it needs, None if not known.
+
+    sizes: its items by split, as it joined with them; empty where they are not compared (in one process).
+    """
 
     name: str
     index: int
     rank: int
     steps: int
     seconds: float | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ META_KEY = "tequio"
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
 DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
+MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 1 << 48
 Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
@@ -128,14 +129,15 @@ def _header(shapes: Mapping[str, Shape], meta: Mapping[str, Any]) -> tuple[list[
     return names, text + b" " * (-len(text) % 8), end
 
 
-def unpack_tensors(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack_tensors(data: bytes, source: str, header_limit: int = 1 << 40) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The inverse of `pack_tensors`. Raises UpdateError naming `source`.
 
+    header_limit: bytes of its header, which is JSON and takes up to 30 times as many when it is read.
     Octets lie in `data` itself if it is a buffer that could be written to (which nobody may do then); all else is copied once.
     """
     try:
         header_length = int.from_bytes(data[:8], "little")
-        if header_length > len(data) - 8:
+        if header_length > min(len(data) - 8, header_limit):
             raise ValueError("header longer than the file")
         header = json.loads(bytes(data[8 : 8 + header_length]))
         meta = json.loads(header.pop("__metadata__", {}).get(META_KEY, "{}"))
@@ -151,10 +153,12 @@ def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, T
     found: dict[str, Tensor] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-        start, dtype, shape = end, TYPES[entry["dtype"]], [int(n) for n in entry["shape"]]
+        start, dtype, shape = end, TYPES[entry["dtype"]], list(entry["shape"])
+        if len(shape) > MOST_DIMENSIONS or any(type(n) is not int or not 0 <= n <= LONGEST_DIMENSION for n in shape):
+            raise ValueError(f"{name} has no such shape")
         count = math.prod(shape)
         end = start + count * dtype.itemsize
-        if entry["data_offsets"] != [start, end] or min(shape, default=0) < 0:
+        if entry["data_offsets"] != [start, end]:
             raise ValueError(f"{name} does not lie where it should")
         if (first + start) % dtype.itemsize:
             raise ValueError(f"{name} is not aligned")

@@ -6,6 +6,7 @@ TequioError                      what is wrong, why, and what to do
 ├── BaseModelError               the base model cannot be loaded, or lacks the named modules
 ├── ResourceError                not enough memory or disk, or the folder is read-only
 ├── UpdateError                  an update or adapter is malformed, corrupted or belongs to another model
+│   └── MessageError             a message that came over a network is malformed, or its figures are not plausible
 ├── TrainingError                training diverged or gave NaN
 │   └── BudgetError              a participant does not train: its own budget is spent
 ├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
@@ -70,6 +71,12 @@ class UpdateError(TequioError):
     """An update or adapter is malformed, corrupted, or belongs to another model."""
 
     exit_code = 6
+
+
+class MessageError(UpdateError):
+    """A message that came over a network is malformed, or its figures are not plausible."""
+
+    exit_code = 15
 
 
 class TrainingError(TequioError):

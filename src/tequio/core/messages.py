@@ -1,11 +1,13 @@
 """Tasks and replies as bytes: what crosses a network. One safetensors message: a JSON header with the plain fields, tensors for updates.
 
-Reading fails closed: only the kinds that the reader allows, only the fields of that kind, each of its own type, no more bytes than
-`limit`. Numbers come back to the bit. Nothing is ever unpickled.
+Reading fails closed: only the kinds that the reader allows, only the fields of that kind, each of its own type and within the bounds of
+`core.bounds`, no more bytes than `limit`. Numbers come back to the bit. Nothing is ever unpickled. What the fields of a reply must be
+beyond that says `core.replies`.
 """
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -14,8 +16,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from tequio.core.bounds import BODY, LARGEST, TEXT, check_plain, check_text, cut_text
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
-from tequio.core.errors import UpdateError
+from tequio.core.errors import MessageError, UpdateError
 from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
@@ -40,13 +43,16 @@ KINDS: Mapping[str, type] = {
 REPLIES = ("reply", "failure")
 REQUESTS = tuple(kind for kind in KINDS if kind not in REPLIES)
 BYTES_IN_PARTS = ("parts",)  # fields that are a sequence of bytes
+WORDS = ("error", "message", "note")  # fields in words, which are cut where they are too long
 LIMIT = 4 << 30  # bytes
+HEADER = 4 << 20  # bytes of a message's header
+LARGEST_ASKED = 2**64  # of a number in a request: seeds have 63 bits
 
 Message = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest | Reply | Failure
 
 
 def pack_message(message: Message) -> bytes:
-    """Equal messages give equal bytes. Raises ValueError if a plain number is NaN or infinite."""
+    """Equal messages give equal bytes; notes and errors are cut to 2 kB. Raises ValueError if a plain number is NaN or infinite."""
     kind = next(name for name, cls in KINDS.items() if isinstance(message, cls))
     plain: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
@@ -62,31 +68,56 @@ def pack_message(message: Message) -> bytes:
             plain[field.name] = {"parts": len(value)}
             tensors |= {f"{field.name}/{i:08d}": _octets(part) for i, part in enumerate(value)}
         else:
-            plain[field.name] = _plain(value)
+            plain[field.name] = cut_text(value) if field.name in WORDS else _plain(value)
     return pack_tensors(tensors, {"format": FORMAT, "kind": kind, "fields": plain})
 
 
 def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:
-    """The message in `data`. Raises UpdateError naming `source` for anything but a well-formed message of an allowed kind.
+    """The message in `data`. Raises MessageError naming `source` for anything but a well-formed message of an allowed kind.
 
     Its bytes in parts lie in `data` itself where that could be written to (see `unpack_tensors`).
     """
+    try:
+        return _unpacked(data, source, allowed, limit)
+    except MessageError:
+        raise
+    except UpdateError as error:
+        raise MessageError(error.what, error.why, error.fix) from None
+
+
+def _unpacked(data: bytes, source: str, allowed: Collection[str], limit: int) -> Message:
     if len(data) > limit:
-        raise UpdateError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
-    tensors, header = unpack_tensors(data, source)
-    kind, given = str(header.get("kind")), header.get("fields")
-    if header.get("format") != FORMAT or not isinstance(given, dict):
-        found = f"It has format {str(header['format'])[:64]!r}" if header.get("format") else "It states no format"
+        raise MessageError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
+    tensors, header = unpack_tensors(data, source, HEADER)
+    kind, given, form = header.get("kind"), header.get("fields"), header.get("format")
+    try:
+        for name in tensors:
+            check_text(name)
+    except ValueError as error:
+        raise MessageError(f"{source} is not well-formed: {error}.") from None
+    if form != FORMAT or not isinstance(given, dict):
+        named = isinstance(form, str) and re.fullmatch(r"[a-z0-9-]{1,32}", form)
+        found = f"It has format {form!r}" if named else "It states no format"
         fix = "Both sides need the same version of Tequio: update the older one."
-        raise UpdateError(f"{source} is not a Tequio message of this version.", f"{found}, expected {FORMAT!r}.", fix)
-    if kind not in allowed or kind not in KINDS:
-        raise UpdateError(f"{source} is of kind {kind!r},", f"allowed here: {', '.join(sorted(allowed))}.")
+        raise MessageError(f"{source} is not a Tequio message of this version.", f"{found}, expected {FORMAT!r}.", fix)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise MessageError(f"{source} is of no kind that is known here.", "Both sides need the same version.")
+    if kind not in allowed:
+        raise MessageError(f"{source} is of kind {kind!r},", f"allowed here: {', '.join(sorted(allowed))}.")
     cls = KINDS[kind]
     hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    if given.keys() - known.keys() or required - given.keys():
-        odd = sorted((given.keys() - known.keys()) | (required - given.keys()))
-        raise UpdateError(f"{source}: field {odd[0]!r} is unknown or missing.", "Both sides need the same version.")
+    if given.keys() - known.keys():
+        raise MessageError(f"{source}: fields came that are unknown.", "Both sides need the same version.")
+    if missing := sorted(required - given.keys()):
+        raise MessageError(f"{source}: field {missing[0]!r} is missing.", "Both sides need the same version.")
+    for name, value in given.items():
+        try:
+            check_plain(value, LARGEST if kind in REPLIES else LARGEST_ASKED, BODY if name == "body" else TEXT)
+        except ValueError as error:
+            raise MessageError(f"{source}: field {name!r} is refused: {error}.") from None
+    if strange := [n for n in tensors if n.partition("/")[0] not in given]:
+        raise MessageError(f"{source}: {len(strange)} of its tensors belong to no field.")
     return cls(**{n: _read(v, hints[n], n, tensors, source) for n, v in given.items()})  # type: ignore[no-any-return]
 
 
@@ -107,11 +138,16 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
     if hint is Update:
         spec = _value(value.get("spec") if isinstance(value, dict) else None, str, name, source)
         mine = {n.removeprefix(f"{name}/"): t for n, t in tensors.items() if n.startswith(f"{name}/")}
-        return from_tensors(mine, spec, source)
+        try:
+            return from_tensors(mine, spec, source)
+        except UpdateError:
+            raise MessageError(f"{source}: the tensors of field {name!r} are no update.") from None
     if hint is bytes:
         return _bytes(tensors, name, source)
     if name in BYTES_IN_PARTS:
         names = sorted(n for n in tensors if n.startswith(f"{name}/"))
+        if value != {"parts": len(names)}:
+            raise MessageError(f"{source}: field {name!r} lacks some of its parts.")
         return [_octets_of(tensors, n, source).data for n in names]
     return _value(value, hint, name, source)
 
@@ -127,7 +163,7 @@ def _bytes(tensors: Mapping[str, Tensor], name: str, source: str) -> bytes:
 def _octets_of(tensors: Mapping[str, Tensor], name: str, source: str) -> Any:
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        raise UpdateError(f"{source}: field {name!r} lacks its bytes.")
+        raise MessageError(f"{source}: field {name!r} lacks its bytes.")
     return tensor.numpy()
 
 
@@ -149,4 +185,4 @@ def _value(value: Any, hint: Any, name: str, source: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    raise UpdateError(f"{source}: field {name!r} is not of its type.", "Both sides need the same version.")
+    raise MessageError(f"{source}: field {name!r} is not of its type.", "Both sides need the same version.")

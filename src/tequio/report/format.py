@@ -140,7 +140,8 @@ class Numbers:
         """Amounts by currency, none converted; small ones with the digits that they need."""
         parts = []
         for currency, amount in sorted(amounts.items()):
-            digits = 2 if amount >= 1 or amount == 0 else min(6, 1 - math.floor(math.log10(amount)))
+            size = abs(amount)
+            digits = 2 if size >= 1 or size == 0 else min(6, 1 - math.floor(math.log10(size)))
             parts.append(f"{self.fixed(amount, digits)}{NBSP}{currency}")
         return " + ".join(parts) or DASH
 

@@ -25,9 +25,11 @@ from tequio.report.data.records import (
     config_of,
     last_body,
     row_energy,
+    row_money,
     table,
     tables,
     total,
+    unusable,
 )
 from tequio.report.format import finite
 from tequio.report.text import Words
@@ -82,7 +84,7 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
     known = total(r.get("joules") for r in placed) or 0.0
     money: dict[str, float] = {}
     for row in rows:
-        given = table(row.get("money"))
+        given = row_money(row)
         if (amount := finite(given.get("amount"))) is not None:
             currency = str(given.get("currency"))
             money[currency] = money.get(currency, 0.0) + amount
@@ -94,6 +96,7 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
         "embodied": total(r.get("embodied") for r in made),
         "intensity": _intensity(placed),
         "money": money,
+        "unusable": sum(map(unusable, rows)),
     }
 
 

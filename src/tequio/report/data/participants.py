@@ -12,7 +12,7 @@ from typing import Any
 
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
 from tequio.report.data.candidates import candidates, classes, data_notes, right
-from tequio.report.data.records import Z95, Json, interval, mean, scores, table, total
+from tequio.report.data.records import Z95, Json, interval, mean, row_energy, scores, table, total
 from tequio.report.data.verdicts import outcome, relative
 from tequio.report.format import finite, perplexity
 
@@ -85,7 +85,7 @@ def participant(name: str, listed: Mapping[str, Any], body: Mapping[str, Any], t
         "benefit": benefit,
         "bytes_up": trained.get("bytes_up"),
         "bytes_down": trained.get("bytes_down"),
-        "joules": total([trained.get("joules"), table(body.get("energy")).get("joules")]),
+        "joules": total([trained.get("joules"), row_energy(body).get("joules")]),
         "seconds": total([trained.get("seconds"), body.get("seconds")]),
         "admissions": trained.get("admissions", {}),
     }

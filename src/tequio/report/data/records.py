@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tequio.config import whole as whole_config
+from tequio.core.bounds import LARGEST
+from tequio.core.reply_schemas import LEAST_LOSS, MOST_AMOUNT, MOST_LOSS, MOST_SECONDS, MOST_WATTS
 from tequio.report.format import finite
 
 Z95 = 1.959964
@@ -86,6 +88,9 @@ def scores(value: Any) -> Json | None:
     """One Scores record, with perplexity = exp(loss) and Wilson's 95 % interval of the accuracy."""
     given = table(value)
     loss, accuracy, examples = (finite(given.get(key)) for key in ("loss", "accuracy", "examples"))
+    loss = None if loss is None else plausible_loss(loss)
+    accuracy = accuracy if accuracy is not None and 0 <= accuracy <= 1 else None
+    examples = examples if examples is not None and 0 <= examples <= LARGEST else None
     if loss is None and accuracy is None:
         return None
     low, high = wilson(accuracy, examples)
@@ -98,6 +103,12 @@ def scores(value: Any) -> Json | None:
         "accuracy_high": high,
         "examples": None if examples is None else int(examples),
     }
+
+
+def plausible_loss(value: Any) -> float | None:
+    """A cross-entropy; None for what older versions recorded unread and what cannot be one."""
+    loss = finite(value)
+    return loss if loss is not None and LEAST_LOSS <= loss <= MOST_LOSS else None
 
 
 def wilson(share: float | None, examples: float | None) -> tuple[float | None, float | None]:
@@ -127,5 +138,28 @@ def energy_rows(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def row_energy(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The energy of one `train` row: a record under `energy`, or bare `joules`."""
-    return table(row.get("energy")) or ({"joules": row["joules"]} if finite(row.get("joules")) is not None else {})
+    """The energy of one `train` row: a record under `energy`, or bare `joules`. Empty where it is not usable."""
+    found = table(row.get("energy")) or ({"joules": row["joules"]} if finite(row.get("joules")) is not None else {})
+    return found if usable_energy(found) else {}
+
+
+def usable_energy(found: Mapping[str, Any]) -> bool:
+    """Whether no figure of an energy record is negative or larger than any machine's: older versions recorded some unread."""
+    figures = [
+        finite(found.get(key)) for key in ("joules", "seconds", "embodied", "hosted") if found.get(key) is not None
+    ]
+    most = MOST_WATTS * MOST_SECONDS
+    return all(value is not None and 0 <= value <= most for value in figures)
+
+
+def row_money(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The money of a row: amount and currency. Empty where there is none, or it is not usable."""
+    found = table(row.get("money"))
+    amount, currency = finite(found.get("amount")), found.get("currency")
+    return found if amount is not None and 0 <= amount <= MOST_AMOUNT and isinstance(currency, str) else {}
+
+
+def unusable(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds energy or money that cannot be used."""
+    given = table(row.get("energy")), table(row.get("money"))
+    return any(found and not used for found, used in zip(given, (row_energy(row), row_money(row)), strict=True))

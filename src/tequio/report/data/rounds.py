@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.report.data.accounts import work_rows
-from tequio.report.data.records import Json, mean, row_energy, table, tables, total
+from tequio.report.data.records import Json, mean, plausible_loss, row_energy, table, tables, total
 from tequio.report.format import finite
 
 
@@ -39,14 +39,14 @@ def round_rows(
 ) -> Json:
     """Every round with its losses and gate, how many were accepted, and which was best."""
     sizes = {name: finite(table(given).get("examples")) for name, given in table(start.get("slices")).items()}
-    before = {n: finite(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
+    before = {n: plausible_loss(table(s).get("loss")) for n, s in table(start.get("validation")).items()}
     history: list[Json] = [
         {
             "round": int(finite(body.get("round")) or 0),
             "accepted": bool(body.get("accepted")),
             "reason": body.get("reason"),
-            "loss": finite(body.get("mean_validation_loss")),
-            "participants": {n: finite(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
+            "loss": plausible_loss(body.get("mean_validation_loss")),
+            "participants": {n: plausible_loss(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
             "gate": {
                 name: _gate(table(given), None if causal else sizes.get(name))
                 for name, given in table(body.get("gate")).items()
@@ -100,6 +100,9 @@ def refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
             if row.get("status") != "admitted":
                 key = (str(row.get("name")), str(row.get("status")), str(row.get("reason") or ""))
                 groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
+        for row in tables(body.get("barred")):
+            key = (str(row.get("name")), "failed", str(row.get("reason") or ""))
+            groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
     return [{"name": n, "status": s, "reason": r, "rounds": at} for (n, s, r), at in groups.items()]
 
 

@@ -19,6 +19,7 @@ from tequio.report.data.records import (
     bodies,
     last_body,
     row_energy,
+    row_money,
     table,
     total,
 )
@@ -112,7 +113,7 @@ def _left(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Json:
 
 
 def _money_left(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Json | None:
-    first, second = table(whole.get("money")), table(part.get("money"))
+    first, second = row_money(whole), row_money(part)
     amount = _minus(finite(first.get("amount")), finite(second.get("amount")))
     return None if amount is None else {"amount": amount, "currency": first["currency"]}
 

@@ -46,7 +46,7 @@ def _cost_table(page: Page) -> Safe:
     head = [w("col.participant"), *[f"{w(f'col.{k}')}#" for k in ("up", "down", "energy", "work", "carbon", "money")]]
     spent = page.s["accounts"]
     own = {a["name"]: a for a in page.s["accounts"]["participants"]}
-    people = [{**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money")}} for p in people]
+    people = [{**p, **{k: own.get(p["name"], {}).get(k) for k in ("grams", "money", "unusable")}} for p in people]
     rest = {"bytes_up": None, "bytes_down": None, **spent["coordinator"]}
     whole = {"bytes_up": found["bytes_up"], "bytes_down": found["bytes_down"], "seconds": found["seconds"]}
     foot = [_cost_row(page, w("total"), {**spent["total"], **whole})]
@@ -69,7 +69,7 @@ def _cost_row(page: Page, name: str, row: Json) -> list[Cell]:
         name,
         n.size(row["bytes_up"]),
         n.size(row["bytes_down"]),
-        n.energy(row["joules"]),
+        under(n.energy(row["joules"]), page.w("books.unusable") if row.get("unusable") else None),
         n.duration(row["seconds"]),
         _grams(page, row),
         n.money(row.get("money") or {}),

@@ -18,11 +18,11 @@ from typing import Any
 from flwr.app.message import ConfigRecord, Message, RecordDict, make_message
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.metadata import Metadata
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_id
 
-from tequio.core.errors import ResourceError, UpdateError
+from tequio.core.errors import MessageError, ResourceError
 
 RECORD, HEAD, PARTS, SIZE = "tequio", "head", "parts", "bytes"
 TYPE = "train"  # Flower routes by this word; what we ask stands in our own bytes
@@ -100,15 +100,15 @@ def open_message(
 ) -> tuple[bytes, dict[str, Place]]:
     """(the bytes in a message, where its parts lie in them); `pull` brings a part. Very many bytes lie in a nameless file of `folder`.
 
-    Raises UpdateError if it has none, or more than `limit`; ResourceError where the disk is full.
+    Raises MessageError if it has none, or more than `limit`; ResourceError where the disk is full.
     """
     records = message.content.config_records if message.has_content() else {}
     found = records.get(RECORD, {})
     head, parts, size = found.get(HEAD), found.get(PARTS), found.get(SIZE)
     if not isinstance(head, bytes) or not isinstance(parts, list) or type(size) is not int:
-        raise UpdateError("A message that came is not one of Tequio's.", "", "Look at who may reach the coordinator.")
+        raise MessageError("A message that came is not one of Tequio's.", "", "Look at who may reach the coordinator.")
     if max(size, len(head)) > limit:
-        raise UpdateError(f"A message has {max(size, len(head))} bytes,", f"at most {limit} are allowed.")
+        raise MessageError(f"A message has {max(size, len(head))} bytes,", f"at most {limit} are allowed.")
     places: dict[str, Place] = {}
     if not parts and size == len(head):
         return head, places
@@ -122,7 +122,7 @@ def open_message(
         data[end : end + len(part)] = part
         end += len(part)
     if end != size:
-        raise UpdateError("A message that came is damaged.", "It is not as long as it says.")
+        raise MessageError("A message that came is damaged.", "It is not as long as it says.")
     return data, places  # type: ignore[return-value]  # nobody writes to it any more, and a copy would double the memory
 
 
@@ -139,6 +139,25 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
+def read_letter(proto: Any) -> Message:
+    """The message of Flower that a participant sent; one with nothing in it where Flower cannot read that."""
+    try:
+        return message_from_proto(proto)
+    except Exception:  # Flower has no error of its own for what a stranger may write
+        nobody = Metadata(
+            run_id=0,
+            message_id="",
+            src_node_id=0,
+            dst_node_id=0,
+            reply_to_message_id="",
+            group_id="",
+            created_at=time.time(),
+            ttl=SECOND,
+            message_type=TYPE,
+        )
+        return make_message(nobody, content=RecordDict({}))
+
+
 def list_parts(message: Message) -> list[str]:
     """Ids of the parts in which a message travels, in their order; none of one that came whole."""
     records = message.content.config_records if message.has_content() else {}
@@ -153,13 +172,13 @@ def remaining(message: Message) -> float:
 
 
 def find_part(content: bytes, identity: str) -> bytes:
-    """A part, as it lies in Flower's object of this id. Raises UpdateError if it is not what its name says."""
+    """A part, as it lies in Flower's object of this id. Raises MessageError if it is not what its name says."""
     if get_object_id(content) != identity:
-        raise UpdateError("A message that came is damaged.", "A part is not what its name says.")
+        raise MessageError("A message that came is damaged.", "A part is not what its name says.")
     try:
         body: bytes = get_object_body(content, ArrayChunk)
     except (ValueError, UnicodeDecodeError):
-        raise UpdateError("A message that came is damaged.", "A part is not one of a message.") from None
+        raise MessageError("A message that came is damaged.", "A part is not one of a message.") from None
     return body
 
 

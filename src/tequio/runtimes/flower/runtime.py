@@ -17,17 +17,17 @@ from typing import Any
 
 from flwr.app.message import Message
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
 from tequio.core.durations import duration
-from tequio.core.errors import UpdateError
-from tequio.core.messages import LIMIT, REPLIES, pack_message, unpack_message
+from tequio.core.errors import MessageError, ResourceError, UpdateError
+from tequio.core.messages import LIMIT, pack_message
+from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, seal
+from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, read_letter, seal
 from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
@@ -221,7 +221,7 @@ class FlowerRuntime:
             found = self.place.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
         except Moved:
             return replace(sent, lost=time.monotonic())
-        letter = message_from_proto(found[0]) if found else None
+        letter = read_letter(found[0]) if found else None
         if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
             return replace(sent, lost=time.monotonic())
         return replace(sent, letter=letter)
@@ -272,16 +272,14 @@ class FlowerRuntime:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
+        limit = reply_limit(task, self.limit)
         try:
-            data, _ = open_message(message, self.limit, self._part, self.folder)
-            found = unpack_message(data, f"the reply of {task.name}", REPLIES, self.limit)
-        except UpdateError as error:
+            data, _ = open_message(message, limit, self._part, self.folder)
+        except MessageError as error:
+            return refused_reply(task, str(error))
+        except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
             return _failure(task, str(error))
-        if not isinstance(found, Reply | Failure):
-            return _failure(task, "it sent no reply")
-        if (found.round, found.index, found.name) != (task.round, task.index, task.name):
-            return _failure(task, "its reply is of another round or participant")
-        return found
+        return read_reply(data, task, limit)
 
 
 def post(grid: HttpGrid, letter: Envelope) -> None:

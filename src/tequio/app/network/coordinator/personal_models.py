@@ -6,14 +6,14 @@ opened again for those who are owed a model.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tequio.app.assembly.budget import allowances
+from tequio.app.assembly.budget import allowances, participant_rows
 from tequio.app.network.hub.folder import left
 from tequio.app.run_files import (
     SHARED_FILE,
@@ -25,8 +25,9 @@ from tequio.app.run_files import (
 )
 from tequio.config import MAIN
 from tequio.core.durations import duration
-from tequio.core.errors import LedgerError, NetworkError
+from tequio.core.errors import LedgerError, MessageError, NetworkError
 from tequio.core.events import EventHandler
+from tequio.core.replies import read_personal_outcome
 from tequio.core.types import Failure, PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -47,8 +48,12 @@ class PersonalPhase:
     grace: float
     say: EventHandler
 
-    def ask(self, ledger: Ledger, tasks: Iterable[PersonaliseRequest]) -> None:
+    def ask(
+        self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Have each make its model of the shared one, once; record what they tell, and who made none.
+
+        barred: participants that are not asked, and why.
 
         It ends when all have, or `grace` after those who are here were done.
         """
@@ -62,10 +67,11 @@ class PersonalPhase:
             asked |= {i: there[i] for i in now}
             for reply in self.net.exchange([owed[i] for i in now]) if now else ():
                 if isinstance(reply, Reply):
-                    if self._keep(ledger, reply):
-                        del owed[reply.index]
+                    problem = self._keep(ledger, reply)
+                    if problem:
+                        why[reply.index] = f"what it told of its model cannot be read: {problem}"
                     else:
-                        why[reply.index] = "what it told of its model cannot be read"
+                        del owed[reply.index]
                     continue
                 why[reply.index] = reply.message if _away(reply) else f"{reply.error}: {reply.message}"
                 if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
@@ -77,19 +83,19 @@ class PersonalPhase:
                 end = time.monotonic() + self.grace
                 self._say_awaited([owed[i].name for i in awaited])
             time.sleep(min(LOOK, self.grace))
-        if owed:
-            self._tell_missing(ledger, {owed[i].name: why[i] for i in owed})
+        if owed or barred:
+            self._tell_missing(ledger, {owed[i].name: why[i] for i in owed} | dict(barred))
 
-    def _keep(self, ledger: Ledger, reply: Reply) -> bool:
-        """Record what one tells of its model, under its own name; False where it tells nothing that can be read."""
+    def _keep(self, ledger: Ledger, reply: Reply) -> str:
+        """Record what one tells of its model, under its own name; returns why not, where that cannot be used."""
         try:
-            body = dict(json.loads(reply.body))
-        except (ValueError, TypeError):
-            return False
+            body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
+        except MessageError as error:
+            return str(error)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
         ledger.append("personal", {**body, "name": reply.name, "kept": "participant", "wire": wire})
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
-        return True
+        return ""
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
@@ -142,6 +148,11 @@ def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Map
     known, without = {row["name"]: row for row in rows}, _personal(ledger) | left(hub).keys()
     names = [entry["name"] for entry in header["config"]["participants"]]
     return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+
+
+def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:
+    """Of each participant, its items by split, as it joined with them."""
+    return {str(row["name"]): row["batches"] for row in participant_rows(ledger)}
 
 
 def _personal(ledger: Ledger) -> set[str]:

@@ -5,7 +5,6 @@ A run begins with a quorum of the roster. Who comes later joins at the next roun
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,9 @@ from tequio.coordinator.round import ShortRound
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import canonical_json
 from tequio.core.durations import duration
-from tequio.core.errors import ConfigError, NetworkError, RunError
+from tequio.core.errors import ConfigError, MessageError, NetworkError, RunError
 from tequio.core.events import EventHandler
+from tequio.core.replies import read_description
 from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
@@ -61,14 +61,17 @@ class Roster:
     ledger: Ledger | None = None
     asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
     barred: dict[int, str] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
+    unreadable: set[int] = field(default_factory=set)  # of those, whose reply cannot be used: nobody waits for them
     invited: dict[int, int] = field(default_factory=dict)  # index -> how often it was invited anew, as the record knows
     made: int = 0  # rounds
     tries: tuple[int, int] = (0, 0)  # round, and how often it was short
 
     @property
     def quorum(self) -> int:
-        """So many must be there to begin: as federation.toml says, or all who did not leave."""
-        return self.config.train.quorum or max(1, len(self.config.participants) - len(left(self.folder)))
+        """So many must be there to begin: as federation.toml says, or all who did not leave and whose replies can be used."""
+        without = left(self.folder).keys() | {self.names[i] for i in self.unreadable}
+        without |= {self.names[i] for i in self.barred if i in self.members}
+        return self.config.train.quorum or max(1, len(self.config.participants) - len(without))
 
     @property
     def names(self) -> dict[int, str]:
@@ -120,7 +123,7 @@ class Roster:
     def restore(self, header: Mapping[str, Any], ledger: Ledger) -> None:
         """Wait for a quorum, unless the rounds are over; who took part before has the part that it had.
 
-        Raises RunError if one of them came back as another.
+        One that came back as another is left out. Raises RunError if those that remain are too few.
         """
         indices = {name: i for i, name in self.names.items()}
         self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
@@ -138,7 +141,7 @@ class Roster:
         self.ledger = ledger
         self._verify(self._describe(known), None)
         changed = [f"{self.names[i]}: {why}" for i, why in self.barred.items() if i in self.members]
-        if changed:
+        if changed and len(self.members) - len(changed) < (self.config.train.quorum or 1):
             raise RunError(
                 "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
             )
@@ -160,8 +163,8 @@ class Roster:
         return self.current_spec(run_spec, base)
 
     def current_spec(self, run_spec: RunSpec, base: str = MAIN) -> RunSpec:
-        """The plan of one base with everybody who takes part by now, without those who left."""
-        gone = left(self.folder)
+        """The plan of one base with everybody who takes part by now, without those who left or cannot take part."""
+        gone = left(self.folder).keys() | {self.names[i] for i in self.barred}
         members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
         return replace(run_spec, members=tuple(member for member in members if member.name not in gone))
 
@@ -175,9 +178,15 @@ class Roster:
         time.sleep(PAUSE * self.tries[1])
         self.wait_for_quorum()
 
+    def barred_members(self) -> dict[str, str]:
+        """By name, why those who took part cannot any more."""
+        return {self.names[i]: why for i, why in sorted(self.barred.items()) if i in self.members}
+
     def traffic(self) -> dict[str, Any]:
-        """What the network carried, for the record; late replies are said, too."""
+        """What the network carried, for the record, and who was barred meanwhile; late replies are said, too."""
         body = self.net.carried()
+        if barred := self.barred_members():
+            body["barred"] = [{"name": name, "reason": why} for name, why in barred.items()]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
             words = f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}"
@@ -193,20 +202,26 @@ class Roster:
         found: dict[int, dict[str, Any]] = {}
         tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
         for reply in self.net.exchange(tasks, ANSWER):
-            if isinstance(reply, Failure):
+            i = reply.index
+            if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
                 self.say(f"{reply.name} did not say what it has: {reply.message}")
                 continue
-            i = reply.index
             self.asked[i] = connected[i]
             self.barred.pop(i, None)
-            try:
-                facts = json.loads(reply.body)
-                ParticipantProfile.of(reply.name, facts["told"])
-                spec, _ = facts["spec"], str(facts["commitment"])
-            except (KeyError, TypeError, ValueError, ConfigError):
-                self._bar(i, "What it says of itself cannot be read; both sides need the same version.")
+            self.unreadable.discard(i)
+            if isinstance(reply, Failure):  # not asked again before it connects again
+                self.unreadable.add(i)
+                self._bar(i, f"What it says of itself cannot be read: {reply.message}")
                 continue
-            if spec != self.contexts[self.base_of(i)].adapted.spec:
+            try:
+                facts = read_description(reply)
+                ParticipantProfile.of(reply.name, facts["told"])
+            except (MessageError, KeyError, TypeError, ValueError, ConfigError) as error:
+                self.unreadable.add(i)
+                where = f" ({error.what})" if isinstance(error, MessageError) else ""
+                self._bar(i, f"What it says of itself cannot be read; both sides need the same version.{where}")
+                continue
+            if facts["spec"] != self.contexts[self.base_of(i)].adapted.spec:
                 self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
                 continue
             found[i] = facts
@@ -297,5 +312,6 @@ class Roster:
 
     def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""
-        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]))
+        sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
+        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
         self.rows[index], self.commitments[index] = dict(row), commitment

@@ -133,7 +133,7 @@ def conduct(
                 PersonaliseRequest(best[base], m.index, m.name, shared[base], m.rank, m.steps, allowed.get(m.name, {}))
                 for base, m in members
             ]
-            personal_phase.ask(ledger, tasks)
+            personal_phase.ask(ledger, tasks, roster.barred_members())
 
         return finish(folder, ledger, states, setup, turns, personal, watch, roster.traffic)
 

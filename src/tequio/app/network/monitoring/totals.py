@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tequio.core.bounds import LARGEST, TEXT
 from tequio.ledger.record import Ledger
+
+UNUSABLE = "not usable"  # what stands in place of what an older version recorded unread
 
 
 class RunTotals:
@@ -47,7 +50,9 @@ class RunTotals:
             self._add_energy(body)
             self._add_wire(body.get("wire", {}))
         elif kind == "personal":
-            self.person(body["name"])["alone" if body.get("alone") else "personal"] = body["chosen"]
+            chosen = body.get("chosen")
+            known = isinstance(chosen, str) and len(chosen) <= TEXT
+            self.person(body["name"])["alone" if body.get("alone") else "personal"] = chosen if known else UNUSABLE
             self.missing.pop(body["name"], None)
             self._add_energy(body)
             self._add_wire({body["name"]: body["wire"]} if "wire" in body else {})
@@ -65,6 +70,8 @@ class RunTotals:
         self.rounds.append(row | {"loss": body["mean_validation_loss"], "seconds": body["seconds"]})
         for name, scores in body["validation"].items():
             self.person(name)["loss"] = scores["loss"]
+        for row in body.get("barred", []):
+            self.person(row["name"]).update(last="barred", since_round=number, reason=row["reason"])
         for row in body.get("train", []):
             person = self.person(row["name"])
             person["bytes_up"] += int(row["bytes_up"])
@@ -84,7 +91,8 @@ class RunTotals:
         centre = (self.header.get("centre") or {}).get("name")
         rows = [row for key in ("train", "in_flight", "evaluation") for row in body.get(key, ())]
         for record in (body.get("energy"), *(row.get("energy") for row in rows if row["name"] != centre)):
-            self.joules += float((record or {}).get("joules") or 0.0)
+            joules = record.get("joules") if isinstance(record, Mapping) else None
+            self.joules += joules if isinstance(joules, int | float) and 0 <= joules <= LARGEST else 0.0
 
     def _add_wire(self, wire: Mapping[str, Mapping[str, int]]) -> None:
         for name, ways in wire.items():

@@ -1,0 +1,154 @@
+"""What each kind of reply must be, by the schemas of `reply_schemas`. It is checked before anything is done with it.
+
+`read_reply` is the only way in for bytes of a participant. What it refuses, and what does not fit what the participant said it has, is
+that participant's failure in that round: the reason names our own fields, and quotes nothing that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tequio.core.bounds import read_json
+from tequio.core.errors import MessageError
+from tequio.core.messages import REPLIES, unpack_message
+from tequio.core.reply_schemas import (
+    SPLITS,
+    BodySchema,
+    DescribedSchema,
+    EvaluateSchema,
+    PersonalSchema,
+    ReplySchema,
+    Schema,
+    TrainSchema,
+)
+from tequio.core.types import (
+    DescribeRequest,
+    EvaluateRequest,
+    Failure,
+    GradientRequest,
+    PersonaliseRequest,
+    Reply,
+    Request,
+    TrainRequest,
+)
+
+MOST_TOKENS = 10**7  # of one step
+SMALL_REPLY = 4 << 20  # bytes of a reply that carries no update
+REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
+    TrainRequest: TrainSchema,
+    EvaluateRequest: EvaluateSchema,
+    GradientRequest: ReplySchema,  # asked of the centre alone, which is in the coordinator's process
+    DescribeRequest: BodySchema,
+    PersonaliseRequest: BodySchema,
+}
+
+
+def reply_limit(task: Request, limit: int) -> int:
+    """Bytes that the reply to this request may have; `limit` for one that carries an update."""
+    return limit if isinstance(task, TrainRequest | GradientRequest) else min(limit, SMALL_REPLY)
+
+
+def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
+    """What a participant answered to `task`; a `Failure` in its name where that is no well-formed, plausible reply to it."""
+    try:
+        found = unpack_message(data, f"the reply of {task.name}", REPLIES, limit)
+        if not isinstance(found, Reply | Failure):
+            return refused_reply(task, "it sent no reply")
+        if (found.round, found.index, found.name) != (task.round, task.index, task.name):
+            return refused_reply(task, "its reply is of another round or participant")
+        check_reply(found, task)
+    except MessageError as error:
+        return refused_reply(task, str(error))
+    return found
+
+
+def refused_reply(task: Request, why: str) -> Failure:
+    """The failure of a participant whose reply cannot be used."""
+    return Failure(task.round, task.index, task.name, MessageError.__name__, why)
+
+
+def check_reply(found: Reply | Failure, task: Request) -> None:
+    """Raise MessageError, naming the field, where a reply is not what its kind of request asks for."""
+    source = f"the reply of {task.name}"
+    if isinstance(found, Failure):
+        if not (found.error.isascii() and found.error.isalpha() and len(found.error) <= 64):
+            raise MessageError(f"{source}: field 'error' is not the name of an error.")
+        return
+    shown = {
+        "forms": sum(form is not None for form in (found.update, found.payload, found.parts)),
+        "energy": None if found.energy is None else asdict(found.energy),
+        "money": None if found.money is None else asdict(found.money),
+        "metrics": dict(found.metrics),
+        "slices": dict(found.slices),
+    }
+    shown |= {key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")}
+    _validate(REPLY_SCHEMAS[type(task)], shown, source)
+    if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
+        raise MessageError(f"{source}: it says that a step has more than {MOST_TOKENS} tokens.")
+    if isinstance(task, TrainRequest) and found.steps > task.steps:
+        raise MessageError(
+            f"{source}: it says that it made {found.steps} steps of the {task.steps} that it was asked for."
+        )
+
+
+def read_description(reply: Reply) -> dict[str, Any]:
+    """What a participant says it has. Raises MessageError naming the field that is not as it must be."""
+    return _body(DescribedSchema, reply)
+
+
+def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What a participant says of its personal model. Raises MessageError naming the field that is not as it must be.
+
+    sizes: its items by split, as it joined with them; a split that is missing is not compared.
+    """
+    body = _body(PersonalSchema, reply)
+    for split, rows in (("validation", body["candidates"]), ("test", body["test"])):
+        for scores in rows.values():
+            if why := too_many(scores["examples"], sizes, split):
+                raise MessageError(f"the reply of {reply.name}: {why}.")
+    return body
+
+
+def too_many(examples: int, sizes: Mapping[str, int], split: str) -> str:
+    """Say that a participant counts more examples than it joined with; nothing where that is not so, or not known."""
+    most = sizes.get(split)
+    if most is None or examples <= most:
+        return ""
+    return f"it says that it has {examples} {split} examples, and it joined with {most}"
+
+
+def _body(schema: type[Schema], reply: Reply) -> dict[str, Any]:
+    source = f"the reply of {reply.name}"
+    try:
+        body = read_json(reply.body)
+    except ValueError as error:
+        raise MessageError(f"{source}: its body is refused: {error}.") from None
+    _validate(schema, body, f"{source}, its body")
+    return body
+
+
+def _validate(schema: type[Schema], value: Any, source: str) -> None:
+    try:
+        schema.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(_own(part) for part in first["loc"]) or "it"
+        raise MessageError(f"{source}: field {where!r} is refused ({first['type']}).") from None
+
+
+def _own(part: str | int) -> str:
+    """A part of the place of an error, unless it is a key that a stranger chose."""
+    return part if isinstance(part, str) and part in _FIELDS else "…"
+
+
+def _names(schema: type[BaseModel]) -> set[str]:
+    """Every key of this schema, and of those that are built on it."""
+    own = {field.alias or name for name, field in schema.model_fields.items()}
+    return own.union(*(_names(further) for further in schema.__subclasses__()))
+
+
+_FIELDS = _names(Schema) | set(SPLITS)
