@@ -1,11 +1,11 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured.
+# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured. soak: faults for an hour.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench study docs clean
+.PHONY: demo test check bench study soak docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ bench: $(VENV)/.dev
 
 study: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.study
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak_kills --faults 100
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
