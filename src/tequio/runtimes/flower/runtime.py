@@ -36,7 +36,7 @@ from tequio.runtimes.flower.traffic import Traffic
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
-AGAIN = (2.0, 30.0)  # seconds between two sendings of a task that was lost: at first, and later
+AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
