@@ -34,6 +34,8 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.soak_messages
+	$(BIN)/python -m benchmarks.soak_kills --faults 100
+	$(BIN)/python -m benchmarks.soak_port
 
 study: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.study

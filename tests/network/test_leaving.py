@@ -197,7 +197,12 @@ def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_fede
             (folder / HEALTH).write_text(json.dumps(facts | {"stage": stage}))
             stands = read_status(folder)
             assert (stands["state"], stands["next"]) == (state, following)
-        Ending(resident.ledger, Event(), ignore_events, linger=600.0).tell("sent 9 bytes", "sent")
+        made = resident.ledger.last("personal")
+        assert made is not None
+        ending = Ending(resident.ledger, Event(), ignore_events, linger=600.0)
+        ending.tell("sent 9 bytes", "sent")
+        assert read_status(folder)["state"] == "killed", "that it was sent is not enough"
+        ending.tell("recorded", "recorded", digest=made.body["digest"])
     stands = read_status(folder)
     assert (stands["state"], stands["note"], stands["next"]) == ("finished", None, used)
 

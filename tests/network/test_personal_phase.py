@@ -162,19 +162,24 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}) as ledger:
         over = Event()
         ending = Ending(ledger, over, tell, linger=0.0)
-        ending.tell("sent 9 bytes", "sent")  # of a round
-        ledger.append("personal", {"name": "site0"})
+        ending.tell("the coordinator recorded it", "recorded", digest="ab")  # and nothing is made here
+        ledger.append("personal", {"name": "site0", "digest": "ab"})
+        ending.tell("sent 9 bytes", "sent")  # what else it answers is no confirmation
+        ending.tell("the coordinator recorded it", "recorded", digest="cd")  # nor is that of another model
         ending.tell("no connection", "disconnected", "warning")
         assert not over.wait(0.2)
-        assert said == [
+        assert said[1:] == [
             "sent 9 bytes",
+            "the coordinator recorded it",
             "no connection; the personal model is made, but the coordinator has not heard of it",
         ]
         again = Event()
         Ending(ledger, again, tell, linger=0.0)  # the process was started again
         assert not again.wait(0.2)
-        ending.tell("sent 9 bytes", "sent")
-        ending.tell("sent 9 bytes", "sent")
+        ending.tell("the federation is over", "over")
+        assert "did not confirm" in said[-1]
+        ending.tell("the coordinator recorded it", "recorded", digest="ab")
+        ending.tell("the coordinator recorded it", "recorded", digest="ab")
         assert over.wait(60)
         assert [entry.kind for entry in ledger.entries()] == ["run", "personal", "delivered"]
         Ending(ledger, again, tell, linger=0.0)

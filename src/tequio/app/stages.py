@@ -5,7 +5,7 @@ Every stage commits what it found before the next begins, and reads back what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from tequio.core.protocols import Runtime
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
-from tequio.ledger.chain import VERSION
+from tequio.ledger.chain import VERSION, Entry
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.fit import Moved, ignore_moves
@@ -54,6 +54,9 @@ SPEED_FREE = (
     "card_peak_bytes",
     VERSION,
 )  # what two runs of one seed may differ in
+PLACES = ("config_digest",)  # a digest over names of files, which lie elsewhere on another machine
+WAITING = ("wait", "missing")  # records of what had to be waited for; they change no model
+ANY_ORDER = "personal"  # records that participants of a network send in any order
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,25 @@ def speed_free(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: speed_free(item) for key, item in value.items() if key not in SPEED_FREE}
     return [speed_free(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def outcome_digest(entries: Iterable[Entry]) -> str:
+    """Return the digest of all that two runs of one seed share: no times, energies, folders of files, or order of arrival."""
+    rows = [(entry.kind, _without_folders(speed_free(dict(entry.body)))) for entry in entries]
+    first = next((i for i, (kind, _) in enumerate(rows) if kind == ANY_ORDER), len(rows))
+    arrived = sorted((row for row in rows if row[0] == ANY_ORDER), key=lambda row: str(row[1].get("name")))
+    others = [row for row in rows[first:] if row[0] != ANY_ORDER]
+    facts = [list(row) for row in (*rows[:first], *arrived, *others) if row[0] not in WAITING]
+    return digest_json(facts)
+
+
+def _without_folders(value: Any) -> Any:
+    """A record with the name alone of each file that it names by an absolute path."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items() if key not in PLACES}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def silent(stage: str, what: str, done: int, of: int) -> None:
@@ -177,12 +199,11 @@ def end(
     stopped = ledger.last("budget")
     if stopped is not None:
         reason = str(stopped.body["reason"])
-    facts = [[entry.kind, speed_free(dict(entry.body))] for entry in ledger.entries()]
     body = {
         "reason": reason,
         "rounds": state.round,
         "best_round": state.best_round,
-        "outcome": digest_json(facts),
+        "outcome": outcome_digest(ledger.entries()),
         "peak_bytes": peak_bytes(),
         "card_peak_bytes": card_peak_bytes(),
         **more,

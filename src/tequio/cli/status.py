@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,8 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         table.add_row(*map(Text, cells))
     output.table(table)
     _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
+    for row in found["waits_for"]:
+        _say(_wait(row))
     if found["missing"]:
         _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
     for words in found["certificates"]:
@@ -109,6 +112,15 @@ def _process(found: Mapping[str, Any]) -> str:
         return "."
     health = "" if process["health"] is None else f", health page: {process['health']}"
     return f" (process {process['process']} since {process['begun']}{health})."
+
+
+def _wait(row: Mapping[str, Any]) -> str:
+    """Write for whom the coordinator waits, and since when."""
+    since = datetime.fromisoformat(row["since"])
+    length = duration(max(0.0, (datetime.now(UTC) - since).total_seconds()))
+    what = f"to answer ({row['task']})" if row["task"] else "to connect"
+    again = f"; the task was sent again, {row['sent_again']} times in all" if row["sent_again"] else ""
+    return f"Waiting for {row['name']} {what} since {since:%H:%M:%S} UTC ({length}){again}."
 
 
 def _last(row: Mapping[str, Any]) -> str:

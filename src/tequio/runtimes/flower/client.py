@@ -1,7 +1,8 @@
 """A participant's resident process: it holds the model for its whole life, asks the coordinator for tasks, and answers with updates.
 
 It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost connection is tried again for ever, and
-an answer that could not be sent is sent then.
+an answer that could not be sent is sent then. It asks for work only when it holds neither a task nor an answer, so the coordinator sees
+from a question that a task or an answer was lost on the way, and sends the task again; a task that was done is answered from memory.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tequio.runtimes.flower.envelope import (
     remaining,
     seal,
 )
-from tequio.runtimes.flower.gateway import SESSION, TAKEN
+from tequio.runtimes.flower.gateway import RECORDED, SESSION, TAKEN
 from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
 from tequio.trust.keys import PrivateKey, public_bytes
@@ -54,6 +55,7 @@ WAIT = (
 )  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
 HELD = 1.0  # seconds that a question took which was held
 CACHED_BYTES = 1 << 28  # bytes of the largest task that is kept, so that parts which come again need not travel again
+PART_PATIENCE = 60.0  # seconds for which a part of a task may be on its way to the server
 PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
 
@@ -97,6 +99,7 @@ class ClientState:
     """What outlives a connection: the name of this process for the gateway, how it answers, and the answer that is not sent yet.
 
     active: it was connected before. last: the last large task, and where its parts lie in it. read: its message, to be confirmed.
+    recorded: digest of our personal model, once the coordinator has said that it recorded it.
     """
 
     answer: Answer
@@ -106,6 +109,13 @@ class ClientState:
     active: bool = False
     last: tuple[bytes, dict[str, Place]] = (b"", {})
     read: Message | None = None
+    recorded: str = ""
+
+    def confirmed(self, digest: str) -> None:
+        """Log once that the coordinator recorded our personal model."""
+        if digest and digest != self.recorded:
+            self.recorded = digest
+            self.log("the coordinator recorded the personal model", "recorded", digest=digest)
 
 
 def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: "") -> None:
@@ -168,8 +178,8 @@ def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop:
             data = _pull(client, identity, asked, state)
             log(f"received {len(data):,} bytes", "received", bytes_down=len(data))
             reply = state.answer(data)
-            _confirm(client, node, state)
             state.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
+            _confirm(client, node, state)
             _deliver(client, node, state)
         except UpdateError as error:  # not a task that we know: no work is done for it, and none of ours leaves
             log(f"refused a message: {error}", "message-refused", "warning")
@@ -200,13 +210,16 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientS
     def part(identity: str) -> bytes:
         if identity in places and (again := part_in(before, places[identity], identity)) is not None:
             return again
-        while True:
+        end = time.monotonic() + PART_PATIENCE
+        while time.monotonic() < end:
             found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identity))
             if not found.object_found:
                 raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
             if found.object_available:
                 return find_part(found.object_content, identity)
             time.sleep(WAIT[0])
+        why = f"The server waited for it for {duration(PART_PATIENCE)}; the coordinator may have ended while it sent."
+        raise UpdateError("A part of a message did not come.", why)
 
     data, now = open_message(asked, LIMIT, part, own.folder)
     if now:
@@ -244,11 +257,11 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
 class Session:
     """Names this process to the gateway, which lets only the newest of a key's processes work; each side states its versions.
 
-    Raises NetworkError where they differ.
+    It also passes on that the coordinator recorded our personal model. Raises NetworkError where the versions differ.
     """
 
-    def __init__(self, name: str, address: str) -> None:
-        self._name, self._address = name, address
+    def __init__(self, name: str, address: str, confirmed: Callable[[str], None] = lambda _: None) -> None:
+        self._name, self._address, self._confirmed = name, address, confirmed
 
     def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
         add_headers(context.request, {SESSION: self._name, SPOKEN: SPEAKS})
@@ -256,6 +269,7 @@ class Session:
         theirs = answer.headers.get(SPOKEN, "")
         if answer.status_code == DIFFERS or (answer.is_success and not same_version(theirs)):
             raise difference(theirs, f"The coordinator at {self._address}")
+        self._confirmed(answer.headers.get(RECORDED, ""))
         return answer
 
 
@@ -269,7 +283,7 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
     interceptors = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
-        Session(state.session, identity.address),
+        Session(state.session, identity.address, state.confirmed),
     ]
     with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
         if state.active:

@@ -32,7 +32,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tequio.core.errors import NetworkError
 from tequio.core.events import EventHandler
-from tequio.runtimes.flower.long_poll import LongPoll
+from tequio.runtimes.flower.long_poll import LongPoll, Question
 from tequio.runtimes.flower.sessions import AWAY, KEY, Connections, Sessions
 from tequio.runtimes.flower.superlink import Server
 from tequio.runtimes.flower.traffic import Peer, Traffic, size
@@ -70,6 +70,7 @@ STRANGE = {
     422: _FORM,
 }  # SuperLink's answers: reason, words
 INSIDE = ("flwr-superexec", "flwr-task")
+RECORDED = "tequio-recorded"  # tells a participant the digest of its personal model that the coordinator recorded
 OVER = 410  # to who asks for work when the federation has come to its end
 SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
 TAKEN = 409  # what the others are told
@@ -198,22 +199,23 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
     async def handed_on(request: Request, body: IO[bytes]) -> Response:
         large, path = body.tell() > LARGE or request.url.path == FETCH, request.url.path
         body.seek(0)
-        if sessions.dismissed(request):
-            return Response(status_code=OVER)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
+        node, question, long_poll = places.nodes.get(key, 0), Question(0, 0, 0), gateway.long_poll
+        if sessions.dismissed(request):
+            return Response(status_code=OVER, headers=_recorded(long_poll, node))
         if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
-        node, sent, long_poll = places.nodes.get(key, 0), 0, gateway.long_poll
         if path == ASK and session and places.now.get(key) == session:
             node = node or _node(body.read())
             body.seek(0)
             if key in places.sending:  # who asks for work has sent all parts of what it had
                 places.sending.discard(key)
                 long_poll.answered(node)
-            sent = await long_poll.due(node, gateway.hold)
+            question = await long_poll.due(node, gateway.hold)
             if sessions.dismissed(request):
-                return Response(status_code=OVER)
+                return Response(status_code=OVER, headers=_recorded(long_poll, places.nodes.get(key, 0)))
+        confirmed: dict[str, str] = {}
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
                 whole = body.read()
@@ -226,12 +228,14 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             places.taken(key, session)
         if answer.status_code == 200 and path == ASK and node:
             places.nodes[key] = node  # SuperLink checked that it is this key's
-            long_poll.fetched(node, sent, bool(answer.content))
+            long_poll.fetched(question, bool(answer.content))
+            confirmed = _recorded(long_poll, node)
         if answer.status_code == 200 and path == ANSWER and node:
             long_poll.answered(node)
         if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
-        back = Response(answer.content, answer.status_code, {**_forwarded(answer.headers), SPOKEN: SPEAKS})
+        spoken = {**_forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
+        back = Response(answer.content, answer.status_code, spoken)
         if node and not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
@@ -297,6 +301,12 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
         ],
         exception_handlers={405: unknown},  # any other method
     )
+
+
+def _recorded(long_poll: LongPoll, node: int) -> dict[str, str]:
+    """Return the header that confirms a participant's personal model; none where the coordinator recorded none."""
+    digest = long_poll.recorded(node)
+    return {RECORDED: digest} if digest else {}
 
 
 def _node(body: bytes) -> int:

@@ -35,6 +35,7 @@ from tequio.core.errors import NetworkError
 from tequio.runtimes.flower.superlink import START, Server, control
 
 PATIENCE = 2 * START  # seconds in which a question to the server is asked again
+PAUSE = 1.0  # seconds between two tries to take a place
 GIVEN_UP = (401, 403)  # what it says to who has no place any more
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP = """\
@@ -69,7 +70,7 @@ class CoordinatorGrid:
 
     def __init__(self, server: Server, log: Callable[[str], None], files: Mapping[str, bytes]) -> None:
         self._server, self._log, self._files = server, log, files
-        self._take()
+        self._take_patiently()
 
     @property
     def run(self) -> int:
@@ -87,10 +88,7 @@ class CoordinatorGrid:
             "SuperLink gave the coordinator's place up; a new one is taken, and what was on its way is sent again."
         )
         self.close(done=False)
-        try:
-            self._take()
-        except httpx.HTTPError as error:
-            raise _silent(error) from None
+        self._take_patiently()
         why = "It had not heard of the coordinator for a minute by this machine's clock, twice."
         raise Moved("SuperLink gave the coordinator's place up.", why, "Keep the machine awake and its clock steady.")
 
@@ -111,6 +109,18 @@ class CoordinatorGrid:
                 self.grid._runtime_client.PushTaskOutput(over)
         self.grid.close()
 
+    def _take_patiently(self) -> None:
+        """Take a place; a server that ends meanwhile is started again. Raises NetworkError where it does not answer for long."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._take()
+                return
+            except httpx.HTTPError as error:
+                if not isinstance(error, httpx.TransportError) or time.monotonic() > end:
+                    raise _silent(error) from None
+            time.sleep(PAUSE)
+
     def _take(self) -> None:
         server = self._server
         content, _ = build_fab_from_files(dict(self._files))
@@ -120,7 +130,11 @@ class CoordinatorGrid:
             wanted = asked.StartRun(StartRunRequest(fab=fab)).run_id
         grid = HttpGrid(server.address, False, authority, token=_token(server, authority, wanted))
         _patient(grid)
-        grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+        try:
+            grid.set_run(run_from_proto(grid._runtime_client.PullTaskInput(PullTaskInputRequest()).run))
+        except BaseException:
+            grid.close()
+            raise
         self.grid, self._beat = grid, HeartbeatSender(_alive(grid))
         self._beat.start()
 

@@ -3,6 +3,7 @@
 Errors are data: who is away, late or answers nonsense is a Failure of this exchange, and the round goes on without it. Nothing is lost
 silently: a reply after the deadline is looked for until it expires, and told as late. Whose connection is lost has a while to come back;
 who connects anew is sent its task again: a process that had done it answers from memory, a new one does it anew, with the same result.
+So is a participant that asks for work while its answer is awaited: its task or its answer was lost. Nothing depends on one message.
 The centre (index 0) trains in the coordinator's own process.
 """
 
@@ -23,7 +24,7 @@ from flwr.superlink.grid import HttpGrid
 
 from tequio.core.durations import duration
 from tequio.core.errors import MessageError, ResourceError, UpdateError
-from tequio.core.messages import LIMIT, pack_message
+from tequio.core.messages import KINDS, LIMIT, pack_message
 from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
@@ -35,6 +36,8 @@ from tequio.runtimes.flower.traffic import Traffic
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
+AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
+LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
 
@@ -43,6 +46,7 @@ class SentRequest:
     """A task on its way: the message's id and run, when it was sent (seconds, monotonic), and the participant's connection then.
 
     lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its answer, of which parts may be on the way.
+    newest: when it was sent last (seconds, monotonic); again: how often it was sent again.
     """
 
     message: str
@@ -52,10 +56,25 @@ class SentRequest:
     connection: str
     lost: float | None = None
     letter: Message | None = None
+    newest: float = 0.0
+    again: int = 0
 
     def away(self, now: float) -> float:
         """Seconds since the connection was lost; 0 while it is there."""
         return 0.0 if self.lost is None else now - self.lost
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A participant that the coordinator waits for, the kind of its task (empty: it is to connect), and for how many seconds.
+
+    again: how often the task was sent again.
+    """
+
+    name: str
+    kind: str
+    seconds: float
+    again: int
 
 
 @dataclass
@@ -80,6 +99,8 @@ class FlowerRuntime:
     flying: dict[int, SentRequest] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)  # index -> name
     late: list[dict[str, Any]] = field(default_factory=list)
+    waiting: dict[int, SentRequest] = field(default_factory=dict)  # tasks of the exchange that goes on
+    absent: dict[str, float] = field(default_factory=dict)  # name -> since when it is waited for to connect
 
     def connections(self) -> dict[int, str]:
         """Of every participant that is connected now, by index: since when (as the server writes it)."""
@@ -93,8 +114,12 @@ class FlowerRuntime:
         """
         limit = min(self.deadline, within or self.deadline)
         end, waiting = time.monotonic() + limit, dict[int, SentRequest]()
-        yield from self._hand_out(tasks, waiting)
-        yield from self.arrivals(waiting, end, ordered=True)
+        self.waiting = waiting
+        try:
+            yield from self._hand_out(tasks, waiting)
+            yield from self.arrivals(waiting, end, ordered=True)
+        finally:
+            self.waiting = {}
         for index, sent in waiting.items():
             if self._whole(sent):
                 yield self.answer(sent)
@@ -116,6 +141,18 @@ class FlowerRuntime:
     def working(self) -> set[int]:
         """Who has a task of a window and has not answered."""
         return set(self.flying)
+
+    def awaited(self) -> list[Awaited]:
+        """Return whom the coordinator waits for now; another thread may ask."""
+        now = time.monotonic()
+        sent = [*self.waiting.copy().values(), *self.flying.copy().values()]
+        rows = [Awaited(one.task.name, _kind(one.task), now - one.at, one.again) for one in sent]
+        return rows + [Awaited(name, "", now - since, 0) for name, since in self.absent.copy().items()]
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Note who is waited for to connect; nobody any more where there are no names."""
+        now = time.monotonic()
+        self.absent = {name: self.absent.get(name, now) for name in names}
 
     def _hand_out(self, tasks: Iterable[Request], waiting: dict[int, SentRequest]) -> Iterator[Reply | Failure]:
         """Send each task and note it in `waiting`; yield who cannot be asked, and the replies of this process."""
@@ -165,14 +202,16 @@ class FlowerRuntime:
         """Look for replies to tasks of exchanges that are over: they are told as late, and their participants are free again."""
         connected = self.connections() if self.pending else {}
         for index, sent in list(self.pending.items()):
+            idle = self._holds_nothing(index)  # before the look for its answer, which it sends first
             sent = self.pending[index] = self._check_connection(sent)
             whole, there = self._whole(sent), connected.get(index, sent.connection) == sent.connection
-            if not whole and there and sent.lost is None:
+            if not whole and there and sent.lost is None and not idle:
                 continue  # still at work, as far as anybody knows
             del self.pending[index]
             after = time.monotonic() - sent.at
             row = {"name": sent.task.name, "sent": sent.task.round, "task": type(sent.task).__name__}
-            reason = "the round was over" if whole else "it was connected anew and asked again"
+            reason = "it holds the task no longer" if there else "it was connected anew and asked again"
+            reason = "the round was over" if whole else reason
             found = self.answer(sent) if whole else None
             if sent.lost is not None:
                 found = _failure(sent.task, "the connection to it was lost")
@@ -199,14 +238,35 @@ class FlowerRuntime:
         letter = self.place.ask_again(hand)
         self.long_poll.task(node)
         self.asked[task.index] = task.name
-        return SentRequest(letter.identity, self.place.run, task, time.monotonic(), connection)
+        now = time.monotonic()
+        return SentRequest(letter.identity, self.place.run, task, now, connection, newest=now)
 
     def _again(self, waiting: dict[int, SentRequest]) -> None:
-        """Send a task again to who connected anew since: a message is delivered once, and its reader may have been killed."""
+        """Send a task again to a participant that connected anew, or that holds no task although it was sent one.
+
+        The server delivers a message once, and the participant may have been killed or cut off as it came.
+        """
         connected = self.connections()
         for index, sent in waiting.items():
-            if index in connected and (sent.lost is not None or connected[index] != sent.connection):
-                waiting[index] = replace(self.send(sent.task, connected[index]), at=sent.at)
+            if index not in connected:
+                continue
+            if connected[index] == sent.connection:
+                waiting[index] = sent = self._check_loss(index, sent)
+                if sent.lost is None or _pauses(sent):
+                    continue
+            sending = self.send(sent.task, connected[index])
+            waiting[index] = replace(sending, at=sent.at, again=sent.again + 1)
+
+    def _check_loss(self, index: int, sent: SentRequest) -> SentRequest:
+        """Return it with its answer, or as lost where its participant asks for work and no answer is there."""
+        known = sent.letter is not None or sent.lost is not None
+        if known or _pauses(sent) or not self._holds_nothing(index):
+            return sent
+        found = self._check_connection(sent)  # a participant asks for work only after the whole answer has arrived
+        return found if found.letter is not None else replace(found, lost=found.lost or time.monotonic())
+
+    def _holds_nothing(self, index: int) -> bool:
+        return index in self.nodes and self.long_poll.holds_nothing(self.nodes[index])
 
     def _check_connection(self, sent: SentRequest) -> SentRequest:
         """With its answer, or that its participant is not connected any more, where the server says so."""
@@ -222,7 +282,7 @@ class FlowerRuntime:
         except Moved:
             return replace(sent, lost=time.monotonic())
         letter = read_letter(found[0]) if found else None
-        if letter is not None and letter.has_error() and letter.error.code == ErrorCode.NODE_UNAVAILABLE:
+        if letter is not None and letter.has_error() and letter.error.code in LOST:
             return replace(sent, lost=time.monotonic())
         return replace(sent, letter=letter)
 
@@ -292,6 +352,15 @@ def post(grid: HttpGrid, letter: Envelope) -> None:
         part = PushObjectRequest(node=grid.node, run_id=grid.run.run_id, session_id=taken.session_id)
         part.object_id, part.object_content = identity, content
         server.PushObject(part)
+
+
+def _pauses(sent: SentRequest) -> bool:
+    """Whether it was sent too recently to be sent again over the same connection."""
+    return time.monotonic() - sent.newest < min(AGAIN[0] * 2.0**sent.again, AGAIN[1])
+
+
+def _kind(task: Request) -> str:
+    return next(kind for kind, cls in KINDS.items() if isinstance(task, cls))
 
 
 def _failure(task: Request, why: str) -> Failure:

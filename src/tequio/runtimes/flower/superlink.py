@@ -27,6 +27,7 @@ from tequio.core.errors import NetworkError
 from tequio.ledger.folder import own_folder
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
+STARTS = 3  # how often it may end before it answers
 AGAIN = (1.0, 30.0)  # seconds before it is started again: at first, and where it ends again and again
 DATABASE = "superlink.sqlite"
 LOG = 16 << 20  # bytes
@@ -58,8 +59,8 @@ def running(server: Server, log: Callable[[str], None]) -> Iterator[None]:
     processes, over = [_spawn(server, command)], Event()
     guard = Thread(target=_guard, args=(server, command, processes, over, log), daemon=True)
     try:
-        _await(server, processes[0])
         guard.start()
+        _await(server, processes)
         yield
     finally:
         over.set()
@@ -135,11 +136,13 @@ def _end_orphan(server: Server) -> None:
         return  # there is none
 
 
-def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
+def _await(server: Server, processes: list[subprocess.Popen[bytes]]) -> None:
+    """Wait until the server answers; the guard starts it again where it ends. Raises NetworkError where it ends too often."""
     end = time.monotonic() + START
     while time.monotonic() < end:
-        if process.poll() is not None:
-            why = f"It ended with status {process.returncode}; {server.folder / 'superlink.log'} says why."
+        process = processes[-1]
+        if len(processes) >= STARTS and process.poll() is not None:
+            why = f"It ended {STARTS} times, with status {process.returncode}; {server.folder / 'superlink.log'} says why."
             raise NetworkError("SuperLink did not start.", why, f"Is port {server.port} taken?")
         try:
             nodes(server)

@@ -6,6 +6,7 @@ opened again for those who are owed a model.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tequio.app.assembly.budget import allowances, participant_rows
-from tequio.app.network.hub.folder import left
+from tequio.app.network.hub.folder import left, node_numbers
 from tequio.app.run_files import (
     SHARED_FILE,
     base_file,
@@ -35,6 +36,7 @@ from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.5  # seconds between two looks at who has come
+DIGEST = re.compile("[0-9a-f]{64}")
 AWAY = "it was not connected"
 
 
@@ -58,6 +60,7 @@ class PersonalPhase:
         It ends when all have, or `grace` after those who are here were done.
         """
         done, end = _personal(ledger), float("inf")
+        self._confirm_recorded(ledger)
         owed = {task.index: task for task in tasks if task.name not in done}
         asked, why = dict[int, str](), dict.fromkeys(owed, AWAY)
         while owed:
@@ -82,7 +85,9 @@ class PersonalPhase:
             if end == float("inf"):
                 end = time.monotonic() + self.grace
                 self._say_awaited([owed[i].name for i in awaited])
+            self.net.expect(owed[i].name for i in awaited)
             time.sleep(min(LOOK, self.grace))
+        self.net.expect(())
         if owed or barred:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed} | dict(barred))
 
@@ -94,8 +99,21 @@ class PersonalPhase:
             return str(error)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
         ledger.append("personal", {**body, "name": reply.name, "kept": "participant", "wire": wire})
+        self._confirm(self.net.nodes[reply.index], body)
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
         return ""
+
+    def _confirm_recorded(self, ledger: Ledger) -> None:
+        """Have each participant hear of the personal model that was recorded, also before this start: until then it stays."""
+        nodes = node_numbers(self.hub)
+        for entry in ledger.entries("personal"):
+            if entry.body["name"] in nodes:
+                self._confirm(nodes[entry.body["name"]], entry.body)
+
+    def _confirm(self, node: int, body: Mapping[str, Any]) -> None:
+        digest = body.get("digest")
+        if isinstance(digest, str) and DIGEST.fullmatch(digest):  # it becomes a header
+            self.net.long_poll.confirm(node, digest)
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:

@@ -93,9 +93,12 @@ class Roster:
             self.net.settle()
             there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
             if len(there) >= self.quorum:
+                self.net.expect(())
                 return
             gone = left(self.folder)
-            missing = ", ".join(name for i, name in self.names.items() if i not in there and name not in gone)
+            absent = [name for i, name in self.names.items() if i not in there and name not in gone]
+            missing = ", ".join(absent)
+            self.net.expect(absent)
             if missing != announced:
                 words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
                 self.say(words, "waiting", stage="waiting", missing=missing)

@@ -10,8 +10,10 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tequio.algorithms.compatibility import check_buffered
 from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
@@ -131,11 +133,10 @@ def _opened(
     ):
         at = f"{host}:{own.getsockname()[1]}"
         health.look = partial(_look, server, reminder(folder, hub_files, say))
+        net = FlowerRuntime(own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder)
+        health.waits = partial(_waits, net)
         say(f"Listening on {at}.", "listening", address=at)
-        yield (
-            sessions,
-            FlowerRuntime(own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder),
-        )
+        yield sessions, net
 
 
 def _personal_phase(
@@ -148,6 +149,20 @@ def _look(server: Server, remind: Callable[[], None]) -> Present | None:
     bound_log(server)
     remind()
     return present(server)
+
+
+def _waits(net: FlowerRuntime) -> list[dict[str, Any]]:
+    """Return whom a round waits for, as the health file has it."""
+    now = datetime.now(UTC)
+    return [
+        {
+            "name": one.name,
+            "task": one.kind,
+            "since": (now - timedelta(seconds=one.seconds)).isoformat(timespec="seconds"),
+            "sent_again": one.again,
+        }
+        for one in net.awaited()
+    ]
 
 
 def _ended(run: Path) -> Outcome | None:

@@ -61,11 +61,15 @@ class Membership:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Tidy now, and whenever `tequio coordinator invite` changes the folder."""
-        self.tidy()
         over, path = Event(), self.folder / WITHDRAWN
+        seen = _changed(path)
+        try:
+            self.tidy()
+        except NetworkError:  # SuperLink is started again: the watch tidies then
+            seen = -1
 
         def look() -> None:
-            seen = _changed(path)
+            nonlocal seen
             while not over.wait(LOOK):
                 if _changed(path) != seen:
                     with suppress(NetworkError):  # looked at again

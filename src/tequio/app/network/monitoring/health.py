@@ -36,6 +36,8 @@ STAGES = {"connected": "waiting", "sent": "waiting", "disconnected": "not connec
 Role = Literal["coordinator", "participant"]
 Present = Mapping[int, tuple[bool, str]]
 """Number of a participant -> (is it connected, since when). None where the server does not answer."""
+Waits = Callable[[], list[dict[str, Any]]]
+"""Whom a coordinator waits for: `name`, `task` (empty: to connect), `since` (UTC), `sent_again` (how often)."""
 
 
 def now() -> str:
@@ -48,6 +50,7 @@ class Health:
 
     def __init__(self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None) -> None:
         self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
+        self.waits: Waits = list  # set by it, too
         self._passed_on, self._metrics = Throttle(passed_on), metrics
         self._lock, self._changed = Lock(), True
         process = psutil.Process()
@@ -61,7 +64,7 @@ class Health:
             "last_error": None,
         }
         if role == "coordinator":
-            self._facts |= {"superlink": None, "present": {}, "refusals": {}}
+            self._facts |= {"superlink": None, "present": {}, "refusals": {}, "waits_for": []}
         else:
             self._facts |= {"connected": False, "since": now(), "connections": 0, "tasks": {}, "failures": {}}
             self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None, "departed": None}
@@ -154,8 +157,9 @@ class Health:
 
     def _beat(self) -> None:
         if self.look is not None:
-            present = self.look()
+            present, waits_for = self.look(), self.waits()
             with self._lock:
+                self._facts["waits_for"] = waits_for
                 self._facts["superlink"] = present is not None
                 if present is not None:
                     self._facts["present"] = {str(k): {"connected": on, "since": t} for k, (on, t) in present.items()}

@@ -75,6 +75,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "validation": [{"round": r["round"], "loss": r["loss"], "accepted": r["accepted"]} for r in totals.rounds],
         "joules": totals.joules,
         "participants": people,
+        "waits_for": health.get("waits_for", []) if health and alive and health["stage"] not in OVER else [],
         "centre": {name: row for name, row in totals.people.items() if name not in hub.tokens},
         "refusals": health["refusals"] if health else {},
         "last_error": health["last_error"] if health else None,
@@ -112,6 +113,8 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     if not over and (alive or made or not alone):
         following = None if alive else again
     unheard = "The coordinator has not heard of the personal model yet." if made and not over else None
+    if over and not totals.heard:
+        unheard = "The federation ended; the coordinator did not confirm that it recorded the personal model."
     return {
         "role": "participant",
         "name": name,

@@ -41,8 +41,9 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
-LINGER = 5.0  # seconds after the coordinator has heard of the personal model, in which it can be asked for again
+LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
 DELIVERED = "delivered"  # the record of that
+ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
 UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
 
 
@@ -194,8 +195,9 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
 
 
 class Ending:
-    """When a participant's work is over: some seconds after the coordinator has heard of its personal model, which is recorded.
+    """When a participant's work is over: some seconds after the coordinator has confirmed that it recorded this personal model.
 
+    That an answer was sent is no such word: a coordinator that is killed then has not recorded it, and asks again when it is started.
     Until then a coordinator that is away is tried again and again, however long.
     """
 
@@ -206,13 +208,22 @@ class Ending:
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Hear what happens, and pass it on."""
-        made = event in ("sent", "disconnected") and recorded_personal(self._ledger, alone=False) is not None
-        if made and event == "sent" and self._ledger.last(DELIVERED) is None:
+        words += self._note(event, fields)
+        self._passed_on(words, event, level, **fields)
+
+    def _note(self, event: str, fields: Mapping[str, Value]) -> str:
+        """Record a confirmation; what to add to the words of an event where there is none yet."""
+        made = recorded_personal(self._ledger, alone=False) if event in ENDING else None
+        if made is None or self._ledger.last(DELIVERED) is not None:
+            return ""
+        if event == "disconnected":
+            return "; the personal model is made, but the coordinator has not heard of it"
+        if event == "over":
+            return "; it did not confirm that it recorded the personal model, which lies here all the same"
+        if fields.get("digest") == made["digest"]:
             self._ledger.append(DELIVERED, {})
             self._soon()
-        elif made and event == "disconnected":
-            words += "; the personal model is made, but the coordinator has not heard of it"
-        self._passed_on(words, event, level, **fields)
+        return ""
 
     def _soon(self) -> None:
         timer = Timer(self._linger, self._stop.set)
