@@ -29,17 +29,18 @@ class Full(Exception):
 
 @dataclass
 class Intake:
-    """Bytes of bodies that travel or wait for their turn: `total` at most, and `each` of one participant."""
+    """Bytes of bodies that travel or wait for their turn: `total` at most, and `each` of one participant. wait: seconds for room."""
 
     total: int
     each: int
+    wait: float = WAIT
     _used: dict[str, int] = field(default_factory=dict)
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def room(self, key: str, size: int) -> AsyncIterator[None]:
         """Hold room for a body of `size` bytes by this key. Raises Full where there is none for a while."""
-        end = asyncio.get_running_loop().time() + WAIT
+        end = asyncio.get_running_loop().time() + self.wait
         while sum(self._used.values()) + size > self.total or self._used.get(key, 0) + size > self.each:
             left, freed = end - asyncio.get_running_loop().time(), self._freed
             try:

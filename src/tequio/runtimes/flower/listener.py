@@ -68,6 +68,9 @@ class Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
         self.refuse("http", "not a request in HTTP", self.visit.peer[0])
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what the application answers is of no use any more
+            self.cycle.message_event.set()
         try:
             super().send_400_response(msg)
         except LocalProtocolError:  # it has had an answer, or has it half
@@ -220,8 +223,8 @@ class _Few(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        words = f" ({_where(error)})" if error is not None else ""
-        self._refuse("error", f"an error at {record.name}{words}", "")
+        what = _where(error) if error is not None else str(record.msg)[:80]  # without its arguments
+        self._refuse("error", f"an error at {record.name} ({what})", "")
 
 
 @contextmanager
