@@ -1,11 +1,11 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured.
+# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured. soak: faults and attacks, at length.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench study docs clean
+.PHONY: demo test check bench study soak docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,10 +30,13 @@ test: check
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.dev
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	for script in $$(ls benchmarks/[a-z]*.py | grep -v /soak_); do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 study: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.study
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak_port
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
