@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ATTACKS))
     given = parser.parse_args()
     raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its processes end with it
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, port = Path(name), free_port()
         toml, hub = federation(folder, given.participants), folder / "hub"

@@ -240,7 +240,7 @@ def _application(
         except Full:
             refused(request, "full", "too many bodies at a time")
             return unread(request, 503, {"retry-after": str(LATER)})
-        if answer.status_code in (401, 403):
+        if answer.status_code == 401:
             signatures.forget(key)  # it counts no more
         return answer
 
