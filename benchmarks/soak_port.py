@@ -132,7 +132,14 @@ def invented(hub: Hub, _: float) -> str:
     return str(dict(attacks.invented_tokens(hub.port, "p0", key, SPEAKS, 1000)))
 
 
+def nothing(_: Hub, seconds: float) -> str:
+    """No attack: how far rounds per second differ by themselves on this machine."""
+    time.sleep(seconds)
+    return "-"
+
+
 ATTACKS: dict[str, Callable[[Hub, float], str]] = {
+    "nothing": nothing,
     "idle-tcp": crowd(lambda port: attacks.idle(port, 1000, False)),
     "idle-tls": crowd(lambda port: attacks.idle(port, 600, True)),
     "slow-headers": crowd(lambda port: attacks.slow_headers(port, 300), b"X-a: b\r\n"),
