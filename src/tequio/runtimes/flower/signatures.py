@@ -13,8 +13,8 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
@@ -30,7 +30,7 @@ class Signatures:
 
     listed: Callable[[], Iterable[bytes]]
     _known: set[bytes] = field(default_factory=set)
-    _read: dict[bytes, ec.EllipticCurvePublicKey] = field(default_factory=dict)
+    _read: dict[bytes, Any] = field(default_factory=dict)  # as Flower's functions read them
     _asked: float = float("-inf")  # when the list was asked for that is known
     _asking: asyncio.Task[None] | None = None
 
