@@ -22,7 +22,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.errors import NetworkError
 from tequio.runtimes.flower.client import Session
-from tequio.runtimes.flower.gateway import PATHS, SMALL
+from tequio.runtimes.flower.gateway import PATHS
+from tequio.runtimes.flower.intake import SMALL
 from tequio.runtimes.flower.versions import SPEAKS
 from tequio.trust.keys import new_key, public_bytes
 

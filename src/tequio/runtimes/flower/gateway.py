@@ -1,20 +1,19 @@
 """The coordinator's only gateway to the network: TLS, and nothing behind it but the paths that participants need.
 
-`/v1/fleet/…` goes on to SuperLink on loopback (which checks each participant's signature); `/tequio/join` enrols a key against the token
+`/v1/fleet/…` goes on to SuperLink on loopback, if a participant signed it; `/tequio/join` enrols a key against the token
 of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and told.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Thread
@@ -22,27 +21,38 @@ from typing import IO
 
 import httpx
 import uvicorn
-from flwr.proto.fleet_pb2 import PullMessagesRequest
-from google.protobuf.message import DecodeError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from tequio.core.errors import NetworkError
+from tequio.core.errors import NetworkError, TequioError
 from tequio.core.events import EventHandler
+from tequio.runtimes.flower.forwarding import asking_node, forwarded
+from tequio.runtimes.flower.intake import (
+    BODY,
+    SMALL,
+    Full,
+    Intake,
+    Tries,
+    announced,
+    read_words,
+    small_body,
+    take_body,
+    unread,
+)
+from tequio.runtimes.flower.listener import HEADER, VISIT, Listener, Protocol, logged_by, timed
 from tequio.runtimes.flower.long_poll import LongPoll, Question
 from tequio.runtimes.flower.sessions import AWAY, KEY, Connections, Sessions
-from tequio.runtimes.flower.superlink import Server
+from tequio.runtimes.flower.signatures import Signatures
+from tequio.runtimes.flower.superlink import Server, nodes
 from tequio.runtimes.flower.traffic import Peer, Traffic, size
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
+from tequio.runtimes.flower.visits import PortLimits, Visits
 from tequio.trust.leave_request import KEYS
 
-BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
 LARGE = 1 << 18  # bytes of a request that waits on disk for its turn
 ROOM = 2  # large requests and answers that are handed on at the same time: each takes some 20 MB, and SuperLink is one process
-SMALL = 1 << 14  # bytes of a request to join
 PATHS = frozenset(
     f"/v1/fleet/{name}"
     for name in (
@@ -57,8 +67,6 @@ PATHS = frozenset(
     )
 )
 CONNECTS = ("/activate-node", "/send-node-heartbeat")  # with these a participant comes, or comes back
-HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
-VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
 _KEY, _FORM = ("key", "unknown key or wrong signature"), ("malformed", "not a message of Flower's")
 STRANGE = {
@@ -69,14 +77,14 @@ STRANGE = {
     415: _FORM,
     422: _FORM,
 }  # SuperLink's answers: reason, words
-INSIDE = ("flwr-superexec", "flwr-task")
 RECORDED = "tequio-recorded"  # tells a participant the digest of its personal model that the coordinator recorded
 OVER = 410  # to who asks for work when the federation has come to its end
 SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
 TAKEN = 409  # what the others are told
 FRESH, SOON = 5.0, 20.0  # seconds for which an answer of SuperLink counts, and within which it must come
 SILENT = 90.0  # seconds that SuperLink may take for an answer
-KEEP = 30  # seconds for which a connection may rest
+ENDING = 5  # seconds for requests that are under way in the end
+LATER = 5  # seconds after which a participant may try again where there was no room
 HOLD = AWAY / 3
 ASK, ANSWER, PART, FETCH = (
     f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object")
@@ -102,6 +110,7 @@ class Gateway:
     hold: float = HOLD
     long_poll: LongPoll = field(default_factory=LongPoll)
     traffic: Traffic = field(default_factory=Traffic)
+    limits: PortLimits = field(default_factory=PortLimits)
 
 
 @contextmanager
@@ -125,45 +134,62 @@ def open_gateway(
     gateway: Gateway, own: socket.socket, enrol: Enrol, leave: Leave, log: EventHandler
 ) -> Iterator[Sessions]:
     """Listen at the claimed address until the block ends."""
-    sessions = Sessions(gateway.long_poll)
-    app = _application(gateway, sessions, enrol, leave, log)
+    sessions, visits = Sessions(gateway.long_poll), Visits(gateway.limits)
+
+    def refuse(reason: str, words: str, remote: str, method: str = "", path: str = "") -> None:
+        where = {"method": method, "path": path, "remote": remote}
+        shown = "".join(char if char.isprintable() else "?" for char in words)
+        log(f"refused: {shown}, from {remote}", "refused", "warning", reason=reason, **where)
+
+    app = _application(gateway, sessions, visits, enrol, leave, log, refuse)
     config = uvicorn.Config(
-        app,
+        timed(app, gateway.limits, gateway.traffic, refuse),
         ssl_certfile=str(gateway.certificate),
         ssl_keyfile=str(gateway.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
         ws="none",
         log_config=None,
         access_log=False,
-        timeout_keep_alive=KEEP,
+        timeout_keep_alive=math.ceil(gateway.limits.idle),
+        timeout_graceful_shutdown=ENDING,
         server_header=False,
-        h11_max_incomplete_event_size=1 << 16,
-        http=_counted(gateway.traffic),
+        h11_max_incomplete_event_size=HEADER,
+        http=Protocol,
     )
-    listener = uvicorn.Server(config)
+    listener = Listener(config, own, visits, gateway.traffic, refuse)
     thread = Thread(target=listener.run, args=([own],), daemon=True)
-    thread.start()
-    while not listener.started:
-        if not thread.is_alive():
-            raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
-        time.sleep(0.02)
-    try:
-        yield sessions
-    finally:
-        listener.should_exit = True
-        thread.join(10.0)
+    with logged_by(refuse):
+        thread.start()
+        while not listener.started:
+            if not thread.is_alive():
+                raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
+            time.sleep(0.02)
+        try:
+            yield sessions
+        finally:
+            listener.should_exit = True
+            thread.join(10.0)
 
 
-def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leave, log: EventHandler) -> Starlette:
+def _application(
+    gateway: Gateway,
+    sessions: Sessions,
+    visits: Visits,
+    enrol: Enrol,
+    leave: Leave,
+    log: EventHandler,
+    refuse: Callable[..., None],
+) -> Starlette:
     context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
     places = Connections()
     inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
-    room = asyncio.Semaphore(ROOM)
+    room, limits, tries = asyncio.Semaphore(ROOM), gateway.limits, Tries()
+    signatures = Signatures(lambda: nodes(gateway.server))
+    intake = Intake(limits.bodies, limits.key_bodies)
     checked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
 
     def refused(request: Request, reason: str, words: str) -> None:
-        where = {"method": request.method, "path": request.url.path[:80], "remote": _who(request)}
-        log(f"refused: {words}, from {where['remote']}", "refused", "warning", reason=reason, **where)
+        refuse(reason, words, _who(request), request.method[:20], request.url.path[:80])
 
     async def answers() -> bool:
         """Whether SuperLink answers; asked at most every few seconds, whoever asks us."""
@@ -190,11 +216,30 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             differs = of_another_version(request, request.headers.get(SPOKEN, ""))
             if differs is not None:
                 return differs
-        with SpooledTemporaryFile(max_size=LARGE) as body:
-            if not await _taken(request, BODY, body):
-                refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
-                return Response(status_code=413)
-            return await handed_on(request, body)
+        if (size := announced(request)) > BODY:
+            refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
+            return unread(request, 413)
+        try:
+            key = await signatures.signer(request.headers)
+        except (httpx.HTTPError, OSError):
+            return Response(status_code=503)
+        if key is None:
+            refused(request, *_KEY)
+            return unread(request, 401)
+        visits.prove(request.scope["state"][VISIT], name := request.headers[KEY])
+        try:
+            async with intake.room(name, size if size > SMALL else 0):
+                with SpooledTemporaryFile(max_size=LARGE) as body:
+                    if not await take_body(request, BODY, body):
+                        refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
+                        return unread(request, 413)
+                    answer = await handed_on(request, body)
+        except Full:
+            refused(request, "full", "too many bodies at a time")
+            return unread(request, 503, {"retry-after": str(LATER)})
+        if answer.status_code == 401:
+            signatures.forget(key)  # it counts no more
+        return answer
 
     async def handed_on(request: Request, body: IO[bytes]) -> Response:
         large, path = body.tell() > LARGE or request.url.path == FETCH, request.url.path
@@ -207,7 +252,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
         if path == ASK and session and places.now.get(key) == session:
-            node = node or _node(body.read())
+            node = node or asking_node(body.read())
             body.seek(0)
             if key in places.sending:  # who asks for work has sent all parts of what it had
                 places.sending.discard(key)
@@ -219,7 +264,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
                 whole = body.read()
-                answer = await inside.post(path, content=whole, headers=_forwarded(request.headers))
+                answer = await inside.post(path, content=whole, headers=forwarded(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
         if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
@@ -234,53 +279,76 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             long_poll.answered(node)
         if answer.status_code == 200 and path == PART and node:
             places.sending.add(key)
-        spoken = {**_forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
+        spoken = {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
         back = Response(answer.content, answer.status_code, spoken)
         if node and not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
 
-    async def join(request: Request) -> Response:
-        body = await _body(request, SMALL)
+    def too_often(request: Request) -> Response | None:
+        """The refusal, where too many tries of this address were in vain."""
+        wait = math.ceil(tries.wait(_who(request)))
+        if not wait:
+            return None
+        refused(request, "too-often", "too many tries in vain")
+        words = f"Too many tries from this address were refused. Try again in {wait} s."
+        return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
+
+    async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
+        """What `act` answers, or why not."""
         try:
-            wanted = json.loads(body or b"{}")
-            name, token, key = (str(wanted[k]) for k in ("name", "token", "public_key"))
-        except (ValueError, TypeError, KeyError):
-            refused(request, "malformed", "not a request to join")
-            return JSONResponse({"error": "Expected name, token and public_key."}, 400)
-        if (differs := of_another_version(request, str(wanted.get("speaks", "")))) is not None:
-            return differs
-        try:
-            number = enrol(name, token, key)
+            return JSONResponse(act())
         except NetworkError as error:
-            refused(request, "join", error.what)
+            tries.failed(_who(request))
+            refused(request, what, error.what)
             return JSONResponse({"error": str(error)}, 403)
-        gateway.traffic.belongs(_peer(request), number)
-        log(f"{name} joined", "joined", participant=name, remote=_who(request))
-        return JSONResponse({"node": str(number)})
+        except (TequioError, httpx.HTTPError, OSError) as error:
+            refused(request, "error", f"cannot answer a request to {what} ({type(error).__name__})")
+            return JSONResponse({"error": "The coordinator cannot answer now. Try again later."}, 503)
+
+    async def join(request: Request) -> Response:
+        if (often := too_often(request)) is not None:
+            return often
+        try:
+            wanted = read_words(await small_body(request), ("name", "token", "public_key"), ("speaks",))
+        except ValueError:
+            refused(request, "malformed", "not a request to join")
+            return unread(request, 400, body={"error": "Expected name, token and public_key."})
+        if (differs := of_another_version(request, wanted["speaks"])) is not None:
+            return differs
+        name, key = wanted["name"], wanted["public_key"]
+
+        def act() -> dict[str, str]:
+            number = enrol(name, wanted["token"], key)
+            signatures.add(key.encode())
+            gateway.traffic.belongs(_peer(request), number)
+            log(f"{name} joined", "joined", participant=name, remote=_who(request))
+            return {"node": str(number)}
+
+        return await answered(request, "join", act)
 
     async def leaves(request: Request) -> Response:
-        body = await _body(request, SMALL)
+        if (often := too_often(request)) is not None:
+            return often
         try:
-            wanted = json.loads(body or b"{}")
-            said = {key: str(wanted[key]) for key in KEYS}
-        except (ValueError, TypeError, KeyError):
+            wanted = read_words(await small_body(request), KEYS)
+        except ValueError:
             refused(request, "malformed", "not a request to leave")
-            return JSONResponse({"error": f"Expected {', '.join(KEYS)}."}, 400)
-        try:
-            leave(said)
-        except NetworkError as error:
-            refused(request, "leave", error.what)
-            return JSONResponse({"error": str(error)}, 403)
-        return JSONResponse({"left": said["name"]})
+            return unread(request, 400, body={"error": f"Expected {', '.join(KEYS)}."})
+
+        def act() -> dict[str, str]:
+            leave(wanted)
+            return {"left": wanted["name"]}
+
+        return await answered(request, "leave", act)
 
     async def health(request: Request) -> Response:
         up = await answers()
         return JSONResponse({"ok": up, "speaks": SPEAKS}, 200 if up else 503)
 
     async def other(request: Request) -> Response:
-        refused(request, "path", f"{request.method} {request.url.path[:80]!r}")
-        return Response(status_code=404)
+        refused(request, "path", f"{request.method[:20]} {request.url.path[:80]!r}")
+        return unread(request, 404)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -299,7 +367,7 @@ def _application(gateway: Gateway, sessions: Sessions, enrol: Enrol, leave: Leav
             Route("/tequio/health", health, methods=["GET"]),
             Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
-        exception_handlers={405: unknown},  # any other method
+        exception_handlers={404: unknown, 405: unknown},  # any other method, and paths without a slash
     )
 
 
@@ -309,55 +377,9 @@ def _recorded(long_poll: LongPoll, node: int) -> dict[str, str]:
     return {RECORDED: digest} if digest else {}
 
 
-def _node(body: bytes) -> int:
-    """Whose question for work this is; 0 where it cannot be read, which SuperLink will say."""
-    try:
-        return int(PullMessagesRequest.FromString(body).node.node_id)
-    except DecodeError:
-        return 0
-
-
-async def _taken(request: Request, limit: int, out: IO[bytes]) -> bool:
-    """Write the request's body to `out`; whether it is not longer than `limit`."""
-    async for part in request.stream():
-        out.write(part)
-        if out.tell() > limit:
-            return False
-    return True
-
-
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The request's body, None where it is longer than `limit`."""
-    out = BytesIO()
-    return out.getvalue() if await _taken(request, limit, out) else None
-
-
-def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers that may pass the gateway, either way."""
-    wanted = {k.lower(): v for k, v in headers.items()}
-    return {k: v for k, v in wanted.items() if k in HEADERS or (k.startswith(VERSION) and not k.startswith(INSIDE))}
-
-
 def _who(request: Request) -> str:
     return request.client.host if request.client else "?"
 
 
 def _peer(request: Request) -> Peer:
     return (request.client.host, request.client.port) if request.client else ("", 0)
-
-
-def _counted(traffic: Traffic) -> type[asyncio.Protocol]:
-    """uvicorn's side of a connection, of which `traffic` is told."""
-
-    class Counted(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            if self.client is not None:
-                traffic.opened(self.client, transport.get_extra_info("socket"))
-
-        def connection_lost(self, error: Exception | None) -> None:
-            super().connection_lost(error)
-            if self.client is not None:
-                traffic.closed(self.client)
-
-    return Counted

@@ -30,7 +30,10 @@ def size(headers: Iterable[Header], body: bytes) -> int:
 
 @dataclass
 class Connection:
-    """One, by a handle of our own: what was read of it so far (up, down), and whose it is (0: not known yet, None: several)."""
+    """One: what was read of it so far (up, down), and whose it is (0: not known yet, None: several).
+
+    It has no descriptor of its own, so it has to be read while it is open.
+    """
 
     own: socket.socket
     node: int | None = 0
@@ -59,11 +62,10 @@ class Traffic:
 
     def opened(self, peer: Peer, theirs: socket.socket) -> None:
         """A connection was made; nothing where the kernel does not count its bytes."""
-        one = Connection(socket.fromfd(theirs.fileno(), theirs.family, theirs.type))
+        one = Connection(theirs)
         try:
             one.counted()
         except (OSError, struct.error, AttributeError):  # another system than Linux, or an old one
-            one.own.close()
             return
         with self._lock:
             self._open[peer] = one
@@ -73,7 +75,18 @@ class Traffic:
         with self._lock:
             if (one := self._open.pop(peer, None)) is not None:
                 self._settle(one)
-                one.own.close()
+
+    def seen(self, peer: Peer) -> None:
+        """Read what passed on a connection so far, while it is open."""
+        with self._lock:
+            if (one := self._open.get(peer)) is not None:
+                self._settle(one)
+
+    def see_all(self) -> None:
+        """Read all connections."""
+        with self._lock:
+            for one in self._open.values():
+                self._settle(one)
 
     def belongs(self, peer: Peer, node: int) -> bool:
         """A connection is this node's. Whether its bytes are counted; else each request has to be (`count`)."""
@@ -102,6 +115,8 @@ class Traffic:
             return self._ways.pop(node, {"down": 0, "up": 0})
 
     def _settle(self, one: Connection) -> None:
+        if one.node == 0:
+            return  # its bytes are read once it is known whose they are
         with suppress(OSError, struct.error):
             up, down = one.more()
             if one.node:

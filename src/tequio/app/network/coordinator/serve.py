@@ -43,6 +43,7 @@ from tequio.core.events import EventHandler
 from tequio.ledger.folder import LEDGER, RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.embedded import Embedded
+from tequio.runtimes.flower.descriptors import raise_descriptor_limit
 from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
 from tequio.runtimes.flower.grid import open_grid
 from tequio.runtimes.flower.runtime import FlowerRuntime
@@ -65,6 +66,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
     One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet.
     Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
+    raise_descriptor_limit()
     hub_files = open_coordinator_folder(folder)
     config = load_federation(Path(hub_files.federation))
     _check(config)

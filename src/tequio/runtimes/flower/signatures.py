@@ -1,0 +1,86 @@
+"""Signed headers of Flower's participants, checked before a body is taken: a stranger can hand in nothing.
+
+SuperLink checks them again, with the participant's number. A key that is not known here is looked for
+in SuperLink's list of participants, which is asked at most once a second, for all who wait together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import datetime
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+PAUSE = 1.0  # seconds between two questions for the list
+LONGEST = 1024  # characters of each header
+
+
+@dataclass
+class Signatures:
+    """Keys that are known. listed: asks SuperLink for all of them (PEM); raises where it does not answer."""
+
+    listed: Callable[[], Iterable[bytes]]
+    _known: set[bytes] = field(default_factory=set)
+    _read: dict[bytes, Any] = field(default_factory=dict)  # as Flower's functions read them
+    _asked: float = float("-inf")  # when the list was asked for that is known
+    _asking: asyncio.Task[None] | None = None
+
+    def add(self, key: bytes) -> None:
+        """One more is known."""
+        self._known.add(key)
+
+    def forget(self, key: bytes) -> None:
+        """SuperLink refused it."""
+        self._known.discard(key)
+        self._read.pop(key, None)
+
+    async def signer(self, headers: Mapping[str, str]) -> bytes | None:
+        """Return the key (PEM) of the participant that signed these headers now, or None if nobody did.
+
+        Raises: what `listed` raises, where the key is not known yet and SuperLink does not answer.
+        """
+        names = (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER)
+        texts = [headers.get(name, "") for name in names]
+        if any(not 0 < len(text) <= LONGEST for text in texts):
+            return None
+        try:
+            key, signature = (b64decode(text, validate=True) for text in texts[:2])
+            stamp, age = texts[2].encode("ascii"), now() - datetime.datetime.fromisoformat(texts[2])
+        except (ValueError, TypeError, binascii.Error):
+            return None
+        if not -SYSTEM_TIME_TOLERANCE < age.total_seconds() < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+            return None
+        if key not in self._known:
+            await self._renew()
+        if key not in self._known:
+            return None
+        if key not in self._read:
+            self._read[key] = bytes_to_public_key(key)
+        return key if verify_signature(self._read[key], stamp, signature) else None
+
+    async def _renew(self) -> None:
+        """Wait for a list that was asked for after this call."""
+        since = time.monotonic()
+        while self._asked < since:
+            if self._asking is None:
+                self._asking = asyncio.create_task(self._ask())
+            await asyncio.shield(self._asking)
+
+    async def _ask(self) -> None:
+        try:
+            await asyncio.sleep(max(0.0, self._asked + PAUSE - time.monotonic()))
+            begun = time.monotonic()
+            self._known = set(await asyncio.to_thread(self.listed))
+            self._read = {key: read for key, read in self._read.items() if key in self._known}
+            self._asked = begun
+        finally:
+            self._asking = None
