@@ -37,11 +37,11 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "causal": {
         "train": {"rounds": 3, "local_epochs": 1.0, "batch_size": 4, "learning_rate": 1e-2, "final_rate": 0.3},
         "personal": {
-            "local_rates": [3e-3],
-            "private_rates": [3e-3],
-            "private_rank": 4,
-            "private_epochs": 0.5,
-            "checks": 2,
+            "local_rates": [1e-2],
+            "private_rates": [1e-2],
+            "private_rank": 8,
+            "private_epochs": 1.0,
+            "checks": 3,
         },
     },
 }
