@@ -27,7 +27,7 @@ def write_starter(folder: Path, task: Literal["classification", "causal"], base:
         "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 3e-3, "patience": 3},
         "algorithm": {"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
         "equity": {"credit": True},
-        "personal": {"local_rates": [1e-3, 3e-3], "private_rates": [1e-3, 3e-3], "private_rank": 8},
+        "personal": {"local_rates": [1e-3, 3e-3], "private_rates": [1e-3], "private_rank": 8, "private_epochs": 2.0},
     }
     if task == "classification":
         federation["task"]["labels"] = {

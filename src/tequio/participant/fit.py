@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -52,19 +53,21 @@ def fit(
     budgeted: PersonalModelBudget | None = None,
     name: str = "",
     moved: Moved = ignore_moves,
+    whole: bool = False,
 ) -> Fitted:
     """Train an adapter over base + `start` on data[0]; keep the checkpoint, over all rates, that is best on data[1].
 
     The start itself is the first checkpoint, so that a fit never ends worse than it began (on validation). A rate that
     diverges is given up and named; its checkpoints from before that count. pull: λ of Ditto, towards `start`. budgeted: what may still be
-    spent; it knows this fit by `name`.
+    spent; it knows this fit by `name`. whole: of each rate only its end counts, and the start does not: few validation texts
+    find a good checkpoint by luck, and miss that a fit helps.
     """
     adapted, task, budgeted = node.adapted, node.task, budgeted or PersonalModelBudget()
     items, validation = data
     adapted.fold_in(start)
     with budgeted.looking():
         before = node.losses(validation)
-    budget = budgeted.planned(budget, name)
+    budget = budgeted.planned(replace(budget, checks=1) if whole else budget, name)
     best = Fitted(zero(adapted.spec), before, before, 0.0, 0)
     steps = tokens = longest = 0
     for rate in budget.rates:
@@ -88,7 +91,8 @@ def fit(
             longest = max(longest, done)
             after = node.losses(validation)
             moved(made.steps, after.scores().loss)
-            if after.scores().loss < best.after.scores().loss:  # never true of NaN
+            first = whole and not best.tail.entries and math.isfinite(after.scores().loss)
+            if first or after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
     adapted.detach()
     return replace(best, steps=steps, tokens=tokens, longest=longest)

