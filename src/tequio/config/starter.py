@@ -25,7 +25,11 @@ def write_starter(folder: Path, task: Literal["classification", "causal"], base:
         "task": {"kind": task, "max_tokens": 128 if task == "classification" else 256},
         "adapter": {"modules": MODULES[task], "ranks": [2, 4, 8, 16]},
         "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 3e-3, "patience": 3},
-        "algorithm": {"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
+        "algorithm": {
+            **{"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
+            **{"upload": "quantise", "upload_settings": {"bits": 4}},
+            **{"download": "quantise", "download_settings": {"bits": 4}, "broadcast_rank": 8},
+        },
         "equity": {"credit": True},
         "personal": {"local_rates": [1e-3, 3e-3], "private_rates": [1e-3], "private_rank": 8, "private_epochs": 2.0},
     }
