@@ -79,6 +79,16 @@ class Carrier:
     def settle(self) -> None:
         """Nothing is late."""
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Nobody is waited for: all are here."""
+
+    @property
+    def long_poll(self) -> Carrier:
+        return self
+
+    def confirm(self, node: int, digest: str) -> None:
+        """Nobody asks whether its model was recorded."""
+
     def carried(self) -> dict[str, Any]:
         return {"wire": {}}
 

@@ -1,0 +1,87 @@
+"""Bytes on real worlds: what do codes and a lower rank of the broadcast cost, against plain float32?
+
+Each arm makes the rounds of a world and prints bytes up and down, validation loss, and the shared model's test scores.
+Run: python -m benchmarks.study.coding WORLD… [--seeds 0 1 2] [--arms plain bits4-rank8 …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.study.joining import MOST, ROWS
+from benchmarks.study.worlds.catalogue import WORLDS, write_world
+from tequio.app.assembly.build import build
+from tequio.config import load_federation
+from tequio.coordinator.round import open_state, run_round, shared_model
+from tequio.participant.personal import score
+from tequio.runtimes.embedded import Embedded
+
+
+def bits(count: int, rank: int | None = None, rotate: bool = False) -> dict[str, Any]:
+    """[algorithm] with both ways quantised, and the rank of the broadcast."""
+    settings = {"bits": count} | ({"rotate": 1} if rotate else {})
+    both = dict.fromkeys(("upload", "download"), "quantise") | {
+        f"{way}_settings": settings for way in ("upload", "download")
+    }
+    return both | ({} if rank is None else {"broadcast_rank": rank})
+
+
+ARMS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "bits4": bits(4),
+    "bits4-rank16": bits(4, 16),
+    "bits4-rank8": bits(4, 8),
+    "bits2-rank16": bits(2, 16, rotate=True),
+    "bits2-rank8": bits(2, 8, rotate=True),
+}
+
+
+def main() -> None:
+    """Print one row per world, seed and arm."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("worlds", nargs="+", choices=sorted(WORLDS), metavar="WORLD")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    print(
+        "| world | seed | arm | MB up | MB down | validation loss | test loss | accuracy | CPU s |\n" + "|---" * 9 + "|"
+    )
+    for world in chosen.worlds:
+        for seed in chosen.seeds:
+            for arm in chosen.arms:
+                print(row(world, seed, arm), flush=True)
+
+
+def row(world: str, seed: int, arm: str) -> str:
+    """Make the rounds of one arm, and measure."""
+    with tempfile.TemporaryDirectory(prefix="tequio-coding-") as folder:
+        changes = {"algorithm": ARMS[arm]} if ARMS[arm] else {}
+        path = write_world(world, Path(folder) / "federation", seed, ROWS.get(world, MOST), changes)
+        setup = build(load_federation(path))
+    plan, runtime, begin = setup.run_spec, Embedded(setup.nodes), time.process_time()
+    state, _ = open_state(plan, runtime)
+    sent = {"bytes_up": 0, "bytes_down": 0}
+    while state.round < plan.rounds and state.stale_rounds < plan.patience:
+        state, record = run_round(state, plan, runtime)
+        sent = {way: total + sum(each[way] for each in record["train"]) for way, total in sent.items()}
+    spent, model = time.process_time() - begin, shared_model(state.best, plan)
+    tests = [score(node, model, node.data.test).scores() for node in setup.participants]
+    rights = [s.accuracy for s in tests if s.accuracy is not None]
+    right = f"{statistics.fmean(rights):.4f}" if rights else "–"
+    loss = statistics.fmean(s.loss for s in tests)
+    megabytes = f"{sent['bytes_up'] / 1e6:.2f} | {sent['bytes_down'] / 1e6:.2f}"
+    return f"| {world} | {seed} | {arm} | {megabytes} | {state.best_loss:.4f} | {loss:.4f} | {right} | {spent:.0f} |"
+
+
+if __name__ == "__main__":
+    main()
