@@ -150,6 +150,7 @@ def open_gateway(
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # an address that stands in a request is anybody's word
         timeout_keep_alive=math.ceil(gateway.limits.idle),
         timeout_graceful_shutdown=ENDING,
         server_header=False,

@@ -15,6 +15,8 @@ from typing import IO
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tequio.runtimes.flower.visits import origin_of
+
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
 SMALL = 1 << 14  # bytes of a request to join
 LONGEST = 4096  # characters of one word of a request
@@ -80,7 +82,10 @@ def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ())
 
 @dataclass
 class Tries:
-    """Tries in vain, by address: so many at once, and one more each few seconds. Addresses not seen for longest are forgotten."""
+    """Tries in vain, by address (of IPv6 by network): so many at once, and one more each few seconds.
+
+    Addresses not seen for longest are forgotten.
+    """
 
     most: float = TRIES
     each: float = EACH
@@ -90,14 +95,14 @@ class Tries:
 
     def wait(self, address: str) -> float:
         """Return the seconds until this address may try; 0.0: it may now."""
-        left, at = self._left.get(address, (self.most, 0.0))
+        left, at = self._left.get(origin_of(address), (self.most, 0.0))
         return max(0.0, (1.0 - left) * self.each - (self.clock() - at))
 
     def failed(self, address: str) -> None:
         """One more was in vain."""
-        left, at = self._left.pop(address, (self.most, self.clock()))
-        now = self.clock()
-        self._left[address] = (min(self.most, left + (now - at) / self.each) - 1.0, now)
+        origin, now = origin_of(address), self.clock()
+        left, at = self._left.pop(origin, (self.most, now))
+        self._left[origin] = (min(self.most, left + (now - at) / self.each) - 1.0, now)
         while len(self._left) > self.addresses:
             self._left.popitem(last=False)
 
