@@ -34,7 +34,7 @@ from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
 
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
-PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
+PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which all of its parts are waited for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
 AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
@@ -319,9 +319,8 @@ class FlowerRuntime:
             return b""
         return bytes(found.object_content) if found.object_available else None
 
-    def _part(self, identity: str) -> bytes:
-        """A part, waited for. Raises UpdateError if it does not come."""
-        end = time.monotonic() + PART[1]
+    def _part(self, identity: str, end: float) -> bytes:
+        """A part, waited for until `end` (seconds, monotonic). Raises UpdateError if it does not come."""
         while (content := self._content(identity)) is None and time.monotonic() < end:
             time.sleep(PART[0])
         if not content:
@@ -332,9 +331,9 @@ class FlowerRuntime:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
-        limit = reply_limit(task, self.limit)
+        limit, end = reply_limit(task, self.limit), time.monotonic() + PART[1]
         try:
-            data, _ = open_message(message, limit, self._part, self.folder)
+            data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
         except MessageError as error:
             return refused_reply(task, str(error))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
