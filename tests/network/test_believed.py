@@ -1,7 +1,8 @@
-"""What one side may make the other wait for or read: parts that trickle in, letters that nobody can read, a word against a record."""
+"""What one side may make the other wait for, read or print: trickling parts, unreadable letters, a word against a record, escapes."""
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from pathlib import Path
@@ -14,9 +15,13 @@ pytest.importorskip("flwr")
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 
+from benchmarks.common.replies import personal_outcome
 from tequio.app.network.coordinator.personal_models import PersonalPhase
+from tequio.app.network.participant.agreement import departure
+from tequio.core.errors import MessageError
 from tequio.core.events import Level, Value, ignore_events
-from tequio.core.messages import pack_message
+from tequio.core.messages import LIMIT, pack_message
+from tequio.core.replies import read_personal_outcome, read_reply
 from tequio.core.types import Failure, Reply, TrainRequest
 from tequio.core.update import zero
 from tequio.ledger.record import Ledger
@@ -112,3 +117,21 @@ def test_who_has_a_personal_model_on_record_is_not_missing(tmp_path: Path) -> No
         phase.ask(ledger, [], {"north": "it cannot be read", "south": "it cannot be read"})
         (missing,) = [entry.body for entry in ledger.entries("missing")]
     assert [row["name"] for row in missing["participants"]] == ["south"]
+
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07 fine\r\nround 9 accepted\u202e"
+
+
+def test_no_words_of_one_side_are_obeyed_by_the_terminal_of_the_other() -> None:
+    failed = read_reply(pack_message(Failure(1, 1, "north", "TrainingError", ESCAPES)), TASK, LIMIT)
+    assert isinstance(failed, Failure)
+    metrics = {"loss_first": 1.0, "loss_last": 1.0}
+    reply = Reply(1, 1, "north", payload=b"x", examples=1, steps=1, metrics=metrics, note=ESCAPES)
+    made = read_reply(pack_message(reply), TASK, LIMIT)
+    assert isinstance(made, Reply)
+    for words in (failed.message, made.note, departure("train.upload", ESCAPES, "plain").what):
+        assert words.isprintable()
+        assert "fine round 9 accepted" in words
+    body = json.dumps(personal_outcome("north", 3, 3) | {"chosen": "\x1b[2J", "candidates": {}})
+    with pytest.raises(MessageError, match="field 'chosen' is refused"):
+        read_personal_outcome(Reply(1, 1, "north", body=body), {})

@@ -26,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tequio.core.bounds import one_line
 from tequio.core.errors import NetworkError, TequioError
 from tequio.core.events import EventHandler
 from tequio.runtimes.flower.forwarding import forwarded
@@ -138,8 +139,7 @@ def open_gateway(
 
     def refuse(reason: str, words: str, remote: str, method: str = "", path: str = "") -> None:
         where = {"method": method, "path": path, "remote": remote}
-        shown = "".join(char if char.isprintable() else "?" for char in words)
-        log(f"refused: {shown}, from {remote}", "refused", "warning", reason=reason, **where)
+        log(f"refused: {one_line(words)}, from {remote}", "refused", "warning", reason=reason, **where)
 
     app = _application(gateway, sessions, visits, enrol, leave, log, refuse)
     config = uvicorn.Config(
@@ -163,7 +163,7 @@ def open_gateway(
         thread.start()
         while not listener.started:
             if not thread.is_alive():
-                raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
+                raise NetworkError("The gateway does not listen.", "", "Is the certificate's key the right one?")
             time.sleep(0.02)
         try:
             yield sessions

@@ -15,6 +15,7 @@ from tequio.app.assembly.algorithm import Algorithm, build_local, resolve_algori
 from tequio.app.assembly.allocation import build_workload, full_steps
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
+from tequio.core.bounds import one_line
 from tequio.core.errors import AgreementError
 from tequio.core.messages import KINDS, Message
 from tequio.core.seeds import derive
@@ -140,7 +141,7 @@ def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
     why = "The coordinator departs from the federation.toml that this participant joined; nothing was done."
     fix = "Ask as agreed, or invite participants to another federation.toml in a new folder."
-    return AgreementError(f"{key}: {_shown(asked)} asked, {agreed} agreed.", why, fix)
+    return AgreementError(one_line(f"{key}: {_shown(asked)} asked, {agreed} agreed."), why, fix)
 
 
 @dataclass
