@@ -24,7 +24,7 @@ from flwr.superlink.grid import HttpGrid
 
 from tequio.core.durations import duration
 from tequio.core.errors import MessageError, ResourceError, UpdateError
-from tequio.core.messages import KINDS, LIMIT, pack_message
+from tequio.core.messages import LIMIT, kind_of, pack_message
 from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
@@ -146,7 +146,7 @@ class FlowerRuntime:
         """Return whom the coordinator waits for now; another thread may ask."""
         now = time.monotonic()
         sent = [*self.waiting.copy().values(), *self.flying.copy().values()]
-        rows = [Awaited(one.task.name, _kind(one.task), now - one.at, one.again) for one in sent]
+        rows = [Awaited(one.task.name, kind_of(one.task), now - one.at, one.again) for one in sent]
         return rows + [Awaited(name, "", now - since, 0) for name, since in self.absent.copy().items()]
 
     def expect(self, names: Iterable[str]) -> None:
@@ -356,10 +356,6 @@ def post(grid: HttpGrid, letter: Envelope) -> None:
 def _pauses(sent: SentRequest) -> bool:
     """Whether it was sent too recently to be sent again over the same connection."""
     return time.monotonic() - sent.newest < min(AGAIN[0] * 2.0**sent.again, AGAIN[1])
-
-
-def _kind(task: Request) -> str:
-    return next(kind for kind, cls in KINDS.items() if isinstance(task, cls))
 
 
 def _failure(task: Request, why: str) -> Failure:

@@ -17,7 +17,7 @@ from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
 from tequio.core.bounds import one_line
 from tequio.core.errors import AgreementError
-from tequio.core.messages import KINDS, Message
+from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
 from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain
@@ -130,11 +130,6 @@ def check_task(task: Message, agreed: Agreement) -> None:
         _check_part(kind, task.rank, task.steps, agreed)
         _check_budget(kind, task.budget, agreed)
         _check_model("personalise.held", task.held, agreed)
-
-
-def kind_of(task: Message) -> str:
-    """Return the name of a message's kind."""
-    return next(name for name, cls in KINDS.items() if isinstance(task, cls))
 
 
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
