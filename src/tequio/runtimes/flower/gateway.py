@@ -1,7 +1,7 @@
 """The coordinator's only gateway to the network: TLS, and nothing behind it but the paths that participants need.
 
 `/v1/fleet/…` goes on to SuperLink on loopback, if a participant signed it; `/tequio/join` enrols a key against the token
-of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and told.
+of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and logged.
 """
 
 from __future__ import annotations
