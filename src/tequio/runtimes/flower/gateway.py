@@ -38,6 +38,7 @@ from tequio.runtimes.flower.intake import (
     Tries,
     announced,
     read_words,
+    short_of_space,
     small_body,
     take_body,
     unread,
@@ -227,6 +228,9 @@ def _application(
         if key is None:
             refused(request, *_KEY)
             return unread(request, 401)
+        if size > SMALL and request.url.path in (ANSWER, PART) and short_of_space(gateway.server.folder):
+            refused(request, "disk", "an answer, for the disk is nearly full")
+            return unread(request, 503, {"retry-after": str(LATER)})
         node = signatures.node(key)
         visits.prove(request.scope["state"][VISIT], name := request.headers[KEY])
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import IO
 
 from starlette.requests import Request
@@ -19,6 +21,7 @@ from tequio.runtimes.flower.visits import origin_of
 
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
 SMALL = 1 << 14  # bytes of a request to join
+SPARE, SPARE_SHARE = 1 << 30, 0.05  # of a disk: bytes, or a share where that is less, that no answer may take
 LONGEST = 4096  # characters of one word of a request
 WAIT = 20.0  # seconds that a body waits for room; its sender gives up after 30
 TRIES, EACH = 20.0, 6.0  # tries in vain that an address has at once, and seconds for each more
@@ -61,6 +64,12 @@ class Intake:
                 del self._used[key]
             self._freed.set()  # all look again; whoever finds no room waits for the next
             self._freed = asyncio.Event()
+
+
+def short_of_space(folder: Path) -> bool:
+    """Return whether the disk of `folder` is so full that the rest is for the ledger alone."""
+    found = shutil.disk_usage(folder)
+    return found.free < min(SPARE, SPARE_SHARE * found.total)
 
 
 def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ()) -> dict[str, str]:
