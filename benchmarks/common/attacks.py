@@ -240,11 +240,12 @@ def broken_joins(port: int, count: int) -> Counter[int | str]:
 
 
 def invented_tokens(port: int, name: str, key: str, speaks: str, count: int) -> Counter[int | str]:
-    """Tries to join with tokens that nobody gave out."""
+    """Tries to join with tokens that nobody gave out, each in the name of another address."""
     statuses, asker = Counter[int | str](), Asker(port)
-    for _ in range(count):
+    for number in range(count):
+        headers = {"X-Forwarded-For": f"198.51.100.{number % 256}"}
         body = {"name": name, "token": os.urandom(24).hex(), "public_key": key, "speaks": speaks}
-        statuses[asker.ask("POST", "/tequio/join", json.dumps(body).encode())] += 1
+        statuses[asker.ask("POST", "/tequio/join", json.dumps(body).encode(), headers)] += 1
     asker.close()
     return statuses
 

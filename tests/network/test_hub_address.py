@@ -132,3 +132,17 @@ def test_a_hub_moved_alone_is_repaired_by_a_command(tmp_path: Path, make_federat
         locate_federation(hub, other)
     locate_federation(hub, tmp_path / "renamed.toml")
     assert Path(open_coordinator_folder(hub).federation) == tmp_path / "renamed.toml"
+
+
+def test_line_ends_are_no_part_of_what_was_agreed(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
+    """Hubs of earlier versions have the digest of the text with \\n, whatever the file has."""
+    toml = make_federation()
+    init_coordinator_folder(tmp_path / "hub", toml, "127.0.0.1:9443")
+    text = toml.read_bytes()
+    assert b"\r" not in text
+    for ends in (b"\r\n", b"\r", b"\n"):
+        toml.write_bytes(text.replace(b"\n", ends))
+        assert open_coordinator_folder(tmp_path / "hub").federation == str(toml)
+    toml.write_bytes(text.replace(b"\n", b"\n\n"))
+    with pytest.raises(NetworkError, match="has changed"):
+        open_coordinator_folder(tmp_path / "hub")

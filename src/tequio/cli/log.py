@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from tequio.cli import output
+from tequio.core.bounds import one_line
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.core.events import EventHandler, Level, Value
 
@@ -40,7 +41,7 @@ def event_handler(form: Literal["plain", "json"], path: Path | None, quiet: bool
         if form == "json":
             write(json.dumps({"time": time, "level": level, "event": event, "message": words, **fields}) + "\n")
         elif path is not None:
-            write(f"{time} {level} {_one_line(words)}\n")
+            write(f"{time} {level} {one_line(words)}\n")
         elif event not in ENDS:
             output.err.print(words, markup=False)
 
@@ -68,10 +69,6 @@ def _to_file(path: Path) -> Callable[[str], None]:
     except OSError as error:
         raise ResourceError(f"{path} cannot be written ({error.strerror}).", "", "Name another file.") from None
     return write
-
-
-def _one_line(words: str) -> str:
-    return " ".join(words.split())
 
 
 def parse_address(text: str | None) -> tuple[str, int] | None:

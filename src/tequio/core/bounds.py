@@ -20,6 +20,11 @@ def cut_text(text: str, limit: int = TEXT) -> str:
     return data[: limit - len(CUT.encode())].decode("utf-8", "ignore") + CUT
 
 
+def one_line(text: str) -> str:
+    """Return `text` in one line, with question marks for what a terminal obeys or cannot show."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
 def check_text(text: str, limit: int = TEXT) -> str:
     """Return the text as it is. Raises ValueError if it is too long, or holds half a character (a lone surrogate)."""
     if len(text) > limit:

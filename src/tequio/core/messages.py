@@ -51,9 +51,13 @@ LARGEST_ASKED = 2**64  # of a number in a request: seeds have 63 bits
 Message = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest | Reply | Failure
 
 
+def kind_of(message: Message) -> str:
+    """Return the name of a message's kind."""
+    return next(name for name, cls in KINDS.items() if isinstance(message, cls))
+
+
 def pack_message(message: Message) -> bytes:
     """Equal messages give equal bytes; notes and errors are cut to 2 kB. Raises ValueError if a plain number is NaN or infinite."""
-    kind = next(name for name, cls in KINDS.items() if isinstance(message, cls))
     plain: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     for field in fields(message):
@@ -69,7 +73,7 @@ def pack_message(message: Message) -> bytes:
             tensors |= {f"{field.name}/{i:08d}": _octets(part) for i, part in enumerate(value)}
         else:
             plain[field.name] = cut_text(value) if field.name in WORDS else _plain(value)
-    return pack_tensors(tensors, {"format": FORMAT, "kind": kind, "fields": plain})
+    return pack_tensors(tensors, {"format": FORMAT, "kind": kind_of(message), "fields": plain})
 
 
 def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: int = LIMIT) -> Message:

@@ -7,12 +7,12 @@ that participant's failure in that round: the reason names our own fields, and q
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tequio.core.bounds import read_json
+from tequio.core.bounds import one_line, read_json
 from tequio.core.errors import MessageError
 from tequio.core.messages import REPLIES, unpack_message
 from tequio.core.reply_schemas import (
@@ -53,7 +53,10 @@ def reply_limit(task: Request, limit: int) -> int:
 
 
 def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
-    """What a participant answered to `task`; a `Failure` in its name where that is no well-formed, plausible reply to it."""
+    """What a participant answered to `task`; a `Failure` in its name where that is no well-formed, plausible reply to it.
+
+    Its words are printed for people, so they hold nothing that a terminal obeys.
+    """
     try:
         found = unpack_message(data, f"the reply of {task.name}", REPLIES, limit)
         if not isinstance(found, Reply | Failure):
@@ -63,7 +66,9 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
         check_reply(found, task)
     except MessageError as error:
         return refused_reply(task, str(error))
-    return found
+    if isinstance(found, Failure):
+        return replace(found, message=one_line(found.message))
+    return replace(found, note=one_line(found.note))
 
 
 def refused_reply(task: Request, why: str) -> Failure:

@@ -15,8 +15,15 @@ MOST_AMOUNT = 1e12  # of money, in any currency
 MOST_SECONDS = 30 * 86400.0  # of one piece of work
 SPLITS = ("train", "validation", "test")
 
+
+def _check_name(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("a name holds a character that cannot be printed")
+    return check_text(text, 128)
+
+
 Text = Annotated[str, AfterValidator(check_text)]
-Name = Annotated[str, AfterValidator(lambda text: check_text(text, 128))]
+Name = Annotated[str, AfterValidator(_check_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]

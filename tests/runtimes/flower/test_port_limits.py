@@ -212,3 +212,11 @@ def test_tries_in_vain_are_counted_by_address_and_the_table_is_bounded() -> None
     for k in range(500):
         tries.failed(f"address {k}")
     assert len(tries) == 100
+
+
+def test_tries_in_vain_of_one_network_count_together() -> None:
+    tries = Tries(most=3, each=10.0, clock=lambda: 0.0)
+    for k in range(3):
+        tries.failed(f"2001:db8::{k}")
+    assert tries.wait("2001:db8::ffff:1") == 10.0
+    assert tries.wait("2001:db8:0:1::1") == 0.0

@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 from flwr.app.message import Message
-from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
@@ -39,6 +38,7 @@ from tequio.runtimes.flower.envelope import (
     find_part,
     open_message,
     part_in,
+    read_letter,
     remaining,
     seal,
 )
@@ -174,7 +174,7 @@ def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop:
             continue
         idle = WAIT[0]
         try:
-            asked = message_from_proto(got.messages_list[0])
+            asked = read_letter(got.messages_list[0])
             data = _pull(client, identity, asked, state)
             log(f"received {len(data):,} bytes", "received", bytes_down=len(data))
             reply = state.answer(data)

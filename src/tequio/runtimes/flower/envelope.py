@@ -140,7 +140,7 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
 
 
 def read_letter(proto: Any) -> Message:
-    """The message of Flower that a participant sent; one with nothing in it where Flower cannot read that."""
+    """The message of Flower that the other side sent; one with nothing in it where Flower cannot read that."""
     try:
         return message_from_proto(proto)
     except Exception:  # Flower has no error of its own for what a stranger may write

@@ -1,25 +1,14 @@
-"""What passes between a participant's request and SuperLink: the headers that may, and for whom a question for work is."""
+"""The headers that may pass between a participant's request and SuperLink."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from flwr.proto.fleet_pb2 import PullMessagesRequest
-from google.protobuf.message import DecodeError
 
 from tequio.runtimes.flower.sessions import KEY
 
 HEADERS = ("content-type", "accept", KEY, "flwr-signature", "flwr-timestamp")
 VERSION = "flwr-"  # SuperLink's own headers that are not secrets of the inside
 INSIDE = ("flwr-superexec", "flwr-task")
-
-
-def asking_node(body: bytes) -> int:
-    """Return whose question for work this is; 0 where it cannot be read, which SuperLink will say."""
-    try:
-        return int(PullMessagesRequest.FromString(body).node.node_id)
-    except DecodeError:
-        return 0
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The coordinator's only gateway to the network: TLS, and nothing behind it but the paths that participants need.
 
 `/v1/fleet/…` goes on to SuperLink on loopback, if a participant signed it; `/tequio/join` enrols a key against the token
-of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and told.
+of an invitation, `/tequio/leave` takes the signed word of one who leaves; `/tequio/health` answers. Everything else is refused and logged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tequio.core.bounds import one_line
 from tequio.core.errors import NetworkError, TequioError
 from tequio.core.events import EventHandler
-from tequio.runtimes.flower.forwarding import asking_node, forwarded
+from tequio.runtimes.flower.forwarding import forwarded
 from tequio.runtimes.flower.intake import (
     BODY,
     SMALL,
@@ -37,6 +38,7 @@ from tequio.runtimes.flower.intake import (
     Tries,
     announced,
     read_words,
+    short_of_space,
     small_body,
     take_body,
     unread,
@@ -138,8 +140,7 @@ def open_gateway(
 
     def refuse(reason: str, words: str, remote: str, method: str = "", path: str = "") -> None:
         where = {"method": method, "path": path, "remote": remote}
-        shown = "".join(char if char.isprintable() else "?" for char in words)
-        log(f"refused: {shown}, from {remote}", "refused", "warning", reason=reason, **where)
+        log(f"refused: {one_line(words)}, from {remote}", "refused", "warning", reason=reason, **where)
 
     app = _application(gateway, sessions, visits, enrol, leave, log, refuse)
     config = uvicorn.Config(
@@ -150,6 +151,7 @@ def open_gateway(
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # an address that stands in a request is anybody's word
         timeout_keep_alive=math.ceil(gateway.limits.idle),
         timeout_graceful_shutdown=ENDING,
         server_header=False,
@@ -162,7 +164,7 @@ def open_gateway(
         thread.start()
         while not listener.started:
             if not thread.is_alive():
-                raise NetworkError("The door did not open.", "", "Is the certificate's key the right one?")
+                raise NetworkError("The gateway does not listen.", "", "Is the certificate's key the right one?")
             time.sleep(0.02)
         try:
             yield sessions
@@ -226,6 +228,10 @@ def _application(
         if key is None:
             refused(request, *_KEY)
             return unread(request, 401)
+        if size > SMALL and request.url.path in (ANSWER, PART) and short_of_space(gateway.server.folder):
+            refused(request, "disk", "an answer, for the disk is nearly full")
+            return unread(request, 503, {"retry-after": str(LATER)})
+        node = signatures.node(key)
         visits.prove(request.scope["state"][VISIT], name := request.headers[KEY])
         try:
             async with intake.room(name, size if size > SMALL else 0):
@@ -233,7 +239,7 @@ def _application(
                     if not await take_body(request, BODY, body):
                         refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
                         return unread(request, 413)
-                    answer = await handed_on(request, body)
+                    answer = await handed_on(request, body, node)
         except Full:
             refused(request, "full", "too many bodies at a time")
             return unread(request, 503, {"retry-after": str(LATER)})
@@ -241,25 +247,24 @@ def _application(
             signatures.forget(key)  # it counts no more
         return answer
 
-    async def handed_on(request: Request, body: IO[bytes]) -> Response:
+    async def handed_on(request: Request, body: IO[bytes], node: int) -> Response:
+        """SuperLink's answer to a request that the participant with this number signed."""
         large, path = body.tell() > LARGE or request.url.path == FETCH, request.url.path
         body.seek(0)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
-        node, question, long_poll = places.nodes.get(key, 0), Question(0, 0, 0), gateway.long_poll
+        question, long_poll = Question(0, 0, 0), gateway.long_poll
         if sessions.dismissed(request):
             return Response(status_code=OVER, headers=_recorded(long_poll, node))
         if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
         if path == ASK and session and places.now.get(key) == session:
-            node = node or asking_node(body.read())
-            body.seek(0)
             if key in places.sending:  # who asks for work has sent all parts of what it had
                 places.sending.discard(key)
                 long_poll.answered(node)
             question = await long_poll.due(node, gateway.hold)
             if sessions.dismissed(request):
-                return Response(status_code=OVER, headers=_recorded(long_poll, places.nodes.get(key, 0)))
+                return Response(status_code=OVER, headers=_recorded(long_poll, node))
         confirmed: dict[str, str] = {}
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
@@ -271,17 +276,16 @@ def _application(
             refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and path.endswith(CONNECTS):
             places.taken(key, session)
-        if answer.status_code == 200 and path == ASK and node:
-            places.nodes[key] = node  # SuperLink checked that it is this key's
+        if answer.status_code == 200 and question.node:
             long_poll.fetched(question, bool(answer.content))
             confirmed = _recorded(long_poll, node)
-        if answer.status_code == 200 and path == ANSWER and node:
+        if answer.status_code == 200 and path == ANSWER:
             long_poll.answered(node)
-        if answer.status_code == 200 and path == PART and node:
+        if answer.status_code == 200 and path == PART:
             places.sending.add(key)
         spoken = {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
         back = Response(answer.content, answer.status_code, spoken)
-        if node and not gateway.traffic.belongs(_peer(request), node):
+        if not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
 
@@ -320,7 +324,7 @@ def _application(
 
         def act() -> dict[str, str]:
             number = enrol(name, wanted["token"], key)
-            signatures.add(key.encode())
+            signatures.add(key.encode(), number)
             gateway.traffic.belongs(_peer(request), number)
             log(f"{name} joined", "joined", participant=name, remote=_who(request))
             return {"node": str(number)}

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import IO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tequio.runtimes.flower.visits import origin_of
+
 BODY = 16 << 20  # bytes of one request; a message travels in parts of 5 MB
 SMALL = 1 << 14  # bytes of a request to join
+SPARE, SPARE_SHARE = 1 << 30, 0.05  # of a disk: bytes, or a share where that is less, that no answer may take
 LONGEST = 4096  # characters of one word of a request
 WAIT = 20.0  # seconds that a body waits for room; its sender gives up after 30
 TRIES, EACH = 20.0, 6.0  # tries in vain that an address has at once, and seconds for each more
@@ -61,6 +66,12 @@ class Intake:
             self._freed = asyncio.Event()
 
 
+def short_of_space(folder: Path) -> bool:
+    """Return whether the disk of `folder` is so full that the rest is for the ledger alone."""
+    found = shutil.disk_usage(folder)
+    return found.free < min(SPARE, SPARE_SHARE * found.total)
+
+
 def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ()) -> dict[str, str]:
     """Return these texts of a JSON object; an optional one that is missing is empty. Raises ValueError for anything else."""
     try:
@@ -80,7 +91,10 @@ def read_words(body: bytes, needed: Iterable[str], optional: Iterable[str] = ())
 
 @dataclass
 class Tries:
-    """Tries in vain, by address: so many at once, and one more each few seconds. Addresses not seen for longest are forgotten."""
+    """Tries in vain, by address (of IPv6 by network): so many at once, and one more each few seconds.
+
+    Addresses not seen for longest are forgotten.
+    """
 
     most: float = TRIES
     each: float = EACH
@@ -90,14 +104,14 @@ class Tries:
 
     def wait(self, address: str) -> float:
         """Return the seconds until this address may try; 0.0: it may now."""
-        left, at = self._left.get(address, (self.most, 0.0))
+        left, at = self._left.get(origin_of(address), (self.most, 0.0))
         return max(0.0, (1.0 - left) * self.each - (self.clock() - at))
 
     def failed(self, address: str) -> None:
         """One more was in vain."""
-        left, at = self._left.pop(address, (self.most, self.clock()))
-        now = self.clock()
-        self._left[address] = (min(self.most, left + (now - at) / self.each) - 1.0, now)
+        origin, now = origin_of(address), self.clock()
+        left, at = self._left.pop(origin, (self.most, now))
+        self._left[origin] = (min(self.most, left + (now - at) / self.each) - 1.0, now)
         while len(self._left) > self.addresses:
             self._left.popitem(last=False)
 

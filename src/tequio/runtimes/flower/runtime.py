@@ -24,7 +24,7 @@ from flwr.superlink.grid import HttpGrid
 
 from tequio.core.durations import duration
 from tequio.core.errors import MessageError, ResourceError, UpdateError
-from tequio.core.messages import KINDS, LIMIT, pack_message
+from tequio.core.messages import LIMIT, kind_of, pack_message
 from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
@@ -34,7 +34,7 @@ from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
 
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
-PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which it is looked for
+PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which all of its parts are waited for
 BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
 AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
@@ -146,7 +146,7 @@ class FlowerRuntime:
         """Return whom the coordinator waits for now; another thread may ask."""
         now = time.monotonic()
         sent = [*self.waiting.copy().values(), *self.flying.copy().values()]
-        rows = [Awaited(one.task.name, _kind(one.task), now - one.at, one.again) for one in sent]
+        rows = [Awaited(one.task.name, kind_of(one.task), now - one.at, one.again) for one in sent]
         return rows + [Awaited(name, "", now - since, 0) for name, since in self.absent.copy().items()]
 
     def expect(self, names: Iterable[str]) -> None:
@@ -319,9 +319,8 @@ class FlowerRuntime:
             return b""
         return bytes(found.object_content) if found.object_available else None
 
-    def _part(self, identity: str) -> bytes:
-        """A part, waited for. Raises UpdateError if it does not come."""
-        end = time.monotonic() + PART[1]
+    def _part(self, identity: str, end: float) -> bytes:
+        """A part, waited for until `end` (seconds, monotonic). Raises UpdateError if it does not come."""
         while (content := self._content(identity)) is None and time.monotonic() < end:
             time.sleep(PART[0])
         if not content:
@@ -332,9 +331,9 @@ class FlowerRuntime:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
             return _failure(task, "the connection to it was lost")
-        limit = reply_limit(task, self.limit)
+        limit, end = reply_limit(task, self.limit), time.monotonic() + PART[1]
         try:
-            data, _ = open_message(message, limit, self._part, self.folder)
+            data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
         except MessageError as error:
             return refused_reply(task, str(error))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
@@ -357,10 +356,6 @@ def post(grid: HttpGrid, letter: Envelope) -> None:
 def _pauses(sent: SentRequest) -> bool:
     """Whether it was sent too recently to be sent again over the same connection."""
     return time.monotonic() - sent.newest < min(AGAIN[0] * 2.0**sent.again, AGAIN[1])
-
-
-def _kind(task: Request) -> str:
-    return next(kind for kind, cls in KINDS.items() if isinstance(task, cls))
 
 
 def _failure(task: Request, why: str) -> Failure:

@@ -46,7 +46,6 @@ class Connections:
     """Which process works for which key: the one that came last. Those before it are told that their place is taken."""
 
     now: dict[str, str] = field(default_factory=dict)
-    nodes: dict[str, int] = field(default_factory=dict)  # of a key that works: its number
     sending: set[str] = field(default_factory=set)  # keys whose answers are on their way in parts
     former: dict[str, list[str]] = field(default_factory=dict)
 

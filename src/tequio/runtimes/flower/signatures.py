@@ -10,8 +10,8 @@ import asyncio
 import binascii
 import datetime
 import time
-from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,21 +26,28 @@ LONGEST = 1024  # characters of each header
 
 @dataclass
 class Signatures:
-    """Keys that are known. listed: asks SuperLink for all of them (PEM); raises where it does not answer."""
+    """Keys that are known, and whose they are.
 
-    listed: Callable[[], Iterable[bytes]]
-    _known: set[bytes] = field(default_factory=set)
+    listed: asks SuperLink for the number of each participant by its key (PEM); raises where it does not answer.
+    """
+
+    listed: Callable[[], Mapping[bytes, int]]
+    _known: dict[bytes, int] = field(default_factory=dict)
     _read: dict[bytes, Any] = field(default_factory=dict)  # as Flower's functions read them
     _asked: float = float("-inf")  # when the list was asked for that is known
     _asking: asyncio.Task[None] | None = None
 
-    def add(self, key: bytes) -> None:
-        """One more is known."""
-        self._known.add(key)
+    def add(self, key: bytes, node: int) -> None:
+        """Know one more key, and the number of its participant."""
+        self._known[key] = node
+
+    def node(self, key: bytes) -> int:
+        """Return the number of the participant with this key; a request may name any other."""
+        return self._known[key]
 
     def forget(self, key: bytes) -> None:
         """SuperLink refused it."""
-        self._known.discard(key)
+        self._known.pop(key, None)
         self._read.pop(key, None)
 
     async def signer(self, headers: Mapping[str, str]) -> bytes | None:
@@ -56,6 +63,10 @@ class Signatures:
             key, signature = (b64decode(text, validate=True) for text in texts[:2])
             stamp, age = texts[2].encode("ascii"), now() - datetime.datetime.fromisoformat(texts[2])
         except (ValueError, TypeError, binascii.Error):
+            return None
+        if (
+            b64encode(key).decode() != texts[0]
+        ):  # each key has one name, by which its connections and bodies are counted
             return None
         if not -SYSTEM_TIME_TOLERANCE < age.total_seconds() < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
             return None
@@ -79,7 +90,7 @@ class Signatures:
         try:
             await asyncio.sleep(max(0.0, self._asked + PAUSE - time.monotonic()))
             begun = time.monotonic()
-            self._known = set(await asyncio.to_thread(self.listed))
+            self._known = dict(await asyncio.to_thread(self.listed))
             self._read = {key: read for key, read in self._read.items() if key in self._known}
             self._asked = begun
         finally:

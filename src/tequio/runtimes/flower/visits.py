@@ -98,7 +98,7 @@ class Visits:
 
         The system gives the lowest free number to a descriptor, so a high one shows that few are left.
         """
-        origin = _origin(peer[0])
+        origin = origin_of(peer[0])
         crowd, evicted = self._of_origin.get(origin, []), None
         full = len(self._open) >= self._total or own.fileno() >= self._ceiling
         if len(crowd) >= self.limits.per_address:
@@ -164,7 +164,7 @@ class Visits:
             del self._of_origin[visit.origin]
 
 
-def _origin(address: str) -> str:
+def origin_of(address: str) -> str:
     """Return what counts as one address: of IPv6 its network."""
     try:
         found = ip_address(address.partition("%")[0])

@@ -60,6 +60,7 @@ class PersonalPhase:
         It ends when all have, or `grace` after those who are here were done.
         """
         done, end = _personal(ledger), float("inf")
+        barred = {name: reason for name, reason in barred.items() if name not in done}
         self._confirm_recorded(ledger)
         owed = {task.index: task for task in tasks if task.name not in done}
         asked, why = dict[int, str](), dict.fromkeys(owed, AWAY)

@@ -293,7 +293,8 @@ def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None
 
 
 def _text(path: Path) -> str:
+    """Return the text of federation.toml, whatever its line ends: its digest is over \\n alone."""
     try:
-        return read_regular(path, LARGEST).decode("utf-8-sig")
+        return read_regular(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}).") from None

@@ -1,7 +1,7 @@
-"""Refusals at the gateway are told one by one only so fast, for each reason; the others are counted, and the count is told.
+"""Refusals at the gateway are logged one by one only so fast, for each reason; the others are counted, and the count is logged.
 
 Strangers decide how many there are: without a bound a scanner could fill the disk with our log. For each reason its own bound, so that many
-wrong paths do not hide one wrong token.
+wrong paths do not hide one wrong token. A participant that is barred whenever it connects is bounded alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tequio.core.events import EventHandler, Level, Value
 
 BURST = 60.0  # told at once
 EACH = 10.0  # seconds for each more
-EVENT = "refused"
+EVENT, BARRED = "refused", "barred"
 
 
 class Throttle:
@@ -27,7 +27,8 @@ class Throttle:
 
     def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Pass it on, or count it."""
-        if event != EVENT or self._may(str(fields["reason"])):
+        bounded = {EVENT: fields.get("reason"), BARRED: f"{fields.get('participant')} barred"}
+        if event not in bounded or self._may(str(bounded[event])):
             self._passed_on(words, event, level, **fields)
 
     def flush(self) -> None:

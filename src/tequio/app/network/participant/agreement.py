@@ -15,8 +15,9 @@ from tequio.app.assembly.algorithm import Algorithm, build_local, resolve_algori
 from tequio.app.assembly.allocation import build_workload, full_steps
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
+from tequio.core.bounds import one_line
 from tequio.core.errors import AgreementError
-from tequio.core.messages import KINDS, Message
+from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
 from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain
@@ -131,16 +132,11 @@ def check_task(task: Message, agreed: Agreement) -> None:
         _check_model("personalise.held", task.held, agreed)
 
 
-def kind_of(task: Message) -> str:
-    """Return the name of a message's kind."""
-    return next(name for name, cls in KINDS.items() if isinstance(task, cls))
-
-
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
     why = "The coordinator departs from the federation.toml that this participant joined; nothing was done."
     fix = "Ask as agreed, or invite participants to another federation.toml in a new folder."
-    return AgreementError(f"{key}: {_shown(asked)} asked, {agreed} agreed.", why, fix)
+    return AgreementError(one_line(f"{key}: {_shown(asked)} asked, {agreed} agreed."), why, fix)
 
 
 @dataclass

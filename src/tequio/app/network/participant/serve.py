@@ -20,7 +20,7 @@ from tequio.app.assembly.profile import ParticipantProfile, build_profile
 from tequio.app.assembly.site import read_carbon_forecast
 from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
-from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task, kind_of
+from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
 from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
@@ -30,7 +30,7 @@ from tequio.config import Federation, ParticipantFile, load_participant
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import AgreementError, ConfigError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
-from tequio.core.messages import REQUESTS, Message, pack_message, unpack_message
+from tequio.core.messages import REQUESTS, Message, kind_of, pack_message, unpack_message
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
