@@ -24,23 +24,32 @@ from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.participant.personal import score
 from tequio.runtimes.embedded import Embedded
 
+WHOLE = 32  # ranks of the broadcast where no arm cuts it: twice the largest rank
 
-def bits(count: int, rank: int | None = None, rotate: bool = False) -> dict[str, Any]:
-    """[algorithm] with both ways quantised, and the rank of the broadcast."""
+
+def coded(count: int, rank: int = WHOLE, rotate: bool = False) -> dict[str, Any]:
+    """[algorithm] with both ways quantised to `count` bits, and the rank of the broadcast."""
     settings = {"bits": count} | ({"rotate": 1} if rotate else {})
-    both = dict.fromkeys(("upload", "download"), "quantise") | {
-        f"{way}_settings": settings for way in ("upload", "download")
+    return {
+        **dict.fromkeys(("upload", "download"), "quantise"),
+        **{f"{way}_settings": settings for way in ("upload", "download")},
+        "broadcast_rank": rank,
     }
-    return both | ({} if rank is None else {"broadcast_rank": rank})
 
 
+PLAIN = {
+    **dict.fromkeys(("upload", "download"), "plain"),
+    **{f"{way}_settings": {} for way in ("upload", "download")},
+    "broadcast_rank": WHOLE,
+}
 ARMS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {},
-    "bits4": bits(4),
-    "bits4-rank16": bits(4, 16),
-    "bits4-rank8": bits(4, 8),
-    "bits2-rank16": bits(2, 16, rotate=True),
-    "bits2-rank8": bits(2, 8, rotate=True),
+    "plain": PLAIN,
+    "bits8-rank16": coded(8, 16),
+    "bits4": coded(4),
+    "bits4-rank16": coded(4, 16),
+    "bits4-rank8": coded(4, 8),
+    "bits2-rank16": coded(2, 16, rotate=True),
+    "bits2-rank8": coded(2, 8, rotate=True),
 }
 
 
@@ -65,8 +74,7 @@ def main() -> None:
 def row(world: str, seed: int, arm: str) -> str:
     """Make the rounds of one arm, and measure."""
     with tempfile.TemporaryDirectory(prefix="tequio-coding-") as folder:
-        changes = {"algorithm": ARMS[arm]} if ARMS[arm] else {}
-        path = write_world(world, Path(folder) / "federation", seed, ROWS.get(world, MOST), changes)
+        path = write_world(world, Path(folder) / "federation", seed, ROWS.get(world, MOST), {"algorithm": ARMS[arm]})
         setup = build(load_federation(path))
     plan, runtime, begin = setup.run_spec, Embedded(setup.nodes), time.process_time()
     state, _ = open_state(plan, runtime)
