@@ -28,7 +28,7 @@ def write_starter(folder: Path, task: Literal["classification", "causal"], base:
         "algorithm": {
             **{"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
             **{"upload": "quantise", "upload_settings": {"bits": 4}},
-            **{"download": "quantise", "download_settings": {"bits": 4}, "broadcast_rank": 8},
+            **{"download": "quantise", "download_settings": {"bits": 4}},
         },
         "equity": {"credit": True},
         "personal": {"local_rates": [1e-3, 3e-3], "private_rates": [1e-3], "private_rank": 8, "private_epochs": 2.0},

@@ -46,7 +46,7 @@ def test_a_newcomer_gets_the_best_of_its_candidates(run: Path, tmp_path: Path) -
     assert not open_to_others(tmp_path / "out")
     assert sum(result["examples"].values()) == 60  # every row is in one split
     assert result["rank"] == 2  # its hardware's limit
-    assert set(result["test"]) == {"base", "local", "shared", "personal"}
+    assert set(result["test"]) == {"base", "local", "shared", "personal", "general"}
     assert result["chosen"] in result["candidates"]
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
     weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")

@@ -104,7 +104,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
         local, own = body["test"]["local"]["loss"], body["test"]["personal"]["loss"]
         assert body["benefit"] == pytest.approx((local - own) / local)
     assert set(found["pooled"][0]["test"]) == set(names)
-    assert set(found["everybody"][0]["participants"]["site0"]) == {"local", "personal"}
+    assert set(found["everybody"][0]["participants"]["site0"]) == {"local", "personal", "general"}
     general = found["general"][0]["public"]
     assert set(general) == {"base", "shared", "gain"}
     assert set(general["gain"]) == {"loss", "accuracy", "log_ratio", "pairs"}
