@@ -16,6 +16,7 @@ from live_server import at_work, live, resident
 from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 from safetensors.torch import load_file
 
+from benchmarks.common.replies import personal_outcome
 from builders import digests, free_port
 from tequio.app.network.coordinator.personal_models import PersonalPhase, owed, reopen
 from tequio.app.network.coordinator.serve import Times, coordinate
@@ -95,7 +96,8 @@ def test_opened_again_each_is_sent_the_model_of_its_own_base(make_two_bases: Any
         task = unpack_message(data, "a task", REQUESTS)
         assert isinstance(task, PersonaliseRequest)
         heard[task.name] = digest_update(task.held)
-        return pack_message(Reply(task.round, task.index, task.name, body=json.dumps({"name": task.name})))
+        body = json.dumps(personal_outcome(task.name, 2, 2))
+        return pack_message(Reply(task.round, task.index, task.name, body=body))
 
     assert owed(tmp_path, run) == ["site0", "site1"]
     with live(tmp_path / "hub") as hub:
