@@ -76,10 +76,10 @@ def other_version(task: Request) -> bytes:
 )
 def test_what_cannot_be_read_is_answered_with_a_failure(service: ParticipantService, data: bytes, words: str) -> None:
     """In fixed words, which become the failure of the round that was asked, whatever it was."""
-    told: list[str] = []
+    seen: list[str] = []
 
     def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        told.append(event)
+        seen.append(event)
 
     answer = service.answer(data, log)
     found = unpack_message(answer, "an answer", REPLIES)
@@ -88,7 +88,7 @@ def test_what_cannot_be_read_is_answered_with_a_failure(service: ParticipantServ
     assert len(found.message.encode()) <= TEXT
     assert "secret" not in found.message
     assert "site9" not in found.message
-    assert told == ["message-refused"]
+    assert seen == ["message-refused"]
     read = read_reply(answer, TASK, LIMIT)
     assert isinstance(read, Failure)
     assert (read.round, read.index, read.name, read.error) == (3, 1, "site0", "MessageError")
@@ -183,10 +183,10 @@ def test_a_letter_of_an_absurd_size_is_answered_and_the_participant_stays(
     size: int, error: str, tmp_path: Path
 ) -> None:
     """Where the disk has no room, too: here no file may have more than 128 MiB."""
-    stop, told = Event(), list[str]()
+    stop, seen = Event(), list[str]()
 
     def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        told.append(event)
+        seen.append(event)
 
     def never(data: bytes) -> bytes:
         raise AssertionError("no task came")
@@ -202,7 +202,7 @@ def test_a_letter_of_an_absurd_size_is_answered_and_the_participant_stays(
     found = read_reply(answer, TASK, LIMIT)
     assert isinstance(found, Failure)
     assert (found.round, found.name, found.error) == (3, "site0", error)
-    assert told == ["message-refused", "sent"]
+    assert seen == ["message-refused", "sent"]
     assert not list(tmp_path.iterdir())
 
 
@@ -247,13 +247,13 @@ def answering_nonsense(folder: Path, coding: str) -> Iterator[tuple[str, bytes]]
 @pytest.mark.parametrize(("coding", "error"), [("", "RemoteProtocolError"), ("gzip", "DecodingError")])
 def test_an_answer_that_cannot_be_read_is_a_lost_connection(coding: str, error: str, tmp_path: Path) -> None:
     """The participant tries again; its process does not end."""
-    stop, told = Event(), list[tuple[str, Value]]()
+    stop, seen = Event(), list[tuple[str, Value]]()
 
     def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        told.append((event, fields.get("error")))
-        if len(told) == 2:
+        seen.append((event, fields.get("error")))
+        if len(seen) == 2:
             stop.set()
 
     with answering_nonsense(tmp_path, coding) as (address, authority):
         serve(Identity(address, authority, new_key(), 7), lambda data: data, stop, log)
-    assert told == [("disconnected", error)] * 2
+    assert seen == [("disconnected", error)] * 2
