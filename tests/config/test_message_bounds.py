@@ -35,9 +35,9 @@ LONGEST_NAME = "n" * 64
 
 def with_value(table: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy in which the key is so."""
-    copy = json.loads(json.dumps(table))
+    copy: dict[str, Any] = json.loads(json.dumps(table))
     *path, last = key.split(".")
-    here = copy
+    here: Any = copy
     for part in path:
         here = here[int(part)] if part.isdigit() else here.setdefault(part, {})
     here[last] = value

@@ -19,10 +19,10 @@ BEFORE = 1 << 18  # characters, the earlier bound
 MODELS = ("base", "local", "shared", "personal")
 
 
-def every_confusion(labels: int, texts: int) -> tuple[np.ndarray, np.ndarray]:
+def every_confusion(labels: int, texts: int) -> tuple[list[int], list[int]]:
     """True and answered class of test texts in which each class is taken for each other one, `texts` times."""
     truth = np.repeat(np.arange(labels), labels * texts)
-    return truth, np.tile(np.repeat(np.arange(labels), texts), labels)
+    return truth.tolist(), np.tile(np.repeat(np.arange(labels), texts), labels).tolist()
 
 
 @pytest.mark.parametrize(("labels", "texts"), [(300, 5), (300, 60), (140, 5)])

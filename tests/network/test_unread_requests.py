@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from flwr.app.message import ConfigRecord
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
 from live_server import Live
 from network_processes import until
@@ -120,7 +121,7 @@ def test_the_round_goes_on_at_once_and_the_participant_does_the_next_task(
     def coordinate() -> tuple[list[Reply | Failure], list[float], list[Reply | Failure]]:
         try:
             until(lambda: 1 in net.connections(), 60)
-            found, took = [], []
+            found, took = list[Reply | Failure](), list[float]()
             for pack, task in ((other_version, TASK), (pack_message, replace(TASK, name="site9"))):
                 monkeypatch.setattr(runtime, "pack_message", pack)
                 begun = time.monotonic()
@@ -173,7 +174,7 @@ def absurd(size: int) -> Any:
     record = letter.content.config_records[envelope.RECORD]
     letter.content.config_records[envelope.RECORD] = ConfigRecord({**record, envelope.SIZE: size})
     letter.metadata.__dict__["_message_id"] = letter.object_id
-    return envelope.message_to_proto(letter)
+    return message_to_proto(letter)
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
         out.missing.remove(identity)
 
 
-class _FleetClient(FleetHttpClient):
+class _FleetClient(FleetHttpClient):  # type: ignore[misc]  # Flower's class has no types
     """Flower's client, for which a body that is none of Flower's is a lost connection: something in between wrote it."""
 
     def _unary_unary(self, **asked: Any) -> Any:
