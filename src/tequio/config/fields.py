@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from tequio.core.bounds import TEXT
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
     float, Field(gt=0, le=1000, allow_inf_nan=False)
@@ -16,6 +18,19 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # of money; zero is
 Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+MOST_TRIED = 64  # values of one list of [personal]; each is a candidate or a fit, and messages bound the number of both
+MOST_PULLED = 32  # values of personal.ditto, each of which is a fit and a candidate
+
+
+def short_enough(text: str) -> str:
+    """Return words that travel in messages as they are. Raises ValueError where they are longer than a message may hold."""
+    if (size := len(text.encode("utf-8", "replace"))) > TEXT:
+        raise ValueError(f"it has {size} bytes and travels in messages, which hold at most {TEXT}. Shorten it")
+    return text
+
+
+Words = Annotated[str, AfterValidator(short_enough)]
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
-from tequio.config.fields import Count, File, Files, Name, Positive, Section
+from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words
 from tequio.planning.schedule import DAYS, Day, parse_window
 
 
@@ -36,8 +36,8 @@ class DataSection(Section):
     max_train: Count | None = None
     max_validation: Count | None = None
     max_test: Count | None = None
-    licence: str = "not stated"
-    consent: str = "not stated"
+    licence: Words = "not stated"
+    consent: Words = "not stated"
 
     @field_validator("delimiter")
     @classmethod
@@ -78,7 +78,7 @@ class HardwareSection(Section):
     memory_gib: Positive | None = None
     max_rank: Count | None = None
     tdp_watts: Positive | None = None
-    device: str | None = None
+    device: Words | None = None
 
 
 class TeamSection(Section):

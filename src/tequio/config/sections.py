@@ -6,7 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from tequio.config.fields import Count, File, Finite, Name, Positive, Rate, Section, Share, printable
+from tequio.config.fields import (
+    MOST_PULLED,
+    MOST_TRIED,
+    Count,
+    File,
+    Finite,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    Words,
+    printable,
+    short_enough,
+)
 
 MAIN = "main"  # what [base] is called on the roster
 
@@ -23,7 +37,7 @@ class BaseSection(Section):
     """[base]"""
 
     model: Annotated[str, Field(min_length=1), AfterValidator(printable)]
-    licence: str = "not stated"
+    licence: Words = "not stated"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
 
 
@@ -62,6 +76,11 @@ class TaskSection(Section):
             raise ValueError("labels: one stands there twice (spaces around a label do not count)")
         if any(not n.strip() for n in names):
             raise ValueError("labels: one is empty")
+        for name in names:
+            try:
+                short_enough(name)
+            except ValueError as error:
+                raise ValueError(f"labels: of one, {error}") from None
         if self.kind == "causal" and names:
             raise ValueError("labels: a causal task has none; remove them")
         return self
@@ -159,7 +178,7 @@ class CentreSection(Section):
     """
 
     data: File
-    licence: str = "not stated"
+    licence: Words = "not stated"
     federated_share: Share = 0.85
     first: Annotated[int, Field(ge=0)] = 0
     max_train: Count | None = None
@@ -197,15 +216,15 @@ class ScreenSection(Section):
 class PersonalSection(Section):
     """[personal]. How personal and local-only models are made."""
 
-    local_rates: Annotated[list[Rate], Field(min_length=1)] = Field(default=[1e-3, 3e-3])
+    local_rates: Annotated[list[Rate], Field(min_length=1, max_length=MOST_TRIED)] = Field(default=[1e-3, 3e-3])
     pooled_rates: list[Rate] | None = None
-    private_rates: Annotated[list[Rate], Field(min_length=1)] = Field(default=[5e-4])
+    private_rates: Annotated[list[Rate], Field(min_length=1, max_length=MOST_TRIED)] = Field(default=[5e-4])
     private_rank: Count = 4
     private_epochs: Positive = 3.0
     checks: Count = 4
-    alphas: list[Share] = Field(default=[0.5, 1.0])
-    mixes: list[Share] = Field(default=[0.5])
-    ditto: list[Positive] = Field(default=[])
+    alphas: Annotated[list[Share], Field(max_length=MOST_TRIED)] = Field(default=[0.5, 1.0])
+    mixes: Annotated[list[Share], Field(max_length=MOST_TRIED)] = Field(default=[0.5])
+    ditto: Annotated[list[Positive], Field(max_length=MOST_PULLED)] = Field(default=[])
 
 
 class DistilSection(Section):

@@ -6,7 +6,7 @@ import json
 from typing import Any, NoReturn
 
 TEXT = 2048  # bytes of a text, in UTF-8: a name, a note, the message of a failure
-BODY = 1 << 18  # characters of a body that is JSON itself
+BODY = 1 << 20  # characters of a body that is JSON itself
 LARGEST = 2**53  # of a number: beyond it a float does not hold every integer
 DEPTH = 32  # levels of nested JSON
 CUT = "…"

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tequio.core.bounds import one_line, read_json
-from tequio.core.errors import MessageError
+from tequio.core.errors import MessageError, ResourceError
 from tequio.core.messages import REPLIES, unpack_message
 from tequio.core.reply_schemas import (
     SPLITS,
@@ -38,6 +38,8 @@ from tequio.core.types import (
 
 MOST_TOKENS = 10**7  # of one step
 SMALL_REPLY = 4 << 20  # bytes of a reply that carries no update
+UNREAD = (0, 0, "")  # round, index and name in the failure of a participant that could not read what was asked
+UNREAD_ERRORS = (MessageError.__name__, ResourceError.__name__)
 REPLY_SCHEMAS: Mapping[type, type[ReplySchema]] = {
     TrainRequest: TrainSchema,
     EvaluateRequest: EvaluateSchema,
@@ -61,6 +63,8 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
         found = unpack_message(data, f"the reply of {task.name}", REPLIES, limit)
         if not isinstance(found, Reply | Failure):
             return refused_reply(task, "it sent no reply")
+        if _unread(found):
+            found = replace(found, round=task.round, index=task.index, name=task.name)
         if (found.round, found.index, found.name) != (task.round, task.index, task.name):
             return refused_reply(task, "its reply is of another round or participant")
         check_reply(found, task)
@@ -74,6 +78,20 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
 def refused_reply(task: Request, why: str) -> Failure:
     """The failure of a participant whose reply cannot be used."""
     return Failure(task.round, task.index, task.name, MessageError.__name__, why)
+
+
+def unread_request(why: str, error: str = MessageError.__name__) -> Failure:
+    """Build the answer of a participant to a request that it cannot read, so that it does not know the round either.
+
+    why: fixed words, with nothing of what came.
+    """
+    return Failure(*UNREAD, error, why)
+
+
+def _unread(found: Reply | Failure) -> bool:
+    """Say whether it answers the request that was sent, whichever that is: no participant has the index 0."""
+    known = isinstance(found, Failure) and found.error in UNREAD_ERRORS
+    return known and (found.round, found.index, found.name) == UNREAD
 
 
 def check_reply(found: Reply | Failure, task: Request) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MOST_CELLS = 40_000  # confusion cells that are told: at most 20 characters each, and a message holds 2^20 of a body
 FEW = 5  # cells under this stay at the participant
 SHOWN = ("local", "personal")  # models whose classes are told one by one
 Counts = NDArray[np.int64]
@@ -100,14 +101,14 @@ def right_range(row: Counts, own: int) -> list[int] | None:
 
 
 def published_cells(table: Counts) -> list[list[int]]:
-    """Return the cells that may be told: [true, answered, count]."""
+    """Return the cells that may be told: [true, answered, count]; the largest where they are very many, so that less is told."""
     out: list[list[int]] = []
     for i, row in enumerate(table.tolist()):
         large = sorted((j for j, count in enumerate(row) if count >= FEW), key=lambda j: (-row[j], j))
         while large and sum(row) - sum(row[j] for j in large) < FEW:
             large.pop()
         out += [[i, j, row[j]] for j in sorted(large)]
-    return out
+    return sorted(sorted(out, key=lambda cell: -cell[2])[:MOST_CELLS])
 
 
 def _points(share: float) -> float:

@@ -28,9 +28,11 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from tequio.core.durations import duration
-from tequio.core.errors import NetworkError, UpdateError
+from tequio.core.errors import MessageError, NetworkError, ResourceError, UpdateError
 from tequio.core.events import EventHandler
-from tequio.core.messages import LIMIT
+from tequio.core.messages import LIMIT, pack_message
+from tequio.core.replies import unread_request
+from tequio.core.types import Failure
 from tequio.runtimes.flower.enrolment_client import foreign, not_ours
 from tequio.runtimes.flower.envelope import (
     Envelope,
@@ -135,7 +137,7 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
                 log(f"connected to {identity.address}", "connected", address=identity.address)
                 wait = BACKOFF[0]
                 _work(client, identity, state, stop, closed)
-        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+        except (httpx.RequestError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
                 why = "It does not know this key, or this machine's clock is ahead of its by seconds or behind by minutes."
@@ -175,9 +177,16 @@ def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop:
         idle = WAIT[0]
         try:
             asked = read_letter(got.messages_list[0])
-            data = _pull(client, identity, asked, state)
-            log(f"received {len(data):,} bytes", "received", bytes_down=len(data))
-            reply = state.answer(data)
+            try:
+                data = _pull(client, identity, asked, state)
+            except (MessageError, ResourceError) as error:
+                log(f"refused a message: {error}", "message-refused", "warning")
+                if not asked.metadata.message_id:  # Flower could not read it, so nobody knows what it asks
+                    continue
+                reply: bytes | None = pack_message(_unread(error))
+            else:
+                log(f"received {len(data):,} bytes", "received", bytes_down=len(data))
+                reply = state.answer(data)
             state.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
             _confirm(client, node, state)
             _deliver(client, node, state)
@@ -187,6 +196,13 @@ def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop:
             if error.response.status_code not in GONE:
                 raise
             log(DROPPED, "task-dropped", "warning")
+
+
+def _unread(error: MessageError | ResourceError) -> Failure:
+    """Answer in fixed words, so that the coordinator does not send the message again until its deadline."""
+    if isinstance(error, ResourceError):
+        return unread_request("The request does not fit on the participant's disk.", ResourceError.__name__)
+    return unread_request("The message of the request is damaged, or too large.")
 
 
 def _deliver(client: FleetHttpClient, node: Node, state: ClientState) -> None:
@@ -254,6 +270,16 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
         out.missing.remove(identity)
 
 
+class _FleetClient(FleetHttpClient):  # type: ignore[misc]  # Flower's class has no types
+    """Flower's client, for which a body that is none of Flower's is a lost connection: something in between wrote it."""
+
+    def _unary_unary(self, **asked: Any) -> Any:
+        try:
+            return super()._unary_unary(**asked)
+        except ValueError as error:  # Flower's own for a body that protobuf cannot read
+            raise httpx.RemoteProtocolError("The coordinator's answer cannot be read.") from error
+
+
 class Session:
     """Names this process to the gateway, which lets only the newest of a key's processes work; each side states its versions.
 
@@ -285,7 +311,7 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
         Session(state.session, identity.address, state.confirmed),
     ]
-    with FleetHttpClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
+    with _FleetClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
         if state.active:
             client.SendNodeHeartbeat(_alive(identity.node))
         else:

@@ -133,10 +133,10 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
+            return mmap.mmap(file.fileno(), size)
         except OSError as error:
             why = f"A message of {size} bytes does not fit ({error.strerror})."
             raise ResourceError(f"The disk of {folder or tempfile.gettempdir()} is full.", why, "Free space.") from None
-        return mmap.mmap(file.fileno(), size)
 
 
 def read_letter(proto: Any) -> Message:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import psutil
 
-from tequio.app.network.monitoring.rate_limit import Throttle
+from tequio.app.network.monitoring.rate_limit import BY_COORDINATOR, Throttle
 from tequio.core.errors import ResourceError, TequioError
 from tequio.core.events import EventHandler, Level, Value
 from tequio.ledger.folder import RunFolder
@@ -51,7 +51,8 @@ class Health:
     def __init__(self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None) -> None:
         self.look: Callable[[], Present | None] | None = None  # set by the coordinator once its server runs
         self.waits: Waits = list  # set by it, too
-        self._passed_on, self._metrics = Throttle(passed_on), metrics
+        self._passed_on = Throttle(passed_on, events=BY_COORDINATOR if role == "participant" else ())
+        self._metrics = metrics
         self._lock, self._changed = Lock(), True
         process = psutil.Process()
         self._facts: dict[str, Any] = {

@@ -1,13 +1,14 @@
-"""Refusals at the gateway are logged one by one only so fast, for each reason; the others are counted, and the count is logged.
+"""Events of which the other side decides how many there are: they are logged one by one only so fast; the others are counted.
 
-Strangers decide how many there are: without a bound a scanner could fill the disk with our log. For each reason its own bound, so that many
-wrong paths do not hide one wrong token. A participant that is barred whenever it connects is bounded alike.
+Strangers decide how many refusals the gateway has: without a bound a scanner could fill the disk with our log. For each reason its own
+bound, so that many wrong paths do not hide one wrong token. A participant that is barred whenever it connects is bounded alike. At a
+participant the coordinator decides how many messages come, and each event that comes of them has its own bound. The counts are logged.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Lock
 
 from tequio.core.events import EventHandler, Level, Value
@@ -15,12 +16,31 @@ from tequio.core.events import EventHandler, Level, Value
 BURST = 60.0  # told at once
 EACH = 10.0  # seconds for each more
 EVENT, BARRED = "refused", "barred"
+BY_COORDINATOR = frozenset(
+    (
+        "connected",
+        "disconnected",
+        "received",
+        "task",
+        "task-failed",
+        "task-dropped",
+        "departed",
+        "message-refused",
+        "sent",
+    )
+)  # events at a participant of which the coordinator decides how many there are
 
 
 class Throttle:
-    """Tell it events: all pass but for those refusals that are too many."""
+    """Tell it events: all pass but for those refusals that are too many, and those of `events`."""
 
-    def __init__(self, passed_on: EventHandler, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        passed_on: EventHandler,
+        clock: Callable[[], float] = time.monotonic,
+        events: Collection[str] = (),
+    ) -> None:
+        self._events = frozenset(events)
         self._passed_on, self._clock, self._lock = passed_on, clock, Lock()
         self._free: dict[str, tuple[float, float]] = {}  # reason -> how many may be told, as of when
         self._held: dict[str, int] = {}  # reason -> how many were not told
@@ -28,6 +48,7 @@ class Throttle:
     def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Pass it on, or count it."""
         bounded = {EVENT: fields.get("reason"), BARRED: f"{fields.get('participant')} barred"}
+        bounded |= {name: name for name in self._events}
         if event not in bounded or self._may(str(bounded[event])):
             self._passed_on(words, event, level, **fields)
 
@@ -36,6 +57,10 @@ class Throttle:
         with self._lock:
             held, self._held = self._held, {}
         for reason, count in sorted(held.items()):
+            if reason in self._events:
+                words = f"{count} more events of the kind {reason!r}, not logged one by one"
+                self._passed_on(words, "events-more", "info", reason=reason, count=count)
+                continue
             words = f"refused: {count} more requests ({reason}), not told one by one"
             self._passed_on(words, "refused-more", "warning", reason=reason, count=count)
 

@@ -27,10 +27,12 @@ from tequio.app.network.participant.processes import loaded, own_settings
 from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
 from tequio.app.saved_models import keep_received, received_before, recorded_personal, sent_with
 from tequio.config import Federation, ParticipantFile, load_participant
+from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
-from tequio.core.errors import AgreementError, ConfigError, RunError, TrainingError, UpdateError
+from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
 from tequio.core.messages import REQUESTS, Message, kind_of, pack_message, unpack_message
+from tequio.core.replies import unread_request
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -45,6 +47,10 @@ LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, 
 DELIVERED = "delivered"  # the record of that
 ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
 UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
+
+
+UNREADABLE = "It cannot read the request. Both sides need the same version of Tequio."
+NOT_MINE = "The request is for another participant. Look at who was invited with which name."
 
 
 @dataclass(frozen=True)
@@ -66,17 +72,21 @@ class ParticipantService:
     last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
-        """One message in, one out. Raises UpdateError for a message that is not a task.
+        """One message in, one out.
 
-        A request that cannot be done, or that departs from what was agreed, comes back as a Failure; for the latter nothing is done.
+        A request that cannot be read or done, or that departs from what was agreed, comes back as a Failure; for the first and the last
+        nothing is done.
         """
         if (again := self.last.get(digest(data))) is not None:
             return again
-        task = unpack_message(data, "a task of the coordinator", REQUESTS)
+        try:
+            task = unpack_message(data, "a task of the coordinator", REQUESTS)
+        except MessageError as error:
+            return _refuse_unread(UNREADABLE, str(error), log)
         if isinstance(task, Reply | Failure):
-            raise UpdateError("A reply came where a task was expected.")
+            return _refuse_unread(UNREADABLE, "A reply came where a task was expected.", log)
         if task.name != self.node.name:
-            raise UpdateError(f"A task for {task.name!r} came to {self.node.name!r}.", "", "Tell the coordinator.")
+            return _refuse_unread(NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log)
         kind = kind_of(task)
         log(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
         try:
@@ -154,6 +164,12 @@ class ParticipantService:
         if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
+
+
+def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
+    """Log why no work is done for a message, and answer in fixed words, so that the coordinator does not send it again."""
+    log(f"refused a message: {one_line(why)}", "message-refused", "warning")
+    return pack_message(unread_request(answered))
 
 
 def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALONE) -> dict[str, Any]:
