@@ -274,6 +274,9 @@ def _application(
             return Response(status_code=503)
         if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
             refused(request, *STRANGE[answer.status_code])
+        if answer.status_code == 401 and signatures.aged(request.headers):  # it was valid when the body began
+            refused(request, "slow", "a body that travelled for longer than its signature counts")
+            return Response(status_code=503, headers={"retry-after": str(LATER)})
         if answer.status_code == 200 and path.endswith(CONNECTS):
             places.taken(key, session)
         if answer.status_code == 200 and question.node:
