@@ -185,7 +185,7 @@ def _application(
     context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
     places = Connections()
     inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
-    room, limits, tries = asyncio.Semaphore(ROOM), gateway.limits, Tries()
+    room, turn, limits, tries = asyncio.Semaphore(ROOM), asyncio.Lock(), gateway.limits, Tries()
     signatures = Signatures(lambda: nodes(gateway.server))
     intake = Intake(limits.bodies, limits.key_bodies)
     checked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
@@ -302,9 +302,10 @@ def _application(
         return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
 
     async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
-        """What `act` answers, or why not."""
+        """What `act` answers, or why not. It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock."""
         try:
-            return JSONResponse(act())
+            async with turn:
+                return too_often(request) or JSONResponse(await asyncio.to_thread(act))
         except NetworkError as error:
             tries.failed(_who(request))
             refused(request, what, error.what)
