@@ -88,8 +88,8 @@ SILENT = 90.0  # seconds that SuperLink may take for an answer
 ENDING = 5  # seconds for requests that are under way in the end
 LATER = 5  # seconds after which a participant may try again where there was no room
 HOLD = AWAY / 3
-ASK, ANSWER, PART, FETCH = (
-    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object")
+ASK, ANSWER, PART, FETCH, LEAVE = (
+    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object", "deactivate-node")
 )
 
 Enrol = Callable[[str, str, str], int]
@@ -253,8 +253,10 @@ def _application(
         body.seek(0)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
         question, long_poll = Question(0, 0, 0), gateway.long_poll
+        if path in (ASK, LEAVE):
+            long_poll.acknowledge(node)
         if sessions.dismissed(request):
-            return Response(status_code=OVER, headers=_recorded(long_poll, node))
+            return Response(status_code=OVER, headers=_recorded(long_poll, node, last=True))
         if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
@@ -264,7 +266,7 @@ def _application(
                 long_poll.answered(node)
             question = await long_poll.due(node, gateway.hold)
             if sessions.dismissed(request):
-                return Response(status_code=OVER, headers=_recorded(long_poll, node))
+                return Response(status_code=OVER, headers=_recorded(long_poll, node, last=True))
         confirmed: dict[str, str] = {}
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
@@ -272,11 +274,11 @@ def _application(
                 answer = await inside.post(path, content=whole, headers=forwarded(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
-        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
-            refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 401 and signatures.aged(request.headers):  # it was valid when the body began
             refused(request, "slow", "a body that travelled for longer than its signature counts")
             return Response(status_code=503, headers={"retry-after": str(LATER)})
+        if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
+            refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and path.endswith(CONNECTS):
             places.taken(key, session)
         if answer.status_code == 200 and question.node:
@@ -379,9 +381,9 @@ def _application(
     )
 
 
-def _recorded(long_poll: LongPoll, node: int) -> dict[str, str]:
+def _recorded(long_poll: LongPoll, node: int, last: bool = False) -> dict[str, str]:
     """Return the header that confirms a participant's personal model; none where the coordinator recorded none."""
-    digest = long_poll.recorded(node)
+    digest = long_poll.serve(node, last)
     return {RECORDED: digest} if digest else {}
 
 
