@@ -104,4 +104,4 @@ class Signatures:
 def _counts(stamp: str) -> bool:
     """Return whether SuperLink takes a signature of this time now. Raises ValueError or TypeError where it is no time with a zone."""
     age = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
-    return -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    return bool(-SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
