@@ -14,6 +14,7 @@ pytest.importorskip("flwr")
 
 from builders import free_port
 from tequio.app.network.hub.folder import (
+    changing,
     check_enrolment,
     init_coordinator_folder,
     open_coordinator_folder,
@@ -44,10 +45,11 @@ def reopened(hub: Path) -> Iterator[None]:
     server = Server(free_port(), hub, *files)
 
     def enrol(name: str, token: str, public_key: str) -> int:
-        check_enrolment(hub, name, token, public_key)
-        node = 7 + len(withdrawn(hub))
-        write_enrolment(hub, name, public_key, node)
-        return node
+        with changing(hub):
+            check_enrolment(hub, name, token, public_key)
+            node = 7 + len(withdrawn(hub))
+            write_enrolment(hub, name, public_key, node)
+            return node
 
     gateway = Gateway(files[0], files[1], server)
     with (

@@ -29,6 +29,7 @@ def test_status_says_for_whom_a_round_waits_and_since_when(make_federation: Any,
     rows = [
         {"name": "site0", "task": "train", "since": since, "sent_again": 2},
         {"name": "site1", "task": "", "since": since, "sent_again": 0},
+        {"name": "site2", "task": "evaluate", "since": since, "sent_again": 1},
     ]
     health = Health("coordinator", ignore_events)
     health.look, health.waits = (lambda: {}), (lambda: rows)
@@ -38,7 +39,8 @@ def test_status_says_for_whom_a_round_waits_and_since_when(make_federation: Any,
         clock = f"{datetime.fromisoformat(since):%H:%M:%S}"
         words = " ".join(CliRunner().invoke(app, ["status", str(hub)]).output.split())
         assert f"Waiting for site0 to answer (train) since {clock} UTC (3 min 2" in words
-        assert "the task was sent again, 2 times in all" in words
+        assert "the task was sent again 2 times." in words
+        assert "the task was sent again once." in words
         assert f"Waiting for site1 to connect since {clock} UTC" in words
         found = json.loads(CliRunner().invoke(app, ["status", str(hub), "--json"]).output)
         assert found["waits_for"] == rows

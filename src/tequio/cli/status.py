@@ -119,7 +119,8 @@ def _wait(row: Mapping[str, Any]) -> str:
     since = datetime.fromisoformat(row["since"])
     length = duration(max(0.0, (datetime.now(UTC) - since).total_seconds()))
     what = f"to answer ({row['task']})" if row["task"] else "to connect"
-    again = f"; the task was sent again, {row['sent_again']} times in all" if row["sent_again"] else ""
+    times = "once" if row["sent_again"] == 1 else f"{row['sent_again']} times"
+    again = f"; the task was sent again {times}" if row["sent_again"] else ""
     return f"Waiting for {row['name']} {what} since {since:%H:%M:%S} UTC ({length}){again}."
 
 

@@ -7,16 +7,23 @@ end-of-text token follows each answer of the assistant.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tequio.core.errors import BaseModelError
+from tequio.core.errors import BaseModelError, ResourceError
 from tequio.participant.base_files import TEMPLATE
 from tequio.participant.reading.examples import Turn
-from tequio.participant.template_renderer import TemplateRefused, TemplateTooCostly, render
+from tequio.participant.template_renderer import (
+    CHILD,
+    HelperNotStarted,
+    TemplateRefused,
+    TemplateTooCostly,
+    render,
+)
 
 DATE = "26 Jul 2024"
 DATE_PARTS = {
@@ -103,6 +110,11 @@ class ChatFormat:
             raise BaseModelError(
                 what, "It is a program that came with the base, and it has a fault or means harm.", FIX
             ) from None
+        except HelperNotStarted as error:
+            what = f"The process that applies chat templates did not start: {error}."
+            why = "Memory may be short, or the installation incomplete. The template was not applied, so it is not the cause."
+            fix = f"Start the process by hand to see its own words: {sys.executable} -P {CHILD}"
+            raise ResourceError(what, why, fix) from None
 
     @property
     def _where(self) -> str:

@@ -1,6 +1,7 @@
 """Apply chat templates in a process of its own, whose time and memory the kernel bounds: a template is a program of the base's maker.
 
-It is run as a file. Each line that comes in is one chat as JSON, each line that goes out its text or the template's own error.
+It is run as a file. Its first line says that it is ready. From then on each line that comes in is one chat as JSON, and each line that
+goes out is its text or the template's own error.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import resource
 import sys
 from typing import Any
 
+READY = (
+    "ready\n"  # the first line, before any template is applied: what ends this process later has to do with a template
+)
 SECONDS = 2  # of the processor, for one chat; a usual template takes less than a thousandth
 MEMORY = 1 << 29  # bytes, beyond those of the process itself
 LONGEST = 1 << 24  # characters that one chat may become
@@ -24,6 +28,8 @@ def main() -> None:
     if sys.platform == "linux":
         most = _memory() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    sys.stdout.write(READY)
+    sys.stdout.flush()
     for line in sys.stdin.buffer:
         _allow(SECONDS)
         sys.stdout.write(json.dumps(_answer(render_jinja_template, json.loads(line))) + "\n")

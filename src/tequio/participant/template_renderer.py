@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tequio.participant.template_child import SECONDS
+from tequio.participant.template_child import READY, SECONDS
 
 CHILD = Path(__file__).with_name("template_child.py")
 
@@ -34,6 +34,10 @@ class TemplateTooCostly(Exception):
     """A template takes more time or memory than any needs, so it was stopped."""
 
 
+class HelperNotStarted(Exception):
+    """The helper process ended before it was ready for a template: the template has nothing to do with it."""
+
+
 class _Renderer:
     """The helper process, started when it is first asked."""
 
@@ -42,7 +46,7 @@ class _Renderer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Return its answer to one chat. Raises TemplateTooCostly where the kernel ended it."""
+        """Return its answer to one chat. Raises TemplateTooCostly where the kernel ended it, HelperNotStarted where it did not start."""
         line = json.dumps(row).encode() + b"\n"
         with self._lock:
             process = self._running()
@@ -56,29 +60,32 @@ class _Renderer:
             if answer.endswith(b"\n"):
                 found: dict[str, str] = json.loads(answer)
                 return found
-            raise TemplateTooCostly(_ending(self._stop()))
+            raise TemplateTooCostly(_too_costly(self._stop()))
 
     def _running(self) -> subprocess.Popen[bytes]:
         """Return the helper; a new one where there is none, or where it is that of the process this one was forked from."""
         if self._process is None or self._owner != os.getpid():
-            self._owner = os.getpid()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(CHILD)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for its owner, which ends it
-            )
+            self._owner, self._process = os.getpid(), None
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", str(CHILD)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for its owner, which ends it
+                )
+            except OSError as error:
+                raise HelperNotStarted(error.strerror or type(error).__name__) from None
+            assert process.stdout is not None
+            if process.stdout.readline() != READY.encode():
+                raise HelperNotStarted(f"it {_ending(_end(process))}")
+            self._process = process
         return self._process
 
     def _stop(self) -> int:
         process, self._process = self._process, None
         assert process is not None
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-        return process.wait()
+        return _end(process)
 
     def close(self) -> None:
         """End it, if it is this process's own."""
@@ -86,11 +93,22 @@ class _Renderer:
             self._stop()
 
 
-def _ending(code: int) -> str:
+def _end(process: subprocess.Popen[bytes]) -> int:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+    return process.wait()
+
+
+def _too_costly(code: int) -> str:
     if code == -signal.SIGXCPU:
         return f"it takes more than {SECONDS} s of the processor"
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
-    return f"the process that applies it {how}"
+    return f"the process that applies it {_ending(code)}"
+
+
+def _ending(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
 
 
 _RENDERER = _Renderer()
@@ -100,7 +118,7 @@ atexit.register(_RENDERER.close)
 def render(template: str, chat: Sequence[Mapping[str, str]], more: Mapping[str, Any]) -> str:
     """Return a chat as the template writes it; more: what the template is given besides.
 
-    Raises TemplateRefused with the template's own words, TemplateTooCostly where it was stopped.
+    Raises TemplateRefused with the template's own words, TemplateTooCostly where it was stopped, HelperNotStarted.
     """
     found = _RENDERER.ask({"template": template, "chat": list(chat), "more": dict(more)})
     if "limit" in found:

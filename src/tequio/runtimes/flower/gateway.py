@@ -88,8 +88,8 @@ SILENT = 90.0  # seconds that SuperLink may take for an answer
 ENDING = 5  # seconds for requests that are under way in the end
 LATER = 5  # seconds after which a participant may try again where there was no room
 HOLD = AWAY / 3
-ASK, ANSWER, PART, FETCH = (
-    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object")
+ASK, ANSWER, PART, FETCH, LEAVE = (
+    f"/v1/fleet/{name}" for name in ("pull-messages", "push-messages", "push-object", "pull-object", "deactivate-node")
 )
 
 Enrol = Callable[[str, str, str], int]
@@ -185,7 +185,7 @@ def _application(
     context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
     places = Connections()
     inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
-    room, limits, tries = asyncio.Semaphore(ROOM), gateway.limits, Tries()
+    room, turn, limits, tries = asyncio.Semaphore(ROOM), asyncio.Lock(), gateway.limits, Tries()
     signatures = Signatures(lambda: nodes(gateway.server))
     intake = Intake(limits.bodies, limits.key_bodies)
     checked = [-SILENT, 1.0]  # when SuperLink was asked last, and whether it answered
@@ -253,8 +253,10 @@ def _application(
         body.seek(0)
         key, session = (request.headers.get(name, "")[:1024] for name in (KEY, SESSION))
         question, long_poll = Question(0, 0, 0), gateway.long_poll
+        if path in (ASK, LEAVE):
+            long_poll.acknowledge(node)
         if sessions.dismissed(request):
-            return Response(status_code=OVER, headers=_recorded(long_poll, node))
+            return Response(status_code=OVER, headers=_recorded(long_poll, node, last=True))
         if not places.free(key, session, path):
             refused(request, "taken", "another process took this participant's place")
             return Response(status_code=TAKEN)
@@ -264,7 +266,7 @@ def _application(
                 long_poll.answered(node)
             question = await long_poll.due(node, gateway.hold)
             if sessions.dismissed(request):
-                return Response(status_code=OVER, headers=_recorded(long_poll, node))
+                return Response(status_code=OVER, headers=_recorded(long_poll, node, last=True))
         confirmed: dict[str, str] = {}
         try:
             async with room if large else nullcontext():  # so many are in memory at once, however many send
@@ -272,6 +274,9 @@ def _application(
                 answer = await inside.post(path, content=whole, headers=forwarded(request.headers))
         except httpx.HTTPError:
             return Response(status_code=503)
+        if answer.status_code == 401 and signatures.aged(request.headers):  # it was valid when the body began
+            refused(request, "slow", "a body that travelled for longer than its signature counts")
+            return Response(status_code=503, headers={"retry-after": str(LATER)})
         if answer.status_code in STRANGE and (answer.status_code != PRECONDITION or path == ACTIVATE):
             refused(request, *STRANGE[answer.status_code])
         if answer.status_code == 200 and path.endswith(CONNECTS):
@@ -299,9 +304,10 @@ def _application(
         return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
 
     async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
-        """What `act` answers, or why not."""
+        """What `act` answers, or why not. It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock."""
         try:
-            return JSONResponse(act())
+            async with turn:
+                return too_often(request) or JSONResponse(await asyncio.to_thread(act))
         except NetworkError as error:
             tries.failed(_who(request))
             refused(request, what, error.what)
@@ -375,9 +381,9 @@ def _application(
     )
 
 
-def _recorded(long_poll: LongPoll, node: int) -> dict[str, str]:
+def _recorded(long_poll: LongPoll, node: int, last: bool = False) -> dict[str, str]:
     """Return the header that confirms a participant's personal model; none where the coordinator recorded none."""
-    digest = long_poll.recorded(node)
+    digest = long_poll.serve(node, last)
     return {RECORDED: digest} if digest else {}
 
 

@@ -35,6 +35,8 @@ class LongPoll:
         self._took: dict[int, int] = {}  # node -> the last question that took a task
         self._idle: dict[int, int] = {}  # node -> the last question that found none, since a task was last sent
         self._recorded: dict[int, str] = {}  # node -> digest of its personal model, which the coordinator recorded
+        self._served: dict[int, str] = {}  # node -> the digest that an answer to it named
+        self._heard: dict[int, str] = {}  # node -> the digest that it has read, as far as can be known
         self._asleep: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
 
     def task(self, node: int) -> None:
@@ -99,10 +101,27 @@ class LongPoll:
             loop, event = waiting
             loop.call_soon_threadsafe(event.set)
 
-    def recorded(self, node: int) -> str:
-        """Return the digest of the node's personal model that the coordinator recorded; nothing where it recorded none."""
+    def serve(self, node: int, last: bool = False) -> str:
+        """Return the digest of the node's personal model that the coordinator recorded, for an answer to this node; nothing if none.
+
+        last: the node asks for nothing after this answer, so it counts as heard at once.
+        """
         with self._came:
-            return self._recorded.get(node, "")
+            digest = self._recorded.get(node, "")
+            if digest:
+                (self._heard if last else self._served)[node] = digest
+            return digest
+
+    def acknowledge(self, node: int) -> None:
+        """Note that the node asks again, or goes: it has read the answer before, for it does one thing after another."""
+        with self._came:
+            if node in self._served:
+                self._heard[node] = self._served[node]
+
+    def heard(self, node: int, digest: str) -> bool:
+        """Return whether the node has heard that its personal model, with this digest, was recorded."""
+        with self._came:
+            return self._heard.get(node) == digest
 
     def answered(self, node: int) -> None:
         """An answer of this node is there."""

@@ -50,6 +50,10 @@ class Signatures:
         self._known.pop(key, None)
         self._read.pop(key, None)
 
+    def aged(self, headers: Mapping[str, str]) -> bool:
+        """Return whether a signature that was valid before is too old by now: its body travelled for longer than it counts."""
+        return not _counts(headers[TIMESTAMP_HEADER])
+
     async def signer(self, headers: Mapping[str, str]) -> bytes | None:
         """Return the key (PEM) of the participant that signed these headers now, or None if nobody did.
 
@@ -61,14 +65,14 @@ class Signatures:
             return None
         try:
             key, signature = (b64decode(text, validate=True) for text in texts[:2])
-            stamp, age = texts[2].encode("ascii"), now() - datetime.datetime.fromisoformat(texts[2])
+            stamp, counts = texts[2].encode("ascii"), _counts(texts[2])
         except (ValueError, TypeError, binascii.Error):
             return None
         if (
             b64encode(key).decode() != texts[0]
         ):  # each key has one name, by which its connections and bodies are counted
             return None
-        if not -SYSTEM_TIME_TOLERANCE < age.total_seconds() < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+        if not counts:
             return None
         if key not in self._known:
             await self._renew()
@@ -95,3 +99,9 @@ class Signatures:
             self._asked = begun
         finally:
             self._asking = None
+
+
+def _counts(stamp: str) -> bool:
+    """Return whether SuperLink takes a signature of this time now. Raises ValueError or TypeError where it is no time with a zone."""
+    age = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
+    return bool(-SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from tequio.app.assembly.budget import allowances, participant_rows
+from tequio.app.network.coordinator.confirmations import note_heard, note_unheard, unheard
 from tequio.app.network.hub.folder import left, node_numbers
 from tequio.app.run_files import (
     SHARED_FILE,
@@ -36,6 +37,7 @@ from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.5  # seconds between two looks at who has come
+QUIET = 3.0  # seconds in which those who are connected hear of their models
 DIGEST = re.compile("[0-9a-f]{64}")
 AWAY = "it was not connected"
 
@@ -49,6 +51,7 @@ class PersonalPhase:
     here: Callable[[], Mapping[int, str]]
     grace: float
     say: EventHandler
+    _since: dict[int, float] = field(default_factory=dict)  # node -> when this process could tell it first of its model
 
     def ask(
         self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, str] = MappingProxyType({})
@@ -98,6 +101,8 @@ class PersonalPhase:
             body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
         except MessageError as error:
             return str(error)
+        if digest := _digest(body):
+            note_unheard(self.hub, reply.name, digest)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
         ledger.append("personal", {**body, "name": reply.name, "kept": "participant", "wire": wire})
         self._confirm(self.net.nodes[reply.index], body)
@@ -112,9 +117,34 @@ class PersonalPhase:
                 self._confirm(nodes[entry.body["name"]], entry.body)
 
     def _confirm(self, node: int, body: Mapping[str, Any]) -> None:
-        digest = body.get("digest")
-        if isinstance(digest, str) and DIGEST.fullmatch(digest):  # it becomes a header
+        if digest := _digest(body):
+            self._since.setdefault(node, time.monotonic())
             self.net.long_poll.confirm(node, digest)
+
+    def await_heard(self, run: Path) -> None:
+        """Wait until all have heard that their personal models are on record, each at most `grace` after it could."""
+        quiet, nodes = time.monotonic() + QUIET, node_numbers(self.hub)
+        said = False
+        while waiting := [name for name in self.note_heard(run) if time.monotonic() < self._until(nodes.get(name, 0))]:
+            if not said and time.monotonic() > quiet:
+                said, names = True, ", ".join(waiting)
+                words = (
+                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded."
+                )
+                self.say(words, "waiting", stage="personal models", missing=names)
+            self.net.expect(waiting if said else ())
+            time.sleep(min(LOOK, self.grace))
+        self.net.expect(())
+
+    def note_heard(self, run: Path) -> list[str]:
+        """Remember which participants have heard of their personal models; returns the others."""
+        rows, nodes = unheard(self.hub, run), node_numbers(self.hub)
+        heard = {name for name, digest in rows.items() if self.net.long_poll.heard(nodes.get(name, 0), digest)}
+        note_heard(self.hub, heard)
+        return [name for name in rows if name not in heard]
+
+    def _until(self, node: int) -> float:
+        return self._since.get(node, float("-inf")) + self.grace
 
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
@@ -176,6 +206,12 @@ def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:
 
 def _personal(ledger: Ledger) -> set[str]:
     return {str(entry.body["name"]) for entry in ledger.entries("personal")}
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    """Return the digest of a personal model, if it has the form of one: it becomes a header."""
+    digest = body.get("digest")
+    return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else ""
 
 
 def _away(reply: Failure) -> bool:

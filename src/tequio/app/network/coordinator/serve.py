@@ -19,6 +19,7 @@ from tequio.algorithms.compatibility import check_buffered
 from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.chosen_files import check_unchanged
+from tequio.app.network.coordinator.confirmations import unheard
 from tequio.app.network.coordinator.personal_models import PersonalPhase, owed, reopen
 from tequio.app.network.coordinator.roster import Roster, connected
 from tequio.app.network.coordinator.rounds import build_seats, conduct
@@ -63,7 +64,8 @@ class Times:
 def coordinate(folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch) -> Outcome:
     """Start the federation of this folder, or go on with it, to its end. What happens is told to `health`.
 
-    One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet.
+    One that is over is opened again, for `times.grace`, where somebody did not make its personal model yet, or did not hear that it
+    was recorded.
     Raises NetworkError if no quorum is there in time, ConfigError for what cannot run over a network yet.
     """
     raise_descriptor_limit()
@@ -74,19 +76,19 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
     with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
         ended = _ended(folder / "run")
         late = [] if ended is None else owed(folder, folder / "run")
-        if ended is not None and not (late and times.grace > 0):
+        waiting = [] if ended is None else list(unheard(folder, folder / "run"))
+        if ended is not None and not ((late or waiting) and times.grace > 0):
             return ended
         check_lasting(folder, hub_files)
         check_keys(folder, hub_files)
         with claimed(host, port or split_address(hub_files.address)[1]) as own:
             if ended is None:
                 return _coordinate(folder, hub_files, config, host, own, times, health, watch)
-            names = ", ".join(late)
-            words = f"The rounds are over; {names} made no personal model yet. Open at most {duration(times.grace)} for that."
-            health.tell(words, "reopened", stage="personal models", missing=names)
+            _say_reopened(late, waiting, times.grace, health)
             with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
-                reopen(folder / "run", _personal_phase(folder, config, net, times, health.tell))
-                sessions.dismiss()
+                personal_phase = _personal_phase(folder, config, net, times, health.tell)
+                reopen(folder / "run", personal_phase)
+                _dismiss(sessions, personal_phase, folder / "run", health)
             return ended
 
 
@@ -106,11 +108,27 @@ def _coordinate(
     with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
         contexts = {seat.name: seat.context for seat in seats}
         roster = Roster(folder, config, contexts, net, times.wait, health.tell)
-        outcome = conduct(
-            folder / "run", roster, seats, public, _personal_phase(folder, config, net, times, health.tell), watch
-        )
-        sessions.dismiss()
+        personal_phase = _personal_phase(folder, config, net, times, health.tell)
+        outcome = conduct(folder / "run", roster, seats, public, personal_phase, watch)
+        _dismiss(sessions, personal_phase, folder / "run", health)
         return outcome
+
+
+def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
+    about = [f"{', '.join(late)} made no personal model yet"] if late else []
+    about += [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"] if waiting else []
+    words = f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that."
+    health.tell(words, "reopened", stage="personal models", missing=", ".join([*late, *waiting]))
+
+
+def _dismiss(sessions: Sessions, personal_phase: PersonalPhase, run: Path, health: Health) -> None:
+    """Tell everybody that it is over, once all have heard of their personal models or their time for that is up."""
+    personal_phase.await_heard(run)
+    sessions.dismiss()
+    for name in personal_phase.note_heard(run):
+        words = f"{name} did not hear that its personal model was recorded, so it tries again and again."
+        fix = f"To tell it, start again: tequio coordinator start {personal_phase.hub}"
+        health.tell(f"{words} {fix}", "unconfirmed", "warning", participant=name)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ secret             between SuperLink and us, on this machine only
 invitations/       one file a participant, to be given to it by a way that both trust
 enrolled.json      participant -> its key and number, and when it left; written when it joins
 withdrawn.json     keys that count no more -> whose they were
+unconfirmed.json   participant -> digest of its recorded personal model, until it has heard that it was recorded
 superlink/ run/    the server's database and log; the run, with its ledger
 """
 
@@ -37,6 +38,7 @@ from tequio.trust.keys import is_public_key, new_authority, new_server, replace_
 from tequio.trust.leave_request import is_leave_request
 
 ENROLLED, WITHDRAWN = "enrolled.json", "withdrawn.json"
+UNCONFIRMED = "unconfirmed.json"
 DAYS, AUTHORITY_DAYS = 397, 3650  # that a certificate is valid, and the authority that can renew it
 INSIDE = ("127.0.0.1", "localhost")  # where SuperLink itself listens
 CERTIFICATE, KEY = "tls/server.pem", "tls/server.key"
