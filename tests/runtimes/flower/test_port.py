@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -100,6 +101,9 @@ class Port:
         return "".join([*lines, f"flwr-timestamp: {stamp}\r\n"])
 
 
+TESTS = Path(__file__).parents[2]  # where the process finds what tests share
+
+
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
     folder, key = tmp_path_factory.mktemp("port"), new_key()
@@ -112,6 +116,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
         )
     try:
         assert process.stdout is not None
