@@ -139,6 +139,18 @@ def test_a_question_that_found_nothing_before_the_task_was_sent_says_nothing() -
     assert long_poll.holds_nothing(1)
 
 
+def test_tasks_of_an_earlier_coordinator_do_not_stand_between_a_participant_and_its_task() -> None:
+    """The server still has one; were the next question held, the participant would always be one task behind."""
+    long_poll = LongPoll()
+    long_poll.task(1)
+    took(long_poll)  # the old one
+    assert asyncio.run(asyncio.wait_for(long_poll.due(1, 60.0), 5.0)).sent == 1, "not held: there may be more"
+    long_poll.fetched(question(long_poll), True)  # the new one
+    long_poll.fetched(question(long_poll), False)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(long_poll.due(1, 60.0), 0.2))
+
+
 # over a real line
 
 

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from threading import Condition
 
+UNKNOWN = -1  # no number of tasks sent: the next question is not held
+
 
 @dataclass(frozen=True)
 class Question:
@@ -30,6 +32,7 @@ class LongPoll:
         self._came = Condition()
         self._sent: dict[int, int] = {}  # node -> tasks sent so far
         self._fetched: dict[int, int] = {}  # node -> of which it has had so many
+        self._empty: set[int] = set()  # nodes for which the server had no task once, so that those sent since are all
         self._answers: set[int] = set()
         self._questions: dict[int, int] = {}  # node -> questions so far
         self._took: dict[int, int] = {}  # node -> the last question that took a task
@@ -81,7 +84,11 @@ class LongPoll:
         """Note whether the server had a task for this question, or none."""
         node, sent = question.node, question.sent
         with self._came:
-            self._fetched[node] = min(sent, self._fetched.get(node, 0) + 1) if some else sent
+            if not some:
+                self._empty.add(node)
+            known = node in self._empty  # else the server may have tasks that an earlier coordinator sent
+            taken = min(sent, self._fetched.get(node, 0) + 1) if known else UNKNOWN
+            self._fetched[node] = taken if some else sent
             if some:
                 self._took[node] = max(question.number, self._took.get(node, 0))
             elif sent == self._sent.get(node, 0):  # else a task was sent meanwhile
