@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tequio.core.bounds import LARGEST, check_text
 
@@ -170,6 +170,16 @@ class ScoresSchema(Schema):
     accuracy: Share | None = None
 
 
+def _given(value: Any) -> Any:
+    """Return what is there. Raises ValueError for null: the key may be missing, and then it has its default."""
+    if value is None:
+        raise ValueError("null")
+    return value
+
+
+Given = BeforeValidator(_given)
+
+
 class IntervalSchema(Schema):
     """An `Interval`."""
 
@@ -259,13 +269,13 @@ class ClassesSchema(Schema):
 
 
 class ModelScores(Schema):
-    """Test scores of the models; records of before have no general one."""
+    """Test scores of the models. The general one may be missing, as in records of before, but it is not null."""
 
     base: ScoresSchema
     local: ScoresSchema
     shared: ScoresSchema
     personal: ScoresSchema
-    general: ScoresSchema | None = None
+    general: Annotated[ScoresSchema | None, Given] = None
 
 
 class GainsSchema(Schema):
@@ -282,7 +292,7 @@ class PersonalSchema(Schema):
     name: Name
     chosen: Name
     choice: ChoiceSchema | None = None
-    general: GeneralSchema | None = None
+    general: Annotated[GeneralSchema | None, Given] = None
     candidates: Annotated[dict[Name, ScoresSchema], Field(min_length=1, max_length=256)]
     test: ModelScores
     gains: GainsSchema
