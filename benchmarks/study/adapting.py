@@ -14,28 +14,25 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.study.joining import ENCODER, written
+from benchmarks.study.joining import ENCODER, federated, written
 from benchmarks.study.worlds.catalogue import WORLDS
 from tequio.app.assembly.build import build
 from tequio.config import Federation
-from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.core.update import Update, zero
 from tequio.participant.choice import private_share
 from tequio.participant.fit import fit
 from tequio.participant.node import Node
 from tequio.participant.personal import score
 from tequio.participant.personal_budget import FitBudget
-from tequio.runtimes.embedded import Embedded
 
 EXAMPLES = (8, 16, 32, 64, 128)
 PRIVATE = (1e-3,)
-RANK, EPOCHS, LEAST, CHECKS = 8, 6, 24, 6  # of every fit: at least so many steps
+RANK, EPOCHS, LEAST, CHECKS = 8, 6, 24, 6  # of every fit; LEAST: the fewest steps of one
 
 
 def main() -> None:
@@ -62,7 +59,7 @@ def one(world: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
     config = written(world, seed, out / f"{world}-{seed}")
     names = [entry.name for entry in config.participants]
     who = names[seed % len(names)]
-    shared = federated(config, who, rate)
+    shared = shared_without(config, who, rate)
     setup = build(config)
     node = next(node for node in setup.participants if node.name == who)
     shared = Update(shared.entries, setup.run_spec.spec)
@@ -82,15 +79,10 @@ def one(world: str, seed: int, rate: float, out: Path) -> dict[str, Any]:
     return found
 
 
-def federated(config: Federation, without: str, rate: float) -> Update:
-    """The shared model of all but one participant."""
-    others = [entry for entry in config.participants if entry.name != without]
-    setup = build(config.model_copy(update={"participants": others}))
-    plan, runtime = replace(setup.run_spec, learning_rate=rate), Embedded(setup.nodes)
-    state, _ = open_state(plan, runtime)
-    while state.round < plan.rounds and state.stale_rounds < plan.patience:
-        state, _ = run_round(state, plan, runtime)
-    return shared_model(state.best, plan)
+def shared_without(config: Federation, who: str, rate: float) -> Update:
+    """The shared model of all participants but `who`."""
+    others = [entry for entry in config.participants if entry.name != who]
+    return federated(build(config.model_copy(update={"participants": others})), rate)[1]
 
 
 def adapted(node: Node, shared: Update, data: tuple[Sequence[Any], Sequence[Any]], steps: int, seed: int) -> Update:

@@ -16,13 +16,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.study.joining import MOST, ROWS
+from benchmarks.study.joining import MOST, ROWS, federated
 from benchmarks.study.worlds.catalogue import WORLDS, write_world
 from tequio.app.assembly.build import build
 from tequio.config import load_federation
-from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.participant.personal import score
-from tequio.runtimes.embedded import Embedded
 
 WHOLE = 32  # ranks of the broadcast where no arm cuts it: twice the largest rank
 
@@ -76,13 +74,11 @@ def row(world: str, seed: int, arm: str) -> str:
     with tempfile.TemporaryDirectory(prefix="tequio-coding-") as folder:
         path = write_world(world, Path(folder) / "federation", seed, ROWS.get(world, MOST), {"algorithm": ARMS[arm]})
         setup = build(load_federation(path))
-    plan, runtime, begin = setup.run_spec, Embedded(setup.nodes), time.process_time()
-    state, _ = open_state(plan, runtime)
-    sent = {"bytes_up": 0, "bytes_down": 0}
-    while state.round < plan.rounds and state.stale_rounds < plan.patience:
-        state, record = run_round(state, plan, runtime)
-        sent = {way: total + sum(each[way] for each in record["train"]) for way, total in sent.items()}
-    spent, model = time.process_time() - begin, shared_model(state.best, plan)
+    begin = time.process_time()
+    state, model, records = federated(setup)
+    spent = time.process_time() - begin
+    rows = [each for record in records for each in record["train"]]
+    sent = {way: sum(each[way] for each in rows) for way in ("bytes_up", "bytes_down")}
     tests = [score(node, model, node.data.test).scores() for node in setup.participants]
     rights = [s.accuracy for s in tests if s.accuracy is not None]
     right = f"{statistics.fmean(rights):.4f}" if rights else "–"

@@ -29,8 +29,9 @@ from tequio.app.demos.catalogue import RECIPES, write_demo
 from tequio.app.models.open import open_models
 from tequio.app.simulation.run import start
 from tequio.config import Federation, load_federation
-from tequio.coordinator.round import open_state, run_round
+from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.core.canonical import unpack
+from tequio.core.types import State
 from tequio.core.update import Update, zero
 from tequio.ledger.record import Ledger
 from tequio.measure.verdicts import sign_test
@@ -85,17 +86,23 @@ def tuned(world: str, seed: int, out: Path, grid: Sequence[float]) -> float:
     path = out / f"{world}-rate.json"
     if not path.exists():
         config = written(world, seed, out / f"{world}-tuning")
-        setup, losses = build(config), dict[float, float]()
-        for rate in grid:
-            plan, runtime = replace(setup.run_spec, learning_rate=rate), Embedded(setup.nodes)
-            state, _ = open_state(plan, runtime)
-            while state.round < plan.rounds and state.stale_rounds < plan.patience:
-                state, _ = run_round(state, plan, runtime)
-            losses[rate] = state.best_loss
+        setup = build(config)
+        losses = {rate: federated(setup, rate)[0].best_loss for rate in grid}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(losses))
     found = json.loads(path.read_text())
     return float(min(found, key=lambda rate: found[rate]))
+
+
+def federated(setup: RunSetup, rate: float | None = None) -> tuple[State, Update, list[Json]]:
+    """Make all rounds, at the federation's rate or another one: the last state, the shared model, and what each round records."""
+    plan = setup.run_spec if rate is None else replace(setup.run_spec, learning_rate=rate)
+    runtime, records = Embedded(setup.nodes), list[Json]()
+    state, _ = open_state(plan, runtime)
+    while state.round < plan.rounds and state.stale_rounds < plan.patience:
+        state, record = run_round(state, plan, runtime)
+        records.append(record)
+    return state, shared_model(state.best, plan), records
 
 
 def written(world: str, seed: int, folder: Path) -> Federation:
@@ -164,14 +171,11 @@ def regrets(run: Path, setup: RunSetup, bodies: Mapping[str, Json]) -> dict[str,
                 earlier.append(_mean(test[before], second))
         mean = statistics.fmean
         excess = {key: mean(x) / mean(level) - 1 for key, x in (("new", new), ("earlier", earlier))}
-        rights = {key: None if (a := x.scores().accuracy) is None else a for key, x in _named(test, before)}
-        losses = {key: x.scores().loss for key, x in _named(test, before)}
+        named = {"kept": test["kept"].scores(), "before": test[before].scores()}
+        rights = {key: scores.accuracy for key, scores in named.items()}
+        losses = {key: scores.loss for key, scores in named.items()}
         out[node.name] = {**excess, "right": rights, "loss": losses, "before": before}
     return out
-
-
-def _named(test: Mapping[str, Losses], before: str) -> list[tuple[str, Losses]]:
-    return [("kept", test["kept"]), ("before", test[before])]
 
 
 def _candidates(run: Path, setup: RunSetup, name: str, body: Json, own: Update, shared: Update) -> dict[str, Update]:

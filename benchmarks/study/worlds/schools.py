@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.study.worlds.types import RealWorld, cut, deal, one_label, set_aside
+from benchmarks.study.worlds.types import Dealt, RealWorld, Sizes, dealt_world, one_label, set_aside
 from tequio.app.demos import fetch
 from tequio.app.demos.text import Sample
 from tequio.app.demos.types import Provenance
@@ -108,23 +108,9 @@ def _prepare(name: str, mixes: Mapping[str, Mapping[str, float]], total: int, ca
     package = fetch.fetch_debian(PACKAGE, cache, "worlds of schools")
     files = fetch.debian_files(package.path, [f"{FOLDER}data.{kind}" for kind in KINDS])
     pools, removed = one_label(definitions(files))
-    public, rest = set_aside(pools, seed, PUBLIC_SHARE, PUBLIC)
-    sites = deal(rest, mixes, total, seed)
-    return RealWorld(
-        name=name,
-        seed=seed,
-        task="classification",
-        base="minilm",
-        like="sentiment",
-        labels=LABELS,
-        participants={site: cut(rows, seed, TRAIN, VALIDATION, TEST) for site, rows in sites.items()},
-        ranks=dict(zip(mixes, RANKS, strict=True)),
-        centre=public.centre,
-        slices={"all-subjects": public.gate},
-        unseen={"all-subjects": public.unseen},
-        provenance=provenance(package),
-        removed=removed,
-    )
+    sizes = Sizes(total, TRAIN, VALIDATION, TEST)
+    parts = Dealt(name, LABELS, "all-subjects", provenance(package), removed)
+    return dealt_world(parts, seed, set_aside(pools, seed, PUBLIC_SHARE, PUBLIC), mixes, RANKS, sizes)
 
 
 def definitions(files: Mapping[str, str]) -> dict[str, list[Sample]]:

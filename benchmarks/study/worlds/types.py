@@ -76,7 +76,7 @@ def ordered(samples: Iterable[Sample], seed: int, purpose: str) -> list[Sample]:
 
 
 def cut(samples: Sequence[Sample], seed: int, train: int, validation: int, test: int) -> Split:
-    """Split into at most so many texts each; a site with few gives at most its shares to training and validation."""
+    """Split into at most the given numbers of texts; a site with few gives at most its shares to training and validation."""
     rows = ordered(samples, seed, "split")
     first = min(train, int(len(rows) * TRAIN_SHARE))
     second = first + min(validation, int(len(rows) * VALIDATION_SHARE))
@@ -165,3 +165,52 @@ def set_aside(
         tuple(ordered(balanced(rows, limit), seed, "public order")) for rows, limit in zip(parts, most, strict=True)
     )
     return Public(centre, gate, unseen), rest
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Texts of a site in all, and of its three splits, at most."""
+
+    total: int
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What a world of dealt pools says of itself; slice: the name of its public texts."""
+
+    name: str
+    labels: Mapping[str, str]
+    slice: str
+    provenance: tuple[Provenance, ...]
+    removed: Mapping[str, int]
+
+
+def dealt_world(
+    of: Dealt,
+    seed: int,
+    texts: tuple[Public, Mapping[str, Sequence[Sample]]],
+    mixes: Mapping[str, Mapping[str, float]],
+    ranks: Sequence[int],
+    sizes: Sizes,
+) -> RealWorld:
+    """Deal the pools out among the sites of `mixes`, each with its rank, and split them. texts: as `set_aside` returns them."""
+    public, rest = texts
+    sites = deal(rest, mixes, sizes.total, seed)
+    return RealWorld(
+        name=of.name,
+        seed=seed,
+        task="classification",
+        base="minilm",
+        like="sentiment",
+        labels=of.labels,
+        participants={site: cut(rows, seed, sizes.train, sizes.validation, sizes.test) for site, rows in sites.items()},
+        ranks=dict(zip(mixes, ranks, strict=True)),
+        centre=public.centre,
+        slices={of.slice: public.gate},
+        unseen={of.slice: public.unseen},
+        provenance=of.provenance,
+        removed=of.removed,
+    )
