@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from builders import NEEDED
 from tequio.app.network.hub.folder import enrolled, read_coordinator_folder, withdrawn
 from tequio.app.network.participant.join import read_identity
 from tequio.app.run_files import config_from_header
@@ -24,13 +25,7 @@ from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.trust.invitation import read_invitation
 
-FEDERATION: dict[str, Any] = {
-    "name": "a",
-    "base": {"model": "m"},
-    "task": {"kind": "classification", "labels": ["a", "b"]},
-    "adapter": {"modules": ["q"]},
-    "participants": [{"name": "a"}],
-}
+FEDERATION: dict[str, Any] = {**NEEDED, "participants": [{"name": "a"}]}
 PARTICIPANT: dict[str, Any] = {"name": "a", "data": {"path": "x"}}
 FILES: list[tuple[type[BaseModel], dict[str, Any]]] = [(Federation, FEDERATION), (ParticipantFile, PARTICIPANT)]
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from benchmarks.common.replies import description, personal_outcome
+from builders import NEEDED
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation, ParticipantFile, validated
 from tequio.config.fields import MOST_PULLED, MOST_TRIED
@@ -21,13 +22,7 @@ from tequio.core.reply_schemas import Name, Text
 from tequio.core.types import Reply
 from tequio.measure.currencies import currencies
 
-FEDERATION: dict[str, Any] = {
-    "name": "a",
-    "base": {"model": "m"},
-    "task": {"kind": "classification", "labels": ["a", "b"]},
-    "adapter": {"modules": ["q"]},
-    "participants": [{"name": "a"}],
-}
+FEDERATION: dict[str, Any] = {**NEEDED, "participants": [{"name": "a"}]}
 PARTICIPANT: dict[str, Any] = {"name": "a", "data": {"path": "x"}}
 LONGEST = "é" * (TEXT // 2)
 LONGEST_NAME = "n" * 64
