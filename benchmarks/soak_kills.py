@@ -103,7 +103,7 @@ class Federation:
         return len(self.bodies("round"))
 
     def has(self, rounds: int) -> bool:
-        """Whether so many are recorded."""
+        """Return whether the record has that many rounds."""
         return self.rounds() >= rounds
 
     def missed(self) -> int:

@@ -63,7 +63,7 @@ HONEST = ("site0", "site1")
 
 
 def read_mutated(count: int) -> None:
-    """Read so many mutated replies; another error than the named one ends this script."""
+    """Read `count` mutated replies; any error but the named one ends this script."""
     held, rng = zero("spec"), random.Random(1)
     tasks: list[Request] = [
         DescribeRequest(1, 1, "site0"),

@@ -100,7 +100,7 @@ def connect(port: int, tls: bool = True, seconds: float = 20.0) -> socket.socket
 
 
 def many(count: int, one: Callable[[int], socket.socket]) -> list[socket.socket]:
-    """Up to so many connections; those that were refused are left out."""
+    """Open up to `count` connections; leave out those that the server refused."""
 
     def tried(k: int) -> socket.socket | None:
         try:
