@@ -13,6 +13,7 @@ from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, UpdateEr
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
+from tequio.participant.choice import EARLIER_RULE
 
 HEAD_FILE = "head.safetensors"
 SHARED_FILE = "shared.safetensors"
@@ -83,6 +84,11 @@ def recorded_bases(header: Mapping[str, Any]) -> dict[str, str]:
     """Return the digest of each base that a record has, by the base's name."""
     found = {MAIN: header["base"]["digest"]}
     return found | {name: row["base"]["digest"] for name, row in header.get("bases", {}).items()}
+
+
+def recorded_rule(header: Mapping[str, Any]) -> str:
+    """Return the rule by which participants of a run choose their personal model, as its record began."""
+    return str(header.get("choice_rule", EARLIER_RULE))
 
 
 def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:

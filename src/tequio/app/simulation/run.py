@@ -26,6 +26,7 @@ from tequio.app.run_files import (
     config_from_header,
     recorded_bases,
     recorded_header,
+    recorded_rule,
     salt_file,
     save,
     unbroken,
@@ -57,7 +58,6 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
-from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
@@ -152,7 +152,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
             check_unedited(folder.path, config)
         count = choose_workers(config, workers, recorded.get("threads"))
         setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
-        setup = _choosing(setup, recorded.get("choice_rule", EARLIER_RULE))
+        setup = _choosing(setup, recorded_rule(recorded))
         _show_notes(setup, watch)
         data = _changed_data(folder, setup, recorded["commitment"])
         check_same_run(folder.path, setup.header, recorded, data)

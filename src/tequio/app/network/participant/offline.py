@@ -13,6 +13,7 @@ from tequio.app.assembly.allocation import build_hardware, build_workload, full_
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.participant.join import read_identity
 from tequio.app.network.participant.serve import ParticipantService, open_participant
+from tequio.app.run_files import recorded_header, recorded_rule
 from tequio.app.saved_models import load_shared, recorded_personal, save_alone
 from tequio.config import load_participant
 from tequio.core.canonical import digest_update
@@ -39,7 +40,9 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
             said = f"the shared model of round {begun['round']}" if found else "the base: no shared model is known here"
             log(f"making a personal model from {said}")
             given = _given(resident, dict(record))
-            settings = personal_settings(resident.config, len(resident.node.data.train), resident.node.name, given)
+            rule = recorded_rule(recorded_header(resident.ledger, resident.folder))
+            texts, name = len(resident.node.data.train), resident.node.name
+            settings = personal_settings(resident.config, texts, name, given, rule)
             done = save_alone(resident.folder, resident.ledger, personalise(resident.node, model, settings), begun)
         test = done["test"]
     return {"name": identity["name"], "run": str(folder / RUN), "chosen": done["chosen"], "from": begun, "test": test}

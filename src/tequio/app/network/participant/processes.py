@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tequio.app.assembly.allocation import personal_settings
 from tequio.app.assembly.context import ModelContext, build_model_context, build_node, read_splits
@@ -13,13 +15,14 @@ from tequio.app.assembly.public_data import build_public_text, public_examples
 from tequio.app.network.chosen_files import check_agreed, read_agreed_files
 from tequio.app.network.participant.agreement import build_agreement, check_task
 from tequio.app.network.participant.join import read_agreed, read_identity
-from tequio.app.run_files import recorded_bases, recorded_header
+from tequio.app.run_files import recorded_bases, recorded_header, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, unpack_message
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
+from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings, personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
@@ -27,9 +30,10 @@ from tequio.participant.splits import Splits
 from tequio.planning.allocation import Assignment
 
 
-def own_settings(config: Federation, node: Node, task: PersonaliseRequest) -> Settings:
-    """How a participant makes its personal model, asked by this task."""
-    return personal_settings(config, len(node.data.train), node.name, Assignment(task.rank, task.steps, None, ""))
+def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
+    """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
+    given = Assignment(task.rank, task.steps, None, "")
+    return personal_settings(config, len(node.data.train), node.name, given, rule)
 
 
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
@@ -50,7 +54,8 @@ def loaded(
     folder: Path, file: ParticipantFile, together: ProcessGroup
 ) -> tuple[Federation, Splits, ModelContext, Node]:
     """What was agreed for its base, the data, the base, and the participant on it."""
-    whole, recorded = read_agreed(folder), _recorded_base(folder / RUN)
+    whole, header = read_agreed(folder), _recorded_header(folder / RUN)
+    recorded = None if header is None else recorded_bases(header)[MAIN]
     base = whole.base_of(file.name)
     config = whole.part(base)
     check_agreed(config, base, read_agreed_files(folder), file.base is not None, recorded is not None)
@@ -64,13 +69,13 @@ def loaded(
     return config, splits, context, replace(node, together=together)
 
 
-def _recorded_base(run: Path) -> str | None:
-    """Return the digest of the base that a participant's own record has, if it has begun one."""
+def _recorded_header(run: Path) -> Mapping[str, Any] | None:
+    """Return how a participant's own record began, if it has begun one."""
     if not (run / "ledger.sqlite").exists():
         return None
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-        return recorded_bases(recorded_header(ledger, folder))[MAIN]
+        return recorded_header(ledger, folder)
 
 
 def follow(folder: Path, together: ProcessGroup) -> None:
@@ -94,4 +99,5 @@ def follow(folder: Path, together: ProcessGroup) -> None:
             elif isinstance(task, EvaluateRequest):
                 node.evaluate(task)
             elif isinstance(task, PersonaliseRequest):
-                personalise(node, task.held, own_settings(config, node, task))
+                rule = recorded_rule(_recorded_header(folder / RUN) or {})  # the first process began the record
+                personalise(node, task.held, own_settings(config, node, task, rule))

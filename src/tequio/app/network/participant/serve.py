@@ -24,7 +24,7 @@ from tequio.app.network.participant.agreement import Agreement, Asked, build_agr
 from tequio.app.network.participant.availability import closed, pointing_out
 from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
-from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, salt_file, save, unbroken
+from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
 from tequio.app.saved_models import keep_received, received_before, recorded_personal, sent_with
 from tequio.config import Federation, ParticipantFile, load_participant
 from tequio.core.bounds import one_line
@@ -151,7 +151,8 @@ class ParticipantService:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
         if body is None:
-            made = personalise(self.node, task.held, own_settings(self.config, self.node, task), task.budget)
+            rule = recorded_rule(recorded_header(self.ledger, self.folder))
+            made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
             own = f"participants/{self.node.name}"
             save(self.folder, SHARED_FILE, task.held)
             save(self.folder, f"{own}/personal.safetensors", made.delivered)
