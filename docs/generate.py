@@ -1,17 +1,16 @@
 """Writes configuration.md, commands.md and errors.md from the code, so that they cannot fall behind it: `python docs/generate.py`.
 
-Types, defaults and limits come from the pydantic models, commands from typer, errors from the tree; what a key means, which no code
-says, is written by hand in meanings.toml.
+Keys come from the pydantic models, commands from typer, errors from the tree; meanings.toml has what stands in none of these.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from tequio.cli.main import app
-from tequio.config import Federation, ParticipantFile
+from tequio.config.reference import FILES, about, keys
 from tequio.core import errors
 
 
@@ -51,98 +50,19 @@ def configuration() -> str:
         "# Configuration\n",
         "Two files. Unknown keys are refused, with the nearest known one. Values are not converted: text is in quotes, "
         "whole numbers have no point. Relative paths start at the folder of the file in which they stand. "
-        "`tequio init FOLDER` writes both, with comments. **required** means that there is no default; – means unset.\n",
+        "`tequio init FOLDER` writes both, with comments. **required** means that there is no default; – means unset. "
+        "`tequio config explain KEY` shows one key in the terminal, and `tequio config schema` prints the JSON Schema "
+        "of a file for editors.\n",
     ]
-    for title, model, meaning in (
-        ("federation.toml", Federation, MEANINGS["federation"]),
-        ("participant.toml", ParticipantFile, MEANINGS["participant"]),
-    ):
-        schema = model.model_json_schema()
-        rows = list(keys(schema, schema))
-        unknown = {key for key, _, _ in rows} ^ set(meaning)
-        if unknown:
-            raise SystemExit(f"docs/meanings.toml: {title} and its meanings differ in: {', '.join(sorted(unknown))}")
-        out.append(f"## {title}\n")
-        section = None
-        for key, kind, default in rows:
-            table, _, leaf = key.rpartition(".")
-            if table != section:
-                section = table
-                heading = (
-                    f"[[{table}]]" if table in ("participants", "bases") else f"[{table}]" if table else "At the top"
-                )
-                out.append(f"### {heading}\n" + _intro(schema, table))
-                out.append("| key | type | default | unit | meaning |\n|---|---|---|---|---|")
-            unit, words = meaning[key]
-            out.append(f"| `{leaf}` | {kind} | {default} | {unit} | {words} |")
-            if key == rows[-1][0] or _table_of(rows, key) != table:
-                out.append("")
+    for file in FILES:
+        out.append(f"## {file}.toml\n\n{about(file)}\n")
+        for table, group in groupby(keys(file), key=lambda key: key.table):
+            brackets = f"[[{table}]]" if table in ("participants", "bases") else f"[{table}]"
+            out.append(f"### {brackets}\n\n{about(file, table)}\n" if table else "### At the top\n")
+            out.append("| key | type | default | meaning |\n|---|---|---|---|")
+            out += [f"| `{key.leaf}` | {key.type} | {key.default} | {key.meaning} |" for key in group]
+            out.append("")
     return "\n".join(out).rstrip() + "\n"
-
-
-def _table_of(rows: list[tuple[str, str, str]], key: str) -> str:
-    """The table of the key after `key`."""
-    names = [row[0] for row in rows]
-    return names[names.index(key) + 1].rpartition(".")[0]
-
-
-def _intro(schema: Mapping[str, Any], table: str) -> str:
-    """What the section's docstring says after its name."""
-    if not table:
-        return ""
-    words = " ".join(str(_section(schema, schema["properties"][table]).get("description", "")).split())
-    words = re.sub(r"^\[+\w+\]+[.:]?\s*", "", words)
-    return f"\n{words[:1].upper()}{words[1:]}\n" if words else ""
-
-
-def keys(schema: Mapping[str, Any], part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(key, type, default) of every key, those of the top first."""
-    tables = {name: _section(schema, value) for name, value in part["properties"].items()}
-    for name, value in part["properties"].items():
-        if not tables[name]:
-            shown = "**required**" if name in part.get("required", []) else _default(value.get("default"), value)
-            yield f"{prefix}{name}", _type(value), shown
-    for name, table in tables.items():
-        if table:
-            yield from keys(schema, table, f"{prefix}{name}.")
-
-
-def _section(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The table that a property refers to, or nothing."""
-    for option in (value, value.get("items", {}), *value.get("anyOf", [])):
-        if "$ref" in option:
-            found: Mapping[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[-1]]
-            return found
-    return {}
-
-
-def _default(value: Any, schema: Mapping[str, Any]) -> str:
-    holds = [option.get("type") in ("object", "array") for option in schema.get("anyOf", [schema])]
-    return f"`{json.dumps(value, ensure_ascii=False)}`" if value is not None else "empty" if all(holds) else "–"
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    """A JSON schema in words."""
-    if "anyOf" in schema:
-        return " or ".join(_type(option) for option in schema["anyOf"] if option.get("type") != "null")
-    if "enum" in schema:
-        return ", ".join(f'`"{value}"`' for value in schema["enum"])
-    kind = schema.get("type")
-    if kind == "array":
-        return f"list of: {_type(schema['items'])}"
-    if kind == "object":
-        held = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties", {})]
-        return f"table, name = {_type(held[0])}"
-    if kind in ("integer", "number"):
-        return ("whole number" if kind == "integer" else "number") + _bounds(schema)
-    if kind == "boolean":
-        return "true or false"
-    return "path" if schema.get("format") == "path" else "name" if "pattern" in schema else "text"
-
-
-def _bounds(schema: Mapping[str, Any]) -> str:
-    words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return ",".join(f" {sign} {schema[key]:g}" for key, sign in words.items() if key in schema)
 
 
 def commands() -> str:

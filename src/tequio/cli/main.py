@@ -14,6 +14,7 @@ import tequio
 from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
 from tequio.cli.carbon import carbon
+from tequio.cli.config import config as config_group
 from tequio.cli.data import data
 from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
@@ -344,6 +345,7 @@ app.command()(status.status)
 app.command()(plan)
 app.command()(accounts)
 app.add_typer(carbon, name="carbon")
+app.add_typer(config_group, name="config")
 
 
 @app.command()

@@ -12,15 +12,15 @@ from tequio.config.load import (
     validated,
     whole,
 )
-from tequio.config.participant import HardwareSection, ParticipantFile, ScheduleSection
-from tequio.config.sections import (
-    MAIN,
+from tequio.config.methods import (
     AlgorithmSection,
     DistilSection,
     GateSection,
     LocalSection,
     ScreenSection,
 )
+from tequio.config.participant import HardwareSection, ParticipantFile, ScheduleSection
+from tequio.config.sections import MAIN
 from tequio.config.stored import changes, stored
 
 __all__ = [

@@ -16,21 +16,23 @@ from tequio.config.accounting import (
     ShiftSection,
 )
 from tequio.config.fields import Name, Section
-from tequio.config.sections import (
-    MAIN,
-    AdapterSection,
+from tequio.config.methods import (
     AlgorithmSection,
-    BaseSection,
-    CentreSection,
     DistilSection,
-    FurtherBase,
     GateSection,
     LocalSection,
     PersonalSection,
-    RosterEntry,
     ScreenSection,
-    TaskSection,
     TopologySection,
+)
+from tequio.config.sections import (
+    MAIN,
+    AdapterSection,
+    BaseSection,
+    CentreSection,
+    FurtherBase,
+    RosterEntry,
+    TaskSection,
     TrainSection,
 )
 from tequio.core.errors import ConfigError
@@ -40,10 +42,20 @@ BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of
 
 
 class Federation(Section):
-    """federation.toml."""
+    """What all participants agree to. It is public inside the federation: no private path belongs
+    here.
+    """
 
-    name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[Name, Field(description="Name of the run, and of its default folder `runs/NAME-SEED`.")]
+    seed: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Number from which every random stream is derived. The same seed on the same machine "
+            "type gives a bit-for-bit identical result, unless a measured speed changes an "
+            "assignment.",
+        ),
+    ] = 0
     base: BaseSection
     bases: list[FurtherBase] = Field(default_factory=list)
     task: TaskSection

@@ -17,6 +17,7 @@ from tequio.config.explain import explain
 from tequio.config.federation import Federation
 from tequio.config.fields import Section
 from tequio.config.participant import ParticipantFile
+from tequio.config.reference import FILES
 from tequio.config.sections import BaseSection
 from tequio.config.stored import RETIRED, without_retired
 from tequio.config.toml_text import decode_toml, parse_toml
@@ -112,7 +113,8 @@ def _load(path: Path, model: type[Model]) -> Model:
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder.", f"Expected a {model.__doc__}", "Give the file inside it.") from None
+        expected = next(file for file, of in FILES.items() if of is model)
+        raise ConfigError(f"{path} is a folder.", f"Expected a {expected}.toml.", "Give the file inside it.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     return validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path)
@@ -125,6 +127,5 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        files: dict[str, type[Section]] = {"federation.toml": Federation, "participant.toml": ParticipantFile}
-        elsewhere = {name: of.model_fields.keys() - model.model_fields.keys() for name, of in files.items()}
+        elsewhere = {f"{file}.toml": of.model_fields.keys() - model.model_fields.keys() for file, of in FILES.items()}
         raise ConfigError(f"{path}:", "; ".join(explain(e, model, elsewhere) for e in error.errors())) from None

@@ -12,32 +12,109 @@ from tequio.planning.schedule import DAYS, Day, parse_window
 
 
 class DataSection(Section):
-    """[data]: files to be split by content, or files for train (and validation, test).
-
-    Each is a file, a folder, a pattern such as `data/*.csv`, or a list of these. Their form and the names of their
-    columns are detected; what is given here wins.
+    """[data] Private data, which never leave: `path` is split by content, or give `train`,
+    `validation` and `test`. Form and columns are detected; what is given here wins.
     """
 
-    path: Files | None = None
-    train: Files | None = None
-    validation: Files | None = None
-    test: Files | None = None
-    delimiter: str | None = None
-    encoding: str | None = None
-    header: bool | None = None
-    text: str | None = None
-    label: str | None = None
-    prompt: str | None = None
-    response: str | None = None
-    input: str | None = None
-    messages: str | None = None
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    max_train: Count | None = None
-    max_validation: Count | None = None
-    max_test: Count | None = None
-    licence: Words = "not stated"
-    consent: Words = "not stated"
+    path: Annotated[
+        Files | None,
+        Field(
+            description="Data to be split by content into train, validation and test: a file, a folder, a "
+            "pattern (`data/*.csv`) or a list of these; either this or `train`. JSON lines, a "
+            "JSON array, CSV, TSV, Parquet or `.xlsx` (first sheet; `tequio[xlsx]`), also "
+            "compressed with gzip, Zstandard, bzip2 or xz."
+        ),
+    ] = None
+    train: Annotated[
+        Files | None,
+        Field(description="Training files. What `validation` and `test` do not give is split off from them."),
+    ] = None
+    validation: Annotated[Files | None, Field(description="Validation files, with `train`.")] = None
+    test: Annotated[Files | None, Field(description="Test files, with `train`.")] = None
+    delimiter: Annotated[
+        str | None,
+        Field(
+            description="The sign between two columns of a table: one character, or `tab`. Unset: detected "
+            "(comma, semicolon, tab, vertical bar)."
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        Field(description="Encoding of the files, such as `cp1252`. Unset: detected (UTF-8, UTF-16, Windows-1252)."),
+    ] = None
+    header: Annotated[
+        bool | None,
+        Field(
+            description="Whether the first line of a table has the names of its columns. Unset: detected. "
+            "`false`: the columns are called `1`, `2`, …"
+        ),
+    ] = None
+    text: Annotated[
+        str | None,
+        Field(
+            description="Name of the column with the text. Unset, here and below: the standard name (`text`), "
+            "else a usual one (`sentence`, `review`, …)."
+        ),
+    ] = None
+    label: Annotated[
+        str | None,
+        Field(
+            description="Name of the column with the label (classification). A row without a label is left "
+            "out and counted."
+        ),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        Field(
+            description="Name of the column with the prompt (causal). A row with a response and no prompt is "
+            "left out and counted."
+        ),
+    ] = None
+    response: Annotated[
+        str | None, Field(description="Name of the column with the response (causal); only this is learnt.")
+    ] = None
+    input: Annotated[
+        str | None,
+        Field(
+            description="Name of a column that is joined to the prompt after a blank line. Unset: `input` or "
+            "`context`, where there is one. Empty: none."
+        ),
+    ] = None
+    messages: Annotated[
+        str | None,
+        Field(
+            description="Name of the column with chats of several turns (causal): `role` and `content`, or "
+            "`from` and `value`. The assistant's turns are learnt."
+        ),
+    ] = None
+    validation_share: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the texts for validation, where there is no validation file.")
+    ] = 0.2
+    test_share: Annotated[
+        float, Field(gt=0, lt=1, description="Share of the texts for the test, where there is no test file.")
+    ] = 0.2
+    max_train: Annotated[
+        Count | None,
+        Field(
+            description="Most training examples: those whose content hash comes first, a random sample that "
+            "neither the order of the rows nor other rows change. The files are then read twice, "
+            "and only these examples are held in memory (and about 230 bytes per different text). "
+            "Unset: all."
+        ),
+    ] = None
+    max_validation: Annotated[Count | None, Field(description="Most validation examples. Unset: all.")] = None
+    max_test: Annotated[Count | None, Field(description="Most test examples. Unset: all.")] = None
+    licence: Annotated[
+        Words, Field(description="Licence of the data, written to the ledger as declared (at most 2,048 bytes).")
+    ] = "not stated"
+    consent: Annotated[
+        Words,
+        Field(
+            description="On what ground these data may be used, in your words (at most 2,048 bytes). It "
+            "leaves the machine: the coordinator writes it into the run's ledger, where everybody "
+            "who has that reads it. Name no person in it."
+        ),
+    ] = "not stated"
 
     @field_validator("delimiter")
     @classmethod
@@ -70,32 +147,75 @@ class DataSection(Section):
 
 
 class HardwareSection(Section):
-    """[hardware]: what is declared; what is missing is not a limit. `probe` measures tokens_per_second on this machine."""
+    """[hardware] What this machine can do, as declared; what is missing does not limit anything."""
 
-    tokens_per_second: Positive | None = None
-    probe: bool = False
-    uplink_mbit: Positive | None = None
-    memory_gib: Positive | None = None
-    max_rank: Count | None = None
-    tdp_watts: Positive | None = None
-    device: Words | None = None
+    tokens_per_second: Annotated[
+        Positive | None, Field(description="Training speed in tokens/s, where you know it.")
+    ] = None
+    probe: Annotated[
+        bool,
+        Field(
+            description="Measure that speed on this machine with a few real steps, if it is not declared. "
+            "Noisy on a busy machine."
+        ),
+    ] = False
+    uplink_mbit: Annotated[
+        Positive | None, Field(description="Upload speed in Mbit/s. Unset: sending counts as no time.")
+    ] = None
+    memory_gib: Annotated[
+        Positive | None,
+        Field(description="Memory for training, in GiB. A run that cannot fit is refused before it starts."),
+    ] = None
+    max_rank: Annotated[Count | None, Field(description="Largest rank that this participant will train.")] = None
+    tdp_watts: Annotated[
+        Positive | None,
+        Field(
+            description="Rated power of the processor in watts, for the energy model where no sensor can be "
+            "read. Unset: 6.25 W per core."
+        ),
+    ] = None
+    device: Annotated[
+        Words | None,
+        Field(
+            description="A device of the catalogue of `tequio plan`, such as `H100 SXM` or `L4`, where this "
+            "participant will train on one. For plans only."
+        ),
+    ] = None
 
 
 class TeamSection(Section):
-    """[team]: how the processes of this participant share the work, where torchrun starts several. One process is not concerned."""
+    """[team] How the processes of this participant share the work, where torchrun starts several:
+    docs/network.md.
+    """
 
-    shard_base: bool = False
+    shard_base: Annotated[
+        bool,
+        Field(
+            description="`true`: each process holds its share of the frozen base, and a whole layer only "
+            "while that computes. For a base that is too large for one card; slower. "
+            "docs/network.md says what it needs."
+        ),
+    ] = False
 
 
 class ScheduleSection(Section):
-    """[schedule]: when this machine takes part across a network, in its local time. Outside it is disconnected, and counts as away.
-
-    A window over midnight belongs to the day on which it begins. A task that was begun is finished.
+    """[schedule] When this machine takes part across a network, in its local time. Outside it is
+    disconnected and counts as away; a window over midnight belongs to the day on which it begins,
+    and a request that was begun is finished.
     """
 
-    hours: str = "00:00-24:00"
-    greenest_hours: Annotated[float, Field(gt=0, le=24)] | None = None
-    days: Annotated[list[Day], Field(min_length=1)] = Field(default=list(DAYS))
+    hours: Annotated[str, Field(description='Begin and end of the window, `"20:00-07:00"`.')] = "00:00-24:00"
+    greenest_hours: Annotated[
+        Annotated[float, Field(gt=0, le=24)] | None,
+        Field(
+            description="Hours of each day, the greenest within `hours` by the file in `[energy] intensity` "
+            "(its latest forecast, else its values). A day that the file does not cover is not "
+            "judged. Unset: all."
+        ),
+    ] = None
+    days: Annotated[list[Day], Field(min_length=1, description="Days of the week on which such a window begins.")] = (
+        Field(default=list(DAYS))
+    )
 
     @field_validator("hours")
     @classmethod
@@ -112,10 +232,16 @@ class ScheduleSection(Section):
 
 
 class ParticipantFile(Section):
-    """participant.toml. `base`: where the base model is on this machine, if it is not to be had by the name in federation.toml."""
+    """One participant's own file. It is private: it stays on its machine and is never sent."""
 
-    name: Name
-    base: File | None = None
+    name: Annotated[Name, Field(description="Name of the participant, as the roster in `federation.toml` has it.")]
+    base: Annotated[
+        File | None,
+        Field(
+            description="Folder or `.gguf` file of the base on this machine, across a network; it must be the "
+            "same base. Unset: `[base] model`."
+        ),
+    ] = None
     data: DataSection
     hardware: HardwareSection = HardwareSection()
     team: TeamSection = TeamSection()

@@ -1,4 +1,4 @@
-"""The tables of federation.toml: what all agreed to, one class a table."""
+"""Tables of federation.toml that say what is trained, one class per table: base, task, adapter, rounds, centre, roster."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from tequio.config.fields import (
-    MOST_PULLED,
-    MOST_TRIED,
     Count,
     File,
-    Finite,
     Name,
     Positive,
     Rate,
@@ -30,33 +27,82 @@ def _modules(value: Any) -> Any:
     return [value] if value in ("attention", "all") else value
 
 
-Modules = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_modules)]
+Modules = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1),
+    BeforeValidator(_modules, json_schema_input_type=list[str] | Literal["attention", "all"]),
+]
 
 
 class BaseSection(Section):
-    """[base]"""
+    """[base] The open model from which everybody starts."""
 
-    model: Annotated[str, Field(min_length=1), AfterValidator(printable)]
-    licence: Words = "not stated"
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Base model: a Hugging Face id, a folder with `config.json`, tokenizer and "
+            "`*.safetensors`, or a `.gguf` file. Across a network a participant opens a path only "
+            "where the coordinator's files are.",
+        ),
+        AfterValidator(printable),
+    ]
+    licence: Annotated[
+        Words,
+        Field(
+            description="Licence of the base, as declared; ledger and report repeat it (at most 2,048 bytes). "
+            "Nobody checks it for you."
+        ),
+    ] = "not stated"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        Field(
+            description="Precision of the frozen base; `auto` is bfloat16 where the GPU or CPU computes in "
+            "it, else float32. What is trained is always float32."
+        ),
+    ] = "auto"
 
 
 class FurtherBase(BaseSection):
-    """[[bases]]. Another base for participants that name it; `modules` where they are called otherwise there."""
+    """[[bases]] Further bases, such as smaller ones for smaller machines. On the roster, `base = NAME`
+    says which participant holds which.
+    """
 
-    name: Name
-    modules: Modules | None = None
+    name: Annotated[Name, Field(description="Name of this base on the roster. `main` is `[base]` itself.")]
+    modules: Annotated[
+        Modules | None,
+        Field(
+            description="As `adapter.modules`, where these layers have other names in this base. Unset: as in "
+            "`[adapter]`."
+        ),
+    ] = None
 
 
 class TaskSection(Section):
-    """[task]. `labels`: label -> description (its embedding starts the head), or a list of labels (the head starts at zero).
+    """[task] What is learnt, and the labels of a classification."""
 
-    A table of labels has no order of its own (TOML, and the ledger's canonical JSON), so the head has them sorted.
-    """
-
-    kind: Literal["classification", "causal"]
-    labels: dict[str, str] | list[str] = Field(default_factory=list)
-    max_tokens: Annotated[int, Field(ge=4)] = 128
+    kind: Annotated[
+        Literal["classification", "causal"],
+        Field(description="`classification` (text to label) or `causal` (language model)."),
+    ]
+    labels: Annotated[
+        dict[str, str] | list[str],
+        Field(
+            description="Labels of a classification, two or more. In a table, label = description, the "
+            "embedding of the description starts the head and labels are sorted; with a list the "
+            "head starts at zero, in the order given."
+        ),
+    ] = Field(default_factory=list)
+    max_tokens: Annotated[
+        int,
+        Field(
+            ge=4,
+            description="Longest text, in tokens. Classification cuts longer texts and counts them; causal "
+            "documents are joined and cut into blocks of this length. A pair or chat is never "
+            "split: it loses its oldest exchanges, then the start of its question down to a "
+            "quarter of this length, and is left out (and counted) if it still does not fit.",
+        ),
+    ] = 128
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -91,35 +137,110 @@ class TaskSection(Section):
 
 
 class AdapterSection(Section):
-    """[adapter]. `ranks` is the ladder from which each participant gets the largest its hardware finishes in time.
+    """[adapter] What is trained: LoRA factors or whole weights, and on which linear layers."""
 
-    kind: lora trains factors; full trains the whole weights of the named modules, and there are no ranks. modules: names of
-    linear layers, or "attention" or "all" for those of the base's family.
-    """
-
-    kind: Literal["lora", "full"] = "lora"
-    modules: Modules
-    ranks: Annotated[list[Count], Field(min_length=1)] = Field(default=[2, 4, 8, 16])
-    scale: Positive = 2.0
+    kind: Annotated[
+        Literal["lora", "full"],
+        Field(
+            description="`lora` trains factors of the named layers; `full` trains their whole weights, with "
+            "`stack` and `fresh` only, and does not use `ranks`."
+        ),
+    ] = "lora"
+    modules: Annotated[
+        Modules,
+        Field(
+            description="Linear layers that get an adapter, by the last part of their name (`query`) or in "
+            'full. `"attention"` or `"all"` chooses those of the base\'s family, never the output '
+            "layer."
+        ),
+    ]
+    ranks: Annotated[
+        list[Count],
+        Field(
+            min_length=1,
+            description="The ladder of LoRA ranks. Each participant gets the largest that its hardware "
+            "finishes in time.",
+        ),
+    ] = Field(default=[2, 4, 8, 16])
+    scale: Annotated[Positive, Field(description="The factor s in s·B·A (LoRA's α/r), the same for every rank.")] = 2.0
 
 
 class TrainSection(Section):
-    """[train]. Local training and the rounds."""
+    """[train] Rounds, local training, and the pace."""
 
-    rounds: Count = 10
-    local_epochs: Positive = 1.0
-    max_steps: Count = 200
-    min_steps: Count = 2
-    batch_size: Count = 8
-    learning_rate: Rate = 3e-3
-    final_rate: Share = 0.1
-    round_seconds: Positive | None = None
-    patience: Count = 3
-    cohort: Count | None = None
-    pace: Literal["rounds", "buffered"] = "rounds"
-    buffer: Count | None = None
-    quorum: Count | None = None
-    lockstep: Count = 1
+    rounds: Annotated[Count, Field(description="Most rounds of the run; `patience` may end it earlier.")] = 10
+    local_epochs: Annotated[
+        Positive,
+        Field(
+            description="Passes over its own training data that a participant makes per round; fractions are allowed."
+        ),
+    ] = 1.0
+    max_steps: Annotated[Count, Field(description="Most local steps per round, whatever the epochs say.")] = 200
+    min_steps: Annotated[
+        Count, Field(description="Fewest local steps per round, even where they do not fit `round_seconds`.")
+    ] = 2
+    batch_size: Annotated[Count, Field(description="Texts per step (causal: blocks).")] = 8
+    learning_rate: Annotated[
+        Rate, Field(description="Learning rate of the participants' AdamW in the first round.")
+    ] = 3e-3
+    final_rate: Annotated[
+        Share, Field(description="Learning rate of the last round as a share of the first, linear in between.")
+    ] = 0.1
+    round_seconds: Annotated[
+        Positive | None,
+        Field(
+            description="Time that a round may take, in seconds. It sizes ranks and steps before the run and "
+            'cuts nobody off. With `pace = "buffered"` it is the length of a window and sizes '
+            "nothing."
+        ),
+    ] = None
+    patience: Annotated[
+        Count,
+        Field(
+            description="Rounds in a row without progress on validation, or rejected by the gate, after which "
+            "the run ends."
+        ),
+    ] = 3
+    cohort: Annotated[
+        Count | None,
+        Field(
+            description="Participants that are drawn to train in each round, besides the centre; as many, "
+            "drawn once, evaluate. Unset: all. Not with `q_ffl` and `term`."
+        ),
+    ] = None
+    pace: Annotated[
+        Literal["rounds", "buffered"],
+        Field(
+            description="`rounds` wait for everybody, and slow participants make fewer steps. `buffered` has "
+            "windows of `round_seconds`: slow participants make all their steps and count in the "
+            "window in which they arrive (with `stack` and `fresh` only)."
+        ),
+    ] = "rounds"
+    buffer: Annotated[
+        Count | None,
+        Field(
+            description="Buffered pace: fewest replies with which a window makes a step; fewer wait for the "
+            "next window. Unset: 1."
+        ),
+    ] = None
+    quorum: Annotated[
+        Count | None,
+        Field(
+            description="Participants that must be connected before a run across a network begins; later ones "
+            "join at the next round. A round with fewer usable replies makes no step and is tried "
+            "again (on one machine it ends the run). Unset: all to begin, 1 per round. Buffered: "
+            "only to begin."
+        ),
+    ] = None
+    lockstep: Annotated[
+        Count,
+        Field(
+            description="Participants on one machine that make their steps together over one pass through the "
+            "base (docs/how-a-round-works.md says when this pays). The last bits of a result "
+            "depend on it. It has no effect across a network, with local terms or methods, whole "
+            "weights, or texts over 512 tokens."
+        ),
+    ] = 1
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:
@@ -132,118 +253,45 @@ class TrainSection(Section):
         return self
 
 
-class AlgorithmSection(Section):
-    """[algorithm]. Pieces by name, each with its settings."""
-
-    reduce: str = "stack"
-    weights: str = "norm_equalised"
-    server: str = "sgd"
-    start: str = "fresh"
-    reduce_settings: dict[str, Finite] = Field(default_factory=dict)
-    weights_settings: dict[str, Finite] = Field(default_factory=dict)
-    server_settings: dict[str, Finite] = Field(default_factory=dict)
-    start_settings: dict[str, Finite] = Field(default_factory=dict)
-    upload: str = "plain"
-    upload_settings: dict[str, Finite] = Field(default_factory=dict)
-    feedback: Share | None = None
-    download: str = "plain"
-    download_settings: dict[str, Finite] = Field(default_factory=dict)
-    broadcast_rank: Count | None = None
-
-
-class LocalSection(Section):
-    """[local]. What participants minimise besides their own loss, and how a step is made.
-
-    terms: name -> strength. data: public text for them; unset, the centre's training data.
-    """
-
-    terms: dict[str, Finite] = Field(default_factory=dict)
-    method: str = "plain"
-    method_settings: dict[str, Finite] = Field(default_factory=dict)
-    data: File | None = None
-
-
-class TopologySection(Section):
-    """[topology]. Who exchanges with whom: all with the coordinator (a star), or peers with their neighbours."""
-
-    kind: Literal["star", "ring", "complete", "graph"] = "star"
-    edges: list[Annotated[list[Name], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
-    pace: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
 class CentreSection(Section):
-    """[centre]. The central resource: its public data, and how much the participants count against it.
+    """[centre] The central resource trains on public data too. These keys say how much it counts."""
 
-    first: rounds of `[train] rounds` that the centre trains alone, before the participants begin.
-    """
-
-    data: File
-    licence: Words = "not stated"
-    federated_share: Share = 0.85
-    first: Annotated[int, Field(ge=0)] = 0
-    max_train: Count | None = None
-    tokens_per_second: Positive | None = None
-    steps: Count | None = None
-
-
-class GateSection(Section):
-    """[gate]. Public slices (name -> file) on which the general model may not get worse by more than `margin` (relative)."""
-
-    slices: dict[Name, File] = Field(default_factory=dict)
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
-    max_examples: Count = 100
-    interpolate: Annotated[int, Field(ge=0, le=101)] = 0
-
-    @field_validator("interpolate")
-    @classmethod
-    def _two_ends(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("expected 0 (off) or 2 and more points: base and shared model are two of them")
-        return value
-
-
-class ScreenSection(Section):
-    """[screen]. What is done with updates that stand out: bounded, noted ("record") or left out ("refuse")."""
-
-    norm_bound: Positive | None = None
-    cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
-    cosine_to: Literal["others", "centre"] = "others"
-    cosine_action: Literal["record", "refuse"] = "record"
-    loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    loss_action: Literal["record", "refuse"] = "record"
-
-
-class PersonalSection(Section):
-    """[personal]. How personal and local-only models are made."""
-
-    local_rates: Annotated[list[Rate], Field(min_length=1, max_length=MOST_TRIED)] = Field(default=[1e-3, 3e-3])
-    pooled_rates: list[Rate] | None = None
-    private_rates: Annotated[list[Rate], Field(min_length=1, max_length=MOST_TRIED)] = Field(default=[5e-4])
-    private_rank: Count = 4
-    private_epochs: Positive = 3.0
-    checks: Count = 4
-    alphas: Annotated[list[Share], Field(max_length=MOST_TRIED)] = Field(default=[0.5, 1.0])
-    mixes: Annotated[list[Share], Field(max_length=MOST_TRIED)] = Field(default=[0.5])
-    ditto: Annotated[list[Positive], Field(max_length=MOST_PULLED)] = Field(default=[])
-
-
-class DistilSection(Section):
-    """[distil]. Models teach each other on the centre's public texts (FedDF): those of the groups, or the participants' own."""
-
-    teachers: Literal["groups", "participants"] = "groups"
-    ensemble: str = "feddf"
-    votes: Literal["participants", "bases"] = "participants"
-    every: Count = 1
-    steps: Count = 20
-    items: Count = 128
-    rank: Count | None = None
-    learning_rate: Rate = 1e-3
-    temperature: Positive = 1.0
+    data: Annotated[
+        File,
+        Field(
+            description="Public data, one file, with the columns `text`, `label`, `prompt`, `response` as the "
+            "task needs."
+        ),
+    ]
+    licence: Annotated[Words, Field(description="Licence of the public data, as declared.")] = "not stated"
+    federated_share: Annotated[Share, Field(description="λ in λ·Δ_participants + (1 − λ)·Δ_centre, a share.")] = 0.85
+    first: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Rounds of `train.rounds` that the centre trains alone before the participants begin; "
+            "the learning rate then starts again.",
+        ),
+    ] = 0
+    max_train: Annotated[Count | None, Field(description="Most training examples of the centre. Unset: all.")] = None
+    tokens_per_second: Annotated[
+        Positive | None, Field(description="Declared training speed of the centre, in tokens/s. Unset: no limit.")
+    ] = None
+    steps: Annotated[
+        Count | None,
+        Field(description="Local steps of the centre per round. Unset: as many as the median participant."),
+    ] = None
 
 
 class RosterEntry(Section):
-    """[[participants]]. `file` is needed where the participant runs on this machine."""
+    """[[participants]] The roster. In a simulation every participant's own file is on this machine."""
 
-    name: Name
-    file: File | None = None
-    base: Name = MAIN
+    name: Annotated[
+        Name, Field(description="Name of the participant; unique, and equal to `name` in its own file. Not `centre`.")
+    ]
+    file: Annotated[
+        File | None, Field(description="The participant's `participant.toml`, where it runs on this machine.")
+    ] = None
+    base: Annotated[
+        Name, Field(description="The base that the participant holds: `main`, or a name of `[[bases]]`.")
+    ] = MAIN
