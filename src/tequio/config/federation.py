@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -25,6 +26,7 @@ from tequio.config.methods import (
     ScreenSection,
     TopologySection,
 )
+from tequio.config.presets import resolved
 from tequio.config.sections import (
     MAIN,
     AdapterSection,
@@ -75,6 +77,11 @@ class Federation(Section):
     budget: BudgetSection = BudgetSection()
     shift: ShiftSection | None = None
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_preset(cls, raw: Any) -> Any:
+        return resolved(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
     def _consistent(self) -> Federation:

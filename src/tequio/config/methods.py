@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from tequio.config.fields import MOST_PULLED, MOST_TRIED, Count, File, Finite, Name, Positive, Rate, Section, Share
+from tequio.config.presets import PRESETS
 
 
 class AlgorithmSection(Section):
@@ -14,6 +15,15 @@ class AlgorithmSection(Section):
     docs/algorithms.md.
     """
 
+    preset: Annotated[
+        str | None,
+        Field(
+            exclude=True,
+            json_schema_extra={"enum": [*PRESETS, None]},
+            description="A method by its name in the literature: it sets the keys that make it, "
+            "and refuses another value beside them (docs/algorithms.md). Unset: the keys below.",
+        ),
+    ] = None
     reduce: Annotated[
         str,
         Field(

@@ -1,0 +1,81 @@
+"""Methods by name, `[algorithm] preset`: resolved once, while the file is read, so that nothing further on knows of them.
+
+`presets.toml` has the keys of each.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+PRESETS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
+    files("tequio.config").joinpath("presets.toml").read_text(encoding="utf-8")
+)
+Path = tuple[str, ...]
+
+
+def leaves(tree: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield (where it stands, value) of each key of nested tables; an empty table is a value."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a federation.toml with the keys of its preset in place of the preset.
+
+    Raises ValueError where there is no such preset, and where a key beside it makes another method.
+    """
+    algorithm = raw.get("algorithm")
+    name = algorithm.get("preset") if isinstance(algorithm, Mapping) else None
+    if not isinstance(name, str):
+        return raw
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"algorithm.preset: there is no such method; did you mean {near!r}? Known: {', '.join(PRESETS)}"
+        )
+    out = copy.deepcopy(dict(raw))
+    del out["algorithm"]["preset"]
+    for where, value in leaves(PRESETS[name]["pieces"]):
+        if _at(out, where) not in (None, value):
+            raise ValueError(_conflict(name, where, f"{name} is {_shown(value)}"))
+        _put(out, where, value)
+    for group in PRESETS[name].get("starts", ()):
+        values = dict(leaves(group))
+        own = {where: found for where in values if (found := _at(out, where)) is not None}
+        if off := [where for where, found in own.items() if not found]:
+            raise ValueError(_conflict(name, off[0], "this value switches it off"))
+        for where, value in values.items() if not own else ():
+            _put(out, where, value)
+    return out
+
+
+def _conflict(name: str, where: Path, why: str) -> str:
+    key = ".".join(where)
+    return f"{key}: it does not go with algorithm.preset = {name!r}, for {why}; leave out {key}, or the preset"
+
+
+def _shown(value: Any) -> str:
+    return "without any" if value == {} else repr(value)
+
+
+def _at(tree: Any, where: Path) -> Any:
+    """Return the value that stands there, None where there is none."""
+    for part in where:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _put(tree: Any, where: Path, value: Any) -> None:
+    """Write a value there, unless what should be a table is none: that is refused later."""
+    for part in where[:-1]:
+        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
+    if isinstance(tree, dict):
+        tree[where[-1]] = copy.deepcopy(value)
