@@ -18,6 +18,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from tequio.cli.main import app
+from tequio.config.presets import PRESETS, leaves
 from tequio.config.reference import FILES, about, keys
 from tequio.core import errors
 
@@ -40,7 +41,12 @@ MEANINGS = tomllib.loads((DOCS / "meanings.toml").read_text(encoding="utf-8"))
 
 def pages() -> dict[str, str]:
     """File name in docs/ -> what it must hold."""
-    return {"configuration.md": configuration(), "commands.md": commands(), "errors.md": error_page()}
+    return {
+        "configuration.md": configuration(),
+        "algorithms.md": algorithms(),
+        "commands.md": commands(),
+        "errors.md": error_page(),
+    }
 
 
 def configuration() -> str:
@@ -63,6 +69,47 @@ def configuration() -> str:
             out += [f"| `{key.leaf}` | {key.type} | {key.default} | {key.meaning} |" for key in group]
             out.append("")
     return "\n".join(out).rstrip() + "\n"
+
+
+def algorithms() -> str:
+    """Every preset as its pieces."""
+    out = [
+        NOTE.format(source="config/presets.toml"),
+        "# Algorithms\n",
+        "A method of the literature is a combination of pieces, and a piece is a key of [configuration.md](configuration.md). "
+        '`[algorithm] preset = "NAME"` sets the keys of one row; `tequio init FOLDER --algorithm NAME` writes it into a new file. '
+        "Keys without a table are of `[algorithm]`.\n",
+        "- **Pieces** make the method. Another value beside the preset is refused, with the key: leave out that key, or the preset.\n"
+        "- **Starting values** are set where your file writes none of them; yours count, except 0 and empty, which would switch "
+        "the piece off and are refused. Steps of `diloco` are set together: one of yours replaces all three.\n"
+        "- **All other keys are yours**: codecs, screening, gate, centre, personal models. "
+        "[choosing-algorithms.md](choosing-algorithms.md) says what was measured.\n",
+        "The preset is replaced by its keys when the file is read: the run's record holds these keys, and a run with a preset is "
+        "bit-for-bit identical to one with the same keys written out. "
+        "In every method local steps are AdamW's with the rates of `[train]`, and what is averaged is a LoRA adapter and the head "
+        'unless `adapter.kind = "full"`.\n',
+        "| preset | paper | pieces | starting values | when to use | difference from the paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, preset in PRESETS.items():
+        link = f"[{preset['paper']}](https://arxiv.org/abs/{preset['arxiv']})"
+        starts = [_written(group) for group in preset.get("starts", [])]
+        cells = (
+            f"`{name}`",
+            link,
+            _written(preset["pieces"]),
+            "; ".join(starts) or "–",
+            preset["use"],
+            preset["difference"],
+        )
+        out.append(f"| {' | '.join(cells)} |")
+    return "\n".join(out) + "\n\n" + MEANINGS["algorithms"]["missing"]
+
+
+def _written(tree: Mapping[str, Any]) -> str:
+    """Keys with their values as one writes them, those of [algorithm] by their own name."""
+    names = [(".".join(where).removeprefix("algorithm."), value) for where, value in leaves(tree)]
+    return ", ".join(f"`{name} = {json.dumps(value)}`" for name, value in names)
 
 
 def commands() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tequio.algorithms.registry import REDUCE, SERVER, WEIGHTS
 from tequio.config import Federation, ParticipantFile, load_federation, load_participant
+from tequio.config.reference import about, comments
 from tequio.config.starter import BASES, write_starter
-from tequio.config.templates import COMMENTS, to_toml, write_federation
+from tequio.config.templates import to_toml, write_federation
 from tequio.core.errors import ConfigError, ResourceError
 
 Task = Literal["classification", "causal"]
@@ -149,23 +150,34 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
         tmp_path, small(**tables, **further, **accounts, centre={"data": "c"}), people, {"ben": "mini"}
     )
     timed = write_federation(tmp_path / "timed", small(shift={"start": "2026-01-01T00:00:00Z"}), [person("ana")])
-    lines = [line for path in (main, timed) for line in path.read_text(encoding="utf-8").splitlines()]
-    own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == COMMENTS["federation.toml"].strip()
-    assert own[0] == COMMENTS["participant.toml"].strip()
+    texts = [path.read_text(encoding="utf-8") for path in (main, timed)]
+    own = (tmp_path / "participants" / "ana.toml").read_text(encoding="utf-8")
+    assert texts[0].startswith(commented(about("federation")))
+    assert own.startswith(commented(about("participant")))
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
     assert len(sections) == 27  # twenty of federation.toml, seven of participant.toml
     for name in sections:
-        text = own if name in ("data", "hardware", "team", "schedule") else lines
-        header = text.index(f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]")
-        assert text[header - 1] == COMMENTS[name].strip()
+        file = "participant" if name in ("data", "hardware", "team", "schedule") else "federation"
+        header = f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]"
+        whole = own if file == "participant" else "".join(texts)
+        assert f"{commented(about(file, name))}{header}\n" in whole, name
 
 
-def test_the_comment_on_algorithms_names_those_there_are() -> None:
-    for name in (*REDUCE, *WEIGHTS, *SERVER):
-        assert name in COMMENTS["algorithm"]
+def commented(words: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(words, 98, break_on_hyphens=False))
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_each_key_has_its_comment_where_it_stands_first(tmp_path: Path, task: Task) -> None:
+    for path in write_starter(tmp_path, task, None)[1]:
+        file = "federation" if path.name == "federation.toml" else "participant"
+        text, words = path.read_text(encoding="utf-8"), comments(file)
+        for name, value in tomllib.loads(text).items():
+            rows = value if isinstance(value, list) else [value]
+            for key in [f"{name}.{leaf}" for leaf in rows[0]] if isinstance(rows[0], dict) else [name]:
+                assert f"{commented(words[key])}{key.rpartition('.')[2]} = " in text, key
 
 
 @pytest.mark.parametrize("there", ["federation.toml", "participants/ben.toml"])

@@ -67,12 +67,15 @@ def init(
         Literal["classification", "causal"], typer.Option("--task", help="What is learnt.")
     ] = "classification",
     base: Annotated[str | None, typer.Option("--base", help="Base model: id, folder or .gguf file.")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option("--algorithm", help="A method by name, such as fedprox: docs/algorithms.md.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a commented federation.toml and two participant.toml to start from."""
     from tequio.config.starter import write_starter
 
-    path, files = write_starter(folder, task, base)
+    path, files = write_starter(folder, task, base, algorithm)
 
     def words() -> None:
         output.out.print("Wrote:")

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tequio.config.other_names import other_name
+from tequio.config.reference import model_schema, table_of
 
 EXPECTED = {
     "model_type": "expected a table",
@@ -126,22 +127,7 @@ def _hint(kind: str, value: Any, where: str, context: Mapping[str, Any]) -> str:
 
 def _keys_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`, following nested sections and lists of sections."""
-    current = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        if part not in current.model_fields:
-            return []
-        annotation = current.model_fields[part].annotation
-        for candidate in (annotation, *_arguments(annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                current = candidate
-                break
-    return list(current.model_fields)
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    found: list[Any] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found += [argument, *_arguments(argument)]
-    return tuple(found)
+    part = whole = model_schema(model)
+    for name in (part for part in loc if not isinstance(part, int)):
+        part = table_of(whole, part.get("properties", {}).get(name, {}))
+    return list(part.get("properties", {}))

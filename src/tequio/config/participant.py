@@ -110,9 +110,9 @@ class DataSection(Section):
     consent: Annotated[
         Words,
         Field(
-            description="On what ground these data may be used, in your words (at most 2,048 bytes). It "
-            "leaves the machine: the coordinator writes it into the run's ledger, where everybody "
-            "who has that reads it. Name no person in it."
+            description="On what ground these data may be used, in your words (at most 2,048 bytes). This "
+            "leaves the machine, so name no person in it: the coordinator writes it into the run's "
+            "ledger, where everybody who has that reads it."
         ),
     ] = "not stated"
 

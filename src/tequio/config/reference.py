@@ -11,6 +11,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from tequio.config.federation import Federation
 from tequio.config.fields import Section
 from tequio.config.other_names import other_name
@@ -44,10 +46,15 @@ class Key:
 
 
 @cache
+def model_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a table or file."""
+    return model.model_json_schema()
+
+
 def schema(file: str) -> dict[str, Any]:
     """Return the JSON Schema (Draft 2020-12) of a file."""
-    made = FILES[file].model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | made | {"title": f"{file}.toml"}
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return draft | model_schema(FILES[file]) | {"title": f"{file}.toml"}
 
 
 @cache
@@ -59,7 +66,7 @@ def keys(file: str) -> tuple[Key, ...]:
 def about(file: str, table: str = "") -> str:
     """Return what a table of a file, or the file as a whole, is for."""
     whole = schema(file)
-    words = (_table(whole, whole["properties"][table]) if table else whole)["description"]
+    words = (table_of(whole, whole["properties"][table]) if table else whole)["description"]
     return re.sub(r"^\[+\w+\]+ ", "", " ".join(words.split()))
 
 
@@ -89,7 +96,7 @@ def find(name: str) -> list[Key]:
 
 
 def _keys(file: str, part: Mapping[str, Any], above: str) -> Iterator[Key]:
-    tables = {name: _table(schema(file), value) for name, value in part["properties"].items()}
+    tables = {name: table_of(schema(file), value) for name, value in part["properties"].items()}
     for name, value in part["properties"].items():
         if not tables[name]:
             default = "**required**" if name in part.get("required", []) else _default(value.get("default"), value)
@@ -99,7 +106,7 @@ def _keys(file: str, part: Mapping[str, Any], above: str) -> Iterator[Key]:
             yield from _keys(file, table, f"{above}{name}.")
 
 
-def _table(whole: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
+def table_of(whole: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the table to which a property refers, or nothing."""
     options = (value, value.get("items", {}), *value.get("anyOf", []))
     names = (option["$ref"].rsplit("/", 1)[-1] for option in options if "$ref" in option)
@@ -113,10 +120,10 @@ def _default(value: Any, of: Mapping[str, Any]) -> str:
 
 def _type(of: Mapping[str, Any]) -> str:
     """Return the JSON Schema of a value in words."""
+    if "enum" in of:
+        return ", ".join(f'`"{value}"`' for value in of["enum"] if value is not None)
     if "anyOf" in of:
         return " or ".join(_type(option) for option in of["anyOf"] if option.get("type") != "null")
-    if "enum" in of:
-        return ", ".join(f'`"{value}"`' for value in of["enum"])
     kind = of.get("type")
     if kind == "array":
         return f"list of: {_type(of['items'])}"

@@ -16,8 +16,13 @@ BASES = {
 MODULES = {"classification": ["query", "value"], "causal": ["q_proj", "v_proj"]}
 
 
-def write_starter(folder: Path, task: Literal["classification", "causal"], base: str | None) -> tuple[Path, list[Path]]:
-    """Write federation.toml and two participants; returns the first and all files. ConfigError if one exists."""
+def write_starter(
+    folder: Path, task: Literal["classification", "causal"], base: str | None, preset: str | None = None
+) -> tuple[Path, list[Path]]:
+    """Write federation.toml and two participants; return the first and all files.
+
+    preset: the method of `[algorithm] preset`; None for the usual pieces. Raises ConfigError if a file exists already.
+    """
     federation: dict[str, Any] = {
         "name": _name_from(folder),
         "seed": 0,
@@ -26,7 +31,7 @@ def write_starter(folder: Path, task: Literal["classification", "causal"], base:
         "adapter": {"modules": MODULES[task], "ranks": [2, 4, 8, 16]},
         "train": {"rounds": 8, "local_epochs": 1.0, "batch_size": 8, "learning_rate": 3e-3, "patience": 3},
         "algorithm": {
-            **{"reduce": "stack", "weights": "norm_equalised", "server": "sgd"},
+            **({"preset": preset} if preset else {"reduce": "stack", "weights": "norm_equalised", "server": "sgd"}),
             **{"upload": "quantise", "upload_settings": {"bits": 4}},
             **{"download": "quantise", "download_settings": {"bits": 4}},
         },

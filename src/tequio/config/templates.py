@@ -22,7 +22,7 @@ def to_toml(value: Mapping[str, Any], file: str = "") -> str:
     """
     words = comments(file) if file else {}
     tables = {key: item for key, item in value.items() if isinstance(item, dict) or _is_tables(item)}
-    out = [_comment(about(file)) if file else "", *_lines(value, words, "", tables.keys())]
+    out = [f"{_comment(about(file))}\n" if file else "", *_lines(value, words, "", tables.keys())]
     for name, item in tables.items():
         for number, table in enumerate([item] if isinstance(item, dict) else item):
             shown = {} if number else words
