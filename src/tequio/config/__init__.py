@@ -1,7 +1,7 @@
 """The two configuration files, strictly read: `federation.toml` (what all agreed to) and `participant.toml` (never leaves).
 
-`tables` and `accounting` are their tables, `federation` and `participant` the files as a whole, `read` how they are read, `stored` how a
-record keeps it, `explain` what is said of a wrong value.
+`sections`, `methods` and `accounting` are their tables, `federation` and `participant` the files as a whole. `load` reads them, `presets`
+resolves methods by name, `stored` is how a record has them, `explain` answers a wrong value, and `reference` says what each key means.
 """
 
 from tequio.config.federation import Federation

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tequio.config.fields import Amount, File, Positive, Section, Share
+from tequio.config.fields import Amount, File, Positive, Section, Share, refuse
 from tequio.core.errors import ConfigError
 from tequio.measure.countries import country_intensity
 from tequio.measure.currencies import checked_currency
@@ -76,8 +76,8 @@ class EnergySection(Section):
 
     @model_validator(mode="after")
     def _zone_of_a_file(self) -> EnergySection:
-        if self.zone is not None and self.intensity is None:
-            raise ValueError("zone names one of several in the file of intensity, and there is none")
+        alone = self.zone is not None and self.intensity is None
+        refuse((alone, "zone names one of several in the file of intensity, and there is none"))
         return self
 
 
@@ -114,8 +114,7 @@ class EquitySection(Section):
 
     @model_validator(mode="after")
     def _both(self) -> EquitySection:
-        if self.leave_one_out and not self.credit:
-            raise ValueError("leave_one_out goes with credit = true")
+        refuse((self.leave_one_out and not self.credit, "leave_one_out goes with credit = true"))
         return self
 
 
@@ -301,8 +300,14 @@ class MoneySection(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> MoneySection:
-        if self.per_kwh is None and self.rent_per_hour is None and self.capital is None:
-            raise ValueError("give per_kwh, rent_per_hour or capital (0 where it costs nothing), or leave [money] out")
-        if self.rent_per_hour is not None and self.capital is not None:
-            raise ValueError("a machine is rented (rent_per_hour) or owned (capital), not both")
+        refuse(
+            (
+                self.per_kwh is None and self.rent_per_hour is None and self.capital is None,
+                "give per_kwh, rent_per_hour or capital (0 where it costs nothing), or leave [money] out",
+            ),
+            (
+                self.rent_per_hour is not None and self.capital is not None,
+                "a machine is rented (rent_per_hour) or owned (capital), not both",
+            ),
+        )
         return self

@@ -16,7 +16,7 @@ from tequio.config.accounting import (
     MoneySection,
     ShiftSection,
 )
-from tequio.config.fields import Name, Section
+from tequio.config.fields import Name, Section, refuse
 from tequio.config.methods import (
     AlgorithmSection,
     DistilSection,
@@ -84,108 +84,163 @@ class Federation(Section):
         return resolved(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
-    def _consistent(self) -> Federation:
-        names = [p.name for p in self.participants]
-        twice = sorted(n for n, times in Counter(names).items() if times > 1)
-        if twice:
-            raise ValueError(f"participants: {', '.join(twice)} is on the roster twice")
-        if "centre" in names:
-            raise ValueError("participants: the name 'centre' is taken by the central resource")
-        cohort = self.train.cohort
-        if cohort is not None and cohort > len(names):
-            why = f"train.cohort = {cohort} is more than the {len(names)} participants"
-            raise ValueError(f"{why}: leave it out, and everybody takes part")
-        if cohort is not None and self.algorithm.weights in BY_NEED:
-            why = f"algorithm.weights = {self.algorithm.weights!r} needs every participant's validation loss"
-            raise ValueError(f"{why}, which train.cohort does not measure: use 'norm_equalised', or leave cohort out")
-        if (self.train.buffer or 1) > (cohort or len(names)):
-            why = f"train.buffer = {self.train.buffer} is more than the {cohort or len(names)} who take part in a round"
-            raise ValueError(f"{why}: lower it, or no step is ever made")
-        quorum = self.train.quorum
-        if quorum is not None and quorum > (cohort or len(names)):
-            why = f"train.quorum = {quorum} is more than the {cohort or len(names)} who take part in a round"
-            raise ValueError(f"{why}: lower it, or no round is ever made")
-        if quorum is not None and (self.bases or self.topology.kind != "star"):
-            raise ValueError("train.quorum: one base and a coordinator are needed; leave it out")
-        if self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None:
-            raise ValueError("algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out")
+    def _rounds_fit(self) -> Federation:
+        names, train, weights = [p.name for p in self.participants], self.train, self.algorithm.weights
+        twice = ", ".join(sorted(n for n, times in Counter(names).items() if times > 1))
+        cohort, quorum, buffer = train.cohort, train.quorum or 0, train.buffer or 1
+        most = cohort or len(names)
         first = 0 if self.centre is None else self.centre.first
-        if first >= self.train.rounds:
-            why = f"centre.first = {first}: of {self.train.rounds} rounds none is left for the participants"
-            raise ValueError(f"{why}; raise train.rounds, or lower it")
-        if first and self.train.pace == "buffered":
-            raise ValueError('centre.first: with train.pace = "buffered" nobody waits for the centre; use "rounds"')
-        if self.screen.loss_action != "record" and self.screen.loss is None:
-            raise ValueError(
-                "screen.loss_action: nothing is measured without screen.loss; give a limit, or leave it out"
-            )
-        if self.screen.cosine_action != "record" and self.screen.cosine is None:
-            raise ValueError("screen.cosine_action: nothing is measured without screen.cosine; give a limit")
-        if self.gate.slices and self.centre is None:
-            raise ValueError("gate.slices: the centre evaluates the public slices, so [centre] is needed")
-        if self.screen.loss is not None and not self.gate.slices:
-            raise ValueError("screen.loss: updates are tried on public slices, so gate.slices is needed")
-        if self.screen.cosine is not None and self.screen.cosine_to == "centre" and self.centre is None:
-            raise ValueError('screen.cosine_to: there is no [centre]; use "others"')
-        if self.screen.cosine is not None and self.screen.cosine_to == "others" and len(names) < 3:
-            raise ValueError(
-                "screen.cosine: of two that disagree nobody can say which is wrong; 3 participants are needed"
-            )
+        refuse(
+            (twice, f"participants: {twice} is on the roster twice"),
+            ("centre" in names, "participants: the name 'centre' is taken by the central resource"),
+            (
+                cohort is not None and cohort > len(names),
+                f"train.cohort = {cohort} is more than the {len(names)} participants: leave it out, and everybody "
+                "takes part",
+            ),
+            (
+                cohort is not None and weights in BY_NEED,
+                f"algorithm.weights = {weights!r} needs every participant's validation loss, which train.cohort does "
+                "not measure: use 'norm_equalised', or leave cohort out",
+            ),
+            (
+                buffer > most,
+                f"train.buffer = {buffer} is more than the {most} who take part in a round: lower it, or no step is "
+                "ever made",
+            ),
+            (
+                quorum > most,
+                f"train.quorum = {quorum} is more than the {most} who take part in a round: lower it, or no round is "
+                "ever made",
+            ),
+            (
+                quorum and (self.bases or self.topology.kind != "star"),
+                "train.quorum: one base and a coordinator are needed; leave it out",
+            ),
+            (
+                self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None,
+                "algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out",
+            ),
+            (
+                first >= train.rounds,
+                f"centre.first = {first}: of {train.rounds} rounds none is left for the participants; raise "
+                "train.rounds, or lower it",
+            ),
+            (
+                first and train.pace == "buffered",
+                'centre.first: with train.pace = "buffered" nobody waits for the centre; use "rounds"',
+            ),
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _screening_fits(self) -> Federation:
+        screen = self.screen
+        refuse(
+            (
+                screen.loss_action != "record" and screen.loss is None,
+                "screen.loss_action: nothing is measured without screen.loss; give a limit, or leave it out",
+            ),
+            (
+                screen.cosine_action != "record" and screen.cosine is None,
+                "screen.cosine_action: nothing is measured without screen.cosine; give a limit",
+            ),
+            (
+                self.gate.slices and self.centre is None,
+                "gate.slices: the centre evaluates the public slices, so [centre] is needed",
+            ),
+            (
+                screen.loss is not None and not self.gate.slices,
+                "screen.loss: updates are tried on public slices, so gate.slices is needed",
+            ),
+            (
+                screen.cosine is not None and screen.cosine_to == "centre" and self.centre is None,
+                'screen.cosine_to: there is no [centre]; use "others"',
+            ),
+            (
+                screen.cosine is not None and screen.cosine_to == "others" and len(self.participants) < 3,
+                "screen.cosine: of two that disagree nobody can say which is wrong; 3 participants are needed",
+            ),
+        )
         return self
 
     @model_validator(mode="after")
     def _bases_fit(self) -> Federation:
-        known = self.base_names()
-        twice = sorted({n for n in known if known.count(n) > 1})
-        if twice:
-            raise ValueError(f"bases: {twice[0]!r} is there twice ([base] itself is called {MAIN!r})")
+        known, held = self.base_names(), [entry.base for entry in self.participants]
+        twice = next((name for name in sorted(known) if known.count(name) > 1), None)
+        refuse((twice, f"bases: {twice!r} is there twice ([base] itself is called {MAIN!r})"))
         for entry in self.participants:
             if entry.base not in known:
                 near = difflib.get_close_matches(entry.base, known, n=1, cutoff=0.0)[0]
                 why = f"participants: {entry.name} has base = {entry.base!r}, which no [[bases]] is called"
                 raise ValueError(f"{why}; did you mean {near!r}? Known: {', '.join(known)}")
-            if entry.name in {f"shared-{name}" for name in known}:
-                raise ValueError(f"participants: the name {entry.name!r} is taken by the shared model of that base")
-        unused = [name for name in known if name not in {entry.base for entry in self.participants}]
-        if unused:
-            raise ValueError(f"bases: no participant has base = {unused[0]!r}; give it one, or leave that base out")
-        least = min(known, key=[entry.base for entry in self.participants].count)
-        members = [entry.base for entry in self.participants].count(least)
-        if self.bases and self.train.cohort is not None and self.train.cohort > members:
-            raise ValueError(
-                f"train.cohort = {self.train.cohort} is of each base, and {least!r} has {members} participants"
-            )
-        if self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3:
-            raise ValueError(f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}")
-        if self.budget.money is not None and self.money is None:
-            raise ValueError("budget.money: in which currency? Add [money]; costs in other ones are not counted")
-        if self.budget.kg_co2e is not None and self.energy.country is None and self.energy.intensity is None:
-            raise ValueError("budget.kg_co2e: the coordinator's carbon is not known; say [energy] country or intensity")
-        if self.budget.limits() and (self.topology.kind != "star" or self.bases or self.distil):
-            raise ValueError(
-                "budget: it is kept by a coordinator of one base; use a star with one base, or leave it out"
-            )
-        if self.shift and (self.topology.kind != "star" or self.bases or self.distil or self.train.pace == "buffered"):
-            raise ValueError(
-                'shift: rounds are those of a coordinator of one base; use a star, one base and pace = "rounds"'
-            )
-        if self.shift and self.shift.kg_co2e is not None and self.train.cohort is not None:
-            raise ValueError("shift.kg_co2e: it says who sits out a round, and so does train.cohort; use one of them")
-        if self.equity.credit and (self.topology.kind != "star" or self.adapter.kind == "full"):
-            why = "updates of a round are compared at the coordinator, as adapters"
-            raise ValueError(f'equity.credit: {why}; use a star and adapter.kind = "lora", or leave it out')
-        if self.topology.kind != "star" and (self.bases or self.distil):
-            raise ValueError('topology: peers exchange changes of one base and have no centre that distils; use "star"')
-        if self.distil and self.distil.teachers == "participants" and self.train.pace == "buffered":
-            raise ValueError('distil: replies of buffered rounds began from different models; use teachers = "groups"')
-        if self.distil and self.adapter.kind == "full":
-            raise ValueError(
-                'distil: what is distilled is an adapter, and whole weights are trained; use kind = "lora"'
-            )
-        if self.distil and self.centre is None:
-            raise ValueError("distil: it needs public texts, so [centre] is needed")
-        if self.distil and self.distil.teachers == "groups" and not self.bases:
-            raise ValueError('distil: with one base a model would teach itself; set teachers = "participants"')
+        shared = next((e.name for e in self.participants if e.name in {f"shared-{name}" for name in known}), None)
+        unused = next((name for name in known if name not in held), None)
+        least = min(known, key=held.count)
+        members = held.count(least)
+        cohort = self.train.cohort or 0
+        refuse(
+            (shared, f"participants: the name {shared!r} is taken by the shared model of that base"),
+            (unused, f"bases: no participant has base = {unused!r}; give it one, or leave that base out"),
+            (
+                self.bases and cohort > members,
+                f"train.cohort = {cohort} is of each base, and {least!r} has {members} participants",
+            ),
+            (
+                self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3,
+                f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}",
+            ),
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _coordinator_fits(self) -> Federation:
+        peers, distil, budget, shift = self.topology.kind != "star", self.distil, self.budget, self.shift
+        timed = shift is not None and shift.kg_co2e is not None
+        refuse(
+            (
+                budget.money is not None and self.money is None,
+                "budget.money: in which currency? Add [money]; costs in other ones are not counted",
+            ),
+            (
+                budget.kg_co2e is not None and self.energy.country is None and self.energy.intensity is None,
+                "budget.kg_co2e: the coordinator's carbon is not known; say [energy] country or intensity",
+            ),
+            (
+                budget.limits() and (peers or self.bases or distil),
+                "budget: it is kept by a coordinator of one base; use a star with one base, or leave it out",
+            ),
+            (
+                shift and (peers or self.bases or distil or self.train.pace == "buffered"),
+                'shift: rounds are those of a coordinator of one base; use a star, one base and pace = "rounds"',
+            ),
+            (
+                timed and self.train.cohort is not None,
+                "shift.kg_co2e: it says who sits out a round, and so does train.cohort; use one of them",
+            ),
+            (
+                self.equity.credit and (peers or self.adapter.kind == "full"),
+                "equity.credit: updates of a round are compared at the coordinator, as adapters; use a star and "
+                'adapter.kind = "lora", or leave it out',
+            ),
+            (
+                peers and (self.bases or distil),
+                'topology: peers exchange changes of one base and have no centre that distils; use "star"',
+            ),
+            (
+                distil and distil.teachers == "participants" and self.train.pace == "buffered",
+                'distil: replies of buffered rounds began from different models; use teachers = "groups"',
+            ),
+            (
+                distil and self.adapter.kind == "full",
+                'distil: what is distilled is an adapter, and whole weights are trained; use kind = "lora"',
+            ),
+            (distil and self.centre is None, "distil: it needs public texts, so [centre] is needed"),
+            (
+                distil and distil.teachers == "groups" and not self.bases,
+                'distil: with one base a model would teach itself; set teachers = "participants"',
+            ),
+        )
         return self
 
     def base_names(self) -> list[str]:

@@ -65,3 +65,10 @@ class Section(BaseModel):
     """A table of a file: unknown keys are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def refuse(*faults: tuple[object, str]) -> None:
+    """Raise ValueError with the words of the first fault that holds. faults: (whether it holds, words)."""
+    for holds, words in faults:
+        if holds:
+            raise ValueError(words)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tequio.config.accounting import EnergySection
 from tequio.config.explain import explain
 from tequio.config.federation import Federation
 from tequio.config.fields import Section
@@ -30,7 +29,7 @@ LARGEST = 1 << 22  # bytes of a configuration file
 
 def load_federation(path: Path) -> Federation:
     """Read federation.toml; paths in it become absolute. Raises ConfigError naming file and key."""
-    return _absolute_federation(_load(path, Federation), path.resolve().parent)
+    return _load(path, Federation)
 
 
 def federation_of_text(text: str, source: str) -> Federation:
@@ -47,12 +46,7 @@ def load_participant(path: Path | None, expected: str | None = None) -> Particip
     if expected is not None and loaded.name != expected:
         why = f"The roster in federation.toml calls it {expected!r}."
         raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
-    root = path.resolve().parent
-    paths = {key: _all_absolute(getattr(loaded.data, key), root) for key in ("path", "train", "validation", "test")}
-    data = loaded.data.model_copy(update=paths)
-    return loaded.model_copy(
-        update={"data": data, "base": _absolute(loaded.base, root), "energy": _placed(loaded.energy, root)}
-    )
+    return loaded
 
 
 def whole(recorded: Any) -> dict[str, Any]:
@@ -63,48 +57,25 @@ def whole(recorded: Any) -> dict[str, Any]:
         return dict(recorded) if isinstance(recorded, Mapping) else {}
 
 
-def _all_absolute(paths: Path | list[Path] | None, root: Path) -> Path | list[Path] | None:
-    return [_below(path, root) for path in paths] if isinstance(paths, list) else _absolute(paths, root)
-
-
-def _absolute(path: Path | None, root: Path) -> Path | None:
-    return None if path is None else _below(path, root)
-
-
-def _placed(energy: EnergySection, root: Path) -> EnergySection:
-    return energy.model_copy(update={"intensity": _absolute(energy.intensity, root)})
+def _rooted(value: Any, root: Path) -> Any:
+    """Return a section with each path in it seen from `root`, and each base that is a folder or file there as an absolute path."""
+    if isinstance(value, Path):
+        return _below(value, root)
+    if isinstance(value, list):
+        return [_rooted(item, root) for item in value]
+    if isinstance(value, dict):
+        return {key: _rooted(item, root) for key, item in value.items()}
+    if not isinstance(value, Section):
+        return value
+    changes = {key: new for key, old in value if (new := _rooted(old, root)) != old}
+    if isinstance(value, BaseSection) and os.path.exists(local := _below(Path(value.model), root)):
+        changes["model"] = str(local)
+    return value.model_copy(update=changes)
 
 
 def _below(path: Path, root: Path) -> Path:
     """`path` seen from `root`, with ~ opened (that of an unknown user stays, and is a file that is not there)."""
     return root / os.path.expanduser(path)
-
-
-def _absolute_federation(loaded: Federation, root: Path) -> Federation:
-    """With absolute paths. `base.model` is one if there is such a folder or file; otherwise it is an id of the hub."""
-    roster = [e.model_copy(update={"file": _absolute(e.file, root)}) for e in loaded.participants]
-    slices = {name: _below(p, root) for name, p in loaded.gate.slices.items()}
-    changes: dict[str, Any] = {
-        "participants": roster,
-        "gate": loaded.gate.model_copy(update={"slices": slices}),
-    }
-    changes["energy"] = _placed(loaded.energy, root)
-    changes["base"] = _local(loaded.base, root)
-    changes["bases"] = [_local(further, root) for further in loaded.bases]
-    if loaded.local.data is not None:
-        changes["local"] = loaded.local.model_copy(update={"data": _below(loaded.local.data, root)})
-    if loaded.centre is not None:
-        changes["centre"] = loaded.centre.model_copy(update={"data": _below(loaded.centre.data, root)})
-    return loaded.model_copy(update=changes)
-
-
-AnyBase = TypeVar("AnyBase", bound=BaseSection)
-
-
-def _local(base: AnyBase, root: Path) -> AnyBase:
-    """The base with an absolute path, if there is such a folder or file (no error for what can be no path)."""
-    local = _below(Path(base.model), root)
-    return base.model_copy(update={"model": str(local)}) if os.path.exists(local) else base
 
 
 def _load(path: Path, model: type[Model]) -> Model:
@@ -117,7 +88,10 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path} is a folder.", f"Expected a {expected}.toml.", "Give the file inside it.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
-    return validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path)
+    found: Model = _rooted(
+        validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path), path.resolve().parent
+    )
+    return found
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:

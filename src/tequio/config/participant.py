@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
-from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words
+from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words, refuse
 from tequio.planning.schedule import DAYS, Day, parse_window
 
 
@@ -136,13 +136,18 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSection:
-        if (self.path is None) == (self.train is None):
-            raise ValueError("give either path (to be split) or train (and validation, test)")
-        if self.path is not None and (self.validation or self.test):
-            raise ValueError("path is split into train, validation and test; name it train to give these files")
         shares = (0.0 if self.validation else self.validation_share) + (0.0 if self.test else self.test_share)
-        if shares >= 1:
-            raise ValueError("validation_share and test_share leave nothing to train on")
+        refuse(
+            (
+                (self.path is None) == (self.train is None),
+                "give either path (to be split) or train (and validation, test)",
+            ),
+            (
+                self.path is not None and (self.validation or self.test),
+                "path is split into train, validation and test; name it train to give these files",
+            ),
+            (shares >= 1, "validation_share and test_share leave nothing to train on"),
+        )
         return self
 
 
@@ -252,11 +257,16 @@ class ParticipantFile(Section):
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> ParticipantFile:
-        if self.schedule and self.schedule.greenest_hours is not None and self.energy.intensity is None:
-            raise ValueError("schedule.greenest_hours: which they are says a file; give [energy] intensity")
         placed = self.energy.country is not None or self.energy.intensity is not None
-        if self.budget.kg_co2e is not None and not placed:
-            raise ValueError("budget.kg_co2e: carbon is not known; say [energy] country or intensity")
-        if self.budget.money is not None and self.money is None:
-            raise ValueError("budget.money: costs are not known; add [money]")
+        refuse(
+            (
+                self.schedule and self.schedule.greenest_hours is not None and self.energy.intensity is None,
+                "schedule.greenest_hours: which they are says a file; give [energy] intensity",
+            ),
+            (
+                self.budget.kg_co2e is not None and not placed,
+                "budget.kg_co2e: carbon is not known; say [energy] country or intensity",
+            ),
+            (self.budget.money is not None and self.money is None, "budget.money: costs are not known; add [money]"),
+        )
         return self

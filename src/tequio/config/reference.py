@@ -26,23 +26,15 @@ FILES: Mapping[str, type[Section]] = MappingProxyType({"federation": Federation,
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a file, in words. name: with its table, `train.rounds`."""
+    """One key of a file, in words. name: with its table, `train.rounds`; leaf: without."""
 
     file: str
+    table: str
+    leaf: str
     name: str
     type: str
     default: str
     meaning: str
-
-    @property
-    def table(self) -> str:
-        """Return the table in which the key stands; empty at the top of the file."""
-        return self.name.rpartition(".")[0]
-
-    @property
-    def leaf(self) -> str:
-        """Return the key's name within its table."""
-        return self.name.rpartition(".")[2]
 
 
 @cache
@@ -100,7 +92,8 @@ def _keys(file: str, part: Mapping[str, Any], above: str) -> Iterator[Key]:
     for name, value in part["properties"].items():
         if not tables[name]:
             default = "**required**" if name in part.get("required", []) else _default(value.get("default"), value)
-            yield Key(f"{file}.toml", f"{above}{name}", _type(value), default, value.get("description", ""))
+            words = (_type(value), default, value.get("description", ""))
+            yield Key(f"{file}.toml", above.rstrip("."), name, f"{above}{name}", *words)
     for name, table in tables.items():
         if table:
             yield from _keys(file, table, f"{above}{name}.")

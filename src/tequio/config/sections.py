@@ -16,6 +16,7 @@ from tequio.config.fields import (
     Share,
     Words,
     printable,
+    refuse,
     short_enough,
 )
 
@@ -116,19 +117,23 @@ class TaskSection(Section):
     @model_validator(mode="after")
     def _labels_fit(self) -> TaskSection:
         names = self.label_names()
-        if self.kind == "classification" and len(set(names)) < 2:
-            raise ValueError("labels: classification needs at least two different labels")
-        if len({n.strip() for n in names}) < len(names):
-            raise ValueError("labels: one stands there twice (spaces around a label do not count)")
-        if any(not n.strip() for n in names):
-            raise ValueError("labels: one is empty")
+        refuse(
+            (
+                self.kind == "classification" and len(set(names)) < 2,
+                "labels: classification needs at least two different labels",
+            ),
+            (
+                len({n.strip() for n in names}) < len(names),
+                "labels: one stands there twice (spaces around a label do not count)",
+            ),
+            (any(not n.strip() for n in names), "labels: one is empty"),
+        )
         for name in names:
             try:
                 short_enough(name)
             except ValueError as error:
                 raise ValueError(f"labels: of one, {error}") from None
-        if self.kind == "causal" and names:
-            raise ValueError("labels: a causal task has none; remove them")
+        refuse((self.kind == "causal" and names, "labels: a causal task has none; remove them"))
         return self
 
     def label_names(self) -> tuple[str, ...]:
@@ -244,12 +249,20 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> TrainSection:
-        if self.min_steps > self.max_steps:
-            raise ValueError(f"min_steps = {self.min_steps} is more than max_steps = {self.max_steps}")
-        if self.pace == "buffered" and self.round_seconds is None:
-            raise ValueError('pace = "buffered" needs round_seconds, the length of a window')
-        if self.pace == "rounds" and self.buffer is not None:
-            raise ValueError(f'buffer = {self.buffer} has a meaning with pace = "buffered" only: leave it out')
+        refuse(
+            (
+                self.min_steps > self.max_steps,
+                f"min_steps = {self.min_steps} is more than max_steps = {self.max_steps}",
+            ),
+            (
+                self.pace == "buffered" and self.round_seconds is None,
+                'pace = "buffered" needs round_seconds, the length of a window',
+            ),
+            (
+                self.pace == "rounds" and self.buffer is not None,
+                f'buffer = {self.buffer} has a meaning with pace = "buffered" only: leave it out',
+            ),
+        )
         return self
 
 
