@@ -71,9 +71,9 @@ def test_the_file_as_it_was_read_is_left_as_it_was() -> None:
     raw = {"algorithm": {"preset": "fedprox"}, "local": {"terms": {"kl": 0.1}}}
     assert resolved(raw)["local"] == {"terms": {"kl": 0.1, "fedprox": 0.01}, "method": "plain"}
     assert raw == {"algorithm": {"preset": "fedprox"}, "local": {"terms": {"kl": 0.1}}}
-    first = resolved({"algorithm": {"preset": "ditto"}})
-    first["personal"]["ditto"].append(9.0)
-    assert resolved({"algorithm": {"preset": "ditto"}})["personal"]["ditto"] == [0.1, 1.0]
+    first = preset("ditto").personal.ditto
+    first.append(9.0)
+    assert preset("ditto").personal.ditto == [0.1, 1.0]
 
 
 def test_own_values_win_where_the_method_stays() -> None:

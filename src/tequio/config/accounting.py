@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tequio.config.fields import Amount, File, Positive, Section, Share, refuse
-from tequio.core.errors import ConfigError
+from tequio.config.fields import Amount, File, Positive, Section, Share, checked, refuse
 from tequio.measure.countries import country_intensity
 from tequio.measure.currencies import checked_currency
 from tequio.measure.intensity import moment
@@ -18,7 +17,7 @@ class EnergySection(Section):
     """[energy] Where the electricity of this machine comes from, for its carbon: docs/accounts.md."""
 
     country: Annotated[
-        str | None,
+        Annotated[str, checked(country_intensity)] | None,
         Field(
             description="Where the electricity comes from: ISO code or name (also in its own languages); that "
             "country's annual average counts (`tequio carbon countries`). Unset, and without "
@@ -63,16 +62,6 @@ class EnergySection(Section):
             "seconds. No effect in federation.toml, which is public."
         ),
     ] = True
-
-    @field_validator("country")
-    @classmethod
-    def _known(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                country_intensity(name)
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-        return name
 
     @model_validator(mode="after")
     def _zone_of_a_file(self) -> EnergySection:
@@ -167,6 +156,7 @@ class ShiftSection(Section):
 
     start: Annotated[
         str,
+        checked(lambda text: moment(text, "start")),
         Field(
             description="When the first round begins in simulated time, with its zone: "
             '`"2020-06-01T00:00:00Z"`. Files of intensities must cover all rounds from then on, '
@@ -230,15 +220,6 @@ class ShiftSection(Section):
         ),
     ] = 0.2
 
-    @field_validator("start")
-    @classmethod
-    def _a_time(cls, text: str) -> str:
-        try:
-            moment(text, "start")
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return text
-
     @field_validator("slot_minutes")
     @classmethod
     def _of_a_day(cls, minutes: int) -> int:
@@ -253,7 +234,9 @@ class MoneySection(Section):
     """
 
     currency: Annotated[
-        str, Field(description="ISO 4217 code of a currency in use, such as `EUR`. Nothing is converted.")
+        str,
+        checked(checked_currency),
+        Field(description="ISO 4217 code of a currency in use, such as `EUR`. Nothing is converted."),
     ]
     per_kwh: Annotated[
         Amount | None, Field(description="Tariff, in currency per kWh; 0 is a price (your own sun).")
@@ -289,14 +272,6 @@ class MoneySection(Section):
             "public."
         ),
     ] = False
-
-    @field_validator("currency")
-    @classmethod
-    def _in_use(cls, code: str) -> str:
-        try:
-            return checked_currency(code)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _one_way(self) -> MoneySection:

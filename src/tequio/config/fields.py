@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tequio.core.bounds import TEXT
+from tequio.core.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -65,6 +67,19 @@ class Section(BaseModel):
     """A table of a file: unknown keys are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def checked(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that refuses each text which `check` refuses, in the words of its ConfigError or ValueError."""
+
+    def run(text: str) -> str:
+        try:
+            check(text)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return text
+
+    return AfterValidator(run)
 
 
 def refuse(*faults: tuple[object, str]) -> None:

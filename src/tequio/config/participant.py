@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
-from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words, refuse
+from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words, checked, refuse
 from tequio.planning.schedule import DAYS, Day, parse_window
 
 
@@ -209,7 +209,9 @@ class ScheduleSection(Section):
     and a request that was begun is finished.
     """
 
-    hours: Annotated[str, Field(description='Begin and end of the window, `"20:00-07:00"`.')] = "00:00-24:00"
+    hours: Annotated[str, checked(parse_window), Field(description='Begin and end of the window, `"20:00-07:00"`.')] = (
+        "00:00-24:00"
+    )
     greenest_hours: Annotated[
         Annotated[float, Field(gt=0, le=24)] | None,
         Field(
@@ -221,12 +223,6 @@ class ScheduleSection(Section):
     days: Annotated[list[Day], Field(min_length=1, description="Days of the week on which such a window begins.")] = (
         Field(default=list(DAYS))
     )
-
-    @field_validator("hours")
-    @classmethod
-    def _a_window(cls, hours: str) -> str:
-        parse_window(hours)
-        return hours
 
     @field_validator("days")
     @classmethod

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -41,29 +40,23 @@ def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(
             f"algorithm.preset: there is no such method; did you mean {near!r}? Known: {', '.join(PRESETS)}"
         )
-    out = copy.deepcopy(dict(raw))
-    del out["algorithm"]["preset"]
-    for where, value in leaves(PRESETS[name]["pieces"]):
+    pieces, starts = PRESETS[name]["pieces"], PRESETS[name].get("starts", ())
+    out = {**raw, "algorithm": {key: value for key, value in algorithm.items() if key != "preset"}}
+    for where, value in leaves(pieces):
         if _at(out, where) not in (None, value):
-            raise ValueError(_conflict(name, where, f"{name} is {_shown(value)}"))
-        _put(out, where, value)
-    for group in PRESETS[name].get("starts", ()):
-        values = dict(leaves(group))
-        own = {where: found for where in values if (found := _at(out, where)) is not None}
+            raise ValueError(_conflict(name, where, f"{name} has {'none' if value == {} else repr(value)}"))
+    out = _filled(out, pieces)
+    for group in starts:
+        own = {where: found for where, _ in leaves(group) if (found := _at(out, where)) is not None}
         if off := [where for where, found in own.items() if not found]:
             raise ValueError(_conflict(name, off[0], "this value switches it off"))
-        for where, value in values.items() if not own else ():
-            _put(out, where, value)
+        out = out if own else _filled(out, group)
     return out
 
 
 def _conflict(name: str, where: Path, why: str) -> str:
     key = ".".join(where)
     return f"{key}: it does not go with algorithm.preset = {name!r}, for {why}; leave out {key}, or the preset"
-
-
-def _shown(value: Any) -> str:
-    return "without any" if value == {} else repr(value)
 
 
 def _at(tree: Any, where: Path) -> Any:
@@ -73,9 +66,8 @@ def _at(tree: Any, where: Path) -> Any:
     return tree
 
 
-def _put(tree: Any, where: Path, value: Any) -> None:
-    """Write a value there, unless what should be a table is none: that is refused later."""
-    for part in where[:-1]:
-        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
-    if isinstance(tree, dict):
-        tree[where[-1]] = copy.deepcopy(value)
+def _filled(own: Any, given: Any) -> Any:
+    """Return nested tables with the keys given that they lack; what is no table stays, and is refused later."""
+    if not isinstance(own, Mapping) or not isinstance(given, Mapping):
+        return own
+    return {**given, **{key: _filled(value, given.get(key)) for key, value in own.items()}}

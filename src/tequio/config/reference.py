@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -19,7 +19,6 @@ from tequio.config.other_names import other_name
 from tequio.config.participant import ParticipantFile
 from tequio.core.errors import ConfigError
 
-File = Literal["federation", "participant"]
 FILES: Mapping[str, type[Section]] = MappingProxyType({"federation": Federation, "participant": ParticipantFile})
 """Name of a file, without .toml -> its model."""
 
@@ -38,15 +37,15 @@ class Key:
 
 
 @cache
-def model_schema(model: type[BaseModel]) -> dict[str, Any]:
+def model_schema(model: type[BaseModel]) -> Mapping[str, Any]:
     """Return the JSON Schema of a table or file."""
     return model.model_json_schema()
 
 
 def schema(file: str) -> dict[str, Any]:
     """Return the JSON Schema (Draft 2020-12) of a file."""
-    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return draft | model_schema(FILES[file]) | {"title": f"{file}.toml"}
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": draft, **model_schema(FILES[file]), "title": f"{file}.toml"}
 
 
 @cache
