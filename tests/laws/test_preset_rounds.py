@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import bodies, build_setup, digests
+from builders import build_setup, digests, records
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.config.presets import PRESETS
@@ -39,11 +40,14 @@ def test_a_round_by_name_is_the_round_of_its_keys(make_federation: Any, name: st
 
 
 def test_distillation_by_name_runs_to_its_end(make_federation: Any, tmp_path: Path) -> None:
-    sizes = {"train": {"rounds": 1, "max_steps": 2}, "distil": {"steps": 2, "items": 8}}
+    sizes: dict[str, Any] = {"train": {"rounds": 1, "max_steps": 2}, "distil": {"steps": 2, "items": 8}}
     named = make_federation(folder="named", rows=40, algorithm={"preset": "feddf"}, **sizes)
     start(load_federation(named), tmp_path / "a", False)
     sizes["distil"] |= {"teachers": "participants", "ensemble": "feddf"}
     written = make_federation(folder="written", rows=40, algorithm={"weights": "examples"}, **sizes)
     start(load_federation(written), tmp_path / "b", False)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert bodies(tmp_path / "a", "round")
+    entries, rounds = records(tmp_path / "a")
+    assert rounds["round"]
+    assert "preset" not in json.dumps(entries[0].body["config"])
+    assert entries[0].body["config"]["distil"] == {"teachers": "participants", "steps": 2, "items": 8}

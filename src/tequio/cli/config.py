@@ -25,8 +25,8 @@ def explain(
 
     def words() -> None:
         for each in found:
-            output.out.print(f"{each.name} ({each.file})\n  {each.meaning}")
-            output.out.print(f"  type: {each.type}\n  default: {each.default}\n".replace("**", "").replace("`", ""))
+            kind = f"type: {each.type}\n  default: {each.default}".replace("**", "").replace("`", "")
+            output.out.print(f"{each.name} ({each.file})\n  {each.meaning}\n  {kind}\n")
 
     output.emit({"keys": [asdict(each) for each in found]}, json, words)
 

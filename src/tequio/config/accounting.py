@@ -115,7 +115,8 @@ class BudgetSection(Section):
         Field(
             description="Most electricity for rounds and personal models, in kWh, PUE included. Steps that do "
             "not fit are not made. In federation.toml: of all participants, as they report it, "
-            "spread over the rounds that remain; in participant.toml: your own."
+            "spread over the rounds that remain; in participant.toml: your own, as in your book, and "
+            "no request is taken once it is spent."
         ),
     ] = None
     kg_co2e: Annotated[

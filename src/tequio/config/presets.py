@@ -32,8 +32,7 @@ def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises ValueError where there is no such preset, and where a key beside it makes another method.
     """
     algorithm = raw.get("algorithm")
-    name = algorithm.get("preset") if isinstance(algorithm, Mapping) else None
-    if not isinstance(name, str):
+    if not isinstance(algorithm, Mapping) or not isinstance(name := algorithm.get("preset"), str):
         return raw
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
@@ -41,7 +40,7 @@ def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
             f"algorithm.preset: there is no such method; did you mean {near!r}? Known: {', '.join(PRESETS)}"
         )
     pieces, starts = PRESETS[name]["pieces"], PRESETS[name].get("starts", ())
-    out = {**raw, "algorithm": {key: value for key, value in algorithm.items() if key != "preset"}}
+    out: Mapping[str, Any] = {**raw, "algorithm": {key: value for key, value in algorithm.items() if key != "preset"}}
     for where, value in leaves(pieces):
         if _at(out, where) not in (None, value):
             raise ValueError(_conflict(name, where, f"{name} has {'none' if value == {} else repr(value)}"))
