@@ -6,9 +6,9 @@ A round is one record and one checkpoint, of all groups: after a crash the whole
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_states, unpack_states
@@ -20,79 +20,60 @@ from tequio.coordinator.distillation import (
     models_heard,
     models_shared,
 )
-from tequio.coordinator.federate import Record, all_spent, cost
-from tequio.coordinator.round import ShortRound, open_state, run_round
+from tequio.coordinator.federate import Replan
+from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.types import State
-from tequio.measure.energy import Meter
 
 States = dict[str, State]
 
 
-class GroupHost(Protocol):
-    """As `federate.Host`, for several groups: it says who takes part in each, and waits where nobody of one group answers."""
+@dataclass(frozen=True)
+class GroupRounds:
+    """Rounds of several groups in lock-step, for `federate`."""
 
-    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
-        """The plan of one base with those who came since; asked before each round."""
+    groups: Sequence[Group]
+    how: Distillation | None
 
-    def on_short_round(self, short: ShortRound) -> None:
-        """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
+    @property
+    def run_specs(self) -> tuple[RunSpec, ...]:
+        """The plan of each group."""
+        return tuple(group.run_spec for group in self.groups)
 
-    def traffic(self) -> dict[str, Any]:
-        """For the record: what went over the network since it was last asked, and what came late."""
+    def replanned(self, change: Replan) -> GroupRounds:
+        """The same with other plans."""
+        return replace(self, groups=[replace(g, run_spec=change(g.run_spec, g.name)) for g in self.groups])
 
+    def begin(self) -> tuple[States, dict[str, Any]]:
+        """As `open_groups`."""
+        return open_groups(self.groups)
 
-def federate_groups(
-    groups: Sequence[Group], how: Distillation | None, ledger: Record, meter: Meter, host: GroupHost | None = None
-) -> Iterator[tuple[States, dict[str, Any] | None]]:
-    """As `federate`, of all groups: until rounds end, or no group has made progress for `patience` rounds."""
+    def advance(self, state: States) -> tuple[States, dict[str, Any]]:
+        """As `run_groups`."""
+        return run_groups(state, self.groups, self.how)
 
-    def extra() -> dict[str, Any]:
-        return {} if host is None else host.traffic()
+    def ended(self, state: States) -> bool:
+        """Rounds of any group, or no group has made progress for `patience` rounds."""
+        done = [state[g.name].round >= g.run_spec.rounds for g in self.groups]
+        stale = [state[g.name].stale_rounds >= g.run_spec.patience for g in self.groups]
+        return any(done) or all(stale)
 
-    saved = ledger.checkpoint()
-    if saved is None:
-        with meter.measure() as reading:
-            states, body = open_groups(groups)
-        ledger.append("start", body | cost(reading.energy) | extra(), pack_states(states))
-    else:
-        states = unpack_states(saved[1], "the checkpoint in the ledger")
-        if list(states) != [group.name for group in groups]:
+    def made(self, state: States) -> int:
+        """Of all groups alike."""
+        return state[self.groups[0].name].round
+
+    def pack(self, state: States) -> bytes:
+        """As `pack_states`."""
+        return pack_states(state)
+
+    def unpack(self, data: bytes, source: str) -> States:
+        """As `unpack_states`. Raises RunError if they are of other bases."""
+        states = unpack_states(data, source)
+        if list(states) != [group.name for group in self.groups]:
             raise RunError("The checkpoint is of other bases.", f"It has: {', '.join(states)}.")
-    yield states, None
-    while not finished(states, groups):
-        if host is not None:
-            next_ = states[groups[0].name].round + 1
-            groups = [replace(g, run_spec=host.admit_newcomers(g.run_spec, next_, g.name)) for g in groups]
-        short: ShortRound | None = None
-        with meter.measure() as reading:
-            try:
-                states, body = run_groups(states, groups, how)
-            except ShortRound as found:
-                short = found
-        if short is None:
-            body = body | cost(reading.energy) | extra()
-            ledger.append("round", body, pack_states(states))
-            yield states, body
-            continue
-        over = next((why for group in groups if (why := all_spent(short, group.run_spec))), "")
-        if host is None and not over:
-            raise short
-        ledger.append("wait", short.body | cost(reading.energy) | extra())
-        if over:
-            ledger.append("budget", {"round": states[groups[0].name].round, "reason": over, "spent": {}})
-            return
-        if host is not None:
-            host.on_short_round(short)
-
-
-def finished(states: Mapping[str, State], groups: Sequence[Group]) -> bool:
-    """Whether no round is left to make."""
-    done = [states[g.name].round >= g.run_spec.rounds for g in groups]
-    stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
-    return any(done) or all(stale)
+        return states
 
 
 def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:
