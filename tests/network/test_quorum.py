@@ -25,7 +25,7 @@ from tequio.config import load_federation
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.federate import Star, federate
+from tequio.coordinator.federate import federate, star
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import ConfigError, RunError
@@ -151,7 +151,7 @@ def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
         state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
     host, flaky = Waits(), Flaky(Embedded(w.nodes), {2: 2})
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "short"}) as ledger:
-        *_, (last, _) = federate(Star(w.run_spec, flaky), ledger, open_meter(), host)
+        *_, (last, _) = federate(star(w.run_spec, flaky), ledger, open_meter(), host)
         waits = [entry.body for entry in ledger.entries("wait")]
         rounds = [entry.body["round"] for entry in ledger.entries("round")]
         entries = list(ledger.entries())
@@ -193,7 +193,7 @@ def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, t
 
     host = Waits(comes={2: worse})
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "guest"}) as ledger:
-        states = [state for state, _ in federate(Star(few, Harder(Embedded(w.nodes))), ledger, open_meter(), host)]
+        states = [state for state, _ in federate(star(few, Harder(Embedded(w.nodes))), ledger, open_meter(), host)]
     assert states[1].best_round == 1
     assert states[2].losses["site2"] == 50.0
     assert states[2].best_round == 2

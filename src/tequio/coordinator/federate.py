@@ -6,8 +6,8 @@ The loop is the same for a star (here), several groups (`multi_base.py`) and pee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
@@ -59,33 +59,23 @@ class Limits(Protocol[S_in]):
         """Count what was just made, or waited for; its record with its cost."""
 
 
-class Rounds(Protocol[S]):
-    """What is run round by round, from a state of its own kind to the next."""
+@dataclass(frozen=True)
+class Rounds(Generic[S]):
+    """What is run round by round, from a state of its own kind to the next.
 
-    @property
-    def run_specs(self) -> tuple[RunSpec, ...]:
-        """The plan of each base, that of [base] first."""
+    run_specs: the plan of each base, that of [base] first; replanned: the same with other plans. begin: the state before any training, and
+    the record of the base's scores. advance: the state after one more round, and its record; raises ShortRound. ended: whether no round is
+    left to make; made: how many are. pack, unpack: the state as a checkpoint and back; equal states give equal bytes.
+    """
 
-    def replanned(self, change: Replan) -> Self:
-        """The same with other plans."""
-
-    def begin(self) -> tuple[S, dict[str, Any]]:
-        """The state before any training, and the record of the base's scores."""
-
-    def advance(self, state: S) -> tuple[S, dict[str, Any]]:
-        """The state after one more round, and its record. Raises ShortRound where too few updates can be used."""
-
-    def ended(self, state: S) -> bool:
-        """Whether no round is left to make: all are made, or patience is at its end."""
-
-    def made(self, state: S) -> int:
-        """How many rounds are made."""
-
-    def pack(self, state: S) -> bytes:
-        """The state as a checkpoint; equal states give equal bytes."""
-
-    def unpack(self, data: bytes, source: str) -> S:
-        """The inverse. Raises UpdateError or RunError naming `source`."""
+    run_specs: tuple[RunSpec, ...]
+    replanned: Callable[[Replan], Rounds[S]]
+    begin: Callable[[], tuple[S, dict[str, Any]]]
+    advance: Callable[[S], tuple[S, dict[str, Any]]]
+    ended: Callable[[S], bool]
+    made: Callable[[S], int]
+    pack: Callable[[S], bytes]
+    unpack: Callable[[bytes, str], S]
 
 
 class Advance(Protocol):
@@ -95,51 +85,22 @@ class Advance(Protocol):
         """The next state and the record."""
 
 
-@dataclass(frozen=True)
-class Star:
-    """Rounds of one coordinator and its participants.
+def star(run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: str = "") -> Rounds[State]:
+    """Return the rounds of one coordinator and its participants.
 
     way: how one round is made, where it is not as the plan says. base: its name, for a host.
     """
-
-    run_spec: RunSpec
-    runtime: Runtime
-    way: Advance | None = None
-    base: str = ""
-
-    @property
-    def run_specs(self) -> tuple[RunSpec, ...]:
-        """The one plan."""
-        return (self.run_spec,)
-
-    def replanned(self, change: Replan) -> Star:
-        """The same with another plan."""
-        return replace(self, run_spec=change(self.run_spec, self.base))
-
-    def begin(self) -> tuple[State, dict[str, Any]]:
-        """As `open_state`."""
-        return open_state(self.run_spec, self.runtime)
-
-    def advance(self, state: State) -> tuple[State, dict[str, Any]]:
-        """A round, or a window where the plan has windows."""
-        way = self.way or (run_round if self.run_spec.window_seconds is None else run_window)
-        return way(state, self.run_spec, self.runtime)
-
-    def ended(self, state: State) -> bool:
-        """Rounds or patience."""
-        return state.round >= self.run_spec.rounds or state.stale_rounds >= self.run_spec.patience
-
-    def made(self, state: State) -> int:
-        """As the state says."""
-        return state.round
-
-    def pack(self, state: State) -> bytes:
-        """As `pack_state`."""
-        return pack_state(state)
-
-    def unpack(self, data: bytes, source: str) -> State:
-        """As `unpack_state`."""
-        return unpack_state(data, source)
+    one = way or (run_round if run_spec.window_seconds is None else run_window)
+    return Rounds(
+        run_specs=(run_spec,),
+        replanned=lambda change: star(change(run_spec, base), runtime, way, base),
+        begin=lambda: open_state(run_spec, runtime),
+        advance=lambda state: one(state, run_spec, runtime),
+        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        made=lambda state: state.round,
+        pack=pack_state,
+        unpack=unpack_state,
+    )
 
 
 def federate(

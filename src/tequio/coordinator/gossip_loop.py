@@ -5,12 +5,11 @@ In a simulation one process holds all peers, so one transaction can hold them al
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from tequio.coordinator.federate import Replan
+from tequio.coordinator.federate import Rounds
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
 from tequio.coordinator.round import open_state
 from tequio.coordinator.run_spec import RunSpec
@@ -20,47 +19,23 @@ from tequio.core.protocols import Runtime
 PARTS = ("models", "copies", "best")
 
 
-@dataclass(frozen=True)
-class PeerRounds:
-    """Rounds of peers, for `federate`."""
+def peer_rounds(run_spec: RunSpec, peers: Peers, runtime: Runtime) -> Rounds[PeerState]:
+    """Return the rounds of peers, for `federate`."""
 
-    run_spec: RunSpec
-    peers: Peers
-    runtime: Runtime
+    def begin() -> tuple[PeerState, dict[str, Any]]:
+        base, body = open_state(run_spec, runtime)
+        return open_peers(run_spec, base.best_loss), body
 
-    @property
-    def run_specs(self) -> tuple[RunSpec, ...]:
-        """The one plan."""
-        return (self.run_spec,)
-
-    def replanned(self, change: Replan) -> PeerRounds:
-        """The same with another plan."""
-        return replace(self, run_spec=change(self.run_spec, ""))
-
-    def begin(self) -> tuple[PeerState, dict[str, Any]]:
-        """Everybody at the base."""
-        base, body = open_state(self.run_spec, self.runtime)
-        return open_peers(self.run_spec, base.best_loss), body
-
-    def advance(self, state: PeerState) -> tuple[PeerState, dict[str, Any]]:
-        """As `gossip_round`."""
-        return gossip_round(state, self.run_spec, self.peers, self.runtime)
-
-    def ended(self, state: PeerState) -> bool:
-        """Rounds or patience."""
-        return state.round >= self.run_spec.rounds or state.stale_rounds >= self.run_spec.patience
-
-    def made(self, state: PeerState) -> int:
-        """As the state says."""
-        return state.round
-
-    def pack(self, state: PeerState) -> bytes:
-        """As `pack_peers`."""
-        return pack_peers(state)
-
-    def unpack(self, data: bytes, source: str) -> PeerState:
-        """As `unpack_peers`."""
-        return unpack_peers(data, source)
+    return Rounds(
+        run_specs=(run_spec,),
+        replanned=lambda change: peer_rounds(change(run_spec, ""), peers, runtime),
+        begin=begin,
+        advance=lambda state: gossip_round(state, run_spec, peers, runtime),
+        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        made=lambda state: state.round,
+        pack=pack_peers,
+        unpack=unpack_peers,
+    )
 
 
 def pack_peers(state: PeerState) -> bytes:

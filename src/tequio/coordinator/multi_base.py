@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tequio.coordinator.buffered import run_window
@@ -20,9 +20,8 @@ from tequio.coordinator.distillation import (
     models_heard,
     models_shared,
 )
-from tequio.coordinator.federate import Replan
+from tequio.coordinator.federate import Replan, Rounds
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.types import State
@@ -30,50 +29,34 @@ from tequio.core.types import State
 States = dict[str, State]
 
 
-@dataclass(frozen=True)
-class GroupRounds:
-    """Rounds of several groups in lock-step, for `federate`."""
+def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[States]:
+    """Return the rounds of several groups in lock-step, for `federate`."""
 
-    groups: Sequence[Group]
-    how: Distillation | None
+    def replanned(change: Replan) -> Rounds[States]:
+        return group_rounds([replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how)
 
-    @property
-    def run_specs(self) -> tuple[RunSpec, ...]:
-        """The plan of each group."""
-        return tuple(group.run_spec for group in self.groups)
-
-    def replanned(self, change: Replan) -> GroupRounds:
-        """The same with other plans."""
-        return replace(self, groups=[replace(g, run_spec=change(g.run_spec, g.name)) for g in self.groups])
-
-    def begin(self) -> tuple[States, dict[str, Any]]:
-        """As `open_groups`."""
-        return open_groups(self.groups)
-
-    def advance(self, state: States) -> tuple[States, dict[str, Any]]:
-        """As `run_groups`."""
-        return run_groups(state, self.groups, self.how)
-
-    def ended(self, state: States) -> bool:
+    def ended(states: States) -> bool:
         """Rounds of any group, or no group has made progress for `patience` rounds."""
-        done = [state[g.name].round >= g.run_spec.rounds for g in self.groups]
-        stale = [state[g.name].stale_rounds >= g.run_spec.patience for g in self.groups]
+        done = [states[g.name].round >= g.run_spec.rounds for g in groups]
+        stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
         return any(done) or all(stale)
 
-    def made(self, state: States) -> int:
-        """Of all groups alike."""
-        return state[self.groups[0].name].round
-
-    def pack(self, state: States) -> bytes:
-        """As `pack_states`."""
-        return pack_states(state)
-
-    def unpack(self, data: bytes, source: str) -> States:
-        """As `unpack_states`. Raises RunError if they are of other bases."""
+    def unpack(data: bytes, source: str) -> States:
         states = unpack_states(data, source)
-        if list(states) != [group.name for group in self.groups]:
+        if list(states) != [group.name for group in groups]:
             raise RunError("The checkpoint is of other bases.", f"It has: {', '.join(states)}.")
         return states
+
+    return Rounds(
+        run_specs=tuple(group.run_spec for group in groups),
+        replanned=replanned,
+        begin=lambda: open_groups(groups),
+        advance=lambda states: run_groups(states, groups, how),
+        ended=ended,
+        made=lambda states: states[groups[0].name].round,
+        pack=pack_states,
+        unpack=unpack,
+    )
 
 
 def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:
