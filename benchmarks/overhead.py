@@ -33,7 +33,7 @@ from tequio.app.demos.fetch import minilm
 from tequio.config import load_federation
 from tequio.config.cache import cache_folder
 from tequio.config.templates import write_federation
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.core.seeds import derive
 from tequio.core.update import plain, zero
 from tequio.ledger.record import Ledger
@@ -180,7 +180,7 @@ def embedded(w: RunSetup, folder: Path) -> dict[str, Tensor]:
     """The same through Tequio: tasks, admission, streaming reduce, checkpoint and ledger of every round."""
     with Ledger.create(folder / "ledger.sqlite", dict(w.header)) as ledger:
         shared = zero(w.run_spec.spec)
-        for state, _body in federate(w.run_spec, Embedded(w.nodes), ledger, w.meter):
+        for state, _body in federate(star(w.run_spec, Embedded(w.nodes)), ledger, w.meter):
             shared = state.shared
     return {name: plain(entry) for name, entry in shared.entries.items()}
 

@@ -38,7 +38,7 @@ from tequio.algorithms.registry import (
     weights_by_name,
 )
 from tequio.coordinator.aggregation import aggregate, count_update
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.coordinator.round import in_order
 from tequio.coordinator.run_spec import Coding, Member, RunSpec
 from tequio.core.protocols import Participant
@@ -158,7 +158,7 @@ def one(size: int, mode: str) -> dict[str, float]:
     run_spec, before = crowd_spec(size, mode), status_bytes("VmRSS") / 2**20
     cpu, wall, trained = time.process_time(), time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as name, Ledger.create(Path(name) / "ledger.sqlite", {"size": size}) as ledger:
-        for _, body in federate(run_spec, Embedded(Crowd(size)), ledger, open_meter()):
+        for _, body in federate(star(run_spec, Embedded(Crowd(size))), ledger, open_meter()):
             trained += 0 if body is None else len(body["train"])
     if trained != size:
         raise SystemExit(f"{trained} of {size} were trained")

@@ -40,7 +40,7 @@ from tequio.app.assembly.build import build
 from tequio.app.simulation.parallelism import choose_workers, side_by_side
 from tequio.config import Federation, load_federation
 from tequio.config.templates import write_federation
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.core.seeds import derive
 from tequio.ledger.record import Ledger
 from tequio.participant.base import PRODUCT_CACHE
@@ -90,7 +90,7 @@ def tequio(config: Federation, folder: Path, lockstep: int = 1) -> float:
     runtime = Embedded(places[0].nodes, None, others, lockstep)
     loss = float("nan")
     with Ledger.create(folder / f"ledger-{os.getpid()}.sqlite", dict(w.header)) as ledger:
-        for state, _body in federate(w.run_spec, runtime, ledger, w.meter):
+        for state, _body in federate(star(w.run_spec, runtime), ledger, w.meter):
             loss = statistics.fmean(state.losses.values())
     return loss
 

@@ -15,7 +15,7 @@ from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator.buffered import COST, discount, run_window
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.coordinator.round import open_state, run_round, training_tasks
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update
@@ -236,7 +236,7 @@ def test_a_run_killed_at_every_task_ends_as_an_unbroken_one(make_federation: Any
         kills, state = 0, states[0]
         for left in range(2, 40):
             try:
-                for found, _body in federate(run_spec, Dying(runtime, left), ledger, open_meter()):
+                for found, _body in federate(star(run_spec, Dying(runtime, left)), ledger, open_meter()):
                     state = found
                 break
             except Killed:

@@ -15,9 +15,10 @@ from tequio.app.network.participant.agreement import Agreement, Asked, build_agr
 from tequio.app.saved_models import sent_with
 from tequio.config import MAIN, Federation, HardwareSection, load_participant
 from tequio.coordinator.distillation import Group
-from tequio.coordinator.federate import Advance, federate
+from tequio.coordinator.federate import Advance, federate, star
 from tequio.coordinator.interpolation import points
-from tequio.coordinator.multi_base import States, federate_groups
+from tequio.coordinator.limits import StarLimits
+from tequio.coordinator.multi_base import States, group_rounds
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import canonical_json, digest, digest_update
 from tequio.core.messages import REQUESTS, pack_message, unpack_message
@@ -138,11 +139,12 @@ def _rounds(
 ) -> Iterator[States]:
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, runtimes[g.name], g.public) for g in setup.groups]
-        for states, _ in federate_groups(groups, setup.distillation, record, setup.meter):
+        for states, _ in federate(group_rounds(groups, setup.distillation), record, setup.meter):
             yield states
         return
     tracker = build_budget_tracker(whole, record, one_process=False)
-    for state, _ in federate(setup.run_spec, runtimes[MAIN], record, setup.meter, None, advance, tracker):
+    rounds = star(setup.run_spec, runtimes[MAIN], advance)
+    for state, _ in federate(rounds, record, setup.meter, limits=StarLimits(tracker)):
         yield {MAIN: state}
 
 

@@ -19,7 +19,8 @@ from tequio.app.demos.catalogue import RECIPES
 from tequio.config import MAIN, load_federation
 from tequio.config.starter import write_starter
 from tequio.coordinator.buffered_network import Windows
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
+from tequio.coordinator.limits import StarLimits
 from tequio.coordinator.round import run_round
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.ledger.record import Ledger
@@ -124,7 +125,7 @@ def test_no_request_of_real_windows_is_refused(make_federation: Any, tmp_path: P
     runtimes = compared(setup, whole, takes={2: 2})
     spec, net = setup.run_spec, runtimes[MAIN]
     with Ledger.create(tmp_path / "ledger.sqlite", setup.header) as record:
-        list(islice(federate(spec, net, record, setup.meter, advance=Windows(net)), 3))
+        list(islice(federate(star(spec, net, Windows(net)), record, setup.meter), 3))
     net.held.clear()  # what was at work is asked again
     coordinate_all(setup, whole, runtimes, tmp_path / "ledger.sqlite", Windows(net))
     assert {request.round for request in net.requests if isinstance(request, TrainRequest)} == {1, 2, 3, 4, 5}
@@ -153,7 +154,7 @@ def test_a_coordinator_that_was_started_again_is_not_refused(
     ledger = tmp_path / "ledger.sqlite"
     with Ledger.create(ledger, setup.header) as record:
         tracker = build_budget_tracker(whole, record, one_process=False)
-        made = federate(setup.run_spec, runtimes[MAIN], record, setup.meter, tracker=tracker)
+        made = federate(star(setup.run_spec, runtimes[MAIN]), record, setup.meter, limits=StarLimits(tracker))
         *_, (state, _) = islice(made, 3)
     share = {member.index: {"kwh": 0.001} for member in setup.run_spec.members}
     run_round(state, replace(setup.run_spec, budgets=share), runtimes[MAIN])  # never committed

@@ -31,7 +31,7 @@ from tequio.app.assembly.context import build_model_context
 from tequio.app.network.coordinator.roster import Roster
 from tequio.config import MAIN, load_federation
 from tequio.coordinator.checkpoint import pack_state
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.core.errors import NetworkError, ResourceError, RunError
 from tequio.core.messages import pack_message, unpack_message
 from tequio.core.types import DescribeRequest, Failure, Reply
@@ -353,10 +353,10 @@ def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_la
     w = build_setup(make_federation(participants=2, train={"rounds": 3}))
     runtime, path = Embedded(w.nodes), tmp_path / "ledger.sqlite"
     with Ledger.create(tmp_path / "whole.sqlite", {"name": "whole"}) as ledger:
-        *_, (expected, _) = federate(w.run_spec, runtime, ledger, open_meter())
+        *_, (expected, _) = federate(star(w.run_spec, runtime), ledger, open_meter())
 
     def filling(ledger: Ledger) -> None:
-        for state, _ in federate(w.run_spec, runtime, ledger, open_meter()):
+        for state, _ in federate(star(w.run_spec, runtime), ledger, open_meter()):
             if state.round == 1:
                 pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
                 ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -368,7 +368,7 @@ def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_la
     assert verify(path).ok
     with Ledger.open(path) as ledger:
         assert [entry.body["round"] for entry in ledger.entries("round")] == [1]
-        *_, (last, _) = federate(w.run_spec, runtime, ledger, open_meter())
+        *_, (last, _) = federate(star(w.run_spec, runtime), ledger, open_meter())
     assert pack_state(last) == pack_state(expected)
 
 

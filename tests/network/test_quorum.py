@@ -25,7 +25,7 @@ from tequio.config import load_federation
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.checkpoint import pack_state, unpack_state
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import ConfigError, RunError
@@ -130,7 +130,7 @@ class Waits:
     heard: list[dict[str, Any]] = field(default_factory=list)
     comes: dict[int, Any] = field(default_factory=dict)
 
-    def admit_newcomers(self, run_spec: RunSpec, round_: int) -> RunSpec:
+    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
         return self.comes.get(round_, lambda p: p)(run_spec)  # type: ignore[no-any-return]
 
     def on_short_round(self, short: ShortRound) -> None:
@@ -151,7 +151,7 @@ def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
         state, _ = run_round(state, w.run_spec, Embedded(w.nodes))
     host, flaky = Waits(), Flaky(Embedded(w.nodes), {2: 2})
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "short"}) as ledger:
-        *_, (last, _) = federate(w.run_spec, flaky, ledger, open_meter(), host)
+        *_, (last, _) = federate(star(w.run_spec, flaky), ledger, open_meter(), host)
         waits = [entry.body for entry in ledger.entries("wait")]
         rounds = [entry.body["round"] for entry in ledger.entries("round")]
         entries = list(ledger.entries())
@@ -191,11 +191,9 @@ def test_who_comes_and_goes_does_not_change_what_is_best(make_federation: Any, t
                     reply = replace(reply, metrics={**reply.metrics, "loss": loss})
                 yield reply
 
+    host = Waits(comes={2: worse})
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "guest"}) as ledger:
-        states = [
-            state
-            for state, _ in federate(few, Harder(Embedded(w.nodes)), ledger, open_meter(), Waits(comes={2: worse}))
-        ]
+        states = [state for state, _ in federate(star(few, Harder(Embedded(w.nodes))), ledger, open_meter(), host)]
     assert states[1].best_round == 1
     assert states[2].losses["site2"] == 50.0
     assert states[2].best_round == 2

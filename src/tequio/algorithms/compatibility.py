@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.reduce.trimmed_mean import FEWEST, TrimmedMean
 from tequio.core.errors import ConfigError
-from tequio.core.protocols import Aggregator, Facts, Start, Weighting
+from tequio.core.protocols import Aggregator, Facts, Sees, Start, Weighting
 
 
 def check_chain(reduce: Aggregator, start: Start) -> None:
@@ -111,6 +113,25 @@ def check_codec(
     if direction == "upload" and wanted and not reduce.streaming:
         why = "It counts as sent what the reduce may throw away coordinate by coordinate."
         raise ConfigError(what, why, f'Use reduce = "rolora" with it, or upload = "quantise" with {reduce.name!r}.')
+
+
+def check_sum(
+    reduce: Aggregator, weights: Weighting, start: Start, codec: Codec, watching: Mapping[str, Sees], full: bool = False
+) -> None:
+    """Raise ConfigError where only the sum of a round's updates can be seen, and a piece must see more.
+
+    watching: what else looks at updates, by its key (a screen, credits), and what it must see.
+    """
+    fix = 'Use reduce = "rolora" or "ffa" with weights = "uniform" and upload = "plain", without [screen] and credits.'
+    what = "Only the sum of a round's updates can be seen, and"
+    chosen = {f"reduce = {reduce.name!r}": reduce.sees, f"weights = {weights.name!r}": weights.sees, **watching}
+    for key, sees in chosen.items():
+        if sees != "only the sum":
+            raise ConfigError(f"{what} {key} must see {sees}.", "", fix)
+    if full or start.truncates or start.continues:
+        raise ConfigError(f"{what} updates of whole weights or products have no common coordinates.", "", fix)
+    if codec.name != "plain":
+        raise ConfigError(f"{what} upload = {codec.name!r} codes each one in its own way.", "", fix)
 
 
 def check_distil(reduce: Aggregator) -> None:

@@ -1,4 +1,7 @@
-"""The running sum of a round: what is admitted is added as it comes, then the centre's update is mixed in."""
+"""The running sum of a round: what is admitted is added as it comes, then the centre's update is mixed in.
+
+A round may also learn the sum alone (`OpenedSum`): then no single update, norm or weight is known, and the rest of the round is the same.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,30 @@ class CountedUpdate:
 
 
 @dataclass(frozen=True)
+class OpenedSum:
+    """What a round knows where single updates stay hidden.
+
+    update: Σ cᵢ Δᵢ of the participants in it, in common coordinates. weight: Σ wᵢ. rows: who is in it, for the record; without norms.
+    """
+
+    update: Update
+    weight: float
+    rows: Sequence[dict[str, Any]]
+    refused: Sequence[Refused] = ()
+    centre: CountedUpdate | None = None
+
+
+@dataclass(frozen=True)
 class Aggregate:
-    """The finished sum and what is known of each reply; no update is kept but the centre's, and all for credits."""
+    """The finished sum and what is known of each reply; no update is kept but the centre's, and all for credits.
+
+    count: participants in the sum; weight: Σ wᵢ of theirs; scale: what multiplies their mean.
+    """
 
     total: Any  # the aggregator's own
-    facts: list[Facts]
+    count: int
+    weight: float
+    scale: float
     refused: list[Refused]
     centre: CountedUpdate | None
     rows: list[dict[str, Any]]
@@ -74,16 +96,24 @@ def aggregate(outcomes: Iterable[CountedUpdate | Refused], run_spec: RunSpec) ->
         coefficient = run_spec.weighting.coefficient(outcome.facts) * outcome.discount
         for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
             total = run_spec.aggregator.add(total, piece, coefficient)
-    return Aggregate(total, facts, refused, centre, rows, alarms, counted_updates)
+    weight = sum(run_spec.weighting.weight(f) for f in facts)
+    scale = run_spec.weighting.scale(facts) if facts else 1.0
+    return Aggregate(total, len(facts), weight, scale, refused, centre, rows, alarms, counted_updates)
+
+
+def opened(found: OpenedSum, run_spec: RunSpec) -> Aggregate:
+    """The aggregate of a sum that was opened as one."""
+    total = run_spec.aggregator.add(run_spec.aggregator.init(run_spec.spec), found.update, 1.0)
+    rows = [*([] if found.centre is None else [found.centre.row]), *found.rows]
+    return Aggregate(total, len(found.rows), found.weight, 1.0, list(found.refused), found.centre, rows, [])
 
 
 def mix(fold: Aggregate, run_spec: RunSpec) -> Update:
     """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are. Alone it counts whole."""
-    if fold.centre is not None and not fold.facts:
+    if fold.centre is not None and not fold.count:
         return fold.centre.update
-    weights = sum(run_spec.weighting.weight(f) for f in fold.facts)
-    scale = run_spec.weighting.scale(fold.facts)
-    federated = run_spec.aggregator.result(fold.total, weights / scale)
+    scale = fold.scale
+    federated = run_spec.aggregator.result(fold.total, fold.weight / scale)
     if fold.centre is None:
         return federated
     facts = fold.centre.facts

@@ -6,16 +6,16 @@ added to the newer model. A window with fewer replies than `buffer` makes no ste
 
     Δ = scale · Σ (1 + sᵢ)^-½ cᵢ Δᵢ / Σ wᵢ
 
-Here time is simulated (arrivals.py has real one): a reply is trained when it is sent for and held until its participant's speed says.
-Who is without a known speed, and the centre, are in time. With everybody in time, a window is a round, to the bit.
+Where time is simulated, who is without a known speed, and the centre, are in time. With everybody in time, a window is a round,
+bit-for-bit identical.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 from tequio.coordinator.admission import Refused
 from tequio.coordinator.aggregation import CountedUpdate, aggregate, count_update
@@ -33,31 +33,96 @@ from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update
 from tequio.core.protocols import Facts, Runtime
-from tequio.core.types import InFlightUpdate, State
+from tequio.core.types import Failure, InFlightUpdate, Reply, Request, State
 
 COST = ("seconds", "joules", "energy", "money")
 
 
-def run_window(state: State, run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
-    """Window state.round + 1. Raises RunError if no participant has, or is at work on, an update that can be used."""
+class Arrivals(Protocol):
+    """When replies come: as participants' speeds say (`Simulated`), or when they do (`buffered_network.Windows`)."""
+
+    def working(self) -> Set[int]:
+        """Who has a task and has not answered, by index."""
+
+    def ask(self, idle: Sequence[Member], round_: int, bytes_down: int) -> None:
+        """Note who is about to be sent a task in this round, and what goes down with it."""
+
+    def gather(
+        self, tasks: Iterable[Request], idle: Sequence[Member], run_spec: RunSpec, runtime: Runtime
+    ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
+        """Hand out the tasks: who answers in this window, and what, as replies of this round."""
+
+    def flight(self, counted: CountedUpdate, member: Member, round_: int, run_spec: RunSpec) -> InFlightUpdate:
+        """An update that came, and the round from which it counts."""
+
+    def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
+        """Who is still at work after the window, for the record; whether the shared model moved."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Time is simulated: a reply is trained when it is sent for, and held until its participant's speed says."""
+
+    def working(self) -> Set[int]:
+        """Nobody: everybody has answered, and what is on its way is in the state."""
+        return frozenset()
+
+    def ask(self, idle: Sequence[Member], round_: int, bytes_down: int) -> None:
+        """Nothing to note: they answer at once."""
+
+    def gather(
+        self, tasks: Iterable[Request], idle: Sequence[Member], run_spec: RunSpec, runtime: Runtime
+    ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
+        """Everybody's, at once."""
+        return idle, runtime.exchange(tasks)
+
+    def flight(self, counted: CountedUpdate, member: Member, round_: int, run_spec: RunSpec) -> InFlightUpdate:
+        """An update trained now. arrival: seconds since the first window began (None: speed not known, in time)."""
+        window = run_spec.window_seconds or math.inf
+        seconds = None if member.index == 0 else member.seconds
+        windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
+        row = {**counted.row, "sent": round_}
+        row["arrival"] = None if seconds is None else (round_ - 1) * window + seconds
+        facts = asdict(counted.facts)
+        return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, counted.update, facts, row)
+
+    def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
+        """Nobody."""
+        return []
+
+
+SIMULATED = Simulated()
+
+
+def run_window(
+    state: State, run_spec: RunSpec, runtime: Runtime, arrivals: Arrivals = SIMULATED
+) -> tuple[State, dict[str, Any]]:
+    """Window state.round + 1. Raises ShortRound if no participant has, or is at work on, an update that can be used."""
     round_ = state.round + 1
     # dispatch to who is idle
-    busy = {flight.index for flight in state.flights}
+    busy = {flight.index for flight in state.flights} | arrivals.working()
     idle = [member for member in run_spec.roster(round_) if member.index not in busy]
-    flights, refused, alarms = list(state.flights), [], []
     gradient = central_gradient(round_, shared_model(state.shared, run_spec), run_spec, runtime) if idle else None
-    arrivals = in_order(runtime.exchange(training_tasks(state, run_spec, idle, gradient)), state, run_spec, idle)
     down = task_bytes(state, run_spec, gradient)
-    for admitted in screened(arrivals, state, run_spec, runtime):
+    tasks = training_tasks(state, run_spec, idle, gradient)
+    arrivals.ask(idle, round_, down)
+    members, replies = arrivals.gather(tasks, idle, run_spec, runtime)
+    # admit and screen
+    flights, refused, alarms = list(state.flights), list[Refused](), list[dict[str, Any]]()
+    by_index = {member.index: member for member in members}
+    for admitted in screened(in_order(iter(replies), state, run_spec, members), state, run_spec, runtime):
         outcome = count_update(admitted, run_spec)
         alarms += [asdict(alarm) for alarm in outcome.alarms]
         if isinstance(outcome, Refused):
             refused.append(outcome)
-        else:
-            flights.append(_send(outcome, admitted.member, round_, run_spec, down))
-    if not any(flight.index > 0 for flight in flights):
+            continue
+        outcome = replace(outcome, row={**outcome.row, "bytes_down": down})
+        flights.append(arrivals.flight(outcome, by_index[outcome.index], round_, run_spec))
+    if not any(index > 0 for index in (*arrivals.working(), *(flight.index for flight in flights))):
         raise ShortRound(round_, 0, run_spec.buffer, refused)
-    return close(state, run_spec, runtime, flights, refused, alarms)
+    after, body = close(state, run_spec, runtime, flights, refused, alarms)
+    body["in_flight"] += arrivals.passed(run_spec, body["accepted"])
+    return after, body
 
 
 def close(
@@ -93,16 +158,6 @@ def close(
 def discount(staleness: int) -> float:
     """(1 + s)^-½."""
     return float((1 + staleness) ** -0.5)
-
-
-def _send(outcome: CountedUpdate, member: Member, round_: int, run_spec: RunSpec, down: int) -> InFlightUpdate:
-    """An update trained now, and when it arrives: seconds since the first window began (None: speed not known, in time)."""
-    window = run_spec.window_seconds or math.inf
-    seconds = None if member.index == 0 else member.seconds
-    windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
-    row = {**outcome.row, "sent": round_, "bytes_down": down}
-    row["arrival"] = None if seconds is None else (round_ - 1) * window + seconds
-    return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, outcome.update, asdict(outcome.facts), row)
 
 
 def _land(flight: InFlightUpdate) -> CountedUpdate:

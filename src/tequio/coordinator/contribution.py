@@ -37,9 +37,9 @@ def _parts(fold: Aggregate, run_spec: RunSpec) -> dict[str, Update]:
     centre = fold.centre
     if centre is not None and not fold.counted_updates:
         return {centre.row["name"]: centre.update}
-    scale = run_spec.weighting.scale(fold.facts)
+    scale = fold.scale
     own = 1.0 if centre is None else run_spec.federated_share
-    each = own * scale / sum(run_spec.weighting.weight(facts) for facts in fold.facts)
+    each = own * scale / fold.weight
     out = {
         c.row["name"]: c.update.scaled(each * run_spec.weighting.coefficient(c.facts) * c.discount)
         for c in fold.counted_updates

@@ -1,21 +1,26 @@
-"""The run of rounds: each is committed to the ledger, state and record in one transaction, before the next begins."""
+"""The run of rounds: each is committed to the ledger, state and record in one transaction, before the next begins.
+
+The loop is the same for a star (here), several groups (`multi_base.py`) and peers (`gossip_loop.py`): each is a `Rounds`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from tequio.coordinator.budget import BudgetTracker
 from tequio.coordinator.buffered import run_window
-from tequio.coordinator.byte_bounds import round_most
-from tequio.coordinator.carbon_schedule import Shift, Turn
 from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Runtime
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
+
+S = TypeVar("S")
+S_in = TypeVar("S_in", contravariant=True)
+Replan = Callable[[RunSpec, str], RunSpec]
+"""What becomes of the plan of a base, by its name."""
 
 
 class Record(Protocol):
@@ -31,8 +36,8 @@ class Record(Protocol):
 class Host(Protocol):
     """Who knows the participants where they come and go: across a network."""
 
-    def admit_newcomers(self, run_spec: RunSpec, round_: int) -> RunSpec:
-        """The plan with those who came since; asked before each round."""
+    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
+        """The plan of one base with those who came since; asked before each round."""
 
     def on_short_round(self, short: ShortRound) -> None:
         """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
@@ -41,88 +46,127 @@ class Host(Protocol):
         """For the record: what went over the network since it was last asked, and what came late."""
 
 
+class Limits(Protocol[S_in]):
+    """What bounds the rounds of a run with one base: a budget, hours of clean power (`limits.py`)."""
+
+    def open(self, run_spec: RunSpec) -> RunSpec:
+        """The plan with which the base is evaluated."""
+
+    def permit(self, state: S_in, run_spec: RunSpec) -> RunSpec | dict[str, Any]:
+        """The plan of the next round; or, for the record, why none may begin."""
+
+    def count(self, body: dict[str, Any], energy: Energy) -> dict[str, Any]:
+        """Count what was just made, or waited for; its record with its cost."""
+
+
+@dataclass(frozen=True)
+class Rounds(Generic[S]):
+    """What is run round by round, from a state of its own kind to the next.
+
+    run_specs: the plan of each base, that of [base] first; replanned: the same with other plans. begin: the state before any training, and
+    the record of the base's scores. advance: the state after one more round, and its record; raises ShortRound. ended: whether no round is
+    left to make; made: how many are. pack, unpack: the state as a checkpoint and back; equal states give equal bytes.
+    """
+
+    run_specs: tuple[RunSpec, ...]
+    replanned: Callable[[Replan], Rounds[S]]
+    begin: Callable[[], tuple[S, dict[str, Any]]]
+    advance: Callable[[S], tuple[S, dict[str, Any]]]
+    ended: Callable[[S], bool]
+    made: Callable[[S], int]
+    pack: Callable[[S], bytes]
+    unpack: Callable[[bytes, str], S]
+
+
 class Advance(Protocol):
-    """One round: `run_round`, `run_window` or such."""
+    """One round of a star: `run_round`, `run_window` or such."""
 
     def __call__(self, state: State, run_spec: RunSpec, runtime: Runtime, /) -> tuple[State, dict[str, Any]]:
         """The next state and the record."""
 
 
+def star(run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: str = "") -> Rounds[State]:
+    """Return the rounds of one coordinator and its participants.
+
+    way: how one round is made, where it is not as the plan says. base: its name, for a host.
+    """
+    one = way or (run_round if run_spec.window_seconds is None else run_window)
+    return Rounds(
+        run_specs=(run_spec,),
+        replanned=lambda change: star(change(run_spec, base), runtime, way, base),
+        begin=lambda: open_state(run_spec, runtime),
+        advance=lambda state: one(state, run_spec, runtime),
+        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        made=lambda state: state.round,
+        pack=pack_state,
+        unpack=unpack_state,
+    )
+
+
 def federate(
-    run_spec: RunSpec,
-    runtime: Runtime,
+    rounds: Rounds[S],
     ledger: Record,
     meter: Meter,
     host: Host | None = None,
-    advance: Advance | None = None,
-    tracker: BudgetTracker | None = None,
-    shift: Shift | None = None,
-) -> Iterator[tuple[State, dict[str, Any] | None]]:
+    limits: Limits[S] | None = None,
+) -> Iterator[tuple[S, dict[str, Any] | None]]:
     """Yield the state after every committed round (None as record for the one resumed from), until rounds or patience end.
 
-    tracker: what was spent before is in it already; where it allows no round, that is recorded and the rounds end. shift: the simulated
-    clock as the last round left it; its budget ends the rounds likewise. They end too where participants' own budgets leave too few of
-    them. With a host, a round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
+    The rounds end, with a record of it, where `limits` permit none, or participants' own budgets leave too few of them. With a host, a
+    round with too few usable replies is recorded as a wait and tried again; without one it ends the run.
     """
     saved = ledger.checkpoint()
     if saved is None:
-        run_spec = run_spec if shift is None else replace(run_spec, after=shift.hour)
-        with meter.at(run_spec.after).measure() as reading:
-            state, body = open_state(run_spec, runtime)
-        body = body | cost(reading.energy) | _carried(host)
-        ledger.append("start", body, pack_state(state))
-        if tracker is not None:
-            tracker.add(body)
+        if limits is not None:
+            rounds = rounds.replanned(lambda spec, _: limits.open(spec))
+        with meter.at(rounds.run_specs[0].after).measure() as reading:
+            state, body = rounds.begin()
+        ledger.append("start", _counted(body, reading.energy, limits) | _carried(host), rounds.pack(state))
     else:
-        state = unpack_state(saved[1], "the checkpoint in the ledger")
+        state = rounds.unpack(saved[1], "the checkpoint in the ledger")
     yield state, None
-    advance = advance or (run_round if run_spec.window_seconds is None else run_window)
-    while state.round < run_spec.rounds and state.stale_rounds < run_spec.patience:
-        run_spec = run_spec if host is None else host.admit_newcomers(run_spec, state.round + 1)
-        turn: Turn | None = None
-        if shift is not None:
-            turn = shift.turn(run_spec, state.round + 1)
-            if turn is None:
-                ledger.append("budget", {"round": state.round} | shift.spent())
+    while not rounds.ended(state):
+        made = rounds.made(state)
+        if host is not None:
+            rounds = _with_newcomers(rounds, host, made + 1)
+        if limits is not None:
+            permitted = limits.permit(state, rounds.run_specs[0])
+            if isinstance(permitted, dict):
+                ledger.append("budget", {"round": made} | permitted)
                 return
-            run_spec = turn.run_spec
-        if tracker is not None:
-            allowed = tracker.allow(
-                run_spec.roster(state.round + 1), run_spec.rounds - state.round, round_most(state, run_spec)
-            )
-            if allowed is None:
-                ledger.append("budget", {"round": state.round, "reason": tracker.reason, "spent": dict(tracker.spent)})
-                return
-            run_spec = replace(run_spec, budgets=allowed)
+            rounds = _planned(rounds, permitted)
         short: ShortRound | None = None
         with meter.measure() as reading:
             try:
-                state, body = advance(state, run_spec, runtime)
+                state, body = rounds.advance(state)
             except ShortRound as found:
-                short = found
+                short, body = found, found.body
+        body = _counted(body, reading.energy, limits) | _carried(host)
         if short is None:
-            energy, record = (
-                (reading.energy, {}) if turn is None else (turn.of_coordinator(reading.energy, body), turn.record)
-            )
-            body = body | cost(energy) | _carried(host) | record
-            ledger.append("round", body, pack_state(state))
-            if tracker is not None:
-                tracker.add(body)
-            shift = shift if turn is None else turn.shift
+            ledger.append("round", body, rounds.pack(state))
             yield state, body
             continue
-        over = all_spent(short, run_spec)
+        over = next((why for spec in rounds.run_specs if (why := all_spent(short, spec))), "")
         if host is None and not over:
             raise short
-        body = short.body | cost(reading.energy) | _carried(host)
         ledger.append("wait", body)
-        if tracker is not None:
-            tracker.add(body)
         if over:
-            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
+            ledger.append("budget", {"round": made, "reason": over, "spent": {}})
             return
         if host is not None:
             host.on_short_round(short)
+
+
+def _with_newcomers(rounds: Rounds[S], host: Host, round_: int) -> Rounds[S]:
+    return rounds.replanned(lambda run_spec, base: host.admit_newcomers(run_spec, round_, base))
+
+
+def _planned(rounds: Rounds[S], run_spec: RunSpec) -> Rounds[S]:
+    return rounds.replanned(lambda _, __: run_spec)
+
+
+def _counted(body: dict[str, Any], energy: Energy, limits: Limits[S] | None) -> dict[str, Any]:
+    return body | cost(energy) if limits is None else limits.count(body, energy)
 
 
 def all_spent(short: ShortRound, run_spec: RunSpec) -> str:

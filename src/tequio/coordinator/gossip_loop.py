@@ -1,56 +1,41 @@
-"""The run of peer-to-peer rounds: like `federate.py`, each round is committed in one transaction; the checkpoint is everybody's.
+"""Peer-to-peer rounds for the loop of `federate.py`: the checkpoint is everybody's.
 
 In a simulation one process holds all peers, so one transaction can hold them all, and patience can look at the mean of their losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
 
-from tequio.coordinator.federate import Record, all_spent, cost
+from tequio.coordinator.federate import Rounds
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
-from tequio.coordinator.round import ShortRound, open_state
+from tequio.coordinator.round import open_state
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.protocols import Runtime
-from tequio.measure.energy import Meter
 
 PARTS = ("models", "copies", "best")
 
 
-def federate_peers(
-    run_spec: RunSpec, peers: Peers, runtime: Runtime, ledger: Record, meter: Meter
-) -> Iterator[tuple[PeerState, dict[str, Any] | None]]:
-    """Yield the state after every committed round (None as record for the one resumed from), until rounds, patience or all own budgets
-    end."""
-    saved = ledger.checkpoint()
-    if saved is None:
-        with meter.measure() as reading:
-            base, body = open_state(run_spec, runtime)
-            state = open_peers(run_spec, base.best_loss)
-        ledger.append("start", body | cost(reading.energy), pack_peers(state))
-    else:
-        state = unpack_peers(saved[1], "the checkpoint in the ledger")
-    yield state, None
-    while state.round < run_spec.rounds and state.stale_rounds < run_spec.patience:
-        short: ShortRound | None = None
-        with meter.measure() as reading:
-            try:
-                state, body = gossip_round(state, run_spec, peers, runtime)
-            except ShortRound as found:
-                short = found
-        if short is not None:
-            over = all_spent(short, run_spec)
-            if not over:
-                raise short
-            ledger.append("wait", short.body | cost(reading.energy))
-            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
-            return
-        ledger.append("round", body | cost(reading.energy), pack_peers(state))
-        yield state, body
+def peer_rounds(run_spec: RunSpec, peers: Peers, runtime: Runtime) -> Rounds[PeerState]:
+    """Return the rounds of peers, for `federate`."""
+
+    def begin() -> tuple[PeerState, dict[str, Any]]:
+        base, body = open_state(run_spec, runtime)
+        return open_peers(run_spec, base.best_loss), body
+
+    return Rounds(
+        run_specs=(run_spec,),
+        replanned=lambda change: peer_rounds(change(run_spec, ""), peers, runtime),
+        begin=begin,
+        advance=lambda state: gossip_round(state, run_spec, peers, runtime),
+        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        made=lambda state: state.round,
+        pack=pack_peers,
+        unpack=unpack_peers,
+    )
 
 
 def pack_peers(state: PeerState) -> bytes:

@@ -6,9 +6,9 @@ A round is one record and one checkpoint, of all groups: after a crash the whole
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.checkpoint import pack_states, unpack_states
@@ -20,79 +20,43 @@ from tequio.coordinator.distillation import (
     models_heard,
     models_shared,
 )
-from tequio.coordinator.federate import Record, all_spent, cost
-from tequio.coordinator.round import ShortRound, open_state, run_round
-from tequio.coordinator.run_spec import RunSpec
+from tequio.coordinator.federate import Replan, Rounds
+from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.types import State
-from tequio.measure.energy import Meter
 
 States = dict[str, State]
 
 
-class GroupHost(Protocol):
-    """As `federate.Host`, for several groups: it says who takes part in each, and waits where nobody of one group answers."""
+def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[States]:
+    """Return the rounds of several groups in lock-step, for `federate`."""
 
-    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
-        """The plan of one base with those who came since; asked before each round."""
+    def replanned(change: Replan) -> Rounds[States]:
+        return group_rounds([replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how)
 
-    def on_short_round(self, short: ShortRound) -> None:
-        """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
+    def ended(states: States) -> bool:
+        """Rounds of any group, or no group has made progress for `patience` rounds."""
+        done = [states[g.name].round >= g.run_spec.rounds for g in groups]
+        stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
+        return any(done) or all(stale)
 
-    def traffic(self) -> dict[str, Any]:
-        """For the record: what went over the network since it was last asked, and what came late."""
-
-
-def federate_groups(
-    groups: Sequence[Group], how: Distillation | None, ledger: Record, meter: Meter, host: GroupHost | None = None
-) -> Iterator[tuple[States, dict[str, Any] | None]]:
-    """As `federate`, of all groups: until rounds end, or no group has made progress for `patience` rounds."""
-
-    def extra() -> dict[str, Any]:
-        return {} if host is None else host.traffic()
-
-    saved = ledger.checkpoint()
-    if saved is None:
-        with meter.measure() as reading:
-            states, body = open_groups(groups)
-        ledger.append("start", body | cost(reading.energy) | extra(), pack_states(states))
-    else:
-        states = unpack_states(saved[1], "the checkpoint in the ledger")
+    def unpack(data: bytes, source: str) -> States:
+        states = unpack_states(data, source)
         if list(states) != [group.name for group in groups]:
             raise RunError("The checkpoint is of other bases.", f"It has: {', '.join(states)}.")
-    yield states, None
-    while not finished(states, groups):
-        if host is not None:
-            next_ = states[groups[0].name].round + 1
-            groups = [replace(g, run_spec=host.admit_newcomers(g.run_spec, next_, g.name)) for g in groups]
-        short: ShortRound | None = None
-        with meter.measure() as reading:
-            try:
-                states, body = run_groups(states, groups, how)
-            except ShortRound as found:
-                short = found
-        if short is None:
-            body = body | cost(reading.energy) | extra()
-            ledger.append("round", body, pack_states(states))
-            yield states, body
-            continue
-        over = next((why for group in groups if (why := all_spent(short, group.run_spec))), "")
-        if host is None and not over:
-            raise short
-        ledger.append("wait", short.body | cost(reading.energy) | extra())
-        if over:
-            ledger.append("budget", {"round": states[groups[0].name].round, "reason": over, "spent": {}})
-            return
-        if host is not None:
-            host.on_short_round(short)
+        return states
 
-
-def finished(states: Mapping[str, State], groups: Sequence[Group]) -> bool:
-    """Whether no round is left to make."""
-    done = [states[g.name].round >= g.run_spec.rounds for g in groups]
-    stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
-    return any(done) or all(stale)
+    return Rounds(
+        run_specs=tuple(group.run_spec for group in groups),
+        replanned=replanned,
+        begin=lambda: open_groups(groups),
+        advance=lambda states: run_groups(states, groups, how),
+        ended=ended,
+        made=lambda states: states[groups[0].name].round,
+        pack=pack_states,
+        unpack=unpack,
+    )
 
 
 def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:

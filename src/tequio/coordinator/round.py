@@ -10,7 +10,7 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from tequio.algorithms.factors import (
     heads,
@@ -23,7 +23,7 @@ from tequio.algorithms.factors import (
 )
 from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
-from tequio.coordinator.aggregation import Aggregate, aggregate, count_update, mix
+from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, count_update, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason
 from tequio.coordinator.gate import Slice, judge, verdict
@@ -85,18 +85,38 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
     return state, body
 
 
-def run_round(state: State, run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
+class Gather(Protocol):
+    """How the replies of a round come: each on its own (`open_replies`), or as one sum. It may exchange messages several times."""
+
+    def __call__(
+        self, tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, runtime: Runtime, /
+    ) -> Iterator[Admitted | Refused] | OpenedSum:
+        """Hand out the training tasks of the roster, in its order; what came back."""
+
+
+def open_replies(
+    tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, runtime: Runtime, /
+) -> Iterator[Admitted | Refused]:
+    """Every reply in the clear, admitted or refused as it comes."""
+    return in_order(runtime.exchange(tasks), state, run_spec, roster)
+
+
+def run_round(
+    state: State, run_spec: RunSpec, runtime: Runtime, gather: Gather = open_replies
+) -> tuple[State, dict[str, Any]]:
     """Round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
     roster = run_spec.roster(state.round + 1)
     gradient = central_gradient(state.round + 1, shared_model(state.shared, run_spec), run_spec, runtime)
     # dispatch, admit and screen, folding as replies come
-    arrivals = in_order(runtime.exchange(training_tasks(state, run_spec, roster, gradient)), state, run_spec, roster)
-    fold = aggregate(
-        (count_update(outcome, run_spec) for outcome in screened(arrivals, state, run_spec, runtime)), run_spec
-    )
+    gathered = gather(training_tasks(state, run_spec, roster, gradient), roster, state, run_spec, runtime)
+    if isinstance(gathered, OpenedSum):
+        fold = opened(gathered, run_spec)
+    else:
+        outcomes = screened(gathered, state, run_spec, runtime)
+        fold = aggregate((count_update(outcome, run_spec) for outcome in outcomes), run_spec)
     alone = fold.centre is not None and run_spec.centre_alone(state.round + 1)
-    if len(fold.facts) < run_spec.quorum and not alone:
-        raise ShortRound(state.round + 1, len(fold.facts), run_spec.quorum, fold.refused)
+    if fold.count < run_spec.quorum and not alone:
+        raise ShortRound(state.round + 1, fold.count, run_spec.quorum, fold.refused)
     return conclude(state, fold, run_spec, runtime, gradient)
 
 
@@ -115,7 +135,7 @@ def conclude(
     lost = [name for name in trained if name in evaluation.failed and name not in evaluation.refused]
     if accepted and lost:
         accepted, reason = False, f"it could be trained but not evaluated: {evaluation.failed[lost[0]]}"
-    norms = [row["norm"] for row in fold.rows if row["weight"] is not None]
+    norms = [row["norm"] for row in fold.rows if row["weight"] is not None and row["norm"] is not None]
     rate = run_spec.rate(round_)
     per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
     if accepted:
@@ -263,7 +283,7 @@ def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:
     """
     if not run_spec.start.truncates:
         return zero(run_spec.spec)
-    share = 1.0 if fold.centre is None else run_spec.federated_share if fold.facts else 0.0
+    share = 1.0 if fold.centre is None else run_spec.federated_share if fold.count else 0.0
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
     parts: dict[int, float] = {}
     for row in fold.rows:

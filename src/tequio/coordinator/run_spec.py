@@ -13,6 +13,7 @@ from tequio.core.protocols import (
     Aggregator,
     LocalMethod,
     LocalTerm,
+    Sees,
     ServerOptimizer,
     Start,
     Weighting,
@@ -68,6 +69,13 @@ class Screening:
     def streaming(self) -> bool:
         """Whether no update need be kept until all are in."""
         return self.loss is None and (self.cosine is None or self.cosine_to == "centre")
+
+    @property
+    def sees(self) -> Sees:
+        """What it must see of a round's updates."""
+        if self.loss is not None or self.cosine is not None:
+            return "each update"
+        return "only the sum" if self.norm_bound is None else "norms"
 
 
 @dataclass(frozen=True)

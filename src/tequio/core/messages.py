@@ -56,6 +56,15 @@ def kind_of(message: Message) -> str:
     return next(name for name, cls in KINDS.items() if isinstance(message, cls))
 
 
+def answer(who: object, request: Message) -> Reply:
+    """Have `who` do a request by its method of that kind's name: `train`, `evaluate`… Raises UpdateError if it has none."""
+    method = getattr(who, kind_of(request), None)
+    if method is None:
+        raise UpdateError(f"{request.name} answers no request of the kind {kind_of(request)!r} here.")
+    reply: Reply = method(request)
+    return reply
+
+
 def pack_message(message: Message) -> bytes:
     """Equal messages give equal bytes; notes and errors are cut to 2 kB. Raises ValueError if a plain number is NaN or infinite."""
     plain: dict[str, Any] = {}

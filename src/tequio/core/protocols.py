@@ -60,12 +60,20 @@ class Facts:
     excess: float = 0.0
 
 
+Sees = Literal["each update", "norms", "only the sum"]
+"""What a piece must be able to look at: every single update, their norms, or nothing but their sum."""
+
+
 class Weighting(Protocol):
     """Turns replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives."""
 
     @property
     def name(self) -> str:
         """How configuration calls it."""
+
+    @property
+    def sees(self) -> Sees:
+        """What it must see to weigh an update."""
 
     def weight(self, facts: Facts) -> float:
         """wᵢ: the share of this reply in the mean."""
@@ -94,6 +102,10 @@ class Aggregator(Protocol):
     @property
     def streaming(self) -> bool:
         """Whether memory does not grow with the number of updates."""
+
+    @property
+    def sees(self) -> Sees:
+        """What it must see to add updates up; only the sum: of updates in common coordinates."""
 
     @property
     def nested(self) -> bool:

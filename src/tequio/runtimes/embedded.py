@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from tequio.core.errors import TrainingError, UpdateError
+from tequio.core.messages import answer
 from tequio.core.protocols import Participant
-from tequio.core.types import EvaluateRequest, Failure, GradientRequest, Reply, Request, TrainRequest
+from tequio.core.types import Failure, Reply, Request, TrainRequest
 from tequio.participant.lockstep import alike, train_together
 from tequio.participant.node import Node
 from tequio.runtimes.workers import Job, Workers
@@ -86,13 +87,7 @@ def _answers(
 def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
     participant = places[worker][task.index]
     try:
-        if isinstance(task, TrainRequest):
-            return participant.train(task)
-        if isinstance(task, GradientRequest):
-            return participant.gradient(task)
-        if isinstance(task, EvaluateRequest):
-            return participant.evaluate(task)
-        raise UpdateError(f"{task.name}: in one process nobody is asked to describe or to personalise itself.")
+        return answer(participant, task)
     except (TrainingError, UpdateError) as error:
         return _failed(task, error)
 

@@ -13,6 +13,7 @@ import torch
 
 from tequio.algorithms.reduce._points import Collected, centre, distances, gram, median_votes
 from tequio.algorithms.settings import require
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
 
@@ -31,6 +32,7 @@ class CentredClipping:
     layout: Layout = "product"
     streaming: bool = False
     nested: bool = False
+    sees: Sees = "each update"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tequio.algorithms.factors import padded_sum
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update, zero
 
@@ -21,6 +22,7 @@ class FFA:
     layout: Layout = "factors"
     streaming: bool = True
     nested: bool = True
+    sees: Sees = "only the sum"
 
     def trained(self, round_: int) -> Trained:
         """B, always."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tequio.algorithms.reduce._points import Collected, centre, gram, median_votes
 from tequio.algorithms.settings import require
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update
 
@@ -24,6 +25,7 @@ class GeometricMedian:
     layout: Layout = "product"
     streaming: bool = False
     nested: bool = False
+    sees: Sees = "each update"
 
     def __post_init__(self) -> None:
         require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tequio.algorithms.factors import padded_sum
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update, zero
 
@@ -22,6 +23,7 @@ class RoLoRA:
     layout: Layout = "factors"
     streaming: bool = True
     nested: bool = True
+    sees: Sees = "only the sum"
 
     def trained(self, round_: int) -> Trained:
         """B in odd rounds (it starts at 0, so A could not learn before it), A in even ones."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Update, zero
 
@@ -20,6 +21,7 @@ class Stack:
     layout: Layout = "product"
     streaming: bool = True
     nested: bool = False
+    sees: Sees = "each update"
 
     def trained(self, round_: int) -> Trained:
         """Both, always."""

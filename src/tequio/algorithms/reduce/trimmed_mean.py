@@ -17,6 +17,7 @@ from torch import Tensor
 from tequio.algorithms.reduce._points import Collected
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
+from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Dense, Entry, Update, plain
 
@@ -32,6 +33,7 @@ class TrimmedMean:
     layout: Layout = "factors"
     streaming: bool = False
     nested: bool = False
+    sees: Sees = "each update"
 
     def __post_init__(self) -> None:
         require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 or more and under 0.5")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tequio.core.protocols import Facts
+from tequio.core.protocols import Facts, Sees
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class FedNova:
     """wᵢ = nᵢ, cᵢ = nᵢ/τᵢ, scale τ_eff."""
 
     name: str = "fednova"
+    sees: Sees = "only the sum"
 
     def weight(self, facts: Facts) -> float:
         """nᵢ."""

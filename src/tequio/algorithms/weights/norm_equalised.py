@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tequio.core.protocols import Facts
+from tequio.core.protocols import Facts, Sees
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class NormEqualised:
 
     power: float = 0.5
     name: str = "norm_equalised"
+    sees: Sees = "norms"
 
     def weight(self, facts: Facts) -> float:
         """nᵢ^power."""

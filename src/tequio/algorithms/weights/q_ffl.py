@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tequio.algorithms.settings import require
 from tequio.algorithms.weights._excess import need
 from tequio.algorithms.weights.norm_equalised import median_norm
-from tequio.core.protocols import Facts
+from tequio.core.protocols import Facts, Sees
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class QFFL:
     q: float = 1.0
     normalise: bool = True
     name: str = "q_ffl"
+    sees: Sees = "each update"
 
     def __post_init__(self) -> None:
         require(0.0 <= self.q <= 10.0, self.name, "q", self.q, "0 to 10")

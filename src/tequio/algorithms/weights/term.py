@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tequio.algorithms.settings import require
 from tequio.algorithms.weights._excess import need
 from tequio.algorithms.weights.norm_equalised import median_norm
-from tequio.core.protocols import Facts
+from tequio.core.protocols import Facts, Sees
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Term:
     t: float = 1.0
     normalise: bool = True
     name: str = "term"
+    sees: Sees = "each update"
 
     def __post_init__(self) -> None:
         require(0.0 <= self.t <= 10.0, self.name, "t", self.t, "0 to 10")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tequio.core.protocols import Facts
+from tequio.core.protocols import Facts, Sees
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class Uniform:
     """wᵢ = cᵢ = 1."""
 
     name: str = "uniform"
+    sees: Sees = "only the sum"
 
     def weight(self, facts: Facts) -> float:
         """1."""

@@ -49,10 +49,11 @@ from tequio.app.stages import (
 )
 from tequio.config import MAIN, Federation
 from tequio.coordinator.distillation import Group
-from tequio.coordinator.federate import federate
+from tequio.coordinator.federate import federate, star
 from tequio.coordinator.gossip import PeerState
-from tequio.coordinator.gossip_loop import federate_peers
-from tequio.coordinator.multi_base import States, federate_groups
+from tequio.coordinator.gossip_loop import peer_rounds
+from tequio.coordinator.limits import StarLimits
+from tequio.coordinator.multi_base import States, group_rounds
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
@@ -279,17 +280,18 @@ def _made(
     """What is known after each committed round: the states by base, or the peers'."""
     runtime = embedded_runtime(places, MAIN, report_task)
     if setup.peers is not None:
-        for peers, _ in federate_peers(setup.run_spec, setup.peers, runtime, ledger, setup.meter):
+        for peers, _ in federate(peer_rounds(setup.run_spec, setup.peers, runtime), ledger, setup.meter):
             yield peers
         return
     if not setup.others and setup.distillation is None:
         tracker = build_budget_tracker(setup.config, ledger, one_process=True)
         shift = None if setup.shift is None else gone_on(setup.shift, ledger)
-        for state, _ in federate(setup.run_spec, runtime, ledger, setup.meter, tracker=tracker, shift=shift):
+        limits = StarLimits(tracker, shift)
+        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=limits):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]
-    for states, _ in federate_groups(groups, setup.distillation, ledger, setup.meter):
+    for states, _ in federate(group_rounds(groups, setup.distillation), ledger, setup.meter):
         yield states
 
 

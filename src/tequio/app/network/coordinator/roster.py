@@ -16,7 +16,7 @@ from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.manifest import label_base, participant_row
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.hub.folder import count_invitations, left, node_numbers
-from tequio.config import MAIN, Federation
+from tequio.config import Federation
 from tequio.coordinator.round import ShortRound
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import canonical_json
@@ -149,7 +149,7 @@ class Roster:
                 "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
             )
 
-    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str = MAIN) -> RunSpec:
+    def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
         """The plan of one base with those who came since the last round; each has a record."""
         self.made = round_ - 1
         self._leaves()
@@ -165,7 +165,7 @@ class Roster:
                 self._join(i, said, run_spec, round_)
         return self.current_spec(run_spec, base)
 
-    def current_spec(self, run_spec: RunSpec, base: str = MAIN) -> RunSpec:
+    def current_spec(self, run_spec: RunSpec, base: str) -> RunSpec:
         """The plan of one base with everybody who takes part by now, without those who left or cannot take part."""
         gone = left(self.folder).keys() | {self.names[i] for i in self.barred}
         members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)

@@ -37,8 +37,9 @@ from tequio.app.stages import Outcome, Watch, end, general, mover, shared_models
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
 from tequio.coordinator.distillation import Group
-from tequio.coordinator.federate import federate
-from tequio.coordinator.multi_base import States, federate_groups
+from tequio.coordinator.federate import federate, star
+from tequio.coordinator.limits import StarLimits
+from tequio.coordinator.multi_base import States, group_rounds
 from tequio.coordinator.run_spec import Member
 from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
@@ -144,12 +145,13 @@ def _made(
     """What is known after each committed round: the states by base, and the record."""
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, turns[g.name], g.public) for g in setup.groups]
-        yield from federate_groups(groups, setup.distillation, ledger, setup.meter, roster)
+        yield from federate(group_rounds(groups, setup.distillation), ledger, setup.meter, roster)
         return
     roster.net.here = turns[MAIN].here
     advance = Windows(roster.net) if setup.run_spec.window_seconds is not None else None
     tracker = build_budget_tracker(setup.config, ledger, one_process=False)
-    for state, body in federate(setup.run_spec, roster.net, ledger, setup.meter, roster, advance, tracker):
+    rounds = star(setup.run_spec, roster.net, advance, MAIN)
+    for state, body in federate(rounds, ledger, setup.meter, roster, StarLimits(tracker)):
         yield {MAIN: state}, body
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from tequio.app.network.participant.join import read_agreed, read_identity
 from tequio.app.run_files import recorded_bases, recorded_header, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
-from tequio.core.messages import REQUESTS, unpack_message
-from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
+from tequio.core.messages import REQUESTS, answer, unpack_message
+from tequio.core.types import EvaluateRequest, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.choice import CHOICE_RULE
@@ -78,6 +78,29 @@ def _recorded_header(run: Path) -> Mapping[str, Any] | None:
         return recorded_header(ledger, folder)
 
 
+@dataclass(frozen=True)
+class Follower:
+    """One of several processes that train together, but the first: it answers nobody, and keeps nothing."""
+
+    folder: Path
+    config: Federation
+    node: Node
+
+    def train(self, task: TrainRequest) -> Reply:
+        """Take part in the steps; what uploads leave out, the first process remembers."""
+        return self.node.train(replace(task, feedback=None))
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Take part in scoring."""
+        return self.node.evaluate(task)
+
+    def personalise(self, task: PersonaliseRequest) -> Reply:
+        """Take part in making the personal model."""
+        rule = recorded_rule(_recorded_header(self.folder / RUN) or {})  # the first process began the record
+        personalise(self.node, task.held, own_settings(self.config, self.node, task, rule))
+        return Reply(task.round, task.index, task.name)
+
+
 def follow(folder: Path, together: ProcessGroup) -> None:
     """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
     file = load_participant(Path(read_identity(folder)["participant"]))
@@ -94,10 +117,4 @@ def follow(folder: Path, together: ProcessGroup) -> None:
             AgreementError, TrainingError, UpdateError
         ):  # the first process meets the same one, and reports it
             check_task(task, agreed)
-            if isinstance(task, TrainRequest):
-                node.train(replace(task, feedback=None))  # what uploads leave out, the first one remembers
-            elif isinstance(task, EvaluateRequest):
-                node.evaluate(task)
-            elif isinstance(task, PersonaliseRequest):
-                rule = recorded_rule(_recorded_header(folder / RUN) or {})  # the first process began the record
-                personalise(node, task.held, own_settings(config, node, task, rule))
+            answer(Follower(folder, config, node), task)

@@ -31,7 +31,7 @@ from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
-from tequio.core.messages import REQUESTS, Message, kind_of, pack_message, unpack_message
+from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
 from tequio.core.replies import unread_request
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
@@ -92,7 +92,7 @@ class ParticipantService:
         try:
             check_task(task, self.agreed)
             self._share(task, data)
-            reply = pack_message(self._do(task))
+            reply = pack_message(answer(self, task))
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
@@ -126,18 +126,19 @@ class ParticipantService:
     def _memory(self) -> Residual:
         return replace(self.node.memory, since=self._since())
 
-    def _do(self, task: Message) -> Reply:
-        if isinstance(task, TrainRequest):
-            return replace(self.node, memory=self._memory()).train(task)
-        if isinstance(task, EvaluateRequest):
-            return self.node.evaluate(task)
-        if isinstance(task, DescribeRequest):
-            if self.ledger.last("described") is None:
-                self.ledger.append("described", {"round": task.round})
-            return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
-        if isinstance(task, PersonaliseRequest):
-            return self._personalise(task)
-        raise UpdateError(f"A task of a kind that is not known here came to {self.node.name}.")
+    def train(self, task: TrainRequest) -> Reply:
+        """Train for one round, with what earlier uploads left out."""
+        return replace(self.node, memory=self._memory()).train(task)
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Score a model on the participant's validation data."""
+        return self.node.evaluate(task)
+
+    def describe(self, task: DescribeRequest) -> Reply:
+        """Say what this participant has, as `facts`."""
+        if self.ledger.last("described") is None:
+            self.ledger.append("described", {"round": task.round})
+        return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
 
     def _personal(self) -> Mapping[str, Any] | None:
         return recorded_personal(self.ledger, alone=False)
@@ -147,7 +148,7 @@ class ParticipantService:
         entry = self.ledger.last("described")
         return 0 if entry is None else int(entry.body["round"])
 
-    def _personalise(self, task: PersonaliseRequest) -> Reply:
+    def personalise(self, task: PersonaliseRequest) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
         if body is None:
