@@ -4,7 +4,8 @@ Candidates: the base; a model it trains alone (local); the shared one; the share
 W₀ + G + α·P, for several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises
 f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)),
 and on the head. (On factors it would depend on how P is split.) How one of them is chosen: `choice`. Beside it a general model is
-named, on the way from the shared model to the one that is kept. Test data are looked at once, after the choice.
+made: in classification the answers of the kept and the shared model together (`general`), else one on the way from the shared to
+the kept. Test data are looked at once, after the choice.
 The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
@@ -40,6 +41,7 @@ from tequio.participant.choice import (
 )
 from tequio.participant.class_metrics import class_metrics
 from tequio.participant.fit import Moved, fit, ignore_moves
+from tequio.participant.general import Familiarity, answers, blended, embeddings, learn, losses_of
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
@@ -73,11 +75,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Personal:
-    """A participant's outcome: `delivered` and `local` as changes of the base, and what may be reported (means only)."""
+    """A participant's outcome: `delivered` and `local` as changes of the base, and what may be reported (means only).
+
+    familiarity: what its general model needs beside the kept and the shared one; it stays with the participant.
+    """
 
     delivered: Update
     local: Update
     body: Mapping[str, Any]
+    familiarity: Familiarity | None = None
 
 
 def personalise(
@@ -117,14 +123,18 @@ def personalise(
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         choice = _choose(looks, settings)
         chosen = choice.name
-        share = _general(looks, chosen)
         # in one order, for all processes of a team look at the same model at a time
         asked = sorted({"base", SHARED, chosen} | ({LOCAL} if local.tail.entries else set()))
-        tested = {name: score(node, looks.model(recipes[name]), node.data.test) for name in asked}
+        familiarity, tested = _answering(looks, chosen, settings)
+        tested |= {n: score(node, looks.model(recipes[n]), node.data.test) for n in asked if n not in tested}
         tested |= {LOCAL: tested[LOCAL if local.tail.entries else "base"], "personal": tested[chosen]}
-        ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
-        between = looks.model(_between(recipes[chosen], share))
-        tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
+        general: dict[str, Any] = {"way": "answers"}
+        if familiarity is None:
+            share = _general(looks, chosen)
+            general = {"way": "weights", "share": share}
+            ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
+            between = looks.model(_between(recipes[chosen], share))
+            tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
     own, own_money = node.entered("local", None, alone.energy)
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
@@ -134,7 +144,7 @@ def personalise(
         "name": node.name,
         "chosen": chosen,
         "choice": dict(choice.facts),
-        "general": {"share": share},
+        "general": general,
         "candidates": {name: asdict(losses.scores()) for name, losses in sorted(looks.found.items())},
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal", "general")},
         "gains": {
@@ -160,7 +170,7 @@ def personalise(
         "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
         **({"cut": note} if (note := budgeted.note()) else {}),
     }
-    return Personal(looks.model(recipes[chosen]), local.tail, body)
+    return Personal(looks.model(recipes[chosen]), local.tail, body, familiarity)
 
 
 def _budget_for(
@@ -257,8 +267,22 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
     return replace(choice, facts={**choice.facts, **facts})
 
 
+def _answering(looks: _Looks, chosen: str, settings: Settings) -> tuple[Familiarity | None, dict[str, Losses]]:
+    """Where a general model answers by both the kept and the shared one: what it needs, and the test losses of all three."""
+    node = looks.node
+    both = chosen != SHARED and SHARED in looks.found and settings.rule == CHOICE_RULE
+    if not both or not isinstance(node.task, Classification) or not looks.budgeted.may_look():
+        return None, {}
+    rows = [item.ids for item in node.data.test]
+    familiarity = learn(node.adapted, node.data.train)
+    weights = familiarity.weights(embeddings(node.adapted, rows))
+    said = {name: answers(node.adapted, looks.model(looks.recipes[name]), rows) for name in (SHARED, chosen)}
+    said["general"] = blended(said[chosen], said[SHARED], weights)
+    return familiarity, {name: losses_of(found, node.data.test) for name, found in said.items()}
+
+
 def _general(looks: _Looks, chosen: str) -> float:
-    """How far from the shared model to the one chosen the general model lies: 0, a half or 1."""
+    """Without that, how far from the shared model to the one chosen the general model lies: 0, a half or 1."""
     if chosen == SHARED or SHARED not in looks.found:
         return float(chosen != SHARED)
     on_the_way = {0.0: looks.found[SHARED], 1.0: looks.found[chosen]}
