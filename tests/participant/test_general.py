@@ -21,7 +21,7 @@ from tequio.core.update import Dense, Update, zero
 from tequio.ledger.record import Ledger
 from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.encoding import Item
-from tequio.participant.general import LEAST, MOST, Familiarity, answers, blended, embeddings, losses_of
+from tequio.participant.general import LEAST, MOST, Familiarity, answers, blended, embeddings, learn, losses_of
 from tequio.participant.personal import personalise, score
 
 SQUARE = torch.eye(4)
@@ -45,6 +45,16 @@ def test_few_training_texts_still_weigh(count: int) -> None:
     weights = Familiarity(SQUARE[:count]).weights(SQUARE)
     assert weights.shape == (4,)
     assert ((weights >= LEAST) & (weights <= MOST)).all()
+
+
+def test_only_so_many_training_texts_are_remembered(make_federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = build_setup(make_federation(participants=1))
+    node = w.participants[0]
+    monkeypatch.setattr("tequio.participant.general.MOST_TEXTS", 4)
+    found = learn(w.adapted, node.data.train)
+    step = -(-len(node.data.train) // 4)
+    assert torch.equal(found.texts, embeddings(w.adapted, [item.ids for item in node.data.train[::step]]))
+    assert 1 < len(found.texts) <= 4
 
 
 def test_blended_answers_are_averages_of_probabilities() -> None:

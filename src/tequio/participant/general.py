@@ -2,7 +2,7 @@
 
 The more a text is like the participant's own training texts, the more its own answers count (as FedALT's learned mixer of an own and a
 rest-of-the-world adapter, arXiv 2503.11880, with nothing to learn). Like means near in the embedding of the base, which neither
-model has moved: a text's mean cosine with its 3 nearest training texts, as a rank among those of the training texts themselves.
+model has moved: a text's cosine with the nearest training text, as a rank among those of the training texts themselves.
 
     p(y|x) = w·p_own(y|x) + (1 − w)·p_shared(y|x),  w = .2 + .7·min(1, 2·rank)
 """
@@ -21,10 +21,10 @@ from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel, embed
 from tequio.participant.text_tasks import Item, Losses, by_length, pad
 
-NEAREST = 3  # training texts that a text is compared with
 LEAST, MOST = 0.2, 0.9  # of the own answers
 FULL = 0.5  # rank from which they count the most
 TOKENS = 2048  # padded, of a batch
+MOST_TEXTS = 1000  # training texts that are remembered: spread over all
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,15 @@ class Familiarity:
             return torch.full((len(embeddings),), (LEAST + MOST) / 2.0)
         own = self.texts @ self.texts.T
         own.fill_diagonal_(-2.0)  # not with itself
-        count = min(NEAREST, len(self.texts) - 1)
-        scale = own.topk(count, dim=1).values.mean(1).sort().values
-        near = (embeddings @ self.texts.T).topk(count, dim=1).values.mean(1)
-        rank = torch.searchsorted(scale, near) / len(scale)
+        near = (embeddings @ self.texts.T).amax(1)
+        rank = torch.searchsorted(own.amax(1).sort().values, near) / len(own)
         return LEAST + (MOST - LEAST) * (rank / FULL).clamp(max=1.0)
 
 
 def learn(adapted: AdaptedModel, items: Sequence[Item]) -> Familiarity:
-    """Return the familiarity of these training items."""
-    return Familiarity(embeddings(adapted, [item.ids for item in items]))
+    """Return the familiarity of these training items, or of as many of them as are remembered."""
+    step = -(-len(items) // MOST_TEXTS)
+    return Familiarity(embeddings(adapted, [item.ids for item in items[::step]]))
 
 
 def embeddings(adapted: AdaptedModel, rows: Sequence[Sequence[int]]) -> Tensor:
