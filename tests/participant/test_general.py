@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.encoding import Item
 from tequio.participant.general import LEAST, MOST, Familiarity, answers, blended, embeddings, learn, losses_of
+from tequio.participant.node import Encoded
 from tequio.participant.personal import personalise, score
 
 SQUARE = torch.eye(4)
@@ -80,6 +82,34 @@ def test_answers_are_those_of_the_task_and_embeddings_those_of_the_base(make_fed
     found = losses_of(answers(w.adapted, model, rows), node.data.test)
     assert found.total.tolist() == score(node, model, node.data.test).total.tolist()
     assert torch.equal(embeddings(w.adapted, rows), before)  # whatever the model holds
+
+
+def test_a_class_that_training_texts_lack_is_hardly_given(make_federation: Any) -> None:
+    """The shared model gives it more often than not; the participant has texts of the other class alone."""
+    w = build_setup(make_federation(participants=1, rows=80))
+    node = w.participants[0]
+    one = {
+        split: [i for i in getattr(node.data, split) if i.target == (0,)] for split in ("train", "validation", "test")
+    }
+    node = replace(node, data=replace(node.data, **one))
+    shared = Update({"head.bias": Dense(torch.tensor([-0.5, 0.5]))}, w.run_spec.spec)
+    made = personalise(node, shared, replace(w.settings[node.name], mixes=()))
+    name = next(name for name in made.body["candidates"] if name.endswith(", own classes"))
+    without = name.removesuffix(", own classes")
+    assert made.body["candidates"][name]["loss"] < made.body["candidates"][without]["loss"]
+    assert made.body["chosen"] in (name, "local")
+    if made.body["chosen"] == name:
+        change = -math.log(2.0 * (len(node.data.train) + 1))
+        kept = score(node, made.delivered, node.data.test).scores().loss
+        undone = made.delivered.minus(Update({"head.bias": Dense(torch.tensor([0.0, change]))}, w.run_spec.spec))
+        assert kept < score(node, undone, node.data.test).scores().loss
+
+
+def test_no_candidate_of_own_classes_where_every_class_is_there(make_federation: Any) -> None:
+    w = build_setup(make_federation(participants=1))
+    node = w.participants[0]
+    made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
+    assert not any(name.endswith("own classes") for name in made.body["candidates"])
 
 
 def test_an_earlier_rule_names_a_point_in_weights(make_federation: Any) -> None:

@@ -1,11 +1,11 @@
 """The personal model: each participant trains its own candidates and keeps the one that is best on its own validation data.
 
 Candidates: the base; a model it trains alone (local); the shared one; the shared one fine-tuned at home by a private adapter on top,
-W₀ + G + α·P, for several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises
-f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)),
-and on the head. (On factors it would depend on how P is split.) How one of them is chosen: `choice`. Beside it a general model is
-made: in classification the answers of the kept and the shared model together (`general`), else one on the way from the shared to
-the kept. Test data are looked at once, after the choice.
+W₀ + G + α·P, for several α; that without classes which its training texts lack; points between local and shared; and, where asked for,
+Ditto's (Li et al., arXiv 2012.04221): v minimises f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on
+the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)), and on the head. (On factors it would depend on how P is split.) How one of them is
+chosen: `choice`. Beside it a general model is made: in classification the answers of the kept and the shared model together
+(`general`), else one on the way from the shared to the kept. Test data are looked at once, after the choice.
 The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
@@ -18,14 +18,16 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import torch
 
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
-from tequio.core.update import Update, zero
+from tequio.core.update import Dense, Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.measure.verdicts import Pairs, loss_ratio
+from tequio.participant.adapted_model import HEAD_BIAS
 from tequio.participant.choice import (
     CHOICE_RULE,
     EARLIER_RULE,
@@ -46,6 +48,7 @@ from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
 
+OWN_CLASSES = "own classes"
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
 NEXT_TO_NOTHING = 1e-3  # nats: losses below it are a model that is right and sure of it
@@ -260,11 +263,30 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
         else:
             looks.recipes[_tuned(share)] = recipe
         middle = names.get(share, _tuned(share))
+    _look_at_own_classes(looks, middle)
     choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
     if LOCAL in looks.found and len(looks.found[LOCAL].total) > 1:
         ahead, error = lead(looks.found[LOCAL], looks.found[choice.name])
         facts["over_local"] = {"lead": ahead, "error": error}
     return replace(choice, facts={**choice.facts, **facts})
+
+
+def _look_at_own_classes(looks: _Looks, middle: str) -> None:
+    """Where training texts lack some class, one more candidate: the same model, which hardly gives those classes.
+
+    Their bias falls by log 2(n + 1): as if, of n + 1 texts, half a one had them.
+    """
+    node = looks.node
+    if not isinstance(node.task, Classification):
+        return
+    seen = {item.target[0] for item in node.data.train}
+    unseen = torch.tensor([float(label not in seen) for label in range(len(node.task.labels))])
+    if unseen.any():
+        bias = -math.log(2.0 * (len(node.data.train) + 1)) * unseen
+        looks.parts = {**looks.parts, OWN_CLASSES: Update({HEAD_BIAS: Dense(bias)}, node.adapted.spec)}
+        name = f"{middle}, {OWN_CLASSES}"
+        looks.recipes[name] = {**looks.recipes[middle], OWN_CLASSES: 1.0}
+        looks.at(looks.recipes[name], name)
 
 
 def _answering(looks: _Looks, chosen: str, settings: Settings) -> tuple[Familiarity | None, dict[str, Losses]]:
