@@ -88,8 +88,11 @@ def test_a_class_that_training_texts_lack_is_hardly_given(make_federation: Any) 
     """The shared model gives it more often than not; the participant has texts of the other class alone."""
     w = build_setup(make_federation(participants=1, rows=80))
     node = w.participants[0]
-    splits = (node.data.train, node.data.validation, node.data.test)
-    node = replace(node, data=Encoded(*([item for item in split if item.target == (0,)] for split in splits)))
+    train, validation, test = (
+        [item for item in split if item.target == (0,)]
+        for split in (node.data.train, node.data.validation, node.data.test)
+    )
+    node = replace(node, data=Encoded(train, validation, test))
     shared = Update({"head.bias": Dense(torch.tensor([-0.5, 0.5]))}, w.run_spec.spec)
     made = personalise(node, shared, replace(w.settings[node.name], mixes=()))
     name = next(name for name in made.body["candidates"] if name.endswith(", own classes"))
