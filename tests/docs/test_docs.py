@@ -22,7 +22,9 @@ from tequio.core.update import Dense, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
 from tequio.participant.data import Columns, read_examples
+from tequio.participant.encoding import class_ids
 from tequio.participant.export import adapter_files
+from tequio.participant.general import answers
 from tequio.participant.predict import classify
 from tequio.participant.splits import enough
 
@@ -250,7 +252,8 @@ def test_the_guides_python_loads_an_exported_adapter(guide: str, tiny_bert: Path
     exec(load.replace(folder, str(tmp_path)).replace(named, str(tiny_bert)) + use, scope)  # our own page
     text = re.search(r'tokenizer\(\["(.+?)"\]', use)
     assert text is not None
-    expected = classify(adapted, [text[1]], ("negative", "positive"), 64)[0]
+    ids = class_ids(adapted.base.tokenizer, [text[1]], 64)
+    expected = classify(answers(adapted, model, ids), ("negative", "positive"))[0]
     logits = 10 * scope["pooled"] @ scope["head"]["head.weight"].T + scope["head"]["head.bias"]
     shares = torch.softmax(logits, 1)[0].tolist()
     assert scope["answer"] == expected["label"]

@@ -14,7 +14,9 @@ from families import ENCODERS, make
 from tequio.core.update import Dense, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero
 from tequio.participant.base import load_base
+from tequio.participant.encoding import class_ids
 from tequio.participant.export import save_merged
+from tequio.participant.general import answers
 from tequio.participant.predict import classify
 
 LABELS = ("rude", "kind")
@@ -33,8 +35,7 @@ def merged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[d
     }
     entries |= {name: Dense(torch.randn(*t.shape, generator=generator)) for name, t in adapted.head.items()}
     model = Update(entries, adapted.spec)
-    adapted.fold_in(model)
-    expected = classify(adapted, TEXTS, LABELS, 32)
+    expected = classify(answers(adapted, model, class_ids(base.tokenizer, TEXTS, 32)), LABELS)
     save_merged(adapted, model, tmp_path / "merged", LABELS)
     return tmp_path / "merged", expected
 

@@ -14,12 +14,36 @@ from tequio.algorithms.factors import product
 from tequio.app.run_files import SHARED_FILE, read_model, save
 from tequio.core.canonical import digest_update
 from tequio.core.types import TrainRequest
-from tequio.core.update import Update
+from tequio.core.update import Dense, Update, plain
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
+from tequio.participant.general import Familiarity
 from tequio.participant.personal import Personal
 
 RECEIVED, PERSONAL = "received", "personal"
+FAMILIAR = "familiar.safetensors"  # what a participant's general model needs beside the kept and the shared one
+
+
+def keep_personal(folder: RunFolder, made: Personal) -> dict[str, Any]:
+    """Write a personal model, the one trained alone and what the general one needs; return the record of it, with their digests."""
+    own, spec = f"participants/{made.body['name']}", made.delivered.spec
+    save(folder, f"{own}/personal.safetensors", made.delivered)
+    save(folder, f"{own}/local.safetensors", made.local)
+    body = {**made.body, "digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
+    if made.familiarity is not None:
+        texts = Update({"texts": Dense(made.familiarity.texts)}, spec)
+        save(folder, f"{own}/{FAMILIAR}", texts)
+        body["general"] = {**made.body["general"], "digest": digest_update(texts)}
+    return body
+
+
+def read_familiarity(folder: RunFolder, body: Mapping[str, Any]) -> Familiarity | None:
+    """What the general model of this personal record needs beside the kept and the shared one; None: nothing."""
+    general = body.get("general", {})
+    if "digest" not in general:
+        return None
+    texts = read_model(folder, f"participants/{body['name']}/{FAMILIAR}", general["digest"]).entries["texts"]
+    return Familiarity(plain(texts))
 
 
 def keep_received(folder: RunFolder, ledger: Ledger, task: TrainRequest, model: Update, digest: str) -> None:
@@ -73,7 +97,9 @@ def recorded_models(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
         return {}
     own = f"participants/{body['name']}"
     file, local = body.get("file", f"{own}/personal.safetensors"), body.get("local_file", f"{own}/local.safetensors")
-    return {file: body["digest"], local: body["local_digest"]}
+    models = {file: body["digest"], local: body["local_digest"]}
+    general = body.get("general", {})
+    return models | ({f"{own}/{FAMILIAR}": general["digest"]} if "digest" in general else {})
 
 
 def recorded_personal(ledger: Ledger, alone: bool) -> Mapping[str, Any] | None:

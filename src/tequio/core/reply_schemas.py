@@ -227,9 +227,10 @@ class ChoiceSchema(Schema):
 
 
 class GeneralSchema(Schema):
-    """How far the general model lies from the shared model, 0, to the one that is kept, 1."""
+    """How the general model comes about: from both models' answers, or by how far it lies from the shared model, 0, to the kept one, 1."""
 
-    share: Share
+    way: Literal["answers", "weights"] = "weights"
+    share: Annotated[Share | None, Given] = None
 
 
 class FitSchema(Schema):

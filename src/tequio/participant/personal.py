@@ -1,10 +1,11 @@
 """The personal model: each participant trains its own candidates and keeps the one that is best on its own validation data.
 
 Candidates: the base; a model it trains alone (local); the shared one; the shared one fine-tuned at home by a private adapter on top,
-W₀ + G + α·P, for several α; points between local and shared; and, where asked for, Ditto's (Li et al., arXiv 2012.04221): v minimises
-f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)),
-and on the head. (On factors it would depend on how P is split.) How one of them is chosen: `choice`. Beside it a general model is
-named, on the way from the shared model to the one that is kept. Test data are looked at once, after the choice.
+W₀ + G + α·P, for several α; that without classes which its training texts lack; points between local and shared; and, where asked for,
+Ditto's (Li et al., arXiv 2012.04221): v minimises f(v) + λ/2·‖v − w‖² with w = W₀ + G the shared model and v = w + P, so the pull is on
+the product, λ/2·‖P‖²_F = λ/2·s²·tr((BᵀB)(AAᵀ)), and on the head. (On factors it would depend on how P is split.) How one of them is
+chosen: `choice`. Beside it a general model is made: in classification the answers of the kept and the shared model together
+(`general`), else one on the way from the shared to the kept. Test data are looked at once, after the choice.
 The local model is the baseline, so it may take as many steps as the participant's share of the rounds and its private adapter together.
 """
 
@@ -17,14 +18,16 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import torch
 
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
-from tequio.core.update import Update, zero
+from tequio.core.update import Dense, Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
 from tequio.measure.statistics import paired_bootstrap, relative_benefit
 from tequio.measure.verdicts import Pairs, loss_ratio
+from tequio.participant.adapted_model import HEAD_BIAS
 from tequio.participant.choice import (
     CHOICE_RULE,
     EARLIER_RULE,
@@ -40,10 +43,12 @@ from tequio.participant.choice import (
 )
 from tequio.participant.class_metrics import class_metrics
 from tequio.participant.fit import Moved, fit, ignore_moves
+from tequio.participant.general import Familiarity, answers, blended, embeddings, learn, losses_of
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
 
+OWN_CLASSES = "own classes"
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
 NEXT_TO_NOTHING = 1e-3  # nats: losses below it are a model that is right and sure of it
@@ -73,11 +78,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Personal:
-    """A participant's outcome: `delivered` and `local` as changes of the base, and what may be reported (means only)."""
+    """A participant's outcome: `delivered` and `local` as changes of the base, and what may be reported (means only).
+
+    familiarity: what its general model needs beside the kept and the shared one; it stays with the participant.
+    """
 
     delivered: Update
     local: Update
     body: Mapping[str, Any]
+    familiarity: Familiarity | None = None
 
 
 def personalise(
@@ -117,14 +126,18 @@ def personalise(
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
         choice = _choose(looks, settings)
         chosen = choice.name
-        share = _general(looks, chosen)
         # in one order, for all processes of a team look at the same model at a time
         asked = sorted({"base", SHARED, chosen} | ({LOCAL} if local.tail.entries else set()))
-        tested = {name: score(node, looks.model(recipes[name]), node.data.test) for name in asked}
+        familiarity, tested = _answering(looks, chosen, settings)
+        tested |= {n: score(node, looks.model(recipes[n]), node.data.test) for n in asked if n not in tested}
         tested |= {LOCAL: tested[LOCAL if local.tail.entries else "base"], "personal": tested[chosen]}
-        ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
-        between = looks.model(_between(recipes[chosen], share))
-        tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
+        general: dict[str, Any] = {"way": "answers"}
+        if familiarity is None:
+            share = _general(looks, chosen)
+            general = {"way": "weights", "share": share}
+            ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
+            between = looks.model(_between(recipes[chosen], share))
+            tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
     own, own_money = node.entered("local", None, alone.energy)
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)
@@ -134,7 +147,7 @@ def personalise(
         "name": node.name,
         "chosen": chosen,
         "choice": dict(choice.facts),
-        "general": {"share": share},
+        "general": general,
         "candidates": {name: asdict(losses.scores()) for name, losses in sorted(looks.found.items())},
         "test": {name: asdict(tested[name].scores()) for name in ("base", "local", "shared", "personal", "general")},
         "gains": {
@@ -160,7 +173,7 @@ def personalise(
         "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
         **({"cut": note} if (note := budgeted.note()) else {}),
     }
-    return Personal(looks.model(recipes[chosen]), local.tail, body)
+    return Personal(looks.model(recipes[chosen]), local.tail, body, familiarity)
 
 
 def _budget_for(
@@ -250,6 +263,7 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
         else:
             looks.recipes[_tuned(share)] = recipe
         middle = names.get(share, _tuned(share))
+    _look_at_own_classes(looks, middle)
     choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
     if LOCAL in looks.found and len(looks.found[LOCAL].total) > 1:
         ahead, error = lead(looks.found[LOCAL], looks.found[choice.name])
@@ -257,8 +271,40 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
     return replace(choice, facts={**choice.facts, **facts})
 
 
+def _look_at_own_classes(looks: _Looks, middle: str) -> None:
+    """Where training texts lack some class, one more candidate: the same model, which hardly gives those classes.
+
+    Their bias falls by log 2(n + 1): as if, of n + 1 texts, half a one had them.
+    """
+    node = looks.node
+    if not isinstance(node.task, Classification):
+        return
+    seen = {item.target[0] for item in node.data.train}
+    unseen = torch.tensor([float(label not in seen) for label in range(len(node.task.labels))])
+    if unseen.any():
+        bias = -math.log(2.0 * (len(node.data.train) + 1)) * unseen
+        looks.parts = {**looks.parts, OWN_CLASSES: Update({HEAD_BIAS: Dense(bias)}, node.adapted.spec)}
+        name = f"{middle}, {OWN_CLASSES}"
+        looks.recipes[name] = {**looks.recipes[middle], OWN_CLASSES: 1.0}
+        looks.at(looks.recipes[name], name)
+
+
+def _answering(looks: _Looks, chosen: str, settings: Settings) -> tuple[Familiarity | None, dict[str, Losses]]:
+    """Where a general model answers by both the kept and the shared one: what it needs, and the test losses of all three."""
+    node = looks.node
+    both = chosen != SHARED and SHARED in looks.found and settings.rule == CHOICE_RULE
+    if not both or not isinstance(node.task, Classification) or not looks.budgeted.may_look():
+        return None, {}
+    rows = [item.ids for item in node.data.test]
+    familiarity = learn(node.adapted, node.data.train)
+    weights = familiarity.weights(embeddings(node.adapted, rows))
+    said = {name: answers(node.adapted, looks.model(looks.recipes[name]), rows) for name in (SHARED, chosen)}
+    said["general"] = blended(said[chosen], said[SHARED], weights)
+    return familiarity, {name: losses_of(found, node.data.test) for name, found in said.items()}
+
+
 def _general(looks: _Looks, chosen: str) -> float:
-    """How far from the shared model to the one chosen the general model lies: 0, a half or 1."""
+    """Without that, how far from the shared model to the one chosen the general model lies: 0, a half or 1."""
     if chosen == SHARED or SHARED not in looks.found:
         return float(chosen != SHARED)
     on_the_way = {0.0: looks.found[SHARED], 1.0: looks.found[chosen]}

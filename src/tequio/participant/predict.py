@@ -8,25 +8,15 @@ from typing import Any
 import torch
 
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.participant.encoding import Encoder, class_ids
-from tequio.participant.text_tasks import pad
-
-BATCH = 32
+from tequio.participant.encoding import Encoder
 
 
-def classify(
-    adapted: AdaptedModel, texts: Sequence[str], labels: Sequence[str], max_tokens: int
-) -> list[dict[str, Any]]:
-    """One row a text: the likeliest label and the probability of each."""
+def classify(answers: torch.Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a text: the likeliest label and the probability of each. answers: log probabilities (texts × labels)."""
     rows: list[dict[str, Any]] = []
-    tokenizer = adapted.base.tokenizer
-    for start in range(0, len(texts), BATCH):
-        ids = class_ids(tokenizer, texts[start : start + BATCH], max_tokens)
-        with torch.inference_mode():
-            logits = adapted.class_logits(*pad(ids, tokenizer.pad_token_id, adapted.device))
-        for shares in torch.softmax(logits, 1).tolist():
-            best = max(range(len(labels)), key=lambda i: shares[i])
-            rows.append({"label": labels[best], "probabilities": dict(zip(labels, shares, strict=True))})
+    for shares in answers.exp().tolist():
+        best = max(range(len(labels)), key=lambda i: shares[i])
+        rows.append({"label": labels[best], "probabilities": dict(zip(labels, shares, strict=True))})
     return rows
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from builders import build_setup, records
+from builders import build_setup, records, rounds
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
+from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
 from tequio.core.update import Dense, Update, plain, zero
@@ -23,6 +24,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.choice import EARLIER_RULE, towards
 from tequio.participant.fit import fit
 from tequio.participant.personal import personalise, score
+from tequio.runtimes.embedded import Embedded
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "record.md"
 SCORES = {"loss", "accuracy", "examples"}
@@ -140,10 +142,11 @@ def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(ma
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_general_model_lies_between_the_shared_one_and_its_own(make_federation: Any, share: float) -> None:
-    w = build_setup(make_federation(participants=1))
+    w = build_setup(make_federation(kind="causal", participants=1))
     node = w.participants[0]
-    shared = Update({"head.bias": Dense(w.adapted.head["head.bias"].new_tensor([1.0, -1.0]))}, w.run_spec.spec)
+    shared = shared_model(rounds(w.run_spec, Embedded(w.nodes)).shared, w.run_spec)
     made = personalise(node, shared, w.settings[node.name])
+    assert made.body["general"]["way"] == "weights"
     expected = score(node, towards(shared, made.delivered, made.body["general"]["share"]), node.data.test).scores()
     assert made.body["test"]["general"]["loss"] == pytest.approx(expected.loss, rel=1e-5)
     halves = towards(shared, made.delivered, share)

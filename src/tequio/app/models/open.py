@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ from tequio.app.run_files import (
     recorded_bases,
     recorded_header,
 )
-from tequio.app.saved_models import last_shared, recorded_models
+from tequio.app.saved_models import last_shared, read_familiarity, recorded_models
 from tequio.config import MAIN, Federation
 from tequio.config.cache import cache_folder
 from tequio.core.errors import RunError
@@ -26,6 +28,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.adapted_model import HEAD_WEIGHT, AdaptedModel
 from tequio.participant.base import load_base
 from tequio.participant.choice import towards
+from tequio.participant.general import Familiarity
 
 SHARED = "shared"
 
@@ -34,7 +37,7 @@ SHARED = "shared"
 class Opened:
     """A model of a run, checked against its digest: `config` as for its base alone, `head` as the run started from it.
 
-    digest: of the base, as the run recorded it.
+    digest: of the base, as the run recorded it. beside: of a general model that answers by two, the shared one and what weighs them.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Opened:
     model: Update
     digest: str
     head: torch.Tensor | None
+    beside: tuple[Update, Familiarity] | None = None
 
     def adapted(self, dtype: torch.dtype = torch.float32) -> AdaptedModel:
         """Its base on this machine, in float32 unless speed matters more."""
@@ -58,8 +62,8 @@ class Opened:
 def open_models(run: Path, who: str | None, general: bool = False) -> list[Opened]:
     """The model asked for, or all, those of one base together; each checked against its digest in the ledger.
 
-    general: of a participant the model for everybody's texts, which lies between the shared model and its own. Raises
-    RunError where the run has no such model.
+    general: of a participant the model for everybody's texts: its own and the shared one together, or one between them. Raises RunError
+    where the run has no such model.
     """
     folder = RunFolder.open(run)
     with Ledger.open(folder.ledger_path, read_only=True) as ledger:
@@ -67,7 +71,7 @@ def open_models(run: Path, who: str | None, general: bool = False) -> list[Opene
         rows = [e.body for e in ledger.entries("personal")]
         personal = {row["name"]: next(iter(recorded_models("personal", row).items()), None) for row in rows}
         shared, last = ledger.last("shared"), last_shared(ledger)
-    shares = {row["name"]: row.get("general", {}).get("share") for row in rows}
+    recorded = {row["name"]: row for row in rows}
     config = config_from_header(header, folder.ledger_path)
     bases = {entry.name: entry.base for entry in config.participants}
     known = {n: (bases[n], *found) for n, found in personal.items() if found is not None}
@@ -88,19 +92,25 @@ def open_models(run: Path, who: str | None, general: bool = False) -> list[Opene
         start = read_model(folder, base_file(base, HEAD_FILE), head_digest).entries.get(HEAD_WEIGHT)
         head = start.value if isinstance(start, Dense) else None
         model = read_model(folder, path, digest)
-        if general and name in shares:
+        beside = None
+        if general and name in recorded:
             found = known.get(shared_name(base))
             common = None if found is None else read_model(folder, *found[1:])
-            model = _general(run, name, model, common, shares[name])
-        out.append(Opened(name, base, config.part(base), model, digests[base], head))
+            model, beside = _general(folder, recorded[name], model, common)
+        out.append(Opened(name, base, config.part(base), model, digests[base], head, beside))
     return out
 
 
-def _general(run: Path, name: str, own: Update, shared: Update | None, share: float | None) -> Update:
-    if share is None or shared is None:
-        why = "An earlier version made its personal model." if share is None else "Its shared model is not known here."
-        raise RunError(f"{run} has no general model of {name!r}.", why, "Use its shared model: give the name 'shared'.")
-    return towards(shared, own, share)
+def _general(
+    folder: RunFolder, body: Mapping[str, Any], own: Update, shared: Update | None
+) -> tuple[Update, tuple[Update, Familiarity] | None]:
+    familiarity, share = read_familiarity(folder, body), body.get("general", {}).get("share")
+    if shared is None or (familiarity is None and share is None):
+        early = "general" not in body
+        why = "An earlier version made its personal model." if early else "Its shared model is not known here."
+        what = f"{folder.path} has no general model of {body['name']!r}."
+        raise RunError(what, why, "Use its shared model: give the name 'shared'.")
+    return (own, (shared, familiarity)) if familiarity is not None else (towards(shared, own, float(share)), None)
 
 
 def shared_name(base: str) -> str:

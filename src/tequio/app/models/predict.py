@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tequio.app.models.open import SHARED, open_models
 from tequio.app.run_files import config_from_header, recorded_header
 from tequio.config import load_participant
@@ -18,6 +20,8 @@ from tequio.core.errors import ConfigError, DataError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.data import SUFFIXES, read_texts
+from tequio.participant.encoding import class_ids
+from tequio.participant.general import answers, blended, embeddings
 from tequio.participant.predict import classify, complete
 
 
@@ -30,9 +34,15 @@ def predict_texts(
     """
     opened = open_models(run, who, general)[0]
     config, adapted = opened.config, opened.adapted()
-    adapted.fold_in(opened.model)
     if config.task.kind == "classification":
-        return classify(adapted, texts, config.task.label_names(), config.task.max_tokens)
+        rows = class_ids(adapted.base.tokenizer, texts, config.task.max_tokens)
+        found = answers(adapted, opened.model, rows) if rows else torch.empty(0, 0)
+        if opened.beside is not None and rows:
+            shared, familiarity = opened.beside
+            weights = familiarity.weights(embeddings(adapted, rows))
+            found = blended(found, answers(adapted, shared, rows), weights)
+        return classify(found, config.task.label_names())
+    adapted.fold_in(opened.model)
     return complete(adapted, texts, max_new_tokens, config.task.max_tokens)
 
 

@@ -7,14 +7,16 @@ test data of all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import save
+from tequio.app.saved_models import read_familiarity
 from tequio.app.stages import Watch, WorkerSetups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import LedgerError
@@ -24,10 +26,11 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.choice import towards
 from tequio.participant.fit import Moved, fit, ignore_moves
+from tequio.participant.general import Familiarity, answers, blended, embeddings, losses_of
 from tequio.participant.node import Node
 from tequio.participant.personal import score
 from tequio.participant.personal_budget import LOCAL, FitBudget
-from tequio.participant.text_tasks import Losses
+from tequio.participant.text_tasks import Classification, Item, Losses
 from tequio.runtimes.workers import Job, Workers
 
 
@@ -77,13 +80,14 @@ def everybody(
     shared: Update,
     central: Mapping[str, Any],
     models: Mapping[str, tuple[Update, Update]],
-    shares: Mapping[str, float],
+    generals: Mapping[str, float | Familiarity],
 ) -> dict[str, Any]:
     """Scores of every model on the test data of all participants together; `central` are those of the pooled model, as recorded.
 
-    places: the run as each worker sees it. Models go side by side. shares: how far each general model lies from the shared one.
+    places: the run as each worker sees it. Models go side by side. generals: how far each general model lies from the shared one, or what
+    it needs beside both models' answers.
     """
-    jobs: dict[str, Job[dict[str, Any]]] = {}
+    jobs: dict[str, Job[OnAll]] = {}
 
     def on_all(model: Update) -> str:
         key = digest_update(model)  # many participants are delivered the same model
@@ -93,9 +97,23 @@ def everybody(
 
     base, common = on_all(zero(places[0].run_spec.spec)), on_all(shared)
     keys = {name: {LOCAL: on_all(local), "personal": on_all(own)} for name, (own, local) in models.items()}
-    for name, share in shares.items():
-        keys[name]["general"] = on_all(towards(shared, models[name][0], share))
-    scores = {key: job.result() for key, job in jobs.items()}
+    for name, share in generals.items():
+        if isinstance(share, float):
+            keys[name]["general"] = on_all(towards(shared, models[name][0], share))
+    near = (
+        workers.submit(partial(_embedded, places))
+        if any(isinstance(x, Familiarity) for x in generals.values())
+        else None
+    )
+    found = {key: job.result() for key, job in jobs.items()}
+    scores = {key: asdict(one.losses.scores()) for key, one in found.items()}
+    for name, familiarity in generals.items():
+        own, both = found[keys[name]["personal"]].answers, found[common].answers
+        if near is not None and isinstance(familiarity, Familiarity) and own is not None and both is not None:
+            items = _items(places[0])
+            answered = blended(own, both, familiarity.weights(near.result()))
+            keys[name]["general"] = f"general of {name}"
+            scores[f"general of {name}"] = asdict(losses_of(answered, items).scores())
     return {
         "base": scores[base],
         "shared": scores[common],
@@ -104,9 +122,29 @@ def everybody(
     }
 
 
-def _on_all(places: tuple[RunSetup, ...], model: Update, worker: int) -> dict[str, Any]:
-    nodes = places[worker].participants
-    return asdict(joined({node.name: score(node, model, node.data.test) for node in nodes}).scores())
+@dataclass(frozen=True)
+class OnAll:
+    """What a model says on everybody's test data; answers: log probabilities (texts × classes), in classification."""
+
+    losses: Losses
+    answers: Tensor | None
+
+
+def _items(setup: RunSetup) -> list[Item]:
+    return [item for node in setup.participants for item in node.data.test]
+
+
+def _embedded(places: tuple[RunSetup, ...], worker: int) -> Tensor:
+    return embeddings(places[worker].adapted, [item.ids for item in _items(places[worker])])
+
+
+def _on_all(places: tuple[RunSetup, ...], model: Update, worker: int) -> OnAll:
+    setup = places[worker]
+    if not isinstance(setup.task, Classification):
+        return OnAll(joined({node.name: score(node, model, node.data.test) for node in setup.participants}), None)
+    items = _items(setup)
+    said = answers(setup.adapted, model, [item.ids for item in items])
+    return OnAll(losses_of(said, items), said)
 
 
 def joined(losses: Mapping[str, Losses]) -> Losses:
@@ -140,6 +178,7 @@ def run_counterfactuals(
         found = ledger.last("pooled")
         if found is None:
             raise LedgerError("The ledger has no record of the model on everybody's data.")
-        shares = {e.body["name"]: e.body["general"]["share"] for e in ledger.entries("personal") if "general" in e.body}
-        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models, shares))
+        bodies = [entry.body for entry in ledger.entries("personal") if "general" in entry.body]
+        generals = {body["name"]: read_familiarity(folder, body) or float(body["general"]["share"]) for body in bodies}
+        ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models, generals))
     watch("counterfactuals", "done", 2, 2)

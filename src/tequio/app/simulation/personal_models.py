@@ -8,6 +8,7 @@ from functools import partial
 from tequio.app.assembly.budget import allowances
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import read_model, save
+from tequio.app.saved_models import keep_personal
 from tequio.app.stages import Watch, WorkerSetups, mover
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState, disagreement, mean
@@ -66,10 +67,7 @@ def personal_models(
             )
             continue
         result = jobs.pop(node.name).result()
-        save(folder, f"participants/{node.name}/personal.safetensors", result.delivered)
-        save(folder, f"participants/{node.name}/local.safetensors", result.local)
-        digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}
-        ledger.append("personal", {**result.body, **digests})
+        ledger.append("personal", keep_personal(folder, result))
         models[node.name] = (result.delivered, result.local)
     watch("personal", "done", len(nodes), len(nodes))
     return models

@@ -89,7 +89,7 @@ class Page:
         """The name of the chosen candidate; its parts in the language of the page."""
         if value is None:
             return DASH
-        return re.sub(r"\b(shared|private)\b", lambda found: self.w(f"choice.{found.group()}"), str(value))
+        return re.sub(r"\b(shared|private|own classes)\b", lambda found: self.w(f"choice.{found.group()}"), str(value))
 
     def quoted(self, group: str, text: Any) -> Safe:
         """A sentence out of the ledger: translated where it is known, else marked as English."""

@@ -25,7 +25,7 @@ from tequio.app.network.participant.availability import closed, pointing_out
 from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
 from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
-from tequio.app.saved_models import keep_received, received_before, recorded_personal, sent_with
+from tequio.app.saved_models import keep_personal, keep_received, received_before, recorded_personal, sent_with
 from tequio.config import Federation, ParticipantFile, load_participant
 from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
@@ -154,15 +154,14 @@ class ParticipantService:
         if body is None:
             rule = recorded_rule(recorded_header(self.ledger, self.folder))
             made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
-            own = f"participants/{self.node.name}"
             save(self.folder, SHARED_FILE, task.held)
-            save(self.folder, f"{own}/personal.safetensors", made.delivered)
-            save(self.folder, f"{own}/local.safetensors", made.local)
+            kept = keep_personal(self.folder, made)
             shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
-            digests = {"digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
-            body = self.ledger.append("personal", {**made.body, **digests}).body
+            body = self.ledger.append("personal", kept).body
         disclosed = dict(body)
+        if "general" in disclosed:  # the digest of what only this participant needs stays here
+            disclosed["general"] = {k: v for k, v in disclosed["general"].items() if k != "digest"}
         if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
