@@ -10,8 +10,9 @@ from tequio.app.simulation.pilot import foretold, run_pilot
 from tequio.config import load_federation
 
 
-def body(lead: float | None, error: float = 0.1, local: float = 2.0) -> dict[str, Any]:
-    choice = {"rule": "shrunk"} | ({} if lead is None else {"over_local": {"lead": lead, "error": error}})
+def body(lead: float | None, error: float = 0.1, local: float = 2.0, texts: int = 50) -> dict[str, Any]:
+    choice: dict[str, Any] = {"rule": "shrunk", "texts": texts}
+    choice |= {} if lead is None else {"over_local": {"lead": lead, "error": error}}
     return {"name": "north", "choice": choice, "candidates": {"local": {"loss": local}}}
 
 
@@ -24,7 +25,17 @@ def test_a_forecast_is_sure_beyond_two_standard_errors_only(lead: float, verdict
 
 @pytest.mark.parametrize("given", [body(None), body(0.2, local=0.0), body(0.2) | {"candidates": {}}])
 def test_where_nothing_compares_the_forecast_is_open(given: dict[str, Any]) -> None:
-    assert foretold(given) == {"name": "north", "benefit": None, "low": None, "high": None, "verdict": "open"}
+    nothing = {"benefit": None, "low": None, "high": None, "verdict": "open", "needed": None}
+    assert foretold(given) == {"name": "north", "texts": 50, **nothing}
+
+
+def test_few_validation_texts_give_no_verdict_however_large_the_lead() -> None:
+    assert [foretold(body(1.0, texts=texts))["verdict"] for texts in (19, 20)] == ["open", "pays"]
+
+
+def test_an_open_forecast_says_how_many_texts_would_tell() -> None:
+    """With 1.96 errors of .1 against a lead of .098, twice as much, four times 50 texts; none for no lead."""
+    assert [foretold(body(lead))["needed"] for lead in (0.098, 0.2, 0.0)] == [200, None, None]
 
 
 def test_a_pilot_makes_one_round_and_leaves_nothing_behind(make_federation: Any) -> None:

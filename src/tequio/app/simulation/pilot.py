@@ -10,9 +10,9 @@ from tequio.app.simulation.run import start
 from tequio.app.stages import Watch, silent
 from tequio.config import Federation
 from tequio.ledger.record import Ledger
+from tequio.participant.foretelling import foretold
 
 ROUNDS = 1
-SURE = 1.96  # standard errors on both sides of a forecast
 
 
 def run_pilot(config: Federation, watch: Watch = silent) -> list[dict[str, Any]]:
@@ -27,15 +27,3 @@ def run_pilot(config: Federation, watch: Watch = silent) -> list[dict[str, Any]]
         outcome = start(config.model_copy(update={"train": train}), Path(folder) / "run", False, watch=watch)
         with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
             return [foretold(dict(entry.body)) for entry in ledger.entries("personal")]
-
-
-def foretold(body: dict[str, Any]) -> dict[str, Any]:
-    """The forecast that a participant's personal model of a short run allows; benefit is None where nothing compares."""
-    row: dict[str, Any] = {"name": body["name"], "benefit": None, "low": None, "high": None, "verdict": "open"}
-    found, local = body["choice"].get("over_local"), body["candidates"].get("local")
-    if found is None or local is None or local["loss"] <= 0.0:
-        return row
-    benefit, spread = found["lead"] / local["loss"], SURE * found["error"] / local["loss"]
-    low, high = benefit - spread, benefit + spread
-    verdict = "pays" if low > 0.0 else "does_not_pay" if high < 0.0 else "open"
-    return {**row, "benefit": benefit, "low": low, "high": high, "verdict": verdict}
