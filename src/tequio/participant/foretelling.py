@@ -25,10 +25,11 @@ def foretold(body: Mapping[str, Any]) -> dict[str, Any]:
     texts = body["choice"].get("texts", 0)
     row: dict[str, Any] = {"name": body["name"], "benefit": None, "low": None, "high": None, "verdict": "open"}
     row |= {"texts": texts, "needed": None}
-    found, local = body["choice"].get("over_local"), body["candidates"].get("local")
-    if found is None or local is None or local["loss"] <= 0.0:
+    found = body["choice"].get("over_local") or {}
+    alone = found.get("alone") or 0.0  # earlier versions recorded none
+    if alone <= 0.0:
         return row
-    benefit, spread = found["lead"] / local["loss"], SURE * found["error"] / local["loss"]
+    benefit, spread = found["lead"] / alone, SURE * found["error"] / alone
     row |= {"benefit": benefit, "low": benefit - spread, "high": benefit + spread}
     if abs(benefit) <= spread:
         needed = texts * (spread / benefit) ** 2 if benefit else math.inf

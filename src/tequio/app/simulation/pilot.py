@@ -16,14 +16,16 @@ ROUNDS = 1
 
 
 def run_pilot(config: Federation, watch: Watch = silent) -> list[dict[str, Any]]:
-    """Return one row per participant: benefit (share of the local model's loss that is saved), low, high, verdict.
+    """Return one row per participant, as `foretold` makes it.
 
-    The whole pipeline runs with one round in a folder that is deleted; the model trained alone gets as few steps. Only
-    validation data are looked at for it, so the test data of the run itself stay unseen by any decision.
-    verdict: `pays` where the whole interval lies above 0, `does_not_pay` where it lies below, else `open`.
+    The whole pipeline runs with one round in a folder that is deleted. The model trained alone gets the steps that the run
+    will give it: that is what joining has to beat. Only validation data are looked at for the forecast, so the test data
+    stay unseen by any decision.
     """
-    train = config.train.model_copy(update={"rounds": ROUNDS})
+    first = 0 if config.centre is None else config.centre.first
+    train = config.train.model_copy(update={"rounds": first + ROUNDS})
+    short, rounds = config.model_copy(update={"train": train}), config.train.rounds - first
     with tempfile.TemporaryDirectory(prefix="tequio-pilot-") as folder:
-        outcome = start(config.model_copy(update={"train": train}), Path(folder) / "run", False, watch=watch)
+        outcome = start(short, Path(folder) / "run", False, watch=watch, alone_rounds=rounds)
         with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
             return [foretold(dict(entry.body)) for entry in ledger.entries("personal")]
