@@ -113,17 +113,21 @@ def written(world: str, seed: int, folder: Path) -> Federation:
     return load_federation(path)
 
 
+def at_rates(config: Federation, rate: float, grid: Mapping[str, Sequence[float]]) -> Federation:
+    """Return the federation at this rate, with the rates of `grid` for what is trained alone and pooled."""
+    rates = {key: list(grid[key]) for key in ("local_rates", "pooled_rates")}
+    personal = config.personal.model_copy(update=rates)
+    train = config.train.model_copy(update={"learning_rate": rate})
+    return config.model_copy(update={"personal": personal, "train": train})
+
+
 def one(world: str, seed: int, out: Path, rate: float, grid: Mapping[str, Sequence[float]], pooled: bool) -> Json:
     """One run as a user makes it, read from its ledger, with the regret of the choice; kept in `out`."""
     path = out / f"{world}-{seed}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
     begin = time.process_time()
-    config = written(world, seed, out / f"{world}-{seed}")
-    rates = {key: list(grid[key]) for key in ("local_rates", "pooled_rates")}
-    personal = config.personal.model_copy(update=rates)
-    train = config.train.model_copy(update={"learning_rate": rate})
-    config = config.model_copy(update={"personal": personal, "train": train})
+    config = at_rates(written(world, seed, out / f"{world}-{seed}"), rate, grid)
     outcome = start(config, out / f"{world}-{seed}" / "run", counterfactuals=pooled)
     with Ledger.open(outcome.folder / "ledger.sqlite", read_only=True) as ledger:
         entries = list(ledger.entries())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,11 +21,24 @@ def join(
         Path | None, typer.Option("--out", help="New folder. Default: the participant's name, here.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--try",
+            help="Do not join yet: try an earlier run's shared model (a run's folder, or an exported one) on your own "
+            "data, and see whether joining would pay.",
+        ),
+    ] = None,
+    threads: Threads = 0,
+    lang: Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of what --try finds.")] = "en",
     json: Json = False,
 ) -> None:
     """Join a federation: check the coordinator, make a key, and see what will leave this machine before you agree."""
     from tequio.app.preflight import check_file, check_participant
 
+    if model is not None:
+        _try(invitation, participant, model, threads, lang, json)
+        return
     if json and not yes:
         raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
     check_file(invitation, "the invitation that the coordinator gave you")
@@ -46,6 +59,22 @@ def join(
         output.out.print(f"Joined as {ready.invitation.name}. Now: tequio participate {folder}", markup=False)
 
     output.emit({"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}, json, words)
+
+
+def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: Literal["en", "es"], json: bool) -> None:
+    """Show whether joining would pay, from an earlier shared model at home."""
+    from tequio.app.preflight import check_file, check_participant
+    from tequio.cli.plan_tables import print_trial
+
+    check_file(invitation, "the invitation that the coordinator gave you")
+    check_file(model, "a run's folder, or a shared model that `tequio export` wrote")
+    if participant.exists():
+        check_participant(participant)
+    from tequio.app.network.participant.join import try_before
+
+    set_threads(threads)
+    row = try_before(invitation, participant, model)
+    output.emit(row, json, lambda: print_trial(row, lang))
 
 
 def participate(

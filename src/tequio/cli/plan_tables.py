@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import output
+from tequio.participant.foretelling import FEWEST
 from tequio.report.data.forecast import corrected, lever, machines, not_learnt, plan_rows, unchecked
 from tequio.report.format import Lang
 from tequio.report.text import Words
@@ -45,6 +46,22 @@ def _pilot(result: Mapping[str, Any], w: Words) -> None:
         table.add_row(row["name"], figures, w(f"pilot.{row['verdict']}"))
     output.out.print(table)
     output.out.print(w("pilot.what"), style="dim", markup=False)
+
+
+def print_trial(row: Mapping[str, Any], lang: Lang = "en") -> None:
+    """Show what an earlier shared model foretells of one participant, and how many texts would tell."""
+    w = Words(lang)
+    if row["benefit"] is None:
+        output.out.print(w("pilot.nothing", name=row["name"]), markup=False)
+    else:
+        benefit, low, high = (f"{figure:+.0%}" for figure in _figures(row))
+        said = {"name": row["name"], "verdict": w(f"pilot.{row['verdict']}"), "texts": row["texts"]}
+        output.out.print(w("pilot.trial", **said, benefit=benefit, low=low, high=high), markup=False)
+        if row["texts"] < FEWEST:
+            output.out.print(w("pilot.few", fewest=FEWEST), markup=False)
+        elif row["needed"] is not None:
+            output.out.print(w("pilot.needed", needed=row["needed"]), markup=False)
+    output.out.print(w("pilot.trial.what"), style="dim", markup=False)
 
 
 def _figures(row: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -207,10 +207,11 @@ class GainSchema(Schema):
 
 
 class LeadSchema(Schema):
-    """By how much one model leads another, and the standard error of that."""
+    """By how much one model leads another, the standard error of that, and the other one's loss."""
 
     lead: Difference
     error: Difference
+    alone: Amount | None = None
 
 
 class ChoiceSchema(Schema):

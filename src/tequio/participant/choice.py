@@ -10,7 +10,7 @@ on these same texts, so their lead is flattered, and the fewer the texts the mor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,3 +108,28 @@ def lead(of: Losses, over: Losses) -> tuple[float, float]:
     """Return by how much the mean loss of `over` lies below that of `of`, and the standard error of that, paired."""
     ahead = of.per_example() - over.per_example()
     return float(ahead.mean()), float(ahead.std(ddof=1)) / math.sqrt(len(ahead)) if len(ahead) > 1 else math.inf
+
+
+def fair_lead(checkpoints: Sequence[Losses], over: Losses, seed: int) -> dict[str, float] | None:
+    """Return by how much `over` lies below the best of a fit's checkpoints; None where too few texts can be measured.
+
+    The checkpoint of least loss flatters itself on the texts that chose it. So it is chosen on each resample of the texts,
+    and measured on those that are not in it (out of bag: Breiman 1996).
+
+    Returns:
+        lead, its standard error, and alone, the mean loss of the checkpoints so chosen.
+    """
+    losses = np.stack([each.per_example() for each in checkpoints])
+    texts = losses.shape[1]
+    drawn = np.random.default_rng(derive(seed, "fair lead")).integers(0, texts, (RESAMPLES, texts))
+    best = losses[:, drawn].mean(2).argmin(0)
+    left_out = np.ones((RESAMPLES, texts), dtype=bool)
+    np.put_along_axis(left_out, drawn, False, axis=1)
+    times = left_out.sum(0)
+    measured = times > 0
+    if measured.sum() < 2:
+        return None
+    alone = (losses[best] * left_out).sum(0)[measured] / times[measured]
+    ahead = alone - over.per_example()[measured]
+    error = float(ahead.std(ddof=1)) / math.sqrt(len(ahead))
+    return {"lead": float(ahead.mean()), "error": error, "alone": float(alone.mean())}

@@ -30,6 +30,7 @@ class Fitted:
     """The best adapter of a fit on validation (what it adds to its start), losses there before and after, and how it was reached.
 
     steps, tokens: made in all, with every rate that was tried; longest: steps at the rate that got furthest.
+    looks: losses of the start and of every checkpoint of a finite loss, among which the best was chosen.
     """
 
     tail: Update
@@ -41,6 +42,7 @@ class Fitted:
     steps: int = 0
     tokens: int = 0
     longest: int = 0
+    looks: tuple[Losses, ...] = ()
 
 
 def fit(
@@ -70,6 +72,7 @@ def fit(
     budget = budgeted.planned(replace(budget, checks=1) if whole else budget, name)
     best = Fitted(zero(adapted.spec), before, before, 0.0, 0)
     steps = tokens = longest = 0
+    looks = [before]
     for rate in budget.rates:
         adapted.fold_in(start)
         parameters = adapted.attach_full() if budget.full else adapted.attach(budget.rank, derive(seed, "factors"))
@@ -91,11 +94,13 @@ def fit(
             longest = max(longest, done)
             after = node.losses(validation)
             moved(made.steps, after.scores().loss)
+            looks.append(after)
             first = whole and not best.tail.entries and math.isfinite(after.scores().loss)
             if first or after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
     adapted.detach()
-    return replace(best, steps=steps, tokens=tokens, longest=longest)
+    finite = tuple(look for look in looks if math.isfinite(look.scores().loss))
+    return replace(best, steps=steps, tokens=tokens, longest=longest, looks=finite)
 
 
 def _marks(budget: FitBudget) -> list[int]:

@@ -35,8 +35,8 @@ from tequio.participant.choice import (
     SHARED,
     Choice,
     Recipe,
+    fair_lead,
     general_share,
-    lead,
     one_error,
     private_share,
     shrunk,
@@ -74,6 +74,11 @@ class Settings:
         """Optimizer steps in all, at most."""
         private = self.private.steps * len(self.private.rates) * (1 + len(self.ditto))
         return self.local.steps * len(self.local.rates) + private
+
+    def alone_for(self, rounds: int) -> Settings:
+        """The settings of one round, with the steps of so many rounds for the model trained alone."""
+        steps = (self.local.steps - self.private.steps) * rounds + self.private.steps
+        return replace(self, local=replace(self.local, steps=steps))
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def personalise(
         if not looks.found:
             fix = "Look for odd rows in its data, or use a base in float32."
             raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
-        choice = _choose(looks, settings)
+        choice = _choose(looks, settings, local.looks)
         chosen = choice.name
         # in one order, for all processes of a team look at the same model at a time
         asked = sorted({"base", SHARED, chosen} | ({LOCAL} if local.tail.entries else set()))
@@ -247,8 +252,11 @@ def _tuned(alpha: float) -> str:
     return f"shared + {alpha:g} private"
 
 
-def _choose(looks: _Looks, settings: Settings) -> Choice:
-    """By the rule of `settings`; a share of the private adapter that was not looked at yet becomes a candidate."""
+def _choose(looks: _Looks, settings: Settings, alone: Sequence[Losses]) -> Choice:
+    """By the rule of `settings`; a share of the private adapter that was not looked at yet becomes a candidate.
+
+    alone: losses of the local model's checkpoints; the lead of the shared model's fine-tuning over them decides nothing.
+    """
     if settings.rule == EARLIER_RULE or SHARED not in looks.found:
         return one_error(looks.found)
     names = {0.0: SHARED} | {alpha: _tuned(alpha) for alpha in settings.alphas if _tuned(alpha) in looks.found}
@@ -265,9 +273,9 @@ def _choose(looks: _Looks, settings: Settings) -> Choice:
         middle = names.get(share, _tuned(share))
     _look_at_own_classes(looks, middle)
     choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
-    if LOCAL in looks.found and len(looks.found[LOCAL].total) > 1:
-        ahead, error = lead(looks.found[LOCAL], looks.found[choice.name])
-        facts["over_local"] = {"lead": ahead, "error": error}
+    if LOCAL in looks.found and alone:
+        found = fair_lead(alone, looks.found[middle], settings.seed)
+        facts |= {} if found is None else {"over_local": found}
     return replace(choice, facts={**choice.facts, **facts})
 
 

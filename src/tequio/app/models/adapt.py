@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.allocation import build_hardware, build_workload, full_steps, personal_settings
-from tequio.app.assembly.context import ModelContext, build_node, build_task, read_splits
+from tequio.app.assembly.context import ModelContext, build_task, read_splits
 from tequio.app.assembly.manifest import build_header, participant_row
 from tequio.app.assembly.memory import resolve_dtype
-from tequio.app.assembly.profile import build_node_profile
 from tequio.app.assembly.public_data import CENTRE
+from tequio.app.models.newcomer import build_newcomer
 from tequio.app.models.open import members, open_models, shared_name
 from tequio.app.run_files import HEAD_FILE, save
 from tequio.config import MAIN, Federation, load_participant
@@ -30,7 +29,6 @@ from tequio.measure.energy import open_meter
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import adapter_files
 from tequio.participant.personal import personalise
-from tequio.planning.allocation import allocate
 
 MODELS = {"file": "personal.safetensors", "local_file": "local.safetensors"}
 
@@ -55,15 +53,12 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
     adapted = opened.adapted(resolve_dtype(config))
-    node = build_node(ModelContext(config, adapted, build_task(config, adapted.base), open_meter()), file, splits, None)
+    context = ModelContext(config, adapted, build_task(config, adapted.base), open_meter())
+    newcomer = build_newcomer(context, file, splits)
+    node, profile, assignment = newcomer.node, newcomer.profile, newcomer.assignment
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
-    examples = len(node.data.train)
-    data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
-    profile = build_node_profile(node, file.hardware, data)
-    work = build_workload(config, profile, full_steps(config, examples), adapted)
-    assignment = allocate(build_hardware(file.name, file.hardware, None, adapted.full), work)
     with folder.lock():
-        result = personalise(node, opened.model, personal_settings(config, examples, file.name, assignment))
+        result = personalise(node, opened.model, newcomer.settings)
         save(folder, MODELS["file"], result.delivered)
         save(folder, MODELS["local_file"], result.local)
         digests = {"digest": digest_update(result.delivered), "local_digest": digest_update(result.local)}

@@ -59,6 +59,7 @@ from tequio.core.errors import ConfigError, RunError
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
+from tequio.participant.personal import Settings
 from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
@@ -77,11 +78,13 @@ def start(
     watch: Watch = silent,
     workers: int | None = None,
     source: tuple[Path, int | None] | None = None,
+    alone_rounds: int = 1,
 ) -> Outcome:
     """Begin a run in the new folder `out` and bring it to its end. Nothing is written before all input is checked.
 
     workers: how many participants work side by side, as `choose_workers` reads it; the result does not depend on it.
     source: the federation.toml from which `config` was read, and the seed that replaced its own.
+    alone_rounds: of a pilot of one round, how many rounds' steps the models trained alone get.
     """
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
@@ -90,6 +93,8 @@ def start(
     roster = read_participants(config)
     count = choose_workers(config, workers)
     setup = build(config, provenance, participants=roster)
+    if alone_rounds > 1:
+        setup = _changed_settings(setup, lambda settings: settings.alone_for(alone_rounds))
     _show_notes(setup, watch)
     folder = RunFolder.create(out)
     if source is not None:
@@ -153,17 +158,18 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
             check_unedited(folder.path, config)
         count = choose_workers(config, workers, recorded.get("threads"))
         setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
-        setup = _choosing(setup, recorded_rule(recorded))
+        rule = recorded_rule(recorded)
+        setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)
         data = _changed_data(folder, setup, recorded["commitment"])
         check_same_run(folder.path, setup.header, recorded, data)
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
 
 
-def _choosing(setup: RunSetup, rule: str) -> RunSetup:
-    """The same setup, where participants choose among their candidates by the rule with which the run began."""
-    settings = {name: replace(each, rule=rule) for name, each in setup.settings.items()}
-    return replace(setup, settings=settings, others=tuple(_choosing(other, rule) for other in setup.others))
+def _changed_settings(setup: RunSetup, change: Callable[[Settings], Settings]) -> RunSetup:
+    """The same setup, with other settings of personal models."""
+    settings = {name: change(each) for name, each in setup.settings.items()}
+    return replace(setup, settings=settings, others=tuple(_changed_settings(other, change) for other in setup.others))
 
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tequio.app.assembly.context import read_splits
-from tequio.app.network.chosen_files import FILES, lines
+from tequio.app.models.trial import try_at_home
+from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
 from tequio.config import Federation, ParticipantFile, federation_of_text, load_federation, load_participant
 from tequio.core.canonical import digest
@@ -47,6 +49,40 @@ def prepare(invitation: Path, participant: Path) -> Ready:
 
     Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is only asked whether it is there.
     """
+    asked, whole, file = _read(invitation, participant)
+    base = whole.base_of(asked.name)
+    config = whole.part(base)
+    chosen = lines(config, base, asked.files)
+    read_splits(config, file)
+    reach(asked.address, asked.authority)
+    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file, chosen)))
+
+
+def try_before(invitation: Path, participant: Path, source: Path) -> dict[str, Any]:
+    """Try an earlier shared model on this participant's own data. Nobody is connected to, and nothing is written.
+
+    Args:
+        invitation: of the federation that may be joined.
+        participant: the participant's own file.
+        source: an earlier run's folder, or a shared model that was exported.
+
+    Returns:
+        As `try_at_home`.
+
+    Raises:
+        ConfigError, DataError: the files do not fit. RunError, UpdateError: the model does not.
+    """
+    asked, whole, file = _read(invitation, participant)
+    base = whole.base_of(asked.name)
+    config = whole.part(base)
+    check_agreed(config, base, asked.files, file.base is not None, begun=False)
+    if file.base is not None:
+        config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
+    return try_at_home(config, file, source, base)
+
+
+def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, ParticipantFile]:
+    """Read the invitation, the federation in it, and the participant's file. Raises ConfigError where they do not fit."""
     asked = read_invitation(invitation)
     config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
     if asked.name not in {entry.name for entry in config.participants}:
@@ -56,13 +92,7 @@ def prepare(invitation: Path, participant: Path) -> Ready:
         raise ConfigError(
             f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
         )
-    file = load_participant(participant, asked.name)
-    base = config.base_of(asked.name)
-    config = config.part(base)
-    chosen = lines(config, base, asked.files)
-    read_splits(config, file)
-    reach(asked.address, asked.authority)
-    return Ready(asked, config, file, participant.absolute(), tuple(_leaves(asked, config, file, chosen)))
+    return asked, config, load_participant(participant, asked.name)
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
