@@ -11,12 +11,14 @@ import argparse
 import csv
 import inspect
 import json.decoder
+import random
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,15 +33,24 @@ from tequio.core.update import Update
 from tequio.participant.adapted_model import LOGIT_SCALE, embed
 from tequio.participant.data import Example
 from tequio.participant.personal import score
-from tequio.participant.text_tasks import Causal, Item, pad
+from tequio.participant.text_tasks import Causal, Item, by_length, pad
 
 GIVEN = ("editorials", "code", "definitions")  # kinds whose other halves a method may see
 OTHER = ("films", "products")
 FILES = {"editorials": "news", "films": "movies", "products": "products"}
 CODE = ((textwrap, csv, statistics), (argparse, json.decoder))  # seen by a method, unseen
-BLOCKS, SEEN = 10, 120  # blocks of each unseen kind, and of all that a method may see
+CHATS = ("meanings", "sums")
+BLOCKS, PAIRS, SEEN = (
+    8,
+    40,
+    120,
+)  # blocks of each unseen kind, pairs of each kind of chat, and blocks that a method may see
+UNSEEN = 200  # labelled texts of the world's own slices, an encoder's
 PROBED, PROBES = 400, {"airlines": "sentiment", "schools": "subjects", "clinics": "diagnoses"}
 DECAY = 1e-3  # of a probe's weights
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,15 @@ def ability(world: str, seed: int, setup: RunSetup) -> Ability:
         halves = public_texts(seed)
         unseen = {kind: spread(_items(setup, rows[1]), BLOCKS) for kind, rows in halves.items()}
         own = [Example(s.text, s.label) for rows in make_world(world, seed).unseen.values() for s in rows]
+        unseen |= {kind: setup.task.encode(pairs, kind)[0] for kind, pairs in chats(seed).items()}
         unseen["world"] = spread(setup.task.encode(own, "unseen")[0], BLOCKS)
         return Ability(unseen, {}, _items(setup, seen_texts(seed))[:SEEN])
     own_unseen = [Example(s.text, s.label) for rows in make_world(world, seed).unseen.values() for s in rows]
     others = {name: probe(setup, other, seed) for other, name in PROBES.items() if other not in world}
-    seen = setup.nodes[0].data.train if 0 in setup.nodes else ()
-    return Ability({"world": setup.task.encode(own_unseen, "unseen")[0]}, others, seen)
+    pages = manuals.pieces([line for topic in manuals.python_topics() for line in topic.split("\n")])
+    cut = setup.adapted.base.tokenizer(spread(pages, 400), truncation=True, max_length=setup.task.max_tokens)
+    seen = [Item(tuple(ids), (0,)) for ids in cut["input_ids"]]  # of no class
+    return Ability({"world": spread(setup.task.encode(own_unseen, "unseen")[0], UNSEEN)}, others, seen)
 
 
 def probe(setup: RunSetup, world: str, seed: int) -> Probe:
@@ -83,7 +97,7 @@ def probe(setup: RunSetup, world: str, seed: int) -> Probe:
 
 
 def public_texts(seed: int) -> dict[str, tuple[list[str], list[str]]]:
-    """Documents by kind: a half that a method may see (empty for OTHER), and the unseen half."""
+    """Documents by kind: a half that a method may see (none of OTHER), and the unseen half."""
     cache = cache_folder()
     inner = fetch.unpack_member(
         fetch.fetch_sdist("vaderSentiment", "3.3.2", cache),
@@ -105,6 +119,25 @@ def public_texts(seed: int) -> dict[str, tuple[list[str], list[str]]]:
     return out
 
 
+def chats(seed: int) -> dict[str, list[Example]]:
+    """Questions and answers in the base's own chat form: what a word means, and sums of two numbers."""
+    package = fetch.fetch_debian(schools.PACKAGE, cache_folder(), "worlds of schools")
+    path = f"{schools.FOLDER}data.verb"
+    verbs = list(schools.read(fetch.debian_files(package.path, [path])[path], "v"))[seed::331][:PAIRS]
+    meanings = [
+        (f'What does "{v.word.replace("_", " ")}" mean?', f"{v.gloss.split(';')[0].capitalize()}.") for v in verbs
+    ]
+    draw = random.Random(seed)
+    numbers = [(draw.randint(1, 49), draw.randint(1, 49)) for _ in range(PAIRS)]
+    sums = [(f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}.") for a, b in numbers]
+    return {"meanings": pairs(meanings), "sums": pairs(sums)}
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> list[Example]:
+    """Each as a prompt and its response."""
+    return [Example(prompt, None, response) for prompt, response in rows]
+
+
 def seen_texts(seed: int) -> list[str]:
     """Pieces of the kinds GIVEN, taken in turn, like what the base has read: what a method may see."""
     halves = public_texts(seed)
@@ -123,7 +156,7 @@ def sources(modules: Iterable[ModuleType]) -> list[str]:
     return [inspect.getsource(module) for module in modules]
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """`count` items at equal distances."""
     return list(items[:: max(1, len(items) // count)][:count])
 
@@ -138,16 +171,12 @@ def losses(setup: RunSetup, model: Update, what: Ability) -> dict[str, float]:
 
 def probe_loss(setup: RunSetup, what: Probe) -> float:
     """Test loss of a logistic probe on the embeddings, fitted by L-BFGS."""
-    rows = []
-    with setup.adapted.base.looking():
-        for at in range(0, len(what.items), 32):
-            ids, mask = pad(
-                [i.ids for i in what.items[at : at + 32]],
-                setup.adapted.base.tokenizer.pad_token_id,
-                setup.adapted.device,
-            )
-            rows.append(embed(setup.adapted.model, ids, mask))
-    features = torch.cat(rows).clone() * LOGIT_SCALE
+    base, features = setup.adapted.base, torch.zeros(len(what.items), setup.adapted.base.hidden)
+    with base.looking():
+        for where in by_length(what.items, 2048):
+            ids, mask = pad([what.items[i].ids for i in where], base.tokenizer.pad_token_id, base.device)
+            features[where] = embed(base.model, ids, mask) * LOGIT_SCALE
+    features = features.clone()
     half = len(features) // 2
     weight = torch.zeros(int(what.truth.max()) + 1, features.shape[1], requires_grad=True)
     bias = torch.zeros(len(weight), requires_grad=True)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.study.ability import Ability, ability, drift, losses, seen_texts, spread
+from benchmarks.study.ability import SEEN, Ability, ability, drift, losses, seen_texts, spread
 from benchmarks.study.joining import CAUSAL, MOST, ROWS, federated
-from benchmarks.study.posthoc import points
+from benchmarks.study.posthoc import federated_away, points
 from benchmarks.study.worlds.catalogue import WORLDS, write_world
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
@@ -40,11 +40,16 @@ ARMS: Mapping[str, Mapping[str, float]] = {
     "kl-0.5": {"kl": 0.5},
     "kl-2": {"kl": 2.0},
     "fedprox-0.1": {"fedprox": 0.1},
+    "away-8": {},
+    "away-32": {},
+    "rank-1": {},
+    "rank-2": {},
     "mix-0.01": {},
     "mix-0.05": {},
     "mix-0.25": {},
 }
-OWN, DRIFT = 12, 4  # blocks of each participant's test texts that are measured, and of these for the KL; decoders only
+OWN, DRIFT = 12, 2  # blocks of each participant's test texts that are measured, and of these for the KL
+LABELLED = 100, 25  # the same of an encoder, in texts
 SHARE, PRICE = 0.9, 0.005  # the target: of the gain, at most such a rise
 
 
@@ -78,8 +83,9 @@ def one(world: str, seed: int, arm: str, out: Path, extras: bool, only: Sequence
     setup, shared = trained(world, seed, arm, out)
     what = ability(world, seed, setup)
     own = [item for node in setup.participants for item in spread(node.data.train, 10)]
+    centre = spread(setup.nodes[0].data.train, SEEN) if 0 in setup.nodes else []
     made: dict[str, Callable[[], Update]] = {"base": lambda: zero(shared.spec)}
-    made |= points(setup, shared, what.seen, own, extras)
+    made |= points(setup, shared, {"public": what.seen, "centre": centre, "own": own}, extras)
     for name, update in made.items():
         if name in found["points"] or (only is not None and name not in (*only, "base", "1")):
             continue
@@ -94,18 +100,25 @@ def trained(world: str, seed: int, arm: str, out: Path) -> tuple[RunSetup, Updat
     """The federation of one arm, and its shared model; trained once."""
     folder = out / f"{world}-{seed}-{arm}"
     shutil.rmtree(folder, ignore_errors=True)
-    changes = {"local": {"terms": dict(ARMS[arm])}} if ARMS[arm] else {}
+    changes: dict[str, dict[str, Any]] = {"local": {"terms": dict(ARMS[arm])}} if ARMS[arm] else {}
     if changes and world in CAUSAL:
-        changes["local"]["data"] = "public.jsonl"  # type: ignore[assignment]
+        changes["local"]["data"] = "public.jsonl"
+    if arm.startswith("rank-"):
+        changes["algorithm"] = {"broadcast_rank": int(arm.removeprefix("rank-"))}
     path = write_world(world, folder, seed, ROWS.get(world, MOST), changes)
     (folder / "public.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in seen_texts(seed)))
     setup = build(load_federation(path))
     if arm.startswith("mix-"):
-        setup = mixed(setup, float(arm.removeprefix("mix-")), ability(world, seed, setup).seen)
+        public = ability(world, seed, setup).seen if world in CAUSAL else setup.nodes[0].data.train
+        setup = mixed(setup, float(arm.removeprefix("mix-")), public)
     file = out / f"{world}-{seed}-{arm}.update"
     if not file.exists():
         begin = time.process_time()
-        file.write_bytes(pack(federated(setup)[1]))
+        if arm.startswith("away-"):
+            shared = federated_away(setup, ability(world, seed, setup).seen, int(arm.removeprefix("away-")))
+        else:
+            shared = federated(setup)[1]
+        file.write_bytes(pack(shared))
         print(f"{world} {seed} {arm}: trained, {time.process_time() - begin:.0f} s", flush=True)
     return setup, unpack(file.read_bytes())
 
@@ -123,14 +136,15 @@ def mixed(setup: RunSetup, share: float, public: Sequence[Item]) -> RunSetup:
 
 def measured(setup: RunSetup, model: Update, what: Ability) -> dict[str, Any]:
     """The participants' mean test loss, the KL from the base on these texts, and the losses of what nobody trains on."""
-    tests = [node.data.test if what.probes else spread(node.data.test, OWN) for node in setup.participants]
+    most, least = LABELLED if what.probes else (OWN, DRIFT)
+    tests = [spread(node.data.test, most) for node in setup.participants]
     own = [score(node, model, items).scores().loss for node, items in zip(setup.participants, tests, strict=True)]
-    few = [item for items in tests for item in (items if what.probes else spread(items, DRIFT))]
+    few = [item for items in tests for item in spread(items, least)]
     return {"own": statistics.fmean(own), "kl": drift(setup, model, few), "price": losses(setup, model, what)}
 
 
 def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, str, float, dict[str, float], float]]:
-    """Arm, point, gain, price by kind of text (`mean` of all, without the world's own), and KL: means over seeds."""
+    """Arm, point, gain, price by kind of text (mean and worst without the world's own), and KL: means over seeds."""
     plain = found["plain"] if "plain" in found else next(iter(found.values()))
     full = [r["points"]["base"]["own"] - r["points"]["1"]["own"] for r in plain]
     for arm, results in found.items():
@@ -143,14 +157,15 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str
                 kind: statistics.fmean(a["price"][kind] / b["price"][kind] - 1 for a, b in both)
                 for kind in both[0][0]["price"]
             }
-            price["mean"] = statistics.fmean(value for kind, value in price.items() if kind != "world")
+            others = [value for kind, value in price.items() if kind != "world"]
+            price |= {"mean": statistics.fmean(others), "worst": max(others)}
             yield arm, name, gain, price, statistics.fmean(a["kl"] for a, _ in both)
 
 
 def summary(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Gain, price and KL of every arm and point in Markdown, and how the KL goes with the price."""
     table = [row for row in rows(found) if row[1] != "base"]
-    kinds = [kind for kind in table[0][3] if kind != "mean"]
+    kinds = ["worst", *(kind for kind in table[0][3] if kind not in ("mean", "worst"))]
     seeds = [str(r["seed"]) for r in next(iter(found.values()))]
     lines = [
         f"## {world}: seeds {', '.join(seeds)}",

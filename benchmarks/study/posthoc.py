@@ -8,43 +8,67 @@ G·C_own·(C_own + γ·C_public)⁻¹, the least-squares mean of base and shared
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from tequio.app.assembly.setup import RunSetup
-from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, zero
+from tequio.coordinator.round import open_state, run_round, shared_model
+from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, is_matrix, plain, zero
 from tequio.participant.text_tasks import Item, pad
+from tequio.runtimes.embedded import Embedded
 
 Grams = Mapping[str, Tensor]
 PARTS = (1.0, 0.9, 0.8, 0.7, 0.5, 0.3)  # of the way from the base to the shared model
 
 
 def points(
-    setup: RunSetup, shared: Update, seen: Sequence[Item], own: Sequence[Item], extras: bool
+    setup: RunSetup, shared: Update, texts: Mapping[str, Sequence[Item]], extras: bool
 ) -> dict[str, Callable[[], Update]]:
-    """Updates by name, each made when it is asked for. `extras`: more than parts of the way."""
+    """Updates by name, each made when it is asked for. texts: public, centre, own. extras: more than parts of the way."""
     made: dict[str, Callable[[], Update]] = {f"{part:g}": partial(shared.scaled, part) for part in PARTS}
     if not extras:
         return made
-    made |= {f"rank-{rank}": partial(shared.to_rank, rank) for rank in (1, 4)}
+    made |= {f"rank-{rank}": partial(shared.to_rank, rank) for rank in (1, 2, 4)}
+    if any(name.startswith(HEAD_PREFIX) for name in shared.entries):
+        made |= {f"body-{part:g}": partial(body, shared, part) for part in (0.8, 0.7, 0.5, 0.3, 0.0)}
     made |= {f"no-{group}": partial(without, shared, group) for group in groups(shared)}
+    made |= {f"top-{share:g}": partial(top, shared, share) for share in (0.25, 0.5, 1.0, 2.0)}
+    made |= {f"soft-{share:g}": partial(top, shared, share, soft=True) for share in (0.5, 1.0, 2.0)}
     found: dict[str, Grams] = {}
 
     def seen_by(which: str) -> Grams:
         if which not in found:
-            found[which] = grams(setup, seen if which == "public" else own)
+            found[which] = grams(setup, texts[which])
         return found[which]
 
-    for k in (1, 8, 64):
-        made[f"away-{k}"] = lambda k=k: each(shared, lambda name: away(seen_by("public")[name], k))
-    for g in (0.1, 0.3, 1.0, 3.0):
-        made[f"pull-{g:g}"] = lambda g=g: each(shared, lambda name: pull(seen_by("public")[name], g))
-        made[f"own-{g:g}"] = lambda g=g: each(
-            shared, lambda name: pull_against(seen_by("own")[name], seen_by("public")[name], g)
-        )
+    def turned(right: Callable[[str], Tensor]) -> Callable[[], Update]:
+        return lambda: each(shared, right)
+
+    for k in (1, 8, 16, 32, 64, 128):
+        for which in ("public", "centre"):
+            made[f"{'away' if which == 'public' else which}-{k}"] = turned(
+                lambda name, k=k, which=which: away(seen_by(which)[name], k)
+            )
+    for g in (0.1, 0.3, 1.0):
+        made[f"pull-{g:g}"] = turned(lambda name, g=g: pull(seen_by("public")[name], g))
+        made[f"own-{g:g}"] = turned(lambda name, g=g: pull_against(seen_by("own")[name], seen_by("public")[name], g))
     return made
+
+
+def federated_away(setup: RunSetup, public: Sequence[Item], k: int) -> Update:
+    """Make all rounds, and take what they learn in the k leading directions of public text out after every round."""
+    plan, runtime, found = setup.run_spec, Embedded(setup.nodes), grams(setup, public)
+    rights = {name: away(gram, k) for name, gram in found.items()}
+    state, _ = open_state(plan, runtime)
+    while state.round < plan.rounds:
+        state, _ = run_round(state, plan, runtime)
+        state = replace(
+            state, shared=each(state.shared, rights.__getitem__), pending=each(state.pending, rights.__getitem__)
+        )
+    return shared_model(state.shared, plan)
 
 
 def groups(shared: Update) -> dict[str, list[str]]:
@@ -66,6 +90,33 @@ def without(shared: Update, group: str) -> Update:
     """The shared change without one group of matrices."""
     gone = set(groups(shared)[group])
     return Update({name: entry for name, entry in shared.entries.items() if name not in gone}, shared.spec)
+
+
+def body(shared: Update, part: float) -> Update:
+    """The whole head, and a part of every other change."""
+    head = {name: entry for name, entry in shared.entries.items() if name.startswith(HEAD_PREFIX)}
+    rest = {name: entry for name, entry in shared.entries.items() if name not in head}
+    return Update({**Update(rest, shared.spec).scaled(part).entries, **head}, shared.spec)
+
+
+def top(shared: Update, share: float, soft: bool = False) -> Update:
+    """The largest singular directions over all matrices, `share` times as many as there are matrices; a head stays.
+
+    soft: what the next one has is taken off all singular values (the proximal step of the nuclear norm).
+    """
+    split = {
+        name: torch.linalg.svd(plain(entry), full_matrices=False)
+        for name, entry in shared.entries.items()
+        if is_matrix(name, entry)
+    }
+    values = torch.cat([s for _, s, _ in split.values()]).sort(descending=True).values
+    least = values[round(share * len(split))]
+    out = dict(shared.entries)
+    for name, (u, s, vh) in split.items():
+        few = int((s > least).sum())
+        strengths = s[:few] - least if soft else s[:few]
+        out[name] = Factored(u[:, :few] * strengths, vh[:few])
+    return Update(out, shared.spec)
 
 
 def each(shared: Update, right: Callable[[str], Tensor]) -> Update:

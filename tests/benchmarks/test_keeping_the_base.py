@@ -69,7 +69,7 @@ def test_the_summary_counts_a_target_only_where_gain_and_price_meet_it() -> None
     }
     lines = summary("schools", {"plain": [{"seed": 0, "points": points}]}).splitlines()
     assert [line for line in lines if "met" in line] == [
-        "| plain | pull-1 | 95 % | +0.10 % | +0.10 % | -50.00 % | 0.2000 | met front |"
+        "| plain | pull-1 | 95 % | +0.10 % | +0.10 % | +0.10 % | -50.00 % | 0.2000 | met front |"
     ]
     assert "+1.00 over 3 points" in lines[-1]
     assert correlation([1.0, 2.0, 3.0], [9.0, 4.0, 1.0]) == -1.0
