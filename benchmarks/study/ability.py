@@ -190,7 +190,7 @@ def probe_loss(setup: RunSetup, what: Probe) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call,arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return float(F.cross_entropy(F.linear(features[half:], weight, bias), what.truth[half:]))
 

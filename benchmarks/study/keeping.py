@@ -42,8 +42,6 @@ ARMS: Mapping[str, Mapping[str, float]] = {
     "fedprox-0.1": {"fedprox": 0.1},
     "away-64": {},
     "away-128": {},
-    "rank-1": {},
-    "rank-2": {},
     "mix-0.01": {},
     "mix-0.05": {},
     "mix-0.25": {},
@@ -103,8 +101,6 @@ def trained(world: str, seed: int, arm: str, out: Path) -> tuple[RunSetup, Updat
     changes: dict[str, dict[str, Any]] = {"local": {"terms": dict(ARMS[arm])}} if ARMS[arm] else {}
     if changes and world in CAUSAL:
         changes["local"]["data"] = "public.jsonl"
-    if arm.startswith("rank-"):
-        changes["algorithm"] = {"broadcast_rank": int(arm.removeprefix("rank-"))}
     path = write_world(world, folder, seed, ROWS.get(world, MOST), changes)
     (folder / "public.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in seen_texts(seed)))
     setup = build(load_federation(path))
@@ -190,8 +186,8 @@ def summary(world: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's, without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (x, y))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 if __name__ == "__main__":

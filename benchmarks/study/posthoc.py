@@ -44,17 +44,19 @@ def points(
             found[which] = grams(setup, texts[which])
         return found[which]
 
-    def turned(right: Callable[[str], Tensor]) -> Callable[[], Update]:
-        return lambda: each(shared, right)
+    def removed(which: str, k: int) -> Update:
+        return each(shared, lambda name: away(seen_by(which)[name], k))
+
+    def pulled(strength: float) -> Update:
+        return each(shared, lambda name: pull(seen_by("public")[name], strength))
+
+    def against(strength: float) -> Update:
+        return each(shared, lambda name: pull_against(seen_by("own")[name], seen_by("public")[name], strength))
 
     for k in (1, 8, 16, 32, 64, 128):
-        for which in ("public", "centre"):
-            made[f"{'away' if which == 'public' else which}-{k}"] = turned(
-                lambda name, k=k, which=which: away(seen_by(which)[name], k)
-            )
+        made |= {f"away-{k}": partial(removed, "public", k), f"centre-{k}": partial(removed, "centre", k)}
     for g in (0.1, 0.3, 1.0):
-        made[f"pull-{g:g}"] = turned(lambda name, g=g: pull(seen_by("public")[name], g))
-        made[f"own-{g:g}"] = turned(lambda name, g=g: pull_against(seen_by("own")[name], seen_by("public")[name], g))
+        made |= {f"pull-{g:g}": partial(pulled, g), f"own-{g:g}": partial(against, g)}
     return made
 
 
@@ -135,19 +137,22 @@ def each(shared: Update, right: Callable[[str], Tensor]) -> Update:
 def away(gram: Tensor, k: int) -> Tensor:
     """I − V·Vᵀ of the k leading directions."""
     vectors = torch.linalg.eigh(gram).eigenvectors[:, -k:]
-    return (torch.eye(len(gram), dtype=gram.dtype) - vectors @ vectors.T).float()
+    right: Tensor = torch.eye(len(gram), dtype=gram.dtype) - vectors @ vectors.T
+    return right.float()
 
 
 def pull(gram: Tensor, strength: float) -> Tensor:
     """(I + γ·C/τ)⁻¹."""
     eye = torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.inv(eye + strength * gram / (gram.trace() / len(gram))).float()
+    right: Tensor = torch.linalg.inv(eye + strength * gram / (gram.trace() / len(gram)))
+    return right.float()
 
 
 def pull_against(own: Tensor, gram: Tensor, strength: float) -> Tensor:
     """C_own·(C_own + γ·C_public)⁻¹, both with a little of the identity so that it exists."""
     little = 1e-3 * torch.eye(len(gram), dtype=gram.dtype) * gram.trace() / len(gram)
-    return (own @ torch.linalg.inv(own + strength * gram + little)).float()
+    right: Tensor = own @ torch.linalg.inv(own + strength * gram + little)
+    return right.float()
 
 
 def grams(setup: RunSetup, items: Sequence[Item]) -> Grams:
