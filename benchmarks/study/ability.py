@@ -1,8 +1,9 @@
-"""What a base can do besides the participants' task, on texts that neither training nor gate has seen, and what it says on them.
+"""What a base can do besides the participants' task, on texts that neither training nor gate has seen.
 
-A decoder: mean next-token loss on kinds of public text. Three kinds (editorials, code, definitions) have other halves that a method may
-see; two (film and product reviews) and the world's own `unseen` slices no method sees. An encoder: its head is new, so what it had
-before are its embeddings; loss of a linear probe, fitted again on the model's embeddings, on the labels of other worlds' public texts.
+A decoder: mean next-token loss on kinds of public text. Three kinds (editorials, code, definitions) have
+other halves that a method may see; no method sees films, products, the two kinds of chat or the world's
+own `unseen` slices. An encoder has a new head, so what it had before are its embeddings: the loss of a
+linear probe, fitted again on the model's embeddings, on the labels of other worlds' public texts.
 """
 
 from __future__ import annotations
@@ -36,10 +37,8 @@ from tequio.participant.personal import score
 from tequio.participant.text_tasks import Causal, Item, by_length, pad
 
 GIVEN = ("editorials", "code", "definitions")  # kinds whose other halves a method may see
-OTHER = ("films", "products")
 FILES = {"editorials": "news", "films": "movies", "products": "products"}
 CODE = ((textwrap, csv, statistics), (argparse, json.decoder))  # seen by a method, unseen
-CHATS = ("meanings", "sums")
 BLOCKS, PAIRS, SEEN = (
     8,
     40,
