@@ -12,6 +12,7 @@ The local model is the baseline, so it may take as many steps as the participant
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
@@ -271,30 +272,37 @@ def _choose(looks: _Looks, settings: Settings, alone: Sequence[Losses]) -> Choic
         else:
             looks.recipes[_tuned(share)] = recipe
         middle = names.get(share, _tuned(share))
-    _look_at_own_classes(looks, middle)
-    choice = shrunk(looks.found, middle, frozenset(names.values()) | {middle})
+    family = frozenset(names.values()) | {middle, f"{middle}, {OWN_CLASSES}"}
+    middle = _with_own_classes(looks, middle)
+    choice = shrunk(looks.found, middle, family)
     if LOCAL in looks.found and alone:
         found = fair_lead(alone, looks.found[middle], settings.seed)
         facts |= {} if found is None else {"over_local": found}
     return replace(choice, facts={**choice.facts, **facts})
 
 
-def _look_at_own_classes(looks: _Looks, middle: str) -> None:
-    """Where training texts lack some class, one more candidate: the same model, which hardly gives those classes.
+def _with_own_classes(looks: _Looks, middle: str) -> str:
+    """The same model, or where training texts lack some class one that hardly gives it, if validation texts favour that.
 
-    Their bias falls by log 2(n + 1): as if, of n + 1 texts, half a one had them.
+    Its bias falls by log 2(n + 1), as if half of n + 1 texts had that class. What a text of it would then cost counts with the chance of
+    one: (classes seen once + 1) of n + 2 (Good 1953), n being training and validation texts.
     """
     node = looks.node
     if not isinstance(node.task, Classification):
-        return
+        return middle
+    counts = Counter(item.target[0] for item in (*node.data.train, *node.data.validation))
     seen = {item.target[0] for item in node.data.train}
     unseen = torch.tensor([float(label not in seen) for label in range(len(node.task.labels))])
-    if unseen.any():
-        bias = -math.log(2.0 * (len(node.data.train) + 1)) * unseen
-        looks.parts = {**looks.parts, OWN_CLASSES: Update({HEAD_BIAS: Dense(bias)}, node.adapted.spec)}
-        name = f"{middle}, {OWN_CLASSES}"
-        looks.recipes[name] = {**looks.recipes[middle], OWN_CLASSES: 1.0}
-        looks.at(looks.recipes[name], name)
+    fall = math.log(2.0 * (len(node.data.train) + 1))
+    looks.parts = {**looks.parts, OWN_CLASSES: Update({HEAD_BIAS: Dense(-fall * unseen)}, node.adapted.spec)}
+    name = f"{middle}, {OWN_CLASSES}"
+    recipe = {**looks.recipes[middle], OWN_CLASSES: 1.0}
+    if not unseen.any() or looks.at(recipe, name) is None:
+        return middle
+    looks.recipes[name] = recipe
+    chance = (sum(count == 1 for count in counts.values()) + 1) / (counts.total() + 2)
+    own, plain = (looks.found[each].scores().loss for each in (name, middle))
+    return name if own + chance * fall < plain else middle
 
 
 def _answering(looks: _Looks, chosen: str, settings: Settings) -> tuple[Familiarity | None, dict[str, Losses]]:
