@@ -144,9 +144,9 @@ def test_a_run_keeps_what_its_general_models_need_and_predicts_with_it(make_fede
         [row["probabilities"] for row in predict_texts(folder, who, texts, 1, general)]
         for who, general in ((name, False), (name, True), ("shared", False))
     ]
-    for kept, general, shared in zip(*shares, strict=True):
+    for own_share, general, shared in zip(*shares, strict=True):
         for label, share in general.items():
-            low, high = sorted((kept[label], shared[label]))
+            low, high = sorted((own_share[label], shared[label]))
             assert low - 1e-6 <= share <= high + 1e-6
     (folder / "participants" / name / FAMILIAR).write_bytes(b"x")
     with pytest.raises(UpdateError):

@@ -155,10 +155,10 @@ class ParticipantService:
             rule = recorded_rule(recorded_header(self.ledger, self.folder))
             made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
             save(self.folder, SHARED_FILE, task.held)
-            kept = keep_personal(self.folder, made)
+            record = keep_personal(self.folder, made)
             shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
             self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
-            body = self.ledger.append("personal", kept).body
+            body = self.ledger.append("personal", record).body
         disclosed = dict(body)
         if "general" in disclosed:  # the digest of what only this participant needs stays here
             disclosed["general"] = {k: v for k, v in disclosed["general"].items() if k != "digest"}
