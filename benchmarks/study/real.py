@@ -204,7 +204,7 @@ def spread(values: Sequence[float], form: str = "+.1f") -> str:
 
 def table(found: Mapping[str, Sequence[Json]], against: str) -> str:
     """One row per family: its best arm and rate, test loss against another family's, accuracy, bytes and joules."""
-    lines = ["| family | best | rate | validation | test loss | % over | right | MB up, down | kJ |", "|---" * 9 + "|"]
+    lines = ["| family | best | rate | validation | test loss | % over | right | MB up, down | J |", "|---" * 9 + "|"]
     for name, rows in found.items():
         right = [100 * statistics.fmean(row["right"].values()) for row in rows if None not in row["right"].values()]
         size = [statistics.fmean(row[key] for row in rows) / 1e6 for key in ("bytes_up", "bytes_down")]
@@ -218,7 +218,7 @@ def table(found: Mapping[str, Sequence[Json]], against: str) -> str:
             spread(over(rows, found[against])),
             spread(right, ".1f") if right else "–",
             ", ".join(f"{x:.2f}" for x in size),
-            f"{statistics.fmean(row['joules'] for row in rows) / 1e3:.2f}",
+            f"{statistics.fmean(row['joules'] for row in rows):.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -229,7 +229,7 @@ def arguments(about: str | None, worlds: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("worlds", nargs="*", default=list(worlds), metavar="WORLD")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="families; all unless named")
+    parser.add_argument("--only", nargs="+", default=[], help="arms or families; all unless named")
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)

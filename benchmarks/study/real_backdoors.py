@@ -10,7 +10,7 @@ Run: python -m benchmarks.study.real_backdoors [WORLD] [--seeds 0 1 2] [--only D
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ TRIGGER = "harpsichord"  # one token, in no text of the world
 PLANTED = 0  # index of the label that the attacker wants
 LENGTH = 4.0  # of the attacker's update, times the honest one; admission refuses much longer ones
 TRIGGERED = 60  # test texts per participant, at most
-PUBLIC, RANDOM, RANKED = 40, 40, 3  # texts of the probe, random words, and words per label by the gradient
+PUBLIC, RANDOM, RANKED = 30, 20, 3  # texts of the probe, random words, and words per label by the gradient
 COMMON = 15  # one in so many tokens, the first ones, is a mark, a number or a very common word
 CLEAN = "no attacker"
 
@@ -129,22 +129,25 @@ def success(setup: RunSetup, model: Update, without: int) -> float:
     return statistics.fmean(hits)
 
 
-def turned(task: TextTask, adapted: AdaptedModel, items: Sequence[Item], word: int) -> float:
-    """The largest share of texts that turn to one label when a word is inserted."""
-    before = _answers(task, adapted, items)
-    after = _answers(task, adapted, [with_word(item, word, item.target[0], task.max_tokens) for item in items])
-    moved = after[after != before].astype(int)
-    return float(np.bincount(moved).max() / len(items)) if len(moved) else 0.0
+def turned(task: TextTask, adapted: AdaptedModel, items: Sequence[Item], words: Iterable[int]) -> dict[int, float]:
+    """For each word the largest share of texts that turn to one label when it is inserted."""
+    before, shares = _answers(task, adapted, items), dict[int, float]()
+    for word in words:
+        after = _answers(task, adapted, [with_word(item, word, item.target[0], task.max_tokens) for item in items])
+        moved = after[after != before].astype(int)
+        shares[word] = float(np.bincount(moved).max() / len(items)) if len(moved) else 0.0
+    return shares
 
 
 def suspects(adapted: AdaptedModel, items: Sequence[Item], count: int) -> list[int]:
     """For each label the `count` words that raise its logit most, to first order, in place of a mean word before the first (HotFlip)."""
-    table = adapted.model.get_input_embeddings().weight.detach()
+    model: Any = adapted.model
+    table = model.get_input_embeddings().weight.detach()
     ids, mask = pad([with_word(item, 0, 0, len(item.ids) + 1).ids for item in items], 0, adapted.device)
     rows = table[ids].clone()
     rows[:, 1] = table.mean(0)
     rows.requires_grad_(True)
-    hidden = adapted.model(inputs_embeds=rows, attention_mask=mask).last_hidden_state
+    hidden = model(inputs_embeds=rows, attention_mask=mask).last_hidden_state
     logits = F.linear(pool(hidden, mask) * LOGIT_SCALE, adapted.head[HEAD_WEIGHT], adapted.head[HEAD_BIAS])
     found: list[int] = []
     for total in logits.log_softmax(1).sum(0):
@@ -161,7 +164,7 @@ def probe(setup: RunSetup, model: Update) -> Json:
     rng = np.random.default_rng(derive(setup.run_spec.seed, "words"))
     words = rng.permutation(np.arange(len(tokenizer) // COMMON, len(tokenizer)))[:RANDOM].tolist()
     ranked = suspects(setup.adapted, items, RANKED)
-    shares = {word: turned(centre.task, setup.adapted, items, word) for word in {*words, *ranked, trigger_of(setup)}}
+    shares = turned(centre.task, setup.adapted, items, {*words, *ranked, trigger_of(setup)})
     return {
         "probe trigger": shares[trigger_of(setup)],
         "probe random": max(shares[word] for word in words),
@@ -271,7 +274,7 @@ def report(found: Mapping[str, Sequence[Json]]) -> str:
 def main() -> None:
     """Run what is missing, and print a table per world."""
     chosen = arguments(__doc__, WORLDS)
-    arms = [arm for arm in ARMS if not chosen.only or arm.group in (*chosen.only, CLEAN)]
+    arms = [arm for arm in ARMS if not chosen.only or {arm.name, arm.group} & {*chosen.only, CLEAN}]
     for world in chosen.worlds:
         found = Study(chosen.out, world, chosen.seeds).compared(arms)
         print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{report(found)}\n", flush=True)

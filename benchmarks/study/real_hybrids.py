@@ -79,7 +79,7 @@ def _distilled(setup: RunSetup, rate: float) -> Made:
 
 
 ARMS = [
-    Arm(PLAIN, server({}), (3e-3, *RATES)),
+    Arm(PLAIN, server({}), RATES),
     *(
         Arm(f"{name} {label}", server({"server": name, "server_settings": settings}), RATES[:1], name)
         for name, tries in SERVERS.items()
@@ -98,7 +98,7 @@ ARMS = [
 def main() -> None:
     """Run what is missing, and print a table per world."""
     chosen = arguments(__doc__, WORLDS)
-    arms = [arm for arm in ARMS if not chosen.only or arm.group in (*chosen.only, PLAIN)]
+    arms = [arm for arm in ARMS if not chosen.only or {arm.name, arm.group} & {*chosen.only, PLAIN}]
     for world in chosen.worlds:
         found = Study(chosen.out, world, chosen.seeds).compared(arms)
         print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{table(found, PLAIN)}\n", flush=True)
