@@ -9,9 +9,10 @@ Run: python -m benchmarks.study.real_backdoors [WORLD] [--seeds 0 1 2] [--only D
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from torch.nn import functional as F
 from benchmarks.study.real import Arm, Json, Made, Study, arguments, loss, over, played, spread, with_pieces
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.run_spec import RunSpec, Screening
-from tequio.core.protocols import Participant, ServerOptimizer
+from tequio.core.protocols import Participant, Runtime, ServerOptimizer
 from tequio.core.seeds import derive
-from tequio.core.types import EvaluateRequest, GradientRequest, Reply, TrainRequest
-from tequio.core.update import Dense, Update
+from tequio.core.types import EvaluateRequest, Failure, GradientRequest, Reply, Request, TrainRequest
+from tequio.core.update import Dense, Update, zero
 from tequio.participant.adapted_model import HEAD_BIAS, HEAD_WEIGHT, LOGIT_SCALE, AdaptedModel, pool
 from tequio.participant.node import Node
 from tequio.participant.text_tasks import Item, TextTask, pad, token_ids
@@ -37,6 +38,7 @@ PLANTED = 0  # index of the label that the attacker wants
 LENGTH = 4.0  # of the attacker's update, times the honest one; admission refuses much longer ones
 TRIGGERED = 60  # test texts per participant, at most
 PUBLIC, RANDOM, RANKED = 30, 20, 3  # texts of the probe, random words, and words per label by the gradient
+SCREENED, WORDS = 20, 6  # public texts and random words with which one update is probed
 COMMON = 15  # one in so many tokens, the first ones, is a mark, a number or a very common word
 CLEAN = "no attacker"
 
@@ -65,6 +67,41 @@ class Lengthened:
     def gradient(self, task: GradientRequest) -> Reply:
         """Only the centre is asked."""
         return self.node.gradient(task)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A runtime that refuses updates with which a word of no meaning turns too many answers on the centre's public texts.
+
+    It needs no trigger: a model that was taught one reacts to other rare words too. seen: (participant, share) of each update.
+    """
+
+    inner: Runtime
+    setup: RunSetup
+    limit: float
+    seen: list[tuple[str, float]] = field(default_factory=list)
+
+    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
+        """As the inner one does, once all replies are there."""
+        sent: dict[int, TrainRequest] = {}
+
+        def noted() -> Iterator[Request]:
+            for task in tasks:
+                if isinstance(task, TrainRequest) and task.index > 0:
+                    sent[task.index] = task
+                yield task
+
+        for reply in list(self.inner.exchange(noted())):
+            if not isinstance(reply, Reply) or reply.update is None or reply.index not in sent:
+                yield reply
+                continue
+            task, adapted = sent[reply.index], self.setup.adapted
+            adapted.fold_in(task.held.plus(task.start or zero(adapted.spec)).plus(reply.update))
+            items = self.setup.nodes[0].data.train[:SCREENED]
+            share = max(turned(self.setup.task, adapted, items, rare(self.setup, WORDS)).values())
+            self.seen.append((reply.name, share))
+            refused = Failure(reply.round, reply.index, reply.name, "Probed", f"words turn {share:.0%} of the answers")
+            yield reply if share <= self.limit else refused
 
 
 @dataclass(frozen=True)
@@ -156,13 +193,20 @@ def suspects(adapted: AdaptedModel, items: Sequence[Item], count: int) -> list[i
     return list(dict.fromkeys(found))
 
 
+def rare(setup: RunSetup, count: int) -> list[int]:
+    """Random tokens that are not among the most common ones; other ones for another seed."""
+    size = len(setup.adapted.base.tokenizer)
+    rng = np.random.default_rng(derive(setup.run_spec.seed, "words"))
+    chosen: list[int] = rng.permutation(np.arange(size // COMMON, size))[:count].tolist()
+    return chosen
+
+
 def probe(setup: RunSetup, model: Update) -> Json:
     """The shares of public texts that words turn: the trigger, the worst of random words, the worst of those by the gradient."""
-    centre, tokenizer = setup.nodes[0], setup.adapted.base.tokenizer
+    centre = setup.nodes[0]
     items = list(centre.data.train)[:PUBLIC]
     setup.adapted.fold_in(model)
-    rng = np.random.default_rng(derive(setup.run_spec.seed, "words"))
-    words = rng.permutation(np.arange(len(tokenizer) // COMMON, len(tokenizer)))[:RANDOM].tolist()
+    words = rare(setup, RANDOM)
     ranked = suspects(setup.adapted, items, RANKED)
     shares = turned(centre.task, setup.adapted, items, {*words, *ranked, trigger_of(setup)})
     return {
@@ -181,9 +225,13 @@ def _answers(task: TextTask, adapted: AdaptedModel, items: Sequence[Item]) -> np
 
 
 def attacked(
-    pieces: Mapping[str, Any], screening: Screening | None = None, noise: float = 0.0, attacks: bool = True
-) -> Any:
-    """Make the federation with these pieces, screening and noise, with the attacker or without."""
+    pieces: Mapping[str, Any],
+    screening: Screening | None = None,
+    noise: float = 0.0,
+    limit: float | None = None,
+    attacks: bool = True,
+) -> Callable[[RunSetup, float], Made]:
+    """Make the federation with these pieces, screening, noise and limit of the probe, with the attacker or without."""
 
     def make(setup: RunSetup, rate: float) -> Made:
         plan = with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces)
@@ -192,11 +240,13 @@ def attacked(
         nodes: dict[int, Participant] = dict(setup.nodes)
         if attacks:
             nodes[bad] = Lengthened(planted(setup.nodes[bad], trigger_of(setup)), LENGTH)
-        made = played(setup, plan, Embedded(nodes))
+        probed = Probed(Embedded(nodes), setup, math.inf if limit is None else limit)
+        made = played(setup, plan, probed.inner if limit is None else probed)
         name = setup.nodes[bad].name
         more = {
             "attacker": name,
             "success": success(setup, made.model, bad),
+            "probed": probed.seen,
             "refused": _refused(made.records, lambda who: who == name),
             "refused honest": _refused(made.records, lambda who: who not in (name, "centre")),
         }
@@ -231,6 +281,8 @@ ARMS = [
     Arm("centred_clipping", attacked({"reduce": "centred_clipping", "weights_settings": VOTE}), [RATE]),
     Arm("geometric_median", attacked({"reduce": "geometric_median", "weights_settings": VOTE}), [RATE]),
     Arm("cosine", attacked({}, Screening(cosine=0.0, cosine_action="refuse")), [RATE]),
+    Arm("probe", attacked({}, limit=0.5), [RATE]),
+    Arm("probe, no attacker", attacked({}, limit=0.5, attacks=False), [RATE]),
     Arm("loss", attacked({}, Screening(loss=0.05, loss_action="refuse")), [RATE]),
 ]
 
