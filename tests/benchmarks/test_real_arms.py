@@ -35,7 +35,7 @@ from tequio.participant.text_tasks import Item
 Maker = Callable[..., Path]
 
 
-def kept(folder: Path, arm: str, seed: int, rate: float, validation: float, test: float) -> None:
+def stored(folder: Path, arm: str, seed: int, rate: float, validation: float, test: float) -> None:
     """Write a result as a study keeps it."""
     path = folder / "mine" / f"{arm}, seed {seed}, rate {rate:g}.json"
     path.parent.mkdir(exist_ok=True)
@@ -55,10 +55,10 @@ def test_rate_and_member_are_chosen_on_validation_in_the_first_seed(tmp_path: Pa
         ("y", 1.0, 0.8, 0.5),
         ("y", 2.0, 0.5, 0.9),
     ):
-        kept(tmp_path, arm, 0, rate, validation, test)
-    kept(tmp_path, "y", 1, 2.0, 0.5, 0.66)
+        stored(tmp_path, arm, 0, rate, validation, test)
+    stored(tmp_path, "y", 1, 2.0, 0.5, 0.66)
     for seed in (0, 1):
-        kept(tmp_path, "plain", seed, 1.0, 0.6, 0.6)
+        stored(tmp_path, "plain", seed, 1.0, 0.6, 0.6)
     arms = [Arm("plain", never, [1.0]), *(Arm(name, never, [1.0, 2.0], "both") for name in "xy")]
     found = Study(tmp_path, "mine", [0, 1]).compared(arms)
     assert [(rows[0]["arm"], rows[0]["rate"], len(rows)) for rows in found.values()] == [
