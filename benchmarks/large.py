@@ -100,8 +100,8 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         sessions.dismiss()
         others.terminate()
         others.wait()
-    if len(fold.facts) < people:
-        raise SystemExit(f"only {len(fold.facts)} of {people} counted: {fold.refused[:1]}")
+    if fold.count < people:
+        raise SystemExit(f"only {fold.count} of {people} counted: {fold.refused[:1]}")
     size = megabytes * ENTRY
     row = {"anonymous": anonymous / size, "resident": resident / size, "seconds": seconds}
     print(json.dumps({"megabytes": megabytes, "participants": people, **{k: round(v, 2) for k, v in row.items()}}))

@@ -251,7 +251,7 @@ def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[st
     arrivals = in_order(replies(run_spec, mode, order), state, run_spec, run_spec.members)
     fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
     seconds = time.process_time() - began
-    return {"folded": len(fold.facts), "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
+    return {"folded": fold.count, "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
 
 
 def measured_separately(megabytes: int, participants: int, mode: str, order: str) -> dict[str, float]:

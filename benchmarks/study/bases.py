@@ -27,7 +27,7 @@ from tequio.algorithms.registry import ensemble_by_name
 from tequio.config import AlgorithmSection
 from tequio.config.cache import cache_folder
 from tequio.coordinator.distillation import Distillation, Group
-from tequio.coordinator.multi_base import finished, open_groups, run_groups
+from tequio.coordinator.multi_base import group_rounds
 from tequio.core.errors import RunError
 from tequio.core.seeds import derive
 from tequio.core.types import State
@@ -187,10 +187,11 @@ def taught(
         rate=own,
         seed=seed,
     )
-    states, _ = open_groups(groups)
+    rounds = group_rounds(groups, how)
+    states, _ = rounds.begin()
     bodies: list[dict[str, Any]] = []
-    while not finished(states, groups):
-        states, body = run_groups(states, groups, how)
+    while not rounds.ended(states):
+        states, body = rounds.advance(states)
         bodies.append(body)
     retained = {g.name: sum(body["distil"]["groups"][g.name]["accepted"] for body in bodies) for g in groups}
     seconds = time.perf_counter() - begin

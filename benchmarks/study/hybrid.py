@@ -22,7 +22,7 @@ from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
 from tequio.algorithms.registry import ensemble_by_name
 from tequio.config import AlgorithmSection
 from tequio.coordinator.distillation import Distillation, Group
-from tequio.coordinator.multi_base import finished, open_groups, run_groups
+from tequio.coordinator.multi_base import group_rounds
 from tequio.coordinator.run_spec import Local, RunSpec
 from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
@@ -131,10 +131,11 @@ def _distilled(world: World, run_spec: RunSpec, steps: int) -> Run:
         rate=DISTIL_RATE,
         seed=run_spec.seed,
     )
-    states, _ = open_groups(groups)
+    rounds = group_rounds(groups, how)
+    states, _ = rounds.begin()
     bodies = []
-    while not finished(states, groups):
-        states, body = run_groups(states, groups, how)
+    while not rounds.ended(states):
+        states, body = rounds.advance(states)
         bodies.append(body)
     return Run(run_spec, states["all"], tuple(bodies), time.perf_counter() - begin)
 

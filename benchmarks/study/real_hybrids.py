@@ -15,7 +15,7 @@ from benchmarks.study.real import Arm, Json, Made, Study, arguments, played, tab
 from tequio.algorithms.registry import ensemble_by_name
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.distillation import Distillation, Group
-from tequio.coordinator.multi_base import finished, open_groups, run_groups
+from tequio.coordinator.multi_base import group_rounds
 from tequio.coordinator.round import shared_model
 from tequio.coordinator.run_spec import Local
 from tequio.runtimes.embedded import Embedded
@@ -69,10 +69,11 @@ def _distilled(setup: RunSetup, rate: float) -> Made:
     group = Group("all", plan, Embedded(setup.nodes), setup.public)
     ensemble, rank, size = ensemble_by_name("feddf"), plan.top_rank(), setup.nodes[0].batch_size * steps
     how = Distillation(ensemble, 1, "participants", "participants", 1.0, rank, steps, size, rate, plan.seed)
-    states, _ = open_groups([group])
+    rounds = group_rounds([group], how)
+    states, _ = rounds.begin()
     records = list[Json]()
-    while not finished(states, [group]):
-        states, record = run_groups(states, [group], how)
+    while not rounds.ended(states):
+        states, record = rounds.advance(states)
         records.append(record)
     state = states["all"]
     return Made(shared_model(state.best, plan), state.best_loss, state.best_round, records)

@@ -126,9 +126,8 @@ def conclude(
     """From the sum to the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
     made = _candidate(state, fold, run_spec)
-    momentum, shared, pending, bytes_down = made.momentum, made.shared, made.pending, made.bytes_down
     # gate
-    evaluation = evaluate(round_, shared, run_spec, runtime)
+    evaluation = evaluate(round_, made.shared, run_spec, runtime)
     slices = judge(state.base_slices, evaluation.slices, run_spec.gate_margin, run_spec.seed)
     accepted, reason = verdict(slices)
     trained = (row["name"] for row in fold.rows)
@@ -139,21 +138,20 @@ def conclude(
     rate = run_spec.rate(round_)
     per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
     if accepted:
-        after = replace(state, shared=shared, pending=pending, momentum=momentum, norm_per_rate=per_rate)
-        after = replace(
-            after, step_scale=min(1.0, state.step_scale * 2.0), losses={**state.losses, **evaluation.losses()}
-        )
+        after = replace(state, shared=made.shared, pending=made.pending, momentum=made.momentum)
+        losses = {**state.losses, **evaluation.losses()}
+        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses=losses, norm_per_rate=per_rate)
         after = replace(after, memory_rounds=_memories(state, fold, run_spec))
         after = after if run_spec.centre_alone(round_) else _progress(after, round_, evaluation)
     else:
         stale = 0 if run_spec.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
         after = replace(state, step_scale=state.step_scale / 2.0, stale_rounds=stale)
     after = replace(after, round=round_)
-    fold = replace(fold, rows=_down(fold, state, run_spec, bytes_down, gradient))
+    fold = replace(fold, rows=_down(fold, state, run_spec, made.bytes_down, gradient))
     body = _record(after, fold, evaluation, slices, (accepted, reason))
     if run_spec.credit:
         body["credit"] = _credit(state, fold, run_spec, runtime, made.change, evaluation)
-    return after, body | {"bytes_broadcast": bytes_down}
+    return after, body | {"bytes_broadcast": made.bytes_down}
 
 
 @dataclass(frozen=True)

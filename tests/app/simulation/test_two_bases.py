@@ -149,7 +149,7 @@ def edited(path: Path, old: str, new: str) -> Path:
     [
         ('base = "small"', 'base = "smal"', "base = 'smal', which no .* did you mean 'small'. Known: main, small"),
         ('base = "small"\n', "", "no participant has base = 'small'"),
-        ('name = "small"\nmodel', 'name = "main"\nmodel', "'main' is there twice"),
+        ('name = "small"\n', 'name = "main"\n', "'main' is there twice"),
         ('name = "site0"', 'name = "shared-small"', "'shared-small' is taken"),
         ("[train]\n", "[train]\ncohort = 2\n", "cohort = 2 is of each base, and 'small' has 1 participants"),
     ],

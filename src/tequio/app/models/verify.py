@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.app.run_files import HEAD_FILE, SHARED_FILE, base_file, read_model
-from tequio.app.saved_models import RECEIVED, recorded_models
+from tequio.app.saved_models import FAMILIAR, RECEIVED, recorded_models
 from tequio.core.errors import TequioError
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger, verify
@@ -33,7 +33,7 @@ def verify_run(run: Path) -> dict[str, Any]:
         "ok": chain.ok and not problems,
         "entries": chain.entries,
         "head": chain.head,
-        "models": len(files),
+        "models": sum(not name.endswith(FAMILIAR) for name in files),
         "outcome": outcome,
         "problems": problems,
     }
