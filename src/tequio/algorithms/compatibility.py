@@ -6,40 +6,28 @@ from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.reduce.trimmed_mean import FEWEST, TrimmedMean
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, Facts, Start, Weighting
+from tequio.texts.words import refusal
 
 
 def check_chain(reduce: Aggregator, start: Start) -> None:
     """Raise ConfigError if the start cannot serve the reduce."""
-    what = f"[algorithm] start = {start.name!r} does not go with reduce = {reduce.name!r}."
     if start.continues and reduce.layout == "factors":
-        why = "That reduce goes on with shared factors; a start takes its factors from a product, which only"
-        why += " a reduce of products has."
-        raise ConfigError(
-            what, why, f'Use start = "fresh" with {reduce.name!r}, or reduce = "stack" with {start.name!r}.'
-        )
+        raise refusal(ConfigError, "start-of-factors", start=start.name, reduce=reduce.name)
     if start.truncates and not reduce.streaming:
-        why = (
-            "A robust reduce compares changes of one and the same model; with this start every rank begins at another."
-        )
-        raise ConfigError(
-            what, why, f'Use start = "fedex" with {reduce.name!r}, or reduce = "stack" with {start.name!r}.'
-        )
+        raise refusal(ConfigError, "start-of-robust", start=start.name, reduce=reduce.name)
 
 
 def check_bound(bound: float | None, weights: Weighting) -> None:
     """Raise ConfigError if a bound on norms is asked for where the weights give every update the same length anyway."""
     once, twice = (weights.coefficient(Facts(1, 1, norm, 1.0)) * norm for norm in (1.0, 2.0))
     if bound is not None and once == twice:
-        what = f"[screen] norm_bound = {bound:g} does nothing with weights = {weights.name!r}."
-        why = "With these weights each update counts at the same length, however long it came."
-        raise ConfigError(what, why, 'Leave norm_bound out, or use weights = "examples".')
+        raise refusal(ConfigError, "bound-without-effect", bound=bound, weights=weights.name)
 
 
 def check_votes(reduce: Aggregator, members: int) -> None:
     """Raise ConfigError where a round has too few members for the reduce."""
     if isinstance(reduce, TrimmedMean) and members < FEWEST:
-        why = f"Of {members} updates none can be told to be the odd one: it needs {FEWEST} participants a round."
-        raise ConfigError(f"[algorithm] reduce = {reduce.name!r}.", why, 'Use reduce = "fedit".')
+        raise refusal(ConfigError, "too-few-to-trim", reduce=reduce.name, members=members, fewest=FEWEST)
 
 
 def check_buffered(
@@ -49,42 +37,26 @@ def check_buffered(
 
     cosine: the limit of that screening; feedback: the decay of error feedback; None where they are not used.
     """
-    what, fix = (
-        '[train] pace = "buffered" does not go with',
-        'use reduce = "stack" and start = "fresh", or pace = "rounds".',
-    )
-    late = "A late update is a change of an older model"
     if reduce.layout == "factors":
-        why = f"{late}: products of any age can be added up, factors that have moved on since cannot;"
-        raise ConfigError(f"{what} reduce = {reduce.name!r}.", why, fix)
+        raise refusal(ConfigError, "buffered-factors", reduce=reduce.name)
     if not reduce.streaming:
-        raise ConfigError(
-            f"{what} reduce = {reduce.name!r}.", f"{late}, and a robust reduce compares those of one;", fix
-        )
+        raise refusal(ConfigError, "buffered-robust", reduce=reduce.name)
     if start.continues:
-        why = f"{late}: what it took out of that model's factors is not in the newer one's;"
-        raise ConfigError(f"{what} start = {start.name!r}.", why, fix)
+        raise refusal(ConfigError, "buffered-start", start=start.name)
     if feedback is not None:
-        why = "While an update is on its way, nobody knows whether what it left out will count."
-        raise ConfigError(f"{what} feedback = {feedback:g}.", why, 'Use upload = "quantise" without feedback.')
+        raise refusal(ConfigError, "buffered-feedback", feedback=feedback)
     if cosine is not None:
-        why = f"{late}, and this alarm compares changes of one."
-        raise ConfigError(f"{what} [screen] cosine = {cosine:g}.", why, "Use norm_bound or loss instead.")
+        raise refusal(ConfigError, "buffered-cosine", cosine=cosine)
 
 
 def check_full(reduce: Aggregator, start: Start) -> None:
     """Raise ConfigError where whole weights cannot be what is trained."""
-    what = '[adapter] kind = "full" does not go with'
     if reduce.layout == "factors":
-        raise ConfigError(
-            f"{what} reduce = {reduce.name!r}.", "Whole weights have no factors.", 'Use reduce = "stack".'
-        )
+        raise refusal(ConfigError, "full-factors", reduce=reduce.name)
     if not reduce.streaming:
-        why = "It keeps every update until the last is in, and each is as large as the trained weights."
-        raise ConfigError(f"{what} reduce = {reduce.name!r}.", why, 'Use reduce = "stack".')
+        raise refusal(ConfigError, "full-robust", reduce=reduce.name)
     if start.continues:
-        why = "It goes on with factors, and whole weights have none."
-        raise ConfigError(f"{what} start = {start.name!r}.", why, 'Use start = "fresh".')
+        raise refusal(ConfigError, "full-start", start=start.name)
 
 
 def check_codec(
@@ -96,25 +68,16 @@ def check_codec(
     full: whole weights are trained, whose coordinates mean the same in every round.
     """
     wanted = codec.name == "topk" or feedback is not None
-    key = f"[algorithm] {direction} = {codec.name!r}"
-    key += " with feedback" if feedback is not None and codec.name != "topk" else ""
-    what = f"{key} does not go with reduce = {reduce.name!r}."
+    facts = {"direction": direction, "codec": codec.name, "reduce": reduce.name}
     if feedback is not None and codec.name == "plain":
-        why = "Nothing is left out, so there is nothing to send later."
-        raise ConfigError(f"{key}: {why}", "", 'Leave out feedback, or use upload = "topk".')
+        raise refusal(ConfigError, "feedback-of-plain", direction=direction)
     if wanted and reduce.layout == "product" and not full:
-        why = "What it leaves out is sent later (error feedback), but factors are drawn afresh each round,"
-        why += " so what the last one left out means nothing now."
-        raise ConfigError(
-            what, why, f'Use reduce = "rolora" with it, or {direction} = "quantise" with {reduce.name!r}.'
-        )
+        raise refusal(ConfigError, "feedback-of-product", **facts)
     if direction == "upload" and wanted and not reduce.streaming:
-        why = "It counts as sent what the reduce may throw away coordinate by coordinate."
-        raise ConfigError(what, why, f'Use reduce = "rolora" with it, or upload = "quantise" with {reduce.name!r}.')
+        raise refusal(ConfigError, "feedback-of-robust", **facts)
 
 
 def check_distil(reduce: Aggregator) -> None:
     """Raise ConfigError if what is distilled cannot be added to what this reduce shares."""
     if reduce.layout == "factors":
-        why = f"What is distilled is a change of the product; reduce = {reduce.name!r} shares two factors."
-        raise ConfigError("[distil] does not go with this reduce.", why, 'Use reduce = "stack".')
+        raise refusal(ConfigError, "distil-factors", reduce=reduce.name)

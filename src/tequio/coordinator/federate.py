@@ -14,6 +14,7 @@ from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
 
@@ -91,7 +92,7 @@ def federate(
                 run_spec.roster(state.round + 1), run_spec.rounds - state.round, round_most(state, run_spec)
             )
             if allowed is None:
-                ledger.append("budget", {"round": state.round, "reason": tracker.reason, "spent": dict(tracker.spent)})
+                ledger.append("budget", {"round": state.round} | tracker.stopped())
                 return
             run_spec = replace(run_spec, budgets=allowed)
         short: ShortRound | None = None
@@ -119,19 +120,19 @@ def federate(
         if tracker is not None:
             tracker.add(body)
         if over:
-            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
+            ledger.append("budget", {"round": state.round, "reason": over.as_record(), "spent": {}})
             return
         if host is not None:
             host.on_short_round(short)
 
 
-def all_spent(short: ShortRound, run_spec: RunSpec) -> str:
-    """Why no round can be made any more, where so many participants' own budgets are spent; else nothing."""
+def all_spent(short: ShortRound, run_spec: RunSpec) -> Reason | None:
+    """Why no round can be made any more, where so many participants' own budgets are spent; else None."""
     names = {member.name for member in run_spec.members}
     withheld = {row["name"] for row in short.body["admissions"] if row["status"] == "withheld"} & names
     if run_spec.cohort is not None or not withheld or len(names) - len(withheld) >= max(1, run_spec.quorum):
-        return ""
-    return f"the own budgets of {len(withheld)} of {len(names)} participants are spent"
+        return None
+    return Reason("own-budgets-spent", {"count": len(withheld), "participants": len(names)})
 
 
 def _carried(host: Host | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def federate_peers(
             if not over:
                 raise short
             ledger.append("wait", short.body | cost(reading.energy))
-            ledger.append("budget", {"round": state.round, "reason": over, "spent": {}})
+            ledger.append("budget", {"round": state.round, "reason": over.as_record(), "spent": {}})
             return
         ledger.append("round", body | cost(reading.energy), pack_peers(state))
         yield state, body

@@ -25,6 +25,7 @@ from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
+from tequio.core.reason import Reason
 from tequio.core.types import State
 from tequio.measure.energy import Meter
 
@@ -77,12 +78,12 @@ def federate_groups(
             ledger.append("round", body, pack_states(states))
             yield states, body
             continue
-        over = next((why for group in groups if (why := all_spent(short, group.run_spec))), "")
+        over = next((why for group in groups if (why := all_spent(short, group.run_spec))), None)
         if host is None and not over:
             raise short
         ledger.append("wait", short.body | cost(reading.energy) | extra())
         if over:
-            ledger.append("budget", {"round": states[groups[0].name].round, "reason": over, "spent": {}})
+            ledger.append("budget", {"round": states[groups[0].name].round, "reason": over.as_record(), "spent": {}})
             return
         if host is not None:
             host.on_short_round(short)
@@ -175,7 +176,8 @@ def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if "accepted" in out:
         out["bytes_broadcast"] = sum(body["bytes_broadcast"] for body in parts)
         out["accepted"] = all(body["accepted"] for body in parts)
-        out["reason"] = "; ".join(f"{group}: {body['reason']}" for group, body in bodies.items())
+        reasons = [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]
+        out["reason"] = Reason("each-base", {"bases": reasons}).as_record()
         out["digest"] = digest_json([body["digest"] for body in parts])
         out["step_scale"] = min(body["step_scale"] for body in parts)
     return out

@@ -24,6 +24,7 @@ from tequio.coordinator.gate import Slice, judge
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, Failure, State
 from tequio.core.update import Dense, Entry, Update
 
@@ -185,6 +186,6 @@ def _alarmed(outcome: Outcome, kind: str, figure: float | None, limit: float, ac
     alarms = (*outcome.alarms, Alarm(outcome.member.name, kind, figure, limit, action))
     if action != "refuse":
         return replace(outcome, alarms=alarms)
-    measured = "not measurable" if figure is None else f"{figure:.3g}"
-    reason = f"the alarm {kind}: {measured}, limit {limit:.3g}"
+    facts = {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure})
+    reason = Reason("alarm-unmeasured" if figure is None else "alarm", facts)
     return outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)

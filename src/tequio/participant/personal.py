@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tequio.core.errors import TrainingError
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.measure.budget import add, smaller
@@ -158,7 +159,7 @@ def personalise(
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
         "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
-        **({"cut": note} if (note := budgeted.note()) else {}),
+        **({"cut": note.as_record()} if (note := budgeted.note()) else {}),
     }
     return Personal(looks.model(recipes[chosen]), local.tail, body)
 
@@ -207,7 +208,8 @@ class _Looks:
         waiting = [name for name in names if name not in self.found]
         for number, name in enumerate(waiting):
             if not self.at(self.recipes[name], name):
-                self.budgeted.cut.append(f"{number} of {len(waiting)} further candidates")
+                left = {"count": number, "candidates": len(waiting)}
+                self.budgeted.cut.append(Reason("candidates-left", left))
                 return
 
     def at(self, recipe: Recipe, name: str) -> Losses | None:

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Any
 
 from tequio.core.errors import ConfigError, DataError
+from tequio.core.reason import Reason
 from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading, ReadReport
 
 LONG = 100_000  # characters
@@ -307,7 +308,5 @@ def _is_long(example: Example) -> bool:
     return len(example.text) > LONG or len(example.response or "") > LONG
 
 
-def _warnings(balance: Mapping[str, int]) -> list[str]:
-    if len(balance) == 1:
-        return ["All its training texts have one class: alone it can learn nothing but that class."]
-    return []
+def _warnings(balance: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [Reason("one-class").as_record()] if len(balance) == 1 else []

@@ -8,6 +8,7 @@ from tequio.algorithms.compress._bounds import upload_most
 from tequio.algorithms.factors import parted
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.errors import BudgetError
+from tequio.core.reason import Reason
 from tequio.core.types import TrainRequest
 from tequio.measure.budget import WORDS, exhausted, smaller
 from tequio.participant.accounts import AccountBook
@@ -61,4 +62,5 @@ def _refuse(name: str, gone: Sequence[str]) -> None:
     if gone:
         words = ", ".join(WORDS[key] for key in dict.fromkeys(gone))
         what = f"Participant {name}: its own budget of {words} is spent."
-        raise BudgetError(what, "", "It may raise [budget] in its participant.toml.")
+        why = Reason("own-budget-spent", {"keys": list(dict.fromkeys(gone))})
+        raise BudgetError(what, "", "It may raise [budget] in its participant.toml.", why)

@@ -16,6 +16,7 @@ from tequio.app.run_files import config_from_header
 from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
+from tequio.core.reason import Reason
 from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
@@ -84,7 +85,7 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
     rows = {row["name"]: row for row in recorded["participants"]}
     for row in header["participants"]:
         before = rows.get(row["name"], {})
-        if canonical_json(row) != canonical_json(before):
+        if canonical_json(comparable(row)) != canonical_json(comparable(before)):
             differences.append(_of_participant(row, before))
     return differences
 
@@ -103,13 +104,14 @@ def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
 
 def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
     """Its row in the record of the run."""
+    tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
         "name": profile.name,
-        "tier": "full weights" if full else f"rank {assignment.rank}",
+        "tier": tier.as_record(),
         "rank": assignment.rank,
         "steps": assignment.steps,
-        "reason": assignment.reason,
+        "reason": assignment.reason.as_record(),
         "hardware": shown,
         "data": dict(profile.data),
         "batches": dict(profile.batches),
@@ -119,7 +121,14 @@ def participant_row(profile: ParticipantProfile, assignment: Assignment, full: b
 
 def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
     """The row; with several bases it says over which one, in its tier too."""
-    return {**row, "base": base, "tier": f"{base}, {row['tier']}"} if several else row
+    tier = Reason("tier-base", {"base": base, "tier": row["tier"]})
+    return {**row, "base": base, "tier": tier.as_record()} if several else row
+
+
+def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
+    data = {key: value for key, value in row["data"].items() if key != "warnings"} if row.get("data") else {}
+    return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {"data": data}
 
 
 def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tequio.app.run_files import recorded_bases, recorded_header, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -32,7 +33,7 @@ from tequio.planning.allocation import Assignment
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
     """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
-    given = Assignment(task.rank, task.steps, None, "")
+    given = Assignment(task.rank, task.steps, None, Reason("as-asked"))
     return personal_settings(config, len(node.data.train), node.name, given, rule)
 
 

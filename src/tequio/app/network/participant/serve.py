@@ -32,6 +32,7 @@ from tequio.core.canonical import canonical_json, digest, digest_json, digest_up
 from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
 from tequio.core.messages import REQUESTS, Message, kind_of, pack_message, unpack_message
+from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
@@ -46,7 +47,7 @@ from tequio.trust.keys import load_key
 LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
 DELIVERED = "delivered"  # the record of that
 ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
-UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
+UNTOLD = Reason("own-budget-private").as_record()  # what the coordinator hears of what that cut
 
 
 UNREADABLE = "It cannot read the request. Both sides need the same version of Tequio."
@@ -97,15 +98,14 @@ class ParticipantService:
             self.last[digest(data)] = reply
             return reply
         except AgreementError as error:
-            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+            failure = Failure.of(task, error)
             log(f"Refused: {error}", "departed", "error", kind=kind, round=task.round, error=failure.error)
             return pack_message(failure)
         except (TrainingError, UpdateError) as error:
-            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+            failure = Failure.of(task, error)
         except ValueError:  # a number that JSON has no word for
-            why = "a result is not a finite number"
-            failure = Failure(task.round, task.index, task.name, TrainingError.__name__, why)
-        log(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+            failure = Failure.of(task, TrainingError("a result is not a finite number"), Reason("result-not-finite"))
+        log(split_words(failure.message)[0], "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
     def _share(self, task: Message, data: bytes) -> None:
