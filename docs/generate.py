@@ -21,7 +21,6 @@ from typer.models import ArgumentInfo, OptionInfo
 from tequio.cli.main import app
 from tequio.config import Federation, ParticipantFile
 from tequio.core import errors
-from tequio.core.reason import Reason
 from tequio.texts.words import TEXTS, Lang, Words
 
 
@@ -51,7 +50,7 @@ def messages(lang: Lang) -> str:
     """The sentence of every reason in one language, with the sample facts of messages.toml."""
     samples, w = tomllib.loads((DOCS / "messages.toml").read_text(encoding="utf-8")), Words(lang)
     codes = [key.removeprefix("reason.") for key in TEXTS[lang] if key.startswith("reason.")]
-    return "".join(f"{code}: {w.reason(Reason(code, samples))}\n" for code in codes)
+    return "".join(f"{code}: {' '.join(w.filled(f'reason.{code}', samples).split())}\n" for code in codes)
 
 
 def configuration() -> str:

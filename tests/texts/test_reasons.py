@@ -122,3 +122,9 @@ def test_a_reason_that_this_version_would_not_send_is_not_taken(words: str) -> N
     assert found.code == "failed"
     assert found.facts["error"] == "TrainingError"
     assert ENGLISH.reason(found).startswith("training failed: “Odd.")
+
+
+def test_a_fact_with_a_line_end_stays_in_its_line() -> None:
+    error = refusal(ConfigError, "not-a-coordinator", folder="a\nb", file="coordinator.json")
+    assert error.what == "a b is not a coordinator's folder."
+    assert error.why == "Expected coordinator.json in it."

@@ -72,24 +72,23 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     update = _opened(reply, member, run_spec)
     if update is None:
         return Refused(member, Reason("no-update"))
-    if (reply.round, reply.index) != (state.round + 1, member.index):
-        return Refused(member, Reason("wrong-round", {"round": reply.round, "expected": state.round + 1}))
-    if update.spec != run_spec.spec:
-        return Refused(member, Reason("other-layout"))
     widest = 2 * member.rank if run_spec.start.continues else member.rank
     factored = run_spec.aggregator.layout == "product" and not run_spec.full
-    problem = _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
+    problem = None if update.spec == run_spec.spec else Reason("other-layout")
+    if (reply.round, reply.index) != (state.round + 1, member.index):
+        problem = Reason("wrong-round", {"round": reply.round, "expected": state.round + 1})
+    problem = problem or _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
     if problem is not None:
         return Refused(member, problem)
     norm = update.norm()
-    if not math.isfinite(norm) or norm == 0.0:
-        return Refused(member, Reason("norm-unusable", {"norm": str(norm)}))
-    reference = run_spec.expected_norm(state)
-    if reference and norm > NORM_LIMIT * reference:
-        return Refused(member, Reason("norm-too-long", {"times": norm / reference, "limit": NORM_LIMIT}))
-    if reply.examples < 1 or reply.steps < 1:
-        return Refused(member, Reason("nothing-trained"))
-    if why := too_many(reply.examples, member.sizes, "train"):
+    times = norm / (run_spec.expected_norm(state) or math.inf)
+    found = (
+        (Reason("norm-unusable", {"norm": str(norm)}), not math.isfinite(norm) or norm == 0.0),
+        (Reason("norm-too-long", {"times": times, "limit": NORM_LIMIT}), times > NORM_LIMIT),
+        (Reason("nothing-trained"), reply.examples < 1 or reply.steps < 1),
+        (too_many(reply.examples, member.sizes, "train"), True),
+    )
+    if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
     return Admitted(member, reply, update, facts, norm)

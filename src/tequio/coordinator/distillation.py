@@ -22,7 +22,7 @@ from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.round import BETTER, evaluate, shared_model
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update, packed_update_size
-from tequio.core.errors import TequioError, TrainingError, UpdateError
+from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
@@ -166,7 +166,7 @@ def _teacher(
                 raise TrainingError(f"Base {teacher.group} has no centre.")
             term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
         except (TrainingError, UpdateError) as error:
-            silent[teacher.name] = _why(error)
+            silent[teacher.name] = error.as_reason().as_record()
             continue
         if total is not None and total.shape != term.shape:
             shapes = {"shape": list(term.shape), "expected": list(total.shape)}
@@ -196,7 +196,7 @@ def _taught(
             raise TrainingError(f"Base {group.name} has no centre.")
         change, first, last = group.distiller.distil(task)
     except (TrainingError, UpdateError) as error:
-        return state, {"accepted": False, "reason": _why(error)}
+        return state, {"accepted": False, "reason": error.as_reason().as_record()}
     sent, pending, size = _sent(state, change, run_spec)
     shared = state.shared.plus(sent)
     evaluation = evaluate(state.round, shared, run_spec, group.runtime)
@@ -230,19 +230,13 @@ def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float
     lost = sorted(name for name in state.losses if name not in after)
     common = [name for name in state.losses if name in after]
     if lost or not common:
-        nobody = Reason("nobody-evaluates")
-        return False, Reason("group-not-evaluated", {"names": lost}) if lost else nobody, None, None
+        return False, Reason("group-not-evaluated", {"names": lost}) if lost else Reason("nobody-evaluates"), None, None
     before = statistics.fmean(state.losses[name] for name in common)
     then = statistics.fmean(after[name] for name in common)
     if not then <= before:
         known = then if math.isfinite(then) else None
         return False, Reason("loss-would-rise", {"before": before, "after": known}), before, known
     return True, Reason("general-kept"), before, then
-
-
-def _why(error: TequioError) -> dict[str, Any]:
-    """Return the reason of an error for the record."""
-    return (error.reason or Reason("failed", {"error": type(error).__name__, "message": str(error)})).as_record()
 
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:

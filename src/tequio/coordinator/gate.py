@@ -57,7 +57,9 @@ def verdict(slices: Mapping[str, Slice]) -> tuple[bool, Reason]:
     """Whether the candidate may be accepted, and why."""
     failed = {name: s for name, s in slices.items() if not s.passes}
     if failed:
-        means = {name: s.candidate if math.isfinite(s.candidate) else None for name, s in failed.items()}
-        rows = [{"name": name, "base": s.base, "candidate": means[name]} for name, s in failed.items()]
+        rows = [
+            {"name": name, "base": s.base, "candidate": s.candidate if math.isfinite(s.candidate) else None}
+            for name, s in failed.items()
+        ]
         return False, Reason("general-worse", {"slices": rows})
     return True, Reason("general-kept" if slices else "no-public-slice")

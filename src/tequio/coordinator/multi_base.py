@@ -176,8 +176,9 @@ def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if "accepted" in out:
         out["bytes_broadcast"] = sum(body["bytes_broadcast"] for body in parts)
         out["accepted"] = all(body["accepted"] for body in parts)
-        reasons = [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]
-        out["reason"] = Reason("each-base", {"bases": reasons}).as_record()
+        out["reason"] = Reason(
+            "each-base", {"bases": [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]}
+        ).as_record()
         out["digest"] = digest_json([body["digest"] for body in parts])
         out["step_scale"] = min(body["step_scale"] for body in parts)
     return out

@@ -27,6 +27,7 @@ from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, Failure, State
 from tequio.core.update import Dense, Entry, Update
+from tequio.texts.words import refusal
 
 Outcome = Admitted | Refused
 FEWEST = 3  # of two that disagree nobody can say which is wrong
@@ -148,8 +149,7 @@ def _tried(
     """Each update alone on top of the shared model, on the public slices."""
     before = _harm(state.shared, state, run_spec, runtime)
     if not before:
-        why = f"Round {state.round + 1}: the centre could not evaluate the shared model on the public slices."
-        raise RunError(why, "[screen] loss compares with it.", "Mend the centre and resume.")
+        raise refusal(RunError, "screening-without-centre", round=state.round + 1)
     out: list[Outcome] = []
     for outcome in outcomes:
         if isinstance(outcome, Refused) or outcome.member.index == 0:

@@ -43,6 +43,10 @@ class TequioError(Exception):
         TequioError.__init__(self, f"{where}: {self.what}", self.why, self.fix, self.reason)
         return self
 
+    def as_reason(self) -> Reason:
+        """Return the reason for a record; the kind of error and its words where it has no code."""
+        return self.reason or Reason("failed", {"error": type(self).__name__, "message": str(self)})
+
     def as_dict(self) -> dict[str, Any]:
         """The error for `--json`: its kind, what, why and fix; its reason where it has one."""
         out = {"error": type(self).__name__, "what": self.what, "why": self.why, "fix": self.fix}

@@ -135,8 +135,9 @@ def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, A
     for split, rows in (("validation", body["candidates"]), ("test", body["test"])):
         for scores in rows.values():
             if why := too_many(scores["examples"], sizes, split):
-                what = f"the reply of {reply.name}: it has more {split} examples than it joined with."
-                raise MessageError(what, reason=why)
+                raise MessageError(
+                    f"the reply of {reply.name}: it has more {split} examples than it joined with.", reason=why
+                )
     return body
 
 

@@ -37,7 +37,7 @@ from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
 from tequio.participant.task_budget import check_look, for_training, upload_bytes
 from tequio.participant.text_tasks import Item, Losses, TextTask, batches
-from tequio.texts.words import ENGLISH
+from tequio.texts.words import ENGLISH, refusal
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,10 @@ class Node:
             self.adapted.fold_in(task.held)
             scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
-            what = f"Participant {self.name}: the loss of its validation data is {scores.loss}."
-            raise TrainingError(what, reason=Reason("loss-not-finite", {"loss": str(scores.loss)}))
+            raise TrainingError(
+                f"Participant {self.name}: the loss of its validation data is {scores.loss}.",
+                reason=Reason("loss-not-finite", {"loss": str(scores.loss)}),
+            )
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
         energy, money = self.entered("evaluate", task.round, reading.energy)
         return Reply(
@@ -235,8 +237,7 @@ class Node:
     def gradient(self, task: GradientRequest) -> Reply:
         """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""
         if task.index != 0:
-            why = "Only the centre's texts are public; the gradient of private ones stays where it is."
-            raise TrainingError(f"Participant {self.name}: no gradient is given.", why)
+            raise refusal(TrainingError, "gradient-is-private", name=self.name)
         parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
         with self.meter.measure() as reading:
             update = public_gradient(self.adapted, self.task, parts, task.held, task.rank, task.seed)

@@ -44,6 +44,7 @@ from tequio.participant.fit import Moved, fit, ignore_moves
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
+from tequio.texts.words import refusal
 
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
 
@@ -114,8 +115,7 @@ def personalise(
         looks.at_all(list(recipes))
         looks.found = {name: losses for name, losses in looks.found.items() if math.isfinite(losses.scores().loss)}
         if not looks.found:
-            fix = "Look for odd rows in its data, or use a base in float32."
-            raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
+            raise refusal(TrainingError, "no-finite-loss", name=node.name)
         choice = _choose(looks, settings)
         chosen = choice.name
         share = _general(looks, chosen)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.reason import Reason
-from tequio.texts.words import refusal
+from tequio.texts.words import refusal, refuse_first
 
 RANK_COST = 0.005
 """What one more rank adds to the time of a step, relative to the base alone. Measured with LoRA on 384- and
@@ -135,11 +135,12 @@ def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], dict[st
 
 
 def _check(hardware: Hardware, workload: Workload) -> None:
-    if not workload.ranks or min(workload.ranks) < 1:
-        raise ConfigError(f"[adapter] ranks = {list(workload.ranks)}:", "expected one or more ranks, each 1 or more.")
-    if not 1 <= workload.min_steps <= workload.steps:
-        what = f"[train] min_steps = {workload.min_steps} of {workload.steps} steps:"
-        raise ConfigError(what, "expected 1 or more, and no more than the steps of a round.")
+    found = {
+        "ranks-unusable": min(workload.ranks, default=0) < 1,
+        "steps-unusable": not 1 <= workload.min_steps <= workload.steps,
+    }
+    ranks, least = list(workload.ranks), workload.min_steps
+    refuse_first(ConfigError, found, ranks=ranks, minimum=least, steps=workload.steps)
     positive = {
         "tokens_per_step": workload.tokens_per_step,
         "deadline": workload.deadline_seconds,

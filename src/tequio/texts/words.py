@@ -58,7 +58,7 @@ class Words:
         if found is None:
             return ""
         try:
-            return self.filled(f"reason.{found.code}", found.facts).replace("\n", " ")
+            return self.filled(f"reason.{found.code}", found.facts).replace("\n\n", " ").replace("\n", " ").strip()
         except (KeyError, ValueError, TypeError):
             return f"{found.code} {json.dumps(dict(found.facts), ensure_ascii=False, default=str)}"
 
@@ -105,12 +105,24 @@ class Shown:
             return "–"
         if isinstance(value, int | float) and not isinstance(value, bool):
             return duration(value) if form == "duration" else format(value, form)
-        return self.words.name(form, value)
+        return self.words.name(form, value).replace("\n", " ")  # a line of a text is a part of an error
 
 
 def refusal(kind: type[Refusal], code: str, /, **facts: Any) -> Refusal:
     """Build an error of this kind whose words are the lines of the text of `code`: what is wrong, why, and what to do."""
-    return kind(*ENGLISH.filled(f"reason.{code}", facts).split("\n"), reason=Reason(code, facts))
+    what, why, fix = ENGLISH.filled(f"reason.{code}", facts).split("\n")
+    return kind(what, why, fix, Reason(code, facts))
+
+
+def refuse_first(kind: type[TequioError], found: Mapping[str, bool], /, **facts: Any) -> None:
+    """Raise the refusal of the first code that is found to hold, with those of the facts that its text shows."""
+    if code := next((code for code, holds in found.items() if holds), None):
+        raise refusal(kind, code, **{name: facts[name] for name in needed_facts(code)})
+
+
+def needed_facts(code: str) -> set[str]:
+    """Return the names of the facts that the text of a reason shows. Raises KeyError for an unknown code."""
+    return {name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][f"reason.{code}"]) if name}
 
 
 def sent_reason(words: str, error: str = "") -> Reason:
@@ -120,16 +132,16 @@ def sent_reason(words: str, error: str = "") -> Reason:
     each in one printable line.
     """
     said, reason = split_words(words)
-    if reason is not None and _fits(f"reason.{reason.code}", reason.facts):
+    if reason is not None and _fits(reason.code, reason.facts):
         return reason
     return read_reason(f"{error}: {said}" if error else said) or Reason(QUOTED, {"words": said})
 
 
-def _fits(key: str, facts: Mapping[str, Any]) -> bool:
+def _fits(code: str, facts: Mapping[str, Any]) -> bool:
     parts = [part for fact in facts.values() for part in (fact if isinstance(fact, list) else [fact])]
     try:
-        needed = {name for _, name, _, _ in string.Formatter().parse(TEXTS["en"][key]) if name}
-        plain = needed == facts.keys() and all(isinstance(part, str | int | float) for part in parts)
-        return plain and all(str(part).isprintable() for part in parts) and bool(ENGLISH.filled(key, facts))
+        plain = needed_facts(code) == facts.keys() and all(isinstance(part, str | int | float) for part in parts)
+        shown = plain and ENGLISH.filled(f"reason.{code}", facts)
+        return bool(shown) and all(str(part).isprintable() for part in parts)
     except (KeyError, ValueError):
         return False

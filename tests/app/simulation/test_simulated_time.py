@@ -142,7 +142,7 @@ def test_participants_that_cannot_be_counted_are_named(make_shifted: Any, tmp_pa
     path = make_shifted("slow")
     path.write_text(path.read_text().replace("work_hours = 2.0\n", ""))
     key = "[hardware] tokens_per_second to its participant.toml"
-    assert refused(path) == Reason("shift-speed", {"who": "participant site0", "key": key})
+    assert refused(path) == Reason("shift-speed", {"who": "site0", "key": key})
     path = make_shifted("silent")
     file = path.parent / "participants" / "site1.toml"
     whole = file.read_text()

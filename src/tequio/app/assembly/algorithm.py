@@ -17,7 +17,7 @@ from tequio.coordinator.distillation import Distillation
 from tequio.coordinator.run_spec import Coding, Local
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
-from tequio.texts.words import refusal
+from tequio.texts.words import refusal, refuse_first
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,13 @@ def build_local(config: Federation) -> Local:
     if config.local.data is not None and not local.needs("public"):
         raise refusal(ConfigError, "public-text-unused")
     for term in local.built()[0]:
-        if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:
-            raise refusal(ConfigError, "term-without-text", term=term.name)
-        if "base" in term.needs and isinstance(config.task.labels, list) and config.task.labels:
-            raise refusal(ConfigError, "term-without-head", term=term.name)
-        if "gradient" in term.needs and config.centre is None:
-            raise refusal(ConfigError, "term-without-centre", term=term.name)
+        public, listed = bool(term.needs & {"public", "base"}), isinstance(config.task.labels, list)
+        found = {
+            "term-without-text": public and config.centre is None and config.local.data is None,
+            "term-without-head": "base" in term.needs and listed and bool(config.task.labels),
+            "term-without-centre": "gradient" in term.needs and config.centre is None,
+        }
+        refuse_first(ConfigError, found, term=term.name)
     return local
 
 

@@ -50,8 +50,12 @@ def _in_windows(config: Federation, index: int, assignment: Assignment) -> Assig
     if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
         return assignment
     every = math.ceil(seconds / window)
-    facts = {"allotted": assignment.reason.as_record(), "window": window, "every": every}
-    return replace(assignment, reason=Reason("allotted-windows", facts))
+    return replace(
+        assignment,
+        reason=Reason(
+            "allotted-windows", {"allotted": assignment.reason.as_record(), "window": window, "every": every}
+        ),
+    )
 
 
 def build_hardware(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:

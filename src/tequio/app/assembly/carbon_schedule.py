@@ -28,7 +28,7 @@ from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
 from tequio.measure.intensity import Intensity, moment, read_intensity, stamp, window_end
 from tequio.measure.site import Site
 from tequio.participant.node import Node
-from tequio.texts.words import refusal
+from tequio.texts.words import refusal, refuse_first
 
 Files = Mapping[str, ParticipantFile]
 
@@ -58,21 +58,20 @@ def check_shift(config: Federation, files: Files) -> None:
     if terms is None or given is None:
         return
     for who, energy in _places(config, files):
-        if energy.intensity is None and energy.country is None:
-            raise refusal(ConfigError, "shift-place", who=who)
-        if not energy.tell:
-            raise refusal(ConfigError, "shift-private", who=who)
+        unknown = energy.intensity is None and energy.country is None
+        refuse_first(ConfigError, {"shift-place": unknown, "shift-private": not energy.tell}, who=who)
         if energy.intensity is not None:
             _covers(who, energy, terms, config.train.rounds)
     for who, file in files.items():
-        if terms.grams is not None and file.hardware.tdp_watts is None:
-            raise refusal(ConfigError, "shift-power", who=who)
         speed = file.hardware.tokens_per_second is not None or file.hardware.probe
-        if given.work_hours is None and not speed:
-            key = "[hardware] tokens_per_second to its participant.toml"
-            raise refusal(ConfigError, "shift-speed", who=f"participant {who}", key=key)
-    if given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None:
-        raise refusal(ConfigError, "shift-speed", who="the centre", key="tokens_per_second to [centre]")
+        found = {
+            "shift-power": terms.grams is not None and file.hardware.tdp_watts is None,
+            "shift-speed": given.work_hours is None and not speed,
+        }
+        key = "[hardware] tokens_per_second to its participant.toml"
+        refuse_first(ConfigError, found, who=who, key=key)
+    slow = given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None
+    refuse_first(ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]")
 
 
 def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySection]]:

@@ -51,5 +51,4 @@ def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:
     rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
     need, free = PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]), available_bytes(None)
     if need > free:
-        sizes = {"need": need / 2**30, "free": free / 2**30}
-        raise refusal(ResourceError, "teaching-too-large", items=how.items, **sizes)
+        raise refusal(ResourceError, "teaching-too-large", items=how.items, need=need / 2**30, free=free / 2**30)

@@ -22,6 +22,7 @@ from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
+from tequio.texts.words import refusal
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
@@ -127,8 +128,9 @@ def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
-    data = {key: value for key, value in row["data"].items() if key != "warnings"} if row.get("data") else {}
-    return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {"data": data}
+    return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {
+        "data": {key: value for key, value in (row.get("data") or {}).items() if key != "warnings"}
+    }
 
 
 def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:
@@ -153,9 +155,7 @@ def check_same_run(
     """
     differences = [*same_run(header, recorded, path / LEDGER), *more]
     if differences:
-        why = f"Changed since the run began: {'; '.join(differences)}."
-        fix = "Put back what changed and give the same command again, or begin a new run in a new folder."
-        raise RunError(f"{path} cannot be resumed.", why, fix)
+        raise refusal(RunError, "run-changed", path=str(path), differences="; ".join(differences))
 
 
 def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tequio.config import AlgorithmSection, Federation, GateSection, ScreenSection
 from tequio.coordinator.gossip import Graph, Peers, complete, mixing, reachable, ring
 from tequio.core.errors import ConfigError
-from tequio.texts.words import refusal
+from tequio.texts.words import refusal, refuse_first
 
 
 def build_peers(config: Federation) -> Peers | None:
@@ -17,11 +17,13 @@ def build_peers(config: Federation) -> Peers | None:
     Raises ConfigError if the graph falls apart or names a stranger, or if something is asked for that needs a coordinator.
     """
     topology, names = config.topology, [entry.name for entry in config.participants]
-    if topology.kind != "graph" and topology.edges:
-        raise refusal(ConfigError, "star-edges", kind=topology.kind)
-    if topology.kind == "star":
-        if topology.pace != 1.0:
-            raise refusal(ConfigError, "star-pace")
+    star = topology.kind == "star"
+    asked = {
+        "star-edges": topology.kind != "graph" and bool(topology.edges),
+        "star-pace": star and topology.pace != 1.0,
+    }
+    refuse_first(ConfigError, asked, kind=topology.kind)
+    if star:
         return None
     _no_coordinator(config)
     members = range(1, len(names) + 1)
@@ -63,8 +65,7 @@ def _no_coordinator(config: Federation) -> None:
         "peers-cohort": config.train.cohort is not None,
         "peers-buffered": config.train.pace != "rounds",
     }
-    if refused := [code for code, given in asked.items() if given]:
-        raise refusal(ConfigError, refused[0], kind=config.topology.kind)
+    refuse_first(ConfigError, asked, kind=config.topology.kind)
     used = AlgorithmSection(weights="uniform", broadcast_rank=config.algorithm.broadcast_rank)
     chosen = config.algorithm.model_dump()
     for key, value in used.model_dump().items():

@@ -260,7 +260,7 @@ def _sources(page: Page) -> list[list[Cell]]:
     out: list[list[Cell]] = [[page.model, DASH, str(base.get("licence") or DASH), note]]
     for item in s["provenance"]:
         name, version, licence = (str(item.get(k) or DASH) for k in ("name", "version", "licence"))
-        out.append([name, version, licence, page.note(_note(item))])
+        out.append([name, version, licence, el("span", _note(item) or DASH, lang=None if w.lang == "en" else "en")])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
     for licence, count in licences.items():
         out.append([w("origin.private"), DASH, licence, page.people_count(count)])

@@ -96,10 +96,6 @@ class Page:
         own, gap, base = name.partition(" (")
         return self.w.name("slice", own) + gap + base
 
-    def note(self, text: str) -> Safe:
-        """Words of whoever published a data set or a model, marked as English."""
-        return el("span", text, lang=None if self.w.lang == "en" else "en") if text else Safe(DASH)
-
     def reason(self, found: Any) -> Safe:
         """The sentence of a reason; one that quotes others' words is marked as English."""
         if not found:

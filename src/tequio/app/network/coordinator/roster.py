@@ -29,7 +29,7 @@ from tequio.core.replies import read_description
 from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
-from tequio.texts.words import ENGLISH
+from tequio.texts.words import ENGLISH, refusal
 
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
@@ -107,9 +107,10 @@ class Roster:
                 self.say(words, "waiting", stage="waiting", missing=missing)
                 announced = missing
             if time.monotonic() > end:
-                why = f"{len(there)} of the {self.quorum} that are needed were connected within {duration(self.wait)}."
-                why += f" {ENGLISH.each({self.names[i]: reason for i, reason in self.barred.items()})}"
-                raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
+                barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
+                facts = {"names": absent, "there": len(there), "quorum": self.quorum, "seconds": self.wait}
+                facts |= {"barred": barred} if barred else {}
+                raise refusal(NetworkError, "quorum-barred" if barred else "quorum-absent", **facts)
             time.sleep(LOOK)
 
     def start(self) -> dict[int, ParticipantProfile]:
@@ -119,9 +120,8 @@ class Roster:
             self.wait_for_quorum()
             facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
             if len(self.names) - len(self.barred) < self.quorum:
-                index, why = min(self.barred.items())
-                fix = "All need the same base, by its digest, and the same version."
-                raise NetworkError(f"{self.names[index]} cannot take part.", f"{ENGLISH.reason(why)}.", fix, why)
+                name, why = self.names[min(self.barred)], self.barred[min(self.barred)]
+                raise refusal(NetworkError, "cannot-take-part", name=name, why=why.as_record())
         self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
         self.invited = self._invited()
         return {i: ParticipantProfile.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
@@ -256,7 +256,7 @@ class Roster:
                 try:
                     fresh |= self._within(i, own)
                 except ConfigError as error:
-                    self._bar(i, refused(error))
+                    self._bar(i, error.as_reason())
                     continue
                 self._record(i, fresh, str(said["commitment"]), round_)
                 self.say(f"{self.names[i]} is back: it joined anew.")
@@ -286,7 +286,7 @@ class Roster:
         try:
             given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
         except ConfigError as error:
-            self._bar(index, refused(error))
+            self._bar(index, error.as_reason())
             return
         row = label_base(participant_row(profile, given, config.adapter.kind == "full"), base, bool(self.config.bases))
         self._record(index, row, str(facts["commitment"]), round_)
@@ -324,8 +324,3 @@ class Roster:
         sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
         self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
         self.rows[index], self.commitments[index] = dict(row), commitment
-
-
-def refused(error: ConfigError) -> Reason:
-    """Return why a participant cannot be given a part."""
-    return error.reason or Reason("failed", {"error": type(error).__name__, "message": str(error)})

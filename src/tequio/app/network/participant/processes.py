@@ -29,6 +29,7 @@ from tequio.participant.personal import Settings, personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.splits import Splits
 from tequio.planning.allocation import Assignment
+from tequio.texts.words import refuse_first
 
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
@@ -39,16 +40,13 @@ def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule:
 
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
     """Raise ConfigError for work that several processes cannot share."""
-    if together.size > 1 and (file.budget.limits() or config.budget.limits()):
-        why = "A [budget] is kept step by step, in one process."
-        raise ConfigError(f"{file.name} cannot be trained for in {together.size} processes.", why, "Start one.")
-    if together.size > 1 and file.team.shard_base and config.adapter.kind == "full":
-        why = 'With [adapter] kind = "full" every process trains the whole weights.'
-        raise ConfigError(f"{file.name}: [team] shard_base = true.", why, "Leave it out.")
-    plain = not config.local.terms and config.local.method == "plain" and not config.personal.ditto
-    if together.size > 1 and not plain:
-        why = "Several processes share plain steps only: no [local] terms, its method plain, no [personal] ditto."
-        raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
+    several = together.size > 1
+    found = {
+        "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
+        "team-full": several and file.team.shard_base and config.adapter.kind == "full",
+        "team-terms": several and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
+    }
+    refuse_first(ConfigError, found, name=file.name, processes=together.size)
 
 
 def loaded(

@@ -42,6 +42,7 @@ from tequio.participant.personal import personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
+from tequio.texts.words import refusal
 from tequio.trust.keys import load_key
 
 LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
@@ -182,8 +183,7 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
     identity = read_identity(folder)
     name, own_file = identity["name"], Path(identity["participant"])
     if "left" in identity:
-        fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
-        raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
+        raise refusal(ConfigError, "left-already", name=name, when=identity["left"], folder=str(folder))
     key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
     who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
@@ -205,9 +205,7 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
         together.hand_on()
         done = recorded_personal(resident.ledger, alone=False)
     if done is None:
-        why = "It was not there when that was asked."
-        fix = f"Make it from the last shared model that came: tequio island {folder}"
-        raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
+        raise refusal(RunError, "over-without-model", name=name, folder=str(folder))
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
@@ -272,8 +270,7 @@ def open_participant(
                     raise RunError(f"{folder} cannot be resumed.", f"Changed since it joined: {differences[0]}.")
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
-                    fix = "Put them back as they were, or join anew."
-                    raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
+                    raise refusal(RunError, "changed-since-joined", folder=str(folder))
                 agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context.adapted)
                 asked = Asked(received_before(ledger))
                 yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
