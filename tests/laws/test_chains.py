@@ -135,7 +135,7 @@ def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
 
 # --- which chains are legal ---------------------------------------------------------------------------------------------
 
-FACTORS = {"fedit", "ffa", "rolora"}  # reduces that go on with shared factors
+FACTORS = {"fedit", "ffa", "rolora", "trimmed_mean"}  # reduces that go on with shared factors
 LEGAL = {
     "fresh": {"stack", "fedit", "ffa", "rolora", "trimmed_mean", "centred_clipping", "geometric_median"},
     "fedex": {"stack", "centred_clipping", "geometric_median"},
