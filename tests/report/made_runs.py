@@ -142,7 +142,7 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
     trained = [n for n in losses if n != failed]
     rows = [train_row(n, i, shape, random_) for i, n in enumerate(trained)]
     centre = train_row("centre", 2, shape, random_)
-    admissions = [{"name": n, "status": "admitted", "reason": None} for n in trained]
+    admissions: list[dict[str, Any]] = [{"name": n, "status": "admitted", "reason": None} for n in trained]
     if failed:
         admissions.append({"name": failed, "status": "failed", "reason": reason("loss-rose", first=0.7, last=12.4)})
     joules = sum(row["joules"] for row in (*rows, centre)) * 1.2

@@ -22,7 +22,7 @@ from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.objective import Objective
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.text_tasks import Item, TextTask
-from tequio.texts.words import ENGLISH
+from tequio.texts.words import refusal
 
 CLIP = 1.0  # gradient norm
 DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1
@@ -133,5 +133,4 @@ def _put_back(parameters: Sequence[nn.Parameter], saved: Sequence[Tensor]) -> No
 
 def bad(who: str, why: Reason) -> TrainingError:
     """Training that diverged."""
-    fix = "Lower [train] learning_rate in federation.toml, and look for odd rows in its data."
-    return TrainingError(f"Participant {who}: {ENGLISH.reason(why)}.", "", fix, why)
+    return refusal(TrainingError, why.code, **why.facts).within(f"Participant {who}")

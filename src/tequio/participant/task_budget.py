@@ -8,12 +8,11 @@ from tequio.algorithms.compress._bounds import upload_most
 from tequio.algorithms.factors import parted
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.errors import BudgetError
-from tequio.core.reason import Reason
 from tequio.core.types import TrainRequest
 from tequio.measure.budget import exhausted, smaller
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.texts.words import ENGLISH
+from tequio.texts.words import refusal
 
 FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors
 
@@ -61,5 +60,5 @@ def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, f
 
 def _refuse(name: str, gone: Sequence[str]) -> None:
     if gone:
-        why = Reason("own-budget-spent", {"keys": list(dict.fromkeys(gone))})
-        raise BudgetError(f"{ENGLISH.reason(why)}.", "", f"{name} may raise [budget] in its participant.toml.", why)
+        found = refusal(BudgetError, "own-budget-spent", keys=list(dict.fromkeys(gone)))
+        raise found.within(f"Participant {name}")
