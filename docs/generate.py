@@ -1,4 +1,4 @@
-"""Writes configuration.md, commands.md and errors.md from the code, so that they cannot fall behind it: `python docs/generate.py`.
+"""Writes configuration.md, commands.md, errors.md and messages.*.txt from the code, so that they stay true: `python docs/generate.py`.
 
 Keys come from the pydantic models, commands from typer, errors from the tree; meanings.toml has what stands in none of these.
 """
@@ -21,6 +21,7 @@ from tequio.cli.main import app
 from tequio.config.presets import PRESETS, leaves
 from tequio.config.reference import FILES, about, keys
 from tequio.core import errors
+from tequio.texts.words import TEXTS, Lang, Words
 
 
 def flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -41,12 +42,20 @@ MEANINGS = tomllib.loads((DOCS / "meanings.toml").read_text(encoding="utf-8"))
 
 def pages() -> dict[str, str]:
     """File name in docs/ -> what it must hold."""
-    return {
+    made = {
         "configuration.md": configuration(),
         "algorithms.md": algorithms(),
         "commands.md": commands(),
         "errors.md": error_page(),
     }
+    return made | {f"messages.{lang}.txt": messages(lang) for lang in typing.get_args(Lang)}
+
+
+def messages(lang: Lang) -> str:
+    """The sentence of every reason in one language, with the sample facts of messages.toml."""
+    samples, w = tomllib.loads((DOCS / "messages.toml").read_text(encoding="utf-8")), Words(lang)
+    codes = [key.removeprefix("reason.") for key in TEXTS[lang] if key.startswith("reason.")]
+    return "".join(f"{code}: {' '.join(w.filled(f'reason.{code}', samples).split())}\n" for code in codes)
 
 
 def configuration() -> str:

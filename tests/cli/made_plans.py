@@ -5,19 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from tequio.app.forecast.forecast import LIMITS
+from tequio.core.reason import Reason
 
 GIB = 2**30
+
+
+def reason(code: str, **facts: Any) -> dict[str, Any]:
+    """A reason as plans hold it."""
+    return Reason(code, facts).as_record()
 
 
 def row(name: str, machine: str = "this machine", rank: int = 4, **more: Any) -> dict[str, Any]:
     """Of a participant or the centre."""
     spent = {"train": 40.0, "evaluate": 5.0, "network": 1.0, "personal": 6000.0}
-    ranks = [{"kind": f"LoRA, rank {r}", "need": r * GIB, "have": 8 * GIB, "fits": r < 8} for r in (4, 8)]
+    ranks = [{"kind": reason("plan-rank", rank=r), "need": r * GIB, "have": 8 * GIB, "fits": r < 8} for r in (4, 8)]
     return {
         "name": name,
         "machine": machine,
         "rank": rank,
-        "memory": [*ranks, {"kind": "whole weights", "need": 9 * GIB, "have": 8 * GIB, "fits": False}],
+        "memory": [*ranks, {"kind": reason("plan-full"), "need": 9 * GIB, "have": 8 * GIB, "fits": False}],
         "seconds": spent | {"work": 6045.0, "total": 6046.0},
         "joules": 36_000.0,
         "grams": None,
@@ -41,9 +47,9 @@ def limit(who: str | None, key: str, rounds: float | None, whole: float | None, 
     }
 
 
-def lever(what: str) -> dict[str, Any]:
+def lever(code: str, **facts: Any) -> dict[str, Any]:
     """A help for the weakest."""
-    return {"what": what, "rank": 8, "steps": 30, "round_seconds": 20.0}
+    return {"what": reason(code, **facts), "rank": 8, "steps": 30, "round_seconds": 20.0}
 
 
 LEAST: dict[str, Any] = {
@@ -64,18 +70,18 @@ LEAST: dict[str, Any] = {
         "priced": [1, 1],
         "bytes_up": 3e6,
     },
-    "options": [way("hybrid", "as configured", best=True)],
+    "options": [way("hybrid", "", best=True)],
     "axes": ["quality", "seconds", "joules"],
     "break_even": [],
     "weakest": None,
     "factors": {"this machine": 1.0},
-    "limits": LIMITS,
+    "limits": [reason(code) for code in LIMITS],
 }
 MOST: dict[str, Any] = LEAST | {
     "participants": [row("Oaxaca", rank=8, grams=12.3), row("Puebla", "L4", money={"MXN": 3.0, "EUR": 0.2})],
     "centre": row("centre"),
     "card_memory": GIB,
-    "private": {"Oaxaca": ["carbon", "money", "its own budget"]},
+    "private": {"Oaxaca": ["carbon", "money", "own-budget"]},
     "budgets": [
         limit(None, "kwh", 1.0, 1.5, "kWh"),
         limit(None, "kg_co2e", None, None, "kg CO2e"),
@@ -86,9 +92,9 @@ MOST: dict[str, Any] = LEAST | {
     "declared": [{"name": "Puebla", "tokens_per_second": 100.0, "seconds": 900.0}],
     "total": LEAST["total"] | {"grams": None, "priced": [1, 3]},
     "options": [
-        way("hybrid", "as configured", best=True),
-        way("alone", "each on its own machine", grams=None, money=None),
-        way("renewable", "greenest hours"),
+        way("hybrid", "", best=True),
+        way("alone", "", grams=None, money=None),
+        way("renewable", ""),
         way("central", "H100 SXM", of_all=True),
     ],
     "axes": ["quality", "seconds", "grams", "money"],
@@ -104,8 +110,8 @@ MOST: dict[str, Any] = LEAST | {
         "round_seconds": 30.0,
         "group_round_seconds": 40.0,
         "levers": [
-            *(lever(what) for what in ("a machine twice as fast", "twice the uplink", "more memory", "more texts")),
-            *(lever(what) for what in ("leave to train any rank", "hosted training, or one RTX 4090")),
+            *(lever(f"lever-{code}") for code in ("faster", "uplink", "memory", "texts", "rank")),
+            lever("lever-hosted", device="RTX 4090"),
         ],
     },
     "factors": {"this machine": 1.25, "L4": 0.8},

@@ -19,7 +19,7 @@ import pytest
 from rich.cells import cell_len
 
 from tequio.cli.terminal import NAME, PLAIN, plain
-from tequio.report.text import WORDS
+from tequio.texts.words import TEXTS
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 MAIN = [sys.executable, "-m", "tequio.cli.main"]
@@ -39,7 +39,7 @@ def test_whatever_is_printed_can_be_shown(encoding: str) -> None:
         "".join(PLAIN),
         "┏━━┓│╸",
         "日本 😀 \udcff",
-        *(text for row in WORDS.values() for text in row.values()),
+        *(text for texts in TEXTS.values() for text in texts.values()),
     ]:
         shown = str(text).encode(encoding, NAME).decode(encoding)
         assert len(shown) >= len(str(text))

@@ -156,9 +156,8 @@ def test_who_points_elsewhere_is_refused_exactly_as_if_it_were_not_there(
     figure = body["alarms"][0]["figure"]
     assert figure < -0.3 if bad is Flipping else abs(figure) < limit
     refused = [a for a in body["admissions"] if a["status"] != "admitted"]
-    assert refused == [
-        {"name": "site1", "status": "rejected", "reason": f"the alarm cosine: {figure:.3g}, limit {limit:.3g}"}
-    ]
+    reason = {"code": "alarm", "facts": {"alarm": "cosine", "figure": figure, "limit": limit}}
+    assert refused == [{"name": "site1", "status": "rejected", "reason": reason}]
     without = replace(w.run_spec, members=tuple(m for m in w.run_spec.members if m.index != 2))
     expected, _ = one_round(without, Embedded(w.nodes))
     assert digest_update(after.shared) == digest_update(expected.shared)

@@ -72,8 +72,8 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, dat
     _, body = run_round(state, run_spec, runtime)
     row = next(a for a in body["admissions"] if a["name"] == "site0")
     assert row["status"] == "rejected"
-    assert "cannot be decoded" in row["reason"]
-    assert "site0" in row["reason"]
+    assert row["reason"]["code"] == "undecodable"
+    assert "site0" in row["reason"]["facts"]["why"]
 
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:

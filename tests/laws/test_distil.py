@@ -28,6 +28,7 @@ from tequio.coordinator.distillation import (
 from tequio.coordinator.multi_base import open_groups, run_groups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ConfigError, TrainingError, UpdateError
+from tequio.core.reason import Reason
 from tequio.core.types import DistilRequest, State
 from tequio.core.update import Factored, Update, zero
 from tequio.runtimes.embedded import Embedded
@@ -181,10 +182,11 @@ def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_
     half = [groups[0], replace(groups[1], distiller=Broken(groups[1].distiller))]
     _, outcome = distil(states, half, models_shared(half, states), how_of(setup))
     assert outcome["teachers"] == ["main"]
-    assert outcome["silent"] == {"small": "It cannot teach. NaN."}
+    failed = {"error": "TrainingError", "message": "It cannot teach. NaN."}
+    assert outcome["silent"] == {"small": {"code": "failed", "facts": failed}}
     none = [replace(g, distiller=Broken(g.distiller)) for g in groups]
     after, outcome = distil(states, none, models_shared(none, states), how_of(setup))
-    assert {row["reason"] for row in outcome["groups"].values()} == {"no teacher's predictions can be used"}
+    assert {row["reason"]["code"] for row in outcome["groups"].values()} == {"no-teacher"}
     assert all(after[name] is states[name] for name in states)
 
 
@@ -195,7 +197,7 @@ def test_a_candidate_that_harms_the_group_is_left_with_the_reason(setup: RunSetu
     after, outcome = distil(states, groups, models_shared(groups, states), how_of(setup, rate=100.0, temperature=0.01))
     for name, row in outcome["groups"].items():
         assert not row["accepted"]
-        assert "would rise" in row["reason"] or "diverged" in row["reason"] or "NaN" in row["reason"]
+        assert row["reason"]["code"] in ("loss-would-rise", "failed")
         assert after[name] is states[name]
 
 
@@ -224,5 +226,6 @@ def test_only_products_are_distilled(setup: RunSetup) -> None:
     assert setup.config.distil is not None
     from tequio.algorithms.registry import reduce_by_name
 
-    with pytest.raises(ConfigError, match=r'two factors. Use reduce = "stack"'):
+    with pytest.raises(ConfigError, match=r'Use reduce = "stack"') as caught:
         build_distillation(setup.config.distil, reduce_by_name("fedit"), 4, 0)
+    assert caught.value.reason == Reason("distil-factors", {"reduce": "fedit"})

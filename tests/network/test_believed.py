@@ -21,6 +21,7 @@ from tequio.app.network.participant.agreement import departure
 from tequio.core.errors import MessageError
 from tequio.core.events import Level, Value, ignore_events
 from tequio.core.messages import LIMIT, pack_message
+from tequio.core.reason import Reason
 from tequio.core.replies import read_personal_outcome, read_reply
 from tequio.core.types import Failure, Reply, TrainRequest
 from tequio.core.update import zero
@@ -112,9 +113,9 @@ def test_who_has_a_personal_model_on_record_is_not_missing(tmp_path: Path) -> No
     phase = PersonalPhase(tmp_path, net, dict, 0.0, ignore_events)
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
         ledger.append("personal", {"name": "north", "digest": "ab"})
-        phase.ask(ledger, [], {"north": "it cannot be read"})
+        phase.ask(ledger, [], {"north": Reason("other-data")})
         assert ledger.last("missing") is None
-        phase.ask(ledger, [], {"north": "it cannot be read", "south": "it cannot be read"})
+        phase.ask(ledger, [], {"north": Reason("other-data"), "south": Reason("other-data")})
         (missing,) = [entry.body for entry in ledger.entries("missing")]
     assert [row["name"] for row in missing["participants"]] == ["south"]
 

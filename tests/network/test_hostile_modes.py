@@ -39,6 +39,7 @@ from tequio.ledger.record import verify
 from tequio.participant.personal import personalise
 from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
+from tequio.texts.words import ENGLISH
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
 HONEST = ("site0", "site1")
@@ -223,16 +224,16 @@ def test_a_hostile_reply_is_the_failure_of_its_sender_alone(ended: Ended, name: 
             (row,) = [row for row in body["admissions"] if row["name"] == name]
             assert row["status"] in ("failed", "rejected")
             assert name not in {row["name"] for row in body["train"]}
-            reasons.append(row["reason"])
+            reasons.append(ENGLISH.reason(row["reason"]))
     elif mode.stage == "evaluate":
         for body in (*recorded(ended, "start"), *recorded(ended, "round")):
             assert name not in body["validation"]
             assert name not in {row["name"] for row in body["evaluation"]}
-            reasons.append(body["not_evaluated"][name])
+            reasons.append(ENGLISH.reason(body["not_evaluated"][name]))
     else:
         assert name in began
         (missing,) = recorded(ended, "missing")
-        reasons = [row["reason"] for row in missing["participants"] if row["name"] == name]
+        reasons = [ENGLISH.reason(row["reason"]) for row in missing["participants"] if row["name"] == name]
     assert reasons
     for reason in reasons:
         assert 10 < len(reason.encode()) <= REASON
@@ -247,9 +248,11 @@ def test_who_turns_hostile_while_the_coordinator_is_away_is_left_out(ended: Ende
     assert name in {row["name"] for row in first["train"]}
     for body in later:
         assert name not in {row["name"] for row in (*body["train"], *body["admissions"])}
-        assert "cannot be read" in {row["name"]: row["reason"] for row in body["barred"]}[name]
+        codes = {row["name"]: row["reason"]["code"] for row in body["barred"]}
+        assert codes[name] in ("foreign-profile", "unreadable-profile")
     (missing,) = recorded(ended, "missing")
-    assert "cannot be read" in {row["name"]: row["reason"] for row in missing["participants"]}[name]
+    codes = {row["name"]: row["reason"]["code"] for row in missing["participants"]}
+    assert codes[name] in ("foreign-profile", "unreadable-profile")
 
 
 def test_report_status_and_accounts_work_on_its_record(ended: Ended) -> None:

@@ -13,8 +13,10 @@ from live_server import Killed, Live, Relay, at_work, echo, resident
 from network_processes import until
 
 from tequio.core.messages import pack_message
+from tequio.core.reason import Reason
 from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.ledger.folder import open_to_others
+from tequio.texts.words import sent_reason
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
@@ -37,10 +39,10 @@ def test_a_late_reply_is_reported_with_its_delay_and_its_sender_is_free_again(hu
         until(lambda: 1 in net.connections())
         (late,) = net.exchange([asked(1)])
         assert isinstance(late, Failure)
-        assert "no reply within 1 s" in late.message
+        assert sent_reason(late.message) == Reason("late-reply", {"seconds": 1.0})
         (busy,) = net.exchange([asked(2)])
         assert isinstance(busy, Failure)
-        assert "still at work on round 1" in busy.message  # and it was not waited for
+        assert sent_reason(busy.message) == Reason("still-at-work", {"round": 1})  # and it was not waited for
         assert "late" not in net.carried()
         go.set()
 
@@ -50,7 +52,7 @@ def test_a_late_reply_is_reported_with_its_delay_and_its_sender_is_free_again(hu
 
         until(free)
         (row,) = net.carried()["late"]
-        assert (row["name"], row["sent"], row["reason"]) == ("north", 1, "the round was over")
+        assert (row["name"], row["sent"], row["reason"]["code"]) == ("north", 1, "round-over")
         assert row["late_seconds"] > 0.0
         net.deadline = 60.0
         (reply,) = net.exchange([asked(3)])
@@ -83,7 +85,7 @@ def test_who_is_not_connected_is_not_waited_for(hub: Live) -> None:
     net = hub.net(hub.enrol(), deadline=600.0)
     (away,) = net.exchange([asked(1)])
     assert isinstance(away, Failure)
-    assert away.message == "it is not connected"
+    assert sent_reason(away.message) == Reason("not-connected")
 
 
 def test_killed_with_a_task_in_hand_and_started_again_it_answers_in_the_same_round(hub: Live) -> None:

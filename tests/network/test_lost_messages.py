@@ -278,7 +278,7 @@ def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_th
         assert pauses == sorted(pauses)
         (reply,) = net.exchange([task(2)])
         assert isinstance(reply, Reply)
-        assert [row["reason"] for row in net.carried()["late"]] == ["it holds the task no longer"]
+        assert [row["reason"]["code"] for row in net.carried()["late"]] == ["task-lost"]
 
 
 def test_whom_an_exchange_waits_for_can_be_asked_meanwhile(hub: Live) -> None:

@@ -15,6 +15,7 @@ from benchmarks.common.replies import SIZES, answered, personal_outcome
 from tequio.core.bounds import CUT, TEXT, check_plain, cut_text, read_json
 from tequio.core.errors import MessageError
 from tequio.core.messages import KINDS, REPLIES, Message, pack_message, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.replies import read_description, read_personal_outcome, read_reply
 from tequio.core.types import (
     DescribeRequest,
@@ -125,5 +126,6 @@ def test_more_examples_than_a_participant_joined_with_are_refused(split: str) ->
     reply = answered(task)
     more = replace(reply, body=json.dumps(personal_outcome("site0", **counts)))
     assert read_personal_outcome(more, {})["name"] == "site0", "nothing to compare with"
-    with pytest.raises(MessageError, match=f"it has 17 {split} examples, and it joined with 16"):
+    with pytest.raises(MessageError) as caught:
         read_personal_outcome(more, SIZES)
+    assert caught.value.reason == Reason("too-many-examples", {"examples": 17, "split": split, "joined": 16})

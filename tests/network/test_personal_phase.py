@@ -78,9 +78,9 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             (missing,) = [entry.body for entry in ledger.entries("missing")]
             assert personal == ["here", "late"]
             assert [row["name"] for row in missing["participants"]] == ["never", "unable", "odd"]
-            assert "not connected" in missing["participants"][0]["reason"]
-            assert "TrainingError" in missing["participants"][1]["reason"]
-            assert "cannot be read" in missing["participants"][2]["reason"]
+            codes = [row["reason"]["code"] for row in missing["participants"]]
+            assert codes == ["not-connected", "failed", "unreadable-outcome"]
+            assert missing["participants"][1]["reason"]["facts"]["error"] == "TrainingError"
             assert [words for event, words in said if event == "waiting"] == [
                 "Waiting at most 20 s for late, never to fetch the shared model."
             ]

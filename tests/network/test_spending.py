@@ -44,7 +44,7 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     rounds = bodies(run, "round")
     assert len(rounds) in (1, 2, 3)
     assert 0 < sent(run, "site0", "site1") <= 1e6 * limit
-    assert bodies(run, "budget")[0]["reason"].startswith("the budget of bytes does not pay for one more round")
+    assert bodies(run, "budget")[0]["reason"]["code"] == "bytes-spent"
     assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
     personal = {body["name"]: body for body in bodies(run, "personal")}
     assert personal["site0"]["chosen"] == "shared"

@@ -20,6 +20,7 @@ from tequio.config import load_federation, load_participant
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, TequioError, UpdateError
 from tequio.core.messages import REQUESTS, pack_message, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, TrainRequest
 from tequio.core.update import zero
 from tequio.participant.loop import train
@@ -59,7 +60,9 @@ def made(toml: Path, batch_size: int, out: Path, together: ProcessGroup, shards:
     shared = first.update.plus(reply.update)
     evaluated = node.evaluate(EvaluateRequest(2, 1, node.name, shared))
     personal = personalise(
-        node, shared, personal_settings(config, len(node.data.train), node.name, Assignment(4, 5, None, ""))
+        node,
+        shared,
+        personal_settings(config, len(node.data.train), node.name, Assignment(4, 5, None, Reason("as-asked"))),
     )
     tag = f"{together.size}-{'shards' if shards else 'whole'}"
     retained = {id(p): local(p).numel() for p in context.adapted.model.parameters()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tequio.core.reason import Reason
 from tequio.participant.personal_budget import FitBudget, PersonalModelBudget, closing_passes
 
 LOOK, STEP = 2.0, 1.0
@@ -46,14 +47,14 @@ def test_without_limits_nothing_is_counted() -> None:
     assert budgeted.steps(rates) is rates
     assert budgeted.may("local", 0, budget)
     assert budgeted.may_look()
-    assert budgeted.note() == ""
+    assert budgeted.note() is None
 
 
 def test_what_fits_is_made_whole() -> None:
     machine, budget = Machine(), FitBudget(2, 10, (0.1, 0.2), 1)
     budgeted = machine.budgeted(100.0, [budget])
     assert [machine.fit(budgeted, budget, name) for name in ("local", "private")] == [20, 20]
-    assert budgeted.note() == ""
+    assert budgeted.note() is None
 
 
 def test_both_trainings_are_shortened_in_one_proportion_and_the_test_is_retained_back_for() -> None:
@@ -67,10 +68,11 @@ def test_both_trainings_are_shortened_in_one_proportion_and_the_test_is_retained
         machine.spent["kwh"] += LOOK
     machine.spent["kwh"] += 4 * LOOK
     assert machine.spent["kwh"] <= 60.0
-    assert budgeted.note() == (
-        f"local {local} of 40 steps at 1 of 1 learning rates; private {private} of 40 steps at 1 of 1 learning rates: "
-        "no more fit the budget of energy"
-    )
+    one = {"full": 40, "rates": 1, "full_rates": 1}
+    cut = [Reason("fit-shortened", {"fit": "local", "steps": local} | one)]
+    cut.append(Reason("fit-shortened", {"fit": "private", "steps": private} | one))
+    assert budgeted.cut == cut
+    assert budgeted.note() == Reason("personal-cut", {"cut": [part.as_record() for part in cut], "keys": ["kwh"]})
 
 
 def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
@@ -86,14 +88,17 @@ def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
     spent = budgeted.planned(budget, "private")
     assert (spent.rates, spent.steps) == ((), 0)
     assert not budgeted.may_look()
-    assert "private 0 of 30 steps at 0 of 3 learning rates: no more fit the budget of energy" in budgeted.note()
+    none = {"fit": "private", "steps": 0, "full": 30, "rates": 0, "full_rates": 3}
+    assert budgeted.cut[-1] == Reason("fit-shortened", none)
+    assert budgeted.short == {"kwh"}
 
 
 def test_a_training_that_is_not_worth_it_leaves_its_part_to_the_next() -> None:
     machine, long, short = Machine(), FitBudget(2, 100, (0.1,), 2), FitBudget(2, 10, (0.1,), 2)
     budgeted = machine.budgeted(28.0, [short], test=24)  # 29 would be needed, were local to be looked at on test data
     assert [machine.fit(budgeted, budget, name) for budget, name in ((long, "local"), (short, "private"))] == [0, 10]
-    assert budgeted.note().startswith("local 0 of 100 steps at 0 of 1 learning rates: ")
+    none = {"fit": "local", "steps": 0, "full": 100, "rates": 0, "full_rates": 1}
+    assert budgeted.cut[0] == Reason("fit-shortened", none)
     assert machine.spent["kwh"] + 4 * LOOK <= 28.0  # base, shared, the chosen and the general one on test data
 
 
@@ -110,7 +115,7 @@ def test_a_training_ends_before_a_step_that_does_not_fit() -> None:
         made += 1
     assert made == 5  # 2 + 5·3, and a sixth with its look would be 22
     assert not budgeted.may("local", made, budget)
-    assert "local ended after 5 of 12 steps" in budgeted.note()
+    assert budgeted.cut[-1] == Reason("fit-ended", {"fit": "local", "steps": 5, "full": 12})
     assert not budgeted.fair("local", made, budget)  # fewer than half: nothing to compare with
     assert budgeted.fair("local", 6, budget)
     assert budgeted.fair("private", 0, budget)  # no budget cut it

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tequio.core.errors import BudgetError
+from tequio.core.reason import Reason
 from tequio.core.types import TrainRequest
 from tequio.core.update import zero
 from tequio.participant.accounts import AccountBook
@@ -29,8 +30,9 @@ def test_looks_are_retained_back_for_and_the_smaller_limit_counts() -> None:
     books.spending.add("train", {"kwh": 0.6, "hours": 0.1}, 3)
     assert allowed(books) == {"kwh": pytest.approx(0.4), "hours": pytest.approx(1.3)}
     books.spending.add("train", {"kwh": 0.5}, 3)
-    with pytest.raises(BudgetError, match="its own budget of energy is spent"):
+    with pytest.raises(BudgetError) as caught:
         allowed(books)
+    assert caught.value.reason == Reason("own-budget-spent", {"keys": ["kwh"]})
     check_look("a", books, 4.0)  # promised by the training
     books.spending.add("evaluate", {"kwh": 1.5})
     with pytest.raises(BudgetError, match="energy"):
@@ -55,5 +57,6 @@ def test_the_largest_upload_must_fit_and_nothing_else_takes_bytes() -> None:
     books.spending.add("evaluate", {"kwh": 1.0})
     assert allowed(books) == {"kwh": 4.0}
     books.spending.add("train", {"megabytes": 0.0016}, 3)
-    with pytest.raises(BudgetError, match="its own budget of bytes is spent"):
+    with pytest.raises(BudgetError) as caught:
         allowed(books)
+    assert caught.value.reason == Reason("own-budget-spent", {"keys": ["megabytes"]})

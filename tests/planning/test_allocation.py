@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError, TrainingError
+from tequio.core.reason import Reason
 from tequio.planning.allocation import Hardware, Workload, allocate, probe_tokens_per_second
+from tequio.texts.words import ENGLISH
 
 # 1000 tokens a step, 20 steps; a rank is 0.1 MB = 0.8 Mbit of upload
 WORK = Workload(1000, 20, (2, 4, 8, 16), 100_000, deadline_seconds=30.0, min_steps=3)
@@ -33,9 +35,8 @@ def test_fast_machine_gets_the_top_and_all_steps() -> None:
     found = allocate(Hardware(1000, 12.8), WORK)
     assert (found.rank, found.steps) == (16, 20)
     assert found.seconds == pytest.approx(22.6)
-    assert found.reason == (
-        "Rank 16, the largest of the ladder, with all 20 steps: about 22.6 s, within the deadline of 30 s."
-    )
+    assert (found.reason.code, found.reason.facts["why"]["code"]) == ("allotted", "rank-largest")
+    assert found.reason.facts["seconds"] == found.seconds
 
 
 def test_slow_line_gets_a_lower_rank() -> None:
@@ -43,7 +44,8 @@ def test_slow_line_gets_a_lower_rank() -> None:
     found = allocate(Hardware(1000, 0.5), WORK)
     assert (found.rank, found.steps) == (4, 20)
     assert found.seconds == pytest.approx(26.8)
-    assert found.reason.startswith("Rank 4, the largest that it can finish in time, with all 20 steps: about 26.8 s")
+    facts = {"rank": 4, "steps": 20, "seconds": found.seconds, "deadline": 30.0}
+    assert found.reason == Reason("allotted", facts | {"why": Reason("rank-in-time").as_record()})
 
 
 def test_slow_machine_gets_the_smallest_rank_and_fewer_steps() -> None:
@@ -51,9 +53,8 @@ def test_slow_machine_gets_the_smallest_rank_and_fewer_steps() -> None:
     found = allocate(Hardware(200, 1.6), WORK)
     assert (found.rank, found.steps) == (2, 5)
     assert found.seconds == pytest.approx(26.25)
-    assert found.reason == (
-        "Rank 2, the smallest, with 5 of 20 steps: about 26.2 s, as many as fit the deadline of 30 s."
-    )
+    facts = {"rank": 2, "steps": 5, "full": 20, "seconds": found.seconds, "deadline": 30.0}
+    assert found.reason == Reason("allotted-fewer", facts)
 
 
 def test_very_slow_machine_gets_the_minimum_and_is_said_to_be_late() -> None:
@@ -61,7 +62,8 @@ def test_very_slow_machine_gets_the_minimum_and_is_said_to_be_late() -> None:
     found = allocate(Hardware(50), WORK)
     assert (found.rank, found.steps) == (2, 3)
     assert found.seconds == pytest.approx(60.6)
-    assert "3 is the minimum and it will be late by about 31 s, for the deadline is 30 s" in found.reason
+    assert found.reason.code == "allotted-late"
+    assert found.reason.facts["late"] == pytest.approx(30.6)
 
 
 def test_without_deadline_or_speed_nothing_is_cut() -> None:
@@ -70,21 +72,21 @@ def test_without_deadline_or_speed_nothing_is_cut() -> None:
     assert slow.seconds == pytest.approx(21_600)
     unknown = allocate(Hardware(), WORK)
     assert (unknown.rank, unknown.steps, unknown.seconds) == (16, 20, None)
-    assert "no speed is declared or probed" in unknown.reason
+    assert unknown.reason.code == "allotted-unknown"
 
 
 def test_limits_of_rank_and_memory_are_retained_and_named() -> None:
     found = allocate(Hardware(1000, max_rank=7), WORK)
     assert found.rank == 4
-    assert "the largest within max_rank = 7" in found.reason
+    assert found.reason.facts["why"] == Reason("rank-capped", {"max_rank": 7}).as_record()
     # 1 GiB is taken, a rank takes 1/8 GiB: 2 GiB hold rank 8
     heavy = replace(WORK, memory_bytes=2**30, memory_bytes_per_rank=2**27)
     found = allocate(Hardware(1000, memory_gib=2), heavy)
     assert found.rank == 8
-    assert "the largest that fits 2 GiB" in found.reason
+    assert found.reason.facts["why"] == Reason("rank-fits", {"memory_gib": 2}).as_record()
     found = allocate(Hardware(1000, memory_gib=0.5), heavy)
     assert found.rank == 2
-    assert "may not fit memory" in found.reason
+    assert found.reason.facts["why"] == Reason("rank-may-not-fit").as_record()
 
 
 @pytest.mark.parametrize(
@@ -118,8 +120,8 @@ def test_an_allotment_is_always_legal(
     assert found.steps == workload.steps or found.rank == min(workload.ranks)
     deadline, seconds = workload.deadline_seconds, found.seconds
     assert seconds is not None
-    assert ("late" in found.reason) or deadline is None or seconds <= deadline * (1 + 1e-9)
-    assert found.reason.endswith(".")
+    assert found.reason.code == "allotted-late" or deadline is None or seconds <= deadline * (1 + 1e-9)
+    assert ENGLISH.reason(found.reason).endswith(".")
 
 
 @given(workloads, speeds, speeds, speeds, speeds)

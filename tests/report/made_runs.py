@@ -8,10 +8,16 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from tequio.core.reason import Reason
 from tequio.ledger.chain import Entry, link
 
 HOSPITALS = ("Hospital del Valle", "Clínica San Pablo", "Oaxaca Centro", "Tehuantepec", "Sierra Norte")
-TIERS = ((2, "laptop", 12.0), (4, "workstation", 30.0), (8, "server", 90.0), (16, "accelerator", 600.0))
+SPEEDS = ((2, 12.0), (4, 30.0), (8, 90.0), (16, 600.0))  # rank, tokens per second
+
+
+def reason(code: str, **facts: Any) -> dict[str, Any]:
+    """A reason as records hold it."""
+    return Reason(code, facts).as_record()
 
 
 @dataclass(frozen=True)
@@ -80,17 +86,17 @@ def score(shape: Shape, loss: float, random_: random.Random, examples: int = 120
 
 def run_body(shape: Shape, names: list[str], random_: random.Random) -> dict[str, Any]:
     """The header."""
-    people = []
+    people, why = [], reason("rank-in-time")
     for i, name in enumerate(names):
-        rank, tier, speed = TIERS[i % len(TIERS)]
+        rank, speed = SPEEDS[i % len(SPEEDS)]
         steps = random_.choice((12, 18, 24, 30))
         people.append(
             {
                 "name": name,
-                "tier": tier,
+                "tier": reason("tier-rank", rank=rank),
                 "rank": rank,
                 "steps": steps,
-                "reason": f"largest rank whose {steps} steps fit in 90 s at {speed:g} tokens a second",
+                "reason": reason("allotted", rank=rank, why=why, steps=steps, seconds=steps * 2.5, deadline=90.0),
                 "hardware": {"tokens_per_second": speed * 100, "uplink_mbit": 10.0, "memory_gib": 8.0 * rank},
                 "data": {"train": 100 + 37 * i, "validation": 40, "test": 120, "licence": "private"},
             }
@@ -111,7 +117,7 @@ def run_body(shape: Shape, names: list[str], random_: random.Random) -> dict[str
         },
         "task": {"kind": "causal" if shape.causal else "classification", "labels": []},
         "participants": people,
-        "centre": {"name": "centre", "tier": "server", "rank": 8, "steps": 18},
+        "centre": {"name": "centre", "tier": reason("tier-rank", rank=8), "rank": 8, "steps": 18},
         "slices": {"news": 200, "reviews": 200},
         "counterfactuals": shape.counterfactuals,
         "simulation": True,
@@ -136,11 +142,9 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
     trained = [n for n in losses if n != failed]
     rows = [train_row(n, i, shape, random_) for i, n in enumerate(trained)]
     centre = train_row("centre", 2, shape, random_)
-    admissions = [{"name": n, "status": "admitted", "reason": ""} for n in trained]
+    admissions: list[dict[str, Any]] = [{"name": n, "status": "admitted", "reason": None} for n in trained]
     if failed:
-        admissions.append(
-            {"name": failed, "status": "failed", "reason": "TrainingError: the loss became NaN at step 7."}
-        )
+        admissions.append({"name": failed, "status": "failed", "reason": reason("loss-rose", first=0.7, last=12.4)})
     joules = sum(row["joules"] for row in (*rows, centre)) * 1.2
     gate = {
         "news": {
@@ -152,10 +156,11 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
         },
         "reviews": {"base": 0.871, "candidate": 0.868, "low": -0.012, "high": 0.006, "limit": 0.017},
     }
+    worse = {"name": "news", "base": 1.204, "candidate": 1.265}
     return {
         "round": number,
         "accepted": not rejected,
-        "reason": "general model worse on news (loss 1.204 → 1.265)" if rejected else "general model kept",
+        "reason": reason("general-worse", slices=[worse]) if rejected else reason("general-kept"),
         "admissions": admissions,
         "train": [*rows, centre],
         "validation": {n: score(shape, loss, random_, 40) for n, loss in now.items()},
@@ -170,7 +175,7 @@ def round_body(shape: Shape, number: int, losses: dict[str, float], random_: ran
 
 def train_row(name: str, i: int, shape: Shape, random_: random.Random) -> dict[str, Any]:
     """One participant's work in a round."""
-    rank = TIERS[i % len(TIERS)][0]
+    rank = SPEEDS[i % len(SPEEDS)][0]
     return {
         "name": name,
         "rank": rank,
@@ -271,5 +276,9 @@ def general_body(shape: Shape) -> dict[str, Any]:
 
 def end_body(shape: Shape) -> dict[str, Any]:
     """The closing record."""
-    reason = "all rounds made"
-    return {"reason": reason, "rounds": shape.rounds, "best_round": shape.rounds, "outcome": digest("outcome")}
+    return {
+        "reason": reason("rounds-made"),
+        "rounds": shape.rounds,
+        "best_round": shape.rounds,
+        "outcome": digest("outcome"),
+    }

@@ -6,6 +6,7 @@ import math
 import re
 import string
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from pages import LANGS
@@ -14,7 +15,7 @@ from tequio.report.data.records import wilson
 from tequio.report.format import Numbers, finite
 from tequio.report.html.charts import scale
 from tequio.report.html.markup import Safe, el
-from tequio.report.text import WORDS, Words
+from tequio.texts.words import TEXTS, Words
 
 
 def test_articles_are_contracted_in_spanish() -> None:
@@ -25,25 +26,28 @@ def test_articles_are_contracted_in_spanish() -> None:
 
 
 def test_every_key_is_there_twice_with_the_same_placeholders() -> None:
-    assert len(WORDS) > 200
-    for key, both in WORDS.items():
-        assert set(both) == {"en", "es"}, key
-        fields = [{f for _, f, _, _ in string.Formatter().parse(both[lang]) if f} for lang in LANGS]
+    assert len(TEXTS["en"]) > 200
+    assert list(TEXTS["en"]) == list(TEXTS["es"]), "the same keys in the same order"
+    for key in TEXTS["en"]:
+        texts = [TEXTS[lang][key] for lang in LANGS]
+        fields = [{(f, form) for _, f, form, _ in string.Formatter().parse(text) if f} for text in texts]
         assert fields[0] == fields[1], key
-        assert all(both[lang].strip() == both[lang] != "" for lang in LANGS), key
+        assert all(text.strip(" ") == text != "" for text in texts), key
 
 
 def test_no_key_is_left_unused() -> None:
-    folders = [files("tequio.report"), files("tequio.report.html"), files("tequio.report.data"), files("tequio.cli")]
-    source = "".join(f.read_text() for folder in folders for f in folder.iterdir() if f.name.endswith(".py"))
+    source = "".join(f.read_text(encoding="utf-8") for f in Path(str(files("tequio"))).rglob("*.py"))
     literal = set(re.findall(r'"([a-z]+(?:\.[a-z_]+)*)"', source))
     literal |= set(re.findall(r"'([a-z]+(?:\.[a-z_]+)+)'", source))
     starts = tuple(
         set(re.findall(r'f"([a-z]+(?:\.[a-z]+)*\.)\{', source)) | set(re.findall(r"f'([a-z.]+\.)\{", source))
     )
-    groups = tuple(f"{g}." for g in re.findall(r'\.(?:name|quoted)\("([a-z.]+)"', source))
+    groups = tuple(f"{g}." for g in re.findall(r'\.name\("([a-z.]+)"', source))
+    groups += tuple(f"{g}." for text in TEXTS["en"].values() for g in re.findall(r"\{\w+:([a-z][a-z.]+)\}", text))
+    literal |= {f"reason.{code}" for code in re.findall(r'"([a-z]+(?:-[a-z]+)*)"', source)}
+    literal |= set(re.findall(r"\{\w+:(row\.[a-z]+)\}", "".join(TEXTS["en"].values())))
     forms = tuple(f"{g}." for g in re.findall(r'plural\(\s*"([a-z.]+)"', source))
-    unused = [k for k in WORDS if k not in literal and not k.startswith((*starts, *groups, *forms))]
+    unused = [k for k in TEXTS["en"] if k not in literal and not k.startswith((*starts, *groups, *forms))]
     assert unused == []
 
 

@@ -197,5 +197,5 @@ def test_records_in_the_form_that_the_coordinator_writes() -> None:
     )
     assert found["cost"]["joules"] == 5.0
     assert found["participants"][0]["seconds"] == 2.0
-    assert found["refused"][0]["rounds"] == [1]
+    assert found["refused"] == [{**refused[0], "reason": {"code": "not-finite", "facts": {}}, "rounds": [1]}]
     assert found["general"]["better"] == 1

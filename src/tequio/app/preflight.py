@@ -16,6 +16,7 @@ from tequio.core.errors import BaseModelError, ConfigError, DataError
 from tequio.ledger.folder import RunFolder
 from tequio.measure.countries import country_intensity
 from tequio.measure.intensity import read_intensity
+from tequio.texts.words import refusal
 
 
 def check_federation(path: Path) -> Federation:
@@ -73,6 +74,5 @@ def _check_base(model: str) -> None:
     path = os.path.expanduser(model)
     is_path = os.path.isabs(path) or model.startswith((".", "~"))
     if is_path and not os.path.exists(path):
-        what = "file" if model.endswith(".gguf") else "folder"
-        fix = "Give a folder, a .gguf file, or an id of the hub."
-        raise BaseModelError(f"[base] model: there is no {what} {path}.", "", fix)
+        code = "base-file-missing" if model.endswith(".gguf") else "base-folder-missing"
+        raise refusal(BaseModelError, code, path=path)

@@ -14,6 +14,7 @@ from tequio.app.run_files import json_table
 from tequio.config import Federation, changes, load_federation, stored
 from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
+from tequio.texts.words import refusal
 
 SOURCE = "source.json"
 
@@ -37,12 +38,7 @@ def check_unedited(run: Path, recorded: Federation) -> None:
     then = _moved(stored(recorded), root, str(file.parent))
     differences = changes(stored(now), then)
     if differences:
-        why = f"{file} was edited since the run began: {'; '.join(differences)}."
-        fix = (
-            "Put it back, or begin a new run in a new folder with --out. "
-            f"To resume with the configuration that was recorded: tequio run --resume {run} --as-recorded"
-        )
-        raise RunError(f"{run} cannot be resumed.", why, fix)
+        raise refusal(RunError, "run-edited", run=str(run), file=str(file), differences="; ".join(differences))
 
 
 def _source(run: Path, recorded: Federation) -> tuple[Path, str, int | None] | None:

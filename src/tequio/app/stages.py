@@ -21,6 +21,7 @@ from tequio.coordinator.multi_base import States
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import State
 from tequio.core.update import Update, zero
@@ -195,12 +196,10 @@ def end(
 ) -> Outcome:
     """The closing record: why and when the run ended, and the digest of all that two runs of one seed share."""
     state = made if isinstance(made, PeerState) else made[MAIN]
-    reason = "all rounds made" if state.round >= setup.run_spec.rounds else "no progress on validation any more"
+    reason = Reason("rounds-made" if state.round >= setup.run_spec.rounds else "no-progress").as_record()
     stopped = ledger.last("budget")
-    if stopped is not None:
-        reason = str(stopped.body["reason"])
     body = {
-        "reason": reason,
+        "reason": reason if stopped is None else stopped.body["reason"],
         "rounds": state.round,
         "best_round": state.best_round,
         "outcome": outcome_digest(ledger.entries()),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.cli.options import Json, Lang
-from tequio.report.text import Words
+from tequio.texts.words import Words
 
 
 def accounts(
@@ -50,7 +50,7 @@ def accounts(
             name: sums([{"energy": row, "money": row["money"]} for row in rows]) for name, rows in books.items()
         }
         found["books_alone"] = of_books(books, entries)
-    output.emit(found, json, lambda: _words(found, Words(lang)))
+    output.emit(found, json, lambda: _words(found, Words(lang)), lang)
 
 
 def run_emissions(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -37,9 +37,12 @@ STAGES = {
 }
 
 
-def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None]) -> None:
-    """Print `value` as JSON, or call `words` to say it to a person."""
+def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None], lang: Literal["en", "es"] = "en") -> None:
+    """Print `value` as JSON, each reason with its text in this language, or call `words` to say it to a person."""
     if as_json:
+        from tequio.texts.words import Words
+
+        value = Words(lang).with_texts(value)
         sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")
     else:
         words()

@@ -61,7 +61,7 @@ def plan(
         result = compare(found, after)
         result |= {"factors": recalibrate(found, result), "not_learnt": not_learnt(result)}
         write_plan(home, found | {"after": result}, lang)
-        output.emit(result, json, lambda: print_after(result, lang))
+        output.emit(result, json, lambda: print_after(result, lang), lang)
         return
     set_threads(threads)
     from tequio.app.assembly.build import build, read_participants
@@ -84,7 +84,7 @@ def plan(
 
         result |= {"pilot": run_pilot(config)}
     path = write_plan(home, result, lang)
-    output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang))
+    output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang), lang)
 
 
 def last_plan(home: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from tequio.cli import output
+from tequio.core.reason import Reason
 from tequio.participant.foretelling import FEWEST
-from tequio.report.data.forecast import corrected, lever, machines, not_learnt, plan_rows, unchecked
-from tequio.report.format import Lang
-from tequio.report.text import Words
+from tequio.report.data.forecast import corrected, machines, not_learnt, plan_rows, unchecked
+from tequio.texts.words import Lang, Words
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all
 PLACES = {"hybrid": "plan.where.hybrid", "alone": "plan.where.alone", "renewable": "forecast.green"}
@@ -31,7 +31,7 @@ def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None
     if factors:
         output.out.print(w("forecast.corrected", factors=factors), markup=False)
     for limit in result["limits"]:
-        output.out.print(w.name("plan.limit", limit), style="dim", markup=False)
+        output.out.print(w.reason(limit), style="dim", markup=False)
     output.out.print(w("forecast.page", path=path), markup=False)
 
 
@@ -77,7 +77,8 @@ def _each(result: Mapping[str, Any], w: Words) -> None:
         table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     for row in plan_rows(result, w):
         seconds = row["seconds"]
-        own = next((m for m in row["memory"] if m["kind"] == f"LoRA, rank {row['rank']}"), row["memory"][-1])
+        kind = Reason("plan-rank", {"rank": row["rank"]}).as_record()
+        own = next((m for m in row["memory"] if m["kind"] == kind), row["memory"][-1])
         need, have = f"{own['need'] / 2**30:.2f}", f"{own['have'] / 2**30:.1f}"
         table.add_row(
             row["name"],
@@ -175,7 +176,7 @@ def _weakest(result: Mapping[str, Any], w: Words) -> None:
     said = w("forecast.weakest", name=weak["name"], rank=weak["rank"], steps=weak["steps"], **rounds)
     output.out.print(said, markup=False)
     for row in weak["levers"]:
-        what, time = lever(row["what"], w), _time(row["round_seconds"])
+        what, time = w.reason(row["what"]), _time(row["round_seconds"])
         said = w("forecast.lever", what=what, rank=row["rank"], steps=row["steps"], time=time)
         output.out.print(f"  {said}", markup=False)
 

@@ -15,6 +15,7 @@ from tequio.cli import output
 from tequio.cli.options import Json
 from tequio.core.durations import duration
 from tequio.core.reply_schemas import LEAST_LOSS, MOST_LOSS
+from tequio.texts.words import ENGLISH
 
 LOSSES = 8  # the last so many rounds are shown
 
@@ -39,7 +40,7 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         counts = f"{found['accepted']} accepted, {found['rejected']} rejected"
         _say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {duration(last['seconds'])}.")
         if last["accepted"] is False:
-            _say(f"The last round was rejected: {last['reason']}")
+            _say(f"The last round was rejected: {ENGLISH.reason(last['reason'])}")
         shown = found["validation"][-LOSSES:]
         losses = "  ".join(
             f"{row['round']}: {_loss(row['loss'])}{'' if row['accepted'] is not False else ' (rejected)'}"
@@ -61,8 +62,8 @@ def _coordinator(found: Mapping[str, Any]) -> None:
     _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
     for row in found["waits_for"]:
         _say(_wait(row))
-    if found["missing"]:
-        _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in found['missing'].items())}.")
+    if missing := {name: ENGLISH.reason(reason) for name, reason in found["missing"].items()}:
+        _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
     for words in found["certificates"]:
         _say(f"Warning: {words}")
     if found["refusals"]:
@@ -128,7 +129,7 @@ def _last(row: Mapping[str, Any]) -> str:
     if row["last"] is None:
         return "–"
     since = f"{row['last']} since round {row['since_round']}"
-    return f"{since}: {row['reason'][:80]}" if row["reason"] else since
+    return f"{since}: {ENGLISH.reason(row['reason'])[:80]}" if row["reason"] else since
 
 
 def _yes(value: bool | None) -> str:

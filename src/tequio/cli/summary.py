@@ -13,7 +13,7 @@ from tequio.cli import output
 from tequio.core.durations import duration
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
-from tequio.report.format import DASH, Lang, Numbers
+from tequio.report.format import DASH, Numbers
 from tequio.report.html.headline import base_sentence
 from tequio.report.html.page import Page
 from tequio.report.html.results import cut_to
@@ -24,7 +24,7 @@ from tequio.report.html.verdict import (
     needed_in_words,
     notes_in_words,
 )
-from tequio.report.text import Words
+from tequio.texts.words import Lang, Words
 
 MODELS = ("base", "local", "shared", "personal")
 NOTED = 12  # participants whose data are remarked on; the report has all
@@ -39,7 +39,9 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
         if said:
             output.out.print(f"{row['name']}: {'. '.join(said)}.", markup=False)
         if row["cut"]:
-            output.out.print(page.w(f"personal.{cut_to(row)}", name=row["name"], how=row["cut"]), markup=False)
+            output.out.print(
+                page.w(f"personal.{cut_to(row)}", name=row["name"], how=page.w.reason(row["cut"])), markup=False
+            )
     _print_notes(page)
     w = page.w
     rounds = summary["rounds"]
@@ -47,7 +49,7 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
         made = w(
             "head.stopped" if rounds["total"] else "head.unmade",
             rounds=page.rounds_count(rounds["total"]),
-            reason=rounds["stopped"],
+            reason=w.reason(rounds["stopped"]),
         )
         output.out.print(made, markup=False)
     if summary["comparison_cut"] and rounds["total"]:
@@ -143,7 +145,7 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     output.table(table)
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
-        output.out.print(Words("en")(key, name=result["name"], how=result["cut"]), markup=False)
+        output.out.print(Words("en")(key, name=result["name"], how=Words("en").reason(result["cut"])), markup=False)
     if gain is not None:
         low, high = _gain(gain["low"], causal), _gain(gain["high"], causal)
         output.out.print(f"Gain over starting alone: {_gain(gain['mean'], causal)} (95 %: {low} … {high}).")

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.run_spec import Member, RunSpec
-from tequio.core.bounds import cut_text
+from tequio.core.bounds import cut_text, one_line
 from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
+from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.types import Reply, State
 from tequio.core.update import Entry, Factored, Streamed, Update
 
+NAME = 256  # bytes of a name of an entry in a reason
 NORM_LIMIT = 10.0  # times the median norm of the round before
 
 
@@ -49,7 +51,7 @@ class Refused:
     """A reply that stays out, and why."""
 
     member: Member
-    reason: str
+    reason: Reason
     failed: bool = False  # it could not do its task; otherwise its update was rejected
     withheld: bool = False  # it does not work: its own budget is spent
     alarms: tuple[Alarm, ...] = ()
@@ -60,35 +62,33 @@ def admit(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admi
     try:
         return _inspected(reply, member, run_spec, state)
     except UpdateError as error:
-        return Refused(member, cut_text(f"it cannot be decoded: {error}"))
+        return Refused(member, Reason("undecodable", {"why": cut_text(str(error))}))
     except Exception as error:  # whatever is wrong with it, the round goes on without it
-        return Refused(member, f"it cannot be decoded ({type(error).__name__})")
+        return Refused(member, Reason("undecodable", {"why": type(error).__name__}))
 
 
 def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) -> Admitted | Refused:
     """The checks, cheap ones first. One that is streamed is read here whole, entry by entry, before any of it is added up."""
     update = _opened(reply, member, run_spec)
     if update is None:
-        return Refused(member, "the reply carries no update")
-    if (reply.round, reply.index) != (state.round + 1, member.index):
-        return Refused(member, f"it answers round {reply.round}, not round {state.round + 1}")
-    if update.spec != run_spec.spec:
-        return Refused(member, "it belongs to another base model or adapter layout")
+        return Refused(member, Reason("no-update"))
     widest = 2 * member.rank if run_spec.start.continues else member.rank
     factored = run_spec.aggregator.layout == "product" and not run_spec.full
-    problem = _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
-    if problem:
-        return Refused(member, cut_text(problem))
+    problem = None if update.spec == run_spec.spec else Reason("other-layout")
+    if (reply.round, reply.index) != (state.round + 1, member.index):
+        problem = Reason("wrong-round", {"round": reply.round, "expected": state.round + 1})
+    problem = problem or _misfit(update, _expected(run_spec, state, member.rank), widest, factored)
+    if problem is not None:
+        return Refused(member, problem)
     norm = update.norm()
-    if not math.isfinite(norm) or norm == 0.0:
-        return Refused(member, f"its norm is {norm}")
-    reference = run_spec.expected_norm(state)
-    if reference and norm > NORM_LIMIT * reference:
-        times = norm / reference
-        return Refused(member, f"its norm is {times:.1f} times what the round before expects (limit {NORM_LIMIT:g})")
-    if reply.examples < 1 or reply.steps < 1:
-        return Refused(member, "it says that it saw no example or made no step")
-    if why := too_many(reply.examples, member.sizes, "train"):
+    times = norm / (run_spec.expected_norm(state) or math.inf)
+    found = (
+        (Reason("norm-unusable", {"norm": str(norm)}), not math.isfinite(norm) or norm == 0.0),
+        (Reason("norm-too-long", {"times": times, "limit": NORM_LIMIT}), times > NORM_LIMIT),
+        (Reason("nothing-trained"), reply.examples < 1 or reply.steps < 1),
+        (too_many(reply.examples, member.sizes, "train"), True),
+    )
+    if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
     return Admitted(member, reply, update, facts, norm)
@@ -137,21 +137,22 @@ def _expected(run_spec: RunSpec, state: State, rank: int) -> Mapping[str, tuple[
     return {**{n: tuple(e.shape) for n, e in sent.entries.items()}, **run_spec.head_shapes}
 
 
-def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, factored: bool) -> str:
+def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, factored: bool) -> Reason | None:
     unknown = sorted(update.entries.keys() - expected.keys())
     missing = sorted(expected.keys() - update.entries.keys())
     if unknown or missing:
-        return f"its entries differ from the layout (unknown: {unknown[:3]}, missing: {missing[:3]})"
+        shown = {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]}
+        return Reason("entries-differ", shown)
     for name, entry in update.entries.items():
         if tuple(entry.shape) != expected[name]:
-            return f"entry {name} has shape {tuple(entry.shape)}, expected {expected[name]}"
+            return Reason("entry-shape", {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])})
         if isinstance(entry, Factored) and entry.rank > rank:
-            return f"entry {name} has rank {entry.rank}, at most {rank} may come"
+            return Reason("entry-rank", {"entry": name, "rank": entry.rank, "most": rank})
         if isinstance(entry, Factored) is not (factored and name not in expected_heads(expected)):
-            return f"entry {name} is not in the form that the layout asks for"
+            return Reason("entry-form", {"entry": name})
         if not Update({name: entry}).is_finite():
-            return "it holds NaN or infinite numbers"
-    return ""
+            return Reason("not-finite")
+    return None
 
 
 def expected_heads(expected: Mapping[str, tuple[int, ...]]) -> set[str]:

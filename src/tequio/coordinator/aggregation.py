@@ -16,6 +16,7 @@ from tequio.core.canonical import packed_update_size
 from tequio.core.protocols import Facts
 from tequio.core.types import Reply
 from tequio.core.update import Update
+from tequio.texts.words import sent_reason
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _row(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
         "weight": None if member.index == 0 else run_spec.weighting.weight(admitted.facts),
         "bytes_up": _size(reply, admitted.update),
         **reply_cost(reply),
-        **({"note": reply.note} if reply.note else {}),
+        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
     }
 
 

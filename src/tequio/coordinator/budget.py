@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tequio.coordinator.run_spec import Member
-from tequio.measure.budget import KEYS, WORDS, left
+from tequio.core.reason import Reason
+from tequio.measure.budget import KEYS, left
 from tequio.measure.money import Price
 
 CENTRE = "centre"
@@ -41,7 +42,11 @@ class BudgetTracker:
     own: dict[str, float] = field(
         default_factory=dict
     )  # of a participant's money in all, the part that it counts itself
-    reason: str = ""
+    reason: Reason | None = None  # why no more round may begin
+
+    def stopped(self) -> dict[str, Any]:
+        """Return for the record why no more round may begin, and what was spent."""
+        return {"reason": self.reason and self.reason.as_record(), "spent": dict(self.spent)}
 
     def add(self, body: Mapping[str, Any]) -> None:
         """Count a committed record: of the start, of a round, or of a wait for one."""
@@ -90,7 +95,7 @@ class BudgetTracker:
         if "kg_co2e" in self.limits:
             silent = [str(row["name"]) for row in rows if row.get("energy") and row["energy"]["intensity"] is None]
             if silent:
-                self.reason = f"the carbon budget cannot be kept: {silent[0]} does not tell its carbon"
+                self.reason = Reason("carbon-unknown", {"name": silent[0]})
 
     def _whole(self, row: Mapping[str, Any]) -> dict[str, float]:
         """What a row took, with what it adds to `_own_money`: the centre all of it, a participant in this process the hours."""
@@ -125,8 +130,7 @@ class BudgetTracker:
         remaining = left(self.limits, self.spent)
         megabytes = remaining.pop("megabytes", math.inf)
         if most / 1e6 > megabytes:
-            self.reason = "the budget of bytes does not pay for one more round"
-            self.reason += f": it can take {most / 1e6:.3g} MB, and {max(0.0, megabytes):.3g} MB are left"
+            self.reason = Reason("bytes-spent", {"most": most / 1e6, "left": max(0.0, megabytes)})
             return None
         reserved_for = {key: value - self.closing * self.people * self.look[key] for key, value in remaining.items()}
         share = reserved_for
@@ -136,8 +140,7 @@ class BudgetTracker:
                 break
         gone = [key for key in share if share[key] <= 0.0 or share[key] < self.step[key]]
         if gone:
-            words = ", ".join(WORDS[key] for key in gone)
-            self.reason = f"the budget of {words} is spent"
+            self.reason = Reason("budget-spent", {"keys": gone})
             return None
         steps = sum(member.steps for member in members)
         counts = {m.index: {"money": self.own.get(m.name, 1.0)} for m in members}

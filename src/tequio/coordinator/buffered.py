@@ -33,6 +33,7 @@ from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update
 from tequio.core.protocols import Facts, Runtime
+from tequio.core.reason import Reason
 from tequio.core.types import Failure, InFlightUpdate, Reply, Request, State
 
 COST = ("seconds", "joules", "energy", "money")
@@ -194,7 +195,7 @@ def _without_step(after: State, replies: int, refused: Sequence[Refused], run_sp
         "round": after.round,
         "accepted": False,
         "step": False,
-        "reason": f"no step: {replies} of {run_spec.buffer} replies have arrived; they wait for the next window",
+        "reason": Reason("window-waits", {"replies": replies, "buffer": run_spec.buffer}).as_record(),
         "admissions": admissions([], refused),
         "train": [],
         "validation": {},

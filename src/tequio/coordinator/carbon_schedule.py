@@ -8,6 +8,7 @@ from typing import Any
 
 from tequio.coordinator.carbon_clock import Clock, Terms, Work, Worker, advance
 from tequio.coordinator.run_spec import RunSpec
+from tequio.core.reason import Reason
 from tequio.core.types import Energy, Span
 from tequio.measure.site import Site
 
@@ -28,7 +29,7 @@ class Shift:
 
     def spent(self) -> dict[str, Any]:
         """For the record, where no more round may begin."""
-        return {"reason": "the carbon budget of [shift] is spent", "spent": {"kg_co2e": self.clock.spent / 1000.0}}
+        return {"reason": Reason("shift-carbon-spent").as_record(), "spent": {"kg_co2e": self.clock.spent / 1000.0}}
 
     def turn(self, run_spec: RunSpec, round_: int) -> Turn | None:
         """Round `round_`; None where the budget allows none."""

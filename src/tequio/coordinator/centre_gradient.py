@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from tequio.coordinator.evaluation import failure_reason
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import Failure, GradientRequest
 from tequio.core.update import Update
+from tequio.texts.words import refusal
 
 
 def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runtime) -> Update | None:
@@ -20,22 +23,20 @@ def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runt
     centre = run_spec.centre
     seed = derive(run_spec.seed, "gradient", round_)
     task = GradientRequest(round_, centre.index, centre.name, held, run_spec.broadcast_rank, centre.steps, seed)
-    problem = "no reply"
+    problem: Reason | None = Reason("no-reply")
     for reply in runtime.exchange([task]):
         if isinstance(reply, Failure):
-            problem = f"{reply.error}: {reply.message}"
+            problem = failure_reason(reply)
         elif reply.update is not None and (reply.round, reply.index) == (round_, centre.index):
             problem = _misfit(reply.update, run_spec)
-            if not problem:
+            if problem is None:
                 return reply.update
-    what = f"Round {round_}: there is no gradient of the centre for the term transfer."
-    raise RunError(what, problem, "Mend that and resume.")
+    raise refusal(RunError, "no-centre-gradient", round=round_, why=problem and problem.as_record())
 
 
-def _misfit(gradient: Update, run_spec: RunSpec) -> str:
+def _misfit(gradient: Update, run_spec: RunSpec) -> Reason | None:
     expected = {name: tuple(shape) for name, shape in {**run_spec.shapes, **run_spec.head_shapes}.items()}
-    if gradient.spec != run_spec.spec:
-        return "it belongs to another base model or adapter layout"
-    if {name: tuple(entry.shape) for name, entry in gradient.entries.items()} != expected:
-        return "its entries differ from the layout"
-    return "" if gradient.is_finite() else "it holds NaN or infinite numbers"
+    same = {name: tuple(entry.shape) for name, entry in gradient.entries.items()} == expected
+    if gradient.spec != run_spec.spec or not same:
+        return Reason("other-layout")
+    return None if gradient.is_finite() else Reason("not-finite")

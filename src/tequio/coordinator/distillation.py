@@ -24,6 +24,7 @@ from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_update, packed_update_size
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import DistilRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, zero
@@ -141,7 +142,7 @@ def distil(
     rows: dict[str, dict[str, Any]] = {}
     for group in groups:
         if target is None:
-            rows[group.name] = {"accepted": False, "reason": "no teacher's predictions can be used"}
+            rows[group.name] = {"accepted": False, "reason": Reason("no-teacher").as_record()}
         else:
             after[group.name], rows[group.name] = _taught(states[group.name], group, target, items, how)
     body = {
@@ -155,9 +156,9 @@ def distil(
 
 def _teacher(
     groups: Mapping[str, Group], teachers: Sequence[Teacher], items: tuple[int, ...], how: Distillation
-) -> tuple[Tensor | None, dict[str, str]]:
+) -> tuple[Tensor | None, dict[str, Any]]:
     """The ensemble's probabilities (rows × classes), and who could not teach and why. One model's predictions are held at a time."""
-    total, weight, silent = None, 0.0, {}
+    total, weight, silent = None, 0.0, dict[str, Any]()
     for teacher in teachers:
         distiller = groups[teacher.group].distiller
         try:
@@ -165,10 +166,11 @@ def _teacher(
                 raise TrainingError(f"Base {teacher.group} has no centre.")
             term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
         except (TrainingError, UpdateError) as error:
-            silent[teacher.name] = str(error)
+            silent[teacher.name] = error.as_reason().as_record()
             continue
         if total is not None and total.shape != term.shape:
-            silent[teacher.name] = f"its predictions are {tuple(term.shape)}, the others' {tuple(total.shape)}"
+            shapes = {"shape": list(term.shape), "expected": list(total.shape)}
+            silent[teacher.name] = Reason("other-predictions", shapes).as_record()
             continue
         total, weight = term if total is None else total.add_(term), weight + teacher.weight
     return (None if total is None else how.ensemble.teacher(total / weight)), silent
@@ -194,7 +196,7 @@ def _taught(
             raise TrainingError(f"Base {group.name} has no centre.")
         change, first, last = group.distiller.distil(task)
     except (TrainingError, UpdateError) as error:
-        return state, {"accepted": False, "reason": str(error)}
+        return state, {"accepted": False, "reason": error.as_reason().as_record()}
     sent, pending, size = _sent(state, change, run_spec)
     shared = state.shared.plus(sent)
     evaluation = evaluate(state.round, shared, run_spec, group.runtime)
@@ -204,7 +206,7 @@ def _taught(
         accepted, reason = verdict(slices)
     row = {
         "accepted": accepted,
-        "reason": reason,
+        "reason": reason.as_record(),
         "loss_first": first,
         "loss_last": last,
         "before": before,
@@ -222,19 +224,19 @@ def _taught(
     return after, row | {"validation": evaluation.validation}
 
 
-def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, str, float | None, float | None]:
+def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float | None, float | None]:
     """(whether the mean validation loss does not rise, why, before, after) over those who know both."""
     after = evaluation.losses()
     lost = sorted(name for name in state.losses if name not in after)
     common = [name for name in state.losses if name in after]
     if lost or not common:
-        return False, f"it cannot be evaluated by {', '.join(lost) or 'anybody'}", None, None
+        return False, Reason("group-not-evaluated", {"names": lost}) if lost else Reason("nobody-evaluates"), None, None
     before = statistics.fmean(state.losses[name] for name in common)
     then = statistics.fmean(after[name] for name in common)
     if not then <= before:
-        why = f"validation loss of the group would rise ({before:.4f} → {then:.4f})"
-        return False, why, before, then if math.isfinite(then) else None
-    return True, "", before, then
+        known = then if math.isfinite(then) else None
+        return False, Reason("loss-would-rise", {"before": before, "after": known}), before, known
+    return True, Reason("general-kept"), before, then
 
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:

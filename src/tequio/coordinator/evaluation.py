@@ -10,9 +10,11 @@ from typing import Any
 
 from tequio.coordinator.aggregation import reply_cost
 from tequio.coordinator.run_spec import Member
-from tequio.core.errors import BudgetError, MessageError
+from tequio.core.errors import MessageError
+from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.types import Failure, Reply
+from tequio.texts.words import sent_reason
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Evaluation:
     validation: dict[str, dict[str, Any]]
     mean_loss: float
     slices: Mapping[str, tuple[float, ...]]
-    failed: Mapping[str, str]
+    failed: Mapping[str, Reason]
     costs: Sequence[Mapping[str, Any]] = ()
     refused: frozenset[str] = (
         frozenset()
@@ -37,19 +39,19 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
     """What came back of an evaluation, in the order of the panel."""
     validation: dict[str, dict[str, Any]] = {}
     slices: Mapping[str, tuple[float, ...]] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, Reason] = {}
     refused: set[str] = set()
     members = {member.name: member for member in panel}
     costs: list[dict[str, Any]] = []
     for reply in replies:
-        why = "" if isinstance(reply, Failure) else _implausible(reply, members[reply.name])
+        why = None if isinstance(reply, Failure) else _implausible(reply, members[reply.name])
         if isinstance(reply, Failure):
             failed[reply.name] = failure_reason(reply)
             refused |= {reply.name} if reply.error == MessageError.__name__ else set()
         elif reply.index == 0:
             slices = reply.slices
         elif why:
-            failed[reply.name] = f"{MessageError.__name__}: {why}"
+            failed[reply.name] = why
             refused.add(reply.name)
         elif reply.metrics:
             scores = dict(reply.metrics)
@@ -67,13 +69,18 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
     return Evaluation(validation, mean, slices, failed, costs, frozenset(refused))
 
 
-def _implausible(reply: Reply, member: Member) -> str:
-    """Say what of its figures cannot be; nothing where they can."""
+def _implausible(reply: Reply, member: Member) -> Reason | None:
+    """Say what of its figures cannot be; None where they can."""
     if reply.metrics and "loss" not in reply.metrics:
-        return "it tells no loss"
+        return Reason("no-loss")
     return too_many(reply.examples, member.sizes, "validation")
 
 
-def failure_reason(failure: Failure) -> str:
-    """For the record: the kind of error, and its words; a spent budget is no error."""
-    return failure.message if failure.error == BudgetError.__name__ else f"{failure.error}: {failure.message}"
+def failure_reason(failure: Failure) -> Reason:
+    """Return why a participant failed: the reason that came with its words, or the kind of error and the words."""
+    return sent_reason(failure.message, failure.error)
+
+
+def recorded(reasons: Mapping[str, Reason]) -> dict[str, dict[str, Any]]:
+    """Return the reasons of participants for the record."""
+    return {name: reason.as_record() for name, reason in reasons.items()}

@@ -14,6 +14,7 @@ from tequio.coordinator.checkpoint import pack_state, unpack_state
 from tequio.coordinator.round import ShortRound, open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.types import Energy, State
 from tequio.measure.energy import Meter
 
@@ -146,12 +147,12 @@ def federate(
             ledger.append("round", body, rounds.pack(state))
             yield state, body
             continue
-        over = next((why for spec in rounds.run_specs if (why := all_spent(short, spec))), "")
+        over = next((why for spec in rounds.run_specs if (why := all_spent(short, spec))), None)
         if host is None and not over:
             raise short
         ledger.append("wait", body)
         if over:
-            ledger.append("budget", {"round": made, "reason": over, "spent": {}})
+            ledger.append("budget", {"round": made, "reason": over.as_record(), "spent": {}})
             return
         if host is not None:
             host.on_short_round(short)
@@ -169,13 +170,13 @@ def _counted(body: dict[str, Any], energy: Energy, limits: Limits[S] | None) -> 
     return body | cost(energy) if limits is None else limits.count(body, energy)
 
 
-def all_spent(short: ShortRound, run_spec: RunSpec) -> str:
-    """Why no round can be made any more, where so many participants' own budgets are spent; else nothing."""
+def all_spent(short: ShortRound, run_spec: RunSpec) -> Reason | None:
+    """Why no round can be made any more, where so many participants' own budgets are spent; else None."""
     names = {member.name for member in run_spec.members}
     withheld = {row["name"] for row in short.body["admissions"] if row["status"] == "withheld"} & names
     if run_spec.cohort is not None or not withheld or len(names) - len(withheld) >= max(1, run_spec.quorum):
-        return ""
-    return f"the own budgets of {len(withheld)} of {len(names)} participants are spent"
+        return None
+    return Reason("own-budgets-spent", {"count": len(withheld), "participants": len(names)})
 
 
 def _carried(host: Host | None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ per-example values may be seen here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.measure.statistics import paired_bootstrap
 
@@ -51,10 +53,13 @@ def judge(
     return out
 
 
-def verdict(slices: Mapping[str, Slice]) -> tuple[bool, str]:
-    """Whether the candidate may be accepted, and the reason in words."""
-    failed = [name for name, s in slices.items() if not s.passes]
+def verdict(slices: Mapping[str, Slice]) -> tuple[bool, Reason]:
+    """Whether the candidate may be accepted, and why."""
+    failed = {name: s for name, s in slices.items() if not s.passes}
     if failed:
-        worst = ", ".join(f"{n} ({slices[n].base:.3f} → {slices[n].candidate:.3f})" for n in failed)
-        return False, f"general model worse on {worst}"
-    return True, "general model kept" if slices else "no public slice to judge by"
+        rows = [
+            {"name": name, "base": s.base, "candidate": s.candidate if math.isfinite(s.candidate) else None}
+            for name, s in failed.items()
+        ]
+        return False, Reason("general-worse", {"slices": rows})
+    return True, Reason("general-kept" if slices else "no-public-slice")

@@ -14,15 +14,17 @@ from typing import Any
 
 from tequio.coordinator.admission import Refused
 from tequio.coordinator.aggregation import reply_cost
-from tequio.coordinator.evaluation import Evaluation, collect_evaluation
+from tequio.coordinator.evaluation import Evaluation, collect_evaluation, recorded
 from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import digest_json, digest_update, packed_update_size
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
+from tequio.texts.words import sent_reason
 
 Graph = Mapping[int, frozenset[int]]
 """Neighbours of each participant's index, without itself; edges go both ways."""
@@ -123,7 +125,7 @@ def gossip_round(
         if isinstance(reply, Failure):
             failed.append(refusal(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
-            failed.append(Refused(members[reply.index], "no usable update", failed=True))
+            failed.append(Refused(members[reply.index], Reason("no-update"), failed=True))
         else:
             models[reply.index] = models[reply.index].plus(reply.update)
             replies.append(reply)
@@ -169,7 +171,7 @@ def _row(
         "bytes_up": sizes[reply.index] * len(near),
         "bytes_down": sum(sizes[j] for j in near),
         **reply_cost(reply),
-        **({"note": reply.note} if reply.note else {}),
+        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
     }
 
 
@@ -180,13 +182,13 @@ def _record(
     return {
         "round": after.round,
         "accepted": True,
-        "reason": "no public slice to judge by",
+        "reason": Reason("no-public-slice").as_record(),
         "admissions": admissions(rows, failed),
         "alarms": [],
         "train": rows,
         "validation": evaluation.validation,
         "mean_validation_loss": evaluation.mean_loss if math.isfinite(evaluation.mean_loss) else None,
-        "not_evaluated": dict(evaluation.failed),
+        "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "gate": {},
         "step_scale": 1.0,

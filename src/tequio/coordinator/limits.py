@@ -37,7 +37,7 @@ class StarLimits:
         roster, remaining = run_spec.roster(state.round + 1), run_spec.rounds - state.round
         allowed = self.tracker.allow(roster, remaining, round_most(state, run_spec))
         if allowed is None:
-            return {"reason": self.tracker.reason, "spent": dict(self.tracker.spent)}
+            return self.tracker.stopped()
         return replace(run_spec, budgets=allowed)
 
     def count(self, body: dict[str, Any], energy: Energy) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tequio.coordinator.federate import Replan, Rounds
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
+from tequio.core.reason import Reason
 from tequio.core.types import State
 
 States = dict[str, State]
@@ -139,7 +140,9 @@ def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if "accepted" in out:
         out["bytes_broadcast"] = sum(body["bytes_broadcast"] for body in parts)
         out["accepted"] = all(body["accepted"] for body in parts)
-        out["reason"] = "; ".join(f"{group}: {body['reason']}" for group, body in bodies.items())
+        out["reason"] = Reason(
+            "each-base", {"bases": [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]}
+        ).as_record()
         out["digest"] = digest_json([body["digest"] for body in parts])
         out["step_scale"] = min(body["step_scale"] for body in parts)
     return out

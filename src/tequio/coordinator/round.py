@@ -25,28 +25,29 @@ from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, count_update, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
-from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason
+from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason, recorded
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
 from tequio.core.canonical import digest_update, packed_update_size
 from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, is_matrix, zero
+from tequio.texts.words import ENGLISH
 
 
 class ShortRound(RunError):
     """Fewer usable replies than the quorum: no step was made and the state is as it was. `body`: what happened, for the record."""
 
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
-        why = " ".join(f"{r.member.name}: {r.reason.rstrip('.')}." for r in refused)
-        few = "no participant's update" if usable == 0 else f"{usable} of the {quorum} updates that a step needs"
-        what = f"Round {round_}: {few} could be used."
-        super().__init__(what, why, "Mend these and resume.")
-        self.body: dict[str, Any] = {"round": round_, "usable": usable, "quorum": quorum, "reason": f"{what} {why}"}
-        self.body["admissions"] = admissions([], refused)
+        facts = {"round": round_, "usable": usable, "quorum": quorum}
+        reason = Reason("quorum-missed", facts) if usable else Reason("no-update-usable", {"round": round_})
+        why = ENGLISH.each({r.member.name: r.reason for r in refused})
+        super().__init__(f"{ENGLISH.reason(reason)}.", why, "Mend these and resume.", reason)
+        self.body: dict[str, Any] = {**facts, "reason": reason.as_record(), "admissions": admissions([], refused)}
 
 
 BETTER = 1e-4  # relative fall of the validation loss that counts as progress
@@ -60,7 +61,7 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
     if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        why = " ".join(f"{name}: {reason}" for name, reason in evaluation.failed.items())
+        why = ENGLISH.each(evaluation.failed)
         raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
     state = State(
         round=0,
@@ -78,7 +79,7 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
     body = {
         "validation": evaluation.validation,
         "mean_validation_loss": evaluation.mean_loss,
-        "not_evaluated": dict(evaluation.failed),
+        "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in evaluation.slices.items()},
     }
@@ -133,7 +134,7 @@ def conclude(
     trained = (row["name"] for row in fold.rows)
     lost = [name for name in trained if name in evaluation.failed and name not in evaluation.refused]
     if accepted and lost:
-        accepted, reason = False, f"it could be trained but not evaluated: {evaluation.failed[lost[0]]}"
+        accepted, reason = False, Reason("not-evaluated", {"why": evaluation.failed[lost[0]].as_record()})
     norms = [row["norm"] for row in fold.rows if row["weight"] is not None and row["norm"] is not None]
     rate = run_spec.rate(round_)
     per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
@@ -265,7 +266,7 @@ def in_order(
             yield waiting.pop(turn)
             turn += 1
     for position in range(turn, len(roster)):
-        yield waiting.get(position, Refused(roster[position], "no reply", failed=True))
+        yield waiting.get(position, Refused(roster[position], Reason("no-reply"), failed=True))
 
 
 def refusal(failure: Failure, member: Member) -> Refused:
@@ -358,10 +359,10 @@ def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
     return model + (0 if gradient is None else packed_update_size(gradient))
 
 
-def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, str]]:
+def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, Any]]:
     """Who was admitted, and who was not and why."""
-    admitted = [{"name": row["name"], "status": "admitted", "reason": ""} for row in rows]
-    return admitted + [{"name": r.member.name, "status": _status(r), "reason": r.reason} for r in refused]
+    admitted: list[dict[str, Any]] = [{"name": row["name"], "status": "admitted", "reason": None} for row in rows]
+    return admitted + [{"name": r.member.name, "status": _status(r), "reason": r.reason.as_record()} for r in refused]
 
 
 def _status(refused: Refused) -> str:
@@ -373,7 +374,7 @@ def _record(
     fold: Aggregate,
     evaluation: Evaluation,
     slices: Mapping[str, Slice],
-    verdict_: tuple[bool, str],
+    verdict_: tuple[bool, Reason],
 ) -> dict[str, Any]:
     total = sum(row["weight"] for row in fold.rows if row["weight"] is not None)
     rows = [
@@ -383,13 +384,13 @@ def _record(
     return {
         "round": after.round,
         "accepted": verdict_[0],
-        "reason": verdict_[1],
+        "reason": verdict_[1].as_record(),
         "admissions": admissions(rows, fold.refused),
         "alarms": [asdict(alarm) for alarm in fold.alarms],
         "train": rows,
         "validation": evaluation.validation,
         "mean_validation_loss": evaluation.mean_loss if math.isfinite(evaluation.mean_loss) else None,
-        "not_evaluated": dict(evaluation.failed),
+        "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "gate": {
             name: {k: v if math.isfinite(v) else None for k, v in asdict(s).items()} for name, s in slices.items()

@@ -24,8 +24,10 @@ from tequio.coordinator.gate import Slice, judge
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
+from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, Failure, State
 from tequio.core.update import Dense, Entry, Update
+from tequio.texts.words import refusal
 
 Outcome = Admitted | Refused
 FEWEST = 3  # of two that disagree nobody can say which is wrong
@@ -147,8 +149,7 @@ def _tried(
     """Each update alone on top of the shared model, on the public slices."""
     before = _harm(state.shared, state, run_spec, runtime)
     if not before:
-        why = f"Round {state.round + 1}: the centre could not evaluate the shared model on the public slices."
-        raise RunError(why, "[screen] loss compares with it.", "Mend the centre and resume.")
+        raise refusal(RunError, "screening-without-centre", round=state.round + 1)
     out: list[Outcome] = []
     for outcome in outcomes:
         if isinstance(outcome, Refused) or outcome.member.index == 0:
@@ -185,6 +186,6 @@ def _alarmed(outcome: Outcome, kind: str, figure: float | None, limit: float, ac
     alarms = (*outcome.alarms, Alarm(outcome.member.name, kind, figure, limit, action))
     if action != "refuse":
         return replace(outcome, alarms=alarms)
-    measured = "not measurable" if figure is None else f"{figure:.3g}"
-    reason = f"the alarm {kind}: {measured}, limit {limit:.3g}"
+    facts = {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure})
+    reason = Reason("alarm-unmeasured" if figure is None else "alarm", facts)
     return outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)

@@ -21,26 +21,36 @@ Each message names the file, key or participant. Only `cli` and `report` print. 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
+
+from tequio.core.reason import Reason
 
 
 class TequioError(Exception):
-    """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do."""
+    """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do.
+
+    reason: the same as a code with facts, where it has one: tests compare it, and records hold it.
+    """
 
     exit_code = 1
 
-    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
-        self.what, self.why, self.fix = what, why, fix
+    def __init__(self, what: str, why: str = "", fix: str = "", reason: Reason | None = None) -> None:
+        self.what, self.why, self.fix, self.reason = what, why, fix, reason
         super().__init__(" ".join(part.rstrip() for part in (what, why, fix) if part))
 
     def within(self, where: str) -> Self:
         """This error, saying where as well: in which of several groups, for instance."""
-        TequioError.__init__(self, f"{where}: {self.what}", self.why, self.fix)
+        TequioError.__init__(self, f"{where}: {self.what}", self.why, self.fix, self.reason)
         return self
 
-    def as_dict(self) -> dict[str, str]:
-        """The error for `--json`: its kind, what, why and fix."""
-        return {"error": type(self).__name__, "what": self.what, "why": self.why, "fix": self.fix}
+    def as_reason(self) -> Reason:
+        """Return the reason for a record; the kind of error and its words where it has no code."""
+        return self.reason or Reason("failed", {"error": type(self).__name__, "message": str(self)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error for `--json`: its kind, what, why and fix; its reason where it has one."""
+        out = {"error": type(self).__name__, "what": self.what, "why": self.why, "fix": self.fix}
+        return out | ({} if self.reason is None else {"reason": self.reason.as_record()})
 
 
 class ConfigError(TequioError):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from tequio.core.bounds import one_line, read_json
 from tequio.core.errors import MessageError, ResourceError
 from tequio.core.messages import REPLIES, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.reply_schemas import (
     SPLITS,
     BodySchema,
@@ -70,7 +71,9 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
         check_reply(found, task)
     except MessageError as error:
         return refused_reply(task, str(error))
-    if isinstance(found, Failure):
+    if isinstance(
+        found, Failure
+    ):  # a reason at the end of its words is read by `texts`, which refuses what cannot be printed
         return replace(found, message=one_line(found.message))
     return replace(found, note=one_line(found.note))
 
@@ -132,16 +135,18 @@ def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, A
     for split, rows in (("validation", body["candidates"]), ("test", body["test"])):
         for scores in rows.values():
             if why := too_many(scores["examples"], sizes, split):
-                raise MessageError(f"the reply of {reply.name}: {why}.")
+                raise MessageError(
+                    f"the reply of {reply.name}: it has more {split} examples than it joined with.", reason=why
+                )
     return body
 
 
-def too_many(examples: int, sizes: Mapping[str, int], split: str) -> str:
-    """Say that a participant counts more examples than it joined with; nothing where that is not so, or not known."""
+def too_many(examples: int, sizes: Mapping[str, int], split: str) -> Reason | None:
+    """Return why the count of examples is refused where it is more than the participant joined with; None where that is not known."""
     most = sizes.get(split)
     if most is None or examples <= most:
-        return ""
-    return f"it says that it has {examples} {split} examples, and it joined with {most}"
+        return None
+    return Reason("too-many-examples", {"examples": examples, "split": split, "joined": most})
 
 
 def _body(schema: type[Schema], reply: Reply) -> dict[str, Any]:

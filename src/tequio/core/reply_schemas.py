@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tequio.core.bounds import LARGEST, check_text
+from tequio.core.reason import CODE
 
 MOST_LOSS = 1e6  # nats: a cross-entropy above it is no model's
 LEAST_LOSS = -1e-3  # nats: a cross-entropy is not negative; this much is rounding
@@ -120,6 +121,13 @@ class BodySchema(ReplySchema):
     body: str
 
 
+class ReasonSchema(Schema):
+    """A `Reason` in its recorded form."""
+
+    code: Annotated[str, Field(pattern=rf"^{CODE}$", max_length=64)]
+    facts: Annotated[dict[Name, Any], Field(max_length=16)]
+
+
 class DataSchema(Schema):
     """Counts of a participant's data, `Splits.facts` and what its file states."""
 
@@ -128,7 +136,7 @@ class DataSchema(Schema):
     balance: dict[Literal["train", "validation", "test"], dict[Text, Count]] | None = None
     dropped: dict[Name, Count] | None = None
     long_texts: Count | None = None
-    warnings: Annotated[list[Text], Field(max_length=16)] | None = None
+    warnings: Annotated[list[Text | ReasonSchema], Field(max_length=16)] | None = None  # texts are of earlier versions
     cut: Count | None = None
     too_long: Count | None = None
     licence: Text | None = None
@@ -305,7 +313,7 @@ class PersonalSchema(Schema):
     money: MoneySchema | None = None
     seconds: Seconds
     classes: ClassesSchema | None = None
-    cut: Text | None = None
+    cut: Text | ReasonSchema | None = None  # a text is of an earlier version
     digest: Digest
     local_digest: Digest
     record_version: Annotated[int, Field(ge=1, le=1000)] | None = None

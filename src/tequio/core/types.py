@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from tequio.core.reason import Reason
 from tequio.core.update import Update
 
 Layout = Literal["product", "factors"]
@@ -201,7 +202,14 @@ class Failure:
     index: int
     name: str
     error: str
-    message: str
+    message: str  # words for a person, with the reason at their end where it has a code (`core.reason`)
+
+    @classmethod
+    def of(cls, request: Request, error: Exception, reason: Reason | None = None) -> Failure:
+        """Build the failure of a request by an error, with its reason or this one."""
+        found = reason or getattr(error, "reason", None)
+        words = str(error) if found is None else found.after(str(error))
+        return cls(request.round, request.index, request.name, type(error).__name__, words)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
+from tequio.texts.words import refusal
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"
@@ -46,8 +47,7 @@ class RunFolder:
         with written(path):
             path.mkdir(OPEN, parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / LOCK).exists():
-                why = "Expected a new or empty folder."
-                raise RunError(f"{path} is not empty and is not a run.", why, "Name another folder.")
+                raise refusal(RunError, "folder-in-use", path=str(path))
             os.close(_open_lock(path / LOCK))
             sync_folder(path)
         if private:
@@ -138,8 +138,7 @@ def _open_lock(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        why = "What it leads to would be overwritten, so it was not opened."
-        raise RunError(f"{path} is a symbolic link.", why, "Remove the link, and give the command again.") from None
+        raise refusal(RunError, "lock-is-a-link", path=str(path)) from None
 
 
 def replace_durably(fresh: Path, target: Path) -> None:
@@ -176,8 +175,7 @@ def own_folder(path: Path) -> Path:
             try:
                 path.chmod(0o700)
             except PermissionError:
-                fix = f"Have its owner say: chmod 700 {path}. Or name another folder."
-                raise ResourceError(f"{path} is open to others, and not ours to close.", "", fix) from None
+                raise refusal(ResourceError, "folder-open-to-others", path=str(path)) from None
     return path
 
 

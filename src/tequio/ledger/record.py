@@ -29,6 +29,7 @@ from tequio.ledger.chain import (
 )
 from tequio.ledger.folder import replace_durably, written
 from tequio.ledger.store import SQLITE_ERRORS, build, connect, meaning, translated
+from tequio.texts.words import refusal
 
 PART_BYTES = (
     2**20
@@ -165,9 +166,8 @@ class Ledger:
         if wrong:
             raise self._corrupt(row[0], wrong)
         if (version := version_of(entry.body)) > RECORD_VERSION:
-            what = f"{self.path}, record {row[0]}: a newer Tequio wrote it."
-            why = f"It has record version {version}, and this Tequio reads versions up to {RECORD_VERSION}."
-            raise LedgerError(what, why, "Update Tequio.")
+            facts = {"path": str(self.path), "record": row[0], "version": version, "newest": RECORD_VERSION}
+            raise refusal(LedgerError, "newer-record", **facts)
         return entry
 
     def _corrupt(self, seq: int, wrong: str) -> LedgerCorrupt:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tequio.core.errors import LedgerCorrupt, LedgerError, ResourceError, RunBusy, TequioError
 from tequio.ledger.folder import go_on
+from tequio.texts.words import refusal, refuse_first
 
 APPLICATION_ID = 0x54455155  # "TEQU"
 SCHEMA_VERSION = 1
@@ -100,15 +101,11 @@ def _check_identity(connection: sqlite3.Connection, path: Path) -> None:
     found = {str(name): sql for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")}
     identity: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if identity != APPLICATION_ID:
-        raise LedgerError(f"{path} is not a ledger of Tequio.", "It is some other file.", "Check the name.")
-    if version > SCHEMA_VERSION:
-        why = f"Its schema is version {version}, this one reads up to {SCHEMA_VERSION}."
-        raise LedgerError(f"{path} was written by a newer Tequio.", why, "Update Tequio.")
+    other = {"not-a-ledger": identity != APPLICATION_ID, "newer-ledger": version > SCHEMA_VERSION}
+    refuse_first(LedgerError, other, path=str(path), version=version, newest=SCHEMA_VERSION)
     if version < 1 or found != SCHEMA:
         wrong = sorted(n for n in found.keys() | SCHEMA.keys() if found.get(n) != SCHEMA.get(n))
-        why = f"Tables or triggers are not as Tequio made them: {', '.join(wrong) or 'version'}."
-        raise LedgerCorrupt(f"{path} was altered.", why, "Restore it from a copy.")
+        raise refusal(LedgerCorrupt, "ledger-altered", path=str(path), tables=[*wrong] or ["version"])
 
 
 @contextmanager
@@ -124,14 +121,11 @@ def meaning(path: Path, error: sqlite3.Error | UnicodeError) -> TequioError:
     """What an error of SQLite means for the user."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _NO_SPACE:
-        why = "The disk is full or failing; every record that was committed is intact."
-        return ResourceError(f"{path} cannot be written ({error}).", why, f"Free space, {go_on(path)}")
+        return refusal(ResourceError, "ledger-full", path=str(path), error=str(error), next=go_on(path))
     if code in _NOT_WRITABLE:
-        why = "The file or its folder is read-only or out of reach."
-        return ResourceError(f"{path} cannot be written ({error}).", why, f"Make it writable, {go_on(path)}")
+        return refusal(ResourceError, "ledger-read-only", path=str(path), error=str(error), next=go_on(path))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        why = f"Another process has held it for {BUSY_SECONDS:.0f} s."
-        return RunBusy(f"{path} is in use.", why, "Wait for that process, or stop it.")
+        return refusal(RunBusy, "ledger-busy", path=str(path), seconds=BUSY_SECONDS)
     if code == sqlite3.SQLITE_NOTADB:
         return LedgerError(f"{path} is not a ledger of Tequio.", "It is not an SQLite file.", "Check the name.")
     if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeError):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from tequio.core.types import Energy
 
 KEYS = ("kwh", "kg_co2e", "money", "hours", "megabytes")
-WORDS = {"kwh": "energy", "kg_co2e": "carbon", "money": "money", "hours": "time", "megabytes": "bytes"}
 
 
 def cost(energy: Energy, money: float | None, size: float = 0.0) -> dict[str, float | None]:

@@ -107,8 +107,9 @@ def country_intensity(name: str) -> Intensity:
         fix = f"Name the country in which the machine stands. {OWN_FILE}" if SAID[_plain(name)] is UNION else OWN_FILE
         raise ConfigError(f"There is no average for {name!r}:", f"{SAID[_plain(name)]}.", fix)
     if found is None:
-        what, fix = f"There is no country {name!r} in the table.", "All of them: tequio carbon countries"
-        raise ConfigError(what, _near(_plain(name)), fix)
+        raise ConfigError(
+            f"There is no country {name!r} in the table.", _near(_plain(name)), "All of them: tequio carbon countries"
+        )
     return Intensity(found.alpha_3, "average", f"{found.name}, {found.year}: {COUNTRIES_SOURCE}", (), found.grams)
 
 

@@ -20,8 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
-from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
+from tequio.texts.words import refusal
 
 COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
 Kind = Literal["actual", "forecast"]
@@ -132,8 +132,9 @@ def read_windows(path: Path) -> list[Window]:
     try:
         head = tuple(next(reader, ()))
         if head != COLUMNS:
-            fix = f"The first line must be {','.join(COLUMNS)}. Other files: tequio carbon import FILE --from …"
-            raise ConfigError(f"{path}, line 1: it is not a file of carbon intensities.", _columns(head), fix)
+            raise refusal(
+                ConfigError, "not-an-intensity-file", path=str(path), why=_columns(head), columns=",".join(COLUMNS)
+            )
         rows.extend((reader.line_num, _window(row, f"{path}, line {reader.line_num}")) for row in reader if row)
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from None
@@ -171,8 +172,7 @@ def moment(text: str, where: str) -> datetime:
     except ValueError:
         raise ConfigError(f"{where}: {text!r} is not a time.", "Expected one such as 2026-03-01T12:00:00Z.") from None
     if at.tzinfo is None:
-        why = "Local times are ambiguous, twice a year wrong by an hour."
-        raise ConfigError(f"{where}: the time {text!r} has no zone.", why, "Write UTC, with Z at its end.")
+        raise refusal(ConfigError, "time-without-zone", place=where, text=text)
     return at.astimezone(UTC)
 
 
@@ -236,8 +236,7 @@ def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
                 raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
             if after.start > window_end(before):
                 gap = (after.start - window_end(before)).total_seconds()
-                why = f"there is a gap of {duration(gap)} before it (from {stamp(window_end(before))})."
-                raise ConfigError(what, why, "Fill it, or keep the rows on one side of it: nothing is interpolated.")
+                raise refusal(ConfigError, "intensity-gap", place=what, seconds=gap, begin=stamp(window_end(before)))
         out += [window for _, window in mine]
     for zone in sorted({w.zone for w in out}):
         _in_grams([w.grams for w in out if w.zone == zone], f"{place.rpartition(', ')[0]}: zone {zone}")
@@ -247,5 +246,4 @@ def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
 def _in_grams(values: Sequence[float], where: str) -> None:
     low, high = min(values), max(values)
     if low > 0 and high < LEAST:
-        what = f"{where} has no value of {LEAST:g} g/kWh or more ({low:g} to {high:g})."
-        raise ConfigError(what, "That looks like kg per kWh.", "Multiply the values by 1000: g_per_kwh is in grams.")
+        raise refusal(ConfigError, "intensity-in-kilograms", place=where, least=LEAST, low=low, high=high)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Kind, Signal, moment
+from tequio.texts.words import refusal
 
 POUNDS_PER_MWH = 0.45359237  # in grams per kWh
 SEPARATORS = (",", ";", "\t", "|")
@@ -172,9 +173,8 @@ def read_publisher(source: str, text: str, where: str) -> tuple[str, Signal, Row
     try:
         return READERS[source](text, where)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        why = f"Its structure is another one ({type(error).__name__})."
-        fix = "Check --from, or download it again; a later format of the publisher may not be known yet."
-        raise ConfigError(f"{where} is not a file of {NAMES[source]}, or is damaged.", why, fix) from None
+        facts = {"place": where, "publisher": NAMES[source], "error": type(error).__name__}
+        raise refusal(ConfigError, "publisher-format", **facts) from None
 
 
 def _table(text: str, where: str) -> list[dict[str, str]]:
@@ -198,9 +198,8 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
     odd = next((row for row in rows if len(row) != len(names)), None)
     if odd is not None:
         line = len(text.splitlines()) - len(lines) + rows.index(odd) + 2
-        fix = f"Its columns seem to be separated by {separator!r}; save it as CSV with one separator, and points in decimals."
-        what = f"{where}, row {line}: {len(odd)} fields, and the first line has {len(names)}."
-        raise ConfigError(what, "", fix)
+        counts = {"line": line, "found": len(odd), "expected": len(names), "separator": separator}
+        raise refusal(ConfigError, "publisher-columns", place=where, **counts)
     comma = separator != ","
     return [{name: _point(field) if comma else field for name, field in zip(names, row, strict=True)} for row in rows]
 

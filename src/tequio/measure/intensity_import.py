@@ -13,6 +13,7 @@ from pathlib import Path
 from tequio.core.errors import ConfigError
 from tequio.measure.intensity import Window, checked
 from tequio.measure.intensity_formats import ESTIMATED, NAMES, Row, Rows, read_publisher
+from tequio.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def import_windows(
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        fix = "Save it as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW (Windows: -f WINDOWS-1252)"
-        raise ConfigError(f"{path} is not UTF-8.", "A spreadsheet may have saved it so.", fix) from None
+        raise refusal(ConfigError, "intensity-not-utf-8", path=str(path)) from None
     known, signal, rows = read_publisher(source, text, str(path))
     if not rows:
         raise ConfigError(f"{path} has no values.")
@@ -84,7 +84,5 @@ def _with_issue(rows: Rows, issued: datetime | None, where: str) -> Rows:
     if issued is not None and any(row.issued is not None for row in forecasts):
         raise ConfigError(f"{where} says itself when its forecasts were made.", "", "Leave out --issued.")
     if issued is None and any(row.issued is None for row in forecasts):
-        why = "It decides what could be known, and the file does not say it."
-        fix = "Say it: --issued 2026-03-01T11:30:00Z; or leave forecasts out: --no-forecasts"
-        raise ConfigError(f"{where} has forecasts; when were they made?", why, fix)
+        raise refusal(ConfigError, "forecasts-undated", place=where)
     return [row._replace(issued=row.issued or issued) if row.kind == "forecast" else row for row in rows]

@@ -72,8 +72,11 @@ class AccountBook:
                 money = row["money"] and row["money"]["amount"]
                 spending.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
         except (ValueError, KeyError, TypeError):
-            fix = "Restore it from a copy; without it nobody knows what was spent."
-            raise ConfigError(f"{path} is damaged.", "It is the participant's account book.", fix) from None
+            raise ConfigError(
+                f"{path} is damaged.",
+                "It is the participant's account book.",
+                "Restore it from a copy; without it nobody knows what was spent.",
+            ) from None
         return AccountBook(folder, under, self.tell_carbon, self.tell_money, self.limits, spending, self.counted)
 
     def left(self) -> dict[str, float]:

@@ -209,8 +209,11 @@ def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
     among.add([bad])
     for key, odd in zip(named, bad.tolist(), strict=True):
         if odd:
-            why = f"Tensor {key} holds NaN or infinite numbers."
-            raise BaseModelError(f"[base] model = {name!r} is damaged.", why, "Download the model again.")
+            raise BaseModelError(
+                f"[base] model = {name!r} is damaged.",
+                f"Tensor {key} holds NaN or infinite numbers.",
+                "Download the model again.",
+            )
 
 
 FIRST_PRODUCTS = (

@@ -12,6 +12,7 @@ from torch import nn
 from tequio.core.errors import BaseModelError
 from tequio.participant.base_files import BaseFiles, cannot_load, damaged, first_line, read_header, read_json
 from tequio.participant.base_sizes import check_counts
+from tequio.texts.words import refusal
 
 Kind = Literal["classification", "causal"]
 NO_LIMIT = 1_000_000
@@ -44,8 +45,11 @@ def read_config(files: BaseFiles) -> Any:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
         if raw.get("auto_map"):
-            why = "its architecture is code that comes with the model, and Tequio does not run such code"
-            raise cannot_load(files.name, why, "Take a base whose family transformers has.") from None
+            raise cannot_load(
+                files.name,
+                "its architecture is code that comes with the model, and Tequio does not run such code",
+                "Take a base whose family transformers has.",
+            ) from None
         raise cannot_load(files.name, error) from None
 
 
@@ -72,9 +76,8 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
     if kind == "classification" and encoder.endswith("EncoderModel"):  # of T5 and its kin
         return t.AutoModelForTextEncoding
     if config.is_encoder_decoder or (kind == "causal" and encoder.endswith("EncoderModel")):
-        why = f"It is an encoder-decoder model ({family}), and these are not supported for a {kind} task."
-        fix = "Take an encoder such as BERT." if kind == "classification" else "Take a decoder such as Llama."
-        raise BaseModelError(f"[base] model = {name!r}.", why, fix)
+        code = "base-of-other-task" if kind == "classification" else "base-of-other-language-task"
+        raise refusal(BaseModelError, code, name=name, family=family)
     if kind == "classification":
         if type(config) in t.MODEL_MAPPING:
             return t.AutoModel
@@ -82,8 +85,12 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
         return t.AutoModelForCausalLM
     elif type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and text_config(config) is not config:
         return t.AutoModelForImageTextToText
-    why = f"transformers has no {'language' if kind == 'causal' else 'text'} model for the family {family}"
-    raise cannot_load(name, why, f"Take a base that fits [task] kind = {kind!r}.")
+    sort = "language" if kind == "causal" else "text"
+    raise cannot_load(
+        name,
+        f"transformers has no {sort} model for the family {family}",
+        f"Take a base that fits [task] kind = {kind!r}.",
+    )
 
 
 def max_positions(model: nn.Module, config: Any) -> int:
@@ -113,8 +120,7 @@ def check_weight_files(name: str, paths: Sequence[Path]) -> set[str]:
         except (KeyError, TypeError, ValueError, IndexError):
             raise damaged(name, path, "Its header is not that of a safetensors file.") from None
         if end != data:
-            why = f"It holds {data:,} bytes of weights, and its header describes {end:,}."
-            raise damaged(name, path, why)
+            raise damaged(name, path, f"It holds {data:,} bytes of weights, and its header describes {end:,}.")
         for ending, method in QUANTISED.items():
             if any(key.endswith(ending) or f"{ending}." in key for key in tensors):
                 raise _quantised(name, method)
@@ -125,8 +131,7 @@ def check_whole(name: str, missing: Iterable[str]) -> None:
     """Refuse weights that the library would have filled in at random."""
     absent = sorted(key for key in missing if "pooler." not in key)  # a pooler is not used
     if absent:
-        why = f"They lack {len(absent)} tensors that the architecture needs, {absent[0]} for one."
-        raise BaseModelError(f"[base] model = {name!r}: its weights are incomplete.", why, "Download the model again.")
+        raise refusal(BaseModelError, "base-incomplete", name=name, count=len(absent), tensor=absent[0])
 
 
 def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tuple[str, ...]:
@@ -139,9 +144,7 @@ def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tupl
     beyond = {token for token, i in vocabulary.items() if i >= rows}
     typed = {t for t in beyond if not any(word in t.lower() for word in MEDIA)} - {tokenizer.pad_token}
     if typed:
-        why = f"Its tokenizer knows {len(tokenizer)} tokens, and its embeddings have {rows} rows."
-        fix = "Use the tokenizer that the model came with, or resize the embeddings (resize_token_embeddings), "
-        raise BaseModelError(f"[base] model = {name!r}.", why, fix + "train the new rows and save the model.")
+        raise refusal(BaseModelError, "tokenizer-too-large", name=name, tokens=len(tokenizer), rows=rows)
     if not vocabulary:
         raise cannot_load(name, "its tokenizer has no tokens")
     notes = []
@@ -161,8 +164,11 @@ def embedding_rows(name: str, model: Any) -> int:
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError, TypeError):
-        why = f"the family {model.config.model_type} has no embeddings of tokens, so it does not read text"
-        raise cannot_load(name, why, "Take a base that reads text.") from None
+        raise cannot_load(
+            name,
+            f"the family {model.config.model_type} has no embeddings of tokens, so it does not read text",
+            "Take a base that reads text.",
+        ) from None
 
 
 def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]) -> str:
@@ -175,9 +181,7 @@ def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]
     for token in (*ENDS, tokenizer.sep_token, tokenizer.bos_token, tokenizer.pad_token):
         if token in vocabulary:
             return str(token)
-    why = "Its tokenizer has no token that ends a text, so the model could not learn to stop."
-    fix = "Set eos_token in tokenizer_config.json to a token of its vocabulary."
-    raise BaseModelError(f"[base] model = {name!r}.", why, fix)
+    raise refusal(BaseModelError, "no-end-of-text", name=name)
 
 
 def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
@@ -198,7 +202,6 @@ def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
             else:
                 width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
     except Exception as error:
-        what = f"[base] model = {name!r} cannot be used for a {kind} task."
-        why = f"A few words of text gave {type(error).__name__}: {first_line(error)}."
-        raise BaseModelError(what, why, "Take a base of another family.") from None
+        facts = {"name": name, "task": kind, "error": type(error).__name__, "message": first_line(error)}
+        raise refusal(BaseModelError, "base-does-not-run", **facts) from None
     return width

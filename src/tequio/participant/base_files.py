@@ -14,6 +14,7 @@ import torch
 from tequio.core.canonical import digest_json
 from tequio.core.errors import BaseModelError
 from tequio.core.files import check_regular, digest_file, open_regular, read_regular
+from tequio.texts.words import refusal
 
 WEIGHTS = ("*.safetensors", "*.gguf")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -100,8 +101,8 @@ def check_files(files: BaseFiles) -> None:
         try:
             check_regular(path, None if path.suffix == ".safetensors" else small)
         except OSError as error:
-            why = f"{path} cannot be read: {error.strerror}"
-            raise cannot_load(files.name, why, "Download the model again, or take another base.") from None
+            fix = "Download the model again, or take another base."
+            raise cannot_load(files.name, f"{path} cannot be read: {error.strerror}", fix) from None
 
 
 def digest_base_files(path: Path) -> str:
@@ -197,8 +198,7 @@ def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
     try:
         from gguf import GGUFReader
     except ImportError:
-        fix = 'Install it with: pip install "tequio[gguf]"'
-        raise BaseModelError(f"{file.name} is a GGUF file,", "which needs the package gguf.", fix) from None
+        raise refusal(BaseModelError, "gguf-package", file=file.name) from None
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     stem = f"{file.stem}-{digest_file(file)[:16]}"
@@ -211,8 +211,8 @@ def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
-        why = f"It could not be read as GGUF ({type(error).__name__}: {first_line(error)})."
-        raise BaseModelError(f"[base] model: {file}.", why, "Check the download.") from None
+        facts = {"file": str(file), "error": type(error).__name__, "message": first_line(error)}
+        raise refusal(BaseModelError, "gguf-unreadable", **facts) from None
     model.hf_quantizer = None
     model.is_quantized = False
     model.config.__dict__.pop("quantization_config", None)

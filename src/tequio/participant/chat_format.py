@@ -24,6 +24,7 @@ from tequio.participant.template_renderer import (
     TemplateTooCostly,
     render,
 )
+from tequio.texts.words import refusal
 
 DATE = "26 Jul 2024"
 DATE_PARTS = {
@@ -62,8 +63,7 @@ class ChatFormat:
             return None
         own = str(self.tokenizer.get_chat_template())
         if len(own) > TEMPLATE:
-            why = f"It has {len(own):,} characters, more than any template needs."
-            raise BaseModelError(f"The chat template {self._where} is not used.", why, FIX)
+            raise refusal(BaseModelError, "template-too-long", place=self._where, count=len(own), next=FIX)
         return FIXED_DATE + own if "strftime_now" in own else own
 
     def prompt(self, turns: Sequence[Turn]) -> str:
@@ -106,15 +106,11 @@ class ChatFormat:
         try:
             return render(str(self.template), chat, more)
         except TemplateTooCostly as error:
-            what = f"The chat template {self._where} was stopped: {error}."
-            raise BaseModelError(
-                what, "It is a program that came with the base, and it has a fault or means harm.", FIX
-            ) from None
+            facts = {"place": self._where, "why": str(error), "next": FIX}
+            raise refusal(BaseModelError, "template-stopped", **facts) from None
         except HelperNotStarted as error:
-            what = f"The process that applies chat templates did not start: {error}."
-            why = "Memory may be short, or the installation incomplete. The template was not applied, so it is not the cause."
-            fix = f"Start the process by hand to see its own words: {sys.executable} -P {CHILD}"
-            raise ResourceError(what, why, fix) from None
+            command = f"{sys.executable} -P {CHILD}"
+            raise refusal(ResourceError, "template-not-started", why=str(error), command=command) from None
 
     @property
     def _where(self) -> str:

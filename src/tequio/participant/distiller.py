@@ -19,6 +19,7 @@ from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.loop import CLIP, adamw
 from tequio.participant.text_tasks import Item, TextTask, by_length
+from tequio.texts.words import refusal
 
 BATCH_TOKENS = 2048  # of a prediction
 
@@ -52,8 +53,7 @@ class PublicTexts:
                     parts[i] = part
         out = torch.cat(parts)
         if not bool(torch.isfinite(out).all()):
-            why = f"Over base {self.name} a model predicts NaN or infinity on public texts."
-            raise TrainingError("It cannot teach.", why, 'Use dtype = "float32" or "bfloat16" for that base.')
+            raise refusal(TrainingError, "teacher-not-finite", base=self.name)
         return out.clone()  # not an inference tensor
 
     def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
@@ -71,7 +71,8 @@ class PublicTexts:
                 loss = distil_loss(predicted, wanted, task.temperature)
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
-                    raise self._diverged(f"The loss became {losses[-1]} at step {step + 1}.")
+                    now = str(losses[-1])
+                    raise refusal(TrainingError, "distil-diverged", base=self.name, loss=now, step=step + 1)
                 optimizer.param_groups[0]["lr"] = task.learning_rate * (1.0 - step / task.steps)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
@@ -81,11 +82,8 @@ class PublicTexts:
         finally:
             self.adapted.detach()
         if not change.is_finite():
-            raise self._diverged("Its factors hold NaN or infinity.")
+            raise refusal(TrainingError, "distil-not-finite", base=self.name)
         return change, losses[0], losses[-1]
 
     def _rows(self, items: Sequence[Item]) -> Tensor:
         return self.task.logits(self.adapted, items)[0][:, : self.classes].float()
-
-    def _diverged(self, why: str) -> TrainingError:
-        return TrainingError(f"Distillation over base {self.name} diverged.", why, "Lower [distil] learning_rate.")

@@ -112,8 +112,11 @@ class Encoder:
         """
         begin = self.begin
         if self.max_tokens < len(begin) + 2:
-            why = f"The base's tokenizer begins each text with {len(begin)} tokens of its own."
-            raise ConfigError(f"[task] max_tokens = {self.max_tokens} leaves no room for text.", why, "Raise it.")
+            raise ConfigError(
+                f"[task] max_tokens = {self.max_tokens} leaves no room for text.",
+                f"The base's tokenizer begins each text with {len(begin)} tokens of its own.",
+                "Raise it.",
+            )
         blocks: list[tuple[list[int], list[int]]] = [([], [])]
         for document in documents:
             rest, opening = list(document[len(begin) :]), True

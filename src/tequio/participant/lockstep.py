@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tequio.core.errors import TrainingError
+from tequio.core.reason import Reason
 from tequio.core.types import Energy, Reply, TrainRequest
 from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel, Attached
@@ -61,7 +62,7 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list
     answers: list[Reply | TrainingError] = []
     for node, task, one, update, reading in zip(nodes, tasks, trained, updates, readings, strict=True):
         if isinstance(one, TrainingError) or update is None:
-            answers.append(one if isinstance(one, TrainingError) else bad(node.name, "It has no update."))
+            answers.append(one if isinstance(one, TrainingError) else bad(node.name, Reason("update-not-finite")))
             continue
         answers.append(node.reply(task, one, _share(reading.energy, one.tokens / tokens), update))
     return answers

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalMethod
+from tequio.core.reason import Reason
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.objective import Objective
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.text_tasks import Item, TextTask
+from tequio.texts.words import refusal
 
 CLIP = 1.0  # gradient norm
 DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1
@@ -75,7 +77,7 @@ def train(
         loss = objective.total(own, adapted, task)
         value = together.total(float(loss.detach()))
         if not math.isfinite(value):
-            raise bad(who, f"The loss became {value} at step {len(losses) + 1}.")
+            raise bad(who, Reason("diverged", {"loss": str(value), "step": len(losses) + 1}))
         loss.backward()  # type: ignore[no-untyped-call]
         together.add([p.grad for p in parameters if p.grad is not None])
         if saved:
@@ -92,11 +94,11 @@ def summed_up(losses: Sequence[float], tokens: int, who: str) -> Trained:
     """What a stretch of training did, by its losses. Raises TrainingError if one is not a number, or if they rose."""
     odd = next((k for k, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
     if odd is not None:
-        raise bad(who, f"The loss became {losses[odd - 1]} at step {odd}.")
+        raise bad(who, Reason("diverged", {"loss": str(losses[odd - 1]), "step": odd}))
     few = max(1, min(5, len(losses) // 2))
     first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     if last > DIVERGED * losses[0] + 1.0:  # against the loss before any step: later ones may be huge already
-        raise bad(who, f"The loss went from {losses[0]:.3g} to {last:.3g}.")
+        raise bad(who, Reason("loss-rose", {"first": losses[0], "last": last}))
     return Trained(first, last, len(losses), tokens)
 
 
@@ -129,7 +131,6 @@ def _put_back(parameters: Sequence[nn.Parameter], saved: Sequence[Tensor]) -> No
             p.copy_(value)
 
 
-def bad(who: str, why: str) -> TrainingError:
+def bad(who: str, why: Reason) -> TrainingError:
     """Training that diverged."""
-    fix = "Lower [train] learning_rate in federation.toml, and look for odd rows in its data."
-    return TrainingError(f"Participant {who}: training diverged.", why, fix)
+    return refusal(TrainingError, why.code, **why.facts).within(f"Participant {who}")

@@ -18,6 +18,7 @@ from tequio.core.errors import BaseModelError, UpdateError
 from tequio.core.update import Entry, Factored, plain
 from tequio.participant.module_names import choose_layers, is_transposed
 from tequio.participant.sharding import first_row, local
+from tequio.texts.words import refuse_first
 
 
 class AdaptedLinear(nn.Module):
@@ -141,12 +142,8 @@ def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str,
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for path, linear in wanted.items():
         parent_path, _, leaf = path.rpartition(".")
-        if parted and id(linear.weight) in tied:
-            why = f"{path} has the weight of the embeddings, and a base in shards cannot change one without the other."
-            raise BaseModelError("[adapter] modules:", why, "Leave it out, or leave out [team] shard_base.")
-        if parted and is_transposed(linear):
-            why = f"{path} stores its weight transposed (Conv1D), and such a layer cannot be adapted in shards."
-            raise BaseModelError("[adapter] modules:", why, "Leave out [team] shard_base.")
+        found = {"shards-embeddings": id(linear.weight) in tied, "shards-transposed": is_transposed(linear)}
+        refuse_first(BaseModelError, {code: parted and holds for code, holds in found.items()}, path=path)
         layer = (PartedLinear if parted else AdaptedLinear)(linear)
         setattr(model.get_submodule(parent_path), leaf, layer)
         adapted[path] = layer

@@ -16,6 +16,7 @@ from tequio.algorithms.compress.feedback import step
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.canonical import packed_update_size
 from tequio.core.errors import DataError, TrainingError
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import Energy, EvaluateRequest, GradientRequest, Money, Reply, TrainRequest
 from tequio.core.update import Entry, Update, zero
@@ -36,6 +37,7 @@ from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
 from tequio.participant.task_budget import check_look, for_training, upload_bytes
 from tequio.participant.text_tasks import Item, Losses, TextTask, batches
+from tequio.texts.words import ENGLISH, refusal
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Node:
         if payload is None and update is not None:
             size = packed_update_size(update)
         energy, money = self.entered("train", task.round, energy, size=float(size), steps=trained.steps)
-        cut = trained.steps < task.steps
+        cut = Reason("steps-cut", {"steps": trained.steps, "asked": task.steps})
         return Reply(
             round=task.round,
             index=task.index,
@@ -147,7 +149,7 @@ class Node:
             metrics={"loss_first": trained.loss_first, "loss_last": trained.loss_last},
             energy=energy,
             money=money,
-            note=f"{trained.steps} of {task.steps} steps: no more fit the budget" if cut else "",
+            note=cut.after(ENGLISH.reason(cut)) if trained.steps < task.steps else "",
         )
 
     @property
@@ -222,7 +224,10 @@ class Node:
             self.adapted.fold_in(task.held)
             scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
-            raise TrainingError(f"Participant {self.name}: the loss of its validation data is {scores.loss}.")
+            raise TrainingError(
+                f"Participant {self.name}: the loss of its validation data is {scores.loss}.",
+                reason=Reason("loss-not-finite", {"loss": str(scores.loss)}),
+            )
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
         energy, money = self.entered("evaluate", task.round, reading.energy)
         return Reply(
@@ -232,8 +237,7 @@ class Node:
     def gradient(self, task: GradientRequest) -> Reply:
         """The gradient of the mean loss of `task.batches` training batches. Raises TrainingError unless this is the centre."""
         if task.index != 0:
-            why = "Only the centre's texts are public; the gradient of private ones stays where it is."
-            raise TrainingError(f"Participant {self.name}: no gradient is given.", why)
+            raise refusal(TrainingError, "gradient-is-private", name=self.name)
         parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
         with self.meter.measure() as reading:
             update = public_gradient(self.adapted, self.task, parts, task.held, task.rank, task.seed)

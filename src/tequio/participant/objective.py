@@ -18,6 +18,7 @@ from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.public_text import Public
 from tequio.participant.text_tasks import TextTask
+from tequio.texts.words import refuse_first
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def build_objective(task: TrainRequest, adapted: AdaptedModel, public: Public | 
     terms = terms_by_name(task.terms)
     method = method_by_name(task.method, **task.method_settings)
     for term in terms:
-        if term.needs & {"public", "base"} and public is None:
-            why, fix = "It needs public text, and this participant has none.", "Give [local] data in federation.toml."
-            raise TrainingError(f"Participant {task.name}: the term {term.name} cannot be computed.", why, fix)
-        if "gradient" in term.needs and task.gradient is None:
-            why = "The task carries no gradient of the centre."
-            raise TrainingError(f"Participant {task.name}: the term {term.name} cannot be computed.", why)
+        found = {
+            "term-without-own-text": bool(term.needs & {"public", "base"}) and public is None,
+            "term-without-gradient": "gradient" in term.needs and task.gradient is None,
+        }
+        refuse_first(TrainingError, found, name=task.name, term=term.name)
     if not terms:
         return Objective(method=method)
     gradient = None if task.gradient is None else still(task.gradient, adapted.device)

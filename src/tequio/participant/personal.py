@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from tequio.core.errors import TrainingError
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.update import Dense, Update, zero
 from tequio.measure.budget import add, smaller
@@ -48,6 +49,7 @@ from tequio.participant.general import Familiarity, answers, blended, embeddings
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
+from tequio.texts.words import refusal
 
 OWN_CLASSES = "own classes"
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}
@@ -128,8 +130,7 @@ def personalise(
         looks.at_all(list(recipes))
         looks.found = {name: losses for name, losses in looks.found.items() if math.isfinite(losses.scores().loss)}
         if not looks.found:
-            fix = "Look for odd rows in its data, or use a base in float32."
-            raise TrainingError(f"Participant {node.name}: no model gives its validation data a finite loss.", "", fix)
+            raise refusal(TrainingError, "no-finite-loss", name=node.name)
         choice = _choose(looks, settings, local.looks)
         chosen = choice.name
         # in one order, for all processes of a team look at the same model at a time
@@ -177,7 +178,7 @@ def personalise(
         "money": None if money is None else asdict(money),
         "seconds": energy.seconds,
         "classes": _classes(node, {name: tested[name] for name in ("base", "local", "shared", "personal")}),
-        **({"cut": note} if (note := budgeted.note()) else {}),
+        **({"cut": note.as_record()} if (note := budgeted.note()) else {}),
     }
     return Personal(looks.model(recipes[chosen]), local.tail, body, familiarity)
 
@@ -226,7 +227,8 @@ class _Looks:
         waiting = [name for name in names if name not in self.found]
         for number, name in enumerate(waiting):
             if not self.at(self.recipes[name], name):
-                self.budgeted.cut.append(f"{number} of {len(waiting)} further candidates")
+                left = {"count": number, "candidates": len(waiting)}
+                self.budgeted.cut.append(Reason("candidates-left", left))
                 return
 
     def at(self, recipe: Recipe, name: str) -> Losses | None:

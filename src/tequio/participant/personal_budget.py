@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from tequio.measure.budget import KEYS, WORDS
+from tequio.core.reason import Reason
+from tequio.measure.budget import KEYS
 from tequio.participant.task_budget import FORWARDS
 
 QUARTER = 0.25  # of a training: less is not worth its looks, where another one comes after it
@@ -60,7 +61,7 @@ class PersonalModelBudget:
     look: dict[str, float] = field(default_factory=dict)  # one pass over validation data
     step: dict[str, float] = field(default_factory=dict)  # mean of those made
     steps_made: int = 0
-    cut: list[str] = field(default_factory=list)  # what was made less of, in words
+    cut: list[Reason] = field(default_factory=list)  # what was made less of
     short: set[str] = field(default_factory=set)  # of which keys there was too little
 
     @contextmanager
@@ -93,16 +94,16 @@ class PersonalModelBudget:
         if steps < min(fit.checks, fit.steps) or (len(fits) > 1 and share < QUARTER):
             steps, rates = 0, ()
             self.tested -= name == LOCAL  # it is the base then
-        self.cut.append(f"{name} {steps} of {fit.steps} steps at {len(rates)} of {len(fit.rates)} learning rates")
+        facts = {"fit": name, "steps": steps, "full": fit.steps, "rates": len(rates), "full_rates": len(fit.rates)}
+        self.cut.append(Reason("fit-shortened", facts))
         return replace(fit, steps=steps, rates=rates, checks=max(1, int(share * fit.checks)))
 
     def may(self, name: str, done: int, fit: FitBudget) -> bool:
         """Whether one more step of a training fits, and the look after it; noted where it ends the training."""
         if self._step_fits():
             return True
-        words = f"{name} ended after {done} of {fit.steps} steps"
-        if not any(said.startswith(f"{name} ended") for said in self.cut):  # at the next learning rate it ends as well
-            self.cut.append(words)
+        if "fit-ended" not in self._cuts(name):  # at the next learning rate it ends as well
+            self.cut.append(Reason("fit-ended", {"fit": name, "steps": done, "full": fit.steps}))
         return False
 
     def steps(self, rates: Sequence[float]) -> Iterable[float]:
@@ -115,12 +116,16 @@ class PersonalModelBudget:
 
     def fair(self, name: str, made: int, fit: FitBudget) -> bool:
         """Whether a training, of which `made` steps were made at the rate that got furthest, is one to compare with."""
-        return made >= FAIR * fit.steps or not any(said.startswith(f"{name} ") for said in self.cut)
+        return made >= FAIR * fit.steps or not self._cuts(name)
 
-    def note(self) -> str:
-        """What was made less of, and why; nothing where everything fitted."""
-        words = ", ".join(WORDS[key] for key in KEYS if key in self.short)
-        return f"{'; '.join(self.cut)}: no more fit the budget of {words}" if self.cut else ""
+    def note(self) -> Reason | None:
+        """What was made less of, and why; None where everything fitted."""
+        facts = {"cut": [one.as_record() for one in self.cut], "keys": [key for key in KEYS if key in self.short]}
+        return Reason("personal-cut", facts) if self.cut else None
+
+    def _cuts(self, name: str) -> list[str]:
+        """The codes of what was cut of one training."""
+        return [one.code for one in self.cut if one.facts.get("fit") == name]
 
     def _counted(self, rates: Sequence[float]) -> Iterator[float]:
         for done, rate in enumerate(rates):

@@ -16,7 +16,9 @@ from pathlib import PurePath
 from typing import Any
 
 from tequio.core.errors import ConfigError, DataError
+from tequio.core.reason import Reason
 from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading, ReadReport
+from tequio.texts.words import refusal, refuse_first
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
@@ -190,8 +192,7 @@ def _collected(
             if key in own and (key not in out or _before(example, out[key])):
                 out[key] = example
     if len(out) < len(wanted):
-        why = "They were read twice, and texts that were there at first are not there any more."
-        raise DataError("The data files changed while they were read.", why, "Start again.")
+        raise refusal(DataError, "data-changed-while-read")
     return out
 
 
@@ -205,19 +206,16 @@ def _before(one: Example, other: Example) -> bool:
 
 
 def _check(files: DataFiles, rule: SplitRule, participant: str, minimum: int) -> None:
-    who, fix = f"Participant {participant}:", "Correct [data] in its participant.toml."
     explicit = {name for name in NAMES if getattr(files, name) is not None}
-    if (files.data is not None and explicit) or (files.data is None and "train" not in explicit):
-        why = "Give either one file to be split, or a file for train (and for validation and test)."
-        raise ConfigError(f"{who} its data files do not fit together.", why, fix)
     shares = _shares(explicit, rule)
-    if any(name not in explicit and not 0 < share < 1 for name, share in shares.items()):
-        why = f"Shares are validation {rule.validation:g} and test {rule.test:g}; each split needs more than 0."
-        raise ConfigError(f"{who} the shares leave a split empty.", why, fix)
-    for name in NAMES:
-        cap = getattr(rule, f"max_{name}")
-        if cap is not None and cap < minimum:
-            raise ConfigError(f"{who} max_{name} is {cap},", f"but each split needs {minimum} or more.", fix)
+    found = {
+        "data-files-clash": bool(explicit) if files.data is not None else "train" not in explicit,
+        "split-empty": any(name not in explicit and not 0 < share < 1 for name, share in shares.items()),
+    }
+    refuse_first(ConfigError, found, name=participant, validation=rule.validation, test=rule.test)
+    caps = {name: cap for name in NAMES if (cap := getattr(rule, f"max_{name}")) is not None and cap < minimum}
+    for name, cap in caps.items():
+        raise refusal(ConfigError, "split-below-minimum", name=participant, split=name, cap=cap, minimum=minimum)
 
 
 def _shares(given: Iterable[str], rule: SplitRule) -> dict[str, float]:
@@ -292,10 +290,7 @@ def enough(minimum: int, share: float) -> int:
 def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], share: float | None) -> DataError:
     (count, minimum), (rows, usable) = has, read
     if usable == 0:
-        why = (
-            f"{rows} rows were read and none is usable (empty, unlabelled, repeated, contradictory, in another split)."
-        )
-        return DataError(f"{what}: no usable example for {name}.", why, f"Give it {minimum} or more different texts.")
+        return refusal(DataError, "no-usable-example", what=what, split=name, rows=rows, minimum=minimum)
     why = f"It has {count}, needed are {minimum}: {rows} rows were read, {usable} are usable and different."
     fix = f"Give it {minimum} or more different texts."
     if share:
@@ -307,7 +302,5 @@ def _is_long(example: Example) -> bool:
     return len(example.text) > LONG or len(example.response or "") > LONG
 
 
-def _warnings(balance: Mapping[str, int]) -> list[str]:
-    if len(balance) == 1:
-        return ["All its training texts have one class: alone it can learn nothing but that class."]
-    return []
+def _warnings(balance: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [Reason("one-class").as_record()] if len(balance) == 1 else []

@@ -9,9 +9,10 @@ from tequio.algorithms.factors import parted
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.errors import BudgetError
 from tequio.core.types import TrainRequest
-from tequio.measure.budget import WORDS, exhausted, smaller
+from tequio.measure.budget import exhausted, smaller
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel
+from tequio.texts.words import refusal
 
 FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors
 
@@ -59,6 +60,5 @@ def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, f
 
 def _refuse(name: str, gone: Sequence[str]) -> None:
     if gone:
-        words = ", ".join(WORDS[key] for key in dict.fromkeys(gone))
-        what = f"Participant {name}: its own budget of {words} is spent."
-        raise BudgetError(what, "", "It may raise [budget] in its participant.toml.")
+        found = refusal(BudgetError, "own-budget-spent", keys=list(dict.fromkeys(gone)))
+        raise found.within(f"Participant {name}")

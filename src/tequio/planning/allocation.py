@@ -8,8 +8,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tequio.core.errors import ConfigError, TrainingError
+from tequio.core.reason import Reason
+from tequio.texts.words import refusal, refuse_first
 
 RANK_COST = 0.005
 """What one more rank adds to the time of a step, relative to the base alone. Measured with LoRA on 384- and
@@ -49,12 +52,12 @@ class Workload:
 @dataclass(frozen=True)
 class Assignment:
     """What a participant is given. `seconds` is the expected time of a round (None: speed not known);
-    `reason` is for people."""
+    `reason`: why it is given that."""
 
     rank: int
     steps: int
     seconds: float | None
-    reason: str
+    reason: Reason
 
 
 def allocate(hardware: Hardware, workload: Workload) -> Assignment:
@@ -71,23 +74,16 @@ def allocate(hardware: Hardware, workload: Workload) -> Assignment:
     top, full = allowed[-1], workload.steps
     seconds = _seconds(hardware, workload, top, full)
     if seconds is None:
-        known = "no speed is declared or probed, so its time is not known"
-        return Assignment(top, full, None, f"Rank {top}, {why}, with all {full} steps: {known}.")
+        return Assignment(top, full, None, _reason("allotted-unknown", top, full, why=why))
     deadline = workload.deadline_seconds
     if deadline is None:
-        return Assignment(
-            top,
-            full,
-            seconds,
-            f"Rank {top}, {why}, with all {full} steps: about {seconds:.3g} s, no deadline.",
-        )
-    within = f"within the deadline of {deadline:.3g} s"
+        return Assignment(top, full, seconds, _reason("allotted-free", top, full, why=why, seconds=seconds))
     for rank in reversed(allowed):
         seconds = _seconds(hardware, workload, rank, full)
         if seconds is not None and seconds <= deadline:
-            why = why if rank == top else "the largest that it can finish in time"
-            reason = f"Rank {rank}, {why}, with all {full} steps: about {seconds:.3g} s, {within}."
-            return Assignment(rank, full, seconds, reason)
+            why = why if rank == top else Reason("rank-in-time").as_record()
+            facts = {"why": why, "seconds": seconds, "deadline": deadline}
+            return Assignment(rank, full, seconds, _reason("allotted", rank, full, **facts))
     return _fewer_steps(hardware, workload, allowed[0], deadline)
 
 
@@ -98,11 +94,15 @@ def _fewer_steps(hardware: Hardware, workload: Workload, rank: int, deadline: fl
     fit = math.floor((deadline - upload) / one) if one > 0 else 0
     steps = max(workload.min_steps, min(workload.steps, fit))
     seconds = _seconds(hardware, workload, rank, steps) or 0.0
-    start = f"Rank {rank}, the smallest, with {steps} of {workload.steps} steps: about {seconds:.3g} s"
+    facts = {"full": workload.steps, "seconds": seconds, "deadline": deadline}
     if fit >= workload.min_steps:
-        return Assignment(rank, steps, seconds, f"{start}, as many as fit the deadline of {deadline:.3g} s.")
-    late = f"it will be late by about {seconds - deadline:.2g} s, for the deadline is {deadline:.3g} s"
-    return Assignment(rank, steps, seconds, f"{start}; {steps} is the minimum and {late}.")
+        return Assignment(rank, steps, seconds, _reason("allotted-fewer", rank, steps, **facts))
+    late = _reason("allotted-late", rank, steps, **facts, late=seconds - deadline)
+    return Assignment(rank, steps, seconds, late)
+
+
+def _reason(code: str, rank: int, steps: int, **facts: Any) -> Reason:
+    return Reason(code, {"rank": rank, "steps": steps, **facts})
 
 
 def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> float | None:
@@ -115,38 +115,32 @@ def _seconds(hardware: Hardware, workload: Workload, rank: int, steps: int) -> f
     return steps * step + upload
 
 
-def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], str]:
+def _allowed(hardware: Hardware, workload: Workload) -> tuple[list[int], dict[str, Any]]:
     """Ranks of the ladder within max_rank and memory, rising, and why the largest of them is the largest."""
     ladder = sorted(set(workload.ranks))
-    ranks, why = ladder, "the largest of the ladder"
+    ranks, why = ladder, Reason("rank-largest")
     if hardware.max_rank is not None:
         ranks = [rank for rank in ranks if rank <= hardware.max_rank]
         if not ranks:
-            what = f"[hardware] max_rank = {hardware.max_rank}:"
-            raise ConfigError(
-                what, f"the smallest rank of the federation is {ladder[0]}.", f"Allow {ladder[0]} or more."
-            )
+            raise refusal(ConfigError, "rank-too-small", max_rank=hardware.max_rank, rank=ladder[0])
         if len(ranks) < len(ladder):
-            why = f"the largest within max_rank = {hardware.max_rank}"
+            why = Reason("rank-capped", {"max_rank": hardware.max_rank})
     if hardware.memory_gib is not None:
         room = hardware.memory_gib * 2**30 - workload.memory_bytes
         small = [rank for rank in ranks if rank * workload.memory_bytes_per_rank <= room]
         if len(small) < len(ranks):
-            why = (
-                f"the largest that fits {hardware.memory_gib:g} GiB"
-                if small
-                else "the smallest, which may not fit memory"
-            )
+            why = Reason("rank-fits", {"memory_gib": hardware.memory_gib}) if small else Reason("rank-may-not-fit")
         ranks = small or ranks[:1]
-    return ranks, why
+    return ranks, why.as_record()
 
 
 def _check(hardware: Hardware, workload: Workload) -> None:
-    if not workload.ranks or min(workload.ranks) < 1:
-        raise ConfigError(f"[adapter] ranks = {list(workload.ranks)}:", "expected one or more ranks, each 1 or more.")
-    if not 1 <= workload.min_steps <= workload.steps:
-        what = f"[train] min_steps = {workload.min_steps} of {workload.steps} steps:"
-        raise ConfigError(what, "expected 1 or more, and no more than the steps of a round.")
+    found = {
+        "ranks-unusable": min(workload.ranks, default=0) < 1,
+        "steps-unusable": not 1 <= workload.min_steps <= workload.steps,
+    }
+    ranks, least = list(workload.ranks), workload.min_steps
+    refuse_first(ConfigError, found, ranks=ranks, minimum=least, steps=workload.steps)
     positive = {
         "tokens_per_step": workload.tokens_per_step,
         "deadline": workload.deadline_seconds,

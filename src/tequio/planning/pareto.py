@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 AXES = ("quality", "seconds", "joules", "grams", "money")
 
@@ -21,7 +22,7 @@ class Option:
     joules: float
     grams: float | None
     money: Mapping[str, float] | None
-    note: str = ""
+    note: Mapping[str, Any] | None = None  # a reason in its recorded form
     priced: bool = True
 
 

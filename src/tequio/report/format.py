@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 from tequio.core.durations import parts_of
+from tequio.texts.words import Lang
 
-Lang = Literal["en", "es"]
 NARROW = "\u202f"
 NBSP = "\u00a0"
 DASH = "–"

@@ -81,7 +81,7 @@ def _answers(
         answers = train_together(nodes, trained)
     except (TrainingError, UpdateError):  # one of them cannot begin, so each on its own
         return [_answer(places, task, worker) for task in bundle]
-    return [_failed(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
+    return [Failure.of(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
 
 
 def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
@@ -89,11 +89,7 @@ def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker
     try:
         return answer(participant, task)
     except (TrainingError, UpdateError) as error:
-        return _failed(task, error)
-
-
-def _failed(task: Request, error: Exception) -> Failure:
-    return Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+        return Failure.of(task, error)
 
 
 def give_back_memory() -> None:

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.files import read_regular
+from tequio.texts.words import refusal
 
 FORMAT = "tequio-invitation-1"
 LARGEST = 1 << 24  # bytes of an invitation
@@ -68,11 +70,9 @@ def read_invitation(path: Path) -> Invitation:
         raise ConfigError(f"{path} is not an invitation.", "", "Give the file that you were sent, unchanged.") from None
     for key, value in raw.items():
         if not (_is_texts(value) if key == "files" else isinstance(value, str)):
-            why = f"{key} in it is not text: it was changed or damaged."
-            raise ConfigError(f"{path} is not an invitation.", why, "Give the file that you were sent, unchanged.")
+            raise refusal(ConfigError, "invitation-not-text", path=str(path), key=key)
     if digest(invitation.federation.encode()) != invitation.digest:
-        why = "The federation.toml in it does not have the digest that it states."
-        raise NetworkError(f"{path} was changed or damaged.", why, "Ask the coordinator for a new one.")
+        raise refusal(NetworkError, "invitation-changed", path=str(path))
     return invitation
 
 
@@ -84,6 +84,5 @@ def _check_format(path: Path, raw: Any) -> None:
     """Raise ConfigError for the invitation of another version, whatever keys that has."""
     found = raw.get("format", FORMAT) if isinstance(raw, dict) else FORMAT
     if isinstance(found, str) and found != FORMAT:
-        why = f"It has format {found[:64]!r}, and this Tequio reads {FORMAT!r}."
-        fix = "Install the version of Tequio that the coordinator has."
-        raise ConfigError(f"{path} is not an invitation of this version.", why, fix)
+        facts = {"path": str(path), "found": one_line(found[:64]), "format": FORMAT}
+        raise refusal(ConfigError, "invitation-of-other-version", **facts)

@@ -111,7 +111,7 @@ def test_the_ledger_has_what_its_document_promises(make_federation: Any, tmp_pat
     assert set(general) == {"base", "shared", "gain"}
     assert set(general["gain"]) == {"loss", "accuracy", "log_ratio", "pairs"}
     assert end["rounds"] == 2
-    assert end["reason"] == "all rounds made"
+    assert end["reason"]["code"] == "rounds-made"
     # the files are those of the record
     shared = unpack((run / "shared.safetensors").read_bytes())
     assert digest_update(shared) == found["shared"][0]["digest"]
@@ -192,7 +192,7 @@ def test_a_run_stops_when_validation_does_not_get_better(make_federation: Any, t
     assert [r["mean_validation_loss"] for r in found["round"]] == pytest.approx([start_loss] * 2, rel=1e-5)
     assert len(found["round"]) == 2
     assert (end["rounds"], end["best_round"]) == (2, 0)
-    assert end["reason"] == "no progress on validation any more"
+    assert end["reason"]["code"] == "no-progress"
     assert not unpack((tmp_path / "run" / "shared.safetensors").read_bytes()).entries
 
 
@@ -213,7 +213,7 @@ def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tm
     speed = row["measured_tokens_per_second"]
     assert math.isfinite(speed)
     assert speed > 10
-    assert "within the deadline of 1e+03 s" in row["reason"]
+    assert (row["reason"]["code"], row["reason"]["facts"]["deadline"]) == ("allotted", 1000.0)
     assert resume(tmp_path / "run").end["rounds"] == 2
 
 

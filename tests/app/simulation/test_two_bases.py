@@ -22,6 +22,7 @@ from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError, ResourceError, RunError
 from tequio.ledger.record import Ledger
 from tequio.report.write import write_report
+from tequio.texts.words import ENGLISH
 
 KINDS = ["classification", "causal"]
 
@@ -80,7 +81,7 @@ def test_a_run_over_two_bases_serves_everybody_over_its_own(path: Path, tmp_path
         assert len(predict_texts(run, who, ["the nurse was kind"], 2)) == 1
     page, summary = write_report(run, "en", None)
     assert page.is_file()
-    assert [(p["name"], p["tier"]) for p in summary["participants"]] == [
+    assert [(p["name"], ENGLISH.reason(p["tier"])) for p in summary["participants"]] == [
         ("site0", "main, rank 4"),
         ("site1", "small, rank 2"),
         ("site2", "main, rank 4"),

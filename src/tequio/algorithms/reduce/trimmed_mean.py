@@ -20,6 +20,7 @@ from tequio.core.errors import RunError, UpdateError
 from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Dense, Entry, Update, plain
+from tequio.texts.words import refusal
 
 FEWEST = 3
 
@@ -54,9 +55,7 @@ class TrimmedMean:
         """The trimmed mean. Raises RunError under three updates."""
         n = len(total.updates)
         if n < FEWEST:
-            why = f"It needs at least {FEWEST}: of fewer none can be told to be the odd one."
-            fix = 'Resume when more can take part, or start with reduce = "fedit".'
-            raise RunError(f"trimmed_mean has {n} updates to reduce.", why, fix)
+            raise refusal(RunError, "too-few-updates-to-trim", count=n, fewest=FEWEST)
         points = [u.scaled(c * n / divisor) for u, c in zip(total.updates, total.coefficients, strict=True)]
         names = sorted({name for point in points for name in point.entries})
         entries: dict[str, Entry] = {}

@@ -17,6 +17,7 @@ from tequio.coordinator.distillation import Distillation
 from tequio.coordinator.run_spec import Coding, Local
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
+from tequio.texts.words import refusal, refuse_first
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,15 @@ def build_local(config: Federation) -> Local:
     """What participants minimise. Raises ConfigError for an unknown name or setting, and where a term lacks what it needs."""
     local = Local(config.local.terms, config.local.method, config.local.method_settings)
     if config.local.data is not None and not local.needs("public"):
-        why = "No term looks at public text, so it would be read for nothing."
-        raise ConfigError("[local] data is given.", why, "Add terms, { replay = 0.5 } for instance, or leave it out.")
+        raise refusal(ConfigError, "public-text-unused")
     for term in local.built()[0]:
-        what = f"[local] terms: {term.name} cannot be computed."
-        if term.needs & {"public", "base"} and config.centre is None and config.local.data is None:
-            fix = "Give [local] data, a file of public text, or a [centre], whose training data are used."
-            raise ConfigError(what, "It needs public text, and there is none.", fix)
-        if "base" in term.needs and isinstance(config.task.labels, list) and config.task.labels:
-            why = "With a list of labels the base's head is zero: it says nothing that one could keep to."
-            raise ConfigError(what, why, "Give [task] labels as a table, label = description.")
-        if "gradient" in term.needs and config.centre is None:
-            raise ConfigError(what, "It needs the gradient of a centre, and there is none.", "Give a [centre].")
+        public, listed = bool(term.needs & {"public", "base"}), isinstance(config.task.labels, list)
+        found = {
+            "term-without-text": public and config.centre is None and config.local.data is None,
+            "term-without-head": "base" in term.needs and listed and bool(config.task.labels),
+            "term-without-centre": "gradient" in term.needs and config.centre is None,
+        }
+        refuse_first(ConfigError, found, term=term.name)
     return local
 
 

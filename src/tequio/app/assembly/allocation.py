@@ -12,11 +12,13 @@ from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
 from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload, allocate
+from tequio.texts.words import refusal
 
 
 def allocate_all(
@@ -48,14 +50,18 @@ def _in_windows(config: Federation, index: int, assignment: Assignment) -> Assig
     if config.train.pace != "buffered" or index == 0 or window is None or seconds is None or seconds <= window:
         return assignment
     every = math.ceil(seconds / window)
-    return replace(assignment, reason=f"{assignment.reason} A window is {window:.3g} s: it counts in one of {every}.")
+    return replace(
+        assignment,
+        reason=Reason(
+            "allotted-windows", {"allotted": assignment.reason.as_record(), "window": window, "every": every}
+        ),
+    )
 
 
 def build_hardware(name: str, own: HardwareSection, measured: float | None, full: bool = False) -> Hardware:
     """What a participant declares, its speed as measured where it is not declared. full: whole weights are trained."""
     if full and own.max_rank is not None:
-        why = 'With [adapter] kind = "full" everybody trains whole weights, which have no rank.'
-        raise ConfigError(f"Participant {name}: max_rank = {own.max_rank}.", why, "Leave it out, or use lora.")
+        raise refusal(ConfigError, "rank-of-full", name=name, max_rank=own.max_rank)
     return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
 
 

@@ -22,13 +22,13 @@ from tequio.coordinator.carbon_clock import (
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest
-from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.ledger.record import Ledger
 from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
 from tequio.measure.intensity import Intensity, moment, read_intensity, stamp, window_end
 from tequio.measure.site import Site
 from tequio.participant.node import Node
+from tequio.texts.words import refusal, refuse_first
 
 Files = Mapping[str, ParticipantFile]
 
@@ -58,32 +58,20 @@ def check_shift(config: Federation, files: Files) -> None:
     if terms is None or given is None:
         return
     for who, energy in _places(config, files):
-        if energy.intensity is None and energy.country is None:
-            what = f"[shift]: nothing is known of the electricity of {who}."
-            raise ConfigError(
-                what, "", "Give [energy] intensity, a file of values by time (or country, which has no hours)."
-            )
-        if not energy.tell:
-            what = f"[shift]: {who} does not tell its carbon."
-            raise ConfigError(what, "Hours chosen by it would tell it.", "Set [energy] tell = true there.")
+        unknown = energy.intensity is None and energy.country is None
+        refuse_first(ConfigError, {"shift-place": unknown, "shift-private": not energy.tell}, who=who)
         if energy.intensity is not None:
             _covers(who, energy, terms, config.train.rounds)
     for who, file in files.items():
-        if terms.grams is not None and file.hardware.tdp_watts is None:
-            what = f"[shift] kg_co2e: participant {who} does not say its power."
-            raise ConfigError(
-                what, "Shares of a budget are of rated power.", "Add [hardware] tdp_watts to its participant.toml."
-            )
         speed = file.hardware.tokens_per_second is not None or file.hardware.probe
-        if given.work_hours is None and not speed:
-            raise _no_speed(f"participant {who}", "[hardware] tokens_per_second to its participant.toml")
-    if given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None:
-        raise _no_speed("the centre", "tokens_per_second to [centre]")
-
-
-def _no_speed(who: str, key: str) -> ConfigError:
-    what = f"[shift]: how long {who} works in a round is not known."
-    return ConfigError(what, "", f"Add {key}, or work_hours to [shift].")
+        found = {
+            "shift-power": terms.grams is not None and file.hardware.tdp_watts is None,
+            "shift-speed": given.work_hours is None and not speed,
+        }
+        key = "[hardware] tokens_per_second to its participant.toml"
+        refuse_first(ConfigError, found, who=who, key=key)
+    slow = given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None
+    refuse_first(ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]")
 
 
 def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySection]]:
@@ -98,9 +86,8 @@ def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
     last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
     begin, end = series.windows[0].start, window_end(series.windows[-1])
     if begin > terms.begin or end < last:
-        why = f"It has values from {stamp(begin)} to {stamp(end)}; {rounds} rounds need {stamp(terms.begin)} to {stamp(last)}."
-        fix = "Choose another start, shorten deadline_hours, make fewer rounds, or give a longer file."
-        raise ConfigError(f"[shift]: {energy.intensity} of {who} does not cover the simulated time.", why, fix)
+        times = {"begin": stamp(begin), "end": stamp(end), "since": stamp(terms.begin), "until": stamp(last)}
+        raise refusal(ConfigError, "shift-uncovered", file=str(energy.intensity), who=who, rounds=rounds, **times)
 
 
 def build_carbon_schedule(
@@ -121,9 +108,8 @@ def build_carbon_schedule(
     if terms.grams is not None:
         least = terms.least * sum(work_costs(clock, workers, names, terms).values())
         if least > terms.grams:
-            why = f"{terms.least} rounds of everybody (minimum = {terms.minimum:g}) are expected to take {least / 1000:.3g} kg."
-            what = f"[shift] kg_co2e = {terms.grams / 1000:g} does not pay the minimum."
-            raise ConfigError(what, why, "Raise it, lower minimum, or make fewer rounds.")
+            facts = {"limit": terms.grams / 1000.0, "rounds": terms.least, "minimum": terms.minimum}
+            raise refusal(ConfigError, "shift-unpaid", **facts, need=least / 1000.0)
     return Shift(terms, workers, site, clock)
 
 
@@ -133,11 +119,10 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
     hours = None if config.shift is None else config.shift.work_hours
     seconds = member.seconds if hours is None else 3600.0 * hours
     if seconds is None:
-        raise _no_speed(member.name, "tokens_per_second")
+        raise refusal(ConfigError, "shift-speed", who=member.name, key="tokens_per_second")
     if needed_slots(seconds, terms) > slots_per_day(terms):
-        what = f"[shift] deadline_hours = {terms.deadline / 3600:g} is shorter than the work of {member.name}."
-        why = f"It works {duration(seconds)} a round, in slots of {duration(terms.slot)}."
-        raise ConfigError(what, why, "Raise deadline_hours, or lower its steps or work_hours.")
+        times = {"hours": terms.deadline / 3600.0, "seconds": seconds, "slot": terms.slot}
+        raise refusal(ConfigError, "shift-too-short", name=member.name, **times)
     forecasts: tuple[Intensity, ...] = ()
     if energy.intensity is not None:
         forecasts = read_forecasts(energy.intensity, read_intensity(energy.intensity, energy.zone))

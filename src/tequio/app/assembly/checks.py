@@ -13,6 +13,7 @@ from tequio.coordinator.distillation import Distillation
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.participant.text_tasks import Causal
 from tequio.planning.memory import available_bytes
+from tequio.texts.words import refusal
 
 PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
 
@@ -20,14 +21,8 @@ PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, a
 def check_tells_carbon(who: str, file: ParticipantFile) -> None:
     """Raise ConfigError where a federation's carbon budget could not count this participant."""
     placed = file.energy.country is not None or file.energy.intensity is not None
-    if placed and file.energy.tell:
-        return
-    what = f"budget.kg_co2e of federation.toml cannot be kept: participant {who} does not tell its carbon."
-    if placed:
-        why, fix = "[energy] tell = false in its participant.toml.", "Set tell = true there"
-    else:
-        why, fix = "Its participant.toml has no [energy] country or intensity.", "Add one of them there"
-    raise ConfigError(what, why, f"{fix}, or give the federation another budget (kwh, hours, money, megabytes).")
+    if not placed or not file.energy.tell:
+        raise refusal(ConfigError, "carbon-private" if placed else "carbon-without-place", who=who)
 
 
 def check_pieces(config: Federation) -> None:
@@ -51,15 +46,9 @@ def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:
         for group in groups[1:]:
             theirs = group.adapted.base.tokenizer.get_vocab()
             if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
-                what = f"[distil]: base {group.name!r} has another tokenizer than [base]"
-                what += (
-                    f" ({len(theirs)} and {len(known)} words, {len(theirs.items() & known.items())} of them the same)."
-                )
-                why = "Language models can teach each other only word by word, so the vocabulary must be one."
-                fix = "Take a smaller model of the same family, or leave out [distil]: the groups then train apart."
-                raise ConfigError(what, why, fix)
+                counts = {"theirs": len(theirs), "main": len(known), "same": len(theirs.items() & known.items())}
+                raise refusal(ConfigError, "teaching-other-words", base=group.name, **counts)
     rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
     need, free = PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]), available_bytes(None)
     if need > free:
-        why = f"The predictions for {how.items} texts need {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free."
-        raise ResourceError("[distil]: memory is too small.", why, "Lower items.")
+        raise refusal(ResourceError, "teaching-too-large", items=how.items, need=need / 2**30, free=free / 2**30)

@@ -16,11 +16,13 @@ from tequio.app.run_files import config_from_header
 from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
+from tequio.core.reason import Reason
 from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
+from tequio.texts.words import refusal
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
@@ -84,7 +86,7 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
     rows = {row["name"]: row for row in recorded["participants"]}
     for row in header["participants"]:
         before = rows.get(row["name"], {})
-        if canonical_json(row) != canonical_json(before):
+        if canonical_json(comparable(row)) != canonical_json(comparable(before)):
             differences.append(_of_participant(row, before))
     return differences
 
@@ -103,13 +105,14 @@ def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
 
 def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
     """Its row in the record of the run."""
+    tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
         "name": profile.name,
-        "tier": "full weights" if full else f"rank {assignment.rank}",
+        "tier": tier.as_record(),
         "rank": assignment.rank,
         "steps": assignment.steps,
-        "reason": assignment.reason,
+        "reason": assignment.reason.as_record(),
         "hardware": shown,
         "data": dict(profile.data),
         "batches": dict(profile.batches),
@@ -119,7 +122,15 @@ def participant_row(profile: ParticipantProfile, assignment: Assignment, full: b
 
 def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
     """The row; with several bases it says over which one, in its tier too."""
-    return {**row, "base": base, "tier": f"{base}, {row['tier']}"} if several else row
+    tier = Reason("tier-base", {"base": base, "tier": row["tier"]})
+    return {**row, "base": base, "tier": tier.as_record()} if several else row
+
+
+def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
+    return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {
+        "data": {key: value for key, value in (row.get("data") or {}).items() if key != "warnings"}
+    }
 
 
 def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:
@@ -144,9 +155,7 @@ def check_same_run(
     """
     differences = [*same_run(header, recorded, path / LEDGER), *more]
     if differences:
-        why = f"Changed since the run began: {'; '.join(differences)}."
-        fix = "Put back what changed and give the same command again, or begin a new run in a new folder."
-        raise RunError(f"{path} cannot be resumed.", why, fix)
+        raise refusal(RunError, "run-changed", path=str(path), differences="; ".join(differences))
 
 
 def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> list[str]:

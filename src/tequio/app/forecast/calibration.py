@@ -16,6 +16,7 @@ from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
 from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
+from tequio.texts.words import refusal
 
 FILE = "calibration.json"
 HERE = "this machine"
@@ -49,13 +50,12 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
     header = next(body for kind, body in entries if kind == "run")
     end = next((body for kind, body in entries if kind == "end"), None)
     if "facts" in header:
-        fix = "Name the run of the coordinator."
-        raise RunError(f"{run} is a participant's own record.", "The rounds are not in it.", fix)
+        raise refusal(RunError, "record-of-participant", run=str(run))
     if end is None:
         raise RunError(f"{run} is not finished.", "", f"Go on with: {resume_command(run)}")
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
-        what = f"{run} is a run of {header['name']!r} on another base or name than the plan ({plan['federation']!r})."
-        raise RunError(what, "", "Plan the federation that was run.")
+        facts = {"run": str(run), "name": header["name"], "planned": plan["federation"]}
+        raise refusal(RunError, "run-of-other-plan", **facts)
     measured, cut = _measured(entries), _cut(entries)
     planned, alone = plan.get("rounds", [None, 0])  # of which the centre trains so many alone
     rows = []

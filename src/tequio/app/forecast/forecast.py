@@ -23,6 +23,7 @@ from tequio.app.forecast.placement import Placed, costs
 from tequio.app.forecast.speed_probe import padded, pass_tokens, probe
 from tequio.config import Federation, ParticipantFile
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.measure.site import Site
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
@@ -128,13 +129,13 @@ def make_plan(
         "axes": list(axes),
         "break_even": break_even(devices, options, tariff),
         "weakest": help_for_the_weakest(config, setup, people, devices, shape),
-        "limits": LIMITS,
+        "limits": [Reason(code).as_record() for code in LIMITS],
     }
 
 
 def _withheld(file: ParticipantFile) -> list[str]:
     """What a plan that can be passed on leaves out of this participant."""
-    return private_fields(file.energy, file.money) + (["its own budget"] if file.budget.limits() else [])
+    return private_fields(file.energy, file.money) + (["own-budget"] if file.budget.limits() else [])
 
 
 def _known(device: str | None, devices: Mapping[str, Device], whose: str | None) -> None:
@@ -168,12 +169,7 @@ def card_bytes(config: Federation, probed: bool) -> int | None:
     return None if card_free_bytes() is None else on_card(process_memory(config, len(config.participants))).total
 
 
-LIMITS = [
-    "Quality is a stand-in: how many different texts an average participant's model learns from. It forecasts no score.",
-    "Times leave out reading data, the coordinator's own arithmetic, waiting, and what a graphics card takes to get going.",
-    "Devices of the catalogue: rated power and an assumed share of the peak, until a run corrects the factor.",
-    "Rents are public offers in US dollars; a participant's own costs are in its own currency. Nothing is converted.",
-]
+LIMITS = ("limit-quality", "limit-times", "limit-devices", "limit-rents")
 
 
 def estimate_work(config: Federation, setup: RunSetup, node: Node, file: ParticipantFile) -> Work:
@@ -284,18 +280,19 @@ def _range(one: Placed) -> list[float] | None:
 def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str, Any]]:
     """Bytes that each way of training needs there, and whether they fit: adapters of each rank, a quantised base, whole weights."""
     batch = BatchShape(config.train.batch_size, config.task.max_tokens)
-    kinds: list[tuple[str, int, bool, float]] = [
-        (f"LoRA, rank {rank}", rank, False, shape.bytes_per_parameter) for rank in sorted(set(config.adapter.ranks))
+    kinds: list[tuple[Reason, int, bool, float]] = [
+        (Reason("plan-rank", {"rank": rank}), rank, False, shape.bytes_per_parameter)
+        for rank in sorted(set(config.adapter.ranks))
     ]
-    kinds.append(("LoRA, 4-bit base (not supported yet)", max(config.adapter.ranks), False, QUANTISED))
-    kinds.append(("whole weights", 1, True, shape.bytes_per_parameter))
+    kinds.append((Reason("plan-quantised"), max(config.adapter.ranks), False, QUANTISED))
+    kinds.append((Reason("plan-full"), 1, True, shape.bytes_per_parameter))
     out = []
-    for name, rank, full, size in kinds:
+    for kind, rank, full, size in kinds:
         sizes = replace(shape, bytes_per_parameter=size)
         scores = stored_score_bytes(batch.tokens) if one.card and not full else 0
         need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
         quantised = size == QUANTISED
         total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
-        out.append({"kind": name, "need": total, "have": one.have, "fits": total <= one.have})
+        out.append({"kind": kind.as_record(), "need": total, "have": one.have, "fits": total <= one.have})
     return out

@@ -17,6 +17,7 @@ from tequio.core.update import HEAD_PREFIX, Update
 from tequio.ledger.folder import RunFolder
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import DEFAULT_RANK, adapter_files, factored, save_merged
+from tequio.texts.words import refusal
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -50,8 +51,7 @@ def export_models(
     precision = parse_dtype(dtype)
     for opened in open_models(run, who):
         if opened.full and not merged:
-            why = "This run trained whole weights, and an adapter of them would be larger than the model."
-            raise RunError(f"{run} has no adapters.", why, "Use --merged.")
+            raise refusal(RunError, "no-adapters", run=str(run))
         adapted = active_models.get(opened.base) or opened.adapted()
         active_models = {} if merged else {opened.base: adapted}  # merging uses an adapted model up
         adapted.fold_in(opened.model)

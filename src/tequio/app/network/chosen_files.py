@@ -17,6 +17,7 @@ from tequio.config import MAIN, Federation
 from tequio.core.errors import BaseModelError, ConfigError, DataError, NetworkError
 from tequio.core.files import digest_file
 from tequio.participant.base_files import digest_base_files
+from tequio.texts.words import refusal
 
 FILES = "files.json"  # in a participant's folder: what its invitation said of these files
 LOCAL_DATA = "[local] data"
@@ -43,8 +44,7 @@ def check_unchanged(config: Federation, agreed: Mapping[str, str], begun: bool) 
     """
     for key, path in _named(config):
         if key in agreed and not (begun and key != LOCAL_DATA) and _digest(key, path) != agreed[key]:
-            why = f"Participants were invited to one with SHA-256 {agreed[key]}."
-            raise NetworkError(f"{key}: {path} has changed.", why, "Put it back, or invite anew from a new folder.")
+            raise refusal(NetworkError, "file-changed", key=key, path=str(path), digest=agreed[key])
 
 
 def _named(config: Federation) -> Iterator[tuple[str, Path]]:
@@ -60,12 +60,10 @@ def _digest(key: str, path: Path) -> str:
     try:
         return digest_file(path) if key == LOCAL_DATA else digest_base_files(path)
     except IsADirectoryError:
-        why = "Participants open it, and check that it is the coordinator's: that goes file by file."
-        raise DataError(f"{key}: {path} is a folder.", why, "Put its texts into one file, and name that.") from None
+        raise refusal(DataError, "file-is-a-folder", key=key, path=str(path)) from None
     except OSError as error:
         kind = DataError if key == LOCAL_DATA else BaseModelError
-        fix = "Put the coordinator's file there, unchanged; a relative path begins at the folder of federation.toml."
-        raise kind(f"{key}: {path} cannot be read ({error.strerror}).", "", fix) from None
+        raise refusal(kind, "file-unreadable", key=key, path=str(path), error=error.strerror) from None
 
 
 def lines(config: Federation, base: str, files: Mapping[str, str]) -> list[str]:
@@ -118,14 +116,10 @@ def _check(key: str, path: Path, agreed: Mapping[str, str]) -> None:
     if key not in agreed:
         if key == LOCAL_DATA:
             raise _unknown(f"{key} = {str(path)!r}")
-        why = "At the coordinator this name is no file, so nobody agreed that it is read here."
-        fix = f"If it is the base, say so in participant.toml: base = {str(path)!r}. Otherwise rename it."
-        raise ConfigError(f"{key}: {path} is on this machine.", f"{why} Or an earlier version joined.", fix)
+        raise refusal(ConfigError, "file-of-this-machine", key=key, path=str(path))
     if (found := _digest(key, path)) != agreed[key]:
-        kind = DataError if key == LOCAL_DATA else BaseModelError
-        why = f"Expected SHA-256 {agreed[key]}, found {found}; it was not used."
-        own = "" if key == LOCAL_DATA else ' Or say in participant.toml where the base is: base = "…".'
-        raise kind(f"{key}: {path} is not the coordinator's.", why, f"Put the coordinator's there, unchanged.{own}")
+        kind, code = (DataError, "file-of-another") if key == LOCAL_DATA else (BaseModelError, "base-of-another")
+        raise refusal(kind, code, key=key, path=str(path), digest=agreed[key], found=found)
 
 
 def _unknown(what: str) -> ConfigError:

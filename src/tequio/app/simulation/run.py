@@ -62,6 +62,7 @@ from tequio.ledger.record import Ledger
 from tequio.participant.personal import Settings
 from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
+from tequio.texts.words import refusal
 
 
 @contextmanager
@@ -88,8 +89,7 @@ def start(
     """
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
-        why = "They train one model on everybody's data, and with several bases there is no one model."
-        raise ConfigError("Counterfactuals need one base.", why, "Run without --counterfactuals.")
+        raise refusal(ConfigError, "several-bases-pooled")
     roster = read_participants(config)
     count = choose_workers(config, workers)
     setup = build(config, provenance, participants=roster)

@@ -19,6 +19,7 @@ from tequio.participant.reading.shapes import BadRow, Missing, Plan, example, pl
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
+from tequio.texts.words import refusal
 
 MOST = 100  # participants
 
@@ -44,12 +45,10 @@ def rows_by(path: Any, column: str, shape: Shape, labels: tuple[str, ...]) -> tu
                 continue
             name = plain_name(str(value)[:LABEL_LENGTH])
             if spelled.setdefault(name.casefold(), name) not in groups and len(groups) == MOST:
-                what = f"column {column!r} has more than {MOST} different values."
-                raise opened.source.fault(what, "", "Name a column that says to whom a row belongs.")
+                raise refusal(DataError, "too-many-owners", file=opened.source.at(), column=column, most=MOST)
             groups.setdefault(spelled[name.casefold()], []).append(made)
     if not groups:
-        what = f"Column {column!r} names no participant."
-        raise DataError(what, f"{nobody} rows have no value in it.", "Name another column with --by.")
+        raise refusal(DataError, "no-owner", column=column, rows=nobody)
     return groups, nobody
 
 
@@ -67,8 +66,7 @@ def _example(
             plans[names] = plan_for(names, wanted, ())
         return example(row, plans[names], wanted, classes)[0]
     except Missing as error:
-        fix = "Name the columns with --column ROLE=NAME."
-        raise source.fault(f"there is no column {error.column!r}.", "", fix, place) from None
+        raise refusal(DataError, "column-missing", file=source.at(place), column=error.column) from None
     except BadRow as error:
         raise source.fault(error.what, error.why, error.fix, place) from None
 

@@ -16,6 +16,7 @@ from tequio.participant.reading.reader import reader_name
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
+from tequio.texts.words import refusal, refuse_first
 
 MANY = 300  # labels at most
 ENOUGH = 20  # rows from which a value of several words that occurs once is taken for a text
@@ -51,17 +52,11 @@ def labels_of(participants: Sequence[tuple[str, Paths, Shape]]) -> tuple[str, ..
     rows = sum(value.spellings.total() for value in values.values())
     shape = participants[0][2]
     column = shape.shown(str(shape.columns.label))
-    if len(values) > MANY or len(values) > max(2, rows // 2):
-        what = f"Column {column} has {len(values)} different values in {rows} rows."
-        raise DataError(what, "These are no classes.", HINT)
-    if len(values) < 2:
-        what = f"Column {column} has the same value in all {rows} rows that have one."
-        raise DataError(what, "Classification needs two or more.", HINT)
+    found = {"no-classes": len(values) > min(MANY, max(2, rows // 2)), "one-value": len(values) < 2}
+    refuse_first(DataError, found, column=column, count=len(values), rows=rows)
     for value in values.values():
         if rows >= ENOUGH and value.spellings.total() == 1 and len(value.commonest().split()) >= SEVERAL:
-            what = f"column {value.column} holds a value of several words that no other row has."
-            fix = "Correct the row, or remove it."
-            raise value.source.fault(what, "It may be a text, and is not taken as a label.", fix, value.place)
+            raise refusal(DataError, "label-like-a-text", file=value.source.at(value.place), column=value.column)
     return tuple(sorted((value.commonest() for value in values.values()), key=_order))
 
 
@@ -84,13 +79,10 @@ def _count(source: Source, shape: Shape, values: dict[str, _Value]) -> None:
                 continue
             value = names[value]
         if not isinstance(value, str | bool | int | float):
-            why = "Several labels per text are not supported."
-            fix = "Give each text one label, or name another column: --column label=NAME."
-            raise source.fault(f"column {shown} holds no single value.", why, fix, place)
+            raise refusal(DataError, "several-labels", file=source.at(place), column=shown)
         spelling = value.strip() if isinstance(value, str) else form_of(value)
         if len(spelling) > LABEL_LENGTH or not spelling.isprintable():
-            why = f"It has more than {LABEL_LENGTH} characters, or some that cannot be printed."
-            raise source.fault(f"column {shown} holds no label.", why, HINT, place)
+            raise refusal(DataError, "label-unfit", file=source.at(place), column=shown, most=LABEL_LENGTH)
         values.setdefault(form_of(value), _Value(source, place, shown)).spellings[spelling] += 1
 
 

@@ -14,6 +14,7 @@ from tequio.app.start.survey import Survey, survey, survey_of
 from tequio.core.errors import ConfigError, DataError, ResourceError
 from tequio.participant.data import Columns, Example, Kind, Options
 from tequio.participant.reading.sources import files_of
+from tequio.texts.words import refusal
 
 MOST_FOLDERS = 1000
 
@@ -84,8 +85,7 @@ def new_folder(out: Path | None, name: str) -> Path:
         candidates = (Path(name if number == 1 else f"{name}-{number}") for number in range(1, MOST_FOLDERS))
         out = next((path for path in candidates if not path.exists()), Path(name))
     if (out / "federation.toml").exists():
-        fix = f"Run it with: tequio run {out / 'federation.toml'} or name another folder with --out."
-        raise ConfigError(f"{out / 'federation.toml'} exists already.", "Nothing was overwritten.", fix)
+        raise refusal(ConfigError, "folder-written-before", path=str(out / "federation.toml"))
     return out
 
 
@@ -112,9 +112,7 @@ def write(proposal: Any, seen: Look, folder: Path) -> Path:
         try:
             proposal = with_files(proposal, write_groups(seen.groups, folder / "data"))
         except FileExistsError:
-            fix = "Name another folder with --out."
-            raise ConfigError(f"{folder / 'data'} holds files already.", "Nothing was overwritten.", fix) from None
+            raise refusal(ConfigError, "data-folder-in-use", path=str(folder / "data")) from None
         except OSError as error:
-            fix = "Name another folder with --out."
-            raise ResourceError(f"{folder} cannot be written ({error.strerror}).", "", fix) from None
+            raise refusal(ResourceError, "folder-unwritable", path=str(folder), error=error.strerror) from None
     return write_federation(folder, proposal.federation, proposal.participants)

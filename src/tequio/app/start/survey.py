@@ -14,6 +14,7 @@ from tequio.app.start.shape import Shape
 from tequio.core.errors import DataError
 from tequio.participant.data import Example, Kind, Paths, Reading, ReadReport
 from tequio.participant.splits import content_hash
+from tequio.texts.words import refusal
 
 SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test", "eval"}
 SAMPLED = 400  # texts of a participant that are held, for language and tokens
@@ -151,9 +152,7 @@ def survey(participants: Sequence[tuple[str, Paths, Shape]]) -> Survey:
     kinds = {shape.kind: name for name, _, shape in participants}
     if len(kinds) > 1:
         labelled, other = kinds["classification"], kinds["causal"]
-        what = f"The files are for different tasks: {labelled} has texts with labels, {other} has not."
-        fix = "Start with files of one kind, or choose with --task or --column label=NAME."
-        raise DataError(what, "A federation learns one task.", fix)
+        raise refusal(DataError, "several-tasks", one=str(labelled), other=str(other))
     kind = next(iter(kinds))
     labels: tuple[str, ...] = ()
     if kind == "classification":

@@ -38,8 +38,10 @@ def turns_of(value: Any) -> list[Turn]:
     if value is None or value == "":
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
-        fix = 'Expected a list of turns, {"role": "user", "content": "..."} each.'
-        raise BadChat(f"holds {type(value).__name__}.", fix)
+        raise BadChat(
+            f"holds {type(value).__name__}.",
+            'Expected a list of turns, {"role": "user", "content": "..."} each.',
+        )
     return [_turn(turn, number) for number, turn in enumerate(value, 1)]
 
 
@@ -64,8 +66,10 @@ def _content(what: Any, number: int) -> str:
         return what
     if isinstance(what, Sequence) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in what):
         return "\n".join(str(part["text"]) for part in what)
-    fix = "Only texts are learnt: leave out images, sounds and tool calls."
-    raise BadChat(f"holds something other than text in turn {number}.", fix)
+    raise BadChat(
+        f"holds something other than text in turn {number}.",
+        "Only texts are learnt: leave out images, sounds and tool calls.",
+    )
 
 
 def example_of(turns: Sequence[Turn]) -> tuple[Example | None, str]:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tequio.core.errors import DataError
 from tequio.participant.reading.streams import Source, Text
+from tequio.texts.words import refusal
 
 MARKS = re.compile(r'["{}\[\]]')
 STRING = re.compile(r'["\\]')
@@ -81,8 +83,7 @@ def json_lines(text: Text) -> Iterator[Row]:
             _parsed("".join(parts), text.source, "line", begun)
             raise text.source.fault("not valid JSON.", where=f"line {begun}")
     if parts:
-        why = "It is not closed at the end of the file." if depth.depth else ""
-        raise text.source.fault("not valid JSON.", why, _HOW, f"line {begun}")
+        raise refusal(DataError, "json-open", file=text.source.at(f"line {begun}"))
 
 
 _HOW = 'Each row must be one object, {"text": "...", ...}.'
@@ -109,16 +110,14 @@ def json_array(text: Text) -> Iterator[Row]:
             parts.append(piece[place:end])
             size += len(parts[-1])
             if size > LONGEST:
-                why = f"It is longer than {LONGEST} characters, or not closed."
-                raise source.fault("not valid JSON.", why, "", f"row {number + 1}")
+                raise refusal(DataError, "json-too-long", file=source.at(f"row {number + 1}"), most=LONGEST)
             if end is None:
                 break
             number += 1
             yield number, _parsed("".join(parts), source, "row", number)
             place, state, parts, depth, size = end, "after", [], _Depth(), 0
     if state != "end":
-        why = "The array is not closed: the file seems to be cut off."
-        raise source.fault("not valid JSON.", why, "Copy or download it again.", f"row {number + 1}")
+        raise refusal(DataError, "json-array-open", file=source.at(f"row {number + 1}"))
 
 
 EXPECTED = {
@@ -153,12 +152,10 @@ def _parsed(text: str, source: Source, unit: str, number: int) -> Mapping[str, A
         row = json.loads(text)
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1 if unit == "line" else number
-        why = "Two objects stand on one line." if error.msg == "Extra data" else ""
-        what = f"not valid JSON (at column {error.colno})."
-        raise source.fault(what, why, _HOW if why else "", f"{unit} {line}") from None
+        code = "json-two-in-a-line" if error.msg == "Extra data" else "json-invalid"
+        raise refusal(DataError, code, file=source.at(f"{unit} {line}"), column=error.colno) from None
     except (ValueError, RecursionError):
-        what = "not valid JSON (at a number or the nesting)."
-        raise source.fault(what, where=f"{unit} {number}") from None
+        raise source.fault("not valid JSON (at a number or the nesting).", where=f"{unit} {number}") from None
     return _object(row, source, f"{unit} {number}")
 
 
@@ -166,13 +163,10 @@ def _object(row: Any, source: Source, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise source.fault("not a JSON object.", "", _HOW, where)
     if row and all(isinstance(value, dict) and _numbered(value) for value in row.values()):
-        why = "It holds columns and not rows, as pandas' to_json() writes it."
-        fix = 'Write it with to_json(FILE, orient="records", lines=True).'
-        raise source.fault("not rows.", why, fix, where)
+        raise refusal(DataError, "json-by-columns", file=source.at(where))
     inside = [key for key in WRAPPERS if isinstance(row.get(key), list) and row[key]]
     if inside and all(isinstance(value, dict) for value in row[inside[0]]):
-        fix = f"Take them out: jq -c '.{inside[0]}[]' OLD.json > NEW.jsonl"
-        raise source.fault(f"the rows stand inside {inside[0]!r}.", _HOW, fix, where)
+        raise refusal(DataError, "json-wrapped", file=source.at(where), key=inside[0])
     return row
 
 

@@ -17,6 +17,7 @@ from tequio.participant.reading.streams import Source, Text, readable, text_of
 from tequio.participant.reading.tables import BadRecord, Dialect, records
 from tequio.participant.reading.wanted import Wanted
 from tequio.participant.reading.xlsx import Workbook, open_workbook
+from tequio.texts.words import refusal
 
 Row = tuple[int, Mapping[str, Any]]
 OLD_EXCEL = b"\xd0\xcf\x11\xe0"
@@ -67,8 +68,7 @@ def open_file(source: Source, wanted: Wanted, options: Options) -> Opened:
         name = "Parquet" if suffix == ".parquet" else "an Excel workbook"
         raise source.flaw(f"cannot be read as {name}.", "Its content is something else.", "Export it again.")
     if head.startswith(OLD_EXCEL):
-        fix = "Save it as .xlsx or as CSV."
-        raise source.flaw("is an old Excel workbook (.xls) or encrypted.", "Such files are not read.", fix)
+        raise refusal(DataError, "old-excel", file=source.at())
     if suffix not in (*SUFFIXES, *PLAIN, ""):
         raise _unknown(source, suffix)
     text = text_of(source, options.encoding)
@@ -124,9 +124,7 @@ def _table(text: Text, suffix: str, wanted: Wanted, options: Options) -> Opened:
     plain = suffix not in (".csv", ".tsv", ".tab")
     if plain and not wanted.is_header(table.names) and table.header and options.header is None:
         if suffix in JSON:
-            why = "The file does not begin with { or [. It may be a table or a plain text."
-            fix = "If it is a table, call it .csv, or name its columns in the first line."
-            raise source.fault("not valid JSON.", why, fix, "line 1")
+            raise refusal(DataError, "not-json-at-all", file=source.at("line 1"))
         raise _unknown(source, suffix)
     name = {"\t": "TSV"}.get(table.dialect.separator, "CSV")
     form = Form(
@@ -144,8 +142,7 @@ def _table(text: Text, suffix: str, wanted: Wanted, options: Options) -> Opened:
             for start, _, row in records(text.lines(), table.dialect):
                 yield start, row
         except BadRecord as error:
-            fix = "Put quotes inside a quoted field twice, or name the separator: delimiter under [data]."
-            raise source.fault(f"not valid CSV ({error.why}).", "", fix, f"line {error.line}") from None
+            raise refusal(DataError, "csv-invalid", file=source.at(f"line {error.line}"), why=error.why) from None
 
     return _tabular(source, form, table, fields, "line")
 
@@ -179,9 +176,7 @@ def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Seque
     """Return a row of the header's width, if only empty fields are beyond it. Raises DataError."""
     if len(row) > width and not any(v is not None and str(v).strip() for v in row[width:]):
         return row[:width]
-    why = f"It has {len(row)} fields, the first line has {width}."
-    fix = "Put texts with separators or line ends in double quotes, or name the separator: delimiter under [data]."
-    raise source.fault("wrong number of fields.", why, fix, where)
+    raise refusal(DataError, "csv-other-width", file=source.at(where), found=len(row), expected=width)
 
 
 def _xlsx(source: Source, suffix: str, wanted: Wanted, options: Options) -> Opened:

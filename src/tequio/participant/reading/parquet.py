@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tequio.core.errors import DataError
 from tequio.participant.reading.streams import Source
+from tequio.texts.words import refusal
 
 MANY_ROWS = 1024
 BEYOND = ("timestamp", "date", "time", "duration", "binary", "large_binary", "fixed_size_binary", "decimal")
@@ -51,15 +53,15 @@ def _opened(source: Source, columns: Collection[str] = ()) -> Iterator[Any]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError:
-        fix = 'Install it with: pip install "tequio[parquet]"'
-        raise source.flaw("is Parquet,", "which needs the package pyarrow.", fix) from None
+        raise refusal(DataError, "parquet-package", file=source.at()) from None
     try:
         with parquet.ParquetFile(source.path) as file:
             yield file
     except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
         used = f" Columns in use: {', '.join(columns)}." if columns else ""
-        what = f"cannot be read as Parquet ({type(error).__name__}).{used}"
-        raise source.flaw(what, "", "Export it again.") from None
+        raise source.flaw(
+            f"cannot be read as Parquet ({type(error).__name__}).{used}", "", "Export it again."
+        ) from None
 
 
 def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:

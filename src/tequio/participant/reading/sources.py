@@ -47,8 +47,9 @@ def _files(path: Path, who: str) -> list[Path]:
             if not found:
                 raise DataError(f"{who} no file matches {path}.", "", "Correct the pattern under [data].")
             return found
-        fix = f"Correct the path, for participants under [data].{_near(path)}"
-        raise DataError(f"{who} there is no file {path}.", "", fix)
+        raise DataError(
+            f"{who} there is no file {path}.", "", f"Correct the path, for participants under [data].{_near(path)}"
+        )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it holds a NUL"
         raise DataError(f"{who} {path} cannot be read ({why}).") from None

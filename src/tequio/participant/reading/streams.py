@@ -19,6 +19,7 @@ import zstandard
 
 from tequio.core.errors import DataError
 from tequio.core.files import open_regular
+from tequio.texts.words import refusal
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 BOMS = (
@@ -45,8 +46,11 @@ class Source:
 
     def fault(self, what: str, why: str = "", fix: str = "", where: str = "") -> DataError:
         """Return an error about this file. where: a place in it, such as `line 3`."""
-        place = f", {where}" if where else ""
-        return DataError(f"{self.who} {self.path}{place}: {what}", why, fix)
+        return DataError(f"{self.at(where)}: {what}", why, fix)
+
+    def at(self, where: str = "") -> str:
+        """Return whose file it is, with a place in it, as errors name it."""
+        return f"{self.who} {self.path}{f', {where}' if where else ''}"
 
     def flaw(self, what: str, why: str = "", fix: str = "") -> DataError:
         """Return an error about the whole file; `what` goes on after its name."""
@@ -131,16 +135,13 @@ def readable(source: Source) -> Iterator[io.BufferedReader]:
             raw.seek(0)
             yield io.BufferedReader(cast(io.RawIOBase, _decompressed(raw, kind)), CHUNK)
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile):
-        why = "The file is damaged or was cut off."
-        raise source.flaw(f"cannot be read as {kind}.", why, "Copy or download it again.") from None
+        raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
     except UnicodeError as error:
         name = error.encoding if isinstance(error, UnicodeDecodeError) else "the given encoding"
-        fix = "Correct encoding under [data], or leave it out so that it is detected."
-        raise source.flaw(f"is not {name}.", "", fix) from None
+        raise refusal(DataError, "file-of-other-encoding", file=source.at(), encoding=name) from None
     except OSError as error:
         damaged = kind and error.errno is None
-        what = f"cannot be read as {kind}." if damaged else f"cannot be read ({error.strerror})."
-        raise source.flaw(what) from None
+        raise source.flaw(f"cannot be read as {kind}." if damaged else f"cannot be read ({error.strerror}).") from None
 
 
 def _decompressed(raw: BinaryIO, kind: str) -> object:
@@ -196,8 +197,7 @@ def _check(source: Source, stream: io.BufferedReader, head: bytes, encoding: str
             piece = stream.read(CHUNK)
         decoder.decode(b"", True)
     except UnicodeError:
-        why = "It begins like that and goes on differently."
-        raise source.flaw(f"is damaged {encoding.upper()}.", why, "Export it again, as UTF-8.") from None
+        raise refusal(DataError, "encoding-damaged", file=source.at(), encoding=encoding.upper()) from None
 
 
 def _utf8_or_western(source: Source, kind: str, stream: io.BufferedReader, head: bytes) -> Text:
@@ -208,8 +208,7 @@ def _utf8_or_western(source: Source, kind: str, stream: io.BufferedReader, head:
     while True:
         if b"\0" in piece:
             number = line + piece.count(b"\n", 0, piece.index(b"\0"))
-            fix = "Export it again, or name its encoding under [data] if it is text."
-            raise source.fault("a NUL byte.", "The file is damaged or no text.", fix, f"line {number}")
+            raise refusal(DataError, "nul-byte", file=source.at(f"line {number}"))
         if utf8:
             try:
                 decoder.decode(piece, not piece)
@@ -227,12 +226,7 @@ def _utf8_or_western(source: Source, kind: str, stream: io.BufferedReader, head:
         note = "The file is not UTF-8; it was read as Windows-1252. If letters are wrong, name its encoding."
         return Text(source, kind, "cp1252", (note,))
     number, byte = _first_fault(source)
-    why = f"Line {number}, byte {byte} of the line; it does not look like Windows-1252 either."
-    fix = (
-        'Name its encoding under [data], for example encoding = "cp1252", or convert it: '
-        "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
-    )
-    raise source.flaw("is not UTF-8.", why, fix)
+    raise refusal(DataError, "not-utf-8", file=source.at(), line=number, byte=byte)
 
 
 @dataclass

@@ -32,7 +32,7 @@ from tequio.report.data.records import (
     unusable,
 )
 from tequio.report.format import finite
-from tequio.report.text import Words
+from tequio.texts.words import Words
 
 MILLION = 1e6
 WHOLE = 0.999  # share of the energy from which on a sum of grams is said to be of all

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tequio.report.text import Words
+from tequio.app.forecast.calibration import HERE
+from tequio.texts.words import Words
 
 
 def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
@@ -15,7 +16,7 @@ def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:
 
 def machines(names: Iterable[str], w: Words) -> str:
     """Devices by their names, and this machine."""
-    return ", ".join(w.name("plan.machine", name) for name in names)
+    return ", ".join(w("plan.machine.here") if name == HERE else name for name in names)
 
 
 def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], str]) -> str:
@@ -26,17 +27,6 @@ def corrected(factors: Mapping[str, float], w: Words, shown: Callable[[float], s
 def unchecked(fields: Iterable[str], w: Words) -> str:
     """Figures of a device that nobody has checked."""
     return ", ".join(w.name("plan.unsure", field) for field in fields)
-
-
-def lever(what: str, w: Words) -> str:
-    """A help for the weakest."""
-    return ending("plan.lever.hosted", what, w) or w.name("plan.lever", what)
-
-
-def ending(key: str, text: str, w: Words) -> str | None:
-    """The English of `key`, which ends in a {name}, in the language; None where the text is another."""
-    start = Words("en")(key, name="")
-    return w(key, name=text.removeprefix(start)) if text.startswith(start) else None
 
 
 def not_learnt(after: Mapping[str, Any], w: Words) -> str | None:

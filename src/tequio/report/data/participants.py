@@ -15,6 +15,7 @@ from tequio.report.data.candidates import candidates, classes, data_notes, right
 from tequio.report.data.records import Z95, Json, interval, mean, row_energy, scores, table, total
 from tequio.report.data.verdicts import outcome, relative
 from tequio.report.format import finite, perplexity
+from tequio.texts.earlier import read_record
 
 MODELS = ("base", "local", "shared", "personal")
 
@@ -62,15 +63,15 @@ def participant(name: str, listed: Mapping[str, Any], body: Mapping[str, Any], t
         benefit = lower["mean"]
     return {
         "name": name,
-        "tier": listed.get("tier"),
+        "tier": read_record(listed.get("tier")),
         "rank": finite(listed.get("rank")),
         "steps": finite(listed.get("steps")),
-        "reason": listed.get("reason"),
+        "reason": read_record(listed.get("reason")),
         "hardware": listed.get("hardware"),
         "data": _examples(listed),
         "licence": table(listed.get("data")).get("licence"),
         "chosen": body.get("chosen"),
-        "cut": body.get("cut"),
+        "cut": read_record(body.get("cut")),
         "verdict": judged["verdict"],
         "outcome": judged,
         "versus": comparison if gain["loss"] else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import Json, mean, plausible_loss, row_energy, table, tables, total
 from tequio.report.format import finite
+from tequio.texts.earlier import read_record
 
 
 def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
@@ -44,7 +46,7 @@ def round_rows(
         {
             "round": int(finite(body.get("round")) or 0),
             "accepted": bool(body.get("accepted")),
-            "reason": body.get("reason"),
+            "reason": read_record(body.get("reason")),
             "loss": plausible_loss(body.get("mean_validation_loss")),
             "participants": {n: plausible_loss(table(s).get("loss")) for n, s in table(body.get("validation")).items()},
             "gate": {
@@ -67,7 +69,7 @@ def round_rows(
         "accepted": sum(r["accepted"] for r in history),
         "rejected": sum(not r["accepted"] for r in history),
         "best": None if best is None else int(best),
-        "reason": end.get("reason"),
+        "reason": read_record(end.get("reason")),
         "start": {"loss": before_mean, "participants": before},
         "history": history,
     }
@@ -96,14 +98,13 @@ def refused(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:
     """Updates that did not enter a round, grouped by participant, status and reason."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for body in rounds:
-        for row in tables(body.get("admissions")):
+        barred = [{**row, "status": "failed"} for row in tables(body.get("barred"))]
+        for row in (*tables(body.get("admissions")), *barred):
             if row.get("status") != "admitted":
-                key = (str(row.get("name")), str(row.get("status")), str(row.get("reason") or ""))
+                reason = json.dumps(read_record(row.get("reason")), sort_keys=True)
+                key = (str(row.get("name")), str(row.get("status")), reason)
                 groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
-        for row in tables(body.get("barred")):
-            key = (str(row.get("name")), "failed", str(row.get("reason") or ""))
-            groups.setdefault(key, []).append(int(finite(body.get("round")) or 0))
-    return [{"name": n, "status": s, "reason": r, "rounds": at} for (n, s, r), at in groups.items()]
+    return [{"name": n, "status": s, "reason": json.loads(r), "rounds": at} for (n, s, r), at in groups.items()]
 
 
 def alarms(rounds: Sequence[Mapping[str, Any]]) -> list[Json]:

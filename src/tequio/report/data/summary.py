@@ -36,6 +36,7 @@ from tequio.report.data.rounds import alarms, detectable, peers, refused, round_
 from tequio.report.data.verdicts import counted, smallest_effect
 from tequio.report.data.versus_alone import against_alone
 from tequio.report.format import finite, perplexity
+from tequio.texts.earlier import read_record
 
 PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 
@@ -90,7 +91,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "equity": equity(people),
         "participants": people,
         "rounds": round_rows(rounds, last_body(entries, "start"), last_body(entries, "end"), causal)
-        | {"stopped": last_body(entries, "budget").get("reason")},
+        | {"stopped": read_record(last_body(entries, "budget").get("reason"))},
         "everybody": _everybody(last_body(entries, "everybody"), last_body(entries, "pooled")),
         "general": _general(last_body(entries, "general")),
         "public_slices": sorted(table(run.get("slices"))) or sorted(table(table(config.get("gate")).get("slices"))),

@@ -1,4 +1,4 @@
 """The report as one page of HTML: its parts, charts and style.
 
-Rows come from `report.data`, words from `report.text`.
+Rows come from `report.data`, words from `texts.words`.
 """

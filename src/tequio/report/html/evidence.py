@@ -123,7 +123,7 @@ def _round_table(page: Page) -> Safe:
             n.fixed(r["round"]),
             n.fixed(r["loss"], 3),
             w("round.accepted" if r["accepted"] else "round.rejected"),
-            page.quoted("reason", r["reason"]),
+            page.reason(r["reason"]),
             n.duration(r["seconds"]),
         ]
         for r in page.s["rounds"]["history"]
@@ -146,7 +146,9 @@ def general(page: Page) -> Safe:
         worse = w.plural("general.worse", found["worse"], n.fixed(found["worse"]))
         here = w("general.here", before=pair[1], after=pair[2], measure=w(f"name.{pair[0]}"), worse=worse)
     seen = [
-        f"{name} {_size(page, one)}" for name, one in (found or {"slices": {}})["slices"].items() if one["detectable"]
+        f"{page.slice(name)} {_size(page, one)}"
+        for name, one in (found or {"slices": {}})["slices"].items()
+        if one["detectable"]
     ]
     if seen:
         here += " " + w("general.smallest", falls=", ".join(seen))
@@ -173,7 +175,7 @@ def _slices(page: Page) -> Safe:
             before, after = (n.percent(x.get("accuracy")) for x in (base, shared))
         else:
             before, after = (n.fixed(x.get("loss"), 3) for x in (base, shared))
-        body.append([name, before, after, _change(page, gain, accuracy), n.fixed(base.get("examples"))])
+        body.append([page.slice(name), before, after, _change(page, gain, accuracy), n.fixed(base.get("examples"))])
     return join(el("h3", w("table.general")), grid(w("table.general"), head, body))
 
 
@@ -214,7 +216,7 @@ def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
             span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
         change = under(n.signed(g["change"], 3), span)
         limits = [n.signed(g[key], 3) for key in ("limit", "detectable")]
-        body.append([name, n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits])
+        body.append([page.slice(name), n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits])
     decision = w("round.accepted" if round_["accepted"] else "round.rejected")
     title = f"{w('table.gate', n=n.fixed(round_['round']))} ({decision})"
     return el("h3", title), grid(title, head, body)
@@ -248,7 +250,7 @@ def _ended(page: Page) -> Safe | None:
     reason = page.s["rounds"]["reason"]
     if not reason:
         return None
-    return el("p", page.w("end.reason", reason=page.w.name("reason", reason)))
+    return el("p", page.w("end.reason", reason=page.w.reason(reason)))
 
 
 def _sources(page: Page) -> list[list[Cell]]:
@@ -258,7 +260,7 @@ def _sources(page: Page) -> list[list[Cell]]:
     out: list[list[Cell]] = [[page.model, DASH, str(base.get("licence") or DASH), note]]
     for item in s["provenance"]:
         name, version, licence = (str(item.get(k) or DASH) for k in ("name", "version", "licence"))
-        out.append([name, version, licence, page.quoted("note", _note(item))])
+        out.append([name, version, licence, el("span", _note(item) or DASH, lang=None if w.lang == "en" else "en")])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
     for licence, count in licences.items():
         out.append([w("origin.private"), DASH, licence, page.people_count(count)])
@@ -282,7 +284,7 @@ def _refused(page: Page) -> Safe:
             row["name"],
             w.name("status", row["status"]),
             _spans(row["rounds"]),
-            page.quoted("reason", row["reason"]),
+            page.reason(row["reason"]),
         ]
         for row in found
     ]

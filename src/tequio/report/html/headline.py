@@ -40,7 +40,7 @@ def headline(page: Page) -> Safe:
 
 
 def _sentence(page: Page) -> str:
-    made, stopped = page.s["rounds"]["total"], page.s["rounds"]["stopped"]
+    made, stopped = page.s["rounds"]["total"], page.w.reason(page.s["rounds"]["stopped"])
     if stopped and not made:
         return page.w("head.unmade", reason=stopped)
     said = page.w("head.stopped", rounds=page.rounds_count(made), reason=stopped) + " " if stopped else ""

@@ -13,7 +13,7 @@ from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH, Numbers, finite
 from tequio.report.html.charts import glyph
 from tequio.report.html.markup import Safe, el, join
-from tequio.report.text import WORDS, Words
+from tequio.texts.words import AS_WRITTEN, Words
 
 MANY = 24  # with more participants than this, tables open with a summary and the worst tenth
 Cell = Safe | str
@@ -91,13 +91,17 @@ class Page:
             return DASH
         return re.sub(r"\b(shared|private|own classes)\b", lambda found: self.w(f"choice.{found.group()}"), str(value))
 
-    def quoted(self, group: str, text: Any) -> Safe:
-        """A sentence out of the ledger: translated where it is known, else marked as English."""
-        if text in (None, ""):
+    def slice(self, name: str) -> str:
+        """The name of a public slice, with the base after it; names that the demos give are translated."""
+        own, gap, base = name.partition(" (")
+        return self.w.name("slice", own) + gap + base
+
+    def reason(self, found: Any) -> Safe:
+        """The sentence of a reason; one that quotes others' words is marked as English."""
+        if not found:
             return Safe(DASH)
-        known = f"{group}.{text}" in WORDS
-        foreign = "en" if self.w.lang != "en" and not known else None
-        return el("span", self.w.name(group, text), lang=foreign)
+        foreign = "en" if self.w.lang != "en" and found["code"] in AS_WRITTEN else None
+        return el("span", self.w.reason(found), lang=foreign)
 
 
 def part(page: Page, number: int, key: str, title: str, *body: object) -> Safe:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tequio.ledger.folder import RunFolder
-from tequio.report.data.forecast import corrected, ending, lever, machines, not_learnt, plan_rows, unchecked
-from tequio.report.format import Lang, Numbers
+from tequio.report.data.forecast import corrected, machines, not_learnt, plan_rows, unchecked
+from tequio.report.format import Numbers
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Cell, figure, grid, legend, under
-from tequio.report.text import Words
+from tequio.texts.words import Lang, Words
 
 WIDTH, HEIGHT, EDGE = 640, 320, 48
 
@@ -47,9 +47,7 @@ def render_plan(plan: Mapping[str, Any], lang: Lang) -> str:
     if "after" in plan:
         parts.append(_section(6, w("plan.after"), _after(plan["after"], w, n)))
     parts.append(
-        _section(
-            len(parts) + 1, w("limits.title"), el("ul", *[el("li", w.name("plan.limit", x)) for x in plan["limits"]])
-        )
+        _section(len(parts) + 1, w("limits.title"), el("ul", *[el("li", w.reason(x)) for x in plan["limits"]]))
     )
     head = el(
         "head",
@@ -124,7 +122,7 @@ def _three(value: float, n: Numbers) -> str:
 
 def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     kinds = [m["kind"] for m in plan["participants"][0]["memory"]]
-    head = [w("col.participant"), f"{w('plan.have')}#", *[f"{_kind(kind, w)}#" for kind in kinds]]
+    head = [w("col.participant"), f"{w('plan.have')}#", *[f"{w.reason(kind)}#" for kind in kinds]]
     body: list[list[Cell]] = []
     for row in plan_rows(plan, w):
         cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
@@ -133,11 +131,6 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     if plan.get("card_memory"):
         what = f"{what} {w('plan.memory.card', n=n.size(plan['card_memory']))}"
     return join(el("p", what), grid(w("plan.memory"), head, body))
-
-
-def _kind(kind: str, w: Words) -> str:
-    """A way of training."""
-    return ending("plan.kind.rank", kind, w) or w.name("plan.kind", kind)
 
 
 def _ways(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -227,7 +220,7 @@ def _weakest(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     head = [w("plan.lever"), *[f"{w(f'plan.col.{k}')}#" for k in ("rank", "steps", "round")]]
     body: list[list[Cell]] = [
         [
-            lever(row["what"], w),
+            w.reason(row["what"]),
             n.fixed(row["rank"]),
             n.fixed(row["steps"]),
             n.duration(row["round_seconds"]),

@@ -7,12 +7,12 @@ from importlib.resources import files
 
 from tequio.report.data.records import Record
 from tequio.report.data.summary import summary
-from tequio.report.format import DASH, Lang, Numbers
+from tequio.report.format import DASH, Numbers
 from tequio.report.html import cost, evidence, results
 from tequio.report.html.headline import headline
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Page, part
-from tequio.report.text import Words
+from tequio.texts.words import Lang, Words
 
 __all__ = ["render", "summary"]
 

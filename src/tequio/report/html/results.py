@@ -120,7 +120,7 @@ def _tests(page: Page) -> Safe:
     cut = [
         el(
             "p",
-            w(f"personal.{cut_to(p)}", name=p["name"], how=str(p["cut"])),
+            w(f"personal.{cut_to(p)}", name=p["name"], how=w.reason(p["cut"])),
             class_="under",
         )
         for p in tested
@@ -197,7 +197,7 @@ def _kit(page: Page) -> Safe:
         return join(*opened, full)
     groups: dict[tuple[str, float | None], list[Json]] = {}
     for p in page.people:
-        groups.setdefault((str(p["tier"] or DASH), p["rank"]), []).append(p)
+        groups.setdefault((w.reason(p["tier"]) or DASH, p["rank"]), []).append(p)
     short = [
         w("col.tier"),
         f"{w('col.rank')}#",
@@ -223,14 +223,14 @@ def _kit_row(page: Page, p: Json) -> list[Cell]:
         n.fixed(p["rank"]),
         n.fixed(p["steps"]),
         *data,
-        page.quoted("reason", p["reason"]),
+        page.reason(p["reason"]),
     ]
 
 
 def _tier(page: Page, p: Json) -> Cell:
     """The tier, unless it only says the rank once more, and the machine."""
-    tier, machine = str(p["tier"] or ""), _machine(page, p["hardware"])
-    known = "" if p["rank"] is not None and tier == f"rank {p['rank']:g}" else tier
+    machine = _machine(page, p["hardware"])
+    known = "" if p["tier"] and p["tier"]["code"] == "tier-rank" else page.w.reason(p["tier"])
     return under(known, machine) if known else machine or DASH
 
 

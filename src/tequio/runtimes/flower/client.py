@@ -47,6 +47,7 @@ from tequio.runtimes.flower.envelope import (
 from tequio.runtimes.flower.gateway import RECORDED, SESSION, TAKEN
 from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
+from tequio.texts.words import refusal
 from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
@@ -140,14 +141,9 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
         except (httpx.RequestError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
-                why = "It does not know this key, or this machine's clock is ahead of its by seconds or behind by minutes."
-                fix = "Set the clock; if it is right, ask for a new invitation."
-                raise NetworkError(f"{identity.address} refused this participant.", why, fix) from None
+                raise refusal(NetworkError, "participant-refused", address=identity.address) from None
             if status == TAKEN:
-                why = "It connected later, with the same key: this folder was copied."
-                raise NetworkError(
-                    "Another process took this participant's place.", why, "Let one of them run."
-                ) from None
+                raise refusal(NetworkError, "place-taken") from None
             if status == OVER:
                 log(f"{identity.address} says that the federation is over", "over")
                 return
@@ -234,8 +230,7 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientS
             if found.object_available:
                 return find_part(found.object_content, identity)
             time.sleep(WAIT[0])
-        why = f"The server waited for it for {duration(PART_PATIENCE)}; the coordinator may have ended while it sent."
-        raise UpdateError("A part of a message did not come.", why)
+        raise refusal(UpdateError, "part-late", seconds=PART_PATIENCE)
 
     data, now = open_message(asked, LIMIT, part, own.folder)
     if now:

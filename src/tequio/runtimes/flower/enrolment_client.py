@@ -10,6 +10,7 @@ import httpx
 from tequio.core.errors import NetworkError
 from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import SPEAKS, difference, same_version
+from tequio.texts.words import refusal
 
 PATIENCE = 30.0  # seconds
 OK, RESTING = 200, 503  # of health: all is well; it is there, but SuperLink behind it does not answer just now
@@ -41,11 +42,7 @@ def foreign(error: BaseException | None) -> str:
 
 def not_ours(address: str, how: str) -> NetworkError:
     """What a foreign certificate means."""
-    what = f"{address} does not show the certificate of the invitation ({how.rstrip('.')})."
-    why = "It may be another machine, or somebody in between; nothing was sent to it."
-    return NetworkError(
-        what, why, "Check the address and this machine's clock, or ask the coordinator for a new invitation."
-    )
+    return refusal(NetworkError, "foreign-certificate", address=address, how=how.rstrip("."))
 
 
 def enrol(address: str, authority: str, name: str, token: str, public_key: str) -> int | str:
@@ -71,10 +68,7 @@ def _ask(
             raise ValueError
         context = ssl.create_default_context(cadata=authority)
     except (ssl.SSLError, ValueError):
-        why = "It was changed or damaged."
-        raise NetworkError(
-            "The certificate in the invitation cannot be read.", why, "Ask the coordinator for a new one."
-        ) from None
+        raise refusal(NetworkError, "invitation-certificate") from None
     try:
         answer = httpx.request(method, f"https://{address}{path}", json=body, verify=context, timeout=PATIENCE)
         found = answer.json()
@@ -87,8 +81,7 @@ def _ask(
     except httpx.InvalidURL:
         raise NetworkError(f"{address!r} is no address.", "Expected host:port.", "Ask for a new invitation.") from None
     except ImportError:  # a SOCKS proxy needs a package that is not there
-        what = f"{address} cannot be reached: the proxy speaks SOCKS, which is not supported."
-        raise NetworkError(what, "", proxy_advice(address)) from None
+        raise refusal(NetworkError, "socks-proxy", address=address, next=proxy_advice(address)) from None
     except ValueError:
         fix = proxy_advice(address) or "Is it a Tequio coordinator?"
         raise NetworkError(f"{address} answered something else than expected.", "", fix) from None

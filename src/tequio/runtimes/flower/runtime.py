@@ -22,9 +22,9 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequ
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
-from tequio.core.durations import duration
-from tequio.core.errors import MessageError, ResourceError, UpdateError
+from tequio.core.errors import MessageError, NetworkError, ResourceError, UpdateError
 from tequio.core.messages import LIMIT, kind_of, pack_message
+from tequio.core.reason import Reason
 from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
@@ -32,6 +32,7 @@ from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, ope
 from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
+from tequio.texts.words import ENGLISH, sent_reason
 
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which all of its parts are waited for
@@ -126,7 +127,7 @@ class FlowerRuntime:
                 continue
             if sent.lost is None:
                 self.pending[index] = sent
-            yield _failure(sent.task, f"no reply within {duration(limit)}")
+            yield _failure(sent.task, Reason("late-reply", {"seconds": limit}))
 
     def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
         """Hand out tasks; what comes within `seconds`, to these or to earlier ones. It ends sooner where nothing is left to come."""
@@ -136,7 +137,7 @@ class FlowerRuntime:
         for index, sent in list(self.flying.items()):
             if time.monotonic() - sent.at > self.deadline:
                 self.pending[index] = self.flying.pop(index)
-                yield _failure(sent.task, f"no reply within {duration(self.deadline)}")
+                yield _failure(sent.task, Reason("late-reply", {"seconds": self.deadline}))
 
     def working(self) -> set[int]:
         """Who has a task of a window and has not answered."""
@@ -164,9 +165,9 @@ class FlowerRuntime:
             if task.index in self.here.participants:
                 local.append(task)
             elif task.index in busy:
-                away.append(_failure(task, f"it is still at work on round {busy[task.index].task.round}"))
+                away.append(_failure(task, Reason("still-at-work", {"round": busy[task.index].task.round})))
             elif task.index not in connected:
-                away.append(_failure(task, "it is not connected"))
+                away.append(_failure(task, Reason("not-connected")))
             else:
                 waiting[task.index] = self.send(task, connected[task.index])
         yield from away
@@ -188,7 +189,7 @@ class FlowerRuntime:
                     del waiting[index]
                     yield self.answer(sent)
             for index in [i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back]:
-                yield _failure(waiting.pop(index).task, "the connection to it was lost")
+                yield _failure(waiting.pop(index).task, Reason("connection-lost"))
             left = end - time.monotonic()
             if not waiting or left <= 0.0:
                 return
@@ -210,14 +211,13 @@ class FlowerRuntime:
             del self.pending[index]
             after = time.monotonic() - sent.at
             row = {"name": sent.task.name, "sent": sent.task.round, "task": type(sent.task).__name__}
-            reason = "it holds the task no longer" if there else "it was connected anew and asked again"
-            reason = "the round was over" if whole else reason
+            reason = Reason("round-over" if whole else "task-lost" if there else "asked-again")
             found = self.answer(sent) if whole else None
             if sent.lost is not None:
-                found = _failure(sent.task, "the connection to it was lost")
+                found = _failure(sent.task, Reason("connection-lost"))
             if isinstance(found, Failure):
-                reason = f"{found.error}: {found.message}"
-            self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason})
+                reason = sent_reason(found.message, found.error)
+            self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason.as_record()})
 
     def carried(self) -> dict[str, Any]:
         """Bytes that went to and from each participant, and late replies; both since this was last asked."""
@@ -330,14 +330,14 @@ class FlowerRuntime:
     def read(self, message: Message, task: Request) -> Reply | Failure:
         """The reply in a message, of the participant that was asked and for the round that was asked."""
         if message.has_error():
-            return _failure(task, "the connection to it was lost")
+            return _failure(task, Reason("connection-lost"))
         limit, end = reply_limit(task, self.limit), time.monotonic() + PART[1]
         try:
             data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
         except MessageError as error:
             return refused_reply(task, str(error))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
-            return _failure(task, str(error))
+            return Failure(task.round, task.index, task.name, NetworkError.__name__, str(error))
         return read_reply(data, task, limit)
 
 
@@ -358,5 +358,5 @@ def _pauses(sent: SentRequest) -> bool:
     return time.monotonic() - sent.newest < min(AGAIN[0] * 2.0**sent.again, AGAIN[1])
 
 
-def _failure(task: Request, why: str) -> Failure:
-    return Failure(task.round, task.index, task.name, "NetworkError", why)
+def _failure(task: Request, why: Reason) -> Failure:
+    return Failure.of(task, NetworkError(ENGLISH.reason(why)), why)

@@ -26,20 +26,23 @@ from tequio.app.run_files import (
     unbroken,
 )
 from tequio.config import MAIN
+from tequio.coordinator.evaluation import failure_reason
 from tequio.core.durations import duration
 from tequio.core.errors import LedgerError, MessageError, NetworkError
 from tequio.core.events import EventHandler
+from tequio.core.reason import Reason
 from tequio.core.replies import read_personal_outcome
 from tequio.core.types import Failure, PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
+from tequio.texts.words import ENGLISH
 
 LOOK = 0.5  # seconds between two looks at who has come
 QUIET = 3.0  # seconds in which those who are connected hear of their models
 DIGEST = re.compile("[0-9a-f]{64}")
-AWAY = "it was not connected"
+AWAY = Reason("not-connected")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class PersonalPhase:
     _since: dict[int, float] = field(default_factory=dict)  # node -> when this process could tell it first of its model
 
     def ask(
-        self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, str] = MappingProxyType({})
+        self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, Reason] = MappingProxyType({})
     ) -> None:
         """Have each make its model of the shared one, once; record what they tell, and who made none.
 
@@ -75,12 +78,12 @@ class PersonalPhase:
             for reply in self.net.exchange([owed[i] for i in now]) if now else ():
                 if isinstance(reply, Reply):
                     problem = self._keep(ledger, reply)
-                    if problem:
-                        why[reply.index] = f"what it told of its model cannot be read: {problem}"
+                    if problem is not None:
+                        why[reply.index] = problem
                     else:
                         del owed[reply.index]
                     continue
-                why[reply.index] = reply.message if _away(reply) else f"{reply.error}: {reply.message}"
+                why[reply.index] = failure_reason(reply)
                 if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
                     asked.pop(reply.index)
             awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
@@ -95,19 +98,19 @@ class PersonalPhase:
         if owed or barred:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed} | dict(barred))
 
-    def _keep(self, ledger: Ledger, reply: Reply) -> str:
+    def _keep(self, ledger: Ledger, reply: Reply) -> Reason | None:
         """Record what one tells of its model, under its own name; returns why not, where that cannot be used."""
         try:
             body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
         except MessageError as error:
-            return str(error)
+            return Reason("unreadable-outcome", {"why": error.reason.as_record() if error.reason else str(error)})
         if digest := _digest(body):
             note_unheard(self.hub, reply.name, digest)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
         ledger.append("personal", {**body, "name": reply.name, "kept": "participant", "wire": wire})
         self._confirm(self.net.nodes[reply.index], body)
         self.say(f"{reply.name} made its personal model.", "personal", participant=reply.name)
-        return ""
+        return None
 
     def _confirm_recorded(self, ledger: Ledger) -> None:
         """Have each participant hear of the personal model that was recorded, also before this start: until then it stays."""
@@ -151,14 +154,13 @@ class PersonalPhase:
             words = f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the shared model."
             self.say(words, "waiting", stage="personal models", missing=", ".join(names))
 
-    def _tell_missing(self, ledger: Ledger, why: Mapping[str, str]) -> None:
-        rows = [{"name": name, "reason": reason} for name, reason in why.items()]
+    def _tell_missing(self, ledger: Ledger, why: Mapping[str, Reason]) -> None:
+        rows = [{"name": name, "reason": reason.as_record()} for name, reason in why.items()]
         ledger.append("missing", {"participants": rows, "grace": self.grace})
         for name, reason in why.items():
-            words = (
-                f"{name} made no personal model: {reason}. To let it, start again: tequio coordinator start {self.hub}"
-            )
-            self.say(words, "personal-missing", "warning", participant=name, reason=reason)
+            words = f"{name} made no personal model: {ENGLISH.reason(reason)}."
+            words += f" To let it, start again: tequio coordinator start {self.hub}"
+            self.say(words, "personal-missing", "warning", participant=name, reason=reason.code)
 
 
 def owed(hub: Path, run: Path) -> list[str]:

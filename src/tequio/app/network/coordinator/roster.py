@@ -13,20 +13,23 @@ from typing import Any
 
 from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.context import ModelContext
-from tequio.app.assembly.manifest import label_base, participant_row
+from tequio.app.assembly.manifest import comparable, label_base, participant_row
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.hub.folder import count_invitations, left, node_numbers
 from tequio.config import Federation
+from tequio.coordinator.evaluation import failure_reason
 from tequio.coordinator.round import ShortRound
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import canonical_json
 from tequio.core.durations import duration
 from tequio.core.errors import ConfigError, MessageError, NetworkError, RunError
 from tequio.core.events import EventHandler
+from tequio.core.reason import Reason
 from tequio.core.replies import read_description
 from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
+from tequio.texts.words import ENGLISH, refusal
 
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has
@@ -60,7 +63,7 @@ class Roster:
     commitments: dict[int, str] = field(default_factory=dict)
     ledger: Ledger | None = None
     asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
-    barred: dict[int, str] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
+    barred: dict[int, Reason] = field(default_factory=dict)  # index -> why it cannot take part, while it is what it is
     unreadable: set[int] = field(default_factory=set)  # of those, whose reply cannot be used: nobody waits for them
     invited: dict[int, int] = field(default_factory=dict)  # index -> how often it was invited anew, as the record knows
     made: int = 0  # rounds
@@ -104,9 +107,10 @@ class Roster:
                 self.say(words, "waiting", stage="waiting", missing=missing)
                 announced = missing
             if time.monotonic() > end:
-                why = f"{len(there)} of the {self.quorum} that are needed were connected within {duration(self.wait)}."
-                why += "".join(f" {self.names[i]}: {reason}" for i, reason in self.barred.items())
-                raise NetworkError(f"Missing: {missing}.", why, "Start again when they are there; nothing is lost.")
+                barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
+                facts = {"names": absent, "there": len(there), "quorum": self.quorum, "seconds": self.wait}
+                facts |= {"barred": barred} if barred else {}
+                raise refusal(NetworkError, "quorum-barred" if barred else "quorum-absent", **facts)
             time.sleep(LOOK)
 
     def start(self) -> dict[int, ParticipantProfile]:
@@ -116,9 +120,8 @@ class Roster:
             self.wait_for_quorum()
             facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
             if len(self.names) - len(self.barred) < self.quorum:
-                index, why = min(self.barred.items())
-                fix = "All need the same base, by its digest, and the same version."
-                raise NetworkError(f"{self.names[index]} cannot take part.", why, fix)
+                name, why = self.names[min(self.barred)], self.barred[min(self.barred)]
+                raise refusal(NetworkError, "cannot-take-part", name=name, why=why.as_record())
         self.commitments = {i: str(facts[i]["commitment"]) for i in sorted(facts)}
         self.invited = self._invited()
         return {i: ParticipantProfile.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
@@ -143,10 +146,10 @@ class Roster:
         known = {i: since for i, since in self.here().items() if i in self.members}
         self.ledger = ledger
         self._verify(self._describe(known), None)
-        changed = [f"{self.names[i]}: {why}" for i, why in self.barred.items() if i in self.members]
+        changed = self.barred_members()
         if changed and len(self.members) - len(changed) < (self.config.train.quorum or 1):
             raise RunError(
-                "The run cannot go on.", " ".join(changed), "Put it back as it was, or begin in a new folder."
+                "The run cannot go on.", ENGLISH.each(changed), "Put it back as it was, or begin in a new folder."
             )
 
     def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
@@ -181,7 +184,7 @@ class Roster:
         time.sleep(PAUSE * self.tries[1])
         self.wait_for_quorum()
 
-    def barred_members(self) -> dict[str, str]:
+    def barred_members(self) -> dict[str, Reason]:
         """By name, why those who took part cannot any more."""
         return {self.names[i]: why for i, why in sorted(self.barred.items()) if i in self.members}
 
@@ -189,11 +192,13 @@ class Roster:
         """What the network carried, for the record, and who was barred meanwhile; late replies are said, too."""
         body = self.net.carried()
         if barred := self.barred_members():
-            body["barred"] = [{"name": name, "reason": why} for name, why in barred.items()]
+            body["barred"] = [{"name": name, "reason": why.as_record()} for name, why in barred.items()]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
-            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at}): {late['reason']}"
-            self.say(words, "reply-late", "warning", participant=late["name"], sent=late["sent"], reason=late["reason"])
+            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
+            words += f": {ENGLISH.reason(late['reason'])}"
+            fields = {"participant": late["name"], "sent": late["sent"], "reason": late["reason"]["code"]}
+            self.say(words, "reply-late", "warning", **fields)
         return body
 
     def _may(self, index: int, since: str) -> bool:
@@ -207,32 +212,33 @@ class Roster:
         for reply in self.net.exchange(tasks, ANSWER):
             i = reply.index
             if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
-                self.say(f"{reply.name} did not say what it has: {reply.message}")
+                self.say(f"{reply.name} did not send its profile: {ENGLISH.reason(failure_reason(reply))}")
                 continue
             self.asked[i] = connected[i]
             self.barred.pop(i, None)
             self.unreadable.discard(i)
             if isinstance(reply, Failure):  # not asked again before it connects again
                 self.unreadable.add(i)
-                self._bar(i, f"What it says of itself cannot be read: {reply.message}")
+                self._bar(i, Reason("unreadable-profile", {"why": failure_reason(reply).as_record()}))
                 continue
             try:
                 facts = read_description(reply)
                 ParticipantProfile.of(reply.name, facts["told"])
             except (MessageError, KeyError, TypeError, ValueError, ConfigError) as error:
                 self.unreadable.add(i)
-                where = f" ({error.what})" if isinstance(error, MessageError) else ""
-                self._bar(i, f"What it says of itself cannot be read; both sides need the same version.{where}")
+                where = error.what if isinstance(error, MessageError) else type(error).__name__
+                self._bar(i, Reason("foreign-profile", {"why": where}))
                 continue
             if facts["spec"] != self.contexts[self.base_of(i)].adapted.spec:
-                self._bar(i, "Its base model, its adapter layout or its version differ from the coordinator's.")
+                self._bar(i, Reason("other-base"))
                 continue
             found[i] = facts
         return dict(sorted(found.items()))
 
-    def _bar(self, index: int, why: str) -> None:
-        self.barred[index] = why
-        self.say(f"{self.names[index]} cannot take part: {why}", "barred", "warning", participant=self.names[index])
+    def _bar(self, index: int, why: Reason, fix: str = "") -> None:
+        self.barred[index], name = why, self.names[index]
+        words = f"{name} cannot take part: {ENGLISH.reason(why)}.{fix}"
+        self.say(words, "barred", "warning", participant=name, reason=why.code)
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
         """Bar who was there before and is not what it was.
@@ -243,20 +249,20 @@ class Roster:
         invited = self._invited()
         for i, said in facts.items():
             own = ParticipantProfile.of(self.names[i], said["told"])
-            shown = {key: canonical_json(self.rows[i][key]) for key in ("data", "batches")}
-            now = {"data": canonical_json(dict(own.data)), "batches": canonical_json(dict(own.batches))}
+            now = {"data": dict(own.data), "batches": dict(own.batches)}
+            same = canonical_json(comparable(now)) == canonical_json(comparable({k: self.rows[i][k] for k in now}))
             if invited.get(i, 0) > self.invited.get(i, 0):
-                fresh = {**self.rows[i], "data": dict(own.data), "batches": dict(own.batches)}
+                fresh = {**self.rows[i], **now}
                 try:
                     fresh |= self._within(i, own)
                 except ConfigError as error:
-                    self._bar(i, str(error))
+                    self._bar(i, error.as_reason())
                     continue
                 self._record(i, fresh, str(said["commitment"]), round_)
                 self.say(f"{self.names[i]} is back: it joined anew.")
-            elif shown != now or said["commitment"] != self.commitments[i]:
+            elif not same or said["commitment"] != self.commitments[i]:
                 anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
-                self._bar(i, f"Its data or its folder are not those with which it joined. Invited anew it may: {anew}")
+                self._bar(i, Reason("other-data"), f" To let it take part, invite it again: {anew}")
 
     def _within(self, index: int, profile: ParticipantProfile) -> dict[str, Any]:
         """What changes of an old part where data or machine allow less now: a participant refuses what exceeds its own bounds."""
@@ -280,12 +286,12 @@ class Roster:
         try:
             given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
         except ConfigError as error:
-            self._bar(index, str(error))
+            self._bar(index, error.as_reason())
             return
         row = label_base(participant_row(profile, given, config.adapter.kind == "full"), base, bool(self.config.bases))
         self._record(index, row, str(facts["commitment"]), round_)
         self.say(
-            f"{profile.name} joins in round {round_}: {given.reason}",
+            f"{profile.name} joins in round {round_}: {ENGLISH.reason(given.reason)}",
             "joins-late",
             participant=profile.name,
             round=round_,

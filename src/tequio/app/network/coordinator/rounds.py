@@ -53,6 +53,7 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.workers import Workers
+from tequio.texts.words import ENGLISH
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,13 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
     verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
-    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + body['reason']}"
+    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}"
     words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
     say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
     for row in body["admissions"]:
         if row["status"] != "admitted":
-            words = f"Round {round_}: {row['name']} {row['status']}: {row['reason']}"
-            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]}
+            words = f"Round {round_}: {row['name']} {row['status']}: {ENGLISH.reason(row['reason'])}"
+            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]["code"]}
             say(words, "update-not-counted", "warning", round=round_, **fields)
 
 

@@ -50,6 +50,7 @@ from tequio.runtimes.flower.grid import open_grid
 from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.flower.sessions import Sessions
 from tequio.runtimes.flower.superlink import Server, bound_log, present, running
+from tequio.texts.words import refuse_first
 
 
 @dataclass(frozen=True)
@@ -196,20 +197,17 @@ def _ended(run: Path) -> Outcome | None:
 
 def _check(config: Federation) -> None:
     """What a network cannot do yet, with the way out, and pieces that do not go together."""
-    fix = "Leave it out, or run on one machine: tequio run"
     pieces = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
-    if config.topology.kind != "star":
-        why = "Participants reach the coordinator alone."
-        raise ConfigError("[topology] cannot be used across a network yet.", why, fix)
-    if config.shift is not None:
-        why = "Its time is simulated. Here each participant keeps its own hours: [schedule] greenest_hours in participant.toml."
-        raise ConfigError("[shift] cannot be used across a network.", why, fix)
+    several = bool(config.bases) or config.distil is not None
+    found = {
+        "network-topology": config.topology.kind != "star",
+        "network-shift": config.shift is not None,
+        "network-windows": config.train.pace == "buffered" and several,
+    }
+    refuse_first(ConfigError, found)
     if config.distil is not None:
         build_distillation(config.distil, pieces.reduce, 1, config.seed)
     if config.train.pace == "buffered":
-        if config.bases or config.distil is not None:
-            what = '[train] pace = "buffered" cannot be used with [[bases]] or [distil] across a network yet.'
-            raise ConfigError(what, "Windows of real time are those of one base.", fix)
         check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
 
 

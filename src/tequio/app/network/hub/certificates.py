@@ -27,6 +27,7 @@ from tequio.app.network.hub.folder import (
 from tequio.core.errors import ConfigError, NetworkError, TequioError
 from tequio.core.events import EventHandler
 from tequio.ledger.folder import RunFolder
+from tequio.texts.words import refusal
 from tequio.trust.certificates import Certificate, belongs, read_certificate
 from tequio.trust.keys import new_server, replace_secret
 
@@ -144,17 +145,15 @@ def renew(folder: Path) -> dict[str, Any]:
         try:
             authority_key = (folder / AUTHORITY_KEY).read_bytes()
         except OSError as error:
-            why = f"{folder / AUTHORITY_KEY} cannot be read ({error.strerror})."
-            raise ConfigError("The authority's key is needed.", why, "Put it back for this command.") from None
+            facts = {"path": str(folder / AUTHORITY_KEY), "error": error.strerror}
+            raise refusal(ConfigError, "authority-key-missing", **facts) from None
         if not belongs(folder / AUTHORITY_KEY, authority):
-            what = f"{folder / AUTHORITY_KEY} is not the key of {folder / AUTHORITY}."
-            raise ConfigError(what, "", "Restore it from a copy.")
+            facts = {"key": str(folder / AUTHORITY_KEY), "authority": str(folder / AUTHORITY)}
+            raise refusal(ConfigError, "authority-mismatch", **facts)
         before = read_certificate(folder / CERTIFICATE)
         certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
         if authority.ends <= max(before.ends, datetime.now(UTC)):
-            why = f"Its authority ends on {authority.ends:%Y-%m-%d}, and participants know that one from their invitations."
-            fix = "Make a new folder with `tequio coordinator init`, and invite anew."
-            raise ConfigError(f"The certificate in {folder} cannot be made to last longer.", why, fix)
+            raise refusal(ConfigError, "authority-ends", folder=str(folder), date=f"{authority.ends:%Y-%m-%d}")
         replace_secret(folder / KEY, key)
         RunFolder(folder).write_atomic(CERTIFICATE, certificate)
     ends = read_certificate(folder / CERTIFICATE).ends

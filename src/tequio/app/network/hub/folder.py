@@ -29,10 +29,12 @@ from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
 from tequio.config.load import LARGEST
 from tequio.core.addresses import public_address, split_address
+from tequio.core.bounds import one_line
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.files import read_regular
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder, own_folder
+from tequio.texts.words import refusal, refuse_first
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
 from tequio.trust.leave_request import is_leave_request
@@ -73,15 +75,13 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, or damaged."""
     path = folder / COORDINATOR_FILE
     if not path.is_file():
-        fix = "Make one with: tequio coordinator init FOLDER federation.toml"
-        raise ConfigError(f"{folder} is not a coordinator's folder.", f"Expected {COORDINATOR_FILE} in it.", fix)
+        raise refusal(ConfigError, "not-a-coordinator", folder=str(folder), file=COORDINATOR_FILE)
     raw = json_table(path)
     wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
     wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
     wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
     if wrong:
-        why = f"{wrong[0]!r} in it is missing, unknown or of another kind."
-        raise ConfigError(f"{path} is damaged.", why, "Restore it from a copy.")
+        raise refusal(ConfigError, "coordinator-damaged", path=str(path), key=wrong[0])
     found = CoordinatorFolder(**raw)
     return replace(found, federation=str(_find(folder, found)))
 
@@ -103,8 +103,7 @@ def locate_federation(folder: Path, federation: Path) -> None:
     with changing(folder):
         hub_files = read_coordinator_folder(folder)
         if digest(_text(federation).encode()) != hub_files.digest:
-            why = "Participants agreed to another text of it."
-            raise ConfigError(f"{federation} is not the file of {folder}.", why, "Name the unchanged one.")
+            raise refusal(ConfigError, "other-federation", path=str(federation), folder=str(folder))
         _write(folder, replace(hub_files, federation=str(federation)))
 
 
@@ -127,14 +126,10 @@ def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
     hub_files = read_coordinator_folder(folder)
     if not Path(hub_files.federation).exists():
-        why = "It was moved, or the coordinator's folder was."
-        fix = f"Say where it is now: tequio coordinator locate {folder} PATH/{Path(hub_files.federation).name}"
-        raise ConfigError(f"There is no file {hub_files.federation}.", why, fix)
+        facts = {"path": hub_files.federation, "folder": str(folder), "file": Path(hub_files.federation).name}
+        raise refusal(ConfigError, "federation-moved", **facts)
     if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
-        why = "Participants agreed to another text of it."
-        raise NetworkError(
-            f"{hub_files.federation} has changed.", why, "Put it back, or invite anew from a new folder."
-        )
+        raise refusal(NetworkError, "federation-changed", path=hub_files.federation)
     return hub_files
 
 
@@ -148,8 +143,8 @@ def init_coordinator_folder(
     Raises ConfigError for a folder that is one already, or for what cannot run over a network.
     """
     if folder.is_file():
-        fix = f"tequio coordinator init {federation} {folder} --address {address}"
-        raise ConfigError(f"{folder} is a file.", "The new folder comes first, then federation.toml.", fix)
+        facts = {"folder": str(folder), "path": str(federation), "address": address}
+        raise refusal(ConfigError, "folder-is-a-file", **facts)
     config, text = load_federation(federation), _text(federation)
     chosen = coordinator_digests(config)
     address = public_address(address)
@@ -262,10 +257,7 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
     name = wanted["name"]
     row = rows.get(name)
     if row is None or row["node"] != wanted["node"] or not is_leave_request(row["public_key"].encode(), wanted):
-        why = (
-            "It is not signed with the key that joined, or the clocks of the two machines differ by more than a minute."
-        )
-        raise NetworkError(f"Nobody leaves in the name of {name[:64]!r}.", why)
+        raise refusal(NetworkError, "leave-not-signed", name=one_line(name[:64]))
     _withdraw(folder, name, row["public_key"])
     rows[name] = {"left": datetime.now(UTC).isoformat(timespec="seconds"), **row}
     RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
@@ -275,16 +267,14 @@ def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> Non
     """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
     hub_files = open_coordinator_folder(folder)
     expected = hub_files.tokens.get(name, "")
-    if not hmac.compare_digest(expected, token_hash(token)):
-        raise NetworkError(f"The token for {name[:64]!r} is not right.", "", "Use the newest invitation, unchanged.")
-    if not is_public_key(public_key.encode()):
-        raise NetworkError(f"{name} sent no usable key.", "Expected a P-384 public key in PEM.", "Update Tequio.")
-    if public_key in withdrawn(folder):
-        raise NetworkError(f"{name} came with a key that counts no more.", "", "Join again: that makes a new key.")
     known = enrolled(folder).get(name)
-    if known is not None and known["public_key"] != public_key:
-        why = "Another key joined with this invitation before."
-        raise NetworkError(f"{name} has joined already.", why, "If that was not you, tell the coordinator at once.")
+    found = {
+        "token-wrong": not hmac.compare_digest(expected, token_hash(token)),
+        "key-unusable": not is_public_key(public_key.encode()),
+        "key-withdrawn": public_key in withdrawn(folder),
+        "joined-by-another-key": known is not None and known["public_key"] != public_key,
+    }
+    refuse_first(NetworkError, found, name=one_line(name[:64]))
 
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:

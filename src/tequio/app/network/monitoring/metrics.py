@@ -20,6 +20,7 @@ from tequio.app.network.monitoring.status import coordinator_status
 from tequio.app.network.monitoring.totals import RunTotals
 from tequio.core import errors
 from tequio.runtimes.http_pages import Page
+from tequio.texts.words import TEXTS
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float | int | None]
@@ -146,8 +147,8 @@ def _build() -> list[str]:
 
 
 def known(kind: str) -> str:
-    """The name of an error as a label: of our tree, else `other`; participants send it, and a label must not grow without end."""
-    return kind if not kind or hasattr(errors, kind) else "other"
+    """The code of a failure, or the name of an error of our tree, as a label; else `other`: a label must not grow without end."""
+    return kind if not kind or hasattr(errors, kind) or f"reason.{kind}" in TEXTS["en"] else "other"
 
 
 def _merged(counts: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str, str], int]:

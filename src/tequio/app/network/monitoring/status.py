@@ -21,6 +21,7 @@ from tequio.config import whole
 from tequio.core.errors import ConfigError
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
+from tequio.texts.earlier import read_record
 
 DESERTED = "rounds, nobody connected"
 PATIENCE = 3.0  # seconds that the health page may take
@@ -56,7 +57,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         people.append(row | {"left": rows.get(name, {}).get("left")} | totals.person(name))
     last: dict[str, Any] = totals.rounds[-1] if totals.rounds else {}
     owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
-    missing = {name: totals.missing.get(name, "") for name in sorted(owed)} if totals.ended else {}
+    missing = {name: totals.missing.get(name) for name in sorted(owed)} if totals.ended else {}
     rounds = _rounds(totals)
     state, note = _state(health, totals.ended is not None, totals.header != {}), _silence(health) or _last_seen(health)
     if state == "rounds" and (note := _deserted(people)) is not None:
@@ -82,7 +83,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "note": note,
         "missing": missing,
         "certificates": certificates.ending(folder, hub),
-        "ended": None if totals.ended is None else totals.ended["reason"],
+        "ended": None if totals.ended is None else read_record(totals.ended["reason"]),
         "next": _wake(health, f"tequio coordinator start {folder}")
         or _coordinator_next(folder, health if alive else None, totals.ended is not None, bool(missing), people),
     }

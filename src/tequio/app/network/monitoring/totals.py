@@ -8,6 +8,7 @@ from typing import Any
 
 from tequio.core.bounds import LARGEST, TEXT
 from tequio.ledger.record import Ledger
+from tequio.texts.earlier import read_record
 
 UNUSABLE = "not usable"  # what stands in place of what an older version recorded unread
 
@@ -21,10 +22,10 @@ class RunTotals:
         self.rounds: list[dict[str, Any]] = []  # short: round, accepted, reason, loss, seconds
         self.people: dict[str, dict[str, Any]] = {}
         self.joules = 0.0
-        self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, kind of failure) -> rounds
+        self.outcomes: dict[tuple[str, str, str], int] = {}  # (participant, status, code or kind of failure) -> rounds
         self.took_part: set[str] = set()
         self.heard = False  # of a participant: whether the coordinator heard of its personal model
-        self.missing: dict[str, str] = {}  # who has no personal model at the end, and why
+        self.missing: dict[str, dict[str, Any] | None] = {}  # who has no personal model at the end, and why
         self.ended: Mapping[str, Any] | None = None
 
     def read(self) -> RunTotals:
@@ -59,19 +60,19 @@ class RunTotals:
         elif kind == "delivered":
             self.heard = True
         elif kind == "missing":
-            self.missing |= {row["name"]: row["reason"] for row in body["participants"]}
+            self.missing |= {row["name"]: read_record(row["reason"]) for row in body["participants"]}
         elif kind == "end":
             self.ended = body
             self._add_wire(body.get("wire", {}))
 
     def _add_round(self, body: Mapping[str, Any]) -> None:
         number = int(body.get("round", 0))
-        row = {"round": number, "accepted": body.get("accepted"), "reason": body.get("reason", "")}
+        row = {"round": number, "accepted": body.get("accepted"), "reason": read_record(body.get("reason"))}
         self.rounds.append(row | {"loss": body["mean_validation_loss"], "seconds": body["seconds"]})
         for name, scores in body["validation"].items():
             self.person(name)["loss"] = scores["loss"]
         for row in body.get("barred", []):
-            self.person(row["name"]).update(last="barred", since_round=number, reason=row["reason"])
+            self.person(row["name"]).update(last="barred", since_round=number, reason=read_record(row["reason"]))
         for row in body.get("train", []):
             person = self.person(row["name"])
             person["bytes_up"] += int(row["bytes_up"])
@@ -80,10 +81,10 @@ class RunTotals:
             person = self.person(row["name"])
             if person["last"] != row["status"]:
                 person |= {"last": row["status"], "since_round": number}
-            person["reason"] = row["reason"]
+            person["reason"] = why = read_record(row["reason"])
             person["rounds"][row["status"]] = person["rounds"].get(row["status"], 0) + 1
-            error = row["reason"].partition(":")[0] if row["status"] == "failed" else ""
-            key = (row["name"], row["status"], error if error.endswith("Error") and error.isalpha() else "")
+            kind = "" if why is None or row["status"] != "failed" else str(why["facts"].get("error", why["code"]))
+            key = (row["name"], row["status"], kind)
             self.outcomes[key] = self.outcomes.get(key, 0) + 1
 
     def _add_energy(self, body: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ class RunTotals:
         fresh: dict[str, Any] = {
             "last": None,
             "since_round": None,
-            "reason": "",
+            "reason": None,
             "rounds": {},
             "bytes_up": 0,
             "bytes_down": 0,

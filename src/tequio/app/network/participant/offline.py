@@ -17,6 +17,7 @@ from tequio.app.run_files import recorded_header, recorded_rule
 from tequio.app.saved_models import load_shared, recorded_personal, save_alone
 from tequio.config import load_participant
 from tequio.core.canonical import digest_update
+from tequio.core.reason import Reason
 from tequio.core.update import zero
 from tequio.ledger.folder import RUN
 from tequio.participant.personal import personalise
@@ -51,7 +52,7 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
 def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
     """Rank and steps of a round: those that the coordinator gave, else what the own hardware allows."""
     if "rank" in record and "steps" in record:
-        return Assignment(int(record["rank"]), int(record["steps"]), None, "")
+        return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
     adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
     work = build_workload(resident.config, said, full_steps(resident.config, said.batches["train"]), adapted)
     return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), work)

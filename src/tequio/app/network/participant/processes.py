@@ -19,6 +19,7 @@ from tequio.app.run_files import recorded_bases, recorded_header, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, answer, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -28,26 +29,24 @@ from tequio.participant.personal import Settings, personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.splits import Splits
 from tequio.planning.allocation import Assignment
+from tequio.texts.words import refuse_first
 
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
     """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
-    given = Assignment(task.rank, task.steps, None, "")
+    given = Assignment(task.rank, task.steps, None, Reason("as-asked"))
     return personal_settings(config, len(node.data.train), node.name, given, rule)
 
 
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
     """Raise ConfigError for work that several processes cannot share."""
-    if together.size > 1 and (file.budget.limits() or config.budget.limits()):
-        why = "A [budget] is kept step by step, in one process."
-        raise ConfigError(f"{file.name} cannot be trained for in {together.size} processes.", why, "Start one.")
-    if together.size > 1 and file.team.shard_base and config.adapter.kind == "full":
-        why = 'With [adapter] kind = "full" every process trains the whole weights.'
-        raise ConfigError(f"{file.name}: [team] shard_base = true.", why, "Leave it out.")
-    plain = not config.local.terms and config.local.method == "plain" and not config.personal.ditto
-    if together.size > 1 and not plain:
-        why = "Several processes share plain steps only: no [local] terms, its method plain, no [personal] ditto."
-        raise ConfigError(f"This federation cannot be trained for in {together.size} processes.", why, "Start one.")
+    several = together.size > 1
+    found = {
+        "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
+        "team-full": several and file.team.shard_base and config.adapter.kind == "full",
+        "team-terms": several and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
+    }
+    refuse_first(ConfigError, found, name=file.name, processes=together.size)
 
 
 def loaded(

@@ -32,6 +32,7 @@ from tequio.core.canonical import canonical_json, digest, digest_json, digest_up
 from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
 from tequio.core.events import EventHandler, Level, Value, ignore_events
 from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
+from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
@@ -41,12 +42,13 @@ from tequio.participant.personal import personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
+from tequio.texts.words import refusal
 from tequio.trust.keys import load_key
 
 LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again
 DELIVERED = "delivered"  # the record of that
 ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
-UNTOLD = "its own budget, which is private"  # what the coordinator hears of what that cut
+UNTOLD = Reason("own-budget-private").as_record()  # what the coordinator hears of what that cut
 
 
 UNREADABLE = "It cannot read the request. Both sides need the same version of Tequio."
@@ -97,15 +99,14 @@ class ParticipantService:
             self.last[digest(data)] = reply
             return reply
         except AgreementError as error:
-            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+            failure = Failure.of(task, error)
             log(f"Refused: {error}", "departed", "error", kind=kind, round=task.round, error=failure.error)
             return pack_message(failure)
         except (TrainingError, UpdateError) as error:
-            failure = Failure(task.round, task.index, task.name, type(error).__name__, str(error))
+            failure = Failure.of(task, error)
         except ValueError:  # a number that JSON has no word for
-            why = "a result is not a finite number"
-            failure = Failure(task.round, task.index, task.name, TrainingError.__name__, why)
-        log(failure.message, "task-failed", "error", kind=kind, round=task.round, error=failure.error)
+            failure = Failure.of(task, TrainingError("a result is not a finite number"), Reason("result-not-finite"))
+        log(split_words(failure.message)[0], "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
     def _share(self, task: Message, data: bytes) -> None:
@@ -182,8 +183,7 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
     identity = read_identity(folder)
     name, own_file = identity["name"], Path(identity["participant"])
     if "left" in identity:
-        fix = f"Go on alone: tequio island {folder}; or join anew with a new invitation."
-        raise ConfigError(f"{name} left the federation on {identity['left']}.", "", fix)
+        raise refusal(ConfigError, "left-already", name=name, when=identity["left"], folder=str(folder))
     key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
     who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
@@ -205,9 +205,7 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
         together.hand_on()
         done = recorded_personal(resident.ledger, alone=False)
     if done is None:
-        why = "It was not there when that was asked."
-        fix = f"Make it from the last shared model that came: tequio island {folder}"
-        raise RunError(f"The federation is over; {name} made no personal model in it.", why, fix)
+        raise refusal(RunError, "over-without-model", name=name, folder=str(folder))
     return {"name": name, "run": str(folder / RUN), "chosen": done["chosen"]}
 
 
@@ -272,8 +270,7 @@ def open_participant(
                     raise RunError(f"{folder} cannot be resumed.", f"Changed since it joined: {differences[0]}.")
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
-                    fix = "Put them back as they were, or join anew."
-                    raise RunError(f"{folder} cannot go on: its data or base changed since it joined.", "", fix)
+                    raise refusal(RunError, "changed-since-joined", folder=str(folder))
                 agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context.adapted)
                 asked = Asked(received_before(ledger))
                 yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
