@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +77,14 @@ def test_an_opened_sum_of_too_few_makes_no_round(make_federation: Any) -> None:
     assert short.value.body["usable"] == 1
 
 
+def refused(check: Callable[[], None]) -> str:
+    """The code of the refusal."""
+    with pytest.raises(ConfigError) as error:
+        check()
+    assert error.value.reason is not None
+    return error.value.reason.code
+
+
 @pytest.mark.parametrize("reduce", sorted(REDUCE))
 @pytest.mark.parametrize("weights", sorted(WEIGHTS))
 def test_only_pieces_that_need_no_single_update_go_with_a_sum(reduce: str, weights: str) -> None:
@@ -85,8 +93,7 @@ def test_only_pieces_that_need_no_single_update_go_with_a_sum(reduce: str, weigh
     if legal:
         check_sum(*pieces, {})
         return
-    with pytest.raises(ConfigError, match=rf"{reduce}|{weights}"):
-        check_sum(*pieces, {})
+    assert refused(lambda: check_sum(*pieces, {})) == "sum-piece"
 
 
 @pytest.mark.parametrize(
@@ -104,15 +111,11 @@ def test_a_screen_says_what_it_must_see(screening: Screening, sees: Sees) -> Non
     if sees == "only the sum":
         check_sum(*pieces, {"[screen]": screening.sees})
         return
-    with pytest.raises(ConfigError, match="screen"):
-        check_sum(*pieces, {"[screen]": screening.sees})
+    assert refused(lambda: check_sum(*pieces, {"[screen]": screening.sees})) == "sum-piece"
 
 
 def test_codes_whole_weights_and_products_do_not_go_with_a_sum() -> None:
     reduce, weights, fresh = reduce_by_name("ffa"), weights_by_name("uniform"), start_by_name("fresh")
-    with pytest.raises(ConfigError, match="upload"):
-        check_sum(reduce, weights, fresh, codec_by_name("quantise"), {})
-    with pytest.raises(ConfigError, match="coordinates"):
-        check_sum(reduce, weights, fresh, Plain(), {}, full=True)
-    with pytest.raises(ConfigError, match="coordinates"):
-        check_sum(reduce, weights, start_by_name("fedex"), Plain(), {})
+    assert refused(lambda: check_sum(reduce, weights, fresh, codec_by_name("quantise"), {})) == "sum-codec"
+    assert refused(lambda: check_sum(reduce, weights, fresh, Plain(), {}, full=True)) == "sum-coordinates"
+    assert refused(lambda: check_sum(reduce, weights, start_by_name("fedex"), Plain(), {})) == "sum-coordinates"

@@ -84,16 +84,14 @@ def check_sum(
 
     watching: what else looks at updates, by its key (a screen, credits), and what it must see.
     """
-    fix = 'Use reduce = "rolora" or "ffa" with weights = "uniform" and upload = "plain", without [screen] and credits.'
-    what = "Only the sum of a round's updates can be seen, and"
     chosen = {f"reduce = {reduce.name!r}": reduce.sees, f"weights = {weights.name!r}": weights.sees, **watching}
-    for key, sees in chosen.items():
-        if sees != "only the sum":
-            raise ConfigError(f"{what} {key} must see {sees}.", "", fix)
-    if full or start.truncates or start.continues:
-        raise ConfigError(f"{what} updates of whole weights or products have no common coordinates.", "", fix)
-    if codec.name != "plain":
-        raise ConfigError(f"{what} upload = {codec.name!r} codes each one in its own way.", "", fix)
+    key = next((key for key, sees in chosen.items() if sees != "only the sum"), "")
+    found = {
+        "sum-piece": bool(key),
+        "sum-coordinates": full or start.truncates or start.continues,
+        "sum-codec": codec.name != "plain",
+    }
+    refuse_first(ConfigError, found, key=key, upload=codec.name)
 
 
 def check_distil(reduce: Aggregator) -> None:
