@@ -230,8 +230,12 @@ def attacked(
     noise: float = 0.0,
     limit: float | None = None,
     attacks: bool = True,
+    length: float = LENGTH,
 ) -> Callable[[RunSetup, float], Made]:
-    """Make the federation with these pieces, screening, noise and limit of the probe, with the attacker or without."""
+    """Make the federation with these pieces, screening, noise and limit of the probe, with the attacker or without.
+
+    length: of the attacker's update, times what it learnt.
+    """
 
     def make(setup: RunSetup, rate: float) -> Made:
         plan = with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces)
@@ -239,7 +243,7 @@ def attacked(
         bad = attacker_of(setup)
         nodes: dict[int, Participant] = dict(setup.nodes)
         if attacks:
-            nodes[bad] = Lengthened(planted(setup.nodes[bad], trigger_of(setup)), LENGTH)
+            nodes[bad] = Lengthened(planted(setup.nodes[bad], trigger_of(setup)), length)
         probed = Probed(Embedded(nodes), setup, math.inf if limit is None else limit)
         made = played(setup, plan, probed.inner if limit is None else probed)
         name = setup.nodes[bad].name
@@ -284,6 +288,8 @@ ARMS = [
     Arm("probe", attacked({}, limit=0.5), [RATE]),
     Arm("probe, no attacker", attacked({}, limit=0.5, attacks=False), [RATE]),
     Arm("loss", attacked({}, Screening(loss=0.05, loss_action="refuse")), [RATE]),
+    Arm("of its own length", attacked({}, length=1.0), [RATE]),
+    Arm("of its own length, loss", attacked({}, Screening(loss=0.05, loss_action="refuse"), length=1.0), [RATE]),
 ]
 
 
@@ -307,7 +313,7 @@ def report(found: Mapping[str, Sequence[Json]]) -> str:
         mean = {
             key: 100 * statistics.fmean(row[key] for row in rows)
             for key in rows[0]
-            if key.startswith(("refused", "probe", "success"))
+            if key.startswith(("refused", "probe ", "success"))
         }
         cells = [
             name,
