@@ -76,9 +76,7 @@ def test_one_class_and_long_texts_are_legal_and_in_the_record(finished: tuple[Pa
     site0, site1 = header.body["participants"]
     assert site0["data"]["cut"] == 7  # 7 texts with 20 words more; max_tokens = 16
     assert site1["data"]["cut"] == 0
-    assert site1["data"]["warnings"] == [
-        "All its training texts have one class: alone it can learn nothing but that class."
-    ]
+    assert site1["data"]["warnings"] == [{"code": "one-class", "facts": {}}]
     assert site0["data"]["warnings"] == []
     assert verify_run(run)["ok"]
     nothing_leaks(run)

@@ -341,7 +341,7 @@ def test_who_comes_back_with_other_data_is_barred_and_the_run_does_not_go_on(
         row = {"name": "site0", "rank": 2, "steps": 4, "data": {"rows": 48}}
         row["batches"] = {"train": 48, "validation": 16, "test": 16}
         header = {"participants": [row], "commitment": {"site0": "c"}}
-        changed = pytest.raises(RunError, match="site0: Its data")
+        changed = pytest.raises(RunError, match="site0: its data")
         with Ledger.create(tmp_path / "ledger.sqlite", header) as ledger, changed:
             again.restore(header, ledger)
 

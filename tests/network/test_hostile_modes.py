@@ -262,7 +262,7 @@ def test_report_status_and_accounts_work_on_its_record(ended: Ended) -> None:
         assert all(name in text for name in HONEST)
     assert numbers["mean"]["loss"]["personal"] < 2.0
     found = read_status(ended.hub)
-    assert (found["state"], found["ended"]) == ("finished", "all rounds made")
+    assert (found["state"], found["ended"]["code"]) == ("finished", "rounds-made")
     assert 0.0 < found["joules"] < 1e6
     people = {row["name"]: row for row in found["participants"]}
     for name, mode in {**FIRST, **AGAIN}.items():

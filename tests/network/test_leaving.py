@@ -168,7 +168,8 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
     assert isinstance(bodies[0], Reply)
     body = json.loads(bodies[0].body)
     assert body["chosen"] == "shared"
-    assert "no more fit the budget of energy" in body["cut"]
+    assert body["cut"]["code"] == "personal-cut"
+    assert body["cut"]["facts"]["cut"][0]["code"] == "fit-shortened"
 
 
 def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_federation: Any, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     assert {a["status"] for body in rounds for a in body["admissions"] if a["name"] == "site0"} == {"withheld"}
     personal = {body["name"]: body for body in bodies(run, "personal")}
     assert personal["site0"]["chosen"] == "shared"
-    assert personal["site0"]["cut"] == "its own budget, which is private"  # and no figures
+    assert personal["site0"]["cut"] == {"code": "own-budget-private", "facts": {}}  # and no figures
     assert (personal["site0"]["fits"], personal["site0"]["local_cost"]) == ({}, {})
     assert personal["site0"]["gains"]["personal_over_local"] == {"loss": None, "accuracy": None}
     assert "local 0 of" in bodies(folders["site0"] / "run", "personal")[0]["cut"]  # at home

@@ -23,6 +23,7 @@ from tequio.ledger.folder import open_to_others
 from tequio.participant.accounts import read_account_books
 from tequio.report.data.accounts import accounts
 from tequio.report.html.report import render
+from tequio.texts.words import Words
 
 
 def newcomer(folder: Path, name: str, rows: int) -> Path:
@@ -100,10 +101,9 @@ def test_a_newcomers_budget_is_said_and_no_gain_over_what_was_not_trained(
     result = adapt(run, file, tmp_path / "out")
     print_adapted(result)
     printed = " ".join(capsys.readouterr().out.split())
-    assert (
-        f"late: a budget cut its personal model, and left no fair model trained alone to compare with: {result['cut']}."
-        in printed
-    )
+    w = Words("en")
+    assert result["cut"]["code"] == "personal-cut"
+    assert w("personal.short", name="late", how=w.reason(result["cut"])) in printed
     assert "Gain over starting alone" not in printed
 
 
