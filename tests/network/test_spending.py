@@ -51,7 +51,9 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     assert personal["site0"]["cut"] == {"code": "own-budget-private", "facts": {}}  # and no figures
     assert (personal["site0"]["fits"], personal["site0"]["local_cost"]) == ({}, {})
     assert personal["site0"]["gains"]["personal_over_local"] == {"loss": None, "accuracy": None}
-    assert "local 0 of" in bodies(folders["site0"] / "run", "personal")[0]["cut"]  # at home
+    at_home = bodies(folders["site0"] / "run", "personal")[0]["cut"]["facts"]["cut"][0]
+    assert at_home["facts"]["fit"] == "local"
+    assert at_home["facts"]["steps"] == 0
     assert "cut" not in personal["site1"]
     [book] = [read_account_books(folders["site0"] / "run")["site0"]]
     assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one
