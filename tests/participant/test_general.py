@@ -14,11 +14,12 @@ from builders import build_setup
 from tequio.app.models.open import open_models
 from tequio.app.models.predict import predict_texts
 from tequio.app.models.verify import verify_run
-from tequio.app.saved_models import FAMILIAR
+from tequio.app.saved_models import FAMILIAR, read_familiarity, recorded_models, save_alone
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.core.errors import UpdateError
 from tequio.core.update import Dense, Update, zero
+from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.choice import EARLIER_RULE
 from tequio.participant.encoding import Item
@@ -119,6 +120,25 @@ def test_no_candidate_of_own_classes_where_every_class_is_there(make_federation:
     assert not any(name.endswith("own classes") for name in made.body["candidates"])
 
 
+def test_a_model_made_alone_keeps_what_its_general_one_needs(make_federation: Any, tmp_path: Path) -> None:
+    w = build_setup(make_federation(participants=1))
+    node = w.participants[0]
+    made = personalise(node, zero(w.run_spec.spec), w.settings[node.name])
+    made = replace(
+        made, familiarity=learn(w.adapted, node.data.train), body={**made.body, "general": {"way": "answers"}}
+    )
+    folder = RunFolder.create(tmp_path / "alone")
+    with Ledger.create(folder.ledger_path, {"name": "alone"}) as ledger:
+        body = save_alone(folder, ledger, made, {"round": 1})
+    files = recorded_models("personal", body)
+    assert len(files) == 3
+    assert all((folder.path / file).is_file() for file in files)
+    found = read_familiarity(folder, body)
+    assert found is not None
+    assert made.familiarity is not None
+    assert torch.equal(found.texts, made.familiarity.texts)
+
+
 def test_an_earlier_rule_names_a_point_in_weights(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
@@ -134,7 +154,7 @@ def test_a_run_keeps_what_its_general_models_need_and_predicts_with_it(make_fede
         everybody = ledger.last("everybody")
     assert everybody is not None
     name = next(name for name, body in bodies.items() if body["general"]["way"] == "answers")
-    assert set(bodies[name]["general"]) == {"way", "digest"}
+    assert set(bodies[name]["general"]) == {"way", "digest", "file"}
     assert verify_run(folder)["ok"]
     own, both = open_models(folder, name)[0], open_models(folder, name, general=True)[0]
     assert own.beside is None

@@ -26,15 +26,20 @@ FAMILIAR = "familiar.safetensors"  # what a participant's general model needs be
 
 def keep_personal(folder: RunFolder, made: Personal) -> dict[str, Any]:
     """Write a personal model, the one trained alone and what the general one needs; return the record of it, with their digests."""
-    own, spec = f"participants/{made.body['name']}", made.delivered.spec
+    own = f"participants/{made.body['name']}"
     save(folder, f"{own}/personal.safetensors", made.delivered)
     save(folder, f"{own}/local.safetensors", made.local)
     body = {**made.body, "digest": digest_update(made.delivered), "local_digest": digest_update(made.local)}
-    if made.familiarity is not None:
-        texts = Update({"texts": Dense(made.familiarity.texts)}, spec)
-        save(folder, f"{own}/{FAMILIAR}", texts)
-        body["general"] = {**made.body["general"], "digest": digest_update(texts)}
-    return body
+    return body | _save_familiarity(folder, made, f"{own}/{FAMILIAR}")
+
+
+def _save_familiarity(folder: RunFolder, made: Personal, file: str) -> dict[str, Any]:
+    """Write what a general model needs; return what changes in the record."""
+    if made.familiarity is None:
+        return {}
+    texts = Update({"texts": Dense(made.familiarity.texts)}, made.delivered.spec)
+    save(folder, file, texts)
+    return {"general": {**made.body["general"], "digest": digest_update(texts), "file": file}}
 
 
 def read_familiarity(folder: RunFolder, body: Mapping[str, Any]) -> Familiarity | None:
@@ -42,7 +47,7 @@ def read_familiarity(folder: RunFolder, body: Mapping[str, Any]) -> Familiarity 
     general = body.get("general", {})
     if "digest" not in general:
         return None
-    texts = read_model(folder, f"participants/{body['name']}/{FAMILIAR}", general["digest"]).entries["texts"]
+    texts = read_model(folder, general["file"], general["digest"]).entries["texts"]
     return Familiarity(plain(texts))
 
 
@@ -99,7 +104,7 @@ def recorded_models(kind: str, body: Mapping[str, Any]) -> dict[str, str]:
     file, local = body.get("file", f"{own}/personal.safetensors"), body.get("local_file", f"{own}/local.safetensors")
     models = {file: body["digest"], local: body["local_digest"]}
     general = body.get("general", {})
-    return models | ({f"{own}/{FAMILIAR}": general["digest"]} if "digest" in general else {})
+    return models | ({general["file"]: general["digest"]} if "digest" in general else {})
 
 
 def recorded_personal(ledger: Ledger, alone: bool) -> Mapping[str, Any] | None:
@@ -118,5 +123,6 @@ def save_alone(folder: RunFolder, ledger: Ledger, made: Personal, begun: Mapping
     }
     save(folder, files["file"], made.delivered)
     save(folder, files["local_file"], made.local)
-    body = {**made.body, **digests, **files, "alone": True, "begun": dict(begun)}
+    general = _save_familiarity(folder, made, str(own / f"alone-{digests['digest'][:16]}-{FAMILIAR}"))
+    body = {**made.body, **digests, **files, **general, "alone": True, "begun": dict(begun)}
     return ledger.append(PERSONAL, body).body

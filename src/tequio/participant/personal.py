@@ -45,7 +45,7 @@ from tequio.participant.choice import (
 )
 from tequio.participant.class_metrics import class_metrics
 from tequio.participant.fit import Moved, fit, ignore_moves
-from tequio.participant.general import Familiarity, answers, blended, embeddings, learn, losses_of
+from tequio.participant.general import MOST_TEXTS, Familiarity, answers, blended, embeddings, learn, losses_of
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
@@ -311,7 +311,10 @@ def _answering(looks: _Looks, chosen: str, settings: Settings) -> tuple[Familiar
     """Where a general model answers by both the kept and the shared one: what it needs, and the test losses of all three."""
     node = looks.node
     both = chosen != SHARED and SHARED in looks.found and settings.rule == CHOICE_RULE
-    if not both or not isinstance(node.task, Classification) or not looks.budgeted.may_look():
+    if not both or not isinstance(node.task, Classification):
+        return None, {}
+    texts = min(len(node.data.train), MOST_TEXTS) + len(node.data.test)  # seen once more than without
+    if not looks.budgeted.may_look(texts / len(node.data.validation)):
         return None, {}
     rows = [item.ids for item in node.data.test]
     familiarity = learn(node.adapted, node.data.train)

@@ -110,9 +110,9 @@ class PersonalModelBudget:
         """The rates of the steps that fit, the first of them in any case."""
         return self._counted(rates) if self.limits else rates
 
-    def may_look(self) -> bool:
-        """Whether one more candidate can be scored."""
-        return self._fits(self.look)
+    def may_look(self, passes: float = 1.0) -> bool:
+        """Whether one more candidate can be scored, or so many passes over validation data made."""
+        return self._fits({key: passes * value for key, value in self.look.items()})
 
     def fair(self, name: str, made: int, fit: FitBudget) -> bool:
         """Whether a training, of which `made` steps were made at the rate that got furthest, is one to compare with."""

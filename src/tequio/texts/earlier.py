@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from tequio.core.bounds import LARGEST
 from tequio.core.reason import Reason
 
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?")  # as JSON writes it
 KEYS = {"energy": "kwh", "carbon": "kg_co2e", "time": "hours", "bytes": "megabytes"}  # of budgets, in sentences
 LISTS = {"keys": ", ", "cut": "; "}  # parts of sentences that list several facts, and what is between these
 QUOTED = "quoted"  # a sentence that no version wrote, or that quotes another program
 SENTENCES: dict[str, re.Pattern[str]] = {
-    code: re.compile(pattern, re.DOTALL)
+    code: re.compile(pattern, re.DOTALL | re.ASCII)
     for code, pattern in tomllib.loads(
         files("tequio.texts").joinpath("earlier.toml").read_text(encoding="utf-8")
     ).items()
@@ -54,6 +55,7 @@ def _fact(name: str, text: str) -> Any:
     if name in LISTS:
         return [_fact("", part) for part in text.split(LISTS[name])]
     if NUMBER.fullmatch(text):
-        return json.loads(text)
+        number = float(text)
+        return json.loads(text) if abs(number) <= LARGEST else text  # no record holds a larger one, nor an infinite one
     inner = _sentence(text)
     return KEYS.get(text, text) if inner is None else inner.as_record()

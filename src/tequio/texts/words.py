@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, TypeVar, get_args
 
+from tequio.core.bounds import check_plain
 from tequio.core.durations import duration
 from tequio.core.errors import TequioError
 from tequio.core.reason import Reason, split_words
@@ -58,9 +59,10 @@ class Words:
         if found is None:
             return ""
         try:
-            return self.filled(f"reason.{found.code}", found.facts).replace("\n\n", " ").replace("\n", " ").strip()
-        except (KeyError, ValueError, TypeError):
-            return f"{found.code} {json.dumps(dict(found.facts), ensure_ascii=False, default=str)}"
+            said = self.filled(f"reason.{found.code}", found.facts).replace("\n\n", " ").replace("\n", " ").strip()
+        except (KeyError, ValueError, TypeError, OverflowError, AttributeError, IndexError):
+            said = f"{found.code} {json.dumps(dict(found.facts), ensure_ascii=False, default=str)}"
+        return said if said.isprintable() else "".join(char if char.isprintable() else " " for char in said)
 
     def each(self, reasons: Mapping[str, object]) -> str:
         """Sentences of reasons by name: 'north: no reply. south: …'."""
@@ -141,7 +143,8 @@ def _fits(code: str, facts: Mapping[str, Any]) -> bool:
     parts = [part for fact in facts.values() for part in (fact if isinstance(fact, list) else [fact])]
     try:
         plain = needed_facts(code) == facts.keys() and all(isinstance(part, str | int | float) for part in parts)
+        check_plain(parts)
         shown = plain and ENGLISH.filled(f"reason.{code}", facts)
         return bool(shown) and all(str(part).isprintable() for part in parts)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return False

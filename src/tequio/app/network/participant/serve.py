@@ -162,7 +162,7 @@ class ParticipantService:
             body = self.ledger.append("personal", record).body
         disclosed = dict(body)
         if "general" in disclosed:  # the digest of what only this participant needs stays here
-            disclosed["general"] = {k: v for k, v in disclosed["general"].items() if k != "digest"}
+            disclosed["general"] = {k: v for k, v in disclosed["general"].items() if k not in ("digest", "file")}
         if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
