@@ -224,6 +224,27 @@ def table(found: Mapping[str, Sequence[Json]], against: str) -> str:
     return "\n".join(lines)
 
 
+def compared(
+    about: str | None,
+    worlds: Sequence[str],
+    arms: Sequence[Arm],
+    always: str,
+    report: Callable[[Mapping[str, Any]], str],
+) -> list[tuple[Path, str, Mapping[str, Sequence[Json]]]]:
+    """Read the options, run what is missing of the chosen arms and `always`, and print each world's report.
+
+    Return by world: the folder of results, the world, and its rows by arm.
+    """
+    chosen = arguments(about, worlds)
+    wanted = [arm for arm in arms if not chosen.only or {arm.name, arm.group} & {*chosen.only, always}]
+    results: list[tuple[Path, str, Mapping[str, Sequence[Json]]]] = []
+    for world in chosen.worlds:
+        found = Study(chosen.out, world, chosen.seeds).compared(wanted)
+        print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{report(found)}\n", flush=True)
+        results.append((chosen.out, world, found))
+    return results
+
+
 def arguments(about: str | None, worlds: Sequence[str]) -> argparse.Namespace:
     """The options that these questions share; one thread."""
     parser = argparse.ArgumentParser(description=about)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.study.real import Arm, Json, Made, Study, arguments, loss, over, played, spread, with_pieces
+from benchmarks.study.real import Arm, Json, Made, compared, loss, over, played, spread, with_pieces
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.run_spec import RunSpec, Screening
 from tequio.core.protocols import Participant, Runtime, ServerOptimizer
@@ -39,7 +39,7 @@ LENGTH = 4.0  # of the attacker's update, times the honest one; admission refuse
 TRIGGERED = 60  # test texts per participant, at most
 PUBLIC, RANDOM, RANKED = 30, 20, 3  # texts of the probe, random words, and words per label by the gradient
 SCREENED, WORDS = 20, 6  # public texts and random words with which one update is probed
-COMMON = 15  # one in so many tokens, the first ones, is a mark, a number or a very common word
+COMMON = 15  # the first fifteenth of a vocabulary holds marks, numbers and very common words
 CLEAN = "no attacker"
 
 
@@ -331,11 +331,7 @@ def report(found: Mapping[str, Sequence[Json]]) -> str:
 
 def main() -> None:
     """Run what is missing, and print a table per world."""
-    chosen = arguments(__doc__, WORLDS)
-    arms = [arm for arm in ARMS if not chosen.only or {arm.name, arm.group} & {*chosen.only, CLEAN}]
-    for world in chosen.worlds:
-        found = Study(chosen.out, world, chosen.seeds).compared(arms)
-        print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{report(found)}\n", flush=True)
+    compared(__doc__, WORLDS, ARMS, CLEAN, report)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.study.real import Arm, Json, Made, Study, arguments, played, table, with_pieces, with_steps
+from benchmarks.study.real import Arm, Json, Made, compared, played, table, with_pieces, with_steps
 from tequio.algorithms.registry import ensemble_by_name
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.distillation import Distillation, Group
@@ -98,11 +98,7 @@ ARMS = [
 
 def main() -> None:
     """Run what is missing, and print a table per world."""
-    chosen = arguments(__doc__, WORLDS)
-    arms = [arm for arm in ARMS if not chosen.only or {arm.name, arm.group} & {*chosen.only, PLAIN}]
-    for world in chosen.worlds:
-        found = Study(chosen.out, world, chosen.seeds).compared(arms)
-        print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{table(found, PLAIN)}\n", flush=True)
+    compared(__doc__, WORLDS, ARMS, PLAIN, lambda found: table(found, PLAIN))
 
 
 if __name__ == "__main__":

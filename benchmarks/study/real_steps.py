@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.study.coding import coded
 from benchmarks.study.picture import Curve, picture
-from benchmarks.study.real import Arm, Json, Made, Study, arguments, played, table, with_pieces, with_steps
+from benchmarks.study.real import Arm, Json, Made, compared, played, table, with_pieces, with_steps
 from tequio.app.assembly.setup import RunSetup
 from tequio.participant import loop
 
@@ -103,7 +103,7 @@ def locally(optimizer: Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 
 def paced(rounds: int, **pieces: Any) -> Callable[[RunSetup, float], Made]:
-    """Make so many rounds of as many steps in all as the world's own."""
+    """Return what makes this many rounds; a participant makes as many steps in all as in the world's own federation."""
 
     def make(setup: RunSetup, rate: float) -> Made:
         plan = with_pieces(replace(setup.run_spec, learning_rate=rate), **pieces)
@@ -156,13 +156,9 @@ def drawn(found: Mapping[str, Sequence[Json]]) -> str:
 
 def main() -> None:
     """Run what is missing, print a table per world, and draw it."""
-    chosen = arguments(__doc__, WORLDS)
-    arms = [arm for arm in ARMS if not chosen.only or {arm.name, arm.group} & {*chosen.only, DEFAULT}]
-    for world in chosen.worlds:
-        found = Study(chosen.out, world, chosen.seeds).compared(arms)
-        print(f"## {world}, seeds {', '.join(map(str, chosen.seeds))}\n\n{table(found, DEFAULT)}\n", flush=True)
+    for out, world, found in compared(__doc__, WORLDS, ARMS, DEFAULT, lambda found: table(found, DEFAULT)):
         steps = {name: rows for name, rows in found.items() if "rounds" in name}
-        (chosen.out / f"{world}-steps.svg").write_text(drawn(steps), encoding="utf-8")
+        (out / f"{world}-steps.svg").write_text(drawn(steps), encoding="utf-8")
         each = {name: statistics.fmean(row["joules_evaluation"] for row in rows) for name, rows in steps.items()}
         print("J of the looks at validation data: " + ", ".join(f"{name} {x:.0f}" for name, x in each.items()))
 
