@@ -47,6 +47,18 @@ class Host(Protocol):
         """For the record: what went over the network since it was last asked, and what came late."""
 
 
+class Made(Protocol):
+    """What a state of any kind tells of its rounds."""
+
+    @property
+    def round(self) -> int:
+        """How many are made."""
+
+    @property
+    def stale_rounds(self) -> int:
+        """How many there were since the last progress."""
+
+
 class Limits(Protocol[S_in]):
     """What bounds the rounds of a run with one base: a budget, hours of clean power (`limits.py`)."""
 
@@ -86,6 +98,11 @@ class Advance(Protocol):
         """The next state and the record."""
 
 
+def finished(state: Made, run_spec: RunSpec) -> bool:
+    """Whether a state has all rounds behind it, or no more patience."""
+    return state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience
+
+
 def star(run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: str = "") -> Rounds[State]:
     """Return the rounds of one coordinator and its participants.
 
@@ -97,7 +114,7 @@ def star(run_spec: RunSpec, runtime: Runtime, way: Advance | None = None, base: 
         replanned=lambda change: star(change(run_spec, base), runtime, way, base),
         begin=lambda: open_state(run_spec, runtime),
         advance=lambda state: one(state, run_spec, runtime),
-        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        ended=lambda state: finished(state, run_spec),
         made=lambda state: state.round,
         pack=pack_state,
         unpack=unpack_state,

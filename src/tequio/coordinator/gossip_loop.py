@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tequio.coordinator.federate import Rounds
+from tequio.coordinator.federate import Rounds, finished
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
 from tequio.coordinator.round import open_state
 from tequio.coordinator.run_spec import RunSpec
@@ -31,7 +31,7 @@ def peer_rounds(run_spec: RunSpec, peers: Peers, runtime: Runtime) -> Rounds[Pee
         replanned=lambda change: peer_rounds(change(run_spec, ""), peers, runtime),
         begin=begin,
         advance=lambda state: gossip_round(state, run_spec, peers, runtime),
-        ended=lambda state: state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience,
+        ended=lambda state: finished(state, run_spec),
         made=lambda state: state.round,
         pack=pack_peers,
         unpack=unpack_peers,

@@ -295,11 +295,13 @@ def _with_own_classes(looks: _Looks, middle: str) -> str:
     counts = Counter(item.target[0] for item in (*node.data.train, *node.data.validation))
     seen = {item.target[0] for item in node.data.train}
     unseen = torch.tensor([float(label not in seen) for label in range(len(node.task.labels))])
+    if not unseen.any():
+        return middle
     fall = math.log(2.0 * (len(node.data.train) + 1))
     looks.parts = {**looks.parts, OWN_CLASSES: Update({HEAD_BIAS: Dense(-fall * unseen)}, node.adapted.spec)}
     name = f"{middle}, {OWN_CLASSES}"
     recipe = {**looks.recipes[middle], OWN_CLASSES: 1.0}
-    if not unseen.any() or looks.at(recipe, name) is None:
+    if looks.at(recipe, name) is None:
         return middle
     looks.recipes[name] = recipe
     chance = (sum(count == 1 for count in counts.values()) + 1) / (counts.total() + 2)

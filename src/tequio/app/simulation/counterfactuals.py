@@ -110,10 +110,9 @@ def everybody(
     for name, familiarity in generals.items():
         own, both = found[keys[name]["personal"]].answers, found[common].answers
         if near is not None and isinstance(familiarity, Familiarity) and own is not None and both is not None:
-            items = _items(places[0])
             answered = blended(own, both, familiarity.weights(near.result()))
             keys[name]["general"] = f"general of {name}"
-            scores[f"general of {name}"] = asdict(losses_of(answered, items).scores())
+            scores[f"general of {name}"] = asdict(losses_of(answered, _items(places[0])).scores())
     return {
         "base": scores[base],
         "shared": scores[common],
