@@ -226,7 +226,7 @@ class GateSection(Section):
 
 
 class ScreenSection(Section):
-    """[screen] What is done with updates that stand out: they are bounded, noted ("record") or left
+    """[screen] The coordinator bounds updates that stand out, notes them ("record") or leaves them
     out ("refuse").
     """
 

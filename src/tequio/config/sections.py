@@ -59,7 +59,7 @@ class BaseSection(Section):
         Literal["auto", "bfloat16", "float32"],
         Field(
             description="Precision of the frozen base; `auto` is bfloat16 where the GPU or CPU computes in "
-            "it, else float32. What is trained is always float32."
+            "it, else float32. Trained weights are always float32."
         ),
     ] = "auto"
 
@@ -80,7 +80,7 @@ class FurtherBase(BaseSection):
 
 
 class TaskSection(Section):
-    """[task] What is learnt, and the labels of a classification."""
+    """[task] The task that everybody learns, and the labels of a classification."""
 
     kind: Annotated[
         Literal["classification", "causal"],
@@ -142,7 +142,7 @@ class TaskSection(Section):
 
 
 class AdapterSection(Section):
-    """[adapter] What is trained: LoRA factors or whole weights, and on which linear layers."""
+    """[adapter] Participants train LoRA factors or whole weights of these linear layers."""
 
     kind: Annotated[
         Literal["lora", "full"],
