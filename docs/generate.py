@@ -21,7 +21,7 @@ from tequio.cli.main import app
 from tequio.config.presets import PRESETS, leaves
 from tequio.config.reference import FILES, about, keys
 from tequio.core import errors
-from tequio.texts.words import TEXTS, Lang, Words
+from tequio.core.texts.words import TEXTS, Lang, Words
 
 
 def flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:

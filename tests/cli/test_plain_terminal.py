@@ -19,7 +19,7 @@ import pytest
 from rich.cells import cell_len
 
 from tequio.cli.terminal import NAME, PLAIN, plain
-from tequio.texts.words import TEXTS
+from tequio.core.texts.words import TEXTS
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 MAIN = [sys.executable, "-m", "tequio.cli.main"]

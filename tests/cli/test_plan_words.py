@@ -14,9 +14,9 @@ from tequio.app.simulation.run import start
 from tequio.cli.plan import plan
 from tequio.cli.plan_tables import print_after, print_plan
 from tequio.config import load_federation
+from tequio.core.texts.words import TEXTS, Lang
 from tequio.planning.devices import catalogue
 from tequio.report.html.plan import render_plan
-from tequio.texts.words import TEXTS, Lang
 
 SAME = {"a", "bytes", "central", "factor", "no", "pareto", "personal", "plan", "tokens", "total"}  # in both
 UNITS = {"b", "gb", "gib", "mb", "g", "kg", "mg", "co", "e", "co₂e", "wh", "kwh", "s", "min", "h", "d"}

@@ -34,12 +34,12 @@ from tequio.config.templates import write_federation
 from tequio.core.canonical import digest_update
 from tequio.core.messages import LIMIT, REQUESTS, pack_message, unpack_message
 from tequio.core.replies import read_reply
+from tequio.core.texts.words import ENGLISH
 from tequio.core.types import DescribeRequest, Failure, PersonaliseRequest, Reply, Request
 from tequio.ledger.record import verify
 from tequio.participant.personal import personalise
 from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
-from tequio.texts.words import ENGLISH
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
 HONEST = ("site0", "site1")

@@ -14,9 +14,9 @@ from network_processes import until
 
 from tequio.core.messages import pack_message
 from tequio.core.reason import Reason
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.ledger.folder import open_to_others
-from tequio.texts.words import sent_reason
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import ENGLISH
 from tequio.planning.allocation import Hardware, Workload, allocate, probe_tokens_per_second
-from tequio.texts.words import ENGLISH
 
 # 1000 tokens a step, 20 steps; a rank is 0.1 MB = 0.8 Mbit of upload
 WORK = Workload(1000, 20, (2, 4, 8, 16), 100_000, deadline_seconds=30.0, min_steps=3)

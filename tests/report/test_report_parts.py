@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pages import LANGS
 
+from tequio.core.texts.words import TEXTS, Words
 from tequio.report.data.records import wilson
 from tequio.report.format import Numbers, finite
 from tequio.report.html.charts import scale
 from tequio.report.html.markup import Safe, el
-from tequio.texts.words import TEXTS, Words
 
 
 def test_articles_are_contracted_in_spanish() -> None:

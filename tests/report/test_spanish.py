@@ -14,8 +14,8 @@ from made_runs import Shape, chained, made_run
 from pages import Page
 
 from tequio.core.reason import Reason
+from tequio.core.texts.words import AS_WRITTEN, TEXTS
 from tequio.report.html.report import render
-from tequio.texts.words import AS_WRITTEN, TEXTS
 
 SAMPLES = tomllib.loads((Path(__file__).parents[2] / "docs" / "messages.toml").read_text(encoding="utf-8"))
 CODES = [key.removeprefix("reason.") for key in TEXTS["en"] if key.startswith("reason.")]

@@ -8,7 +8,7 @@ from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.reduce.trimmed_mean import FEWEST, TrimmedMean
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, Facts, Sees, Start, Weighting
-from tequio.texts.words import refuse_first
+from tequio.core.texts.words import refuse_first
 
 
 def check_chain(reduce: Aggregator, start: Start) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from tequio.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.config.accounting import EnergySection
 from tequio.core.errors import BaseModelError, ConfigError, DataError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
 from tequio.measure.countries import country_intensity
 from tequio.measure.intensity import read_intensity
-from tequio.texts.words import refusal
 
 
 def check_federation(path: Path) -> Federation:

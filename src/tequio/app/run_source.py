@@ -13,8 +13,8 @@ from typing import Any
 from tequio.app.run_files import json_table
 from tequio.config import Federation, changes, load_federation, stored
 from tequio.core.errors import RunError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
-from tequio.texts.words import refusal
 
 SOURCE = "source.json"
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.cli.options import Json, Lang
-from tequio.texts.words import Words
+from tequio.core.texts.words import Words
 
 
 def accounts(

@@ -40,7 +40,7 @@ STAGES = {
 def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None], lang: Literal["en", "es"] = "en") -> None:
     """Print `value` as JSON, each reason with its text in this language, or call `words` to say it to a person."""
     if as_json:
-        from tequio.texts.words import Words
+        from tequio.core.texts.words import Words
 
         value = Words(lang).with_texts(value)
         sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.core.reason import Reason
+from tequio.core.texts.words import Lang, Words
 from tequio.participant.foretelling import FEWEST
 from tequio.report.data.forecast import corrected, machines, not_learnt, plan_rows, unchecked
-from tequio.texts.words import Lang, Words
 
 SHOWN = 8  # ways and devices in the terminal; the page and --json have all
 PLACES = {"hybrid": "plan.where.hybrid", "alone": "plan.where.alone", "renewable": "forecast.green"}

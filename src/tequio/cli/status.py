@@ -15,7 +15,7 @@ from tequio.cli import output
 from tequio.cli.options import Json
 from tequio.core.durations import duration
 from tequio.core.reply_schemas import LEAST_LOSS, MOST_LOSS
-from tequio.texts.words import ENGLISH
+from tequio.core.texts.words import ENGLISH
 
 LOSSES = 8  # the last so many rounds are shown
 

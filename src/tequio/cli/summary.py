@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.core.durations import duration
+from tequio.core.texts.words import Lang, Words
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
 from tequio.report.format import DASH, Numbers
@@ -24,7 +25,6 @@ from tequio.report.html.verdict import (
     needed_in_words,
     notes_in_words,
 )
-from tequio.texts.words import Lang, Words
 
 MODELS = ("base", "local", "shared", "personal")
 NOTED = 12  # participants whose data are remarked on; the report has all

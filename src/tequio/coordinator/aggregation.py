@@ -14,9 +14,9 @@ from tequio.coordinator.admission import Admitted, Alarm, Refused
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import packed_update_size
 from tequio.core.protocols import Facts
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import Reply
 from tequio.core.update import Update
-from tequio.texts.words import sent_reason
 
 
 @dataclass(frozen=True)

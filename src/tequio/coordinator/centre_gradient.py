@@ -8,9 +8,9 @@ from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import Failure, GradientRequest
 from tequio.core.update import Update
-from tequio.texts.words import refusal
 
 
 def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runtime) -> Update | None:

@@ -13,8 +13,8 @@ from tequio.coordinator.run_spec import Member
 from tequio.core.errors import MessageError
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import Failure, Reply
-from tequio.texts.words import sent_reason
 
 
 @dataclass(frozen=True)

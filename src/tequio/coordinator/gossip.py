@@ -22,9 +22,9 @@ from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
-from tequio.texts.words import sent_reason
 
 Graph = Mapping[int, frozenset[int]]
 """Neighbours of each participant's index, without itself; edges go both ways."""

@@ -34,9 +34,9 @@ from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import ENGLISH
 from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, is_matrix, zero
-from tequio.texts.words import ENGLISH
 
 
 class ShortRound(RunError):

@@ -25,9 +25,9 @@ from tequio.coordinator.run_spec import RunSpec
 from tequio.core.errors import RunError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.core.types import EvaluateRequest, Failure, State
 from tequio.core.update import Dense, Entry, Update
-from tequio.texts.words import refusal
 
 Outcome = Admitted | Refused
 FEWEST = 3  # of two that disagree nobody can say which is wrong

@@ -1,4 +1,4 @@
-"""Why something is as it is, as a code with facts: records, events and plans hold these, and `tequio.texts` has the sentences.
+"""Why something is as it is, as a code with facts: records, events and plans hold these, and `tequio.core.texts` has the sentences.
 
 A failure crosses the network as words with its reason at their end, so that versions before codes show the words.
 """
@@ -21,7 +21,7 @@ MARKED = re.compile(rf"(?P<words>.*) \[(?P<code>{CODE}) (?P<facts>\{{.*\}})\]", 
 class Reason:
     """A code in short words with hyphens, and facts: JSON values such as numbers, names and further reasons in their recorded form.
 
-    Never a text or a label of a sample. Codes and the names of facts are those of the group `reason` in the files of `tequio.texts`.
+    Never a text or a label of a sample. Codes and the names of facts are those of the group `reason` in the files of `tequio.core.texts`.
     """
 
     code: str

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from tequio.core.errors import ResourceError, RunBusy, RunError
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 LEDGER = "ledger.sqlite"
 LOCK = "lock"

@@ -17,6 +17,7 @@ from typing import Any
 
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import LedgerCorrupt, LedgerError, TequioError
+from tequio.core.texts.words import refusal
 from tequio.ledger.chain import (
     RECORD_VERSION,
     STATE_DIGEST,
@@ -29,7 +30,6 @@ from tequio.ledger.chain import (
 )
 from tequio.ledger.folder import replace_durably, written
 from tequio.ledger.store import SQLITE_ERRORS, build, connect, meaning, translated
-from tequio.texts.words import refusal
 
 PART_BYTES = (
     2**20

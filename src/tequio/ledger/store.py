@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tequio.core.errors import LedgerCorrupt, LedgerError, ResourceError, RunBusy, TequioError
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.ledger.folder import go_on
-from tequio.texts.words import refusal, refuse_first
 
 APPLICATION_ID = 0x54455155  # "TEQU"
 SCHEMA_VERSION = 1

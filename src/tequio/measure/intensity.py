@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 from tequio.core.errors import ConfigError
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
 Kind = Literal["actual", "forecast"]

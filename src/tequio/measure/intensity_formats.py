@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.measure.intensity import Kind, Signal, moment
-from tequio.texts.words import refusal
 
 POUNDS_PER_MWH = 0.45359237  # in grams per kWh
 SEPARATORS = (",", ";", "\t", "|")

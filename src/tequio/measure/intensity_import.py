@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.measure.intensity import Window, checked
 from tequio.measure.intensity_formats import ESTIMATED, NAMES, Row, Rows, read_publisher
-from tequio.texts.words import refusal
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from tequio.core.errors import BaseModelError
+from tequio.core.texts.words import refusal
 from tequio.participant.base_files import BaseFiles, cannot_load, damaged, first_line, read_header, read_json
 from tequio.participant.base_sizes import check_counts
-from tequio.texts.words import refusal
 
 Kind = Literal["classification", "causal"]
 NO_LIMIT = 1_000_000

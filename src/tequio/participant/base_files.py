@@ -14,7 +14,7 @@ import torch
 from tequio.core.canonical import digest_json
 from tequio.core.errors import BaseModelError
 from tequio.core.files import check_regular, digest_file, open_regular, read_regular
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 WEIGHTS = ("*.safetensors", "*.gguf")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from tequio.core.errors import BaseModelError, ResourceError
+from tequio.core.texts.words import refusal
 from tequio.participant.base_files import TEMPLATE
 from tequio.participant.reading.examples import Turn
 from tequio.participant.template_renderer import (
@@ -24,7 +25,6 @@ from tequio.participant.template_renderer import (
     TemplateTooCostly,
     render,
 )
-from tequio.texts.words import refusal
 
 DATE = "26 Jul 2024"
 DATE_PARTS = {

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from tequio.algorithms.distil.loss import distil_loss
 from tequio.core.errors import TrainingError
+from tequio.core.texts.words import refusal
 from tequio.core.types import DistilRequest
 from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.loop import CLIP, adamw
 from tequio.participant.text_tasks import Item, TextTask, by_length
-from tequio.texts.words import refusal
 
 BATCH_TOKENS = 2048  # of a prediction
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.protocols import LocalMethod
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.objective import Objective
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.text_tasks import Item, TextTask
-from tequio.texts.words import refusal
 
 CLIP = 1.0  # gradient norm
 DIVERGED = 3.0  # the mean of the last losses may not exceed this many times the first loss, plus 1

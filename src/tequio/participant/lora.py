@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError, UpdateError
+from tequio.core.texts.words import refuse_first
 from tequio.core.update import Entry, Factored, plain
 from tequio.participant.module_names import choose_layers, is_transposed
 from tequio.participant.sharding import first_row, local
-from tequio.texts.words import refuse_first
 
 
 class AdaptedLinear(nn.Module):

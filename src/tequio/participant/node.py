@@ -18,6 +18,7 @@ from tequio.core.canonical import packed_update_size
 from tequio.core.errors import DataError, TrainingError
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import Energy, EvaluateRequest, GradientRequest, Money, Reply, TrainRequest
 from tequio.core.update import Entry, Update, zero
 from tequio.measure.budget import cost, within
@@ -37,7 +38,6 @@ from tequio.participant.splits import Splits
 from tequio.participant.spool import Spool
 from tequio.participant.task_budget import check_look, for_training, upload_bytes
 from tequio.participant.text_tasks import Item, Losses, TextTask, batches
-from tequio.texts.words import ENGLISH, refusal
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from tequio.algorithms.registry import method_by_name, terms_by_name
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import LocalMethod, LocalTerm, Step
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refuse_first
 from tequio.core.types import TrainRequest
 from tequio.core.update import Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.public_text import Public
 from tequio.participant.text_tasks import TextTask
-from tequio.texts.words import refuse_first
 
 
 @dataclass(frozen=True)

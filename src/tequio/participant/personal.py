@@ -24,6 +24,7 @@ import torch
 from tequio.core.errors import TrainingError
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Update, zero
 from tequio.measure.budget import add, smaller
 from tequio.measure.energy import Reading
@@ -49,7 +50,6 @@ from tequio.participant.general import MOST_TEXTS, Familiarity, answers, blended
 from tequio.participant.node import Node
 from tequio.participant.personal_budget import LOCAL, FitBudget, PersonalModelBudget
 from tequio.participant.text_tasks import Classification, Item, Losses
-from tequio.texts.words import refusal
 
 OWN_CLASSES = "own classes"
 NO_GAIN: dict[str, Any] = {"loss": None, "accuracy": None}

@@ -17,8 +17,8 @@ from typing import Any
 
 from tequio.core.errors import ConfigError, DataError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading, ReadReport
-from tequio.texts.words import refusal, refuse_first
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")

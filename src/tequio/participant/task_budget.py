@@ -8,11 +8,11 @@ from tequio.algorithms.compress._bounds import upload_most
 from tequio.algorithms.factors import parted
 from tequio.algorithms.registry import codec_by_name
 from tequio.core.errors import BudgetError
+from tequio.core.texts.words import refusal
 from tequio.core.types import TrainRequest
 from tequio.measure.budget import exhausted, smaller
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel
-from tequio.texts.words import refusal
 
 FORWARDS = 3.0  # passes that a step takes: forward, and back through activations and factors
 

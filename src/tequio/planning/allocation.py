@@ -12,7 +12,7 @@ from typing import Any
 
 from tequio.core.errors import ConfigError, TrainingError
 from tequio.core.reason import Reason
-from tequio.texts.words import refusal, refuse_first
+from tequio.core.texts.words import refusal, refuse_first
 
 RANK_COST = 0.005
 """What one more rank adds to the time of a step, relative to the base alone. Measured with LoRA on 384- and

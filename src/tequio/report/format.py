@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tequio.core.durations import parts_of
-from tequio.texts.words import Lang
+from tequio.core.texts.words import Lang
 
 NARROW = "\u202f"
 NBSP = "\u00a0"

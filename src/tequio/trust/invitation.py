@@ -17,7 +17,7 @@ from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.files import read_regular
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 FORMAT = "tequio-invitation-1"
 LARGEST = 1 << 24  # bytes of an invitation

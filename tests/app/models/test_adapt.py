@@ -19,11 +19,11 @@ from tequio.cli.summary import print_adapted
 from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import RunError
+from tequio.core.texts.words import Words
 from tequio.ledger.folder import open_to_others
 from tequio.participant.accounts import read_account_books
 from tequio.report.data.accounts import accounts
 from tequio.report.html.report import render
-from tequio.texts.words import Words
 
 
 def newcomer(folder: Path, name: str, rows: int) -> Path:

@@ -20,9 +20,9 @@ from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
 from tequio.core.canonical import digest_update, unpack
 from tequio.core.errors import ConfigError, ResourceError, RunError
+from tequio.core.texts.words import ENGLISH
 from tequio.ledger.record import Ledger
 from tequio.report.write import write_report
-from tequio.texts.words import ENGLISH
 
 KINDS = ["classification", "causal"]
 

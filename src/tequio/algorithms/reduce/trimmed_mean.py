@@ -18,9 +18,9 @@ from tequio.algorithms.reduce._points import Collected
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
 from tequio.core.protocols import Sees
+from tequio.core.texts.words import refusal
 from tequio.core.types import Layout, Trained
 from tequio.core.update import Dense, Entry, Update, plain
-from tequio.texts.words import refusal
 
 FEWEST = 3
 

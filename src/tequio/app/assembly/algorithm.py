@@ -17,7 +17,7 @@ from tequio.coordinator.distillation import Distillation
 from tequio.coordinator.run_spec import Coding, Local
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Aggregator, ServerOptimizer, Start, Weighting
-from tequio.texts.words import refusal, refuse_first
+from tequio.core.texts.words import refusal, refuse_first
 
 
 @dataclass(frozen=True)

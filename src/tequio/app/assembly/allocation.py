@@ -13,12 +13,12 @@ from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
 from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload, allocate
-from tequio.texts.words import refusal
 
 
 def allocate_all(

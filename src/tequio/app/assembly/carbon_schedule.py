@@ -23,12 +23,12 @@ from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.ledger.record import Ledger
 from tequio.measure.carbon_forecast import CarbonForecast, read_forecasts
 from tequio.measure.intensity import Intensity, moment, read_intensity, stamp, window_end
 from tequio.measure.site import Site
 from tequio.participant.node import Node
-from tequio.texts.words import refusal, refuse_first
 
 Files = Mapping[str, ParticipantFile]
 

@@ -11,9 +11,9 @@ from tequio.app.assembly.topology import build_peers
 from tequio.config import Federation, ParticipantFile
 from tequio.coordinator.distillation import Distillation
 from tequio.core.errors import ConfigError, ResourceError
+from tequio.core.texts.words import refusal
 from tequio.participant.text_tasks import Causal
 from tequio.planning.memory import available_bytes
-from tequio.texts.words import refusal
 
 PREDICTION_BYTES = 16  # a prediction: logits, the term of one model, the sum, and the teacher, float32
 

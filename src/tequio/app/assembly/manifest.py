@@ -17,12 +17,12 @@ from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import LEDGER
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
-from tequio.texts.words import refusal
 
 BASE_KEYS = ("base", "spec", "head_digest", "centre")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tequio.config import AlgorithmSection, Federation, GateSection, ScreenSection
 from tequio.coordinator.gossip import Graph, Peers, complete, mixing, reachable, ring
 from tequio.core.errors import ConfigError
-from tequio.texts.words import refusal, refuse_first
+from tequio.core.texts.words import refusal, refuse_first
 
 
 def build_peers(config: Federation) -> Peers | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from tequio.core.errors import DataError
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)

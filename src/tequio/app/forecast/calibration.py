@@ -14,9 +14,9 @@ from typing import Any
 
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
-from tequio.texts.words import refusal
 
 FILE = "calibration.json"
 HERE = "this machine"

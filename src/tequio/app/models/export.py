@@ -13,11 +13,11 @@ from tequio.app.models.agreement import Comparison
 from tequio.app.models.model_card import card_text
 from tequio.app.models.open import Opened, open_models
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.texts.words import refusal
 from tequio.core.update import HEAD_PREFIX, Update
 from tequio.ledger.folder import RunFolder
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import DEFAULT_RANK, adapter_files, factored, save_merged
-from tequio.texts.words import refusal
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -16,8 +16,8 @@ from tequio.app.run_files import json_table
 from tequio.config import MAIN, Federation
 from tequio.core.errors import BaseModelError, ConfigError, DataError, NetworkError
 from tequio.core.files import digest_file
+from tequio.core.texts.words import refusal
 from tequio.participant.base_files import digest_base_files
-from tequio.texts.words import refusal
 
 FILES = "files.json"  # in a participant's folder: what its invitation said of these files
 LOCAL_DATA = "[local] data"

@@ -56,13 +56,13 @@ from tequio.coordinator.limits import StarLimits
 from tequio.coordinator.multi_base import States, group_rounds
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder, network_command
 from tequio.ledger.record import Ledger
 from tequio.participant.personal import Settings
 from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
-from tequio.texts.words import refusal
 
 
 @contextmanager

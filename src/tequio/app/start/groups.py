@@ -12,6 +12,7 @@ from tequio.app.start.naming import plain_name
 from tequio.app.start.shape import LABEL_LENGTH, Shape
 from tequio.app.start.survey import Participant
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Example, Options
 from tequio.participant.reading.labels import Labels, is_missing
 from tequio.participant.reading.opened import open_file
@@ -19,7 +20,6 @@ from tequio.participant.reading.shapes import BadRow, Missing, Plan, example, pl
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
-from tequio.texts.words import refusal
 
 MOST = 100  # participants
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tequio.app.start.shape import LABEL_LENGTH, Shape
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.participant.data import Paths
 from tequio.participant.reading.labels import form_of, is_missing
 from tequio.participant.reading.opened import open_file
@@ -16,7 +17,6 @@ from tequio.participant.reading.reader import reader_name
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
-from tequio.texts.words import refusal, refuse_first
 
 MANY = 300  # labels at most
 ENOUGH = 20  # rows from which a value of several words that occurs once is taken for a text

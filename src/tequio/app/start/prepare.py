@@ -12,9 +12,9 @@ from tequio.app.start.naming import names_of
 from tequio.app.start.shape import shape_of
 from tequio.app.start.survey import Survey, survey, survey_of
 from tequio.core.errors import ConfigError, DataError, ResourceError
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Example, Kind, Options
 from tequio.participant.reading.sources import files_of
-from tequio.texts.words import refusal
 
 MOST_FOLDERS = 1000
 

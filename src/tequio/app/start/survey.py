@@ -12,9 +12,9 @@ from tequio.app.start.labels import labels_of
 from tequio.app.start.language import language_of
 from tequio.app.start.shape import Shape
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Example, Kind, Paths, Reading, ReadReport
 from tequio.participant.splits import content_hash
-from tequio.texts.words import refusal
 
 SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test", "eval"}
 SAMPLED = 400  # texts of a participant that are held, for language and tokens

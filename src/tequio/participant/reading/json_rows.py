@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.streams import Source, Text
-from tequio.texts.words import refusal
 
 MARKS = re.compile(r'["{}\[\]]')
 STRING = re.compile(r'["\\]')

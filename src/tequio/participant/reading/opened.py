@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.dialect import SEPARATORS, Table, find_table, named_table
 from tequio.participant.reading.examples import Form, Options
 from tequio.participant.reading.json_rows import json_array, json_lines
@@ -17,7 +18,6 @@ from tequio.participant.reading.streams import Source, Text, readable, text_of
 from tequio.participant.reading.tables import BadRecord, Dialect, records
 from tequio.participant.reading.wanted import Wanted
 from tequio.participant.reading.xlsx import Workbook, open_workbook
-from tequio.texts.words import refusal
 
 Row = tuple[int, Mapping[str, Any]]
 OLD_EXCEL = b"\xd0\xcf\x11\xe0"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.streams import Source
-from tequio.texts.words import refusal
 
 MANY_ROWS = 1024
 BEYOND = ("timestamp", "date", "time", "duration", "binary", "large_binary", "fixed_size_binary", "decimal")

@@ -19,7 +19,7 @@ import zstandard
 
 from tequio.core.errors import DataError
 from tequio.core.files import open_regular
-from tequio.texts.words import refusal
+from tequio.core.texts.words import refusal
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 BOMS = (

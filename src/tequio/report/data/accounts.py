@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tequio.app.assembly.site import build_price
 from tequio.config.accounting import EnergySection, MoneySection
+from tequio.core.texts.words import Words
 from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.report.data.records import (
     Json,
@@ -32,7 +33,6 @@ from tequio.report.data.records import (
     unusable,
 )
 from tequio.report.format import finite
-from tequio.texts.words import Words
 
 MILLION = 1e6
 WHOLE = 0.999  # share of the energy from which on a sum of grams is said to be of all

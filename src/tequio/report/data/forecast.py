@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tequio.app.forecast.calibration import HERE
-from tequio.texts.words import Words
+from tequio.core.texts.words import Words
 
 
 def plan_rows(plan: Mapping[str, Any], w: Words) -> list[Mapping[str, Any]]:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tequio.core.texts.earlier import read_record
 from tequio.measure.statistics import gini, jain, spearman, worst_decile
 from tequio.report.data.candidates import candidates, classes, data_notes, right
 from tequio.report.data.records import Z95, Json, interval, mean, row_energy, scores, table, total
 from tequio.report.data.verdicts import outcome, relative
 from tequio.report.format import finite, perplexity
-from tequio.texts.earlier import read_record
 
 MODELS = ("base", "local", "shared", "personal")
 

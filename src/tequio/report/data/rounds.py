@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.core.texts.earlier import read_record
 from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import Json, mean, plausible_loss, row_energy, table, tables, total
 from tequio.report.format import finite
-from tequio.texts.earlier import read_record
 
 
 def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.core.texts.earlier import read_record
 from tequio.report.data.accounts import accounts, work_rows
 from tequio.report.data.candidates import label_names
 from tequio.report.data.carbon_schedule import shifted
@@ -36,7 +37,6 @@ from tequio.report.data.rounds import alarms, detectable, peers, refused, round_
 from tequio.report.data.verdicts import counted, smallest_effect
 from tequio.report.data.versus_alone import against_alone
 from tequio.report.format import finite, perplexity
-from tequio.texts.earlier import read_record
 
 PIECES = ("reduce", "start", "weights", "server", "upload", "download")
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from tequio.core.texts.words import AS_WRITTEN, Words
 from tequio.report.data.records import Json
 from tequio.report.data.verdicts import VERDICTS
 from tequio.report.format import DASH, Numbers, finite
 from tequio.report.html.charts import glyph
 from tequio.report.html.markup import Safe, el, join
-from tequio.texts.words import AS_WRITTEN, Words
 
 MANY = 24  # with more participants than this, tables open with a summary and the worst tenth
 Cell = Safe | str

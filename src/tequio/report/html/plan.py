@@ -9,12 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from tequio.core.texts.words import Lang, Words
 from tequio.ledger.folder import RunFolder
 from tequio.report.data.forecast import corrected, machines, not_learnt, plan_rows, unchecked
 from tequio.report.format import Numbers
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Cell, figure, grid, legend, under
-from tequio.texts.words import Lang, Words
 
 WIDTH, HEIGHT, EDGE = 640, 320, 48
 

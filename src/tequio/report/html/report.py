@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
+from tequio.core.texts.words import Lang, Words
 from tequio.report.data.records import Record
 from tequio.report.data.summary import summary
 from tequio.report.format import DASH, Numbers
@@ -12,7 +13,6 @@ from tequio.report.html import cost, evidence, results
 from tequio.report.html.headline import headline
 from tequio.report.html.markup import Safe, el, join
 from tequio.report.html.page import Page, part
-from tequio.texts.words import Lang, Words
 
 __all__ = ["render", "summary"]
 

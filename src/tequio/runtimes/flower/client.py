@@ -32,6 +32,7 @@ from tequio.core.errors import MessageError, NetworkError, ResourceError, Update
 from tequio.core.events import EventHandler
 from tequio.core.messages import LIMIT, pack_message
 from tequio.core.replies import unread_request
+from tequio.core.texts.words import refusal
 from tequio.core.types import Failure
 from tequio.runtimes.flower.enrolment_client import foreign, not_ours
 from tequio.runtimes.flower.envelope import (
@@ -47,7 +48,6 @@ from tequio.runtimes.flower.envelope import (
 from tequio.runtimes.flower.gateway import RECORDED, SESSION, TAKEN
 from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
-from tequio.texts.words import refusal
 from tequio.trust.keys import PrivateKey, public_bytes
 
 HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import httpx
 
 from tequio.core.errors import NetworkError
+from tequio.core.texts.words import refusal
 from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import SPEAKS, difference, same_version
-from tequio.texts.words import refusal
 
 PATIENCE = 30.0  # seconds
 OK, RESTING = 200, 503  # of health: all is well; it is there, but SuperLink behind it does not answer just now

@@ -26,13 +26,13 @@ from tequio.core.errors import MessageError, NetworkError, ResourceError, Update
 from tequio.core.messages import LIMIT, kind_of, pack_message
 from tequio.core.reason import Reason
 from tequio.core.replies import read_reply, refused_reply, reply_limit
+from tequio.core.texts.words import ENGLISH, sent_reason
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, read_letter, seal
 from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
-from tequio.texts.words import ENGLISH, sent_reason
 
 LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and for which all of its parts are waited for

@@ -32,12 +32,12 @@ from tequio.core.errors import LedgerError, MessageError, NetworkError
 from tequio.core.events import EventHandler
 from tequio.core.reason import Reason
 from tequio.core.replies import read_personal_outcome
+from tequio.core.texts.words import ENGLISH
 from tequio.core.types import Failure, PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
-from tequio.texts.words import ENGLISH
 
 LOOK = 0.5  # seconds between two looks at who has come
 QUIET = 3.0  # seconds in which those who are connected hear of their models

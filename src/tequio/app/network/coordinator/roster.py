@@ -26,10 +26,10 @@ from tequio.core.errors import ConfigError, MessageError, NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.reason import Reason
 from tequio.core.replies import read_description
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
-from tequio.texts.words import ENGLISH, refusal
 
 LOOK = 0.2  # seconds between two looks at who is there
 ANSWER = 60.0  # seconds that who has just come has to say what it has

@@ -45,6 +45,7 @@ from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.protocols import Runtime
+from tequio.core.texts.words import ENGLISH
 from tequio.core.types import Failure, PersonaliseRequest, Reply, Request
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -53,7 +54,6 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.workers import Workers
-from tequio.texts.words import ENGLISH
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from tequio.core.addresses import split_address
 from tequio.core.durations import duration
 from tequio.core.errors import ConfigError
 from tequio.core.events import EventHandler
+from tequio.core.texts.words import refuse_first
 from tequio.ledger.folder import LEDGER, RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.embedded import Embedded
@@ -50,7 +51,6 @@ from tequio.runtimes.flower.grid import open_grid
 from tequio.runtimes.flower.runtime import FlowerRuntime
 from tequio.runtimes.flower.sessions import Sessions
 from tequio.runtimes.flower.superlink import Server, bound_log, present, running
-from tequio.texts.words import refuse_first
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from tequio.app.network.hub.folder import (
 )
 from tequio.core.errors import ConfigError, NetworkError, TequioError
 from tequio.core.events import EventHandler
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
-from tequio.texts.words import refusal
 from tequio.trust.certificates import Certificate, belongs, read_certificate
 from tequio.trust.keys import new_server, replace_secret
 

@@ -33,8 +33,8 @@ from tequio.core.bounds import one_line
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.files import read_regular
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.ledger.folder import COORDINATOR_FILE, RunFolder, own_folder
-from tequio.texts.words import refusal, refuse_first
 from tequio.trust.invitation import Invitation, invitation_bytes, new_token, token_hash
 from tequio.trust.keys import is_public_key, new_authority, new_server, replace_secret, write_secret
 from tequio.trust.leave_request import is_leave_request

@@ -19,8 +19,8 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.status import coordinator_status
 from tequio.app.network.monitoring.totals import RunTotals
 from tequio.core import errors
+from tequio.core.texts.words import TEXTS
 from tequio.runtimes.http_pages import Page
-from tequio.texts.words import TEXTS
 
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[Mapping[str, str], float | int | None]

@@ -19,9 +19,9 @@ from tequio.app.network.monitoring.totals import RunTotals
 from tequio.app.run_files import json_table
 from tequio.config import whole
 from tequio.core.errors import ConfigError
+from tequio.core.texts.earlier import read_record
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
-from tequio.texts.earlier import read_record
 
 DESERTED = "rounds, nobody connected"
 PATIENCE = 3.0  # seconds that the health page may take

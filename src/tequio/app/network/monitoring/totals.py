@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.bounds import LARGEST, TEXT
+from tequio.core.texts.earlier import read_record
 from tequio.ledger.record import Ledger
-from tequio.texts.earlier import read_record
 
 UNUSABLE = "not usable"  # what stands in place of what an older version recorded unread
 

@@ -20,6 +20,7 @@ from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, lo
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, answer, unpack_message
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refuse_first
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -29,7 +30,6 @@ from tequio.participant.personal import Settings, personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.splits import Splits
 from tequio.planning.allocation import Assignment
-from tequio.texts.words import refuse_first
 
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:

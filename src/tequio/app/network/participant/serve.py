@@ -34,6 +34,7 @@ from tequio.core.events import EventHandler, Level, Value, ignore_events
 from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
 from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
+from tequio.core.texts.words import refusal
 from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
@@ -42,7 +43,6 @@ from tequio.participant.personal import personalise
 from tequio.participant.process_group import ALONE, ProcessGroup
 from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
-from tequio.texts.words import refusal
 from tequio.trust.keys import load_key
 
 LINGER = 5.0  # seconds after the coordinator has confirmed the personal model, in which it can be asked for again

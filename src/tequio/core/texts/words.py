@@ -15,12 +15,12 @@ from tequio.core.bounds import check_plain
 from tequio.core.durations import duration
 from tequio.core.errors import TequioError
 from tequio.core.reason import Reason, split_words
-from tequio.texts.earlier import QUOTED, read_reason
+from tequio.core.texts.earlier import QUOTED, read_reason
 
 Refusal = TypeVar("Refusal", bound=TequioError)
 Lang = Literal["en", "es"]
 TEXTS: dict[Lang, dict[str, str]] = {
-    lang: tomllib.loads(files("tequio.texts").joinpath(f"{lang}.toml").read_text(encoding="utf-8"))
+    lang: tomllib.loads(files("tequio.core.texts").joinpath(f"{lang}.toml").read_text(encoding="utf-8"))
     for lang in get_args(Lang)
 }
 CONTRACTED = re.compile(r"\b(a|de) el ")  # al, del

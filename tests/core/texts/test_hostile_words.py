@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tequio.core.reason import Reason
-from tequio.texts.words import Words, sent_reason
+from tequio.core.texts.words import Words, sent_reason
 
 HOSTILE = [
     "it answers round 007, not round 1",

@@ -19,7 +19,7 @@ QUOTED = "quoted"  # a sentence that no version wrote, or that quotes another pr
 SENTENCES: dict[str, re.Pattern[str]] = {
     code: re.compile(pattern, re.DOTALL | re.ASCII)
     for code, pattern in tomllib.loads(
-        files("tequio.texts").joinpath("earlier.toml").read_text(encoding="utf-8")
+        files("tequio.core.texts").joinpath("earlier.toml").read_text(encoding="utf-8")
     ).items()
 }
 

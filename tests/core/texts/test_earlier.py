@@ -6,8 +6,8 @@ import pytest
 from test_reasons import needed
 
 from tequio.core.reason import Reason
-from tequio.texts.earlier import SENTENCES, read_reason, read_record
-from tequio.texts.words import ENGLISH, TEXTS, Words
+from tequio.core.texts.earlier import SENTENCES, read_reason, read_record
+from tequio.core.texts.words import ENGLISH, TEXTS, Words
 
 IN_TIME = {"rank": 4, "why": Reason("rank-in-time").as_record(), "steps": 20, "seconds": 26.8, "deadline": 1e3}
 CASES = {

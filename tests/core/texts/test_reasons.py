@@ -12,9 +12,9 @@ import pytest
 
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason, split_words
-from tequio.texts.words import ENGLISH, TEXTS, Words, refusal, sent_reason
+from tequio.core.texts.words import ENGLISH, TEXTS, Words, refusal, sent_reason
 
-SOURCE = Path(__file__).parents[2] / "src" / "tequio"
+SOURCE = Path(__file__).parents[3] / "src" / "tequio"
 SPENT = Reason("own-budget-spent", {"keys": ["hours"]})
 
 
