@@ -53,7 +53,7 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
         assert isinstance(task, TrainRequest)
         spool = Spool()
         for name in names:
-            spool.append(Coding().codec().encode(Update({name: made_up(name, task.index)}, SPEC), 0))
+            spool.append(Coding().codec.encode(Update({name: made_up(name, task.index)}, SPEC), 0))
         return pack_message(Reply(task.round, task.index, task.name, parts=spool, examples=1, steps=1))
 
     def work(path: Path) -> None:

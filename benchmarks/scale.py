@@ -231,7 +231,7 @@ def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
             continue
         spool = Spool()
         for name, entry in entries:
-            spool.append(Coding().codec().encode(Update({name: entry}, SPEC), 0))
+            spool.append(Coding().codec.encode(Update({name: entry}, SPEC), 0))
         yield Reply(1, member.index, member.name, parts=spool, examples=1, steps=1)
         del spool
 

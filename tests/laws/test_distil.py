@@ -227,5 +227,5 @@ def test_only_products_are_distilled(setup: RunSetup) -> None:
     from tequio.algorithms.registry import reduce_by_name
 
     with pytest.raises(ConfigError, match=r'Use reduce = "stack"') as caught:
-        build_distillation(setup.config.distil, reduce_by_name("fedit"), 4, 0)
+        build_distillation(setup.config.distil, reduce_by_name("fedit"), 0)
     assert caught.value.reason == Reason("distil-factors", {"reduce": "fedit"})

@@ -19,6 +19,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from live_server import Live, at_work, echo, live, resident
 from network_processes import until
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.coordinator.roster import Roster
 from tequio.app.network.coordinator.rounds import _ledger, build_seats
@@ -139,7 +140,7 @@ def started(hub: Live, folder: Path, number: int, config: Federation, other: Fed
     """Start on the run as a coordinator does, up to the first round; the kinds of its records. other: the bases are its."""
     (folder / "enrolled.json").write_text(json.dumps({"site0": {"public_key": "", "node": str(number)}}))
     public = read_public(config)
-    seats = build_seats(other or config, public, folder / "run")
+    seats = build_seats(other or config, resolve_algorithm(config), public, folder / "run")
     contexts = {seat.name: seat.context for seat in seats}
     roster = Roster(folder, config, contexts, hub.net(number), 60.0, lambda *_, **__: None)
     with (

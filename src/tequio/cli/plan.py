@@ -65,6 +65,7 @@ def plan(
         return
     set_threads(threads)
     from tequio.app.assembly.build import build, read_participants
+    from tequio.app.assembly.checks import check_pieces
     from tequio.app.forecast.calibration import calibration_key, known_factors
     from tequio.app.forecast.forecast import make_plan
     from tequio.planning.devices import catalogue, find_device
@@ -73,8 +74,8 @@ def plan(
     known = catalogue(devices)
     if machine is not None:
         find_device(machine, known)
-    roster = read_participants(config)
-    setup = build(config, participants=roster)
+    algorithm, roster = check_pieces(config), read_participants(config)
+    setup = build(config, participants=roster, algorithm=algorithm)
     import torch
 
     factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))

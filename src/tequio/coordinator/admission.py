@@ -102,7 +102,7 @@ def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
         return reply.update
     matrices = sum(2 * member.rank * (m + n) for m, n in run_spec.shapes.values())
     limit = 8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536
-    return run_spec.upload.codec().decode(reply.payload, f"the update of {member.name}", limit)
+    return run_spec.upload.codec.decode(reply.payload, f"the update of {member.name}", limit)
 
 
 def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
@@ -111,7 +111,7 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
     names = sorted(shapes)
     if len(parts) != len(names):
         raise UpdateError(f"It has {len(parts)} parts,", f"expected one for each of {len(names)} entries.")
-    codec, place = run_spec.upload.codec(), {name: number for number, name in enumerate(names)}
+    codec, place = run_spec.upload.codec, {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
         limit = 8 * math.prod(shapes[name]) + 65536

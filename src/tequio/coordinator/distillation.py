@@ -243,7 +243,7 @@ def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Upda
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
     if run_spec.download.name == "plain":
         return change, state.pending, packed_update_size(change)
-    codec = run_spec.download.codec()
+    codec = run_spec.download.codec
     coded = codec.encode(change, derive(run_spec.seed, "distil download", state.round))
     sent = codec.decode(coded, "the distilled change")
     return sent, state.pending.plus(change.minus(sent)), len(coded)

@@ -210,7 +210,7 @@ def _tasks(state: PeerState, run_spec: RunSpec) -> list[TrainRequest]:
             seed=derive(run_spec.seed, "train", round_, m.index),
             held=state.models[m.index],
             terms=run_spec.local.terms_of(m.index),
-            method=run_spec.local.method,
+            method=run_spec.local.method_name,
             method_settings=run_spec.local.method_settings,
         )
         for m in run_spec.members

@@ -231,7 +231,7 @@ def training_tasks(
             memory_round=state.memory_rounds.get(member.name, 0),
             terms=run_spec.local.terms_of(member.index),
             gradient=gradient if member.index > 0 else None,
-            method=run_spec.local.method,
+            method=run_spec.local.method_name,
             method_settings=run_spec.local.method_settings,
             budget=run_spec.budgets.get(member.index, {}),
             hours=run_spec.hours.get(member.index, ()),
@@ -311,7 +311,7 @@ def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, U
         head, tail_ = state.pending.plus(step).split_rank(run_spec.broadcast_rank)
     if run_spec.download.name == "plain":
         return head, tail_, packed_update_size(head)
-    codec = run_spec.download.codec()
+    codec = run_spec.download.codec
     coded = codec.encode(head, derive(run_spec.seed, "download", state.round + 1))
     sent = codec.decode(coded, "the broadcast")
     return sent, tail_.plus(head.minus(sent)), len(coded)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import tequio
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, public_digests
 from tequio.app.run_files import config_from_header
@@ -24,8 +25,6 @@ from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
 
-BASE_KEYS = ("base", "spec", "head_digest", "centre")
-
 
 def participant_indices(config: Federation) -> dict[str, int]:
     """Each participant's index: its place on the whole roster, from 1."""
@@ -34,7 +33,6 @@ def participant_indices(config: Federation) -> dict[str, int]:
 
 def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
-    base = adapted.base
     plain = stored(config)
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     causal = config.task.kind == "causal"
@@ -43,6 +41,20 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "seed": config.seed,
         "config": plain,
         "config_digest": digest_json(plain),
+        **base_header(config, adapted),
+        "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
+        "participants": rows,
+        "simulation": True,
+        "versions": versions,
+        "choice_rule": CHOICE_RULE,
+        **({"encoding": VERSION} if causal else {}),
+    }
+
+
+def base_header(config: Federation, adapted: AdaptedModel) -> dict[str, Any]:
+    """One base: what it is, the layout of its adapter, and its head."""
+    base = adapted.base
+    return {
         "spec": adapted.spec,
         "base": {
             "model": config.base.model,
@@ -54,13 +66,37 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
             **({"notes": list(base.notes)} if base.notes else {}),
         },
         "head_digest": digest_update(adapted.head_update()),
-        "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
-        "participants": rows,
-        "simulation": True,
-        "versions": versions,
-        "choice_rule": CHOICE_RULE,
-        **({"encoding": VERSION} if causal else {}),
     }
+
+
+def run_header(
+    config: Federation,
+    groups: Sequence[tuple[str, ModelContext, Sequence[Mapping[str, Any]]]],
+    centre: Centre,
+    public: PublicData,
+) -> dict[str, Any]:
+    """How a run of all groups began, whether on one machine or across a network.
+
+    Args:
+        config: the whole federation.
+        groups: each base's name, what is loaded of it and its rows, the centre's among them; that of [base] first.
+        centre, public: over the base of [base].
+    """
+    places, several = participant_indices(config), len(groups) > 1
+    rows = [label_base(row, name, several) for name, _, own in groups for row in own if row["name"] != CENTRE]
+    header = build_header(config, groups[0][1].adapted, sorted(rows, key=lambda row: places[row["name"]]))
+    centres = [next((row for row in own if row["name"] == CENTRE), None) for _, _, own in groups]
+    header |= {
+        "centre": centres[0],
+        "slices": {name: len(items) for name, items in centre.held_out.items()},
+        "public_data": public_digests(public.splits, public.slices, public.text),
+    }
+    if several:
+        header["bases"] = {
+            name: {**base_header(context.config, context.adapted), "centre": row}
+            for (name, context, _), row in zip(groups[1:], centres[1:], strict=True)
+        }
+    return header
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
@@ -120,25 +156,16 @@ def participant_row(profile: ParticipantProfile, assignment: Assignment, full: b
     return row if profile.name == CENTRE else row | {"measured_tokens_per_second": profile.speed}
 
 
-def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
+def label_base(row: Mapping[str, Any], base: str, several: bool) -> dict[str, Any]:
     """The row; with several bases it says over which one, in its tier too."""
     tier = Reason("tier-base", {"base": base, "tier": row["tier"]})
-    return {**row, "base": base, "tier": tier.as_record()} if several else row
+    return {**row, "base": base, "tier": tier.as_record()} if several else dict(row)
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
     return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {
         "data": {key: value for key, value in (row.get("data") or {}).items() if key != "warnings"}
-    }
-
-
-def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:
-    """What the record of a run says of its public data."""
-    return {
-        "centre": next((row for row in rows if row["name"] == CENTRE), None),
-        "slices": {name: len(items) for name, items in centre.held_out.items()},
-        "public_data": public_digests(public.splits, public.slices, public.text),
     }
 
 

@@ -108,9 +108,7 @@ def _allotted(config: Federation, setup: RunSetup, name: str, hardware: Hardware
     mean = sum(len(item.ids) for item in node.data.train) / len(node.data.train)
     profile = ParticipantProfile(name, HardwareSection(), dict(row["batches"]), mean, {})
     try:
-        return allocate(
-            hardware, build_workload(config, profile, full_steps(config, profile.batches["train"]), setup.adapted)
-        )
+        return allocate(hardware, build_workload(setup, profile, full_steps(config, profile.batches["train"])))
     except ConfigError:
         return None
 

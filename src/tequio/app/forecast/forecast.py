@@ -71,7 +71,7 @@ def make_plan(
         why = "With several bases each group has its own model and speed."
         raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
-    shape = load_model_shape(config)
+    shape = load_model_shape(config, setup.algorithm)
     named = {name: machine or file.hardware.device for name, file in files.items()}
     for name, device in named.items():
         _known(device, devices, None if machine else name)
@@ -119,7 +119,7 @@ def make_plan(
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, setup, here is not None),
         "card": card_name(),
-        "card_memory": card_bytes(config, here is not None),
+        "card_memory": card_bytes(config, setup, here is not None),
         "own": own,
         "private": {} if own else {name: withheld for name, file in files.items() if (withheld := _withheld(file))},
         "budgets": budgets(config, files, people, centre, own),
@@ -156,17 +156,19 @@ def process_bytes(config: Federation, setup: RunSetup, probed: bool) -> int:
     Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
     """
     if not probed:
-        return process_memory(config, len(config.participants)).total
+        return process_memory(config, setup.algorithm, len(config.participants)).total
     dense = 4 * sum(m * n for m, n in setup.adapted.shapes.values())
     factored = 4 * setup.run_spec.broadcast_rank * sum(m + n for m, n in setup.adapted.shapes.values())
     return peak_bytes() + STATE_COPIES * (dense if setup.adapted.full else min(dense, factored))
 
 
-def card_bytes(config: Federation, probed: bool) -> int | None:
+def card_bytes(config: Federation, setup: RunSetup, probed: bool) -> int | None:
     """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
     if probed:
         return card_peak_bytes()
-    return None if card_free_bytes() is None else on_card(process_memory(config, len(config.participants))).total
+    if card_free_bytes() is None:
+        return None
+    return on_card(process_memory(config, setup.algorithm, len(config.participants))).total
 
 
 LIMITS = ("limit-quality", "limit-times", "limit-devices", "limit-rents")

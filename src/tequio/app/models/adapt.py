@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.context import ModelContext, build_task, read_splits
 from tequio.app.assembly.manifest import build_header, participant_row
 from tequio.app.assembly.memory import resolve_dtype
@@ -53,7 +54,7 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
     adapted = opened.adapted(resolve_dtype(config))
-    context = ModelContext(config, adapted, build_task(config, adapted.base), open_meter())
+    context = ModelContext(config, resolve_algorithm(config), adapted, build_task(config, adapted.base), open_meter())
     newcomer = build_newcomer(context, file, splits)
     node, profile, assignment = newcomer.node, newcomer.profile, newcomer.assignment
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tequio.app.assembly.algorithm import build_local
 from tequio.app.run_files import json_table
 from tequio.config import MAIN, Federation
 from tequio.core.errors import BaseModelError, ConfigError, DataError, NetworkError
@@ -105,7 +104,7 @@ def check_agreed(config: Federation, base: str, files: Mapping[str, str] | None,
     if files is None and begun:
         return
     agreed = files or {}
-    if config.local.data is not None and build_local(config).needs("public"):
+    if config.local.data is not None:
         _check(LOCAL_DATA, config.local.data, agreed)
     path = Path(config.base.model).expanduser()
     if not own_base and not begun and os.path.exists(path):

@@ -18,6 +18,7 @@ import torch
 from tequio.app.assembly.budget import build_budget_tracker
 from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.carbon_schedule import gone_on
+from tequio.app.assembly.checks import check_pieces
 from tequio.app.assembly.manifest import check_same_run
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import (
@@ -90,9 +91,9 @@ def start(
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
         raise refusal(ConfigError, "several-bases-pooled")
-    roster = read_participants(config)
-    count = choose_workers(config, workers)
-    setup = build(config, provenance, participants=roster)
+    algorithm, roster = check_pieces(config), read_participants(config)
+    count = choose_workers(config, algorithm, workers)
+    setup = build(config, provenance, participants=roster, algorithm=algorithm)
     if alone_rounds > 1:
         setup = _changed_settings(setup, lambda settings: settings.alone_for(alone_rounds))
     _show_notes(setup, watch)
@@ -156,8 +157,10 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
         config = config_from_header(recorded, folder.ledger_path)
         if not as_recorded:
             check_unedited(folder.path, config)
-        count = choose_workers(config, workers, recorded.get("threads"))
-        setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
+        algorithm = check_pieces(config)
+        count = choose_workers(config, algorithm, workers, recorded.get("threads"))
+        bases = recorded_bases(recorded)
+        setup = build(config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm)
         rule = recorded_rule(recorded)
         setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)

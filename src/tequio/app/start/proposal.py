@@ -158,6 +158,7 @@ def _cut(person: Participant, lengths: Sequence[int], most: int) -> float:
 
 def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], int, int]:
     """Return the federation with a batch and lengths of text that fit this machine's memory."""
+    from tequio.app.assembly.algorithm import resolve_algorithm
     from tequio.app.assembly.memory import process_memory
     from tequio.planning.memory import available_bytes, check_memory
 
@@ -165,7 +166,7 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
     while True:
         whole = {**federation, "participants": [{"name": name} for name in names]}
         config = validated(whole, Federation, Path("federation.toml"))
-        needed = process_memory(config, len(names))
+        needed = process_memory(config, resolve_algorithm(config), len(names))
         if needed.total <= available:
             return federation, needed.total, available
         train, task = federation["train"], federation["task"]

@@ -64,7 +64,7 @@ def loaded(
     splits = read_splits(config, file)
     among = together if file.team.shard_base else ALONE
     context = build_model_context(config, {file.name: file}, among, recorded)
-    node = build_node(context, file, splits, build_public_text(config, context.task, public_examples(config), None))
+    node = build_node(context, file, splits, build_public_text(context, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
 
 
@@ -105,7 +105,7 @@ def follow(folder: Path, together: ProcessGroup) -> None:
     file = load_participant(Path(read_identity(folder)["participant"]))
     config, _, context, node = loaded(folder, file, together)
     # by the file alone: the first process has compared with what it told, and all must go the same way
-    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context.adapted)
+    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context)
     probe = probing(node)
     while data := together.hand_on():
         if data == PROBE:

@@ -271,7 +271,7 @@ def open_participant(
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
-                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context.adapted)
+                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
                 asked = Asked(received_before(ledger))
                 yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
             return
@@ -284,5 +284,5 @@ def open_participant(
         header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         save(place, HEAD_FILE, context.adapted.head_update())
         with Ledger.create(place.ledger_path, header) as ledger:
-            agreed = build_agreement(whole, said, context.adapted)
+            agreed = build_agreement(whole, said, context)
             yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked())
