@@ -27,7 +27,7 @@ prepare_process()
 from benchmarks.common.hub import no_word, nobody, server_in
 from benchmarks.common.memory import Watch
 from benchmarks.scale import ENTRY, SPEC, made_up, weights_spec
-from tequio.coordinator.aggregation import aggregate, count_update
+from tequio.coordinator.aggregation import aggregate
 from tequio.coordinator.round import in_order, training_tasks
 from tequio.coordinator.run_spec import Coding
 from tequio.core.errors import TequioError
@@ -95,7 +95,7 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         arrivals = in_order(
             net.exchange(training_tasks(state, run_spec, run_spec.members)), state, run_spec, run_spec.members
         )
-        fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
+        fold = aggregate(arrivals, run_spec)
         seconds, (anonymous, resident) = time.monotonic() - began, watch.end()
         sessions.dismiss()
         others.terminate()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.bounds import cut_text, one_line
+from tequio.core.canonical import packed_update_size
 from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import Reply, State
 from tequio.core.update import Entry, Factored, Streamed, Update
 
@@ -33,17 +36,19 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A reply whose update fits the run_spec: right names and shapes, allotted rank, finite, not absurdly long.
+    """An update that fits the run_spec (right names and shapes, allotted rank, finite, not absurdly long), on its way into the sum.
 
-    norm: of the update as it came; `facts.norm` is that of `update`, which screening may have cut.
+    row: its row of the record, without its weight; its norm is that of the update as it came. `facts.norm` is that of `update`, which
+    screening may have cut. discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see
+    buffered.py).
     """
 
     member: Member
-    reply: Reply
     update: Update
     facts: Facts
-    norm: float
+    row: Mapping[str, Any]
     alarms: tuple[Alarm, ...] = ()
+    discount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,41 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, reply, update, facts, norm)
+    return Admitted(member, update, facts, _row(member, reply, update, norm))
+
+
+def _row(member: Member, reply: Reply, update: Update, norm: float) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "rank": member.rank,
+        "steps": reply.steps,
+        "tokens": reply.tokens,
+        "examples": reply.examples,
+        "loss_first": reply.metrics.get("loss_first"),
+        "loss_last": reply.metrics.get("loss_last"),
+        "norm": norm,
+        "bytes_up": _size(reply, update),
+        **reply_cost(reply),
+        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
+    }
+
+
+def reply_cost(reply: Reply) -> dict[str, Any]:
+    """What a reply tells of its cost: seconds, joules, the whole record of its energy, money."""
+    energy, money = reply.energy, reply.money
+    return {
+        "seconds": None if energy is None else energy.seconds,
+        "joules": None if energy is None else energy.joules,
+        "energy": None if energy is None else asdict(energy),
+        "money": None if money is None else asdict(money),
+    }
+
+
+def _size(reply: Reply, update: Update) -> int:
+    """Bytes of the message that brought the update."""
+    if reply.parts is not None:
+        return sum(len(part) for part in reply.parts)
+    return packed_update_size(update) if reply.payload is None else len(reply.payload)
 
 
 def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import reply_cost
+from tequio.coordinator.admission import Refused, reply_cost
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, recorded
 from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
 from tequio.coordinator.run_spec import RunSpec

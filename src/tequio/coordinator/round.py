@@ -23,7 +23,7 @@ from tequio.algorithms.factors import (
 )
 from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
-from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, count_update, mix, opened
+from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason, recorded
 from tequio.coordinator.gate import Slice, judge, verdict
@@ -113,8 +113,7 @@ def run_round(
     if isinstance(gathered, OpenedSum):
         fold = opened(gathered, run_spec)
     else:
-        outcomes = screened(gathered, state, run_spec, runtime)
-        fold = aggregate((count_update(outcome, run_spec) for outcome in outcomes), run_spec)
+        fold = aggregate(screened(gathered, state, run_spec, runtime), run_spec)
     alone = fold.centre is not None and run_spec.centre_alone(state.round + 1)
     if fold.count < run_spec.quorum and not alone:
         raise ShortRound(state.round + 1, fold.count, run_spec.quorum, fold.refused)
