@@ -11,7 +11,7 @@ from tequio.config import MAIN, Federation, validated
 from tequio.core.canonical import digest_update, pack, unpack
 from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, UpdateError
 from tequio.core.update import Update
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import LEDGER, RunFolder
 from tequio.ledger.record import Ledger, verify
 from tequio.participant.choice import EARLIER_RULE
 
@@ -78,6 +78,15 @@ def unbroken(folder: RunFolder) -> Ledger:
             f"{folder.ledger_path}, record {first.seq}: {first.what}.", "", "Restore the ledger from a copy."
         )
     return Ledger.open(folder.ledger_path)
+
+
+def begun_header(run: Path) -> Mapping[str, Any] | None:
+    """The body of entry 0 of a run that may not have begun: None where it has not."""
+    if not (run / LEDGER).exists():
+        return None
+    folder = RunFolder.open(run)
+    with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+        return recorded_header(ledger, folder)
 
 
 def recorded_bases(header: Mapping[str, Any]) -> dict[str, str]:

@@ -96,10 +96,11 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, update, facts, _row(member, reply, update, norm))
+    return Admitted(member, update, facts, reply_row(member, reply, norm, _size(reply, update)))
 
 
-def _row(member: Member, reply: Reply, update: Update, norm: float) -> dict[str, Any]:
+def reply_row(member: Member, reply: Reply, norm: float | None, bytes_up: int) -> dict[str, Any]:
+    """The row of one who trained in the record of a round, without its weight."""
     return {
         "name": member.name,
         "rank": member.rank,
@@ -109,7 +110,7 @@ def _row(member: Member, reply: Reply, update: Update, norm: float) -> dict[str,
         "loss_first": reply.metrics.get("loss_first"),
         "loss_last": reply.metrics.get("loss_last"),
         "norm": norm,
-        "bytes_up": _size(reply, update),
+        "bytes_up": bytes_up,
         **reply_cost(reply),
         **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
     }

@@ -21,7 +21,7 @@ from tequio.coordinator.evaluation import Evaluation
 from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.round import BETTER, evaluate, shared_model
 from tequio.coordinator.run_spec import RunSpec
-from tequio.core.canonical import digest_update, packed_update_size
+from tequio.core.canonical import digest_update
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.reason import Reason
@@ -241,9 +241,6 @@ def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
-    if run_spec.download.name == "plain":
-        return change, state.pending, packed_update_size(change)
-    codec = run_spec.download.codec
-    coded = codec.encode(change, derive(run_spec.seed, "distil download", state.round))
-    sent = codec.decode(coded, "the distilled change")
-    return sent, state.pending.plus(change.minus(sent)), len(coded)
+    seed = derive(run_spec.seed, "distil download", state.round)
+    sent, size = run_spec.download.sent(change, seed, "the distilled change")
+    return sent, state.pending if sent is change else state.pending.plus(change.minus(sent)), size

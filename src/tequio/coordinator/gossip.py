@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tequio.coordinator.admission import Refused, reply_cost
+from tequio.coordinator.admission import Refused, reply_row
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, recorded
 from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
-from tequio.coordinator.run_spec import RunSpec
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest_json, digest_update, packed_update_size
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
-from tequio.core.texts.words import sent_reason
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
 
@@ -136,8 +135,7 @@ def gossip_round(
     evaluation = _evaluate(round_, mixed, run_spec, runtime)
     after = _progress(replace(state, round=round_, models=mixed, copies=copies), evaluation)
     sizes = {i: packed_update_size(update) for i, update in sent.items()}
-    ranks = {m.index: m.rank for m in run_spec.members}
-    rows = [_row(reply, ranks[reply.index], sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
+    rows = [_row(members[reply.index], reply, sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
     return after, _record(after, rows, failed, evaluation) | {
         "bytes": sum(sizes[i] * (len(weights[i]) - 1) for i in sizes),
         "disagreement": disagreement(mixed),
@@ -152,26 +150,13 @@ def _progress(state: PeerState, evaluation: Evaluation) -> PeerState:
 
 
 def _row(
-    reply: Reply, rank: int, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
+    member: Member, reply: Reply, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
 ) -> dict[str, Any]:
     """A peer's row: what it sends to each neighbour, and what each of them sends."""
     near = [j for j in weights[reply.index] if j != reply.index]
-    update = reply.update
-    return {
-        "name": reply.name,
-        "rank": rank,
-        "steps": reply.steps,
-        "tokens": reply.tokens,
-        "examples": reply.examples,
-        "loss_first": reply.metrics.get("loss_first"),
-        "loss_last": reply.metrics.get("loss_last"),
-        "norm": None if update is None else update.norm(),
-        "weight": None,
-        "bytes_up": sizes[reply.index] * len(near),
-        "bytes_down": sum(sizes[j] for j in near),
-        **reply_cost(reply),
-        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
-    }
+    norm = None if reply.update is None else reply.update.norm()
+    row = reply_row(member, reply, norm, sizes[reply.index] * len(near))
+    return row | {"weight": None, "bytes_down": sum(sizes[j] for j in near)}
 
 
 def _record(

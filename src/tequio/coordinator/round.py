@@ -308,12 +308,8 @@ def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, U
         head = padded_sum(due, step)
     else:
         head, tail_ = state.pending.plus(step).split_rank(run_spec.broadcast_rank)
-    if run_spec.download.name == "plain":
-        return head, tail_, packed_update_size(head)
-    codec = run_spec.download.codec
-    coded = codec.encode(head, derive(run_spec.seed, "download", state.round + 1))
-    sent = codec.decode(coded, "the broadcast")
-    return sent, tail_.plus(head.minus(sent)), len(coded)
+    sent, size = run_spec.download.sent(head, derive(run_spec.seed, "download", state.round + 1), "the broadcast")
+    return sent, tail_ if sent is head else tail_.plus(head.minus(sent)), size
 
 
 def evaluate(round_: int, shared: Update, run_spec: RunSpec, runtime: Runtime) -> Evaluation:

@@ -10,6 +10,7 @@ from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.plain import Plain as PlainCodec
 from tequio.algorithms.factors import trainable
 from tequio.algorithms.local.plain import Plain
+from tequio.core.canonical import packed_update_size
 from tequio.core.protocols import (
     Aggregator,
     LocalMethod,
@@ -21,6 +22,7 @@ from tequio.core.protocols import (
 )
 from tequio.core.seeds import derive
 from tequio.core.types import Span, State, Trained
+from tequio.core.update import Update
 from tequio.planning.learning_rate import round_rate
 
 
@@ -46,6 +48,13 @@ class Coding:
     codec: Codec = field(default_factory=PlainCodec)
     name: str = "plain"
     settings: Mapping[str, float] = field(default_factory=dict)
+
+    def sent(self, update: Update, seed: int, source: str) -> tuple[Update, int]:
+        """An update as the other side reads it, and its bytes."""
+        if self.name == "plain":
+            return update, packed_update_size(update)
+        coded = self.codec.encode(update, seed)
+        return self.codec.decode(coded, source), len(coded)
 
 
 @dataclass(frozen=True)

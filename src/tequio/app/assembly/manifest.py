@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import tequio
 from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, public_digests
-from tequio.app.run_files import config_from_header
+from tequio.app.run_files import HEAD_FILE, base_file, config_from_header, save
 from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal
-from tequio.ledger.folder import LEDGER
+from tequio.ledger.folder import LEDGER, RunFolder
+from tequio.ledger.record import Ledger
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
@@ -97,6 +99,14 @@ def run_header(
             for (name, context, _), row in zip(groups[1:], centres[1:], strict=True)
         }
     return header
+
+
+def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[str, AdaptedModel]) -> Ledger:
+    """Write the head of each base, then the header as the first record. Return the ledger, open."""
+    for name, adapted in bases.items():
+        save(folder, base_file(name, HEAD_FILE), adapted.head_update())
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Ledger.create(folder.ledger_path, {**header, "created": created})
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:

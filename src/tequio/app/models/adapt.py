@@ -8,24 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.context import ModelContext, build_task, read_splits
-from tequio.app.assembly.manifest import build_header, participant_row
+from tequio.app.assembly.manifest import begin_record, build_header, participant_row
 from tequio.app.assembly.memory import resolve_dtype
 from tequio.app.assembly.public_data import CENTRE
 from tequio.app.models.newcomer import build_newcomer
 from tequio.app.models.open import members, open_models, shared_name
-from tequio.app.run_files import HEAD_FILE, save
+from tequio.app.run_files import save
 from tequio.config import MAIN, Federation, load_participant
 from tequio.config.sections import RosterEntry
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import adapter_files
@@ -91,7 +89,5 @@ def _record(
     """
     header = build_header(config, adapted, [dict(row)]) | {"simulation": False, "provenance": []}
     header |= {"facts": {"adapted": shared}}
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    save(folder, HEAD_FILE, adapted.head_update())
-    with Ledger.create(folder.ledger_path, header) as ledger:
+    with begin_record(folder, header, {MAIN: adapted}) as ledger:
         ledger.append("personal", personal)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,15 @@ from tequio.app.assembly.budget import build_budget_tracker
 from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.carbon_schedule import gone_on
 from tequio.app.assembly.checks import check_pieces
-from tequio.app.assembly.manifest import check_same_run
+from tequio.app.assembly.manifest import begin_record, check_same_run
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import (
-    HEAD_FILE,
     base_file,
     config_from_header,
     recorded_bases,
     recorded_header,
     recorded_rule,
     salt_file,
-    save,
     unbroken,
 )
 from tequio.app.run_source import check_unedited, remember_source
@@ -66,12 +62,6 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
 
-@contextmanager
-def _writing(folder: RunFolder, ledger_of: Callable[[], Ledger]) -> Iterator[Ledger]:
-    with folder.lock(), ledger_of() as ledger:
-        yield ledger
-
-
 def start(
     config: Federation,
     out: Path,
@@ -103,10 +93,8 @@ def start(
     commitments = _commit_data(folder, setup)
     header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
     header["threads"] = torch.get_num_threads()
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    for group in setup.groups:
-        save(folder, base_file(group.name, HEAD_FILE), group.adapted.head_update())
-    with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
+    bases = {group.name: group.adapted for group in setup.groups}
+    with folder.lock(), begin_record(folder, header, bases) as ledger:
         return _drive(folder, ledger, setup, count, counterfactuals, watch)
 
 
@@ -145,7 +133,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
     command's.
     """
     folder = RunFolder.open(out)
-    with _writing(folder, lambda: unbroken(folder)) as ledger:
+    with folder.lock(), unbroken(folder) as ledger:
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:

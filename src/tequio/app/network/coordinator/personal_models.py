@@ -195,8 +195,7 @@ def _task(
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Their rows, by index."""
-    rows = [*header["participants"], *(entry.body["participant"] for entry in ledger.entries("joined"))]
-    known, without = {row["name"]: row for row in rows}, _personal(ledger) | left(hub).keys()
+    known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
     names = [entry["name"] for entry in header["config"]["participants"]]
     return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
 

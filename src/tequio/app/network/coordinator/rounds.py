@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.budget import allowances, build_budget_tracker
 from tequio.app.assembly.checks import join_groups
 from tequio.app.assembly.context import ModelContext, at_coordinator, build_model_context
-from tequio.app.assembly.manifest import check_same_run, label_base, participant_row, run_header
+from tequio.app.assembly.manifest import begin_record, check_same_run, label_base, participant_row, run_header
 from tequio.app.assembly.profile import build_centre_profile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, build_centre
 from tequio.app.assembly.run_spec import build_run_spec
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
-from tequio.app.run_files import HEAD_FILE, base_file, recorded_bases, recorded_header, save, unbroken
+from tequio.app.run_files import base_file, begun_header, recorded_bases, recorded_header, unbroken
 from tequio.app.stages import Outcome, Watch, end, general, mover, shared_models, tell_plan
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
@@ -77,12 +76,8 @@ class Turn:
 
 def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, run: Path) -> tuple[Seat, ...]:
     """One a base, that of [base] first; each centre with its error-feedback memory in the run's folder."""
-    begun = (run / "ledger.sqlite").exists()
-    seats, known = [], {}
-    if begun:
-        folder = RunFolder.open(run)
-        with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-            known = recorded_bases(recorded_header(ledger, folder))
+    header, seats = begun_header(run), []
+    known = {} if header is None else recorded_bases(header)
     for name in config.base_names():
         part = config.part(name)
         context = at_coordinator(build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm))
@@ -201,10 +196,8 @@ def _ledger(
         return
     header = _begin(roster, seats, public)
     folder = RunFolder.create(path, private=True)
-    for seat in seats:
-        save(folder, base_file(seat.name, HEAD_FILE), seat.context.adapted.head_update())
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    with folder.lock(), Ledger.create(folder.ledger_path, header) as ledger:
+    bases = {seat.name: seat.context.adapted for seat in seats}
+    with folder.lock(), begin_record(folder, header, bases) as ledger:
         yield folder, ledger
 
 
