@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.run_spec import Member, RunSpec
@@ -57,8 +57,9 @@ class Refused:
 
     member: Member
     reason: Reason
-    failed: bool = False  # it could not do its task; otherwise its update was rejected
-    withheld: bool = False  # it does not work: its own budget is spent
+    status: Literal["rejected", "failed", "withheld"] = (
+        "rejected"  # its update; it could not do its task; its own budget is spent
+    )
     alarms: tuple[Alarm, ...] = ()
 
 

@@ -123,7 +123,7 @@ def gossip_round(
         if isinstance(reply, Failure):
             failed.append(refusal(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
-            failed.append(Refused(members[reply.index], Reason("no-update"), failed=True))
+            failed.append(Refused(members[reply.index], Reason("no-update"), "failed"))
         else:
             models[reply.index] = models[reply.index].plus(reply.update)
             replies.append(reply)

@@ -265,13 +265,13 @@ def in_order(
             yield waiting.pop(turn)
             turn += 1
     for position in range(turn, len(roster)):
-        yield waiting.get(position, Refused(roster[position], Reason("no-reply"), failed=True))
+        yield waiting.get(position, Refused(roster[position], Reason("no-reply"), "failed"))
 
 
 def refusal(failure: Failure, member: Member) -> Refused:
     """Of one who could not do its task, or does not: its own budget is spent."""
     own = failure.error == BudgetError.__name__
-    return Refused(member, failure_reason(failure), failed=not own, withheld=own)
+    return Refused(member, failure_reason(failure), "withheld" if own else "failed")
 
 
 def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:
@@ -357,11 +357,7 @@ def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, Any]]:
     """Who was admitted, and who was not and why."""
     admitted: list[dict[str, Any]] = [{"name": row["name"], "status": "admitted", "reason": None} for row in rows]
-    return admitted + [{"name": r.member.name, "status": _status(r), "reason": r.reason.as_record()} for r in refused]
-
-
-def _status(refused: Refused) -> str:
-    return "withheld" if refused.withheld else "failed" if refused.failed else "rejected"
+    return admitted + [{"name": r.member.name, "status": r.status, "reason": r.reason.as_record()} for r in refused]
 
 
 def _record(

@@ -104,5 +104,5 @@ def _build_group(
         peers=peers,
         name=name,
     )
-    full = context.adapted.full
-    return setup, centre, [participant_row(profiles[i], given[profiles[i].name], full) for i in sorted(profiles)]
+    full, base = context.adapted.full, name if whole.bases else None
+    return setup, centre, [participant_row(profiles[i], given[profiles[i].name], full, base) for i in sorted(profiles)]

@@ -73,7 +73,7 @@ def base_header(config: Federation, adapted: AdaptedModel) -> dict[str, Any]:
 
 def run_header(
     config: Federation,
-    groups: Sequence[tuple[str, ModelContext, Sequence[Mapping[str, Any]]]],
+    groups: Sequence[tuple[str, ModelContext, Sequence[dict[str, Any]]]],
     centre: Centre,
     public: PublicData,
 ) -> dict[str, Any]:
@@ -84,8 +84,7 @@ def run_header(
         groups: each base's name, what is loaded of it and its rows, the centre's among them; that of [base] first.
         centre, public: over the base of [base].
     """
-    places, several = participant_indices(config), len(groups) > 1
-    rows = [label_base(row, name, several) for name, _, own in groups for row in own if row["name"] != CENTRE]
+    places, rows = participant_indices(config), [row for _, _, own in groups for row in own if row["name"] != CENTRE]
     header = build_header(config, groups[0][1].adapted, sorted(rows, key=lambda row: places[row["name"]]))
     centres = [next((row for row in own if row["name"] == CENTRE), None) for _, _, own in groups]
     header |= {
@@ -93,7 +92,7 @@ def run_header(
         "slices": {name: len(items) for name, items in centre.held_out.items()},
         "public_data": public_digests(public.splits, public.slices, public.text),
     }
-    if several:
+    if len(groups) > 1:
         header["bases"] = {
             name: {**base_header(context.config, context.adapted), "centre": row}
             for (name, context, _), row in zip(groups[1:], centres[1:], strict=True)
@@ -149,8 +148,10 @@ def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
     return [f"how texts become tokens ({versions}; finish that run with the version that began it)"]
 
 
-def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
-    """Its row in the record of the run."""
+def participant_row(
+    profile: ParticipantProfile, assignment: Assignment, full: bool, base: str | None = None
+) -> dict[str, Any]:
+    """Its row in the record of the run; with several bases it says over which one, in its tier too."""
     tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
@@ -163,13 +164,11 @@ def participant_row(profile: ParticipantProfile, assignment: Assignment, full: b
         "data": dict(profile.data),
         "batches": dict(profile.batches),
     }
-    return row if profile.name == CENTRE else row | {"measured_tokens_per_second": profile.speed}
-
-
-def label_base(row: Mapping[str, Any], base: str, several: bool) -> dict[str, Any]:
-    """The row; with several bases it says over which one, in its tier too."""
-    tier = Reason("tier-base", {"base": base, "tier": row["tier"]})
-    return {**row, "base": base, "tier": tier.as_record()} if several else dict(row)
+    if profile.name == CENTRE:
+        return row
+    if base is not None:
+        row |= {"base": base, "tier": Reason("tier-base", {"base": base, "tier": row["tier"]}).as_record()}
+    return row | {"measured_tokens_per_second": profile.speed}
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.context import ModelContext
-from tequio.app.assembly.manifest import comparable, label_base, participant_row
+from tequio.app.assembly.manifest import comparable, participant_row
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.hub.folder import count_invitations, left, node_numbers
 from tequio.config import Federation
@@ -272,7 +272,7 @@ class Roster:
         part = replace(given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"])))
         if (part.rank, part.steps) == (int(row["rank"]), int(row["steps"])):
             return {}
-        return self._row(base, profile, part)
+        return self.row(base, profile, part)
 
     def _join(self, index: int, facts: Mapping[str, Any], run_spec: RunSpec, round_: int) -> None:
         """Allot a part to who came late, and record it."""
@@ -288,7 +288,7 @@ class Roster:
         except ConfigError as error:
             self._bar(index, error.as_reason())
             return
-        self._record(index, self._row(base, profile, given), str(facts["commitment"]), round_)
+        self._record(index, self.row(base, profile, given), str(facts["commitment"]), round_)
         self.say(
             f"{profile.name} joins in round {round_}: {ENGLISH.reason(given.reason)}",
             "joins-late",
@@ -296,9 +296,9 @@ class Roster:
             round=round_,
         )
 
-    def _row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
-        row = participant_row(profile, given, self.contexts[base].adapted.full)
-        return label_base(row, base, bool(self.config.bases))
+    def row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
+        """The row of one who trains over this base, or of its centre."""
+        return participant_row(profile, given, self.contexts[base].adapted.full, base if self.config.bases else None)
 
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""

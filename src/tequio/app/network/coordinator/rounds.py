@@ -16,7 +16,7 @@ from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.budget import allowances, build_budget_tracker
 from tequio.app.assembly.checks import join_groups
 from tequio.app.assembly.context import ModelContext, at_coordinator, build_model_context
-from tequio.app.assembly.manifest import begin_record, check_same_run, label_base, participant_row, run_header
+from tequio.app.assembly.manifest import begin_record, check_same_run, run_header
 from tequio.app.assembly.profile import build_centre_profile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, build_centre
 from tequio.app.assembly.run_spec import build_run_spec
@@ -202,7 +202,7 @@ def _ledger(
 
 
 def _header(
-    config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
     """How the run begins. rows: by base."""
     groups = [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats]
@@ -211,17 +211,17 @@ def _header(
 
 def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
     """Wait for a quorum, and allot everybody's part: the header of the record."""
-    profiles, rows = roster.start(), dict[str, Sequence[Mapping[str, Any]]]()
+    profiles, rows = roster.start(), dict[str, Sequence[dict[str, Any]]]()
     for seat in seats:
         own = {i: said for i, said in profiles.items() if roster.base_of(i) == seat.name}
         if not own:
             raise NetworkError(f"Nobody is there who trains over base {seat.name}.", "", "Invite somebody anew.")
         if seat.centre.node is not None and public.splits is not None:
             own[0] = build_centre_profile(seat.context.config, seat.centre.node, public.splits)
-        given, full = allocate_all(seat.context, own), seat.context.adapted.full
-        parts = {i: participant_row(own[i], given[own[i].name], full) for i in sorted(own)}
+        given = allocate_all(seat.context, own)
+        parts = {i: roster.row(seat.name, own[i], given[own[i].name]) for i in sorted(own)}
         for i in sorted(own.keys() - {0}):
-            roster.register(i, label_base(parts[i], seat.name, len(seats) > 1), roster.commitments[i])
+            roster.register(i, parts[i], roster.commitments[i])
         rows[seat.name] = list(parts.values())
     header = _header(roster.config, seats, public, rows)
     header |= {"simulation": False, "provenance": [], "counterfactuals": False}
