@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.eden import Eden
@@ -53,6 +53,8 @@ from tequio.core.protocols import (
     Start,
     Weighting,
 )
+
+Piece = TypeVar("Piece")
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -102,26 +104,22 @@ ENSEMBLE: Mapping[str, Callable[..., Ensemble]] = {
 
 def reduce_by_name(name: str, **settings: Any) -> Aggregator:
     """The aggregator called `name`. Raises ConfigError with the nearest known name."""
-    piece: Aggregator = _build("reduce", REDUCE, name, settings)
-    return piece
+    return _build("reduce", REDUCE, name, settings)
 
 
 def start_by_name(name: str, **settings: Any) -> Start:
     """The start called `name`. Raises ConfigError with the nearest known name."""
-    piece: Start = _build("start", START, name, settings)
-    return piece
+    return _build("start", START, name, settings)
 
 
 def weights_by_name(name: str, **settings: Any) -> Weighting:
     """The weighting called `name`. Raises ConfigError with the nearest known name."""
-    piece: Weighting = _build("weights", WEIGHTS, name, settings)
-    return piece
+    return _build("weights", WEIGHTS, name, settings)
 
 
 def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     """The server optimiser called `name`. Raises ConfigError with the nearest known name."""
-    piece: ServerOptimizer = _build("server", SERVER, name, settings)
-    return piece
+    return _build("server", SERVER, name, settings)
 
 
 def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
@@ -135,26 +133,23 @@ def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
 
 def method_by_name(name: str, **settings: Any) -> LocalMethod:
     """The local method called `name`. Raises ConfigError with the nearest known name."""
-    piece: LocalMethod = _build("method", METHOD, name, settings, "[local] method")
-    return piece
+    return _build("method", METHOD, name, settings, "[local] method")
 
 
 def ensemble_by_name(name: str) -> Ensemble:
     """The ensemble called `name`. Raises ConfigError with the nearest known name."""
-    piece: Ensemble = _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
-    return piece
+    return _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
 
 
 def codec_by_name(name: str, **settings: Any) -> Codec:
     """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
     whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
-    piece: Codec = _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
-    return piece
+    return _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
 
 
 def _build(
-    kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any], where: str = ""
-) -> Any:
+    kind: str, known: Mapping[str, Callable[..., Piece]], name: str, settings: Mapping[str, Any], where: str = ""
+) -> Piece:
     where = where or f"[algorithm] {kind}"
     factory = known.get(name)
     if factory is None:
