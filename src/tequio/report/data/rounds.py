@@ -23,17 +23,15 @@ def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         for row in tables(body.get("admissions")):
             status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
     keys = ("bytes_up", "bytes_down", "tokens", "steps")
-    out: dict[str, Json] = {}
-    for name in {**rows, **status}:
+    def made(name: str) -> Json:
         mine = rows.get(name, [])
-        energies = [row_energy(row) for row in mine]
-        times = [row.get("seconds", e.get("seconds")) for row, e in zip(mine, energies, strict=True)]
-        out[name] = {key: total(row.get(key) for row in mine) for key in keys} | {
-            "joules": total(e.get("joules") for e in energies),
-            "seconds": total(times),
+        return {key: total(row.get(key) for row in mine) for key in keys} | {
+            "joules": total(row_energy(row).get("joules") for row in mine),
+            "seconds": total(row.get("seconds", row_energy(row).get("seconds")) for row in mine),
             "admissions": dict(status.get(name, {})),
         }
-    return out
+
+    return {name: made(name) for name in {**rows, **status}}
 
 
 def round_rows(
