@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ResourceError
+from tequio.core.grouping import grouped
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
@@ -52,9 +53,7 @@ def table_of(name: str | None) -> dict[str, Any]:
 
 
 def _series(windows: list[Window]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Window]] = {}
-    for window in windows:
-        groups.setdefault((window.zone, window.kind, window.signal), []).append(window)
+    groups = grouped(((window.zone, window.kind, window.signal), window) for window in windows)
     return [
         {
             "zone": zone,

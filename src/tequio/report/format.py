@@ -41,11 +41,13 @@ def perplexity(loss: float | None) -> float | None:
     return None if loss is None or loss > 700 else math.exp(loss)
 
 
-def _known(write: Callable[Concatenate[Numbers, float, Rest], str]) -> Callable[Concatenate[Numbers, object, Rest], str]:
+def _known(
+    write: Callable[Concatenate[Numbers, float, Rest], str],
+) -> Callable[Concatenate[Numbers, object, Rest], str]:
     """Writes a dash for whatever is no finite number."""
 
     @wraps(write)
-    def written(self: Numbers, value: object, *args: Rest.args, **options: Rest.kwargs) -> str:
+    def written(self: Numbers, value: object, /, *args: Rest.args, **options: Rest.kwargs) -> str:
         number = finite(value)
         return DASH if number is None else write(self, number, *args, **options)
 

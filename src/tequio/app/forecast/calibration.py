@@ -14,6 +14,7 @@ from typing import Any
 
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
@@ -116,11 +117,8 @@ def _over(rows: list[dict[str, Any]], what: str) -> float | None:
 
 def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
     """Measured over predicted, by machine, of those of whom the run says something."""
-    out: dict[str, list[float]] = {}
-    for row in compared["participants"]:
-        if _alike(row, compared["simulation"]) and row["ratio"] > 0:
-            out.setdefault(row["machine"], []).append(row["ratio"])
-    return out
+    rows = (row for row in compared["participants"] if _alike(row, compared["simulation"]) and row["ratio"] > 0)
+    return grouped((row["machine"], row["ratio"]) for row in rows)
 
 
 def not_learnt(compared: Mapping[str, Any]) -> list[str]:

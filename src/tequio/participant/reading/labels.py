@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
+
 MISSING = frozenset({"", "nan", "null", "<na>", "\\n", "#n/a"})
 WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 PAIRS = ({"true", "false"}, {"0", "1"})
@@ -31,9 +33,7 @@ class Labels:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._exact = {label.strip(): label for label in labels}
-        forms: dict[str, list[str]] = {}
-        for label in labels:
-            forms.setdefault(form_of(label), []).append(label)
+        forms = grouped((form_of(label), label) for label in labels)
         self._by_form = {form: of[0] for form, of in forms.items() if len(of) == 1}
         self._two_values = set(self._by_form) in PAIRS
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tequio.app.assembly.site import build_price
 from tequio.config.accounting import EnergySection, MoneySection
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import Words
 from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.report.data.records import (
@@ -49,12 +50,10 @@ def accounts(entries: Sequence[Record]) -> Json:
     centre = str(table(run.get("centre")).get("name"))
     names = [str(p.get("name")) for p in tables(run.get("participants"))]
     names += [str(table(b.get("participant")).get("name")) for b in bodies(entries, "joined")]
-    people: dict[str, list[Mapping[str, Any]]] = {name: [] for name in dict.fromkeys(names)}
-    for row in (row for body in rounds for row in work_rows(body)):
-        people.setdefault(str(row.get("name")), []).append(row)
-    trained = {name: list(rows) for name, rows in people.items()}
-    for body in bodies(entries, "personal"):
-        people.setdefault(str(body.get("name")), []).append(body)
+    worked = grouped((str(row.get("name")), row) for body in rounds for row in work_rows(body))
+    made = grouped((str(body.get("name")), body) for body in bodies(entries, "personal"))
+    trained = {name: worked.get(name, []) for name in dict.fromkeys([*names, *worked])}
+    people = {name: [*trained.get(name, []), *made.get(name, [])] for name in dict.fromkeys([*trained, *made])}
     own = {name: sums(rows) for name, rows in people.items() if name != centre}
     rest = _rest(rounds, own.keys() if alone else ())
     coordinator = sums(rest) | {"money": _coordinator_money(config_of(run), rest)}
@@ -116,15 +115,13 @@ def _intensity(placed: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Json]:
     """The coordinator's energy of each round, the centre's with it: without what participants in its process drew."""
-    names = set(inside)
-    out: list[Json] = []
+    names, out = set(inside), []
     for body in rounds:
         record = table(body.get("energy"))
         whole = finite(record.get("joules"))
-        if whole is None:
-            continue
-        drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
-        out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
+        if whole is not None:
+            drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
+            out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
     return out
 
 
