@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from tequio.cli import output
@@ -47,18 +46,10 @@ def _coordinator(found: Mapping[str, Any]) -> None:
             for row in shown
         )
         _say(f"Validation loss by round  {losses}")
-    table = Table()
-    numbers = ("updates sent", "sent in all", "received in all", "loss")
-    for column in ("participant", "enrolled", "connected", "since", "last update", *numbers, "personal"):
-        table.add_column(column, justify="right" if column in numbers else "left")
-    for row in found["participants"]:
-        # words of a participant may hold anything: no markup
-        joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
-        cells = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
-        cells += [*(_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")), _loss(row["loss"])]
-        cells.append(row["personal"] or "–")
-        table.add_row(*map(Text, cells))
-    output.table(table)
+    heads = ["participant", "enrolled", "connected", "since", "last update", "updates sent", "sent in all"]
+    heads += ["received in all", "loss", "personal"]
+    lines = [[Text(cell) for cell in _cells(row)] for row in found["participants"]]  # its words may hold markup
+    output.table(output.tabular(heads, lines, left=(0, 1, 2, 3, 4, 9), wrapped=range(len(heads))))
     _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
     for row in found["waits_for"]:
         _say(_wait(row))
@@ -70,6 +61,13 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
         _say(f"Refused at the door: {counts}.")
     _end(found)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
+    sizes = [_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")]
+    before = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
+    return [*before, *sizes, _loss(row["loss"]), row["personal"] or "–"]
 
 
 def _participant(found: Mapping[str, Any]) -> None:

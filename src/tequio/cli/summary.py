@@ -64,23 +64,22 @@ def _results(page: Page) -> Table:
     """A row for each participant: texts right (or perplexity) by model, the difference, the verdict."""
     w, summary = page.w, page.s
     causal = summary["measure"] == "perplexity"
-    measure = w(f"say.measure.{summary['measure']}")
-    table = Table(title=w("say.title", name=summary["name"], measure=measure))
-    left = [w("say.participant"), w("say.verdict")]
-    models = [w(f"say.{model}") for model in MODELS]
-    for column in (left[0], *models, *([] if causal else [w("say.of")]), w("say.difference"), "95 %", left[1]):
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=column != left[1])
-    for row in summary["participants"]:
-        examples = (row["test"]["personal"] or {}).get("examples")
-        table.add_row(
+    title = w("say.title", name=summary["name"], measure=w(f"say.measure.{summary['measure']}"))
+    keys = ["participant", *MODELS, *([] if causal else ["of"]), "difference"]
+    heads = [*(w(f"say.{key}") for key in keys), "95 %", w("say.verdict")]
+    lines = [
+        [
             row["name"],
             *(_score(page, row, model) for model in MODELS),
-            *([] if causal else [page.n.fixed(examples)]),
+            *([] if causal else [page.n.fixed((row["test"]["personal"] or {}).get("examples"))]),
             effect_in_words(page, row),
             bounds_in_words(page, row) or DASH,
             _verdict(page, row),
-        )
-    return table
+        ]
+        for row in summary["participants"]
+    ]
+    last = len(heads) - 1
+    return output.tabular(heads, lines, left=(0, last), title=title, wrapped=(last,))
 
 
 def _score(page: Page, row: Mapping[str, Any], model: str) -> str:
@@ -137,12 +136,8 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     test = result["test"] | ({} if fair else {"local": None})
     sizes = result["examples"]
     title = f"{result['name']}: {'perplexity' if causal else 'accuracy'} on its own test data"
-    table = Table(title=title)
-    models = ("base", "local", "shared", "personal")
-    for column in models:
-        table.add_column(column, justify="right")
-    table.add_row(*(_figure(test[model], causal) for model in models))
-    output.table(table)
+    figures = [_figure(test[model], causal) for model in MODELS]
+    output.table(output.tabular(MODELS, [figures], left=(), title=title, wrapped=range(len(MODELS))))
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
         output.out.print(Words("en")(key, name=result["name"], how=Words("en").reason(result["cut"])), markup=False)
