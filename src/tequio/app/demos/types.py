@@ -35,15 +35,21 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class DemoParticipant:
-    """One participant: its data file and its (simulated) hardware. Rates in tokens/s, Mbit/s, GiB."""
+class Tier:
+    """One class of hardware. Rates in tokens/s, Mbit/s, GiB."""
 
-    name: str
-    data: Path
     tokens_per_second: float
     uplink_mbit: float
     memory_gib: float
-    max_rank: int | None
+    max_rank: int
+
+
+@dataclass(frozen=True)
+class DemoParticipant(Tier):
+    """One participant: its data file and its (simulated) hardware."""
+
+    name: str
+    data: Path
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,6 @@ class DemoData:
     slices: dict[str, Path]
     labels: dict[str, str]
     provenance: tuple[Provenance, ...]
-
-
-@dataclass(frozen=True)
-class Tier:
-    """One class of hardware."""
-
-    tokens_per_second: float
-    uplink_mbit: float
-    memory_gib: float
-    max_rank: int
 
 
 @dataclass(frozen=True)

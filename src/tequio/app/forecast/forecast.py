@@ -99,9 +99,7 @@ def make_plan(
         site = build_site(file.energy, file.money) if own else disclosed_site(file.energy, file.money)
         people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
     home = build_site(config.energy, config.money)
-    centre = None
-    if 0 in setup.nodes:
-        centre = placed(centre_work(config, setup), machine, home, None)
+    centre = placed(centre_work(config, setup), machine, home, None) if 0 in setup.nodes else None
     rows = [_row(config, shape, one) for one in people]
     options = build_options(people, centre, home, shape, devices, factors)
     axes = compared([option for option in options if option.key != "central"])
@@ -284,15 +282,16 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
         (Reason("plan-rank", {"rank": rank}), rank, False, shape.bytes_per_parameter)
         for rank in sorted(set(config.adapter.ranks))
     ]
-    kinds.append((Reason("plan-quantised"), max(config.adapter.ranks), False, QUANTISED))
-    kinds.append((Reason("plan-full"), 1, True, shape.bytes_per_parameter))
+    kinds += [
+        (Reason("plan-quantised"), max(config.adapter.ranks), False, QUANTISED),
+        (Reason("plan-full"), 1, True, shape.bytes_per_parameter),
+    ]
     out = []
     for kind, rank, full, size in kinds:
         sizes = replace(shape, bytes_per_parameter=size)
         scores = stored_score_bytes(batch.tokens) if one.card and not full else 0
         need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
-        quantised = size == QUANTISED
-        total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
+        total = need.total - (need.folded_weights if size == QUANTISED else 0)  # nothing can be folded into four bits
         out.append({"kind": kind.as_record(), "need": total, "have": one.have, "fits": total <= one.have})
     return out

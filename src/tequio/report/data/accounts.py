@@ -17,12 +17,12 @@ from tequio.app.assembly.site import build_price
 from tequio.config.accounting import EnergySection, MoneySection
 from tequio.core.grouping import grouped
 from tequio.core.texts.words import Words
+from tequio.measure.money import added
 from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.report.data.records import (
     Json,
     Record,
     adapted,
-    added,
     at_home,
     bodies,
     config_of,

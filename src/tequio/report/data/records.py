@@ -79,14 +79,6 @@ def total(values: Iterable[Any]) -> float | None:
     return math.fsum(known) if known else None
 
 
-def added(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Sums of money by currency."""
-    money: dict[str, float] = {}
-    for currency, amount in (pair for each in amounts for pair in each.items()):
-        money[currency] = money.get(currency, 0.0) + amount
-    return money
-
-
 def rounds_of(entries: Sequence[Record]) -> list[Mapping[str, Any]]:
     """The bodies of all that happened in rounds: the start, waiting, the rounds themselves."""
     return [body for kind in ("start", "wait", "round") for body in bodies(entries, kind)]

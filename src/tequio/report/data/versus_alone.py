@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.measure.money import added
 from tequio.measure.statistics import gini, jain
 from tequio.report.data.accounts import sums, work_rows
 from tequio.report.data.records import (
     Json,
     Record,
-    added,
     at_home,
     bodies,
     is_causal,
