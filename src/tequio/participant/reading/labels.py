@@ -119,5 +119,4 @@ def form_of(value: str | float) -> str:
 
 
 def _letters(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in plain if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if c.isalnum())
