@@ -35,23 +35,18 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
     page = Page(Words(lang), Numbers(lang), summary)
     output.table(_results(page))
     for row in summary["participants"]:
-        said = [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]
-        if said:
+        if said := [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]:
             output.out.print(f"{row['name']}: {'. '.join(said)}.", markup=False)
         if row["cut"]:
             output.out.print(
                 page.w(f"personal.{cut_to(row)}", name=row["name"], how=page.w.reason(row["cut"])), markup=False
             )
     _print_notes(page)
-    w = page.w
-    rounds = summary["rounds"]
+    w, rounds = page.w, summary["rounds"]
     if rounds["stopped"]:
-        made = w(
-            "head.stopped" if rounds["total"] else "head.unmade",
-            rounds=page.rounds_count(rounds["total"]),
-            reason=w.reason(rounds["stopped"]),
-        )
-        output.out.print(made, markup=False)
+        key = "head.stopped" if rounds["total"] else "head.unmade"
+        facts = {"rounds": page.rounds_count(rounds["total"]), "reason": w.reason(rounds["stopped"])}
+        output.out.print(w(key, **facts), markup=False)
     if summary["comparison_cut"] and rounds["total"]:
         output.out.print(base_sentence(page), markup=False)
     if not summary["finished"]:
@@ -110,12 +105,9 @@ def _print_cost(page: Page, folder: Path) -> None:
     w, n, cost, whole = page.w, page.n, page.s["cost"], page.s["accounts"]["total"]
     if cost.get("joules") is not None:
         around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
-        work = n.duration(cost["seconds"])
-        time = w("say.time.work", work=work)
-        if cost["elapsed"] is not None:
-            time = w("say.time", time=n.duration(cost["elapsed"]), work=work)
-        energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time)
-        output.out.print(energy, markup=False)
+        key = "say.time.work" if cost["elapsed"] is None else "say.time"
+        time = w(key, time=n.duration(cost["elapsed"]), work=n.duration(cost["seconds"]))
+        output.out.print(w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time), markup=False)
     if whole["grams"] is None and not whole["money"]:
         return
     said = w("say.carbon.none")

@@ -60,9 +60,7 @@ def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None,
     plain = replace(plain, spaces=any(SPACED.fullmatch(field) for field in fields))
     dialect = _quoting(lines, plain, wanted)
     rows = _rows(sample, dialect, cut) or _rows(sample, replace(dialect, quoting="none"), cut)
-    if not rows:  # nothing but separators
-        return None
-    return named_table(dialect, rows, wanted, header)
+    return named_table(dialect, rows, wanted, header) if rows else None  # None of nothing but separators
 
 
 def _sample(lines: Iterable[str]) -> tuple[list[str], bool]:

@@ -61,8 +61,7 @@ class Labels:
     def match(self, value: Any, names: Sequence[str] = ()) -> str | None:
         """Return the allowed label, or None for a row that has no label. Raises UnknownLabel."""
         found = self._exact.get(value) if type(value) is str else None
-        if found is None:
-            found = self.find(value, names)
+        found = self.find(value, names) if found is None else found
         if found is not None:
             return found
         if is_missing(value) or (names and value == -1):  # -1: a class label that is not given

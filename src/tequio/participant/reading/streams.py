@@ -161,15 +161,11 @@ def text_of(source: Source, given: str | None = None) -> Text:
         return Text(source, kind, given)
     with readable(source) as stream:
         head = stream.read(CHUNK)
-        encoding = _marked(head) or _utf16(head)
+        encoding = next((name for bom, name in BOMS if head.startswith(bom)), "") or _utf16(head)
         if encoding and encoding != "utf-8":
             _check(source, stream, head, encoding)
             return Text(source, kind, encoding)
         return _utf8_or_western(source, kind, stream, head)
-
-
-def _marked(head: bytes) -> str:
-    return next((name for bom, name in BOMS if head.startswith(bom)), "")
 
 
 def _utf16(head: bytes) -> str:

@@ -216,16 +216,13 @@ def _general(body: Mapping[str, Any]) -> Json | None:
 
 def _general_slice(given: Mapping[str, Any]) -> Json:
     """detectable: the smallest fall that this many texts would have shown."""
-    base, gain = scores(given.get("base")), _general_gain(table(given.get("gain")))
+    base, of = scores(given.get("base")), table(given.get("gain"))
+    # one interval, or of the two under `accuracy` and `loss` the accuracy's where there is one
+    gain = interval(of) or interval(of.get("accuracy")) or interval(of.get("loss"))
     answers = base is not None and base["accuracy"] is not None
     half = None if gain is None else gain["high"] - gain["mean"]
     smallest = detectable(half, base["examples"] if base and answers else None)
     return {"base": base, "shared": scores(given.get("shared")), "gain": gain, "detectable": smallest}
-
-
-def _general_gain(given: Mapping[str, Any]) -> Json | None:
-    """One interval, or of the two under `accuracy` and `loss` the accuracy's where there is one."""
-    return interval(given) or interval(given.get("accuracy")) or interval(given.get("loss"))
 
 
 def _cost(

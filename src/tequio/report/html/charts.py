@@ -93,10 +93,10 @@ def rows(caption: Caption, axis: Axis, items: Sequence[Row]) -> Safe:
     """Interval rows, one under the other: label at the left, value at the right, dots and line beneath."""
     top = 24 if axis.ends else 6
     height = top + ROW * len(items) + 24
-    grid = [_vertical(axis.scale.at(t), top, height - 22, t == 0) for t in axis.scale.ticks]
-    ends = []
-    if axis.ends:
-        ends = [_text("0", 12, axis.ends[0], "soft"), _text("100%", 12, axis.ends[1], "soft end")]
+    places = [(f"{axis.scale.at(tick)}%", "grid" if tick else "zero") for tick in axis.scale.ticks]
+    grid = [el("line", class_=style, x1=x, x2=x, y1=top, y2=height - 22) for x, style in places]
+    left, right = axis.ends or ("", "")
+    ends = [_text("0", 12, left, "soft"), _text("100%", 12, right, "soft end")] if axis.ends else []
     drawn = [_row(item, axis.scale, top + i * ROW) for i, item in enumerate(items)]
     return _figure(caption, height, [*grid, *ends, *drawn, *_ticks(axis, height - 6)])
 
@@ -202,10 +202,10 @@ def divided(caption: Caption, parts: Sequence[tuple[int, str]]) -> Safe:
 
 def glyph(style: str) -> Safe:
     """A small mark for legends and tables; it repeats what the word beside it says."""
-    mark = el("line", class_=style, x1=0, x2=16, y1=7, y2=7) if style in {"mean", "thin"} else None
-    if style == "band":
-        mark = el("rect", class_="band", x=0, y=2, width=16, height=10)
-    return el("svg", mark or _dot(8, 7, style, ""), class_="glyph", width=16, height=14, aria_hidden="true")
+    line = el("line", class_=style, x1=0, x2=16, y1=7, y2=7)
+    marks = {"mean": line, "thin": line, "band": el("rect", class_="band", x=0, y=2, width=16, height=10)}
+    mark = marks.get(style) or _dot(8, 7, style, "")
+    return el("svg", mark, class_="glyph", width=16, height=14, aria_hidden="true")
 
 
 def shorten(label: str, most: int = LABEL) -> str:
@@ -226,10 +226,6 @@ def _dot(x: float, y: float, style: str, unit: str = "%") -> Safe:
 
 def _text(x: str, y: float, words: str, style: str) -> Safe:
     return el("text", words, x=x, y=y, class_=style)
-
-
-def _vertical(x: float, y1: float, y2: float, zero: bool) -> Safe:
-    return el("line", class_="zero" if zero else "grid", x1=f"{x}%", x2=f"{x}%", y1=y1, y2=y2)
 
 
 def _ticks(axis: Axis, y: float) -> list[Safe]:

@@ -20,9 +20,7 @@ def rounds(page: Page) -> Safe:
     w, n, found = page.w, page.n, page.s["rounds"]
     if not found["total"]:
         return opening(w("curve.none"), w("curve.what"))
-    limit = w("curve.not")
-    if found["rejected"]:
-        limit = f"{w('curve.rejected')} {limit}"
+    limit = f"{w('curve.rejected')} {w('curve.not')}" if found["rejected"] else w("curve.not")
     before, best = found["start"]["loss"], _best_loss(found)
     change = None if not before or best is None else (before - best) / before
     here = w(
@@ -63,7 +61,10 @@ def _curve(page: Page) -> Safe:
     ]
     if not drawn:
         return Safe("")
-    lines = _lines([(0, start["participants"]), *[(r["round"], r["participants"]) for r in accepted]])
+    stages = [(0, start["participants"]), *[(r["round"], r["participants"]) for r in accepted]]
+    lines = grouped(
+        (name, (round_, loss)) for round_, losses in stages for name, loss in losses.items() if loss is not None
+    )
     band = _band(lines) if len(lines) > MANY else []
     thin = [] if band else list(lines.values())
     values = [p.value for _, p in drawn if p.style != "rejected"] or [drawn[0][1].value]
@@ -86,12 +87,6 @@ def _curve(page: Page) -> Safe:
         Curves(drawn, thin, band, best, w("axis.round")),
     )
     return figure(w("fig.curve"), drawing, legend(marks))
-
-
-def _lines(stages: Sequence[tuple[int, Json]]) -> dict[str, list[tuple[int, float]]]:
-    return grouped(
-        (name, (round_, loss)) for round_, losses in stages for name, loss in losses.items() if loss is not None
-    )
 
 
 def _band(lines: dict[str, list[tuple[int, float]]]) -> list[tuple[int, float, float]]:

@@ -65,9 +65,8 @@ def participants(page: Page) -> Safe:
 
 def _gain_axis(page: Page, people: Sequence[Json]) -> Axis:
     along = scale([v for p in people for v in p["outcome"]["effect"].values()], zero=True)
-    labels = [page.n.signed(100 * tick, 0 if _step(along) >= 0.999 else 1) for tick in along.ticks]
-    if page.s["measure"] != "accuracy":
-        labels = percent_labels(page, along, sign=True)
+    points = [page.n.signed(100 * tick, 0 if _step(along) >= 0.999 else 1) for tick in along.ticks]
+    labels = points if page.s["measure"] == "accuracy" else percent_labels(page, along, sign=True)
     return Axis(along, labels, (page.w("axis.worse"), page.w("axis.better")))
 
 
