@@ -76,8 +76,7 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
     kind = "adapted" if found["adapted"] else "home" if found["home"] else "run"
     output.table(_table(w(f"books.{kind}"), rows, w))
     if "books" in found:
-        books = [{"name": name, **row} for name, row in found["books"].items()]
-        output.table(_table(w("books.own"), books, w))
+        output.table(_table(w("books.own"), [{"name": name, **row} for name, row in found["books"].items()], w))
     if found["alone"]["participants"]:
         rows = [*found["alone"]["participants"], {"name": w("books.all"), "as_good": None, **found["alone"]["total"]}]
         output.table(_alone(w("books.alone.told"), rows, w))
@@ -94,8 +93,9 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
     if emitted is None:
         output.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
         return
-    scope = w(f"books.scope.{card['of']}", name=card["name"])
-    output.out.print(w("books.card", grams=f"{emitted:.4g}", scope=scope), markup=False)
+    output.out.print(
+        w("books.card", grams=f"{emitted:.4g}", scope=w(f"books.scope.{card['of']}", name=card["name"])), markup=False
+    )
 
 
 def _alone(title: str, rows: list[dict[str, Any]], w: Words) -> Table:

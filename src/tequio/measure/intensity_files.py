@@ -32,8 +32,12 @@ def import_file(
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
-    counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
-    return {"file": str(out), "series": _series(made.windows), **counts}
+    return {
+        "file": str(out),
+        "series": _series(made.windows),
+        "estimated": made.marked,
+        "left_out": dict(made.left_out),
+    }
 
 
 def check_file(path: Path) -> dict[str, Any]:

@@ -92,8 +92,11 @@ def four_tiers(fastest: float) -> dict[int, Tier]:
 def describe(samples: Sequence[Sample]) -> dict[str, Any]:
     """Counts that may be shown: rows, rows of each label, and the median length in characters."""
     labels = Counter(sample.label for sample in samples if sample.label is not None)
-    length = median(len(sample.text) for sample in samples) if samples else 0
-    return {"rows": len(samples), "labels": dict(sorted(labels.items())), "median_characters": length}
+    return {
+        "rows": len(samples),
+        "labels": dict(sorted(labels.items())),
+        "median_characters": median(len(sample.text) for sample in samples) if samples else 0,
+    }
 
 
 def save(target: Path, plan: Plan) -> DemoData:

@@ -84,7 +84,6 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         raise RunError(f"{run} has none of the participants of the plan.")
     simulation = header.get("simulation") is not False
     memory = _beside(plan["process_memory"], end.get("peak_bytes"))
-    card = _beside(plan.get("card_memory"), end.get("card_peak_bytes"))
     alike = [row for row in rows if _alike(row, simulation)]
     return {
         "simulation": simulation,
@@ -93,14 +92,17 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         "joules_ratio": _over(alike, "joules"),
         "memory": memory,
         "memory_ratio": memory["ratio"],
-        "card": card,
+        "card": _beside(plan.get("card_memory"), end.get("card_peak_bytes")),
     }
 
 
 def _beside(predicted: int | None, measured: int | None) -> dict[str, float | None]:
     """Bytes, and measured over predicted; None what is not known."""
-    ratio = measured / predicted if predicted and measured else None
-    return {"predicted": predicted, "measured": measured, "ratio": ratio}
+    return {
+        "predicted": predicted,
+        "measured": measured,
+        "ratio": measured / predicted if predicted and measured else None,
+    }
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:

@@ -100,7 +100,6 @@ def make_plan(
         people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
     home = build_site(config.energy, config.money)
     centre = placed(centre_work(config, setup), machine, home, None) if 0 in setup.nodes else None
-    rows = [_row(config, shape, one) for one in people]
     options = build_options(people, centre, home, shape, devices, factors)
     axes = compared([option for option in options if option.key != "central"])
     return {
@@ -113,7 +112,7 @@ def make_plan(
         if here is None
         else {k: v for k, v in asdict(next(iter(here.values()))).items() if k != "watts"},
         "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
-        "participants": rows,
+        "participants": [_row(config, shape, one) for one in people],
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, setup, here is not None),
         "card": card_name(),
@@ -173,7 +172,6 @@ LIMITS = ("limit-quality", "limit-times", "limit-devices", "limit-rents")
 def estimate_work(config: Federation, setup: RunSetup, node: Node, file: ParticipantFile) -> Work:
     """A participant's work in the run to come."""
     member = next(m for m in setup.run_spec.members if m.name == node.name)
-    settings = setup.settings[node.name]
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
     looks = rounds + 1 if member in setup.run_spec.panel(config.train.rounds) else 0
@@ -182,8 +180,7 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
     size = setup.adapted.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)
     up = 4.0 * sum(m * n for m, n in size) if setup.adapted.full else per_rank * member.rank
-    down = up if setup.adapted.full else per_rank * setup.run_spec.broadcast_rank
-    fits, candidates, local = planned_fits(settings)
+    fits, candidates, local = planned_fits(setup.settings[node.name])
     return Work(
         name=node.name,
         rounds=rounds,
@@ -198,7 +195,7 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
         looks=candidates,
         tests=TESTS,
         bytes_up=up,
-        bytes_down=down,
+        bytes_down=up if setup.adapted.full else per_rank * setup.run_spec.broadcast_rank,
         uplink_mbit=file.hardware.uplink_mbit,
         full=setup.adapted.full,
         examples=len(node.data.train),

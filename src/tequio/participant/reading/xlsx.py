@@ -64,8 +64,9 @@ def _load(source: Source) -> Any:
 
 
 def _damaged(source: Source, error: Exception) -> Exception:
-    what = f"cannot be read as an Excel workbook ({type(error).__name__})."
-    return source.flaw(what, "", "Save it again as .xlsx, or as CSV.")
+    return source.flaw(
+        f"cannot be read as an Excel workbook ({type(error).__name__}).", "", "Save it again as .xlsx, or as CSV."
+    )
 
 
 def _plain(cell: Any) -> Any:

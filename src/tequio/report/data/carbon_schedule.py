@@ -78,5 +78,4 @@ def _row(work: Mapping[str, Any], energy: Mapping[str, Any]) -> Json:
 
 def _of(rows: Sequence[Json]) -> Json:
     sums: Json = {key: total(row[key] for row in rows) for key in KEYS}
-    saved = 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None
-    return {"rounds": len(rows), **sums, "saved": saved}
+    return {"rounds": len(rows), **sums, "saved": 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None}

@@ -104,10 +104,9 @@ def scores(value: Any) -> Json | None:
     if loss is None and accuracy is None:
         return None
     low, high = wilson(accuracy, examples)
-    perplexity = math.exp(loss) if loss is not None and loss < 700 else None
     return {
         "loss": loss,
-        "perplexity": perplexity,
+        "perplexity": math.exp(loss) if loss is not None and loss < 700 else None,
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,

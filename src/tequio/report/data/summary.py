@@ -221,8 +221,12 @@ def _general_slice(given: Mapping[str, Any]) -> Json:
     gain = interval(of) or interval(of.get("accuracy")) or interval(of.get("loss"))
     answers = base is not None and base["accuracy"] is not None
     half = None if gain is None else gain["high"] - gain["mean"]
-    smallest = detectable(half, base["examples"] if base and answers else None)
-    return {"base": base, "shared": scores(given.get("shared")), "gain": gain, "detectable": smallest}
+    return {
+        "base": base,
+        "shared": scores(given.get("shared")),
+        "gain": gain,
+        "detectable": detectable(half, base["examples"] if base and answers else None),
+    }
 
 
 def _cost(

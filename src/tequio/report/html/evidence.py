@@ -131,8 +131,13 @@ def general(page: Page) -> Safe:
     if not found and not page.s["public_slices"] and not any(r["gate"] for r in page.s["rounds"]["history"]):
         return el("p", w("general.off"))
     if found and pair:
-        worse = w.plural("general.worse", found["worse"], n.fixed(found["worse"]))
-        here = w("general.here", before=pair[1], after=pair[2], measure=w(f"name.{pair[0]}"), worse=worse)
+        here = w(
+            "general.here",
+            before=pair[1],
+            after=pair[2],
+            measure=w(f"name.{pair[0]}"),
+            worse=w.plural("general.worse", found["worse"], n.fixed(found["worse"])),
+        )
     seen = [
         f"{page.slice(name)} {_size(page, one)}"
         for name, one in (found or {"slices": {}})["slices"].items()
@@ -178,13 +183,12 @@ def _gates(page: Page) -> Safe:
     if not judged:
         return Safe("")
     best = next((r for r in judged if r["round"] == found["best"]), None)
-    under_it = el("p", w("gate.smallest"), class_="under")
     rejected = [r for r in judged if not r["accepted"] and r is not best]
     opened = _gate(page, best or judged[-1])
     rest = [_gate(page, r) for r in rejected if best or r is not judged[-1]]
     return join(
         opened[0],
-        under_it,
+        el("p", w("gate.smallest"), class_="under"),
         opened[1],
         folded(w("show.gates"), *[part for gate in rest for part in gate]) if rest else None,
     )

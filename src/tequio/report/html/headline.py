@@ -74,8 +74,7 @@ def _keys(page: Page) -> list[Safe]:
     s, w = page.s, page.w
     counts = page.counts()
     marks = [el("span", glyph(key), words) for key, words in counts.items()]
-    desc = ", ".join(counts.values())
-    bar = divided(Caption("k1", w("key.who"), desc), [(s["verdicts"][k], k) for k in VERDICTS])
+    bar = divided(Caption("k1", w("key.who"), ", ".join(counts.values())), [(s["verdicts"][k], k) for k in VERDICTS])
     who: list[object] = [el("dd", DASH, class_="big")]
     if any(s["verdicts"][k] for k in VERDICTS):
         who = [el("dd", *marks, class_="counts"), el("dd", bar)]

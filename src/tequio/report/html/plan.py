@@ -252,11 +252,10 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         for row in after["participants"]
     ]
     factors = corrected(after.get("factors", {}), w, lambda factor: n.fixed(factor, 3))
-    memory = n.fixed(after["memory_ratio"], 2)
     card = (after.get("card") or {}).get("ratio")
     untaught = not_learnt(after, w)
     return join(
-        el("p", w("plan.after.what", memory=memory, factors=factors or w("none"))),
+        el("p", w("plan.after.what", memory=n.fixed(after["memory_ratio"], 2), factors=factors or w("none"))),
         el("p", w("plan.after.card", memory=n.fixed(card, 2))) if card else None,
         el("p", untaught) if untaught else None,
         grid(w("plan.after"), head, body),

@@ -316,10 +316,13 @@ def everybody(page: Page) -> Safe:
     if not found:
         later = s["counterfactuals"] and not s["finished"]
         return opening(w("all.later"), w("all.what")) if later else el("p", w("all.off"))
-    measure = w(f"name.{s['measure']}")
     values = {model: page.metric(found.get(model)) for model in (*MODELS, "general", "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}
-    here = w("all.here", measure=measure, **{k: shown[k] for k in ("local", "personal", "shared", "pooled")})
+    here = w(
+        "all.here",
+        measure=w(f"name.{s['measure']}"),
+        **{k: shown[k] for k in ("local", "personal", "shared", "pooled")},
+    )
     closed = _closed(page, found)
     if closed is not None and closed > 0:
         here += " " + w("all.closed", closed=page.n.percent(closed, 0))
@@ -331,8 +334,7 @@ def everybody(page: Page) -> Safe:
         if (value := values[m]) is not None
     ]
     title = w("fig.all", measure=w(f"measure.{s['measure']}"))
-    described = ", ".join(f"{item.label} {item.value}" for item in items)
-    caption = Caption("c-all", title, w("fig.all.desc", rows=described))
+    caption = Caption("c-all", title, w("fig.all.desc", rows=", ".join(f"{item.label} {item.value}" for item in items)))
     chart = figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found)) if items else None
     return join(opening(here, w("all.what"), w("all.not")), chart)
 

@@ -26,8 +26,7 @@ def needed_in_words(page: Page, person: Json) -> str | None:
         return None
     by_loss = found["measure"] == "loss"
     wanted = page.w("percent.loss", n=n.percent(found["wanted"])) if by_loss else points_in_words(page, found["wanted"])
-    unit = page.w(f"unit.{page.s['measure']}")
-    return page.w("needed", n=n.fixed(found["needed"]), unit=unit, wanted=wanted)
+    return page.w("needed", n=n.fixed(found["needed"]), unit=page.w(f"unit.{page.s['measure']}"), wanted=wanted)
 
 
 def points_in_words(page: Page, share: float) -> str:
