@@ -76,9 +76,7 @@ def look(
                 f"{name}: {row['median']} tokens in the middle, {row['longest']} at most{of}.", markup=False
             )
         for name, rows in shown.items():
-            output.out.print(f"{name}, first rows:", markup=False)
-            for line in rows:
-                output.out.print(f"  {line}", markup=False)
+            output.say(f"{name}, first rows:", *(f"  {line}" for line in rows))
 
     output.emit(facts, json, words)
 
@@ -99,16 +97,14 @@ def _tokens(found: Survey, base: str) -> dict[str, dict[str, int]]:
 def print_found(found: Survey, starting: bool = False) -> None:
     """Print what was found: a line per file, a table of participants, one of labels, remarks."""
     for person in found.participants:
-        for line in _of_file(person):
-            output.out.print(line, markup=False)
+        output.say(*_of_file(person))
     heads = ("participant", "rows", "usable", "repeated", "characters (middle)", "(longest)", "language")
     sizes = [(p, (p.rows, p.usable, p.repeated, p.quantile(0.5), p.quantile(1.0))) for p in found.participants]
     lines = [[p.name, *(f"{n:,}" for n in counts), p.language or "not recognised"] for p, counts in sizes]
     output.table(output.tabular(heads, lines, left=(0, 6), wrapped=range(len(heads))))
     if found.labels:
         output.table(_labels(found))
-    for remark in found.remarks(starting):
-        output.out.print(f"- {remark}", markup=False)
+    output.say(*(f"- {remark}" for remark in found.remarks(starting)))
 
 
 def _of_file(person: Participant) -> Iterator[str]:

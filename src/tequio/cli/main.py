@@ -77,13 +77,10 @@ def init(
 
     path, files = write_starter(folder, task, base, algorithm)
 
-    def words() -> None:
-        output.out.print("Wrote:")
-        for file in files:
-            output.out.print(f"  {file}")
-        output.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
-
-    output.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
+    written = [str(file) for file in files]
+    then = f"Put each participant's data where its file says, then: tequio run {path}"
+    words = ("Wrote:", *(f"  {file}" for file in written), then)
+    output.emit({"federation": str(path), "files": written}, json, lambda: output.say(*words))
 
 
 @app.command()

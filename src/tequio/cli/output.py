@@ -49,6 +49,12 @@ def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None], lan
         words()
 
 
+def say(*lines: str) -> None:
+    """Print lines for a person, as they are."""
+    for line in lines:
+        out.print(line, markup=False)
+
+
 def tabular(
     heads: Sequence[str],
     rows: Iterable[Sequence[str | Text]],
