@@ -95,8 +95,7 @@ def _verdict(page: Page, row: Mapping[str, Any]) -> str:
 def _print_notes(page: Page) -> None:
     """Rows left out and why, texts cut, classes missing."""
     found = [(row["name"], notes) for row in page.people if (notes := notes_in_words(page, row))]
-    for name, notes in found[:NOTED]:
-        output.out.print(f"{name}: {' '.join(notes)}", markup=False)
+    output.say(*(f"{name}: {' '.join(notes)}" for name, notes in found[:NOTED]))
     if found[NOTED:]:
         output.out.print(page.w("notes.more", n=page.n.fixed(len(found) - NOTED)), markup=False)
 
