@@ -37,8 +37,6 @@ def test_a_mean_is_weighted_by_time(tmp_path: Path) -> None:
     assert found.mean(NOON + timedelta(minutes=59), 1) == 100
     assert found.mean(NOON - timedelta(seconds=1), 10) is None  # before it begins
     assert found.mean(NOON + timedelta(hours=2), 3601) is None  # beyond its end: nothing is made up
-    assert found.covers(NOON)
-    assert not found.covers(NOON + timedelta(hours=3))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

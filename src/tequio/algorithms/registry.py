@@ -54,7 +54,7 @@ from tequio.core.protocols import (
     Weighting,
 )
 
-T = TypeVar("T")
+Piece = TypeVar("Piece")
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -148,8 +148,8 @@ def codec_by_name(name: str, **settings: Any) -> Codec:
 
 
 def _build(
-    kind: str, known: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any], where: str = ""
-) -> T:
+    kind: str, known: Mapping[str, Callable[..., Piece]], name: str, settings: Mapping[str, Any], where: str = ""
+) -> Piece:
     where = where or f"[algorithm] {kind}"
     factory = known.get(name)
     if factory is None:

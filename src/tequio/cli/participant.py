@@ -48,17 +48,15 @@ def join(
 
     ready = prepare(invitation, participant)
     if not json:
-        for line in ready.leaves:
-            output.out.print(line, markup=False)
+        output.say(*ready.leaves)
     if not yes and not _agreed("Join?", "joining needs your consent"):
         output.out.print("Not joined; nothing was sent.")
         raise typer.Exit(130)
     folder = join_federation(ready, out or Path(ready.invitation.name))
 
-    def words() -> None:
-        output.out.print(f"Joined as {ready.invitation.name}. Now: tequio participate {folder}", markup=False)
-
-    output.emit({"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}, json, words)
+    words = f"Joined as {ready.invitation.name}. Now: tequio participate {folder}"
+    facts = {"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}
+    output.emit(facts, json, lambda: output.say(words))
 
 
 def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: Literal["en", "es"], json: bool) -> None:
@@ -106,12 +104,12 @@ def participate(
     if together.rank > 0:
         together.end()
 
-    def words() -> None:
-        output.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
-        output.out.print(f'  tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
-        output.out.print(f"  tequio export {result['run']}", markup=False)
-
-    output.emit(result, json, words)
+    words = (
+        f"Your personal model is in {result['run']}. It needs no network:",
+        f'  tequio predict {result["run"]} {result["name"]} "a text"',
+        f"  tequio export {result['run']}",
+    )
+    output.emit(result, json, lambda: output.say(*words))
     together.end()
 
 
@@ -163,13 +161,12 @@ def offline(
     with stoppable(lambda: go_on_with(f"tequio island {folder}")):
         result = personalise_offline(folder, event_handler("plain", None, quiet=json))
 
-    def words() -> None:
-        output.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)
-        for model, scores in result["test"].items():
-            output.out.print(f"  {model}: {scores['loss']:.4f}", markup=False)
-        output.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
-
-    output.emit(result, json, words)
+    words = (
+        f"Chosen on your validation data: {result['chosen']}. Loss on your test data:",
+        *(f"  {model}: {scores['loss']:.4f}" for model, scores in result["test"].items()),
+        f'Use it: tequio predict {result["run"]} {result["name"]} "a text"',
+    )
+    output.emit(result, json, lambda: output.say(*words))
 
 
 def _check_joined(folder: Path) -> None:

@@ -265,11 +265,10 @@ class Federation(Section):
         if base == MAIN:
             return self.model_copy(update={"participants": members, "bases": [], "distil": None})
         own = next(further for further in self.bases if further.name == base)
-        modules = own.modules or self.adapter.modules
         changes: dict[str, Any] = {
             "seed": derive(self.seed, "base", base),
             "base": BaseSection(model=own.model, licence=own.licence, dtype=own.dtype),
-            "adapter": self.adapter.model_copy(update={"modules": modules}),
+            "adapter": self.adapter.model_copy(update={"modules": own.modules or self.adapter.modules}),
             "participants": members,
             "bases": [],
             "distil": None,

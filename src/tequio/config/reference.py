@@ -44,8 +44,11 @@ def model_schema(model: type[BaseModel]) -> Mapping[str, Any]:
 
 def schema(file: str) -> dict[str, Any]:
     """Return the JSON Schema (Draft 2020-12) of a file."""
-    draft = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": draft, **model_schema(FILES[file]), "title": f"{file}.toml"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model_schema(FILES[file]),
+        "title": f"{file}.toml",
+    }
 
 
 @cache

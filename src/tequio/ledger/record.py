@@ -320,8 +320,7 @@ def _transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Ite
 
 
 def _insert(connection: sqlite3.Connection, entry: Entry, state_seq: int | None) -> None:
-    body = canonical_json(entry.body).decode("utf-8")
-    row = (entry.seq, entry.kind, body, entry.previous, entry.hash)
+    row = (entry.seq, entry.kind, canonical_json(entry.body).decode("utf-8"), entry.previous, entry.hash)
     connection.execute("INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)", row)
     head = (entry.seq, entry.hash, state_seq)
     connection.execute("INSERT OR REPLACE INTO head (id, seq, hash, state_seq) VALUES (0, ?, ?, ?)", head)

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from tequio.core.errors import ConfigError
+from tequio.core.grouping import grouped
 from tequio.measure.intensity import Intensity
 
 COUNTRIES_SOURCE = "country averages as tabled in codecarbon 3.3.2 (MIT), global_energy_mix.json"
@@ -119,12 +120,9 @@ def _known() -> dict[str, Country]:
     table = countries()
     out = {_plain(key): c for c in table for key in (c.alpha_2, c.alpha_3, c.name)}
     out |= {_plain(other): c for c in table for other in COMMON.get(c.alpha_2, ())}
-    theirs: dict[str, set[Country]] = {}
     by_code = {c.alpha_2: c for c in table}
-    for code, names in _own_names():
-        for name in names:
-            theirs.setdefault(_plain(name), set()).add(by_code[code])
-    return {name: next(iter(of)) for name, of in theirs.items() if len(of) == 1} | out
+    theirs = grouped((_plain(name), by_code[code]) for code, names in _own_names() for name in names)
+    return {name: of[0] for name, of in theirs.items() if len(set(of)) == 1} | out
 
 
 def _own_names() -> list[tuple[str, list[str]]]:
@@ -137,10 +135,7 @@ def _near(name: str) -> str:
     names = {key: c for key, c in _known().items() if len(key) > 3}
     if len(name) <= 3:
         return ""
-    short: dict[str, list[Country]] = {}
-    for key, country in names.items():
-        if bare := _bare(key):
-            short.setdefault(bare, []).append(country)
+    short = grouped((bare, country) for key, country in names.items() if (bare := _bare(key)))
     inside = [c for key, c in names.items() if name in key.split() and key == _plain(c.name)]
     same = inside or short.get(_bare(name), [])
     alike = difflib.get_close_matches(_bare(name), list(short), n=1, cutoff=NEAR)

@@ -158,17 +158,12 @@ class Meter:
         boards = self.cards()
         cpu = Counter(self.domains) if self.domains else None
         gpu = Counter(boards) if boards else None
-        uncounted = boards is None
-        clock = self.clock
-        reading, done = (
-            Reading(self.watts, cpu, gpu, uncounted, clock, clock(), self.site, self.host),
-            threading.Event(),
-        )
+        clock, done = self.clock, threading.Event()
+        reading = Reading(self.watts, cpu, gpu, boards is None, clock, clock(), self.site, self.host)
         counters = [counter for counter in (cpu, gpu) if counter]
-        sampler = None
-        if counters:
-            arguments = (counters, done, self.resample_seconds)
-            sampler = threading.Thread(target=_resample, args=arguments, daemon=True)
+        arguments = (counters, done, self.resample_seconds)
+        sampler = threading.Thread(target=_resample, args=arguments, daemon=True) if counters else None
+        if sampler:
             sampler.start()
         try:
             yield reading

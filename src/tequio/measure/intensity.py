@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 from tequio.core.errors import ConfigError
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import refusal
 
 COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
@@ -84,10 +85,6 @@ class Intensity:
             if left <= 0:
                 break
         return weighted / whole if whole > 0 else day[0].grams
-
-    def covers(self, at: datetime) -> bool:
-        """Whether the series (not the annual figure) has a window at that time."""
-        return bool(self.windows) and self.windows[0].start <= at < window_end(self.windows[-1])
 
 
 def window_end(window: Window) -> datetime:
@@ -224,9 +221,7 @@ def _number(text: str, key: str, where: str, low: float, high: float) -> float:
 
 def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
     """place: what a row's number is put behind, after the file's name."""
-    series: dict[tuple[str, str, str, datetime | None], list[tuple[int, Window]]] = {}
-    for line, window in rows:
-        series.setdefault((window.zone, window.kind, window.signal, window.issued), []).append((line, window))
+    series = grouped(((row[1].zone, row[1].kind, row[1].signal, row[1].issued), row) for row in rows)
     out: list[Window] = []
     for (zone, kind, _, _), mine in series.items():
         mine.sort(key=lambda pair: pair[1].start)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ResourceError
+from tequio.core.grouping import grouped
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
@@ -31,8 +32,12 @@ def import_file(
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
-    counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
-    return {"file": str(out), "series": _series(made.windows), **counts}
+    return {
+        "file": str(out),
+        "series": _series(made.windows),
+        "estimated": made.marked,
+        "left_out": dict(made.left_out),
+    }
 
 
 def check_file(path: Path) -> dict[str, Any]:
@@ -52,9 +57,7 @@ def table_of(name: str | None) -> dict[str, Any]:
 
 
 def _series(windows: list[Window]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Window]] = {}
-    for window in windows:
-        groups.setdefault((window.zone, window.kind, window.signal), []).append(window)
+    groups = grouped(((window.zone, window.kind, window.signal), window) for window in windows)
     return [
         {
             "zone": zone,

@@ -40,23 +40,19 @@ Rows = list[Row]
 
 def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
     """api.carbonintensity.org.uk: {"data": [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV."""
-    rows: Rows = []
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, actual = _column(table, where, "datetime"), _column(table, where, "actual")
-        starts = [moment(_utc(row[when]), where) for row in table]
-        for row, (at, seconds) in zip(table, _spans(starts, where), strict=True):
-            if row[actual]:
-                rows.append(Row(at, seconds, _value(row[actual], where), "actual"))
-        return "GB", "average", rows
+        spans = zip(table, _spans([moment(_utc(row[when]), where) for row in table], where), strict=True)
+        known = [(row[actual], at, seconds) for row, (at, seconds) in spans if row[actual]]
+        return "GB", "average", [Row(at, seconds, _value(grams, where), "actual") for grams, at, seconds in known]
+    rows: Rows = []
     for number, item in enumerate(_list(_json(text, where), "data", where), 1):
         place, given = f"{where}, value {number}", _field(item, "intensity", where)
         start, end = moment(_field(item, "from", place), place), moment(_field(item, "to", place), place)
-        seconds = (end - start).total_seconds()
-        if given.get("actual") is not None:
-            rows.append(Row(start, seconds, _value(given["actual"], place), "actual"))
-        elif given.get("forecast") is not None:
-            rows.append(Row(start, seconds, _value(given["forecast"], place), "forecast"))
+        kind: Kind = "actual" if given.get("actual") is not None else "forecast"
+        if given.get(kind) is not None:
+            rows.append(Row(start, (end - start).total_seconds(), _value(given[kind], place), kind))
     return "GB", "average", rows
 
 
@@ -65,15 +61,13 @@ def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
     emissions [{"location", "time", "rating", "duration" (h:m:s)}]; its command line writes the names with capitals. Without
     generatedAt a forecast was known at requestedAt."""
     given = _lowered(_json(text, where))
-    items = given if isinstance(given, list) else [given]
     rows: Rows = []
     zone = ""
-    for item in items:
+    for item in given if isinstance(given, list) else [given]:
         zone = str(_field(item, "location", where))
         if "forecastdata" not in item:
             hours, minutes, seconds = (float(part) for part in str(_field(item, "duration", where)).split(":"))
-            span = 3600 * hours + 60 * minutes + seconds
-            at = moment(_field(item, "time", where), where)
+            at, span = moment(_field(item, "time", where), where), 3600 * hours + 60 * minutes + seconds
             rows.append(Row(at, span, _value(item.get("rating"), where), "actual"))
             continue
         said = item.get("generatedat") or item.get("requestedat")
@@ -89,7 +83,6 @@ def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
 def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     """Electricity Maps: JSON {"zone", "history" | "forecast" | "data": [{"datetime", "carbonIntensity", "isEstimated"}], "updatedAt"
     (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data estimated")."""
-    rows: Rows = []
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
@@ -100,8 +93,10 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
             raise ConfigError(f"{where} has no life-cycle column.", f"It has: {', '.join(table[0])}.")
         spans = _spans([moment(_utc(row[when]), where) for row in table], where)
         guessed = next((name for name in table[0] if ESTIMATED in str(name).lower()), "")
-        for row, (at, seconds) in zip(table, spans, strict=True):
-            rows.append(Row(at, seconds, _value(row[grams], where), "actual", None, _true(row.get(guessed))))
+        rows = [
+            Row(at, seconds, _value(row[grams], where), "actual", None, _true(row.get(guessed)))
+            for row, (at, seconds) in zip(table, spans, strict=True)
+        ]
         return table[0][zone], "average", rows
     given = _json(text, where)
     key = next((k for k in ("history", "forecast", "data") if k in given), "history")
@@ -110,9 +105,11 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     said = given.get("updatedAt") if kind == "forecast" else None
     issued = moment(str(said), where) if said else None
     spans = _spans([moment(_field(item, "datetime", where), where) for item in items], where)
-    for item, (at, seconds) in zip(items, spans, strict=True):
-        guess = kind == "actual" and _true(item.get("isEstimated"))
-        rows.append(Row(at, seconds, _value(item.get("carbonIntensity"), where), kind, issued, guess))
+    guesses = [kind == "actual" and _true(item.get("isEstimated")) for item in items]
+    rows = [
+        Row(at, seconds, _value(item.get("carbonIntensity"), where), kind, issued, guess)
+        for item, (at, seconds), guess in zip(items, spans, guesses, strict=True)
+    ]
     return str(given.get("zone", "")), "average", rows
 
 
@@ -134,9 +131,11 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
         issued = moment(str(said), where) if said else None
         forecast = past or (issued is not None and bool(starts) and starts[-1] > issued)
         spans = [(at, float(seconds)) for at in starts] if seconds else _spans(starts, where)
-        for item, (at, span) in zip(points, spans, strict=True):
-            grams = POUNDS_PER_MWH * _value(item.get("value"), where)
-            rows.append(Row(at, span, grams, "forecast", issued) if forecast else Row(at, span, grams, "actual"))
+        kind: Kind = "forecast" if forecast else "actual"
+        rows += [
+            Row(at, span, POUNDS_PER_MWH * _value(item.get("value"), where), kind, issued if forecast else None)
+            for item, (at, span) in zip(points, spans, strict=True)
+        ]
     return str(meta.get("region", "")), "average" if signal == "co2_aoer" else "marginal", rows
 
 
@@ -185,8 +184,7 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
     lines = text.splitlines(keepends=True)
     while lines and (not lines[0].strip() or lines[0].lower().startswith("sep=")):
         del lines[0]
-    first = lines[0] if lines else ""
-    separator = max(SEPARATORS, key=first.count)
+    separator = max(SEPARATORS, key=(lines[0] if lines else "").count)
     reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)
     try:
         names, *rows = [fields for fields in reader if any(field.strip() for field in fields)]

@@ -6,6 +6,7 @@ TCO an hour = (capital · (1 − residual) / hours of life + maintenance) / util
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tequio.core.errors import ConfigError
@@ -26,6 +27,14 @@ class Price:
     def of(self, kwh: float, hours: float) -> float:
         """Money for so much electricity (with PUE) and so many hours."""
         return kwh * self.per_kwh + hours * self.per_hour
+
+
+def added(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by currency."""
+    money: dict[str, float] = {}
+    for currency, amount in (pair for each in amounts for pair in each.items()):
+        money[currency] = money.get(currency, 0.0) + amount
+    return money
 
 
 def owned_per_hour(

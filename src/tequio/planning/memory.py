@@ -168,8 +168,7 @@ def _advice(needed: MemorySum, available: int) -> str:
     """What to change, what helps most first: the batch where all else fits, the base where it does not."""
     batch = "a smaller [train] batch_size or [task] max_tokens"
     base = 'a smaller [base] model, or [base] dtype = "bfloat16" if it is float32 now'
-    rest = needed.total - needed.activations - needed.logits
-    if rest <= available:
+    if needed.total - needed.activations - needed.logits <= available:
         return f"Use {batch}; or {base}."
     return f"Use {base}; {batch} alone is not enough."
 
@@ -191,8 +190,8 @@ def available_bytes(declared_gib: float | None = None, cgroup: Path = CGROUP) ->
     """
     if declared_gib is not None and not 0 < declared_gib < float("inf"):
         raise ConfigError(f"[hardware] memory_gib = {declared_gib}:", "expected a number above 0.")
-    limits = [int(psutil.virtual_memory().available), _container_bytes(cgroup)]
-    limits.append(None if declared_gib is None else int(declared_gib * GIB))
+    declared = None if declared_gib is None else int(declared_gib * GIB)
+    limits = (int(psutil.virtual_memory().available), _container_bytes(cgroup), declared)
     return min(limit for limit in limits if limit is not None)
 
 

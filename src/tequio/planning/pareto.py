@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-AXES = ("quality", "seconds", "joules", "grams", "money")
-
 
 @dataclass(frozen=True)
 class Option:

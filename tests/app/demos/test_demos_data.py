@@ -24,6 +24,7 @@ from tequio.app.demos.text import (
     unique,
 )
 from tequio.app.demos.types import Plan, four_tiers, load, save
+from tequio.config.cache import cache_folder
 from tequio.core.errors import DataError
 
 # Written apart from the product's own pattern, so that a hole in that one shows.
@@ -252,11 +253,11 @@ def test_cache_folder_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TEQUIO_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert fetch.cache_folder() == tmp_path / ".cache" / "tequio"
+    assert cache_folder() == tmp_path / ".cache" / "tequio"
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert fetch.cache_folder() == Path("/x/tequio")
+    assert cache_folder() == Path("/x/tequio")
     monkeypatch.setenv("TEQUIO_CACHE", "/own")
-    assert fetch.cache_folder() == Path("/own")
+    assert cache_folder() == Path("/own")
 
 
 def _wheel(folder: Path) -> fetch.Package:

@@ -134,8 +134,13 @@ def coded_layouts(items: Sequence[Item]) -> list[tuple[int, int]]:
 
 
 def _meta(label: str, spec: str, items: Sequence[Item], numbers: Mapping[str, int]) -> dict[str, Any]:
-    manifest = [[item.name, item.kind, *item.shape] for item in items]
-    return {"format": FORMAT, "codec": label, "spec": spec, "entries": manifest, **numbers}
+    return {
+        "format": FORMAT,
+        "codec": label,
+        "spec": spec,
+        "entries": [[item.name, item.kind, *item.shape] for item in items],
+        **numbers,
+    }
 
 
 @dataclass(frozen=True)

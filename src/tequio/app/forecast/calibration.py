@@ -14,6 +14,7 @@ from typing import Any
 
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
@@ -83,7 +84,6 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         raise RunError(f"{run} has none of the participants of the plan.")
     simulation = header.get("simulation") is not False
     memory = _beside(plan["process_memory"], end.get("peak_bytes"))
-    card = _beside(plan.get("card_memory"), end.get("card_peak_bytes"))
     alike = [row for row in rows if _alike(row, simulation)]
     return {
         "simulation": simulation,
@@ -92,14 +92,17 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         "joules_ratio": _over(alike, "joules"),
         "memory": memory,
         "memory_ratio": memory["ratio"],
-        "card": card,
+        "card": _beside(plan.get("card_memory"), end.get("card_peak_bytes")),
     }
 
 
 def _beside(predicted: int | None, measured: int | None) -> dict[str, float | None]:
     """Bytes, and measured over predicted; None what is not known."""
-    ratio = measured / predicted if predicted and measured else None
-    return {"predicted": predicted, "measured": measured, "ratio": ratio}
+    return {
+        "predicted": predicted,
+        "measured": measured,
+        "ratio": measured / predicted if predicted and measured else None,
+    }
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
@@ -116,11 +119,8 @@ def _over(rows: list[dict[str, Any]], what: str) -> float | None:
 
 def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
     """Measured over predicted, by machine, of those of whom the run says something."""
-    out: dict[str, list[float]] = {}
-    for row in compared["participants"]:
-        if _alike(row, compared["simulation"]) and row["ratio"] > 0:
-            out.setdefault(row["machine"], []).append(row["ratio"])
-    return out
+    rows = (row for row in compared["participants"] if _alike(row, compared["simulation"]) and row["ratio"] > 0)
+    return grouped((row["machine"], row["ratio"]) for row in rows)
 
 
 def not_learnt(compared: Mapping[str, Any]) -> list[str]:

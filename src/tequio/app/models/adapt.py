@@ -70,8 +70,14 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
             body["adapter"] = str(folder.path / "adapter")
         folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
         own = config.model_copy(update={"participants": [*config.participants, RosterEntry(name=file.name)]})
-        row = participant_row(profile, assignment, adapted.full)
-        _record(folder, own, adapted, row, {**result.body, **digests, **MODELS}, digest_update(opened.model))
+        _record(
+            folder,
+            own,
+            adapted,
+            participant_row(profile, assignment, adapted.full),
+            {**result.body, **digests, **MODELS},
+            digest_update(opened.model),
+        )
     return body
 
 

@@ -130,11 +130,10 @@ def _merged(
     if emissions is not None:
         card = card_text(opened, emissions, "merged", agreement=agreement)
         RunFolder(out).write_atomic(f"{opened.name}/merged/README.md", card.encode())
-    facts = None if agreement is None else agreement.facts()
     return {
         "merged": str(folder),
         "merged_dtype": str(dtype or adapted.base.stored).removeprefix("torch."),
-        "merged_agreement": facts,
+        "merged_agreement": None if agreement is None else agreement.facts(),
     }
 
 

@@ -69,11 +69,9 @@ def card_text(
     head += [f"library_name: {'peft' if form == 'adapter' else 'transformers'}", f"pipeline_tag: {task}"]
     head += _licence(base.licence)
     head.append(f"tags: [{'lora, ' if form == 'adapter' else ''}federated-learning, tequio]")
-    if found["emissions"] is not None:
-        head.append("co2_eq_emissions:")
-        head += [f"  {key}: {json.dumps(value)}" for key, value in found.items()]
     carbon = "not known: not everybody says where its electricity comes from"
     if found["emissions"] is not None:
+        head += ["co2_eq_emissions:", *(f"  {key}: {json.dumps(value)}" for key, value in found.items())]
         carbon = f"about {found['emissions']:.3g} g CO2e ({found['source']})"
     what = f"An adapter of rank {rank} for" if form == "adapter" else "A whole model, made of"
     lines = [

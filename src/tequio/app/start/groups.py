@@ -94,9 +94,7 @@ def _row(made: Example) -> dict[str, Any]:
 def participants_of(groups: Mapping[str, list[Example]], shape: Shape) -> tuple[Participant, ...]:
     """Return the participants that the groups make, counted."""
     own = Shape(shape.kind, Columns(), Options(), shape.opened)
-    out = []
-    for name, rows in groups.items():
-        person = Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows))
-        person.count(rows)
-        out.append(person)
-    return tuple(out)
+    people = tuple(Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows)) for name, rows in groups.items())
+    for person in people:
+        person.count(groups[person.name])
+    return people

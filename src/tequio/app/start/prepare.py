@@ -75,8 +75,7 @@ def _look(files: Sequence[Path], by: str | None, own: Columns, how: Options, tas
     if by is None:
         return Look(found, {})
     groups, without = rows_by(paths[0], by, shapes[0][2], found.labels)
-    people = participants_of(groups, shapes[0][2])
-    return Look(survey_of(found.kind, found.labels, people), groups, without)
+    return Look(survey_of(found.kind, found.labels, participants_of(groups, shapes[0][2])), groups, without)
 
 
 def new_folder(out: Path | None, name: str) -> Path:
@@ -94,8 +93,11 @@ def check(proposal: Any, folder: Path) -> dict[str, dict[str, int]]:
     from tequio.app.assembly.context import read_splits
     from tequio.config import Federation, ParticipantFile, validated
 
-    roster = [{"name": p["name"]} for p in proposal.participants]
-    config = validated({**proposal.federation, "participants": roster}, Federation, folder / "federation.toml")
+    config = validated(
+        {**proposal.federation, "participants": [{"name": p["name"]} for p in proposal.participants]},
+        Federation,
+        folder / "federation.toml",
+    )
     counts = {}
     for person in proposal.participants:
         file = validated(person, ParticipantFile, folder / "participants" / f"{person['name']}.toml")

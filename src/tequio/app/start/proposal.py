@@ -122,14 +122,11 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
     federation, needed, available = _fitted(federation, [p.name for p in found.participants])
     tokens = federation["task"]["max_tokens"]
     caps = _caps(found, lengths, federation, products)
+    foreign = sorted({p.language for p in found.participants if p.language and p.language != "English"})
     notes = []
-    if found.kind == "classification" and not licence.startswith("not"):
-        foreign = sorted({p.language for p in found.participants if p.language not in (None, "English")} - {None})
-        if foreign:
-            texts = " and ".join(str(language) for language in foreign)
-            notes.append(
-                f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model."
-            )
+    if foreign and found.kind == "classification" and not licence.startswith("not"):
+        texts = " and ".join(foreign)
+        notes.append(f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model.")
     cut = {p.name: _cut(p, lengths[p.name], tokens) for p in found.participants}
     people = tuple(_file(p, caps.get(p.name)) for p in found.participants)
     return Proposal(federation, people, model, needed / 2**30, available / 2**30, cut, caps, tuple(notes))
@@ -206,8 +203,7 @@ def _caps(
 
 
 def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
-    paths = person.paths
-    path = str(paths) if isinstance(paths, Path) else [str(p) for p in paths]
+    path = str(person.paths) if isinstance(person.paths, Path) else [str(p) for p in person.paths]
     data: dict[str, Any] = {"path": path, **person.shape.data}
     if cap is not None:
         data |= {"max_train": cap[0], "max_validation": max(LEAST, cap[0] // 2), "max_test": max(LEAST, cap[0])}
@@ -216,9 +212,9 @@ def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
 
 def with_files(proposal: Proposal, files: Mapping[str, Path]) -> Proposal:
     """Return the proposal with each participant's data in the file that was written for it."""
-    people = []
-    for person in proposal.participants:
-        data = {"path": f"../data/{files[person['name']].name}"}
-        data |= {key: value for key, value in person["data"].items() if key.startswith("max_")}
-        people.append({**person, "data": data})
-    return replace(proposal, participants=tuple(people))
+
+    def data(person: Mapping[str, Any]) -> dict[str, Any]:
+        caps = {key: value for key, value in person["data"].items() if key.startswith("max_")}
+        return {"path": f"../data/{files[person['name']].name}", **caps}
+
+    return replace(proposal, participants=tuple({**person, "data": data(person)} for person in proposal.participants))

@@ -13,6 +13,7 @@ from tequio.participant.reading.labels import form_of, is_missing
 from tequio.participant.reading.names import PREFERENCE, looks_like_name, usual
 from tequio.participant.reading.opened import Opened, open_file
 from tequio.participant.reading.reader import reader_name
+from tequio.participant.reading.shapes import twice_as_long
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
@@ -59,8 +60,7 @@ class Shape:
 
 def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind | None = None) -> Shape:
     """Look at the first file that `path` means. Raises DataError that names file and remedy."""
-    file = files_of(path, reader_name(who))[0]
-    source = Source(file, reader_name(who))
+    source = Source(files_of(path, reader_name(who))[0], reader_name(who))
     opened, rows = _opened(source, given, options)
     names = list(opened.names) or list(dict.fromkeys(name for row in rows for name in row))
     if unknown := [name for name in given.given().values() if name not in names]:
@@ -69,16 +69,10 @@ def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind |
             fix = "Name a column that the file has."
         raise source.fault(f"there is no column {unknown[0]!r}.", "", fix, "")
     kind = task or _kind(names, rows, given)
-    columns = given
-    if kind == "classification":
-        columns = _labelled(source, names, rows, given, opened)
-    options = replace(options, header=False) if _headless(opened, options) else options
-    taken = set(columns.given().values())
-    return Shape(kind, columns, options, opened, _group(names, rows, taken))
-
-
-def _headless(opened: Opened, options: Options) -> bool:
-    return opened.form.header is False and options.header is None
+    columns = _labelled(source, names, rows, given, opened) if kind == "classification" else given
+    headless = opened.form.header is False and options.header is None
+    options = replace(options, header=False) if headless else options
+    return Shape(kind, columns, options, opened, _group(names, rows, set(columns.given().values())))
 
 
 def _opened(source: Source, given: Columns, options: Options) -> tuple[Opened, list[Row]]:
@@ -152,8 +146,7 @@ def _kind(names: Sequence[str], rows: Sequence[Row], given: Columns) -> Kind:
         return "causal"
     if all(name in names for name in PREFERENCE):
         return "causal"
-    label = usual("label", names)
-    if label and (len(names) > 1):
+    if usual("label", names) and len(names) > 1:
         return "classification"
     others = [name for name in names if name.strip().casefold() not in GROUPS]
     return "classification" if len(names) > 1 and label_columns(others, rows) else "causal"
@@ -187,11 +180,7 @@ def _which(source: Source, role: str, found: Sequence[str], opened: Opened) -> D
 def _longest(names: Sequence[str], rows: Sequence[Row]) -> str | None:
     """Return the column whose different texts are together at least twice as long as those of any other."""
     texts = {n: {v for row in rows if isinstance(v := row.get(n), str)} for n in names}
-    lengths = {n: sum(map(len, values)) for n, values in texts.items()}
-    order = sorted((n for n in names if lengths[n]), key=lambda n: -lengths[n])
-    if len(order) == 1 or (order and lengths[order[0]] >= 2 * lengths[order[1]]):
-        return order[0]
-    return None
+    return twice_as_long(names, {n: sum(map(len, values)) for n, values in texts.items()})
 
 
 def _group(names: Sequence[str], rows: Sequence[Row], taken: Collection[str]) -> tuple[str, int] | None:

@@ -75,8 +75,7 @@ def json_lines(text: Text) -> Iterator[Row]:
             depth, size = _Depth(), 0
         parts.append(line)
         size += len(line)
-        closed = bool(list(depth.ends(line)))
-        if closed and depth.depth == 0:
+        if list(depth.ends(line)) and depth.depth == 0:
             yield begun, _parsed("".join(parts), text.source, "line", begun)
             parts = []
         elif depth.in_string or depth.depth <= 0 or size > LONGEST:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
+
 MISSING = frozenset({"", "nan", "null", "<na>", "\\n", "#n/a"})
 WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 PAIRS = ({"true", "false"}, {"0", "1"})
@@ -31,9 +33,7 @@ class Labels:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._exact = {label.strip(): label for label in labels}
-        forms: dict[str, list[str]] = {}
-        for label in labels:
-            forms.setdefault(form_of(label), []).append(label)
+        forms = grouped((form_of(label), label) for label in labels)
         self._by_form = {form: of[0] for form, of in forms.items() if len(of) == 1}
         self._two_values = set(self._by_form) in PAIRS
 
@@ -61,8 +61,7 @@ class Labels:
     def match(self, value: Any, names: Sequence[str] = ()) -> str | None:
         """Return the allowed label, or None for a row that has no label. Raises UnknownLabel."""
         found = self._exact.get(value) if type(value) is str else None
-        if found is None:
-            found = self.find(value, names)
+        found = self.find(value, names) if found is None else found
         if found is not None:
             return found
         if is_missing(value) or (names and value == -1):  # -1: a class label that is not given
@@ -119,5 +118,4 @@ def form_of(value: str | float) -> str:
 
 
 def _letters(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in plain if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if c.isalnum())

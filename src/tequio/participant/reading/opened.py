@@ -168,8 +168,7 @@ def _tabular(
             yield line, {name: row[i] for i, name in where}
 
     names = tuple(name for _, name in where)
-    unnamed = width - len(names)
-    return Opened(source, form, names, False, unit, read, unnamed, shown=table.even and table.header)
+    return Opened(source, form, names, False, unit, read, width - len(names), shown=table.even and table.header)
 
 
 def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Sequence[Any]:

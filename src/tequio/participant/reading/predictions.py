@@ -66,9 +66,8 @@ def _asked(opened: Opened, columns: Sequence[str]) -> Iterator[Asked]:
 
 
 def _column(names: tuple[str, ...], columns: Sequence[str]) -> str | None:
-    for given in columns:
-        if given in names:
-            return given
+    if given := [name for name in columns if name in names]:
+        return given[0]
     if names == ("1",):
         return "1"
     return usual("prompt", names) or usual("text", names) if "text" in columns else None

@@ -80,8 +80,7 @@ class _File:
 
     def examples(self) -> Iterator[Example]:
         """Yield the usable rows as examples."""
-        columns = self._prepare()
-        for line, row in self.opened.read(columns):
+        for line, row in self.opened.read(self._prepare()):
             plan = self._plan(line, row)
             self.rows += 1
             if self.rows <= INSPECTED_ROWS:
@@ -184,17 +183,14 @@ class _File:
         unused = [name for name in self.names if name in self.filled and name not in used]
         sure = self.opened.genuine or self.opened.shown
         shown = tuple(name for name in unused if sure and looks_like_name(name))[:20]
-        hidden = len(unused) - len(shown)
         plan = plans[0] if plans else Plan({})
-        left_out = {why: self.left_out[why] for why in LEFT_OUT if self.left_out[why]}
-        columns, guessed = dict(plan.columns), plan.guessed
         return FileReport(
-            str(self.opened.source.path),
-            self.opened.form,
-            columns,
-            guessed,
-            shown,
-            hidden,
-            self.rows,
-            left_out,
+            file=str(self.opened.source.path),
+            form=self.opened.form,
+            columns=dict(plan.columns),
+            guessed=plan.guessed,
+            unused=shown,
+            unused_hidden=len(unused) - len(shown),
+            rows=self.rows,
+            left_out={why: self.left_out[why] for why in LEFT_OUT if self.left_out[why]},
         )

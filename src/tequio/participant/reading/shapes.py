@@ -86,10 +86,14 @@ def _plan(names: Sequence[str], columns: dict[str, str], given: Mapping[str, str
 def _longest(names: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the only column of texts, or the one whose texts are at least twice as long."""
     lengths = {name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names}
-    order = sorted((n for n in names if lengths[n]), key=lambda n: -lengths[n])
-    if len(order) == 1 or (order and lengths[order[0]] >= 2 * lengths[order[1]]):
-        return order[0]
-    return None
+    return twice_as_long(names, lengths)
+
+
+def twice_as_long(names: Sequence[str], lengths: Mapping[str, int]) -> str | None:
+    """Return the only name with a length above 0, or the one whose length is at least twice that of any other."""
+    order = sorted((name for name in names if lengths[name]), key=lambda name: -lengths[name])
+    leads = len(order) == 1 or (len(order) > 1 and lengths[order[0]] >= 2 * lengths[order[1]])
+    return order[0] if leads else None
 
 
 def _causal(names: Sequence[str], wanted: Wanted, given: Mapping[str, str]) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,8 @@ def open_workbook(source: Source) -> Workbook:
     """Open a workbook and count its sheets. Raises DataError where it is damaged or openpyxl is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        book = _load(source)
-        sheets = len(book.worksheets)
-        book.close()
+        with closing(_load(source)) as book:
+            sheets = len(book.worksheets)
     if not sheets:
         raise source.flaw("has no sheet with cells.", "", "Save the data as a sheet, or as CSV.")
     return Workbook(source, sheets)
@@ -64,8 +64,9 @@ def _load(source: Source) -> Any:
 
 
 def _damaged(source: Source, error: Exception) -> Exception:
-    what = f"cannot be read as an Excel workbook ({type(error).__name__})."
-    return source.flaw(what, "", "Save it again as .xlsx, or as CSV.")
+    return source.flaw(
+        f"cannot be read as an Excel workbook ({type(error).__name__}).", "", "Save it again as .xlsx, or as CSV."
+    )
 
 
 def _plain(cell: Any) -> Any:

@@ -176,8 +176,12 @@ def _ahead(people: Sequence[Json]) -> Json:
     """By the measure of the verdicts: of how many the figure is known, above zero, and who is furthest ahead and behind."""
     known = sorted((p for p in people if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
     ends = {end: p["name"] for end, p in zip(("behind", "first"), (known[:1] + known[-1:]), strict=False)}
-    above = sum(p["outcome"]["effect"]["mean"] > 0 for p in known)
-    return {"known": len(known), "above": above, "behind": ends.get("behind"), "first": ends.get("first")}
+    return {
+        "known": len(known),
+        "above": sum(p["outcome"]["effect"]["mean"] > 0 for p in known),
+        "behind": ends.get("behind"),
+        "first": ends.get("first"),
+    }
 
 
 def _left_behind(rho: float | None, count: int) -> str | None:

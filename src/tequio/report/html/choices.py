@@ -81,13 +81,11 @@ def _classes_here(page: Page, people: Sequence[Json]) -> str:
 def _class_row(page: Page, person: Json) -> list[Cell]:
     found, n = person["classes"], page.n
     baseline = found["baseline"]
-    always = DASH
-    if baseline["label"] is not None:
-        always = page.w("classes.always", label=baseline["label"], accuracy=n.percent(baseline["accuracy"], 0))
+    always = page.w("classes.always", label=baseline["label"], accuracy=n.percent(baseline["accuracy"], 0))
     rest = [
         n.percent(found[key][model], 0) for key in ("balanced_accuracy", "macro_f1") for model in ("local", "personal")
     ]
-    trivial = under(n.percent(baseline["balanced_accuracy"], 0), always if always != DASH else None)
+    trivial = under(n.percent(baseline["balanced_accuracy"], 0), None if baseline["label"] is None else always)
     return [person["name"], trivial, *rest]
 
 
