@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ResourceError
+from tequio.core.texts.words import refusal
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
@@ -30,7 +31,7 @@ def import_file(
     try:
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
+        raise refusal(ResourceError, "path-unwritable", path=str(out), error=error.strerror) from None
     counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
     return {"file": str(out), "series": _series(made.windows), **counts}
 
