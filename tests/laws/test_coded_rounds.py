@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import Altered, build_setup
+from builders import Altered, build_setup, refused
 from tequio.app.assembly.algorithm import build_coding
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.checkpoint import pack_state, unpack_state
@@ -77,7 +77,7 @@ def test_bytes_that_are_no_update_are_refused_with_the_name(small: RunSetup, dat
 
 
 def test_an_unknown_codec_is_refused_when_the_run_is_built(make_federation: Any) -> None:
-    with pytest.raises(ConfigError, match="upload or download = 'quantize' is not known"):
+    with refused(ConfigError, "piece-unknown", key="[algorithm] upload or download", value="quantize"):
         build_setup(make_federation(participants=2, folder="g", algorithm={"download": "quantize"}))
 
 

@@ -53,6 +53,7 @@ from tequio.core.protocols import (
     Start,
     Weighting,
 )
+from tequio.core.texts.words import refusal
 
 Piece = TypeVar("Piece")
 
@@ -157,19 +158,16 @@ def _build(
         factory = next(iter(found)).load() if found else None
     if factory is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        why = f"Known: {', '.join(known)}."
-        if kind != "start" and name in START:
-            raise ConfigError(f"{where} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
-        raise ConfigError(f"{where} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+        near = f"start = {name}" if kind != "start" and name in START else near
+        raise refusal(ConfigError, "piece-unknown", key=where, value=name, known=[*known], nearest=near)
     taken = inspect.signature(factory).parameters
     if unknown := sorted(settings.keys() - taken.keys()):
         numbers = [n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)]
-        why = f"It takes: {', '.join(numbers)}." if numbers else "It has none."
-        raise ConfigError(f"{where} = {name!r} does not take these settings: {', '.join(unknown)}.", why)
+        raise refusal(ConfigError, "settings-unknown", key=where, value=name, unknown=unknown, known=numbers or None)
     try:
         return factory(**settings)
     except TypeError as error:
-        raise ConfigError(f"{where} = {name!r} does not take these settings ({error}).") from None
+        raise refusal(ConfigError, "settings-refused", key=where, value=name, error=str(error)) from None
 
 
 COMPRESS: Mapping[str, Callable[..., Codec]] = {

@@ -15,7 +15,7 @@ from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
-from tequio.core.texts.words import sent_reason
+from tequio.core.texts.words import refusal, sent_reason
 from tequio.core.types import Reply, State
 from tequio.core.update import Entry, Factored, Streamed, Update
 
@@ -151,14 +151,14 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
     shapes = {**run_spec.shapes, **run_spec.head_shapes}
     names = sorted(shapes)
     if len(parts) != len(names):
-        raise UpdateError(f"It has {len(parts)} parts,", f"expected one for each of {len(names)} entries.")
+        raise refusal(UpdateError, "parts-missing", found=len(parts), expected=len(names))
     codec, place = run_spec.upload.codec, {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
         limit = 8 * math.prod(shapes[name]) + 65536
         got = codec.decode(parts[place[name]], f"the update of {member.name}, entry {name}", limit)
         if got.spec != run_spec.spec or list(got.entries) != [name]:
-            raise UpdateError(f"Part {place[name]} is not entry {name} of this base and layout.")
+            raise refusal(UpdateError, "part-of-another-entry", number=place[name], entry=name)
         return got.entries[name]
 
     return Update(Streamed(names, read), run_spec.spec)

@@ -26,6 +26,7 @@ from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import DistilRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, zero
 
@@ -163,7 +164,7 @@ def _teacher(
         distiller = groups[teacher.group].distiller
         try:
             if distiller is None:
-                raise TrainingError(f"Base {teacher.group} has no centre.")
+                raise refusal(TrainingError, "base-without-centre", base=teacher.group)
             term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
         except (TrainingError, UpdateError) as error:
             silent[teacher.name] = error.as_reason().as_record()
@@ -193,7 +194,7 @@ def _taught(
     )
     try:
         if group.distiller is None:
-            raise TrainingError(f"Base {group.name} has no centre.")
+            raise refusal(TrainingError, "base-without-centre", base=group.name)
         change, first, last = group.distiller.distil(task)
     except (TrainingError, UpdateError) as error:
         return state, {"accepted": False, "reason": error.as_reason().as_record()}

@@ -14,13 +14,14 @@ from typing import Any
 
 from tequio.coordinator.admission import Refused, reply_row
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, recorded
-from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
+from tequio.coordinator.round import BETTER, ShortRound, admissions, without_update
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest_json, digest_update, packed_update_size
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
 
@@ -71,10 +72,10 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
     for i, near in graph.items():
         for j in near:
             if j not in graph or i not in graph[j]:
-                raise ConfigError(f"The graph of peers: {i} names {j}, but {j} does not name {i}.")
+                raise refusal(ConfigError, "edge-one-way", edge=[i, j])
     if len(reachable(graph)) < len(graph):
         lost = sorted(graph.keys() - reachable(graph))
-        raise ConfigError(f"The graph of peers falls apart: {lost} cannot be reached.", "", "Add edges.")
+        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=lost)
     out: dict[int, dict[int, float]] = {}
     for i, near in graph.items():
         row = {j: 1.0 / (1 + max(len(near), len(graph[j]))) for j in sorted(near)}
@@ -98,13 +99,11 @@ def open_peers(run_spec: RunSpec, loss: float = math.inf) -> PeerState:
     Raises ConfigError if the reduce does not take products, or the start is not fresh.
     """
     if run_spec.aggregator.layout != "product":
-        raise ConfigError(
-            "Peers exchange products.", f"reduce = {run_spec.aggregator.name!r} does not.", "Use 'stack'."
-        )
+        raise refusal(ConfigError, "peers-algorithm", key="reduce", value=run_spec.aggregator.name)
     if run_spec.start.continues:
-        raise ConfigError("Peers start afresh.", f"start = {run_spec.start.name!r} does not.", "Use 'fresh'.")
+        raise refusal(ConfigError, "peers-algorithm", key="start", value=run_spec.start.name)
     if run_spec.centre is not None:
-        raise ConfigError("Peers have no centre.", "", "Leave out [centre], or make it a participant.")
+        raise refusal(ConfigError, "peers-centre", kind="graph")
     start = {member.index: zero(run_spec.spec) for member in run_spec.members}
     return PeerState(0, start, start, start, loss)
 
@@ -121,7 +120,7 @@ def gossip_round(
     models, failed, replies = dict(state.models), list[Refused](), list[Reply]()
     for reply in runtime.exchange(_tasks(state, run_spec)):
         if isinstance(reply, Failure):
-            failed.append(refusal(reply, members[reply.index]))
+            failed.append(without_update(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
             failed.append(Refused(members[reply.index], Reason("no-update"), "failed"))
         else:

@@ -34,7 +34,7 @@ from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
-from tequio.core.texts.words import ENGLISH
+from tequio.core.texts.words import refusal
 from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, is_matrix, zero
 
@@ -45,8 +45,9 @@ class ShortRound(RunError):
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
         facts = {"round": round_, "usable": usable, "quorum": quorum}
         reason = Reason("quorum-missed", facts) if usable else Reason("no-update-usable", {"round": round_})
-        why = ENGLISH.each({r.member.name: r.reason for r in refused})
-        super().__init__(f"{ENGLISH.reason(reason)}.", why, "Mend these and resume.", reason)
+        failed = [{"name": r.member.name, "reason": r.reason.as_record()} for r in refused]
+        said = refusal(RunError, "short-round", why=reason.as_record(), failed=failed)
+        super().__init__(said.what, said.why, said.fix, reason)
         self.body: dict[str, Any] = {**facts, "reason": reason.as_record(), "admissions": admissions([], refused)}
 
 
@@ -61,8 +62,8 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
     if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        why = ENGLISH.each(evaluation.failed)
-        raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
+        failed = [{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()]
+        raise refusal(RunError, "base-not-evaluated", failed=failed)
     state = State(
         round=0,
         shared=shared,
@@ -258,7 +259,7 @@ def in_order(
             continue  # not on the roster, or a second reply: the first one counts
         member = roster[position]
         if isinstance(arrival, Failure):
-            waiting[position] = refusal(arrival, member)
+            waiting[position] = without_update(arrival, member)
         else:
             waiting[position] = admit(arrival, member, run_spec, state)
         while turn in waiting:
@@ -268,8 +269,8 @@ def in_order(
         yield waiting.get(position, Refused(roster[position], Reason("no-reply"), "failed"))
 
 
-def refusal(failure: Failure, member: Member) -> Refused:
-    """Of one who could not do its task, or does not: its own budget is spent."""
+def without_update(failure: Failure, member: Member) -> Refused:
+    """Return the outcome of a participant that could not do its task, or does not: its own budget is spent."""
     own = failure.error == BudgetError.__name__
     return Refused(member, failure_reason(failure), "withheld" if own else "failed")
 

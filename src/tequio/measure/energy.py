@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.core.types import Energy, Span
 from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages, settle
 from tequio.measure.site import Site
@@ -195,8 +196,7 @@ def open_meter(
     """
     for key, value in (("tdp_watts", tdp_watts), ("cores", cores)):
         if value is not None and not 0 < value < float("inf"):
-            fix = "Give the figure of the processor's data sheet, or leave it out."
-            raise ConfigError(f"{key} = {value}:", "expected a number above 0.", fix)
+            raise refusal(ConfigError, "not-above-zero", key=key, value=str(value))
     logical = psutil.cpu_count() or os.cpu_count() or 1
     if tdp_watts is None:
         watts = WATTS_PER_CORE * (psutil.cpu_count(logical=False) or logical) / logical

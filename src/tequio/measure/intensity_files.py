@@ -7,6 +7,7 @@ from typing import Any
 
 from tequio.core.errors import ResourceError
 from tequio.core.grouping import grouped
+from tequio.core.texts.words import refusal
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
@@ -31,13 +32,9 @@ def import_file(
     try:
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
-    return {
-        "file": str(out),
-        "series": _series(made.windows),
-        "estimated": made.marked,
-        "left_out": dict(made.left_out),
-    }
+        raise refusal(ResourceError, "path-unwritable", path=str(out), error=error.strerror) from None
+    counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
+    return {"file": str(out), "series": _series(made.windows), **counts}
 
 
 def check_file(path: Path) -> dict[str, Any]:

@@ -86,11 +86,7 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
-        grams = next(
-            (_column(table, where, word) for word in ("life cycle", "lca") if word in " ".join(table[0]).lower()), None
-        )
-        if grams is None:
-            raise ConfigError(f"{where} has no life-cycle column.", f"It has: {', '.join(table[0])}.")
+        grams = _column(table, where, "life cycle", "lca")
         spans = _spans([moment(_utc(row[when]), where) for row in table], where)
         guessed = next((name for name in table[0] if ESTIMATED in str(name).lower()), "")
         rows = [
@@ -120,7 +116,7 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
     meta = _field(given, "meta", where)
     units, signal = str(_field(meta, "units", where)), str(meta.get("signal_type", "co2_moer"))
     if units != "lbs_co2_per_mwh":
-        raise ConfigError(f"{where}: units = {units!r}.", "Only lbs_co2_per_mwh is understood.")
+        raise refusal(ConfigError, "intensity-units", place=where, unit=units)
     items, seconds = _list(given, "data", where), meta.get("data_point_period_seconds")
     parts = [(items, meta.get("generated_at"), False)]
     if items and isinstance(items[0], Mapping) and "forecast" in items[0]:
@@ -156,19 +152,17 @@ NAMES = {
 
 def _spans(starts: Sequence[datetime], where: str) -> list[tuple[datetime, float]]:
     """Each start with the seconds to the next one, the last with those of the one before."""
-    if len(starts) < 2:
-        raise ConfigError(f"{where} has fewer than two values,", "so how long each holds is not known.")
     steps = [(after - before).total_seconds() for before, after in pairwise(starts)]
-    usual = sorted(steps)[len(steps) // 2]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     if usual <= 0:
-        raise ConfigError(f"{where}: its times do not rise.")
+        raise refusal(ConfigError, "intensity-spans", place=where)
     return [(at, usual) for at in starts]  # another step is a gap or an overlap, and is found as one
 
 
 def read_publisher(source: str, text: str, where: str) -> tuple[str, Signal, Rows]:
     """Return (zone, signal, rows) of a publisher's file. Raises ConfigError for whatever is wrong with it, a damaged file too."""
     if not text.strip():
-        raise ConfigError(f"{where} is empty.", f"Expected a file of {NAMES[source]}.", "Download it again.")
+        raise refusal(ConfigError, "intensity-empty", path=where)
     try:
         return READERS[source](text, where)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -189,10 +183,10 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
     try:
         names, *rows = [fields for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
-        raise ConfigError(f"{where} is not valid CSV ({error}).", "", "Download it again.") from None
+        raise refusal(ConfigError, "intensity-invalid", place=where, format="CSV", error=str(error)) from None
     names = [name.strip() for name in names]
     if not rows:
-        raise ConfigError(f"{where} has no values.", "It has a first line with the names of columns, and no more.")
+        raise refusal(ConfigError, "intensity-empty", path=where)
     odd = next((row for row in rows if len(row) != len(names)), None)
     if odd is not None:
         line = len(text.splitlines()) - len(lines) + rows.index(odd) + 2
@@ -207,11 +201,11 @@ def _point(field: str) -> str:
     return field.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(field.strip()) else field
 
 
-def _column(table: Sequence[Mapping[str, str]], where: str, word: str) -> str:
+def _column(table: Sequence[Mapping[str, str]], where: str, *words: str) -> str:
     names = [str(name) for name in table[0]] if table else []
-    found = next((name for name in names if word in name.lower()), None)
+    found = next((name for word in words for name in names if word in name.lower()), None)
     if found is None:
-        raise ConfigError(f"{where} has no column with {word!r} in its name.", f"It has: {', '.join(names)}.")
+        raise refusal(ConfigError, "intensity-column", place=where, column=words[0], found=names)
     return found
 
 
@@ -224,7 +218,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{where} is not JSON ({error}).") from None
+        raise refusal(ConfigError, "intensity-invalid", place=where, format="JSON", error=str(error)) from None
 
 
 def _lowered(value: Any) -> Any:
@@ -235,14 +229,14 @@ def _lowered(value: Any) -> Any:
 
 def _field(value: Any, key: str, where: str) -> Any:
     if not isinstance(value, Mapping) or value.get(key) is None:
-        raise ConfigError(f"{where} has no {key!r}.", "It is not a file of this publisher, or of another version.")
+        raise refusal(ConfigError, "publisher-field", place=where, key=key)
     return value[key]
 
 
 def _list(value: Any, key: str, where: str) -> list[Any]:
     found = _field(value, key, where)
     if not isinstance(found, list):
-        raise ConfigError(f"{where}: {key!r} is not a list.")
+        raise refusal(ConfigError, "publisher-field", place=where, key=key)
     return found
 
 
@@ -256,5 +250,5 @@ def _value(given: Any, where: str) -> float:
     except (TypeError, ValueError):
         value = -1.0
     if not 0.0 <= value < 1e5:
-        raise ConfigError(f"{where}: {given!r} is not an intensity.", "Expected a number that is not negative.")
+        raise refusal(ConfigError, "not-an-intensity", place=where, value=str(given))
     return value

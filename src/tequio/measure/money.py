@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 HOURS_A_YEAR = 8760.0
 LIFE_YEARS = 5.0
@@ -48,15 +49,15 @@ def owned_per_hour(
 
     maintenance: an hour of life. utilisation: share of its life in use. Raises ConfigError where a figure is not possible.
     """
-    for key, value, low, high in (
-        ("capital", capital, 0.0, math.inf),
-        ("residual", residual, 0.0, 1.0),
-        ("maintenance_per_hour", maintenance, 0.0, math.inf),
+    for key, value, fits, limits in (
+        ("capital", capital, 0.0 <= capital < math.inf, "capital ≥ 0"),
+        ("residual", residual, 0.0 <= residual <= 1.0, "0 ≤ residual ≤ 1"),
+        ("maintenance_per_hour", maintenance, 0.0 <= maintenance < math.inf, "maintenance_per_hour ≥ 0"),
+        ("utilisation", utilisation, 0.0 < utilisation <= 1.0, "0 < utilisation ≤ 1"),
+        ("life_years", life_years, 0.0 < life_years < math.inf, "life_years > 0"),
     ):
-        if not low <= value <= high or math.isinf(value):
-            raise ConfigError(f"[money] {key} = {value}:", f"expected a number from {low:g} to {high:g}.")
-    if not 0.0 < utilisation <= 1.0 or not 0.0 < life_years < math.inf:
-        raise ConfigError("[money] utilisation and life_years:", "expected a share of at most 1 and years, above 0.")
+        if not fits:
+            raise refusal(ConfigError, "out-of-range", key=f"[money] {key}", value=str(value), limits=limits)
     return (capital * (1.0 - residual) / (life_years * HOURS_A_YEAR) + maintenance) / utilisation
 
 

@@ -49,7 +49,8 @@ def made_in_source() -> Iterator[tuple[str, set[str] | None, str]]:
             elif len(node.args) == 2 and isinstance(node.args[1], ast.Dict):
                 facts = {str(key.value) for key in node.args[1].keys if isinstance(key, ast.Constant)}
             for code in codes:
-                yield code, facts, f"{path.name}:{node.lineno}"
+                of_others = {name for other in codes for name in needed(other)} - needed(code) if place else set()
+                yield code, None if facts is None else facts - of_others, f"{path.name}:{node.lineno}"
 
 
 def test_every_reason_of_the_source_has_its_text_and_just_the_facts_of_it() -> None:

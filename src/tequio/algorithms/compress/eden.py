@@ -50,7 +50,7 @@ class Eden:
     unbiased: bool = False
 
     def __post_init__(self) -> None:
-        require(self.bits in LEVELS, self.name, "bits", self.bits, "1, 2 or 4")
+        require(self.bits in LEVELS, self.name, "bits", self.bits, "1, 2, 4")
 
     @property
     def label(self) -> str:

@@ -35,9 +35,9 @@ class CentredClipping(Votes):
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
-        require(self.factor > 0.0, self.name, "factor", self.factor, "above 0")
-        require(self.tau is None or self.tau > 0.0, self.name, "tau", self.tau or 0.0, "above 0")
+        require(self.iterations >= 1, self.name, "iterations", self.iterations, "iterations ≥ 1")
+        require(self.factor > 0.0, self.name, "factor", self.factor, "factor > 0")
+        require(self.tau is None or self.tau > 0.0, self.name, "tau", self.tau or 0.0, "tau > 0")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The clipped mean."""

@@ -28,8 +28,8 @@ class GeometricMedian(Votes):
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
-        require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "above 0, at most 1")
+        require(self.iterations >= 1, self.name, "iterations", self.iterations, "iterations ≥ 1")
+        require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "0 < smoothing ≤ 1")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The geometric median of the points."""

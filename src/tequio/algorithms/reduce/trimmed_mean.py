@@ -37,7 +37,7 @@ class TrimmedMean(Votes):
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 or more and under 0.5")
+        require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 ≤ trim < 0.5")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The trimmed mean. Raises RunError under three updates."""
@@ -55,8 +55,9 @@ class TrimmedMean(Votes):
 
 def _padded(name: str, values: list[Tensor]) -> Tensor:
     """(votes, …) with +∞ where a participant has no such coordinate."""
-    if len({value.ndim for value in values}) != 1:
-        raise UpdateError(f"Entry {name} is a vector in one update and a matrix in another.")
+    if odd := [value for value in values if value.ndim != values[0].ndim]:
+        shapes = {"shape": [*values[0].shape], "expected": [*odd[0].shape]}
+        raise refusal(UpdateError, "entry-shapes-differ", entry=name, **shapes)
     shape = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
     out = torch.full((len(values), *shape), math.inf)
     for row, value in zip(out, values, strict=True):
