@@ -39,6 +39,7 @@ from tequio.config.sections import (
 )
 from tequio.core.errors import ConfigError
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
 
@@ -252,9 +253,7 @@ class Federation(Section):
         for entry in self.participants:
             if entry.name == participant:
                 return entry.base
-        raise ConfigError(
-            f"{participant!r} is not on the roster.", f"There are: {', '.join(p.name for p in self.participants)}."
-        )
+        raise refusal(ConfigError, "not-on-roster", name=participant, names=[p.name for p in self.participants])
 
     def part(self, base: str) -> Federation:
         """The federation of the participants of one base, as if it were the only one; its random streams are its own.

@@ -10,6 +10,7 @@ from tequio.app.demos import fetch, roff
 from tequio.app.demos.text import Sample, mask_email, normalise, shuffled, unique
 from tequio.app.demos.types import DemoData, Plan, Provenance, four_tiers, load, save
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 
 VERSION = 1
 PACKAGE = "manpages-es"
@@ -106,8 +107,7 @@ def python_topics() -> list[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        fix = "Use a full Python (on Debian: the package libpython3-stdlib)."
-        raise DataError("The manuals demo needs pydoc_data.topics,", "and this Python lacks it.", fix) from None
+        raise refusal(DataError, "demo-needs-manuals") from None
     return [topics[name] for name in sorted(topics)]
 
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from tequio.core.bounds import check_plain
@@ -112,6 +113,7 @@ class Shown:
 
 def refusal(kind: type[Refusal], code: str, /, **facts: Any) -> Refusal:
     """Build an error of this kind whose words are the lines of the text of `code`: what is wrong, why, and what to do."""
+    facts = {name: str(fact) if isinstance(fact, Path) else fact for name, fact in facts.items()}
     what, why, fix = ENGLISH.filled(f"reason.{code}", facts).split("\n")
     return kind(what, why, fix, Reason(code, facts))
 

@@ -20,6 +20,7 @@ from tequio.app.run_files import json_table
 from tequio.config import whole
 from tequio.core.errors import ConfigError
 from tequio.core.texts.earlier import read_record
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
 
@@ -33,11 +34,8 @@ def read_status(folder: Path) -> dict[str, Any]:
         return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    why = f"Expected {COORDINATOR_FILE} or {IDENTITY} in it."
-    fix = "Name the folder that `tequio coordinator init` or `tequio join` made."
-    if (folder / "ledger.sqlite").exists():
-        why, fix = "It is a run.", f"See it with: tequio report {folder}"
-    raise ConfigError(f"{folder} is neither a coordinator's folder nor a participant's.", why, fix)
+    code = "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network"
+    raise refusal(ConfigError, code, folder=folder)
 
 
 def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
