@@ -63,7 +63,7 @@ def test_a_task_in_place_of_a_reply_is_refused(hub: Live) -> None:
 def test_an_oversized_reply_is_refused_unread(hub: Live) -> None:
     got = came(hub, b"\x00" * 2000, limit=1000)
     assert isinstance(got, Failure)
-    assert "has 2000 bytes, at most 1000 are allowed" in got.message
+    assert "has 2,000 bytes. At most 1,000 are allowed." in got.message
 
 
 @given(st.binary(max_size=300))

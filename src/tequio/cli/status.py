@@ -64,8 +64,8 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         _say(_wait(row))
     if missing := {name: ENGLISH.reason(reason) for name, reason in found["missing"].items()}:
         _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
-    for words in found["certificates"]:
-        _say(f"Warning: {words}")
+    for reason in found["certificates"]:
+        _say(f"Warning: {ENGLISH.reason(reason)}")
     if found["refusals"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
         _say(f"Refused at the door: {counts}.")
@@ -102,7 +102,7 @@ def _end(found: Mapping[str, Any]) -> None:
     if error is not None:
         _say(f"Last error, {error['time']}: {error['what']}")
     if found["note"] is not None:
-        _say(found["note"])
+        _say(ENGLISH.reason(found["note"]))
     if found["next"] is not None:
         _say(f"Next: {found['next']}")
 

@@ -67,22 +67,19 @@ def days_left(certificate: Certificate) -> float:
     return (certificate.ends - datetime.now(UTC)).total_seconds() / DAY
 
 
-def ending(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
-    """A sentence for each that ends soon, has ended, or cannot be read."""
+def ending(folder: Path, hub_files: CoordinatorFolder) -> list[dict[str, Any]]:
+    """A reason, in its recorded form, for each that ends soon, has ended, or cannot be read."""
     found = []
     for shown in list_certificates(folder, hub_files):
         try:
             certificate = read_certificate(shown.path)
         except TequioError as error:
-            found.append(str(error))
+            found.append(error.as_reason().as_record())
             continue
         if (days := days_left(certificate)) < SOON:
-            how = (
-                f"ends on {certificate.ends:%Y-%m-%d}, in {days:.0f} days"
-                if days > 0
-                else "has ended: nobody can connect"
-            )
-            found.append(f"{shown.words} {how}. {ENGLISH.reason(shown.fix)}")
+            code = "certificate-ending" if days > 0 else "certificate-ended"
+            facts = {"path": str(shown.path), "date": f"{certificate.ends:%Y-%m-%d}", "next": shown.fix.as_record()}
+            found.append(Reason(code, facts).as_record())
     return found
 
 
@@ -129,8 +126,8 @@ def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> 
         nonlocal reminded
         if time.monotonic() - reminded >= DAY:
             reminded = time.monotonic()
-            for words in ending(folder, hub_files):
-                tell(words, "certificate-ends", "warning")
+            for reason in ending(folder, hub_files):
+                tell(ENGLISH.reason(reason), "certificate-ends", "warning")
 
     return look
 
