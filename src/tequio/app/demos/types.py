@@ -25,14 +25,17 @@ MANIFEST = "provenance.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file)."""
+    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file).
+
+    upstream, used_for: reasons in their recorded form; words in demos that an earlier version prepared.
+    """
 
     name: str
     version: str
     licence: str
-    upstream: str
+    upstream: dict[str, Any] | str
     sha256: str
-    used_for: str
+    used_for: dict[str, Any] | str
 
 
 @dataclass(frozen=True)
