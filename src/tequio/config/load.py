@@ -101,5 +101,5 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         elsewhere = {f"{file}.toml": of.model_fields.keys() - model.model_fields.keys() for file, of in FILES.items()}
-        faults = "; ".join(explain(e, model, elsewhere) for e in error.errors())
+        faults = [explain(e, model, elsewhere).as_record() for e in error.errors()]
         raise refusal(ConfigError, "keys-unfit", path=path, faults=faults) from None
