@@ -63,7 +63,7 @@ DATA = [
     (_few, ["split-share-too-small", "site0", '"count": 0, "minimum": 1']),
     (_unknown_label, ["label-unknown", "site0", "line 81", '"column": "label"']),
     (_not_utf8, ["not-utf-8", "site0", '"line": 81']),
-    (_cut_off, ["json-open", "site0", "line 80"]),
+    (_cut_off, ["not valid JSON", "site0", "line 80"]),
 ]
 
 

@@ -108,7 +108,7 @@ def test_a_damaged_ledger_is_noticed_and_not_built_upon(halted: tuple[Path, Path
     with pytest.raises(LedgerCorrupt, match=f"ledger.sqlite, record {seq}: ") as caught:
         resume(run)
     assert caught.value.reason is not None
-    assert caught.value.reason.code == "ledger-damaged"
+    assert caught.value.reason.code == "record-damaged"
     assert MARKER not in said(caught.value)
     checked = CliRunner().invoke(app, ["verify", str(run)])
     assert checked.exit_code == 10
@@ -144,7 +144,7 @@ def test_a_damaged_model_file_is_named_and_not_used(finished: tuple[Path, Path],
         with pytest.raises(UpdateError) as caught:
             use()
         assert str(victim) in said(caught.value)
-        assert "Restore it from a copy" in caught.value.fix
+        assert "estore it from a copy" in caught.value.fix
     assert not (run / "export").exists()
 
 

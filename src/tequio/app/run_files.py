@@ -71,7 +71,7 @@ def unbroken(folder: RunFolder) -> Ledger:
     if not found.ok:
         first = found.problems[0]
         place = str(folder.ledger_path) + ("" if first.seq is None else f", record {first.seq}")
-        raise refusal(LedgerCorrupt, "ledger-damaged", place=place, why=first.what.rstrip("."))
+        raise refusal(LedgerCorrupt, "record-damaged", place=place, why=first.what.rstrip("."))
     return Ledger.open(folder.ledger_path)
 
 

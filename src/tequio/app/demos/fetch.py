@@ -160,7 +160,7 @@ def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> Deb
 
     The version is not pinned (a release updates its packages): record `version` and `sha256`."""
     folder = cache / "downloads"
-    failed = partial(refusal, DataError, "debian-package-missing", package=name, folder=folder)
+    failed = partial(refusal, DataError, "debian-package-missing", package=name, folder=folder, wanted_by=needed_by)
     if shutil.which("dpkg-deb") is None:
         raise failed(error="dpkg-deb")
     found = sorted(folder.glob(f"{name}_*.deb"))

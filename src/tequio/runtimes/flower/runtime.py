@@ -337,7 +337,7 @@ class FlowerRuntime:
         except MessageError as error:
             return refused_reply(task, str(error))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
-            return Failure(task.round, task.index, task.name, NetworkError.__name__, str(error))
+            return Failure.of(task, NetworkError(str(error)), error.reason)
         return read_reply(data, task, limit)
 
 

@@ -87,7 +87,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)
     if not found["ok"]:
-        raise refusal(LedgerCorrupt, "ledger-damaged", place=str(run), why=str(found["problems"][0]).rstrip("."))
+        raise refusal(LedgerCorrupt, "record-damaged", place=str(run), why=str(found["problems"][0]).rstrip("."))
     if bundle.exists():
         bundle.rmdir()
     os.replace(fresh, bundle)
