@@ -18,6 +18,8 @@ SMALL: dict[str, Any] = {
     "seed": 1,
     "base": {"model": "org/model", "licence": "MIT"},
     "task": {"kind": "classification", "labels": ["yes", "no"]},
+    "adapter": {"modules": ["query"]},
+    "train": {"rounds": 3},
     "participants": [{"name": "ana"}, {"name": "luis"}],
 }
 FAULTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -35,8 +37,9 @@ FAULTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("change", "expected"), FAULTS, ids=[str(row[1]["code"]) for row in FAULTS])
 def test_a_fault_is_a_code_with_facts(change: dict[str, Any], expected: dict[str, Any]) -> None:
+    raw = {key: {**SMALL.get(key, {}), **item} if isinstance(item, dict) else item for key, item in change.items()}
     with refused(ConfigError, "keys-unfit", path="federation.toml") as caught:
-        validated({**SMALL, **change}, Federation, Path("federation.toml"))
+        validated({**SMALL, **raw}, Federation, Path("federation.toml"))
     assert caught.value.reason is not None
     (fault,) = caught.value.reason.facts["faults"]
     found = fault["facts"].get("why", fault)
