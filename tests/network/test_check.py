@@ -137,7 +137,7 @@ def test_an_empty_or_cut_secret_or_key(make_federation: Any, tmp_path: Path, nam
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}")
     (hub / name).write_bytes((hub / name).read_bytes()[:retained])
-    wrong = f"{hub / name} is {'empty or cut' if name == 'secret' else 'not the key of'}"
+    wrong = f"{hub / name} is missing, {'empty or cut' if name == 'secret' else 'or is not the key of'}"
     assert failures(check_coordinator(hub, None))["secrets"].startswith(wrong)
     if name == "tls/authority.key":  # it is for renewing alone
         check_keys(hub, open_coordinator_folder(hub))

@@ -253,7 +253,7 @@ def predict(
         raise typer.BadParameter(f"{text} is a file: write --file {text}")
     check_run(folder)
     if file is not None and str(file) != "-":
-        check_file(file, "texts to predict")
+        check_file(file, "texts")
     from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_texts, text_columns
 
     set_threads(0)

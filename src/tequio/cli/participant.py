@@ -12,6 +12,7 @@ from tequio.cli import output
 from tequio.cli.log import Log, LogFile, Metrics, event_handler, parse_address
 from tequio.cli.options import Json, Threads, go_on_with, set_threads, stoppable
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 
 def join(
@@ -40,8 +41,8 @@ def join(
         _try(invitation, participant, model, threads, lang, json)
         return
     if json and not yes:
-        raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
-    check_file(invitation, "the invitation that the coordinator gave you")
+        raise refusal(ConfigError, "consent-needed", action="join")
+    check_file(invitation, "invitation")
     if participant.exists():  # where it is not, there is more to say
         check_participant(participant)
     from tequio.app.network.participant.join import join_federation, prepare
@@ -49,7 +50,7 @@ def join(
     ready = prepare(invitation, participant)
     if not json:
         output.say(*ready.leaves)
-    if not yes and not _agreed("Join?", "joining needs your consent"):
+    if not yes and not _agreed("Join?", "join"):
         output.out.print("Not joined; nothing was sent.")
         raise typer.Exit(130)
     folder = join_federation(ready, out or Path(ready.invitation.name))
@@ -64,8 +65,8 @@ def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: L
     from tequio.app.preflight import check_file, check_participant
     from tequio.cli.plan_tables import print_trial
 
-    check_file(invitation, "the invitation that the coordinator gave you")
-    check_file(model, "a run's folder, or a shared model that `tequio export` wrote")
+    check_file(invitation, "invitation")
+    check_file(model, "model")
     if participant.exists():
         check_participant(participant)
     from tequio.app.network.participant.join import try_before
@@ -127,8 +128,8 @@ def leave(
     from tequio.report.write import write_report
 
     if json and not yes:
-        raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
-    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
+        raise refusal(ConfigError, "consent-needed", action="leave")
+    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leave"):
         raise typer.Exit(130)
     result = leave_federation(folder, out, run_emissions)
     if result["bundle"] is not None:
@@ -178,8 +179,7 @@ def _check_joined(folder: Path) -> None:
 
     path = folder / IDENTITY
     if not path.is_file():
-        fix = "Join first: tequio join INVITATION participant.toml"
-        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+        raise refusal(ConfigError, "not-joined", folder=folder, file=IDENTITY)
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))
         name, own = str(identity["name"]), Path(identity["participant"])
@@ -189,10 +189,10 @@ def _check_joined(folder: Path) -> None:
         check_participant(own, name)
 
 
-def _agreed(question: str, why: str) -> bool:
+def _agreed(question: str, action: Literal["join", "leave"]) -> bool:
     try:
         return typer.confirm(question)
     except typer.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
-        raise ConfigError("There is no terminal on which to ask:", f"{why}.", "Add --yes once you know.") from None
+        raise refusal(ConfigError, "consent-needed", action=action) from None

@@ -10,6 +10,7 @@ import typer
 
 from tequio.cli import output
 from tequio.cli.options import Json, Lang, Threads, set_threads
+from tequio.core.texts.words import refusal
 
 
 def plan(
@@ -95,6 +96,5 @@ def last_plan(home: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json_.loads((home / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        what = f"There is no plan of it in {home}."
-        raise ConfigError(what, "", "Make one before the run: tequio plan federation.toml") from None
+        raise refusal(ConfigError, "plan-missing", folder=home) from None
     return found

@@ -53,7 +53,7 @@ def _coordinator(found: Mapping[str, Any]) -> None:
     output.say(what, *map(_wait, found["waits_for"]))
     if missing := {name: ENGLISH.reason(reason) for name, reason in found["missing"].items()}:
         output.say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
-    output.say(*(f"Warning: {words}" for words in found["certificates"]))
+    output.say(*(f"Warning: {ENGLISH.reason(reason)}" for reason in found["certificates"]))
     if found["refusals"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
         output.say(f"Refused at the door: {counts}.")
@@ -97,7 +97,7 @@ def _end(found: Mapping[str, Any]) -> None:
     if error is not None:
         output.say(f"Last error, {error['time']}: {error['what']}")
     if found["note"] is not None:
-        output.say(found["note"])
+        output.say(ENGLISH.reason(found["note"]))
     if found["next"] is not None:
         output.say(f"Next: {found['next']}")
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.core.durations import duration
-from tequio.core.texts.words import Lang, Words
+from tequio.core.texts.words import ENGLISH, Lang, Words
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
 from tequio.report.format import DASH, Numbers
@@ -158,7 +158,9 @@ def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
     """What was fetched, under which licence, and what for."""
     for piece in provenance:
         version = f" {piece['version']}" if piece["version"] else ""
-        output.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
+        output.err.print(
+            f"  {piece['name']}{version}, {piece['licence']}: {ENGLISH.reason(piece['used_for'])}", markup=False
+        )
 
 
 def _figure(scores: Mapping[str, Any] | None, causal: bool) -> str:

@@ -13,6 +13,7 @@ from tequio.app.assembly.site import build_site
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero, head_from_descriptions
@@ -56,8 +57,8 @@ def build_model_context(
     check_run_memory(config, algorithm, files, among.size)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among, recorded)
     if config.task.max_tokens > base.max_positions:
-        why = f"The base reads at most {base.max_positions} tokens."
-        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
+        facts = {"tokens": config.task.max_tokens, "most": base.max_positions}
+        raise refusal(ConfigError, "max-tokens-too-large", **facts)
     adapted = AdaptedModel(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
     return ModelContext(config, algorithm, adapted, build_task(config, base), open_meter())
 

@@ -11,6 +11,7 @@ from tequio.config import Federation
 from tequio.core.canonical import digest_json
 from tequio.core.errors import DataError
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Example, read_examples
 from tequio.participant.node import Encoded, Node, encode_splits
 from tequio.participant.public_text import Public, public_text
@@ -78,7 +79,7 @@ def build_public_text(context: ModelContext, text: Sequence[Example], centre: En
     if config.local.data is not None:
         items = context.task.encode(text, "[local] data")[0]
     if not items:
-        raise DataError(f"[local] data: {config.local.data} holds no text.", "", "Give it some, or leave the key out.")
+        raise refusal(DataError, "public-text-empty", path=config.local.data)
     return public_text(items, config.train.batch_size, derive(config.seed, "public"))
 
 
@@ -110,6 +111,5 @@ def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[E
     by_hash = {content_hash(e): e for e in examples if e.text.strip()}
     examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
     if len(examples) < 4:
-        why = f"It has {len(examples)} texts that the centre does not train on; at least 4 are needed."
-        raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
+        raise refusal(DataError, "slice-too-small", name=name, path=path, count=len(examples))
     return examples

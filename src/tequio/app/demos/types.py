@@ -18,20 +18,24 @@ from typing import Any
 from tequio.app.demos.text import Sample
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 
 MANIFEST = "provenance.json"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file)."""
+    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file).
+
+    upstream, used_for: reasons in their recorded form; words in demos that an earlier version prepared.
+    """
 
     name: str
     version: str
     licence: str
-    upstream: str
+    upstream: dict[str, Any] | str
     sha256: str
-    used_for: str
+    used_for: dict[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,13 @@ def save(target: Path, plan: Plan) -> DemoData:
 
 def load(target: Path) -> DemoData:
     """Read a prepared demo. Raises DataError if a file is missing or is not the one that was written."""
-    fix = f"Delete the folder {target} and prepare the demo again."
     try:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
         for name, sha256 in manifest["files"].items():
             if digest((target / name).read_bytes()) != sha256:
-                raise DataError(f"{target / name} was changed", "after it was prepared (sha256 differs).", fix)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{target} is incomplete:", f"{type(error).__name__} while reading it.", fix) from None
+                raise ValueError
+    except (OSError, ValueError, KeyError):
+        raise refusal(DataError, "demo-changed", folder=target) from None
     participants = tuple(
         DemoParticipant(name=name, data=target / f"participants/{name}.jsonl", **tier)
         for name, tier in manifest["participants"].items()
@@ -159,7 +162,7 @@ def _manifest(plan: Plan, files: dict[str, str]) -> dict[str, Any]:
 def _write_rows(path: Path, rows: Sequence[Sample]) -> str:
     """Write the JSONL file and return its sha256."""
     if not rows:
-        raise DataError(f"The demo file {path.name} would be empty.", "The fetched package has changed.")
+        raise refusal(DataError, "demo-file-empty", file=path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = b"".join(canonical_json(row.as_row()) + b"\n" for row in rows)
     path.write_bytes(data)

@@ -33,7 +33,7 @@ def known_factors(plan_of: str) -> dict[str, float]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise ConfigError(f"{path} is damaged.", "", "Delete it: the next plan begins without factors.") from None
+        raise refusal(ConfigError, "factors-damaged", path=path) from None
 
 
 def calibration_key(digest: str, threads: int, card: str | None = None) -> str:
@@ -53,7 +53,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
     if "facts" in header:
         raise refusal(RunError, "record-of-participant", run=str(run))
     if end is None:
-        raise RunError(f"{run} is not finished.", "", f"Go on with: {resume_command(run)}")
+        raise refusal(RunError, "run-unfinished", run=run, command=resume_command(run))
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
         facts = {"run": str(run), "name": header["name"], "planned": plan["federation"]}
         raise refusal(RunError, "run-of-other-plan", **facts)
@@ -81,7 +81,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
             }
         )
     if not rows:
-        raise RunError(f"{run} has none of the participants of the plan.")
+        raise refusal(RunError, "run-of-other-participants", run=run)
     simulation = header.get("simulation") is not False
     memory = _beside(plan["process_memory"], end.get("peak_bytes"))
     alike = [row for row in rows if _alike(row, simulation)]

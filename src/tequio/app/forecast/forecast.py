@@ -24,6 +24,7 @@ from tequio.app.forecast.speed_probe import padded, pass_tokens, probe
 from tequio.config import Federation, ParticipantFile
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.measure.site import Site
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
@@ -68,8 +69,7 @@ def make_plan(
     earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell, money, carbon and own budgets; such a plan
     is not to be passed on. Raises ConfigError for an unknown device, offering the nearest."""
     if config.bases:
-        why = "With several bases each group has its own model and speed."
-        raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
+        raise refusal(ConfigError, "plan-of-several-bases")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
     shape = load_model_shape(config, setup.algorithm)
     named = {name: machine or file.hardware.device for name, file in files.items()}

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tequio.core.errors import TrainingError
+from tequio.core.texts.words import refusal
 from tequio.core.update import zero
 from tequio.measure.sensors import settle
 from tequio.participant.adapted_model import AdaptedModel
@@ -58,7 +59,7 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     seconds = clock() - before
     adapted.fold_in(zero(adapted.spec))
     if not steps:
-        raise TrainingError("The probe:", "no step could be timed.")
+        raise refusal(TrainingError, "probe-without-step")
     probed = Probed(
         steps=line(*zip(*steps, strict=True)),
         evaluations=line(*zip(*looks, strict=True)),

@@ -23,6 +23,7 @@ from tequio.config import MAIN, Federation, load_participant
 from tequio.config.sections import RosterEntry
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
 from tequio.measure.energy import open_meter
 from tequio.participant.adapted_model import AdaptedModel
@@ -42,13 +43,8 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     file = load_participant(participant)
     opened = open_models(run, shared_name(base))[0]
     config = opened.config
-    if file.name in members(run):
-        why = "A member already has its personal model there."
-        raise RunError(f"{participant}: {file.name!r} is a member of {run}.", why, "Give the newcomer another name.")
-    if file.name == CENTRE:
-        raise RunError(
-            f"{participant}: the name {CENTRE!r} is taken by the central resource.", "", "Give another name."
-        )
+    if file.name in (CENTRE, *members(run)):
+        raise refusal(RunError, "newcomer-name-taken", path=participant, name=file.name, run=run)
     splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
     adapted = opened.adapted(resolve_dtype(config))

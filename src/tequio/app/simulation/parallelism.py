@@ -15,6 +15,7 @@ from tequio.app.assembly.memory import load_model_shape, process_memory
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import Federation
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.participant.base import best_device
 from tequio.planning.memory import MemorySum, available_bytes, check_memory, installed_bytes
 
@@ -34,8 +35,7 @@ def choose_workers(config: Federation, algorithm: Algorithm, asked: int | None, 
     most = min(cores if asked == 0 else asked, members)
     alone = best_device().type != "cpu" or (recorded or 1) > 1
     if alone and most > 1 and asked > 1:
-        why = "A GPU takes one at a time." if not recorded else f"The run began with {recorded} threads a participant."
-        raise ConfigError(f"--workers {asked}:", why, "Leave --workers out.")
+        raise refusal(ConfigError, "workers-of-one", asked=asked)
     if alone or (asked == 0 and not recorded and not _pays(config, algorithm, most, cores)):
         torch.set_num_threads(recorded or cores)
         return 1

@@ -110,19 +110,10 @@ def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
     if recorded.get("simulation") is not False:
         return
     facts, named = recorded.get("facts"), network_command(run) or network_command(run.resolve())
-    known = named and f"Go on with: {named}"
-    if facts is None:
-        fix = known or "Go on in the coordinator's folder: tequio coordinator start FOLDER"
-        raise RunError(f"{run} is a coordinator's record.", "`tequio run` did not begin it.", fix)
-    name = recorded["participants"][0]["name"]
-    if "adapted" in facts:
-        why, fix = "`tequio adapt` made it, and it is whole.", f"See it with: tequio report {run}"
-    else:
-        why, fix = (
-            "`tequio run` did not begin it.",
-            known or f"Go on in the folder of {name}: tequio participate FOLDER",
-        )
-    raise RunError(f"{run} is {name}'s own record.", why, fix)
+    if facts is not None and "adapted" in facts:
+        raise refusal(RunError, "record-of-adapt", run=run)
+    usual = "tequio coordinator start FOLDER" if facts is None else "tequio participate FOLDER"
+    raise refusal(RunError, "record-of-network", run=run, command=named or usual)
 
 
 def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_recorded: bool = False) -> Outcome:
@@ -267,7 +258,7 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
             losses = made[MAIN].losses.values()
             mover(watch, "rounds")(0.0, sum(losses) / len(losses))
     if made is None:
-        raise RunError("No round was made.")
+        raise refusal(RunError, "no-round-made")
     return made
 
 

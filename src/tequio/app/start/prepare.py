@@ -35,7 +35,8 @@ def columns_of(pairs: Sequence[str]) -> Columns:
     for pair in pairs:
         role, equals, name = pair.partition("=")
         if role not in roles or not equals or not name:
-            raise ConfigError(f"--column {pair}:", f"expected ROLE=NAME, ROLE being one of {', '.join(roles)}.")
+            known = [f"{role}=NAME" for role in roles]
+            raise refusal(ConfigError, "option-unfit", option="--column", value=pair, names=known)
         given[role] = name
     return Columns(**given)
 
@@ -51,24 +52,15 @@ def look(
 
     A single folder or pattern means each of its files. Raises DataError naming the file.
     """
-    try:
-        return _look(files, by, columns or Columns(), options or Options(), task)
-    except DataError as error:
-        if "column" not in error.fix or "[data]" not in error.fix:
-            raise
-        here = "On this command line: --column ROLE=NAME, --header or --no-header."
-        raise DataError(error.what, error.why, f"{error.fix} {here}") from None
-
-
-def _look(files: Sequence[Path], by: str | None, own: Columns, how: Options, task: Kind | None) -> Look:
+    own, how = columns or Columns(), options or Options()
     paths = [path.expanduser().absolute() for path in files]
     if len(paths) == 1:
         paths = files_of(paths[0], "tequio:")
     if len(set(paths)) < len(paths):
         double = next(path for number, path in enumerate(paths) if path in paths[:number])
-        raise DataError(f"{double} is named twice.", "Each file becomes a participant.", "Name it once.")
+        raise refusal(DataError, "named-twice", path=double)
     if by is not None and len(paths) > 1:
-        raise ConfigError("--by splits one table,", f"and {len(paths)} files are named.", "Name one file.")
+        raise refusal(ConfigError, "several-files-by", count=len(paths))
     names = names_of(paths)
     shapes = [(n, p, shape_of(p, n, own, how, task)) for n, p in zip(names, paths, strict=True)]
     found = survey(shapes)

@@ -15,6 +15,7 @@ from tequio.app.start.survey import Participant, Survey
 from tequio.config import Federation, validated
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ResourceError
+from tequio.core.texts.words import refusal
 
 MODULES = "attention"  # the layers of every family that are adapted
 # Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of CPU (MiniLM, three
@@ -135,9 +136,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
 def _nothing(person: Participant) -> Exception:
     from tequio.core.errors import DataError
 
-    rows = person.report.rows
-    why = f"{rows} rows were read and none is usable."
-    return DataError(f"Participant {person.name}: there is nothing to learn.", why, "Look with: tequio data look FILE")
+    return refusal(DataError, "nothing-to-learn", name=person.name, rows=person.report.rows)
 
 
 def _max_tokens(kind: str, lengths: Sequence[int]) -> int:
@@ -157,7 +156,7 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
     """Return the federation with a batch and lengths of text that fit this machine's memory."""
     from tequio.app.assembly.algorithm import resolve_algorithm
     from tequio.app.assembly.memory import process_memory
-    from tequio.planning.memory import available_bytes, check_memory
+    from tequio.planning.memory import available_bytes
 
     available = available_bytes(None)
     while True:
@@ -172,10 +171,8 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
         elif task["max_tokens"] >= 2 * LENGTHS[0]:
             federation = {**federation, "task": {**task, "max_tokens": task["max_tokens"] // 2}}
         else:
-            try:
-                check_memory(needed, available, "This machine")
-            except ResourceError as error:
-                raise ResourceError(error.what, error.why, "Close other programs, or give a smaller --base.") from None
+            facts = {"need": needed.total / 2**30, "free": available / 2**30}
+            raise refusal(ResourceError, "start-too-large", **facts)
 
 
 def _caps(

@@ -8,9 +8,10 @@ from itertools import islice
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Kind, Options
 from tequio.participant.reading.labels import form_of, is_missing
-from tequio.participant.reading.names import PREFERENCE, looks_like_name, usual
+from tequio.participant.reading.names import PREFERENCE, found, looks_like_name, nearest, usual
 from tequio.participant.reading.opened import Opened, open_file
 from tequio.participant.reading.reader import reader_name
 from tequio.participant.reading.shapes import twice_as_long
@@ -64,10 +65,9 @@ def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind |
     opened, rows = _opened(source, given, options)
     names = list(opened.names) or list(dict.fromkeys(name for row in rows for name in row))
     if unknown := [name for name in given.given().values() if name not in names]:
-        fix = f"Its columns: {', '.join(filter(looks_like_name, names)) or 'none with a plain name'}."
-        if not (opened.genuine or opened.shown or not opened.fixed):
-            fix = "Name a column that the file has."
-        raise source.fault(f"there is no column {unknown[0]!r}.", "", fix, "")
+        why, shown = found(names, opened.genuine or not opened.fixed, opened.shown, ())
+        near = nearest(unknown[0], shown)
+        raise refusal(DataError, "data-column-missing", file=source.at(), names=unknown, why=why, nearest=near)
     kind = task or _kind(names, rows, given)
     columns = _labelled(source, names, rows, given, opened) if kind == "classification" else given
     headless = opened.form.header is False and options.header is None
@@ -172,9 +172,7 @@ def _labelled(source: Source, names: Sequence[str], rows: Sequence[Row], given: 
 def _which(source: Source, role: str, found: Sequence[str], opened: Opened) -> DataError:
     certain = opened.genuine or opened.form.header is False or not opened.fixed or opened.shown
     shown = [name for name in found if certain and (looks_like_name(name) or name.isdigit())]
-    what = f"it is not clear which column holds the {role}."
-    why = f"Several could: {', '.join(shown)}." if len(shown) > 1 else ""
-    return source.fault(what, why, f"Name it: --column {role}=NAME (and --task causal if there are no labels).", "")
+    return refusal(DataError, "column-unclear", file=source.at(), role=role, names=shown or None)
 
 
 def _longest(names: Sequence[str], rows: Sequence[Row]) -> str | None:

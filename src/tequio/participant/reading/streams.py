@@ -44,17 +44,9 @@ class Source:
     path: Path
     who: str
 
-    def fault(self, what: str, why: str = "", fix: str = "", where: str = "") -> DataError:
-        """Return an error about this file. where: a place in it, such as `line 3`."""
-        return DataError(f"{self.at(where)}: {what}", why, fix)
-
     def at(self, where: str = "") -> str:
         """Return whose file it is, with a place in it, as errors name it."""
         return f"{self.who} {self.path}{f', {where}' if where else ''}"
-
-    def flaw(self, what: str, why: str = "", fix: str = "") -> DataError:
-        """Return an error about the whole file; `what` goes on after its name."""
-        return DataError(f"{self.who} {self.path} {what}", why, fix)
 
 
 @dataclass(frozen=True)
@@ -141,8 +133,9 @@ def readable(source: Source) -> Iterator[io.BufferedReader]:
         name = error.encoding if isinstance(error, UnicodeDecodeError) else "the given encoding"
         raise refusal(DataError, "file-of-other-encoding", file=source.at(), encoding=name) from None
     except OSError as error:
-        damaged = kind and error.errno is None
-        raise source.flaw(f"cannot be read as {kind}." if damaged else f"cannot be read ({error.strerror}).") from None
+        if kind and error.errno is None:
+            raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
+        raise refusal(DataError, "unreadable", path=source.at(), error=error.strerror) from None
 
 
 UNPACKED: Mapping[str, Callable[[BinaryIO], object]] = {

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tequio.core.grouping import grouped
+from tequio.core.texts.words import Words
 from tequio.report.data.records import Json
 from tequio.report.format import DASH
 from tequio.report.html.charts import Axis, Caption, Curves, Point, curves, scale
@@ -246,15 +247,15 @@ def _sources(page: Page) -> list[list[Cell]]:
     out: list[list[Cell]] = [[page.model, DASH, str(base.get("licence") or DASH), note]]
     for item in s["provenance"]:
         name, version, licence = (str(item.get(k) or DASH) for k in ("name", "version", "licence"))
-        out.append([name, version, licence, el("span", _note(item) or DASH, lang=None if w.lang == "en" else "en")])
+        out.append([name, version, licence, _note(item, w) or DASH])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
     private = w("origin.private")
     return out + [[private, DASH, licence, page.people_count(count)] for licence, count in licences.items()]
 
 
-def _note(item: Json) -> str:
-    """What a provenance record says in words, under whichever of these names."""
-    return " ".join(f"{str(item[k]).rstrip('.')}." for k in ("note", "used_for", "upstream") if item.get(k))
+def _note(item: Json, w: Words) -> str:
+    """What a provenance record says, under whichever of these names."""
+    return " ".join(f"{w.reason(item[k]).strip('“”.')}." for k in ("note", "used_for", "upstream") if item.get(k))
 
 
 def _refused(page: Page) -> Safe:

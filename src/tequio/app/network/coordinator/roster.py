@@ -149,8 +149,10 @@ class Roster:
         self._verify(self._describe(known), None)
         changed = self.barred_members()
         if changed and len(self.members) - len(changed) < (self.config.train.quorum or 1):
-            raise RunError(
-                "The run cannot go on.", ENGLISH.each(changed), "Put it back as it was, or begin in a new folder."
+            raise refusal(
+                RunError,
+                "members-barred",
+                barred=[{"name": name, "reason": why.as_record()} for name, why in changed.items()],
             )
 
     def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:

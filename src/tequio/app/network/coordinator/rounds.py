@@ -36,7 +36,7 @@ from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.protocols import Runtime
-from tequio.core.texts.words import ENGLISH
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import Failure, PersonaliseRequest, Reply, Request
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -106,7 +106,7 @@ def conduct(
                 mover(watch, "rounds")(0.0, sum(losses.values()) / len(losses))
             _say_round(round_, rounds, body, roster.say)
         if states is None:
-            raise RunError("No round was made.")
+            raise refusal(RunError, "no-round-made")
         roster.say("The rounds are over.", "rounds-over", stage="personal models")
         main, *others = [
             replace(group, run_spec=roster.current_spec(group.run_spec, group.name)) for group in setup.groups
@@ -215,7 +215,7 @@ def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[st
     for seat in seats:
         own = {i: said for i, said in profiles.items() if roster.base_of(i) == seat.name}
         if not own:
-            raise NetworkError(f"Nobody is there who trains over base {seat.name}.", "", "Invite somebody anew.")
+            raise refusal(NetworkError, "base-without-participants", base=seat.name)
         if seat.centre.node is not None and public.splits is not None:
             own[0] = build_centre_profile(seat.context.config, seat.centre.node, public.splits)
         given = allocate_all(seat.context, own)

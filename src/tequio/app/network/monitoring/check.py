@@ -22,6 +22,7 @@ from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, Coordinato
 from tequio.app.network.monitoring.health import read_health
 from tequio.core.addresses import public_address, split_address
 from tequio.core.errors import ConfigError, TequioError
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.ledger.folder import COORDINATOR_FILE, open_to_others
 from tequio.runtimes.flower import exposure_probe
 from tequio.trust.certificates import Certificate, belongs, parse_certificate, read_certificate
@@ -47,9 +48,7 @@ def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]
     Raises ConfigError if the folder is no coordinator's, or the address none.
     """
     if not (folder / COORDINATOR_FILE).exists():
-        raise ConfigError(
-            f"{folder} is not a coordinator's folder.", f"Expected {COORDINATOR_FILE} in it.", "Name another."
-        )
+        raise refusal(ConfigError, "not-a-coordinator", folder=folder, file=COORDINATOR_FILE)
     try:
         hub_files = open_coordinator_folder(folder)
     except TequioError as error:
@@ -75,8 +74,8 @@ def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
         yield Finding("secrets", "FAIL", what, f"chmod 600 {path}; take it as known, and make a new one.")
     if not loose:
         yield Finding("secrets", "ok", f"{len(files)} keys, secrets and invitations are readable by their owner alone.")
-    for path, wrong, fix in unusable(folder, hub_files):
-        yield Finding("secrets", "FAIL", f"{path} {wrong}.", fix)
+    for _, error in unusable(folder, hub_files):
+        yield Finding("secrets", "FAIL", error.what, error.fix)
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o}): messages and models are in it."
         yield Finding("secrets", "FAIL", what, f"chmod 700 {path}")
@@ -95,21 +94,24 @@ def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iter
             continue
         yield _lasting(certificate_, found)
         if certificate_.words == "the certificate":
-            yield _fitting(found, host, folder / hub_files.key, certificate_.fix)
+            yield _fitting(found, host, folder / hub_files.key, ENGLISH.reason(certificate_.fix))
 
 
 def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
     days, until = days_left(found), f"{found.ends:%Y-%m-%d}"
     if days <= 0:
         return Finding(
-            "certificate", "FAIL", f"{certificate_.words} ended on {until}: nobody can connect.", certificate_.fix
+            "certificate",
+            "FAIL",
+            f"{certificate_.words} ended on {until}: nobody can connect.",
+            ENGLISH.reason(certificate_.fix),
         )
     if found.begins > datetime.now(UTC):
         return Finding(
             "certificate", "FAIL", f"{certificate_.words} is not valid yet.", "Is this machine's clock right?"
         )
     what, late = f"{certificate_.words}: {days:.0f} days left (until {until}).", days < SOON
-    return Finding("certificate", "warning" if late else "ok", what, certificate_.fix if late else "")
+    return Finding("certificate", "warning" if late else "ok", what, ENGLISH.reason(certificate_.fix) if late else "")
 
 
 def _fitting(found: Certificate, host: str, key: Path, fix: str) -> Finding:

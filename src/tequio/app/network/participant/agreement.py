@@ -20,6 +20,7 @@ from tequio.core.bounds import one_line
 from tequio.core.errors import AgreementError
 from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain
 from tequio.planning.allocation import Workload
@@ -128,9 +129,8 @@ def check_task(task: Message, agreed: Agreement) -> None:
 
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
-    why = "The coordinator departs from the federation.toml that this participant joined; nothing was done."
-    fix = "Ask as agreed, or invite participants to another federation.toml in a new folder."
-    return AgreementError(one_line(f"{key}: {_shown(asked)} asked, {agreed} agreed."), why, fix)
+    facts = {"key": one_line(key), "asked": one_line(_shown(asked)), "agreed": one_line(agreed)}
+    return refusal(AgreementError, "not-as-agreed", **facts)
 
 
 @dataclass

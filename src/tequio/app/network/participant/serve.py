@@ -105,7 +105,7 @@ class ParticipantService:
         except (TrainingError, UpdateError) as error:
             failure = Failure.of(task, error)
         except ValueError:  # a number that JSON has no word for
-            failure = Failure.of(task, TrainingError("a result is not a finite number"), Reason("result-not-finite"))
+            failure = Failure.of(task, refusal(TrainingError, "result-not-finite"))
         log(split_words(failure.message)[0], "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
@@ -267,7 +267,7 @@ def open_participant(
                 recorded = recorded_header(ledger, place)
                 facts = dict(recorded["facts"])
                 if differences := encoding_changed(config.task.kind, recorded):
-                    raise RunError(f"{folder} cannot be resumed.", f"Changed since it joined: {differences[0]}.")
+                    raise refusal(RunError, "run-changed", path=folder, differences=differences[0])
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
