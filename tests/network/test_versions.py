@@ -27,7 +27,7 @@ from tequio.app.network.coordinator.roster import Roster
 from tequio.app.network.coordinator.rounds import _ledger, build_seats
 from tequio.config import Federation, load_federation
 from tequio.core.canonical import pack_tensors
-from tequio.core.errors import NetworkError, RunError, UpdateError
+from tequio.core.errors import MessageError, NetworkError, RunError
 from tequio.core.messages import FORMAT, REQUESTS, pack_message, unpack_message
 from tequio.core.reason import Reason
 from tequio.core.types import DescribeRequest, Failure, Reply
@@ -116,7 +116,7 @@ def test_the_same_version_connects(hub: Live) -> None:
 
 def test_a_message_of_another_format_is_refused_with_both() -> None:
     data = pack_tensors({}, {"format": "tequio-message-9", "kind": "describe", "fields": {}})
-    with pytest.raises(UpdateError, match=f"'tequio-message-9', expected '{FORMAT}'"):
+    with refused(MessageError, "message-of-other-version", found="tequio-message-9", format=FORMAT):
         unpack_message(data, "a task", REQUESTS)
 
 
