@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from builders import refused
 from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.memory import process_memory
 from tequio.app.simulation.parallelism import choose_workers
@@ -51,7 +52,7 @@ def test_who_works_beside_whom(
 
 def test_workers_are_refused_where_the_run_began_with_several_threads(make_federation: Any) -> None:
     config = load_federation(make_federation())
-    with pytest.raises(ConfigError, match=r"--workers 2: The run began with 4 threads a participant"):
+    with refused(ConfigError, "workers-of-one", asked=2):
         choose_workers(config, resolve_algorithm(config), 2, 4)
 
 
