@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     [
         ([GOOD.format(h=1, g=1), GOOD.format(h=3, g=1)], 3, "gap of 1 h"),
         ([GOOD.format(h=1, g=1), GOOD.format(h=1, g=2)], 3, "overlaps"),
-        ([GOOD.format(h=1, g=1).replace("Z,", ",")], 2, "no zone"),
+        ([GOOD.format(h=1, g=1).replace("Z,", ",")], 2, "no time zone"),
         ([GOOD.format(h=1, g=1).replace("2026-03-01T01", "yesterday")], 2, "not a time"),
         ([GOOD.format(h=1, g=350_000)], 2, "another unit"),
         ([GOOD.format(h=1, g=-1)], 2, "g_per_kwh"),
