@@ -127,7 +127,7 @@ def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federatio
         assert enrolled(hub) == {}
         assert withdrawn(hub) == {old_key: "site0"}
         second = read_invitation(path)
-        with pytest.raises(NetworkError, match="counts no more"):
+        with pytest.raises(NetworkError, match="no longer valid"):
             check_enrolment(hub, "site0", second.token, old_key)
         with pytest.raises(NetworkError, match="token for 'site0' is not right"):
             check_enrolment(hub, "site0", first.invitation.token, public_bytes(new_key()).decode())
@@ -311,7 +311,7 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
         running.enter_context(background(tmp_path / "again.log", "participate", folders["site2"], *ALONE))
         until(lambda: (hub / "run" / "report.en.html").exists())
         assert staying.wait(120) == 0
-    assert "federation is over" in (tmp_path / "site0.log").read_text()
+    assert "federation has ended" in (tmp_path / "site0.log").read_text()
     with Ledger.open(record, read_only=True) as ledger:
         (back,) = (e.body for e in ledger.entries("joined"))
         (gone,) = (e.body for e in ledger.entries("left"))

@@ -116,7 +116,7 @@ def test_what_cannot_be_renewed_is_said_with_the_way_out(make_federation: Any, t
     assert read_certificate(hub / CERTIFICATE).ends == read_certificate(hub / AUTHORITY).ends, (
         "not longer than its authority"
     )
-    with pytest.raises(ConfigError, match=r"cannot be made to last longer.*coordinator init"):
+    with pytest.raises(ConfigError, match=r"cannot be extended.*coordinator init"):
         renew(hub)
     assert (hub / CERTIFICATE).read_bytes() == before
     assert len(ending(hub, open_coordinator_folder(hub))) == 2

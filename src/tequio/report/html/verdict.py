@@ -20,7 +20,7 @@ def counts_in_words(page: Page, person: Json) -> str | None:
 
 
 def needed_in_words(page: Page, person: Json) -> str | None:
-    """'About 400 test texts would show a difference of 4.2 points', where there are too few."""
+    """'About 400 test texts would be needed to show a difference of 4.2 points', where there are too few."""
     found, n = person["outcome"], page.n
     if found["needed"] is None or found["wanted"] is None:
         return None
