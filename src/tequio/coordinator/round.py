@@ -56,8 +56,7 @@ BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """The state before any training, and the record of the base's scores on validation data and public slices."""
-    nothing = zero(run_spec.spec)
-    shared = nothing
+    nothing = shared = zero(run_spec.spec)
     if run_spec.aggregator.layout == "factors":
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
