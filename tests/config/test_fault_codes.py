@@ -49,7 +49,7 @@ def test_a_fault_is_a_code_with_facts(change: dict[str, Any], expected: dict[str
     assert spanish != str(caught.value)
 
 
-def test_several_faults_are_named_together() -> None:
+def test_several_faults_stand_in_one_error() -> None:
     raw = {"name": "ana", "data": {"path": "a.csv", "validation_share": "0,2"}, "energy": {"country": "Atlantis"}}
     with refused(ConfigError, "keys-unfit") as caught:
         validated(raw, ParticipantFile, Path("ana.toml"))
