@@ -84,7 +84,7 @@ def test_an_adaptation_has_an_account_book_and_a_record(
     hours = sum(line["seconds"] for line in lines) / 3600.0
     euro = 2.0 * hours + 0.3 * row["joules"] / 3.6e6
     assert f"{euro:.4g} EUR" in printed
-    assert "own account book" not in printed
+    assert "the rounds are in" not in printed
     report = render(entries, "en")
     assert "late" in report
     assert "EUR" not in report
