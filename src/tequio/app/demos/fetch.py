@@ -283,8 +283,21 @@ def _fetch(package: Package, cache: Path, options: Sequence[str], env: Mapping[s
     with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
         wanted = Path(work, "wanted.txt")
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--require-hashes", *options, "-d", work, "-r", str(wanted)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--require-hashes",
+            *options,
+            "-d",
+            work,
+            "-r",
+            str(wanted),
+        ]
         _run(command, what, fix, Path(work), env)
         if not Path(work, package.file).is_file():
             raise DataError(what, f"pip left no file named {package.file}.", fix)

@@ -94,9 +94,12 @@ def _record(
 
     shared: digest of the model that it started from.
     """
-    header = build_header(config, adapted, [dict(row)]) | {"simulation": False, "provenance": []}
-    header |= {"facts": {"adapted": shared}}
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    header = build_header(config, adapted, [dict(row)]) | {
+        "simulation": False,
+        "provenance": [],
+        "facts": {"adapted": shared},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     save(folder, HEAD_FILE, adapted.head_update())
     with Ledger.create(folder.ledger_path, header) as ledger:
         ledger.append("personal", personal)

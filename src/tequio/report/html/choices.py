@@ -55,9 +55,8 @@ def classes_part(page: Page) -> Safe | None:
     people = [p for p in page.people if p["classes"]]
     if not people:
         return None
-    head = [w("col.participant"), w("col.trivial")]
-    head += [f"{w('col.balanced')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
-    head += [f"{w('col.macro')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
+    figures = [(key, model) for key in ("balanced", "macro") for model in ("alone", "kept")]
+    head = [w("col.participant"), w("col.trivial"), *(f"{w(f'col.{k}')}, {w(f'col.{m}')}#" for k, m in figures)]
     return join(
         el("h3", w("classes.title")),
         el("p", _classes_here(page, people)),

@@ -125,8 +125,10 @@ def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     for row in plan_rows(plan, w):
         cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
         body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
-    what = [w("plan.memory.what", n=n.size(plan["process_memory"]))]
-    what += [w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []
+    what = [
+        w("plan.memory.what", n=n.size(plan["process_memory"])),
+        *([w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []),
+    ]
     return join(el("p", " ".join(what)), grid(w("plan.memory"), head, body))
 
 
