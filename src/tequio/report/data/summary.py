@@ -198,11 +198,11 @@ def _general(body: Mapping[str, Any]) -> Json | None:
     if not both:
         return None
 
-    def over(model: str, key: str) -> float | None:
-        values = [s[model][key] for s in both]
-        return None if any(v is None for v in values) else mean(values)
-
-    means = {model: {key: over(model, key) for key in ("accuracy", "loss")} for model in ("base", "shared")}
+    scored = {m: {key: [s[m][key] for s in both] for key in ("accuracy", "loss")} for m in ("base", "shared")}
+    means = {
+        model: {key: None if None in values else mean(values) for key, values in by_key.items()}
+        for model, by_key in scored.items()
+    }
     for one in means.values():
         one["perplexity"] = perplexity(one["loss"])
 
