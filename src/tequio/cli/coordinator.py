@@ -140,10 +140,9 @@ def coordinator_check(
 
     def words() -> None:
         for row in findings:
-            output.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
-            if row["fix"]:
-                output.out.print(f"{'':<21} {row['fix']}", markup=False)
-        output.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
+            fix = [f"{'':<21} {row['fix']}"] if row["fix"] else []
+            output.say(f"{row['status']:<8} {row['check']:<12} {row['what']}", *fix)
+        output.say(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
 
     output.emit({"ok": not failed, "findings": findings}, json, words)
     if failed:

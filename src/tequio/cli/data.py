@@ -71,10 +71,8 @@ def look(
     def words() -> None:
         print_found(found)
         for name, row in lengths.items():
-            of = f" (of the first {row['texts']} texts)"
-            output.out.print(
-                f"{name}: {row['median']} tokens in the middle, {row['longest']} at most{of}.", markup=False
-            )
+            most = f"{row['longest']} at most (of the first {row['texts']} texts)"
+            output.say(f"{name}: {row['median']} tokens in the middle, {most}.")
         for name, rows in shown.items():
             output.say(f"{name}, first rows:", *(f"  {line}" for line in rows))
 
@@ -86,12 +84,11 @@ def _tokens(found: Survey, base: str) -> dict[str, dict[str, int]]:
     from tequio.config.cache import cache_folder
     from tequio.participant.lengths import token_lengths
 
-    out = {}
-    for person in found.participants:
-        row = sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder()))
-        if row:
-            out[person.name] = {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]}
-    return out
+    rows = (
+        (person.name, sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder())))
+        for person in found.participants
+    )
+    return {name: {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]} for name, row in rows if row}
 
 
 def print_found(found: Survey, starting: bool = False) -> None:

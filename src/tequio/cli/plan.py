@@ -52,7 +52,7 @@ def plan(
     if after is not None:
         check_run(after)
     config = check_federation(federation)
-    from tequio.app.forecast.calibration import compare, not_learnt, recalibrate
+    from tequio.app.forecast.calibration import calibration_key, compare, known_factors, not_learnt, recalibrate
     from tequio.cli.plan_tables import print_after, print_plan
     from tequio.report.html.plan import write_plan
 
@@ -67,7 +67,6 @@ def plan(
     set_threads(threads)
     from tequio.app.assembly.build import build, read_participants
     from tequio.app.assembly.checks import check_pieces
-    from tequio.app.forecast.calibration import calibration_key, known_factors
     from tequio.app.forecast.forecast import make_plan
     from tequio.planning.devices import catalogue, find_device
     from tequio.planning.gpu_memory import card_name

@@ -68,8 +68,18 @@ def _figures(row: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _each(result: Mapping[str, Any], w: Words) -> None:
     title = f"{w('plan.title', name=result['federation'])}: {w('plan.where.alone')}"
-    heads = [w("books.who"), _head("col.machine", w), _head("col.rank", w), w("forecast.fits"), _head("col.rounds", w)]
-    heads += [w("forecast.personal"), w("books.energy"), "g CO2e", w("books.money"), _head("col.up", w)]
+    heads = [
+        w("books.who"),
+        _head("col.machine", w),
+        _head("col.rank", w),
+        w("forecast.fits"),
+        _head("col.rounds", w),
+        w("forecast.personal"),
+        w("books.energy"),
+        "g CO2e",
+        w("books.money"),
+        _head("col.up", w),
+    ]
     whole = result["total"]
     every = [
         *(w("books.all"), "", "", _one_process(result, w), _time(whole["seconds"]), ""),
@@ -142,8 +152,16 @@ def _fits(row: Mapping[str, Any], w: Words) -> str:
 
 def _ways(result: Mapping[str, Any], w: Words) -> None:
     title = w("forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"]))
-    heads = [_head("way", w), _head("where", w), w("forecast.texts"), _head("col.time", w)]
-    heads += [w("books.energy"), "g CO2e", w("books.money"), w("forecast.best")]
+    heads = [
+        _head("way", w),
+        _head("where", w),
+        w("forecast.texts"),
+        _head("col.time", w),
+        w("books.energy"),
+        "g CO2e",
+        w("books.money"),
+        w("forecast.best"),
+    ]
     lines = [
         [
             w(f"forecast.way.{row['key']}"),
@@ -187,8 +205,15 @@ def _weakest(result: Mapping[str, Any], w: Words) -> None:
 def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
     """Forecast beside outcome: of each, of memory, and by what the next plan is corrected."""
     w = Words(lang)
-    heads = [w("books.who"), w("forecast.train"), w("forecast.evaluate"), w("forecast.personal"), w("books.all")]
-    heads += [w("forecast.ratio"), _head("col.energy_ratio", w)]
+    heads = [
+        w("books.who"),
+        w("forecast.train"),
+        w("forecast.evaluate"),
+        w("forecast.personal"),
+        w("books.all"),
+        w("forecast.ratio"),
+        _head("col.energy_ratio", w),
+    ]
     lines = [_after_row(row, w) for row in result["participants"]]
     output.table(output.tabular(heads, lines, title=w("forecast.after")))
     for key, memory in (("forecast.memory", result["memory"]), ("forecast.memory.card", result["card"])):

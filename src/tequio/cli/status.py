@@ -45,8 +45,18 @@ def _coordinator(found: Mapping[str, Any]) -> None:
             for row in found["validation"][-LOSSES:]
         )
         output.say(f"Validation loss by round  {losses}")
-    heads = ["participant", "enrolled", "connected", "since", "last update", "updates sent", "sent in all"]
-    heads += ["received in all", "loss", "personal"]
+    heads = [
+        "participant",
+        "enrolled",
+        "connected",
+        "since",
+        "last update",
+        "updates sent",
+        "sent in all",
+        "received in all",
+        "loss",
+        "personal",
+    ]
     lines = [[Text(cell) for cell in _cells(row)] for row in found["participants"]]  # its words may hold markup
     output.table(output.tabular(heads, lines, left=(0, 1, 2, 3, 4, 9), wrapped=range(len(heads))))
     what = "Bytes are those of the record, since the run began; in all: whatever passed the door for a participant."

@@ -23,8 +23,14 @@ BOMS = (
 KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=[ \t]*(.*)""")
 TABLE = re.compile(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}")
 CURLY = "“”„‟«»‘’‚‹›`´"  # quotation marks that TOML does not know
-BLANKS = {"\u00a0": "a no-break space", "\u202f": "a narrow no-break space", "\u3000": "a wide space"}
-BLANKS |= {"\u200b": "an invisible space", "\ufeff": "a byte-order mark", "\u2060": "an invisible joiner"}
+BLANKS = {
+    "\u00a0": "a no-break space",
+    "\u202f": "a narrow no-break space",
+    "\u3000": "a wide space",
+    "\u200b": "an invisible space",
+    "\ufeff": "a byte-order mark",
+    "\u2060": "an invisible joiner",
+}
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false", "ja": "true", "nein": "false", "sí": "true"}
 NOTHING = ("none", "null", "nil")
 BACKSLASH = "In double quotes a backslash begins an escape."

@@ -92,10 +92,13 @@ class Eden:
         spin = opened.number("seed", 0, (1 << SEED_BITS) - 1)
         parts = cut(as_tensor(codes), sizes)
         levels = _levels(self.bits)
-        out: list[Tensor] = []
-        for index, (part, scale, shape) in enumerate(zip(parts, scales, layouts, strict=True)):
-            out.append(unrotate(levels[part.int()].reshape(shape) * scale[:, None], spin, index))
-        return opened.update(out)
+        coded = enumerate(zip(parts, scales, layouts, strict=True))
+        return opened.update(
+            [
+                unrotate(levels[part.int()].reshape(shape) * scale[:, None], spin, index)
+                for index, (part, scale, shape) in coded
+            ]
+        )
 
 
 def _levels(bits: int) -> Tensor:

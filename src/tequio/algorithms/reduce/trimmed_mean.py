@@ -17,10 +17,11 @@ from torch import Tensor
 from tequio.algorithms.reduce._points import Collected, Votes
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
+from tequio.core.grouping import grouped
 from tequio.core.protocols import Sees
 from tequio.core.texts.words import refusal
 from tequio.core.types import Layout
-from tequio.core.update import Dense, Entry, Update, plain
+from tequio.core.update import Dense, Update, plain
 
 FEWEST = 3
 
@@ -45,11 +46,8 @@ class TrimmedMean(Votes):
         if n < FEWEST:
             raise refusal(RunError, "too-few-updates-to-trim", count=n, fewest=FEWEST)
         points = [u.scaled(c * n / divisor) for u, c in zip(total.updates, total.coefficients, strict=True)]
-        names = sorted({name for point in points for name in point.entries})
-        entries: dict[str, Entry] = {}
-        for name in names:
-            values = [plain(point.entries[name]) for point in points if name in point.entries]
-            entries[name] = Dense(_trimmed(_padded(name, values), self.trim))
+        found = grouped((name, plain(entry)) for point in points for name, entry in point.entries.items())
+        entries = {name: Dense(_trimmed(_padded(name, found[name]), self.trim)) for name in sorted(found)}
         return Update(entries, total.spec)
 
 

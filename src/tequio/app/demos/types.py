@@ -110,10 +110,11 @@ def save(target: Path, plan: Plan) -> DemoData:
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
-        places = {f"participants/{name}.jsonl": rows for name, rows in plan.participants.items()}
-        places |= {f"slices/{name}.jsonl": rows for name, rows in plan.slices.items()}
-        if plan.centre is not None:
-            places["centre.jsonl"] = plan.centre
+        places = {
+            **{f"participants/{name}.jsonl": rows for name, rows in plan.participants.items()},
+            **{f"slices/{name}.jsonl": rows for name, rows in plan.slices.items()},
+            **({} if plan.centre is None else {"centre.jsonl": plan.centre}),
+        }
         manifest = _manifest(plan, {name: _write_rows(work / name, rows) for name, rows in places.items()})
         manifest["counts"] = {name: describe(rows) for name, rows in places.items()}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -90,11 +90,9 @@ def check(proposal: Any, folder: Path) -> dict[str, dict[str, int]]:
         Federation,
         folder / "federation.toml",
     )
-    counts = {}
-    for person in proposal.participants:
-        file = validated(person, ParticipantFile, folder / "participants" / f"{person['name']}.toml")
-        counts[file.name] = read_splits(config, file).facts()["counts"]
-    return counts
+    own = folder / "participants"
+    files = (validated(person, ParticipantFile, own / f"{person['name']}.toml") for person in proposal.participants)
+    return {file.name: read_splits(config, file).facts()["counts"] for file in files}
 
 
 def write(proposal: Any, seen: Look, folder: Path) -> Path:

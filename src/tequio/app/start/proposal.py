@@ -210,8 +210,10 @@ def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
 def with_files(proposal: Proposal, files: Mapping[str, Path]) -> Proposal:
     """Return the proposal with each participant's data in the file that was written for it."""
 
-    def data(person: Mapping[str, Any]) -> dict[str, Any]:
-        caps = {key: value for key, value in person["data"].items() if key.startswith("max_")}
-        return {"path": f"../data/{files[person['name']].name}", **caps}
-
-    return replace(proposal, participants=tuple({**person, "data": data(person)} for person in proposal.participants))
+    paths = {name: f"../data/{file.name}" for name, file in files.items()}
+    caps = [{key: n for key, n in person["data"].items() if key.startswith("max_")} for person in proposal.participants]
+    people = tuple(
+        {**person, "data": {"path": paths[person["name"]], **cap}}
+        for person, cap in zip(proposal.participants, caps, strict=True)
+    )
+    return replace(proposal, participants=people)

@@ -103,10 +103,8 @@ def _parses(text: Text, first: str) -> bool:
 def _json(text: Text, first: str) -> Opened:
     form = Form("JSON array" if first == "[" else "JSON lines", text.compression, text.encoding, notes=text.notes)
 
-    def read(columns: Collection[str] | None) -> Iterator[Row]:
-        return json_array(text) if first == "[" else json_lines(text)
-
-    return Opened(text.source, form, (), False, "row" if first == "[" else "line", read)
+    read, unit = (json_array, "row") if first == "[" else (json_lines, "line")
+    return Opened(text.source, form, (), False, unit, lambda columns: read(text))
 
 
 def _parquet(source: Source, suffix: str) -> Opened:

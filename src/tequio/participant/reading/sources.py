@@ -28,9 +28,8 @@ def files_of(paths: Paths, who: str) -> list[Path]:
     A folder means its files with an accepted ending, hidden ones aside; it is not searched deeper.
     Raises DataError where there is no such file.
     """
-    out: dict[Path, None] = {}
-    for path in [paths] if isinstance(paths, Path) else paths:
-        out |= dict.fromkeys(_files(path, who))
+    every = [paths] if isinstance(paths, Path) else paths
+    out = dict.fromkeys(file for path in every for file in _files(path, who))
     if not out:
         raise refusal(DataError, "no-file-named", who=who)
     return list(out)

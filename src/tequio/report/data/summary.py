@@ -127,17 +127,18 @@ def summary(entries: Sequence[Record]) -> Json:
 
 def _algorithm(config: Mapping[str, Any]) -> str:
     """The pieces by name, in the words of federation.toml."""
-    chosen = table(config.get("algorithm"))
-    pieces = [f"{kind} = {chosen[kind]}" for kind in PIECES if kind in chosen]
-    local = table(config.get("local"))
-    pieces += [f"{name} = {strength}" for name, strength in table(local.get("terms")).items()]
-    pieces += [f"method = {method}" for method in (local.get("method"),) if method not in (None, "plain")]
+    chosen, local, how = (table(config.get(key)) for key in ("algorithm", "local", "distil"))
+    kind, method = table(config.get("topology")).get("kind"), local.get("method")
     tries = table(config.get("gate")).get("interpolate")
-    kind = table(config.get("topology")).get("kind")
-    pieces = ([f"topology = {kind}"] if kind not in (None, "star") else []) + pieces
-    pieces += [f"interpolate = {tries}"] if tries else []
-    how = table(config.get("distil"))
-    return ", ".join(pieces + ([f"distil = {how.get('ensemble')} of {how.get('teachers')}"] if how else []))
+    pieces = [
+        f"topology = {kind}" if kind not in (None, "star") else "",
+        *(f"{piece} = {chosen[piece]}" for piece in PIECES if piece in chosen),
+        *(f"{name} = {strength}" for name, strength in table(local.get("terms")).items()),
+        f"method = {method}" if method not in (None, "plain") else "",
+        f"interpolate = {tries}" if tries else "",
+        f"distil = {how.get('ensemble')} of {how.get('teachers')}" if how else "",
+    ]
+    return ", ".join(filter(None, pieces))
 
 
 def _base(run: Mapping[str, Any]) -> Json:
@@ -197,11 +198,11 @@ def _general(body: Mapping[str, Any]) -> Json | None:
     if not both:
         return None
 
-    def over(model: str, key: str) -> float | None:
-        values = [s[model][key] for s in both]
-        return None if any(v is None for v in values) else mean(values)
-
-    means = {model: {key: over(model, key) for key in ("accuracy", "loss")} for model in ("base", "shared")}
+    scored = {m: {key: [s[m][key] for s in both] for key in ("accuracy", "loss")} for m in ("base", "shared")}
+    means = {
+        model: {key: None if None in values else mean(values) for key, values in by_key.items()}
+        for model, by_key in scored.items()
+    }
     for one in means.values():
         one["perplexity"] = perplexity(one["loss"])
 

@@ -341,11 +341,12 @@ def limits(page: Page) -> Safe:
     s, w, n = page.s, page.w, page.n
     tests = [p["test"]["base"]["examples"] for p in page.people if p["test"]["base"]]
     smallest = min((t for t in tests if t is not None), default=None)
-    items = [w("limits.seed", seed=n.plain(s["seed"]))]
-    if smallest is not None:
-        items.append(w("limits.small", n=n.fixed(smallest)))
-    items += [w(f"limits.{key}") for key in ("data", "use", "privacy", "energy")]
-    items.append(w("limits.simulation") if s["simulation"] else w("limits.claims"))
+    keys = ("data", "use", "privacy", "energy", "simulation" if s["simulation"] else "claims")
+    items = [
+        w("limits.seed", seed=n.plain(s["seed"])),
+        *([] if smallest is None else [w("limits.small", n=n.fixed(smallest))]),
+        *(w(f"limits.{key}") for key in keys),
+    ]
     return join(
         el("p", w("limits.lead"), class_="lead"),
         el("ul", *[el("li", item) for item in items], class_="limits"),

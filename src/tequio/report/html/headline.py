@@ -52,8 +52,13 @@ def _verdict(page: Page) -> str:
         return w("head.alone")
     paid = w("head.compared" if short else "head.some", g=n.fixed(gains), n=n.fixed(known))
     parts = [paid if gains else w("head.nobody")]
-    rest = {"loses": counts["loses"], "same": counts["no_difference"], "few": counts["too_few"]}
-    rest |= {"keeps": keeps, "short": short}
+    rest = {
+        "loses": counts["loses"],
+        "same": counts["no_difference"],
+        "few": counts["too_few"],
+        "keeps": keeps,
+        "short": short,
+    }
     parts += [w.plural(f"head.{key}", count, n.fixed(count)) for key, count in rest.items() if count]
     return " ".join(parts)
 

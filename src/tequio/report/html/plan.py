@@ -121,12 +121,18 @@ def _three(value: float, n: Numbers) -> str:
 def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     kinds = [m["kind"] for m in plan["participants"][0]["memory"]]
     head = [w("col.participant"), f"{w('plan.have')}#", *[f"{w.reason(kind)}#" for kind in kinds]]
-    body: list[list[Cell]] = []
-    for row in plan_rows(plan, w):
-        cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
-        body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
-    what = [w("plan.memory.what", n=n.size(plan["process_memory"]))]
-    what += [w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []
+    body: list[list[Cell]] = [
+        [
+            row["name"],
+            n.size(row["memory"][0]["have"]),
+            *(f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]),
+        ]
+        for row in plan_rows(plan, w)
+    ]
+    what = [
+        w("plan.memory.what", n=n.size(plan["process_memory"])),
+        *([w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []),
+    ]
     return join(el("p", " ".join(what)), grid(w("plan.memory"), head, body))
 
 

@@ -160,11 +160,14 @@ def _test_row(page: Page, p: Json, models: Sequence[str]) -> list[Cell]:
     keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] and not own else None
     said = [part for part in (counts_in_words(page, p), keeps, needed_in_words(page, p)) if part]
     examples = (p["test"]["personal"] or p["test"]["base"] or {}).get("examples")
-    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), ". ".join(said) or None), page.n.fixed(examples)]
-    row += [_score(page, p, model) for model in models]
     main = effect_in_words(page, p)
-    row.append(main if main == DASH else under(main, bounds_in_words(page, p)))
-    return row
+    return [
+        p["name"],
+        under(page.verdict(p["verdict"]), ". ".join(said) or None),
+        page.n.fixed(examples),
+        *(_score(page, p, model) for model in models),
+        main if main == DASH else under(main, bounds_in_words(page, p)),
+    ]
 
 
 def _score(page: Page, p: Json, model: str) -> Cell:
