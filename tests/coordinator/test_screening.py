@@ -32,7 +32,7 @@ def vector(*values: float) -> Update:
 
 def admitted(update: Update) -> Admitted:
     facts = Facts(examples=10, steps=2, norm=update.norm())
-    return Admitted(Member("ana", 1, 2, 2), Reply(1, 1, "ana"), update, facts, facts.norm)
+    return Admitted(Member("ana", 1, 2, 2), update, facts, {"norm": facts.norm})
 
 
 def test_a_long_update_is_cut_to_the_bound_and_a_short_one_stays() -> None:
@@ -40,7 +40,7 @@ def test_a_long_update_is_cut_to_the_bound_and_a_short_one_stays() -> None:
     cut = bound(admitted(vector(3.0, 4.0)), 1.0, 2.0)
     torch.testing.assert_close(value(cut.update), torch.tensor([1.2, 1.6]))
     assert cut.facts.norm == pytest.approx(2.0)
-    assert cut.norm == 5.0
+    assert cut.row["norm"] == 5.0
     assert [(a.alarm, a.figure, a.limit, a.action) for a in cut.alarms] == [("norm", 2.5, 1.0, "clip")]
     for factor, reference in ((3.0, 2.0), (2.5, 2.0), (1.0, 0.0)):  # the last is the first round: no reference yet
         same = bound(admitted(vector(3.0, 4.0)), factor, reference)

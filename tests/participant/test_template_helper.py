@@ -36,7 +36,7 @@ def test_a_helper_that_does_not_start_is_said_to_be_one(
             chats.write(CHAT)
         assert caught.value.what == "The process that applies chat templates did not start: it ended with 3."
         assert "not the cause" in caught.value.why
-        assert "means harm" not in str(caught.value)
+        assert "malicious" not in str(caught.value)
         assert "template_child.py" in caught.value.fix
         patch.setattr("sys.executable", str(tmp_path / "nothing"))
         with pytest.raises(ResourceError, match="did not start: No such file or directory"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from builders import refused
+
 pytest.importorskip("cryptography")
 
 from tequio.core.canonical import digest
@@ -36,7 +38,7 @@ def test_a_key_comes_back_and_only_its_owner_can_read_it(tmp_path: Path) -> None
     write_secret(tmp_path / "key.pem", key_bytes(key))
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
     assert public_bytes(load_key(tmp_path / "key.pem")) == public_bytes(key)
-    with pytest.raises(ConfigError, match="never overwritten"):
+    with refused(ConfigError, "key-exists", path=str(tmp_path / "key.pem")):
         write_secret(tmp_path / "key.pem", b"another")
 
 
@@ -82,7 +84,7 @@ def test_a_changed_federation_is_noticed(tmp_path: Path) -> None:
 def test_what_is_no_invitation_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "north.json"
     path.write_text(content)
-    with pytest.raises(ConfigError, match="not an invitation"):
+    with refused(ConfigError, "invitation-unreadable", path=str(path)):
         read_invitation(path)
 
 

@@ -77,13 +77,10 @@ def init(
 
     path, files = write_starter(folder, task, base, algorithm)
 
-    def words() -> None:
-        output.out.print("Wrote:")
-        for file in files:
-            output.out.print(f"  {file}")
-        output.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
-
-    output.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
+    written = [str(file) for file in files]
+    then = f"Put each participant's data where its file says, then: tequio run {path}"
+    words = ("Wrote:", *(f"  {file}" for file in written), then)
+    output.emit({"federation": str(path), "files": written}, json, lambda: output.say(*words))
 
 
 @app.command()
@@ -206,19 +203,15 @@ def verify(folder: Run, json: Json = False) -> None:
 
     result = verify_run(folder)
 
-    def words() -> None:
-        for problem in result["problems"]:
-            output.out.print(f"PROBLEM  {problem}")
-        if result["ok"]:
-            output.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
-            if result["outcome"]:
-                output.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
-            output.out.print(
-                "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
-                "keep the head hash elsewhere to notice a ledger rewritten whole."
-            )
-
-    output.emit(result, json, words)
+    words = [f"PROBLEM  {problem}" for problem in result["problems"]]
+    if result["ok"]:
+        words.append(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
+        words += [f"Outcome {result['outcome']} (two runs with one seed have the same)"] if result["outcome"] else []
+        words.append(
+            "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
+            "keep the head hash elsewhere to notice a ledger rewritten whole."
+        )
+    output.emit(result, json, lambda: output.say(*words))
     if not result["ok"]:
         raise typer.Exit(10)
 
@@ -260,7 +253,7 @@ def predict(
         raise typer.BadParameter(f"{text} is a file: write --file {text}")
     check_run(folder)
     if file is not None and str(file) != "-":
-        check_file(file, "texts to predict")
+        check_file(file, "texts")
     from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_texts, text_columns
 
     set_threads(0)

@@ -10,6 +10,7 @@ import typer
 
 from tequio.cli import output
 from tequio.cli.options import Json, Lang, Threads, set_threads
+from tequio.core.texts.words import refusal
 
 
 def plan(
@@ -51,7 +52,7 @@ def plan(
     if after is not None:
         check_run(after)
     config = check_federation(federation)
-    from tequio.app.forecast.calibration import compare, not_learnt, recalibrate
+    from tequio.app.forecast.calibration import calibration_key, compare, known_factors, not_learnt, recalibrate
     from tequio.cli.plan_tables import print_after, print_plan
     from tequio.report.html.plan import write_plan
 
@@ -65,7 +66,7 @@ def plan(
         return
     set_threads(threads)
     from tequio.app.assembly.build import build, read_participants
-    from tequio.app.forecast.calibration import calibration_key, known_factors
+    from tequio.app.assembly.checks import check_pieces
     from tequio.app.forecast.forecast import make_plan
     from tequio.planning.devices import catalogue, find_device
     from tequio.planning.gpu_memory import card_name
@@ -73,8 +74,8 @@ def plan(
     known = catalogue(devices)
     if machine is not None:
         find_device(machine, known)
-    roster = read_participants(config)
-    setup = build(config, participants=roster)
+    algorithm, roster = check_pieces(config), read_participants(config)
+    setup = build(config, participants=roster, algorithm=algorithm)
     import torch
 
     factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
@@ -94,6 +95,5 @@ def last_plan(home: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json_.loads((home / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        what = f"There is no plan of it in {home}."
-        raise ConfigError(what, "", "Make one before the run: tequio plan federation.toml") from None
+        raise refusal(ConfigError, "plan-missing", folder=home) from None
     return found

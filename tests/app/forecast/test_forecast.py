@@ -73,7 +73,7 @@ def test_a_plan_its_run_and_the_next_plan(
     if not torch.cuda.is_available():
         assert (plan["card_memory"], found["card"]["ratio"]) == (None, None)
     on_card = found | {"card": {"predicted": 4, "measured": 3, "ratio": 0.75}, "factors": {}}
-    assert "Memory of the graphics card, measured over forecast: 0.75." in render_plan(plan | {"after": on_card}, "en")
+    assert "Memory of the graphics card, measured ÷ forecast: 0.75." in render_plan(plan | {"after": on_card}, "en")
     assert "Of its graphics card it takes 2.00\u00a0GB" in render_plan(plan | {"card_memory": 2 * 10**9}, "en")
     factor = recalibrate(plan, found)[HERE]
     ratios = sorted(r["ratio"] for r in found["participants"])
@@ -208,7 +208,7 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     member = people["site0"]
     assert own["seconds"] > member["rounds"] * member["steps"] * 8 * 4 / 100  # batches of 8 texts of more than 4 tokens
     page = render_plan(plan, "en")
-    assert all(text in page for text in ("over by ×", "within", "all together", "that they declare"))
+    assert all(text in page for text in ("over by ×", "within", "all together", "that the participants declare"))
     assert planned(path, machine="L4")["declared"] == []
 
 
@@ -231,7 +231,7 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federa
             assert "EUR" in text
         assert (rows["site0"]["money"] is not None, rows["site0"]["grams"] is not None) == (own, own)
         assert plan["total"]["priced"] == [2 if own else 1, 3]
-        assert ("(of 2 of 3)" in written[1], "(of 1 of 3)" in written[1]) == (own, not own)
+        assert ("(for 2 of 3)" in written[1], "(for 1 of 3)" in written[1]) == (own, not own)
         assert "money" not in plan["axes"]
         assert rows["site1"]["money"] is not None
         assert rows["site1"]["grams"] is not None

@@ -206,7 +206,7 @@ def test_two_batches_a_step_count_as_twice_the_work(make_federation: Any) -> Non
     sizes: list[int] = []
     for local in ({}, {"method": "fomaml"}, {"terms": {"replay": 0.1}}, {"method": "fomaml", "terms": {"kl": 0.1}}):
         config = load_federation(make_federation(local=local, folder=f"fed{len(sizes)}"))
-        node = build(config).participants[0]
-        profile = build_node_profile(node, HardwareSection(), {})
-        sizes.append(build_workload(config, profile, 4, node.adapted).tokens_per_step)
+        setup = build(config)
+        profile = build_node_profile(setup.participants[0], HardwareSection(), {})
+        sizes.append(build_workload(setup, profile, 4).tokens_per_step)
     assert [size / sizes[0] for size in sizes] == pytest.approx([1.0, 2.0, 2.0, 3.0], rel=0.02)
