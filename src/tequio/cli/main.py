@@ -13,6 +13,7 @@ import typer
 import tequio
 from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
+from tequio.cli.backup import backup
 from tequio.cli.carbon import carbon
 from tequio.cli.config import config as config_group
 from tequio.cli.data import data
@@ -20,6 +21,7 @@ from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
 from tequio.cli.options import Json, Lang, Threads, finish, looks_like_a_file, set_threads, stoppable, stopped_words
 from tequio.cli.plan import plan
+from tequio.cli.query import query
 from tequio.cli.start import start
 from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
@@ -345,6 +347,8 @@ app.command()(participant.participate)
 app.command()(participant.leave)
 app.command("island")(participant.offline)
 app.command()(status.status)
+app.command()(backup)
+app.command()(query)
 app.command()(plan)
 app.command()(accounts)
 app.add_typer(carbon, name="carbon")
