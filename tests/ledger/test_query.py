@@ -84,7 +84,8 @@ def test_the_authorizer_denies_what_the_first_word_does_not_show(ledger: Path) -
 
 
 @pytest.mark.parametrize(
-    "sql", ["SELECT", "SELECT nothing FROM record", "SELECT 1; SELECT 2", "SELECT json_extract('{', '$')", "SELECT '\ud800'"]
+    "sql",
+    ["SELECT", "SELECT nothing FROM record", "SELECT 1; SELECT 2", "SELECT json_extract('{', '$')", "SELECT '\ud800'"],
 )
 def test_mistakes_are_named(ledger: Path, sql: str) -> None:
     assert code(ledger, sql) == "query-wrong"
