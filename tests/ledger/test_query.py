@@ -55,6 +55,13 @@ def test_views_have_a_row_per_round_and_per_update(ledger: Path) -> None:
     assert read_query(ledger, "SELECT * FROM personal_models").rows == []
 
 
+def test_tables_inside_bodies_are_read(ledger: Path) -> None:
+    sql = "SELECT each.value ->> '$.name' FROM record, json_each(body, '$.train') AS each"
+    assert read_query(ledger, sql).rows == [("north",), ("south",)]
+    sql = "SELECT count(*) FROM record, json_tree(body) AS part WHERE part.key = 'name'"
+    assert read_query(ledger, sql).rows == [(3,)]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
