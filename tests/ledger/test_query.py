@@ -125,9 +125,9 @@ def test_it_reads_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger.create(path, {"name": "small"}).close()
     seen = []
-    with child(append_for_ever, path) as (process, said):
-        said.recv()
+    with child(append_for_ever, path, 0.05) as (process, said):
         for _ in range(20):
+            said.recv()
             count, last = read_query(path, "SELECT count(*), max(seq) FROM record").rows[0]
             assert count == last + 1
             seen.append(count)
