@@ -104,8 +104,8 @@ def changes(pinned: Any, found: Any, where: str = "") -> list[str]:
         gone, new = pinned.keys() - found.keys(), found.keys() - pinned.keys()
         return sorted([*both, *(f"- {where}/{key}" for key in gone), *(f"+ {where}/{key}" for key in new)])
     if isinstance(pinned, list) and isinstance(found, list) and sorted(pinned) != sorted(found):
-        gone = [f"- {where}: {one}" for one in pinned if one not in found]
-        return gone + [f"+ {where}: {one}" for one in found if one not in pinned]
+        lost = [f"- {where}: {one}" for one in pinned if one not in found]
+        return lost + [f"+ {where}: {one}" for one in found if one not in pinned]
     return [] if pinned == found else [f"- {where}: {pinned}", f"+ {where}: {found}"]
 
 

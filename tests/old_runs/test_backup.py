@@ -82,6 +82,18 @@ def test_a_backup_finds_its_federation_anywhere(tmp_path: Path, monkeypatch: Pat
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == [], "no unfinished copy is left"
 
 
+def test_a_folder_that_was_not_started_yet_is_backed_up(tmp_path: Path, monkeypatch: Patch) -> None:
+    root = unpacked("network-stopped", tmp_path, monkeypatch)
+    for name in ("run", "superlink"):
+        shutil.rmtree(root / "hub" / name)
+    (root / "copy").mkdir(mode=0o755)
+    made = back_up(root / "hub", root / "copy")  # an empty folder becomes the backup
+    assert (made.records, made.head) == (0, "")
+    assert stat.S_IMODE((root / "copy").stat().st_mode) == 0o700
+    check_digests(root / "copy")
+    assert (root / "copy" / "hub" / "secret").read_bytes() == (root / "hub" / "secret").read_bytes()
+
+
 def test_what_cannot_be_backed_up_is_refused(tmp_path: Path, monkeypatch: Patch) -> None:
     root = unpacked("network-finished", tmp_path, monkeypatch)
     hub = root / "hub"

@@ -100,7 +100,7 @@ def _confine(connection: sqlite3.Connection, seconds: float) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     for name, sql in VIEWS.items():
         connection.execute(f"CREATE TEMP VIEW {name} AS {sql}")
-    for function in ("json_each", "json_tree"):  # SQLite declares them at their first use, as a table that would be denied
+    for function in ("json_each", "json_tree"):  # declared at their first use, which the authorizer would deny
         connection.execute(f"SELECT 1 FROM {function}('[]')")
     connection.execute("PRAGMA query_only = ON")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
