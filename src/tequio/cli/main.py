@@ -13,13 +13,16 @@ import typer
 import tequio
 from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
+from tequio.cli.backup import backup
 from tequio.cli.carbon import carbon
 from tequio.cli.config import config as config_group
 from tequio.cli.data import data
 from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
+from tequio.cli.missing import explained
 from tequio.cli.options import Json, Lang, Threads, finish, looks_like_a_file, set_threads, stoppable, stopped_words
 from tequio.cli.plan import plan
+from tequio.cli.query import query
 from tequio.cli.start import start
 from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
@@ -338,6 +341,8 @@ app.command()(participant.participate)
 app.command()(participant.leave)
 app.command("island")(participant.offline)
 app.command()(status.status)
+app.command()(backup)
+app.command()(query)
 app.command()(plan)
 app.command()(accounts)
 app.add_typer(carbon, name="carbon")
@@ -366,12 +371,13 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except click.Abort:
         raise SystemExit(1) from None
-    except TequioError as error:
+    except (TequioError, ModuleNotFoundError) as raised:
+        known = explained(raised)
         if "--json" in sys.argv:
-            output.emit(error.as_dict(), True, lambda: None)
+            output.emit(known.as_dict(), True, lambda: None)
         else:
-            output.err.print(f"Error: {error}", markup=False)
-        raise SystemExit(error.exit_code) from None
+            output.err.print(f"Error: {known}", markup=False)
+        raise SystemExit(known.exit_code) from None
     except SystemExit as end:
         if end.code == 130:  # stopped by hand: workers in the middle of something must not hold the process up
             sys.stdout.flush()
