@@ -223,7 +223,7 @@ def test_the_memory_of_an_adaptive_server_survives_its_bytes(name: str) -> None:
     fresh, _ = piece.apply(piece.init("s"), entry("dense", 4, 0).scaled(1e-3))
     for name_ in ("m/m:a", "v/m:a"):  # ranks that are new start as in the first round
         torch.testing.assert_close(plain(grown.entries[name_])[2:], plain(fresh.entries[name_])[2:], atol=0, rtol=1e-5)
-    with pytest.raises(UpdateError, match="layouts differ"):
+    with refused(UpdateError, "layouts-differ"):
         piece.apply(memory, Update(head, "other"))
 
 
