@@ -108,7 +108,7 @@ def test_a_damaged_ledger_is_noticed_and_not_built_upon(halted: tuple[Path, Path
     with pytest.raises(LedgerCorrupt, match=f"ledger.sqlite, record {seq}: ") as caught:
         resume(run)
     assert caught.value.reason is not None
-    assert caught.value.reason.code == "record-damaged"
+    assert caught.value.reason.code == "records-damaged"
     assert MARKER not in said(caught.value)
     checked = CliRunner().invoke(app, ["verify", str(run)])
     assert checked.exit_code == 10
