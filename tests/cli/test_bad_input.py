@@ -201,7 +201,7 @@ def test_too_little_memory_is_said_before_any_weight_is_read(marked: Any, tiny_b
     own = path.parent / "participants" / "site0.toml"
     own.write_text(own.read_text().replace("[hardware]\n", "[hardware]\nmemory_gib = 0.001\n"))
     error = refused(
-        path, ResourceError, "Participant site0 needs about", "has 0.00 GiB", "The sum in GiB: runtime 0.50 +"
+        path, ResourceError, "Participant site0 needs about", "has 0.00 GiB", "The sum in GiB: runtime 0.50"
     )
     assert "base weights" in error.why
     assert error.fix

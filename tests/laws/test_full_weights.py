@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from builders import Altered, build_setup, rounds
+from builders import Altered, build_setup, refused, rounds
 from tequio.app.assembly.algorithm import build_coding, build_local
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
@@ -133,7 +133,7 @@ def test_a_whole_run_with_merged_export(make_federation: Any, tmp_path: Path) ->
     path = federation(make_federation, participants=2, train={"rounds": 1})
     out = start(load_federation(path), tmp_path / "run", True).folder
     assert resume(out).end["rounds"] == 1
-    with pytest.raises(RunError, match=r"no adapters.*--merged"):
+    with refused(RunError, "no-adapters"):
         export_models(out, "shared", tmp_path / "x", merged=False)
     row = export_models(out, "shared", tmp_path / "x", merged=True)[0]
     assert sorted(row) == ["merged", "merged_agreement", "merged_dtype", "name"]

@@ -143,7 +143,7 @@ def test_the_allotted_rank_is_always_used(make_federation: Any) -> None:
 
 def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1))
-    with pytest.raises(UpdateError, match=r"does not fit\. Expected factors of rank 2 or less"):
+    with refused(UpdateError, "start-unfit", rank=2):
         w.adapted.attach_product(random_shared(w, 3), 2, 0)
 
 

@@ -258,7 +258,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     tequio("export", bundle, "site0", "--out", tmp_path / "later")  # where the book is not
     later = ModelCard.load(tmp_path / "later" / "site0" / "adapter" / "README.md")
     assert 0 < later.data.co2_eq_emissions["emissions"] < grams
-    assert "site0's personal model, without its rounds;" in later.text
+    assert "site0's personal model without its rounds," in later.text
     assert not any("salt" in file or "key" in file or "memory" in file for file in files)
     whole = b"".join((bundle / file).read_bytes() for file in files)
     secrets = [token, "PRIVATE KEY", (folder / "run/participants/site0/salt").read_text()]

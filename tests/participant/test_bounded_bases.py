@@ -108,5 +108,5 @@ def test_the_digest_of_a_bases_files_is_that_of_all_that_can_be_read(llama: Path
 @pytest.mark.parametrize("path", ["pipe.jsonl", "/dev/zero"])
 def test_data_that_are_no_ordinary_file_are_named(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(DataError, match=r"cannot be read \(it is a (named pipe|device), and only ordinary files"):
+    with refused(DataError, "unreadable"):
         read_examples(tmp_path / path, Columns(), "causal", (), "[gate] slices, a")

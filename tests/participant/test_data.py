@@ -119,8 +119,8 @@ GOOD = f'{{"text": "{SECRET}", "label": "pos"}}\n'
 FAULTS = [
     ("a.jsonl", GOOD.encode() + b'{"text": "' + SECRET.encode() + b' \x81"}\n', "Line 2, byte 30 "),
     ("a.jsonl", b"\xef\xbb\xbf\xe9" + SECRET.encode(), "Line 1, byte 4 "),
-    ("a.jsonl", GOOD + f'{{"text": "{SECRET}\0"}}\n', "line 2: a NUL byte"),
-    ("a.csv", f"text,label\n{SECRET}\0,pos\n", "line 2: a NUL byte"),
+    ("a.jsonl", GOOD + f'{{"text": "{SECRET}\0"}}\n', "line 2 contains a NUL byte"),
+    ("a.csv", f"text,label\n{SECRET}\0,pos\n", "line 2 contains a NUL byte"),
     ("a.jsonl", f'{{"text": "{SECRET}\\u0000", "label": "pos"}}', "line 1: a text in column 'text' holds a NUL"),
     ("a.jsonl", f'{{"text": "{SECRET}\\ud800", "label": "pos"}}', "text-with-flaw: "),
     ("a.jsonl", GOOD + f'{{"text": "{SECRET}" "label"}}\n', "line 2: not valid JSON (at column"),

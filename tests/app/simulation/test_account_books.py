@@ -126,7 +126,7 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[energy]\ncountry = "Germny"\n', "nearest is Germany"),
+        ('[energy]\ncountry = "Germny"\n', "nearest: Germany"),
         ('[energy]\nzone = "DE"\n', "zone names one of several"),
         ("[energy]\npue = 0.5\n", "energy.pue"),
         ('[money]\ncurrency = "EUR"\n', "give per_kwh"),

@@ -161,7 +161,7 @@ def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_p
     assert made["site0"]["fits"]["local"]["step"] < made["site1"]["fits"]["local"]["step"] or any(
         one["facts"].get("fit") == "local" for one in made["site0"]["cut"]["facts"]["cut"]
     )
-    assert "site0: a budget cut its personal model" in render(entries, "en")
+    assert "site0: a budget shortened the training of its personal model" in render(entries, "en")
     assert [row["name"] for row in against_alone(entries)["participants"]] == ["site1"]
 
 

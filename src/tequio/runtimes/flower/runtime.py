@@ -335,7 +335,7 @@ class FlowerRuntime:
         try:
             data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
         except MessageError as error:
-            return refused_reply(task, str(error))
+            return refused_reply(task, error.as_reason().after(str(error)))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
             return Failure.of(task, NetworkError(str(error)), error.reason)
         return read_reply(data, task, limit)
