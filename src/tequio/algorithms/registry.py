@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -89,6 +90,8 @@ LOCAL: Mapping[str, Callable[..., LocalTerm]] = {
     "replay": Replay,
     "transfer": Transfer,
 }
+OWN_TERMS: dict[str, LocalTerm] = {}
+"""Terms that are objects of this process, by name: see `known_terms`."""
 METHOD: Mapping[str, Callable[..., LocalMethod]] = {
     "plain": Plain,
     "fomaml": FOMAML,
@@ -124,12 +127,26 @@ def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     return piece
 
 
+@contextmanager
+def known_terms(terms: Sequence[LocalTerm]) -> Iterator[None]:
+    """Know these objects by their names while inside, in this process alone."""
+    OWN_TERMS.update({term.name: term for term in terms})
+    try:
+        yield
+    finally:
+        for term in terms:
+            OWN_TERMS.pop(term.name, None)
+
+
 def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
     """The local terms of these names and strengths, sorted by name; one of strength 0 is left out.
 
     Raises ConfigError with the nearest known name, and for a strength out of range.
     """
-    built = [_build("local", LOCAL, name, {"strength": x}, "[local] terms") for name, x in sorted(strengths.items())]
+    built: list[LocalTerm] = [
+        OWN_TERMS.get(name) or _build("local", LOCAL, name, {"strength": x}, "[local] terms")
+        for name, x in sorted(strengths.items())
+    ]
     return tuple(term for term in built if term.strength != 0.0)
 
 
