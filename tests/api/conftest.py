@@ -32,5 +32,3 @@ def settings(tiny_bert: Path) -> dict[str, Any]:
 def people() -> dict[str, list[tuple[str, str]]]:
     """Two participants' texts."""
     return {"north": pairs(1), "south": pairs(2)}
-
-

@@ -91,7 +91,9 @@ def test_rounds_are_followed_and_a_stopped_run_resumes_to_the_same_end(
     assert resumed.summary["chain"]["outcome"] == whole.summary["chain"]["outcome"]
 
 
-def test_resume_takes_only_the_same_federation(settings: dict[str, Any], people: dict[str, Any], tmp_path: Path) -> None:
+def test_resume_takes_only_the_same_federation(
+    settings: dict[str, Any], people: dict[str, Any], tmp_path: Path
+) -> None:
     federation = tequio.load_federation(settings, people)
     first = tequio.run(federation, tmp_path / "run", resume=True)
     records = len(bodies(first.folder, "round"))

@@ -15,11 +15,11 @@ from tequio.api.rows import Rows, html_table
 from tequio.core.errors import RunError
 from tequio.core.texts.words import ENGLISH, refusal
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger
 
 if TYPE_CHECKING:
     from tequio.api.background import Background
     from tequio.api.measures import Metric
+    from tequio.ledger.chain import Entry
 
 SHARED = "shared"
 
@@ -167,8 +167,7 @@ class Run(Mapping[str, Participant]):
         return _summary(self.folder)
 
     def _ended(self) -> bool:
-        with Ledger.open(RunFolder.open(self.folder).ledger_path, read_only=True) as ledger:
-            return ledger.last("end") is not None
+        return bool(_entries(self.folder, "end"))
 
     @property
     def finished(self) -> bool:
@@ -187,9 +186,7 @@ class Run(Mapping[str, Participant]):
         after = -1
         while True:
             going = self._background is not None and self._background.going
-            with Ledger.open(RunFolder.open(self.folder).ledger_path, read_only=True) as ledger:
-                entries = list(ledger.entries("round", after))
-            for entry in entries:
+            for entry in _entries(self.folder, "round", after):
                 after = entry.seq
                 yield _round(entry.body)
             if self._background is None or not going:
@@ -316,8 +313,14 @@ def _folder(run: Run | str | Path) -> Path:
 def _summary(folder: Path) -> Mapping[str, Any]:
     from tequio.report.data.summary import summary
 
+    return summary(_entries(folder))
+
+
+def _entries(folder: Path, kind: str | None = None, after: int = -1) -> list[Entry]:
+    from tequio.ledger.record import Ledger  # it imports torch
+
     with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
-        return summary(list(ledger.entries()))
+        return list(ledger.entries(kind, after))
 
 
 def _round(body: Mapping[str, Any]) -> Round:
