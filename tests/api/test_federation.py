@@ -33,8 +33,8 @@ def test_a_dict_and_a_file_give_the_same(make_federation: Any) -> None:
     assert (one.name, one.seed, one.participants) == ("small", 7, ["site0", "site1"])
 
 
-def test_settings_are_replaced_and_the_first_federation_stays(settings: dict[str, Any], people: Any) -> None:
-    first = tequio.load_federation(settings, people)
+def test_settings_are_replaced_and_the_first_federation_stays(api_settings: dict[str, Any], api_people: Any) -> None:
+    first = tequio.load_federation(api_settings, api_people)
     other = first.with_settings({"train.rounds": 9, "task.max_tokens": 8}, seed=3, train={"batch_size": 4})
     assert (other.settings.train.rounds, other.settings.train.batch_size, other.seed) == (9, 4, 3)
     assert other.settings.train.learning_rate == 5e-3
@@ -69,13 +69,13 @@ def test_a_wrong_setting_is_refused_as_in_the_file(make_federation: Any, changes
     assert str(path) in caught.value.what
 
 
-def test_a_key_inside_a_value_is_refused(settings: dict[str, Any], people: Any) -> None:
+def test_a_key_inside_a_value_is_refused(api_settings: dict[str, Any], api_people: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        tequio.load_federation(settings, people).with_settings({"name.low": 3})
+        tequio.load_federation(api_settings, api_people).with_settings({"name.low": 3})
     assert code(caught.value) == "setting-is-no-table"
 
 
-def test_the_kinds_of_rows(settings: dict[str, Any]) -> None:
+def test_the_kinds_of_rows(api_settings: dict[str, Any]) -> None:
     wanted = [{"text": "a b", "label": "good"}, {"text": "c", "label": "bad"}]
     pairs = [(row["text"], row["label"]) for row in wanted]
 
@@ -83,21 +83,21 @@ def test_the_kinds_of_rows(settings: dict[str, Any]) -> None:
         yield from pairs
 
     for rows in (pairs, wanted, made(), pyarrow.Table.from_pylist(wanted)):
-        assert lines(tequio.load_federation(settings, {"north": rows}), "north") == wanted
-    writing = {**settings, "task": {"kind": "causal"}}
+        assert lines(tequio.load_federation(api_settings, {"north": rows}), "north") == wanted
+    writing = {**api_settings, "task": {"kind": "causal"}}
     assert lines(tequio.load_federation(writing, {"a": ["one", "two"]}), "a") == [{"text": "one"}, {"text": "two"}]
     asked = tequio.load_federation(writing, {"a": [("why?", "so")]})
     assert lines(asked, "a") == [{"prompt": "why?", "response": "so"}]
 
 
-def test_a_frame_of_pandas(settings: dict[str, Any]) -> None:
+def test_a_frame_of_pandas(api_settings: dict[str, Any]) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"text": ["a", "b"], "label": ["good", None], "n": [1, 2]})
-    found = lines(tequio.load_federation(settings, {"north": frame}), "north")
+    found = lines(tequio.load_federation(api_settings, {"north": frame}), "north")
     assert found == [{"text": "a", "label": "good", "n": 1}, {"text": "b", "n": 2}]
 
 
-def test_a_dataset_with_the_names_of_its_classes(settings: dict[str, Any]) -> None:
+def test_a_dataset_with_the_names_of_its_classes(api_settings: dict[str, Any]) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["good", "bad"])}
@@ -105,14 +105,16 @@ def test_a_dataset_with_the_names_of_its_classes(settings: dict[str, Any]) -> No
     rows = {"text": ["a", "b", "c"], "label": [0, 1, -1]}
     parts = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)})
     wanted = [{"text": "a", "label": "good"}, {"text": "b", "label": "bad"}, {"text": "c"}]
-    assert lines(tequio.load_federation(settings, {"north": parts["train"]}), "north") == wanted
-    assert lines(tequio.load_federation(settings, {"north": parts}), "north", "train.jsonl") == wanted
+    assert lines(tequio.load_federation(api_settings, {"north": parts["train"]}), "north") == wanted
+    assert lines(tequio.load_federation(api_settings, {"north": parts}), "north", "train.jsonl") == wanted
 
 
-def test_tables_of_the_participants_own_file(settings: dict[str, Any], people: Any, tmp_path: Path) -> None:
-    given: dict[str, Any] = {"north": {"data": {"train": people["north"], "max_train": 9}, "hardware": {"max_rank": 4}}}
+def test_tables_of_the_participants_own_file(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "north": {"data": {"train": api_people["north"], "max_train": 9}, "hardware": {"max_rank": 4}}
+    }
     given |= {"south": tmp_path / "south.csv"}
-    federation = tequio.load_federation(settings, given)
+    federation = tequio.load_federation(api_settings, given)
     texts = {name: text.decode() for name, text in federation.texts()}
     assert 'train = "data/north/train.jsonl"' in texts["inputs/participants/north.toml"]
     assert "max_train = 9" in texts["inputs/participants/north.toml"]
@@ -135,14 +137,16 @@ def test_tables_of_the_participants_own_file(settings: dict[str, Any], people: A
         (b"SECRET", "python-data-unknown"),
     ],
 )
-def test_rows_that_cannot_be_used_are_named_and_not_shown(settings: dict[str, Any], rows: Any, expected: str) -> None:
+def test_rows_that_cannot_be_used_are_named_and_not_shown(
+    api_settings: dict[str, Any], rows: Any, expected: str
+) -> None:
     with pytest.raises(DataError) as caught:
-        tequio.load_federation(settings, {"north": rows})
+        tequio.load_federation(api_settings, {"north": rows})
     assert code(caught.value) == expected
     assert "north" in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_name_is_checked_before_it_names_a_file(settings: dict[str, Any], people: Any) -> None:
+def test_a_name_is_checked_before_it_names_a_file(api_settings: dict[str, Any], api_people: Any) -> None:
     with pytest.raises(ConfigError, match="name"):
-        tequio.load_federation(settings, {"../north": people["north"]})
+        tequio.load_federation(api_settings, {"../north": api_people["north"]})

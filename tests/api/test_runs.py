@@ -14,9 +14,9 @@ from tequio.core.errors import DataError, RunError
 
 
 @pytest.fixture
-def done(settings: dict[str, Any], people: dict[str, Any], tmp_path: Path) -> tequio.Run:
+def done(api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path) -> tequio.Run:
     """A finished run."""
-    return tequio.run(tequio.load_federation(settings, people), tmp_path / "run")
+    return tequio.run(tequio.load_federation(api_settings, api_people), tmp_path / "run")
 
 
 def test_a_run_is_a_mapping_with_the_reports_own_figures(done: tequio.Run) -> None:
@@ -72,9 +72,11 @@ def test_the_written_files_give_the_same_run(done: tequio.Run, tmp_path: Path) -
 
 
 def test_rounds_are_followed_and_a_stopped_run_resumes_to_the_same_end(
-    settings: dict[str, Any], people: dict[str, Any], tmp_path: Path
+    api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path
 ) -> None:
-    federation = tequio.load_federation(settings, people).with_settings({"train.rounds": 5, "train.patience": 9})
+    federation = tequio.load_federation(api_settings, api_people).with_settings(
+        {"train.rounds": 5, "train.patience": 9}
+    )
     whole = tequio.run(federation, tmp_path / "whole", wait=False)
     rounds = [*whole.rounds()]
     assert [each.number for each in rounds] == [1, 2, 3, 4, 5]
@@ -92,16 +94,16 @@ def test_rounds_are_followed_and_a_stopped_run_resumes_to_the_same_end(
 
 
 def test_resume_takes_only_the_same_federation(
-    settings: dict[str, Any], people: dict[str, Any], tmp_path: Path
+    api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path
 ) -> None:
-    federation = tequio.load_federation(settings, people)
+    federation = tequio.load_federation(api_settings, api_people)
     first = tequio.run(federation, tmp_path / "run", resume=True)
     records = len(bodies(first.folder, "round"))
     assert tequio.run(federation, tmp_path / "run", resume=True) == first
     assert len(bodies(first.folder, "round")) == records
     others = {
         "the key train.rounds": federation.with_settings({"train.rounds": 3}),
-        "data/north/data.jsonl": federation.with_participants({"north": people["south"]}),
+        "data/north/data.jsonl": federation.with_participants({"north": api_people["south"]}),
     }
     for what, other in others.items():
         with pytest.raises(RunError, match=what) as caught:
@@ -113,13 +115,13 @@ def test_resume_takes_only_the_same_federation(
 
 
 def test_what_is_wrong_is_raised_at_once_also_in_the_background(
-    settings: dict[str, Any], people: dict[str, Any], tmp_path: Path
+    api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path
 ) -> None:
-    few = tequio.load_federation(settings, {**people, "south": people["south"][:3]})
+    few = tequio.load_federation(api_settings, {**api_people, "south": api_people["south"][:3]})
     with pytest.raises(DataError, match="south"):
         tequio.run(few, tmp_path / "run", wait=False)
     assert not (tmp_path / "run" / "ledger.sqlite").exists()
-    fine = tequio.load_federation(settings, people)
+    fine = tequio.load_federation(api_settings, api_people)
     assert tequio.run(fine, tmp_path / "run").finished
 
 
@@ -133,8 +135,10 @@ def test_a_run_from_a_file_is_the_commands_own(make_federation: Any) -> None:
     assert not (other.folder / "inputs").exists()
 
 
-def test_tables_in_notebooks_are_escaped(settings: dict[str, Any], people: dict[str, Any], tmp_path: Path) -> None:
-    federation = tequio.load_federation(settings, people)
+def test_tables_in_notebooks_are_escaped(
+    api_settings: dict[str, Any], api_people: dict[str, Any], tmp_path: Path
+) -> None:
+    federation = tequio.load_federation(api_settings, api_people)
     odd = federation.with_settings({"task.labels": {"<b>good": "great", "bad": "rude"}})
     assert "&lt;b&gt;good" in odd._repr_html_()
     assert "<b>" not in odd._repr_html_()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tequio
 from builders import bodies, sentences, write_jsonl
-from tequio.algorithms.registry import OWN_TERMS
+from tequio.algorithms.registry import OWN_TERMS, known_terms
 from tequio.core.errors import ConfigError, RunError, TequioError
 from tequio.core.protocols import Need, Step
 
@@ -68,8 +68,8 @@ def code(error: TequioError) -> str:
     return error.reason.code
 
 
-def test_a_sweep_gives_rows_and_repeats_nothing(settings: dict[str, Any], people: Any, tmp_path: Path) -> None:
-    federation = tequio.load_federation(settings, people).with_settings({"train.rounds": 1})
+def test_a_sweep_gives_rows_and_repeats_nothing(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+    federation = tequio.load_federation(api_settings, api_people).with_settings({"train.rounds": 1})
     rows = tequio.sweep(federation, {"train.learning_rate": [1e-3, 5e-3]}, tmp_path, metrics=[accuracy])
     assert [(row["train.learning_rate"], row["participant"]) for row in rows] == [
         (1e-3, "north"),
@@ -91,8 +91,8 @@ def test_a_sweep_gives_rows_and_repeats_nothing(settings: dict[str, Any], people
     assert not (tmp_path / "none").exists()
 
 
-def test_own_metrics_on_the_runs_own_test_data(settings: dict[str, Any], people: Any, tmp_path: Path) -> None:
-    run = tequio.run(tequio.load_federation(settings, people), tmp_path / "run")
+def test_own_metrics_on_the_runs_own_test_data(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+    run = tequio.run(tequio.load_federation(api_settings, api_people), tmp_path / "run")
     rows = run.evaluate(accuracy, Recall("good"))
     reported = {row["name"]: row["test"] for row in run.summary["participants"]}
     assert [(row["participant"], row["model"]) for row in rows][:2] == [("north", "personal"), ("north", "shared")]
@@ -124,9 +124,11 @@ class Nameless:
 
 
 def test_an_own_loss_changes_training_and_resumes_only_with_itself(
-    settings: dict[str, Any], people: Any, tmp_path: Path
+    api_settings: dict[str, Any], api_people: Any, tmp_path: Path
 ) -> None:
-    federation = tequio.load_federation(settings, people).with_settings({"train.rounds": 4, "train.patience": 9})
+    federation = tequio.load_federation(api_settings, api_people).with_settings(
+        {"train.rounds": 4, "train.patience": 9}
+    )
     plain = tequio.run(federation, tmp_path / "plain")
     whole = tequio.run(federation, tmp_path / "whole", losses=[Steeper(0.5)])
     assert bodies(whole.folder, "run")[0]["config"]["local"]["terms"] == {"steeper": 0.5}
@@ -145,10 +147,13 @@ def test_an_own_loss_changes_training_and_resumes_only_with_itself(
     with pytest.raises(ConfigError) as taken:
         tequio.run(federation, tmp_path / "other", losses=[Steeper(0.5, name="kl")])
     assert code(taken.value) == "loss-name-taken"
+    with known_terms([Flatter(0.5)]), pytest.raises(ConfigError) as busy:
+        tequio.run(federation, tmp_path / "other", losses=[Steeper(0.5)])
+    assert code(busy.value) == "loss-name-taken"
 
 
-def test_a_newcomer_from_rows(settings: dict[str, Any], people: Any, tmp_path: Path) -> None:
-    run = tequio.run(tequio.load_federation(settings, people), tmp_path / "run")
+def test_a_newcomer_from_rows(api_settings: dict[str, Any], api_people: Any, tmp_path: Path) -> None:
+    run = tequio.run(tequio.load_federation(api_settings, api_people), tmp_path / "run")
     rows = [(row["text"], row["label"]) for row in sentences(50, 9)]
     adapted = tequio.adapt(run, "west", tmp_path / "west", data=rows)
     assert [*adapted] == ["west"]
@@ -157,18 +162,18 @@ def test_a_newcomer_from_rows(settings: dict[str, Any], people: Any, tmp_path: P
     assert (tmp_path / "west" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_a_forecast_has_a_row_per_participant(settings: dict[str, Any], people: Any) -> None:
-    rows = tequio.forecast(tequio.load_federation(settings, people), machine="L4")
+def test_a_forecast_has_a_row_per_participant(api_settings: dict[str, Any], api_people: Any) -> None:
+    rows = tequio.forecast(tequio.load_federation(api_settings, api_people), machine="L4")
     assert [row["participant"] for row in rows] == ["north", "south"]
     assert all(row["seconds"] > 0 and row["joules"] > 0 and row["machine"] == "L4" for row in rows)
     assert rows.facts["total"]["joules"] >= sum(row["joules"] for row in rows) * 0.999
 
 
 @pytest.mark.parametrize("from_files", [False, True])
-def test_start_goes_from_data_to_models(people: Any, tiny_bert: Path, tmp_path: Path, from_files: bool) -> None:
-    data: Any = people
+def test_start_goes_from_data_to_models(api_people: Any, tiny_bert: Path, tmp_path: Path, from_files: bool) -> None:
+    data: Any = api_people
     if from_files:
-        data = [write_jsonl(tmp_path / f"{name}.jsonl", sentences(60, i)) for i, name in enumerate(people)]
+        data = [write_jsonl(tmp_path / f"{name}.jsonl", sentences(60, i)) for i, name in enumerate(api_people)]
     run = tequio.start(data, tmp_path / "mine", base=str(tiny_bert), rounds=1)
     assert run.finished
     assert [*run] == ["north", "south"]

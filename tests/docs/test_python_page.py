@@ -6,7 +6,9 @@ import csv
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,11 +34,15 @@ def cells(kind: str) -> list[dict[str, Any]]:
 
 def execute(blocks: list[str], base: Path) -> dict[str, Any]:
     """Run code blocks one after the other in one scope, with `base` in place of the base model that they name."""
-    scope: dict[str, Any] = {"__name__": "examples"}
-    for number, block in enumerate(blocks, 1):
-        code = compile(block.replace(BASE, str(base)), f"<block {number}>", "exec")
-        exec(code, scope)  # our own pages
-    return scope
+    module = ModuleType("examples_of_a_page")
+    sys.modules[module.__name__] = module  # where a dataclass looks for its module
+    try:
+        for number, block in enumerate(blocks, 1):
+            code = compile(block.replace(BASE, str(base)), f"<block {number}>", "exec", dont_inherit=True)
+            exec(code, vars(module))  # our own pages
+    finally:
+        del sys.modules[module.__name__]
+    return vars(module)
 
 
 def test_the_examples_of_the_page_run(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

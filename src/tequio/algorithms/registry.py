@@ -54,6 +54,7 @@ from tequio.core.protocols import (
     Start,
     Weighting,
 )
+from tequio.core.texts.words import refusal
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -129,13 +130,19 @@ def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
 
 @contextmanager
 def known_terms(terms: Sequence[LocalTerm]) -> Iterator[None]:
-    """Know these objects by their names while inside, in this process alone."""
-    OWN_TERMS.update({term.name: term for term in terms})
+    """Know these objects by their names while inside, in this process alone.
+
+    Raises ConfigError where another run of this process has a term of such a name.
+    """
+    named = {term.name: term for term in terms}
+    if busy := sorted(named.keys() & OWN_TERMS.keys()):
+        raise refusal(ConfigError, "loss-name-taken", name=busy[0])
+    OWN_TERMS.update(named)
     try:
         yield
     finally:
-        for term in terms:
-            OWN_TERMS.pop(term.name, None)
+        for name in named:
+            del OWN_TERMS[name]
 
 
 def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:

@@ -63,8 +63,12 @@ class Background:
 
     def until(self, begun: Callable[[], bool]) -> None:
         """Wait until `begun` holds or the work has ended. Raises what the work raised."""
-        while self.going and not begun():
-            self._thread.join(LOOK)
+        try:
+            while self.going and not begun():
+                self._thread.join(LOOK)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
         if not self.going:
             self.join()
 

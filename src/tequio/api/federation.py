@@ -256,8 +256,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
-    single = getattr(value, "item", None)  # a number of numpy
-    return single() if callable(single) else value
+    to_list = getattr(value, "tolist", None)  # a number or an array of numpy
+    return to_list() if callable(to_list) else value
 
 
 def _set(table: dict[str, Any], key: str, value: object) -> None:

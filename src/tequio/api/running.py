@@ -42,7 +42,8 @@ def run(
         folder: of the run, new or empty. Default: `runs/NAME-SEED` beside federation.toml, or here.
         resume: continue the run where the folder holds one of the same federation already; a finished one is
             returned as it is.
-        counterfactuals: also train the baselines that the report compares with.
+        counterfactuals: also train the baselines that the report compares with. A run that is continued does
+            as it began.
         workers: participants side by side; 0: as cores and memory allow. The result does not depend on it.
         wait: False returns as soon as the rounds can begin; `Run.rounds` then yields each as it is committed.
         losses: your own terms of the training loss, as objects: see `tequio.core.protocols.LocalTerm`.

@@ -53,7 +53,9 @@ def sweep(
     home = Path() if found.file is None else found.file.resolve().parent
     root = home / "sweeps" / found.name if folder is None else Path(folder)
     for settings, each in zip(combinations, federations, strict=True):
-        made = run(each, root / _digest(each), resume=True, counterfactuals=counterfactuals, workers=workers)
+        made = run(
+            each, root / _digest(each, counterfactuals), resume=True, counterfactuals=counterfactuals, workers=workers
+        )
         own: dict[str, dict[str, Any]] = {}
         if metrics:
             measured = [row for row in made.evaluate(*metrics) if row["model"] == "personal"]
@@ -62,9 +64,10 @@ def sweep(
     return Rows(rows)
 
 
-def _digest(federation: Federation) -> str:
+def _digest(federation: Federation, counterfactuals: bool) -> str:
     """Return a name for the folder of this combination: of its settings and of the data that came from Python."""
-    found = hashlib.sha256(json.dumps(stored(federation.settings), sort_keys=True).encode())
+    facts = [stored(federation.settings), *([True] if counterfactuals else [])]
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for relative, content in federation.texts() if federation.inputs else ():
         if relative != FEDERATION:
             found.update(content)
