@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -92,6 +93,8 @@ LOCAL: Mapping[str, Callable[..., LocalTerm]] = {
     "replay": Replay,
     "transfer": Transfer,
 }
+OWN_TERMS: dict[str, LocalTerm] = {}
+"""Terms that are objects of this process, by name: see `known_terms`."""
 METHOD: Mapping[str, Callable[..., LocalMethod]] = {
     "plain": Plain,
     "fomaml": FOMAML,
@@ -123,12 +126,32 @@ def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     return _build("server", SERVER, name, settings)
 
 
+@contextmanager
+def known_terms(terms: Sequence[LocalTerm]) -> Iterator[None]:
+    """Know these objects by their names while inside, in this process alone.
+
+    Raises ConfigError where another run of this process has a term of such a name.
+    """
+    named = {term.name: term for term in terms}
+    if busy := sorted(named.keys() & OWN_TERMS.keys()):
+        raise refusal(ConfigError, "loss-name-taken", name=busy[0])
+    OWN_TERMS.update(named)
+    try:
+        yield
+    finally:
+        for name in named:
+            del OWN_TERMS[name]
+
+
 def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
     """The local terms of these names and strengths, sorted by name; one of strength 0 is left out.
 
     Raises ConfigError with the nearest known name, and for a strength out of range.
     """
-    built = [_build("local", LOCAL, name, {"strength": x}, "[local] terms") for name, x in sorted(strengths.items())]
+    built: list[LocalTerm] = [
+        OWN_TERMS.get(name) or _build("local", LOCAL, name, {"strength": x}, "[local] terms")
+        for name, x in sorted(strengths.items())
+    ]
     return tuple(term for term in built if term.strength != 0.0)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from tequio.api.emissions import run_emissions as run_emissions
 from tequio.cli import output
 from tequio.cli.options import Json, Lang
 from tequio.core.texts.words import Words
@@ -51,20 +52,6 @@ def accounts(
         }
         found["books_alone"] = of_books(books, entries)
     output.emit(found, json, lambda: _words(found, Words(lang)), lang)
-
-
-def run_emissions(folder: Path) -> dict[str, Any]:
-    """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
-    from tequio.ledger.folder import RunFolder
-    from tequio.ledger.record import Ledger
-    from tequio.participant.accounts import read_account_books
-    from tequio.report.data.accounts import accounts as of_ledger
-    from tequio.report.data.accounts import card
-
-    with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
-        entries = list(ledger.entries())
-    found: dict[str, Any] = card(of_ledger(entries), entries, read_account_books(folder))["co2_eq_emissions"]
-    return found
 
 
 def _words(found: Mapping[str, Any], w: Words) -> None:

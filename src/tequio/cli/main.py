@@ -120,11 +120,12 @@ def run(
         raise typer.BadParameter("--as-recorded needs --resume RUN")
     if explain_speed and federation is None:
         raise typer.BadParameter("--explain-speed needs federation.toml")
-    checked = None if federation is None else check_federation(federation)
+    if federation is not None:
+        check_federation(federation)
     if resume is not None:
         check_run(resume)
-    from tequio.app.simulation.run import resume as resume_run
-    from tequio.app.simulation.run import start, with_seed
+    from tequio.api.federation import load_federation
+    from tequio.api.running import begin, default_folder, go_on
 
     set_threads(threads)
     if explain_speed and federation is not None:
@@ -135,13 +136,13 @@ def run(
     with output.progress(json) as watch:
         if resume is not None:
             with stoppable(lambda: stopped_words(resume)):
-                outcome = resume_run(resume, watch, workers, as_recorded)
-        elif federation is not None and checked is not None:
-            config = with_seed(checked, seed)
-            target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
+                outcome = go_on(resume, workers, (), as_recorded, watch)
+        elif federation is not None:
+            found = load_federation(federation)
+            found = found if seed is None else found.with_settings(seed=seed)
+            target = out or default_folder(found)
             with stoppable(lambda: stopped_words(target)):
-                source = (federation, seed)
-                outcome = start(config, target, counterfactuals, watch=watch, workers=workers, source=source)
+                outcome = begin(found, target, counterfactuals, workers, (), watch)
     finish(outcome.folder, lang, json)
 
 
@@ -202,9 +203,7 @@ def report(
 @app.command()
 def verify(folder: Run, json: Json = False) -> None:
     """Recompute the chain of records and check every model file against it."""
-    from tequio.app.models.verify import verify_run
-
-    result = verify_run(folder)
+    result = tequio.verify(folder)
 
     words = [f"PROBLEM  {problem}" for problem in result["problems"]]
     if result["ok"]:
@@ -257,14 +256,15 @@ def predict(
     check_run(folder)
     if file is not None and str(file) != "-":
         check_file(file, "texts")
-    from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_texts, text_columns
+    from tequio.app.models.predict import predict_rows, read_prediction_texts, text_columns
 
     set_threads(0)
     if file is not None:
         columns = [column] if column is not None else text_columns(folder, participant)
         results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens, general)
     else:
-        results = predict_texts(folder, participant, [text or ""], max_new_tokens, general)
+        run = tequio.open_run(folder)
+        results = run.predict([text or ""], participant, general=general, max_new_tokens=max_new_tokens)
 
     def words() -> None:
         for row in results:
@@ -325,13 +325,11 @@ def export(
 
     Each export is compared with the original on the participant's validation data, where they are at hand.
     """
-    from tequio.app.models.export import export_models, parse_rank
-    from tequio.cli.accounts import run_emissions
+    from tequio.app.models.export import parse_rank
     from tequio.cli.summary import print_exported
 
     set_threads(0)
-    largest, carbon = parse_rank(rank), run_emissions(folder)
-    written = export_models(folder, participant, out or folder / "export", merged, carbon, largest, dtype)
+    written = tequio.export(folder, out, participant, merged=merged, rank=parse_rank(rank), dtype=dtype)
     output.emit({"exported": written}, json, lambda: print_exported(written))
 
 

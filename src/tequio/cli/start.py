@@ -79,15 +79,15 @@ def start(
 
 
 def _run(path: Path, threads: int, lang: Any, json: bool, said: dict[str, Any]) -> None:
-    from tequio.app.simulation.run import start as start_run
-    from tequio.config import load_federation
+    from tequio.api.federation import load_federation
+    from tequio.api.running import begin
 
     set_threads(threads)
-    config = load_federation(path)
-    target = path.parent / "runs" / f"{config.name}-{config.seed}"
+    federation = load_federation(path)
+    target = path.parent / "runs" / f"{federation.name}-{federation.seed}"
     with output.progress(json) as watch, stoppable(lambda: _resume(path, target)):
-        outcome = start_run(config, target, False, watch=watch, workers=0)
-    names = [entry.name for entry in config.participants]
+        outcome = begin(federation, target, False, 0, (), watch)
+    names = federation.participants
     try_it = f'tequio predict {target} {names[0]} "a text"'
     if json:
         finish(outcome.folder, lang, True, more={**said, "started": True, "federation": str(path), "next": try_it})

@@ -77,7 +77,22 @@ def _below(path: Path, root: Path) -> Path:
     return root / os.path.expanduser(path)
 
 
+def federation_table(path: Path) -> dict[str, Any]:
+    """Read federation.toml as it is written, before its keys are checked. Raises ConfigError."""
+    return _table(path, Federation)
+
+
+def of_table(raw: Mapping[str, Any], model: type[Model], source: Path, root: Path) -> Model:
+    """Return `raw` as a whole file, its paths seen from the folder `root`. Raises ConfigError naming `source` and each faulty key."""
+    found: Model = _rooted(validated(raw, model, source), root)
+    return found
+
+
 def _load(path: Path, model: type[Model]) -> Model:
+    return of_table(_table(path, model), model, path, path.resolve().parent)
+
+
+def _table(path: Path, model: type[Section]) -> dict[str, Any]:
     try:
         raw = read_regular(path, LARGEST)
     except FileNotFoundError:
@@ -87,10 +102,7 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise refusal(ConfigError, "path-is-a-folder", path=path, file=f"{expected}.toml") from None
     except OSError as error:
         raise refusal(ConfigError, "unreadable", path=path, error=error.strerror) from None
-    found: Model = _rooted(
-        validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path), path.resolve().parent
-    )
-    return found
+    return parse_toml(decode_toml(raw, str(path)), str(path))
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
