@@ -16,14 +16,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from builders import sentences, write_jsonl, write_model
 
 if TYPE_CHECKING:
     from live_server import Live
 
-settings.register_profile("tequio", deadline=None)
+settings.register_profile("tequio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tequio")
 torch.set_num_threads(1)
 
