@@ -155,8 +155,9 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
     codec, place = run_spec.upload.codec, {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
-        limit = 8 * math.prod(shapes[name]) + 65536
-        got = codec.decode(parts[place[name]], f"the update of {member.name}, entry {name}", limit)
+        got = codec.decode(
+            parts[place[name]], f"the update of {member.name}, entry {name}", 8 * math.prod(shapes[name]) + 65536
+        )
         if got.spec != run_spec.spec or list(got.entries) != [name]:
             raise refusal(UpdateError, "part-of-another-entry", number=place[name], entry=name)
         return got.entries[name]

@@ -65,8 +65,9 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     costs.sort(key=lambda row: order[row["name"]])
     losses = [v["loss"] for v in validation.values()]
-    mean = statistics.fmean(losses) if losses else math.inf
-    return Evaluation(validation, mean, slices, failed, costs, frozenset(refused))
+    return Evaluation(
+        validation, statistics.fmean(losses) if losses else math.inf, slices, failed, costs, frozenset(refused)
+    )
 
 
 def _implausible(reply: Reply, member: Member) -> Reason | None:

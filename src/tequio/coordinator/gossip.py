@@ -74,8 +74,7 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
             if j not in graph or i not in graph[j]:
                 raise refusal(ConfigError, "edge-one-way", edge=[i, j])
     if len(reachable(graph)) < len(graph):
-        lost = sorted(graph.keys() - reachable(graph))
-        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=lost)
+        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=sorted(graph.keys() - reachable(graph)))
     out: dict[int, dict[int, float]] = {}
     for i, near in graph.items():
         row = {j: 1.0 / (1 + max(len(near), len(graph[j]))) for j in sorted(near)}
@@ -211,8 +210,10 @@ def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[i
 
 def _evaluate(round_: int, models: Mapping[int, Update], run_spec: RunSpec, runtime: Runtime) -> Evaluation:
     """Each peer's own model on its own validation data."""
-    tasks = [EvaluateRequest(round_, m.index, m.name, models[m.index]) for m in run_spec.members]
-    return collect_evaluation(runtime.exchange(tasks), run_spec.members)
+    return collect_evaluation(
+        runtime.exchange([EvaluateRequest(round_, m.index, m.name, models[m.index]) for m in run_spec.members]),
+        run_spec.members,
+    )
 
 
 def mean(models: Mapping[int, Update]) -> Update:

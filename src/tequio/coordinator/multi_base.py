@@ -40,14 +40,14 @@ def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[St
     def ended(states: States) -> bool:
         """Rounds of any group, or no group has made progress for `patience` rounds."""
         done = [states[g.name].round >= g.run_spec.rounds for g in groups]
-        stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
-        return any(done) or all(stale)
+        return any(done) or all(states[g.name].stale_rounds >= g.run_spec.patience for g in groups)
 
     def unpack(data: bytes, source: str) -> States:
         states = unpack_states(data, source)
         if list(states) != [group.name for group in groups]:
-            names = [group.name for group in groups]
-            raise refusal(RunError, "checkpoint-of-other-bases", found=[*states], expected=names)
+            raise refusal(
+                RunError, "checkpoint-of-other-bases", found=[*states], expected=[group.name for group in groups]
+            )
         return states
 
     return Rounds(
@@ -91,8 +91,9 @@ def run_groups(
         heard += models_heard(group, before, listening.heard, admitted)
     body: dict[str, Any] = {}
     if how is not None and _due(after[groups[0].name].round, how):
-        teachers = heard if how.teachers == "participants" else models_shared(groups, after)
-        after, body = distil(after, groups, teachers, how)
+        after, body = distil(
+            after, groups, heard if how.teachers == "participants" else models_shared(groups, after), how
+        )
         bodies = {name: _retold(one, body["groups"][name]) for name, one in bodies.items()}
         plain = {n: {k: v for k, v in row.items() if k != "validation"} for n, row in body["groups"].items()}
         body = {"distil": body | {"groups": plain}}
@@ -105,8 +106,7 @@ def _due(round_: int, how: Distillation) -> bool:
 
 def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a round after what was taught: bytes of the way down, scores, digest."""
-    train = [{**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]]
-    body = {**body, "train": train}
+    body = {**body, "train": [{**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]]}
     if not row["accepted"]:
         return body
     record = {"validation": row["validation"], "mean_validation_loss": row["after"], "digest": row["digest"]}

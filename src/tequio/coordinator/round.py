@@ -61,8 +61,11 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
     if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        failed = [{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()]
-        raise refusal(RunError, "base-not-evaluated", failed=failed)
+        raise refusal(
+            RunError,
+            "base-not-evaluated",
+            failed=[{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()],
+        )
     state = State(
         round=0,
         shared=shared,
@@ -76,14 +79,13 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         losses=evaluation.losses(),
         best_losses=evaluation.losses(),
     )
-    body = {
+    return state, {
         "validation": evaluation.validation,
         "mean_validation_loss": evaluation.mean_loss,
         "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in evaluation.slices.items()},
     }
-    return state, body
 
 
 class Gather(Protocol):
@@ -180,8 +182,7 @@ def _credit(
     """How each one's part agreed with the others', and what the loss would be without it."""
 
     def loss_without(other: Aggregate) -> float:
-        seen_ = evaluate(state.round + 1, _candidate(state, other, run_spec).shared, run_spec, runtime)
-        return seen_.mean_loss
+        return evaluate(state.round + 1, _candidate(state, other, run_spec).shared, run_spec, runtime).mean_loss
 
     ask = loss_without if run_spec.leave_one_out else None
     return contribution.rows(fold, contribution.agreements(fold, change, run_spec), evaluation.mean_loss, ask, run_spec)
@@ -270,8 +271,7 @@ def in_order(
 
 def without_update(failure: Failure, member: Member) -> Refused:
     """Return the outcome of a participant that could not do its task, or does not: its own budget is spent."""
-    own = failure.error == BudgetError.__name__
-    return Refused(member, failure_reason(failure), "withheld" if own else "failed")
+    return Refused(member, failure_reason(failure), "withheld" if failure.error == BudgetError.__name__ else "failed")
 
 
 def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:

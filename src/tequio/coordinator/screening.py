@@ -115,8 +115,7 @@ def lowest(cosines: Sequence[Sequence[float]], among: Sequence[int]) -> tuple[in
     for i in among:
         rest = [j for j in among if j != i]
         length = math.sqrt(max(0.0, math.fsum(cosines[j][k] for j in rest for k in rest)))
-        along = math.fsum(cosines[i][j] for j in rest)
-        found.append((along / length if length > 1e-9 else 0.0, i))
+        found.append((math.fsum(cosines[i][j] for j in rest) / length if length > 1e-9 else 0.0, i))
     least, who = min(found)
     return who, least
 
@@ -175,8 +174,9 @@ def _harm(shared: Update, state: State, run_spec: RunSpec, runtime: Runtime) -> 
     if run_spec.centre is None:
         return {}
     held = shared if run_spec.aggregator.layout == "product" else product(shared, run_spec.scale)
-    task = EvaluateRequest(state.round + 1, run_spec.centre.index, run_spec.centre.name, held)
-    for reply in runtime.exchange([task]):
+    for reply in runtime.exchange(
+        [EvaluateRequest(state.round + 1, run_spec.centre.index, run_spec.centre.name, held)]
+    ):
         return {} if isinstance(reply, Failure) else reply.slices
     return {}
 

@@ -31,8 +31,7 @@ Shape = tuple[torch.dtype, tuple[int, ...]]
 
 def canonical_json(value: Any) -> bytes:
     """The bytes of `value` as canonical JSON. Raises ValueError on NaN or infinity."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def digest(data: bytes) -> str:

@@ -157,8 +157,7 @@ class Update:
 
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
-            found = {"found": self.spec[:12] or None, "expected": other.spec[:12] or None}
-            raise refusal(UpdateError, "layouts-differ", **found)
+            raise refusal(UpdateError, "layouts-differ", found=self.spec[:12] or None, expected=other.spec[:12] or None)
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:

@@ -112,8 +112,7 @@ def read_account_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
     """
     out: dict[str, list[Mapping[str, Any]]] = {}
     for path in sorted((run / "participants").glob(f"*/{FILE}")):
-        text = path.read_text(encoding="utf-8")
-        lines = text.split("\n")[:-1]
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         try:
             out[path.parent.name] = [json.loads(line) for line in lines]
         except ValueError:

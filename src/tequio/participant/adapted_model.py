@@ -269,10 +269,8 @@ class AdaptedModel:
         """Nats of each target token, float32: those of `truth` (batch × length − 1, the next tokens) where `counts`, row by row."""
         layers = self._layers(ids)
         if isinstance(layers, Decoder) and layers.frozen_output:
-            rows = layers.hidden(ids, mask)[:, :-1][counts]
-            return cross_entropy(rows, layers.output.weight, truth[counts])
-        logits = self.token_logits(ids, mask)[:, :-1][counts].float()
-        return F.cross_entropy(logits, truth[counts], reduction="none")
+            return cross_entropy(layers.hidden(ids, mask)[:, :-1][counts], layers.output.weight, truth[counts])
+        return F.cross_entropy(self.token_logits(ids, mask)[:, :-1][counts].float(), truth[counts], reduction="none")
 
     def _layers(self, ids: Tensor) -> Decoder | Encoder | None:
         """What computes these tokens; None: transformers."""

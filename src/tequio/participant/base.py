@@ -200,8 +200,13 @@ def _tokenizer(files: BaseFiles) -> Any:
     try:
         return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
-        facts = {"name": files.name, "error": type(error).__name__, "message": first_line(error)}
-        raise refusal(BaseModelError, "tokenizer-unloadable", **facts) from None
+        raise refusal(
+            BaseModelError,
+            "tokenizer-unloadable",
+            name=files.name,
+            error=type(error).__name__,
+            message=first_line(error),
+        ) from None
 
 
 def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
@@ -222,8 +227,7 @@ FIRST_PRODUCTS = (
 def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     config = read_config(resolve(name, cache))
-    auto = model_class(name, config, kind)
-    model = described(name, config, auto)
+    model = described(name, config, model_class(name, config, kind))
     try:
         return _shape(name, model, config, kind, modules, dtype)
     except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers
@@ -233,8 +237,7 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
 def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], dtype: torch.dtype) -> ModelShape:
     """The sizes of a model that was made without weights."""
     text = text_config(config)
-    rows = embedding_rows(name, model)
-    vocabulary = int(getattr(text, "vocab_size", rows))
+    vocabulary = int(getattr(text, "vocab_size", embedding_rows(name, model)))
     linears = {p: layer_shape(m) for p, m in linear_layers(model).items()}
     chosen = choose_layers(model, modules)
     output = model.get_output_embeddings()

@@ -181,6 +181,12 @@ def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
             else:
                 width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
     except Exception as error:
-        facts = {"name": name, "task": kind, "error": type(error).__name__, "message": first_line(error)}
-        raise refusal(BaseModelError, "base-does-not-run", **facts) from None
+        raise refusal(
+            BaseModelError,
+            "base-does-not-run",
+            name=name,
+            task=kind,
+            error=type(error).__name__,
+            message=first_line(error),
+        ) from None
     return width

@@ -148,5 +148,6 @@ def _share(energy: Energy, share: float) -> Energy:
     """A participant's share of what was measured for all, by its tokens."""
     embodied = None if energy.embodied is None else energy.embodied * share
     hosted = None if energy.hosted is None else energy.hosted * share
-    seconds = energy.seconds * share
-    return replace(energy, joules=energy.joules * share, seconds=seconds, embodied=embodied, hosted=hosted)
+    return replace(
+        energy, joules=energy.joules * share, seconds=energy.seconds * share, embodied=embodied, hosted=hosted
+    )

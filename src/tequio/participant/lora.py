@@ -45,8 +45,7 @@ class AdaptedLinear(nn.Module):
         y = self._frozen(x) if self.full is None else F.linear(x, self.full.to(x.dtype), self.bias)
         if self.a is None or self.b is None:
             return y
-        inner = F.linear(x, self.a.to(x.dtype))
-        return y + F.linear(inner, (self.b * self.scale).to(x.dtype))
+        return y + F.linear(F.linear(x, self.a.to(x.dtype)), (self.b * self.scale).to(x.dtype))
 
     def _frozen(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

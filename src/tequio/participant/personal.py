@@ -227,8 +227,7 @@ class _Looks:
         waiting = [name for name in names if name not in self.found]
         for number, name in enumerate(waiting):
             if not self.at(self.recipes[name], name):
-                left = {"count": number, "candidates": len(waiting)}
-                self.budgeted.cut.append(Reason("candidates-left", left))
+                self.budgeted.cut.append(Reason("candidates-left", {"count": number, "candidates": len(waiting)}))
                 return
 
     def at(self, recipe: Recipe, name: str) -> Losses | None:

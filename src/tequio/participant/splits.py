@@ -140,8 +140,7 @@ def load_splits(
             source_name = name if name in given else "train"
             what = f"Participant {participant}, {_shown(paths[source_name])}"
             share = None if given.keys() >= {*NAMES} else _shares(given, rule)[name]
-            read = (rows[source_name], usable[source_name])
-            raise _too_few(what, name, (len(split[name]), minimum), read, share)
+            raise _too_few(what, name, (len(split[name]), minimum), (rows[source_name], usable[source_name]), share)
     examples = _collected(sources, split, given) if capped else _flat(found)
     train, validation, test = (tuple(examples[key] for key in split[name]) for name in NAMES)
     reports = {name: source.report for name, source in sources.items()}
@@ -242,8 +241,7 @@ def _unique(examples: Iterable[Example]) -> tuple[dict[bytes, Example], Counter[
     lost = sum(times[key] for key in conflicting)
     for key in conflicting:
         del unique[key]
-    repeated = times.total() - lost - len(unique)
-    return unique, Counter(duplicates=repeated, conflicting_labels=lost)
+    return unique, Counter(duplicates=times.total() - lost - len(unique), conflicting_labels=lost)
 
 
 def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]:

@@ -204,8 +204,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, rung: i
     """Rows of unequal length as (batch × longest) ids and mask, int64; the longest is rounded up to a multiple of `rung`."""
     longest = _rounded(max(len(row) for row in rows), rung)
     ids = torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-    return ids, mask
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
 
 
 def _rounded(length: int, rung: int) -> int:

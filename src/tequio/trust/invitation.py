@@ -81,5 +81,6 @@ def _check_format(path: Path, raw: Any) -> None:
     """Raise ConfigError for the invitation of another version, whatever keys that has."""
     found = raw.get("format", FORMAT) if isinstance(raw, dict) else FORMAT
     if isinstance(found, str) and found != FORMAT:
-        facts = {"path": str(path), "found": one_line(found[:64]), "format": FORMAT}
-        raise refusal(ConfigError, "invitation-of-other-version", **facts)
+        raise refusal(
+            ConfigError, "invitation-of-other-version", path=str(path), found=one_line(found[:64]), format=FORMAT
+        )

@@ -37,7 +37,6 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
     """How the run began: configuration, base, roster, versions."""
     plain = stored(config)
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    causal = config.task.kind == "causal"
     return {
         "name": config.name,
         "seed": config.seed,
@@ -49,7 +48,7 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "simulation": True,
         "versions": versions,
         "choice_rule": CHOICE_RULE,
-        **({"encoding": VERSION} if causal else {}),
+        **({"encoding": VERSION} if config.task.kind == "causal" else {}),
     }
 
 
@@ -104,8 +103,7 @@ def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[st
     """Write the head of each base, then the header as the first record. Return the ledger, open."""
     for name, adapted in bases.items():
         save(folder, base_file(name, HEAD_FILE), adapted.head_update())
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Ledger.create(folder.ledger_path, {**header, "created": created})
+    return Ledger.create(folder.ledger_path, {**header, "created": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
@@ -153,14 +151,13 @@ def participant_row(
 ) -> dict[str, Any]:
     """Its row in the record of the run; with several bases it says over which one, in its tier too."""
     tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
-    shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
         "name": profile.name,
         "tier": tier.as_record(),
         "rank": assignment.rank,
         "steps": assignment.steps,
         "reason": assignment.reason.as_record(),
-        "hardware": shown,
+        "hardware": {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True),
         "data": dict(profile.data),
         "batches": dict(profile.batches),
     }

@@ -57,8 +57,11 @@ def build_centre(context: ModelContext, public: PublicData) -> Centre:
     held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
     if data is None:
         return Centre(None, held_out, text)
-    size = config.train.batch_size
-    return Centre(Node(CENTRE, context.adapted, task, data, size, context.meter, gate, public=text), held_out, text)
+    return Centre(
+        Node(CENTRE, context.adapted, task, data, config.train.batch_size, context.meter, gate, public=text),
+        held_out,
+        text,
+    )
 
 
 def public_examples(config: Federation) -> list[Example]:
@@ -106,8 +109,7 @@ def _hashes(centre: Splits | None) -> set[str]:
 
 def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
     """A public slice in the order of its hashes, without what the centre trains on."""
-    who = f"[gate] slices, {name}"
-    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
+    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), f"[gate] slices, {name}")
     by_hash = {content_hash(e): e for e in examples if e.text.strip()}
     examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
     if len(examples) < 4:

@@ -18,11 +18,14 @@ def build_peers(config: Federation) -> Peers | None:
     """
     topology, names = config.topology, [entry.name for entry in config.participants]
     star = topology.kind == "star"
-    asked = {
-        "star-edges": topology.kind != "graph" and bool(topology.edges),
-        "star-pace": star and topology.pace != 1.0,
-    }
-    refuse_first(ConfigError, asked, kind=topology.kind)
+    refuse_first(
+        ConfigError,
+        {
+            "star-edges": topology.kind != "graph" and bool(topology.edges),
+            "star-pace": star and topology.pace != 1.0,
+        },
+        kind=topology.kind,
+    )
     if star:
         return None
     _no_coordinator(config)
@@ -56,16 +59,19 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
 
 def _no_coordinator(config: Federation) -> None:
     """Raise ConfigError for what only a coordinator can do, and for pieces that peers do not use."""
-    asked = {
-        "peers-centre": config.centre is not None,
-        "peers-gate": config.gate != GateSection(),
-        "peers-screening": config.screen != ScreenSection(),
-        "peers-alone": len(config.participants) < 2,
-        "peers-full": config.adapter.kind == "full",
-        "peers-cohort": config.train.cohort is not None,
-        "peers-buffered": config.train.pace != "rounds",
-    }
-    refuse_first(ConfigError, asked, kind=config.topology.kind)
+    refuse_first(
+        ConfigError,
+        {
+            "peers-centre": config.centre is not None,
+            "peers-gate": config.gate != GateSection(),
+            "peers-screening": config.screen != ScreenSection(),
+            "peers-alone": len(config.participants) < 2,
+            "peers-full": config.adapter.kind == "full",
+            "peers-cohort": config.train.cohort is not None,
+            "peers-buffered": config.train.pace != "rounds",
+        },
+        kind=config.topology.kind,
+    )
     used = AlgorithmSection(weights="uniform", broadcast_rank=config.algorithm.broadcast_rank)
     chosen = config.algorithm.model_dump()
     for key, value in used.model_dump().items():

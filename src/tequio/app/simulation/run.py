@@ -90,8 +90,7 @@ def start(
     folder = RunFolder.create(out)
     if source is not None:
         remember_source(folder, *source)
-    commitments = _commit_data(folder, setup)
-    header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
+    header = {**setup.header, "counterfactuals": counterfactuals, "commitment": _commit_data(folder, setup)}
     header["threads"] = torch.get_num_threads()
     bases = {group.name: group.adapted for group in setup.groups}
     with folder.lock(), begin_record(folder, header, bases) as ledger:
@@ -138,20 +137,23 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
             check_unedited(folder.path, config)
         algorithm = check_pieces(config)
         count = choose_workers(config, algorithm, workers, recorded.get("threads"))
-        bases = recorded_bases(recorded)
-        setup = build(config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm)
+        setup = build(
+            config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded), algorithm=algorithm
+        )
         rule = recorded_rule(recorded)
         setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)
-        data = _changed_data(folder, setup, recorded["commitment"])
-        check_same_run(folder.path, setup.header, recorded, data)
+        check_same_run(folder.path, setup.header, recorded, _changed_data(folder, setup, recorded["commitment"]))
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
 
 
 def _changed_settings(setup: RunSetup, change: Callable[[Settings], Settings]) -> RunSetup:
     """The same setup, with other settings of personal models."""
-    settings = {name: change(each) for name, each in setup.settings.items()}
-    return replace(setup, settings=settings, others=tuple(_changed_settings(other, change) for other in setup.others))
+    return replace(
+        setup,
+        settings={name: change(each) for name, each in setup.settings.items()},
+        others=tuple(_changed_settings(other, change) for other in setup.others),
+    )
 
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:
@@ -168,8 +170,7 @@ def _changed_data(folder: RunFolder, setup: RunSetup, recorded: Mapping[str, str
     changed = []
     for name, data_digest in setup.data_digests.items():
         path = folder.path / salt_file(name)
-        salt = path.read_text() if path.is_file() else ""
-        if digest_json([salt, data_digest]) != recorded.get(name):
+        if digest_json([path.read_text() if path.is_file() else "", data_digest]) != recorded.get(name):
             changed.append(f"the data of participant {name}")
     return changed
 
@@ -202,8 +203,9 @@ def _drive(
 
 def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
     """Optimizer steps of each stage, at most."""
-    rounds = sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
-    steps: dict[str, float] = {"rounds": rounds}
+    steps: dict[str, float] = {
+        "rounds": sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
+    }
     steps["personal"] = sum(s.steps for group in setup.groups for s in group.settings.values())
     if counterfactuals:
         budget = pooled_budget(setup)
@@ -214,15 +216,18 @@ def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
 def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
     """Every node with its memory and its account book in the run's folder."""
     under = {node.name: base_file(setup.name, f"participants/{node.name}") for node in setup.nodes.values()}
-    nodes = {
-        i: replace(
-            node,
-            memory=Residual(folder, under[node.name]),
-            books=node.books.opened(folder, f"participants/{node.name}"),
-        )
-        for i, node in setup.nodes.items()
-    }
-    return replace(setup, nodes=nodes, others=tuple(_remembering(folder, other) for other in setup.others))
+    return replace(
+        setup,
+        nodes={
+            i: replace(
+                node,
+                memory=Residual(folder, under[node.name]),
+                books=node.books.opened(folder, f"participants/{node.name}"),
+            )
+            for i, node in setup.nodes.items()
+        },
+        others=tuple(_remembering(folder, other) for other in setup.others),
+    )
 
 
 def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
@@ -274,8 +279,7 @@ def _made(
     if not setup.others and setup.distillation is None:
         tracker = build_budget_tracker(setup.config, ledger, one_process=True)
         shift = None if setup.shift is None else gone_on(setup.shift, ledger)
-        limits = StarLimits(tracker, shift)
-        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=limits):
+        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=StarLimits(tracker, shift)):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]

@@ -242,8 +242,9 @@ def _confirm(client: FleetHttpClient, node: Node, state: ClientState) -> None:
     """The server may forget a large task; said when the work is done, for others may be sent the same parts until then."""
     if state.read is not None:
         meta, state.read = state.read.metadata, None
-        done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
-        client.ConfirmMessageReceived(done)
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
+        )
 
 
 def _reply(node: Node, asked: Message, data: bytes) -> Envelope:

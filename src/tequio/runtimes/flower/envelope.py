@@ -103,8 +103,7 @@ def open_message(
 
     Raises MessageError if it has none, or more than `limit`; ResourceError where the disk is full.
     """
-    records = message.content.config_records if message.has_content() else {}
-    found = records.get(RECORD, {})
+    found = (message.content.config_records if message.has_content() else {}).get(RECORD, {})
     head, parts, size = found.get(HEAD), found.get(PARTS), found.get(SIZE)
     if not isinstance(head, bytes) or not isinstance(parts, list) or type(size) is not int:
         raise refusal(MessageError, "message-foreign")
@@ -136,8 +135,9 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), size)
         except OSError as error:
-            facts = {"folder": folder or tempfile.gettempdir(), "size": size, "error": error.strerror}
-            raise refusal(ResourceError, "disk-full", **facts) from None
+            raise refusal(
+                ResourceError, "disk-full", folder=folder or tempfile.gettempdir(), size=size, error=error.strerror
+            ) from None
 
 
 def read_letter(proto: Any) -> Message:
@@ -161,8 +161,7 @@ def read_letter(proto: Any) -> Message:
 
 def list_parts(message: Message) -> list[str]:
     """Ids of the parts in which a message travels, in their order; none of one that came whole."""
-    records = message.content.config_records if message.has_content() else {}
-    parts = records.get(RECORD, {}).get(PARTS, [])
+    parts = (message.content.config_records if message.has_content() else {}).get(RECORD, {}).get(PARTS, [])
     return [str(part) for part in parts] if isinstance(parts, list) else []
 
 

@@ -126,8 +126,9 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             own.bind((host, port))
         except OSError as error:
-            why = error.strerror or str(error)
-            raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
+            raise refusal(
+                NetworkError, "cannot-listen", address=f"{host}:{port}", error=error.strerror or str(error)
+            ) from None
         yield own
 
 
@@ -288,8 +289,7 @@ def _application(
             long_poll.answered(node)
         if answer.status_code == 200 and path == PART:
             places.sending.add(key)
-        spoken = {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
-        back = Response(answer.content, answer.status_code, spoken)
+        back = Response(answer.content, answer.status_code, {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed})
         if not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
@@ -300,8 +300,11 @@ def _application(
         if not wait:
             return None
         refused(request, "too-often", "too many tries in vain")
-        words = f"Too many tries from this address were refused. Try again in {wait} s."
-        return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
+        return JSONResponse(
+            {"error": f"Too many tries from this address were refused. Try again in {wait} s."},
+            429,
+            {"retry-after": str(wait)},
+        )
 
     async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
         """What `act` answers, or why not. It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock."""

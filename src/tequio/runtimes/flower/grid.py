@@ -189,8 +189,9 @@ def _token(server: Server, authority: bytes, run: int) -> str:
     sign = SuperExecAuthHttpInterceptor(
         master_secret=server.secret.read_bytes(), protected_methods=frozenset({ACQUIRE})
     )
-    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    with RuntimeHttpClient.from_server_address(server.address, False, authority, [version, sign]) as runtime:
+    with RuntimeHttpClient.from_server_address(
+        server.address, False, authority, [RuntimeVersionHttpInterceptor(component_name="SuperExec"), sign]
+    ) as runtime:
         end = time.monotonic() + START
         while time.monotonic() < end:
             got = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))

@@ -103,5 +103,8 @@ class Signatures:
 
 def _counts(stamp: str) -> bool:
     """Return whether SuperLink takes a signature of this time now. Raises ValueError or TypeError where it is no time with a zone."""
-    age = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
-    return bool(-SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
+    return bool(
+        -SYSTEM_TIME_TOLERANCE
+        < (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
+        < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    )

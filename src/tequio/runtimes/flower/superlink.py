@@ -210,5 +210,6 @@ def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
 
 def control(server: Server) -> ControlHttpClient:
     """Questions about runs and participants; to be closed."""
-    version = RuntimeVersionHttpInterceptor(component_name="flwr")
-    return ControlHttpClient.from_server_address(server.address, False, server.authority.read_bytes(), [version])
+    return ControlHttpClient.from_server_address(
+        server.address, False, server.authority.read_bytes(), [RuntimeVersionHttpInterceptor(component_name="flwr")]
+    )

@@ -131,10 +131,12 @@ class PersonalPhase:
         while waiting := [name for name in self.note_heard(run) if time.monotonic() < self._until(nodes.get(name, 0))]:
             if not said and time.monotonic() > quiet:
                 said, names = True, ", ".join(waiting)
-                words = (
-                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded."
+                self.say(
+                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded.",
+                    "waiting",
+                    stage="personal models",
+                    missing=names,
                 )
-                self.say(words, "waiting", stage="personal models", missing=names)
             self.net.expect(waiting if said else ())
             time.sleep(min(LOOK, self.grace))
         self.net.expect(())

@@ -154,9 +154,8 @@ def renew(folder: Path) -> dict[str, Any]:
             raise refusal(ConfigError, "authority-ends", folder=str(folder), date=f"{authority.ends:%Y-%m-%d}")
         replace_secret(folder / KEY, key)
         RunFolder(folder).write_atomic(CERTIFICATE, certificate)
-    ends = read_certificate(folder / CERTIFICATE).ends
     return {
-        "until": ends.isoformat(timespec="seconds"),
+        "until": read_certificate(folder / CERTIFICATE).ends.isoformat(timespec="seconds"),
         "authority_until": authority.ends.isoformat(timespec="seconds"),
         "shown": hub_files.certificate == CERTIFICATE,
     }

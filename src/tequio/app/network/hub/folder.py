@@ -114,8 +114,7 @@ def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
         path = Path(getattr(hub_files, name))
         if path.is_absolute() and path.is_relative_to(folder.absolute()):
             paths[name] = str(path.relative_to(folder.absolute()))
-    content = json.dumps(asdict(hub_files) | paths, indent=1)
-    RunFolder(folder).write_atomic(COORDINATOR_FILE, content.encode())
+    RunFolder(folder).write_atomic(COORDINATOR_FILE, json.dumps(asdict(hub_files) | paths, indent=1).encode())
 
 
 def _is_table(value: Any, of: type) -> bool:
@@ -126,8 +125,13 @@ def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
     hub_files = read_coordinator_folder(folder)
     if not Path(hub_files.federation).exists():
-        facts = {"path": hub_files.federation, "folder": str(folder), "file": Path(hub_files.federation).name}
-        raise refusal(ConfigError, "federation-moved", **facts)
+        raise refusal(
+            ConfigError,
+            "federation-moved",
+            path=hub_files.federation,
+            folder=str(folder),
+            file=Path(hub_files.federation).name,
+        )
     if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
         raise refusal(NetworkError, "federation-changed", path=hub_files.federation)
     return hub_files
@@ -143,8 +147,7 @@ def init_coordinator_folder(
     Raises ConfigError for a folder that is one already, or for what cannot run over a network.
     """
     if folder.is_file():
-        facts = {"folder": str(folder), "path": str(federation), "address": address}
-        raise refusal(ConfigError, "folder-is-a-file", **facts)
+        raise refusal(ConfigError, "folder-is-a-file", folder=str(folder), path=str(federation), address=address)
     config, text = load_federation(federation), _text(federation)
     chosen = coordinator_digests(config)
     address = public_address(address)
@@ -189,8 +192,7 @@ def invite(folder: Path, name: str) -> Path:
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
         chosen = hub_files.files or coordinator_digests(load_federation(Path(hub_files.federation)))
         tokens = {**hub_files.tokens, name: token_hash(token)}
-        after = replace(hub_files, tokens=tokens, invited=invited, files=chosen)
-        _write(folder, after)
+        _write(folder, replace(hub_files, tokens=tokens, invited=invited, files=chosen))
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:
@@ -247,8 +249,7 @@ def withdrawn(folder: Path) -> dict[str, str]:
 
 
 def _withdraw(folder: Path, name: str, public_key: str) -> None:
-    rows = withdrawn(folder) | {public_key: name}
-    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(rows, indent=1).encode())
+    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(withdrawn(folder) | {public_key: name}, indent=1).encode())
 
 
 def write_leave(folder: Path, wanted: dict[str, str]) -> None:
@@ -265,16 +266,18 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
 
 def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
     """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
-    hub_files = open_coordinator_folder(folder)
-    expected = hub_files.tokens.get(name, "")
+    expected = open_coordinator_folder(folder).tokens.get(name, "")
     known = enrolled(folder).get(name)
-    found = {
-        "token-wrong": not hmac.compare_digest(expected, token_hash(token)),
-        "key-unusable": not is_public_key(public_key.encode()),
-        "key-withdrawn": public_key in withdrawn(folder),
-        "joined-by-another-key": known is not None and known["public_key"] != public_key,
-    }
-    refuse_first(NetworkError, found, name=one_line(name[:64]))
+    refuse_first(
+        NetworkError,
+        {
+            "token-wrong": not hmac.compare_digest(expected, token_hash(token)),
+            "key-unusable": not is_public_key(public_key.encode()),
+            "key-withdrawn": public_key in withdrawn(folder),
+            "joined-by-another-key": known is not None and known["public_key"] != public_key,
+        },
+        name=one_line(name[:64]),
+    )
 
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:

@@ -85,8 +85,7 @@ def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
         yield Finding("secrets", "FAIL", refusal(ConfigError, "found-open-folder", path=path, mode=mode))
-    open_ = [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
-    for path in open_:
+    for path in [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]:
         yield Finding("secrets", "FAIL", refusal(ConfigError, "found-writable-folder", path=path))
 
 
@@ -177,8 +176,9 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
         yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-tls", address=where, error=str(error.reason)))
         return
     except (OSError, TequioError) as error:
-        why = type(error).__name__
-        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=why))
+        yield Finding(
+            "reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=type(error).__name__)
+        )
         return
     authority = (folder / hub_files.authority).read_bytes()
     yield _shown(folder / hub_files.certificate, shown, host, port, authority.decode())
@@ -218,8 +218,11 @@ def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str)
         code = "found-shown-other-name" if error.verify_code in NAME else "found-shown-distrusted"
         return Finding("shown", "FAIL", refusal(ConfigError, code, message=error.verify_message))
     except OSError as error:
-        facts = {"address": f"{host}:{port}", "error": type(error).__name__}
-        return Finding("shown", "FAIL", refusal(ConfigError, "found-no-answer", **facts))
+        return Finding(
+            "shown",
+            "FAIL",
+            refusal(ConfigError, "found-no-answer", address=f"{host}:{port}", error=type(error).__name__),
+        )
     if shown.digest != read_certificate(file).digest:
         return Finding("shown", "warning", refusal(ConfigError, "found-shown-other"))
     return Finding("shown", "ok", refusal(ConfigError, "found-shown"))

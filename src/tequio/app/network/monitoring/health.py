@@ -169,11 +169,12 @@ class Health:
 
 def _overwrite(path: Path, data: bytes) -> None:
     """Write into the file as it is: on a full disk no other can be made, and its own space is enough. Not whole or not at all."""
-    with suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(handle, "wb", buffering=0) as stream:
-            stream.write(data)
-            stream.truncate()
+    with (
+        suppress(OSError),
+        open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", buffering=0) as stream,
+    ):
+        stream.write(data)
+        stream.truncate()
 
 
 def read_health(folder: Path) -> dict[str, Any] | None:

@@ -41,8 +41,9 @@ def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
 
     def health_page() -> tuple[int, str, str]:
         found = status()
-        ok = found["process"]["superlink"] is not False
-        return _health(ok, {key: found[key] for key in ("state", "round", "rounds")})
+        return _health(
+            found["process"]["superlink"] is not False, {key: found[key] for key in ("state", "round", "rounds")}
+        )
 
     return {"/metrics": metrics, "/health": health_page}
 
@@ -112,13 +113,12 @@ def _ways(people: Iterable[Mapping[str, Any]], what: str) -> list[Sample]:
 
 def _participant(facts: Mapping[str, Any]) -> str:
     ways = [({"direction": way}, facts[f"bytes_{way}"]) for way in ("up", "down")]
-    last = facts["last_task"] or {}
     return "".join(
         (
             *_build(),
             metric("tequio_connected", "gauge", "1 if connected to the coordinator.", [({}, facts["connected"])]),
             metric("tequio_connections_total", "counter", "Connections made.", [({}, facts["connections"])]),
-            metric("tequio_round", "gauge", "Round of the last task.", [({}, last.get("round"))]),
+            metric("tequio_round", "gauge", "Round of the last task.", [({}, (facts["last_task"] or {}).get("round"))]),
             metric(
                 "tequio_tasks_total",
                 "counter",

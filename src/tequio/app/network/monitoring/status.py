@@ -35,8 +35,9 @@ def read_status(folder: Path) -> dict[str, Any]:
         return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    code = "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network"
-    raise refusal(ConfigError, code, folder=folder)
+    raise refusal(
+        ConfigError, "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network", folder=folder
+    )
 
 
 def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:

@@ -74,8 +74,7 @@ class Agreement:
         """Return how many models of one round its validation data may score."""
         if round_ > self.rounds:  # points between base and shared model, one each
             return 1
-        others = len(self.config.participants) if self.config.equity.leave_one_out else 0
-        return 1 + others + int(self.distils)
+        return 1 + (len(self.config.participants) if self.config.equity.leave_one_out else 0) + int(self.distils)
 
 
 def build_agreement(federation: Federation, profile: ParticipantProfile, context: ModelContext) -> Agreement:
@@ -129,8 +128,9 @@ def check_task(task: Message, agreed: Agreement) -> None:
 
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
-    facts = {"key": one_line(key), "asked": one_line(_shown(asked)), "agreed": one_line(agreed)}
-    return refusal(AgreementError, "not-as-agreed", **facts)
+    return refusal(
+        AgreementError, "not-as-agreed", key=one_line(key), asked=one_line(_shown(asked)), agreed=one_line(agreed)
+    )
 
 
 @dataclass
@@ -172,8 +172,11 @@ def _check_train(task: TrainRequest, agreed: Agreement) -> None:
     train, pieces = agreed.config.train, agreed.algorithm
     _between("train.round", task.round, agreed.first + 1, agreed.rounds)
     _check_part("train", task.rank, task.steps, agreed)
-    rate = round_rate(task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate)
-    _near("train.learning_rate", task.learning_rate, rate)
+    _near(
+        "train.learning_rate",
+        task.learning_rate,
+        round_rate(task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate),
+    )
     _equal("train.seed", task.seed, derive(agreed.config.seed, "train", task.round, agreed.index))
     _equal("train.layout", task.layout, pieces.reduce.layout)
     trained = pieces.reduce.trained(task.round)

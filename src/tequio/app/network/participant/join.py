@@ -102,8 +102,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
     key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
     if not (own_folder(out) / key).exists():
         write_secret(out / key, key_bytes(new_key()))
-    public = public_bytes(load_key(out / key)).decode()
-    node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
+    node = enrol(asked.address, asked.authority, asked.name, asked.token, public_bytes(load_key(out / key)).decode())
     if isinstance(node, str):
         (out / key).unlink()
         if not any(out.iterdir()):

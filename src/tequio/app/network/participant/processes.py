@@ -59,8 +59,7 @@ def loaded(
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     check_together(config, file, together)
     splits = read_splits(config, file)
-    among = together if file.team.shard_base else ALONE
-    context = build_model_context(config, {file.name: file}, among, recorded)
+    context = build_model_context(config, {file.name: file}, together if file.team.shard_base else ALONE, recorded)
     node = build_node(context, file, splits, build_public_text(context, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
 
@@ -90,8 +89,7 @@ class Follower:
 
 def follow(folder: Path, together: ProcessGroup) -> None:
     """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
-    file = load_participant(Path(read_identity(folder)["participant"]))
-    config, _, context, node = loaded(folder, file, together)
+    config, _, context, node = loaded(folder, load_participant(Path(read_identity(folder)["participant"])), together)
     # by the file alone: the first process has compared with what it told, and all must go the same way
     agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context)
     probe = probing(node)
