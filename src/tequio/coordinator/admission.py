@@ -96,8 +96,12 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     )
     if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
-    facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, update, facts, reply_row(member, reply, norm, _size(reply, update)))
+    return Admitted(
+        member,
+        update,
+        Facts(reply.examples, reply.steps, norm, _excess(state, member.name)),
+        reply_row(member, reply, norm, _size(reply, update)),
+    )
 
 
 def reply_row(member: Member, reply: Reply, norm: float | None, bytes_up: int) -> dict[str, Any]:
@@ -183,8 +187,10 @@ def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, 
     unknown = sorted(update.entries.keys() - expected.keys())
     missing = sorted(expected.keys() - update.entries.keys())
     if unknown or missing:
-        shown = {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]}
-        return Reason("entries-differ", shown)
+        return Reason(
+            "entries-differ",
+            {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]},
+        )
     for name, entry in update.entries.items():
         if tuple(entry.shape) != expected[name]:
             return Reason("entry-shape", {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])})

@@ -84,5 +84,9 @@ def _joules(row: Mapping[str, Any]) -> float:
 
 
 def _row(name: str, work: Work) -> dict[str, Any]:
-    hours = [[span.begin, span.seconds] for span in work.hours]
-    return {"name": name, "hours": hours, "intensity": work.intensity, "at_once": work.at_once}
+    return {
+        "name": name,
+        "hours": [[span.begin, span.seconds] for span in work.hours],
+        "intensity": work.intensity,
+        "at_once": work.at_once,
+    }

@@ -54,11 +54,10 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
             failed[reply.name] = why
             refused.add(reply.name)
         elif reply.metrics:
-            scores = dict(reply.metrics)
             costs.append({"name": reply.name, **reply_cost(reply)})
             validation[reply.name] = {
-                "loss": scores["loss"],
-                "accuracy": scores.get("accuracy"),
+                "loss": reply.metrics["loss"],
+                "accuracy": reply.metrics.get("accuracy"),
                 "examples": reply.examples,
             }
     order = {m.name: m.index for m in panel}

@@ -83,8 +83,12 @@ def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
         return admitted
     shrink = factor / times
     facts = replace(admitted.facts, norm=admitted.facts.norm * shrink)
-    alarm = Alarm(admitted.member.name, "norm", times, factor, "clip")
-    return replace(admitted, update=admitted.update.scaled(shrink), facts=facts, alarms=(*admitted.alarms, alarm))
+    return replace(
+        admitted,
+        update=admitted.update.scaled(shrink),
+        facts=facts,
+        alarms=(*admitted.alarms, Alarm(admitted.member.name, "norm", times, factor, "clip")),
+    )
 
 
 def cosine(x: Update, y: Update) -> float:
