@@ -22,8 +22,18 @@ from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
 META_KEY = "tequio"
-DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
-DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float64: "F64",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 1 << 48
 Shape = tuple[torch.dtype, tuple[int, ...]]
@@ -61,8 +71,13 @@ def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") 
     entries: dict[str, Entry] = {}
     for key in sorted(flat):
         if flat[key].dtype != torch.float32:
-            found = str(flat[key].dtype).removeprefix("torch.")
-            raise refusal(UpdateError, "tensor-not-float32", source=source, tensor=key, found=found)
+            raise refusal(
+                UpdateError,
+                "tensor-not-float32",
+                source=source,
+                tensor=key,
+                found=str(flat[key].dtype).removeprefix("torch."),
+            )
         partner = key[:-1] + ("b" if key.endswith("a") else "a")
         if not key.endswith(("#a", "#b")):
             entries[key] = Dense(flat[key])

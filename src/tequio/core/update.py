@@ -147,14 +147,6 @@ class Update:
         if not isinstance(self.entries, Streamed):
             object.__setattr__(self, "entries", MappingProxyType(dict(self.entries)))
 
-    def _zip(self, other: Update, combine: Callable[[Entry, Entry], Entry]) -> Update:
-        self._check(other)
-        out = dict(self.entries)
-        for name, entry in other.entries.items():
-            mine = out.get(name)
-            out[name] = entry if mine is None else combine(mine, entry)
-        return Update(out, self.spec)
-
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
             raise refusal(UpdateError, "layouts-differ", found=self.spec[:12] or None, expected=other.spec[:12] or None)
@@ -165,7 +157,11 @@ class Update:
 
     def plus(self, other: Update) -> Update:
         """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""
-        return self._zip(other, _add)
+        self._check(other)
+        out = dict(self.entries)
+        for name, entry in other.entries.items():
+            out[name] = _add(out[name], entry) if name in out else entry
+        return Update(out, self.spec)
 
     def scaled(self, factor: float) -> Update:
         """factor · self."""

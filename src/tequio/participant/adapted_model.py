@@ -159,14 +159,21 @@ class AdaptedModel:
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
             self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
-        own = [p for layer in self.layers.values() for p in (layer.full, layer.a, layer.b)]
-        factors = [p for p in own if p is not None and p.requires_grad]
+        factors = [
+            p
+            for layer in self.layers.values()
+            for p in (layer.full, layer.a, layer.b)
+            if p is not None and p.requires_grad
+        ]
         return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def attached(self) -> Attached:
         """The factors and the head as they are attached now, themselves and not copies. Raises UpdateError if there are none."""
-        factors = {name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None}
-        whole = {name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None}
+        whole = {
+            name: (layer.a, layer.b)
+            for name, layer in self.layers.items()
+            if layer.a is not None and layer.b is not None
+        }
         if len(whole) < len(self.layers):
             raise refusal(UpdateError, "nothing-attached")
         return Attached(whole, dict(self.head), dict(self._start), self._trained)

@@ -185,9 +185,10 @@ def _load(
 
 def _weights(files: BaseFiles, auto: Any, dtype: torch.dtype) -> Any:
     """The model with its weights, none of them made up."""
-    settings = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
-        model, info = auto.from_pretrained(files.folder, dtype=dtype, **settings)
+        model, info = auto.from_pretrained(
+            files.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise cannot_load(files.name, error) from None
     check_whole(files.name, info["missing_keys"])

@@ -64,8 +64,12 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
     if kind == "classification" and encoder.endswith("EncoderModel"):  # of T5 and its kin
         return t.AutoModelForTextEncoding
     if config.is_encoder_decoder or (kind == "causal" and encoder.endswith("EncoderModel")):
-        code = "base-of-other-task" if kind == "classification" else "base-of-other-language-task"
-        raise refusal(BaseModelError, code, name=name, family=family)
+        raise refusal(
+            BaseModelError,
+            "base-of-other-task" if kind == "classification" else "base-of-other-language-task",
+            name=name,
+            family=family,
+        )
     if kind == "classification":
         if type(config) in t.MODEL_MAPPING:
             return t.AutoModel

@@ -100,14 +100,17 @@ def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
     """The classification head that the adapted model holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
-    recipe = {
-        "labels": list(labels),
-        "pooling": "mean of the last hidden states over real tokens, then unit length",
-        "logits": f"{LOGIT_SCALE:g} * pooled @ head.weight.T + head.bias",
-    }
     return {
         "head.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
-        "head.json": json.dumps(recipe, indent=1, ensure_ascii=False).encode(),
+        "head.json": json.dumps(
+            {
+                "labels": list(labels),
+                "pooling": "mean of the last hidden states over real tokens, then unit length",
+                "logits": f"{LOGIT_SCALE:g} * pooled @ head.weight.T + head.bias",
+            },
+            indent=1,
+            ensure_ascii=False,
+        ).encode(),
     }
 
 

@@ -71,8 +71,13 @@ def choose_layers(model: Any, names: list[str]) -> dict[str, nn.Module]:
 
 
 def _not_there(missing: list[str], have: list[str]) -> BaseModelError:
-    near = [found for name in missing if (found := _nearest(name, have))]
-    return refusal(BaseModelError, "modules-unknown", missing=missing, names=have, nearest=near or None)
+    return refusal(
+        BaseModelError,
+        "modules-unknown",
+        missing=missing,
+        names=have,
+        nearest=[found for name in missing if (found := _nearest(name, have))] or None,
+    )
 
 
 def _nearest(name: str, have: list[str]) -> str | None:

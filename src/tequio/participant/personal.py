@@ -244,8 +244,7 @@ def _recipes(parts: Mapping[str, Update], settings: Settings) -> dict[str, Recip
     out: dict[str, Recipe] = {"base": {}, LOCAL: {LOCAL: 1.0}, SHARED: {SHARED: 1.0}}
     if parts[PRIVATE].entries:
         out |= {_tuned(alpha): {SHARED: 1.0, PRIVATE: alpha} for alpha in settings.alphas}
-    for mix in settings.mixes:
-        out[f"{1 - mix:g} shared + {mix:g} local"] = {SHARED: 1 - mix, LOCAL: mix}
+    out |= {f"{1 - mix:g} shared + {mix:g} local": {SHARED: 1 - mix, LOCAL: mix} for mix in settings.mixes}
     pulled = [name for name in parts if name not in (SHARED, LOCAL, PRIVATE)]
     return out | {name: {SHARED: 1.0, name: 1.0} for name in pulled}
 

@@ -163,8 +163,7 @@ class Causal:
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats a target token."""
-        losses, _ = self._losses(adapted, items)
-        return losses.mean()
+        return self._losses(adapted, items)[0].mean()
 
     def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy of each block, and its target tokens."""

@@ -63,8 +63,12 @@ def read_invitation(path: Path) -> Invitation:
         _check_format(path, raw)
         invitation = Invitation(**raw)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        raise refusal(ConfigError, "invitation-unreadable", path=str(path), error=said) from None
+        raise refusal(
+            ConfigError,
+            "invitation-unreadable",
+            path=str(path),
+            error=getattr(error, "strerror", None) or type(error).__name__,
+        ) from None
     for key, value in raw.items():
         if not (_is_texts(value) if key == "files" else isinstance(value, str)):
             raise refusal(ConfigError, "invitation-not-text", path=str(path), key=key)

@@ -68,8 +68,12 @@ def build(
     header["provenance"] = [dict(p) for p in provenance]
     if shift is not None:
         header["intensities"] = intensity_digests(config, files)
-    digests = {who: splits.digest() for who, (_, splits) in participants.items()}
-    return replace(setup, shift=shift, header=header, data_digests=digests)
+    return replace(
+        setup,
+        shift=shift,
+        header=header,
+        data_digests={who: splits.digest() for who, (_, splits) in participants.items()},
+    )
 
 
 def _build_group(

@@ -87,8 +87,17 @@ def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
     last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
     begin, end = series.windows[0].start, window_end(series.windows[-1])
     if begin > terms.begin or end < last:
-        times = {"begin": stamp(begin), "end": stamp(end), "since": stamp(terms.begin), "until": stamp(last)}
-        raise refusal(ConfigError, "shift-uncovered", file=str(energy.intensity), who=who, rounds=rounds, **times)
+        raise refusal(
+            ConfigError,
+            "shift-uncovered",
+            file=str(energy.intensity),
+            who=who,
+            rounds=rounds,
+            begin=stamp(begin),
+            end=stamp(end),
+            since=stamp(terms.begin),
+            until=stamp(last),
+        )
 
 
 def build_carbon_schedule(
@@ -109,8 +118,14 @@ def build_carbon_schedule(
     if terms.grams is not None:
         least = terms.least * sum(work_costs(clock, workers, names, terms).values())
         if least > terms.grams:
-            facts = {"limit": terms.grams / 1000.0, "rounds": terms.least, "minimum": terms.minimum}
-            raise refusal(ConfigError, "shift-unpaid", **facts, need=least / 1000.0)
+            raise refusal(
+                ConfigError,
+                "shift-unpaid",
+                limit=terms.grams / 1000.0,
+                rounds=terms.least,
+                minimum=terms.minimum,
+                need=least / 1000.0,
+            )
     return Shift(terms, workers, site, clock)
 
 
@@ -122,8 +137,14 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
     if seconds is None:
         raise refusal(ConfigError, "shift-speed", who=member.name, key="tokens_per_second")
     if needed_slots(seconds, terms) > slots_per_day(terms):
-        times = {"hours": terms.deadline / 3600.0, "seconds": seconds, "slot": terms.slot}
-        raise refusal(ConfigError, "shift-too-short", name=member.name, **times)
+        raise refusal(
+            ConfigError,
+            "shift-too-short",
+            name=member.name,
+            hours=terms.deadline / 3600.0,
+            seconds=seconds,
+            slot=terms.slot,
+        )
     forecasts: tuple[Intensity, ...] = ()
     if energy.intensity is not None:
         forecasts = read_forecasts(energy.intensity, read_intensity(energy.intensity, energy.zone))

@@ -36,7 +36,6 @@ def participant_indices(config: Federation) -> dict[str, int]:
 def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
     plain = stored(config)
-    versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "name": config.name,
         "seed": config.seed,
@@ -46,7 +45,11 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
         "participants": rows,
         "simulation": True,
-        "versions": versions,
+        "versions": {
+            "tequio": tequio.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "choice_rule": CHOICE_RULE,
         **({"encoding": VERSION} if config.task.kind == "causal" else {}),
     }
@@ -201,8 +204,10 @@ def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> lis
     elif now["spec"] != then["spec"]:
         out.append(f"the adapter layout of [{whose}] ({_expected(then['spec'], now['spec'])})")
     if own["dtype"] != old["dtype"]:
-        words = f'the precision that [{whose}] dtype = "auto" gives on this machine'
-        out.append(f"{words} (expected {old['dtype']}, found {own['dtype']})")
+        out.append(
+            f'the precision that [{whose}] dtype = "auto" gives on this machine '
+            f"(expected {old['dtype']}, found {own['dtype']})"
+        )
     return out
 
 

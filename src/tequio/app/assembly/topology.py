@@ -43,8 +43,13 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
     for edge in edges:
         for name in edge:
             if name not in names:
-                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-                raise refusal(ConfigError, "edge-of-stranger", edge=list(edge), name=name, nearest=nearest)
+                raise refusal(
+                    ConfigError,
+                    "edge-of-stranger",
+                    edge=list(edge),
+                    name=name,
+                    nearest=difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0],
+                )
         one, other = (names.index(name) + 1 for name in edge)
         if one == other:
             raise refusal(ConfigError, "edge-to-itself", edge=list(edge))

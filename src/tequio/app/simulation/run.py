@@ -90,8 +90,12 @@ def start(
     folder = RunFolder.create(out)
     if source is not None:
         remember_source(folder, *source)
-    header = {**setup.header, "counterfactuals": counterfactuals, "commitment": _commit_data(folder, setup)}
-    header["threads"] = torch.get_num_threads()
+    header = {
+        **setup.header,
+        "counterfactuals": counterfactuals,
+        "commitment": _commit_data(folder, setup),
+        "threads": torch.get_num_threads(),
+    }
     bases = {group.name: group.adapted for group in setup.groups}
     with folder.lock(), begin_record(folder, header, bases) as ledger:
         return _drive(folder, ledger, setup, count, counterfactuals, watch)
@@ -158,21 +162,20 @@ def _changed_settings(setup: RunSetup, change: Callable[[Settings], Settings]) -
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:
     """Salted commitments to each participant's data. The salt stays in the participant's folder: without it they tell nothing."""
-    out: dict[str, str] = {}
-    for name, data_digest in setup.data_digests.items():
-        salt = secrets.token_hex(16)
+    salts = {name: secrets.token_hex(16) for name in setup.data_digests}
+    for name, salt in salts.items():
         folder.write_atomic(salt_file(name), salt.encode(), private=True)
-        out[name] = digest_json([salt, data_digest])
-    return out
+    return {name: digest_json([salts[name], data_digest]) for name, data_digest in setup.data_digests.items()}
 
 
 def _changed_data(folder: RunFolder, setup: RunSetup, recorded: Mapping[str, str]) -> list[str]:
-    changed = []
-    for name, data_digest in setup.data_digests.items():
-        path = folder.path / salt_file(name)
-        if digest_json([path.read_text() if path.is_file() else "", data_digest]) != recorded.get(name):
-            changed.append(f"the data of participant {name}")
-    return changed
+    files = {name: folder.path / salt_file(name) for name in setup.data_digests}
+    salts = {name: path.read_text() if path.is_file() else "" for name, path in files.items()}
+    return [
+        f"the data of participant {name}"
+        for name, data_digest in setup.data_digests.items()
+        if digest_json([salts[name], data_digest]) != recorded.get(name)
+    ]
 
 
 def _drive(
@@ -204,9 +207,9 @@ def _drive(
 def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
     """Optimizer steps of each stage, at most."""
     steps: dict[str, float] = {
-        "rounds": sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
+        "rounds": sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds,
+        "personal": sum(s.steps for group in setup.groups for s in group.settings.values()),
     }
-    steps["personal"] = sum(s.steps for group in setup.groups for s in group.settings.values())
     if counterfactuals:
         budget = pooled_budget(setup)
         steps["counterfactuals"] = budget.steps * len(budget.rates)
@@ -235,8 +238,12 @@ def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
     if setup.shift is None:
         return setup
     hour = gone_on(setup.shift, ledger).hour
-    nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()}
-    return replace(setup, nodes=nodes, meter=setup.meter.at(hour), run_spec=replace(setup.run_spec, after=hour))
+    return replace(
+        setup,
+        nodes={i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()},
+        meter=setup.meter.at(hour),
+        run_spec=replace(setup.run_spec, after=hour),
+    )
 
 
 def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch) -> States | PeerState:

@@ -145,18 +145,20 @@ def read_letter(proto: Any) -> Message:
     try:
         return message_from_proto(proto)
     except Exception:  # Flower has no error of its own for what a stranger may write
-        nobody = Metadata(
-            run_id=0,
-            message_id="",
-            src_node_id=0,
-            dst_node_id=0,
-            reply_to_message_id="",
-            group_id="",
-            created_at=time.time(),
-            ttl=SECOND,
-            message_type=TYPE,
+        return make_message(
+            Metadata(
+                run_id=0,
+                message_id="",
+                src_node_id=0,
+                dst_node_id=0,
+                reply_to_message_id="",
+                group_id="",
+                created_at=time.time(),
+                ttl=SECOND,
+                message_type=TYPE,
+            ),
+            content=RecordDict({}),
         )
-        return make_message(nobody, content=RecordDict({}))
 
 
 def list_parts(message: Message) -> list[str]:

@@ -143,8 +143,14 @@ def _await(server: Server, processes: list[subprocess.Popen[bytes]]) -> None:
     while time.monotonic() < end:
         process = processes[-1]
         if len(processes) >= STARTS and process.poll() is not None:
-            facts = {"count": STARTS, "status": process.returncode, "port": server.port}
-            raise refusal(NetworkError, "superlink-ended", path=server.folder / "superlink.log", **facts)
+            raise refusal(
+                NetworkError,
+                "superlink-ended",
+                path=server.folder / "superlink.log",
+                count=STARTS,
+                status=process.returncode,
+                port=server.port,
+            )
         try:
             nodes(server)
         except httpx.TransportError:

@@ -104,8 +104,12 @@ class Roster:
             missing = ", ".join(absent)
             self.net.expect(absent)
             if missing != announced:
-                words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
-                self.say(words, "waiting", stage="waiting", missing=missing)
+                self.say(
+                    f"{len(there)} of {self.quorum} are there. Waiting for {missing}.",
+                    "waiting",
+                    stage="waiting",
+                    missing=missing,
+                )
                 announced = missing
             if time.monotonic() > end:
                 barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
@@ -200,8 +204,14 @@ class Roster:
             at = f"{duration(late['late_seconds'])} after its deadline"
             words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
             words += f": {ENGLISH.reason(late['reason'])}"
-            fields = {"participant": late["name"], "sent": late["sent"], "reason": late["reason"]["code"]}
-            self.say(words, "reply-late", "warning", **fields)
+            self.say(
+                words,
+                "reply-late",
+                "warning",
+                participant=late["name"],
+                sent=late["sent"],
+                reason=late["reason"]["code"],
+            )
         return body
 
     def _may(self, index: int, since: str) -> bool:
@@ -240,8 +250,13 @@ class Roster:
 
     def _bar(self, index: int, why: Reason, fix: str = "") -> None:
         self.barred[index], name = why, self.names[index]
-        words = f"{name} cannot take part: {ENGLISH.reason(why)}.{fix}"
-        self.say(words, "barred", "warning", participant=name, reason=why.code)
+        self.say(
+            f"{name} cannot take part: {ENGLISH.reason(why)}.{fix}",
+            "barred",
+            "warning",
+            participant=name,
+            reason=why.code,
+        )
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
         """Bar who was there before and is not what it was.
@@ -305,8 +320,15 @@ class Roster:
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
         if self.ledger is not None:
-            body = {"round": round_, "participant": dict(row), "commitment": commitment}
-            self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
+            self.ledger.append(
+                "joined",
+                {
+                    "round": round_,
+                    "participant": dict(row),
+                    "commitment": commitment,
+                    "invitation": self._invited().get(index, 0),
+                },
+            )
             self.invited[index] = self._invited().get(index, 0)
         self.register(index, row, commitment)
 
@@ -326,6 +348,11 @@ class Roster:
 
     def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""
-        sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
-        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
+        self.members[index] = Member(
+            str(row["name"]),
+            index,
+            int(row["rank"]),
+            int(row["steps"]),
+            sizes={split: int(count) for split, count in row.get("batches", {}).items()},
+        )
         self.rows[index], self.commitments[index] = dict(row), commitment

@@ -115,11 +115,13 @@ def conduct(
         best = {name: state.best_round for name, state in states.items()}
 
         def personal(shared: Mapping[str, Update]) -> None:
-            members = [(group.name, member) for group in setup.groups for member in group.run_spec.members]
             allowed = allowances(setup.config, ledger, one_process=False)
             tasks = [
-                PersonaliseRequest(best[base], m.index, m.name, shared[base], m.rank, m.steps, allowed.get(m.name, {}))
-                for base, m in members
+                PersonaliseRequest(
+                    best[g.name], m.index, m.name, shared[g.name], m.rank, m.steps, allowed.get(m.name, {})
+                )
+                for g in setup.groups
+                for m in g.run_spec.members
             ]
             personal_phase.ask(ledger, tasks, roster.barred_members())
 
@@ -170,14 +172,23 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
     verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
-    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}"
-    words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
+    words = (
+        f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}, "
+        f"validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
+    )
     say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
     for row in body["admissions"]:
         if row["status"] != "admitted":
             words = f"Round {round_}: {row['name']} {row['status']}: {ENGLISH.reason(row['reason'])}"
-            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]["code"]}
-            say(words, "update-not-counted", "warning", round=round_, **fields)
+            say(
+                words,
+                "update-not-counted",
+                "warning",
+                round=round_,
+                participant=row["name"],
+                status=row["status"],
+                reason=row["reason"]["code"],
+            )
 
 
 @contextmanager
@@ -223,10 +234,13 @@ def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[st
         for i in sorted(own.keys() - {0}):
             roster.register(i, parts[i], roster.commitments[i])
         rows[seat.name] = list(parts.values())
-    header = _header(roster.config, seats, public, rows)
-    header |= {"simulation": False, "provenance": [], "counterfactuals": False}
-    header |= {"commitment": {roster.names[i]: said for i, said in roster.commitments.items()}}
-    header |= {"invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments}}
+    header = _header(roster.config, seats, public, rows) | {
+        "simulation": False,
+        "provenance": [],
+        "counterfactuals": False,
+        "commitment": {roster.names[i]: said for i, said in roster.commitments.items()},
+        "invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments},
+    }
     _whole(roster, seats, header)  # before anything is written
     return header
 

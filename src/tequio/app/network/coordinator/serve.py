@@ -117,8 +117,12 @@ def _coordinate(
 def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
     about = [f"{', '.join(late)} made no personal model yet"] if late else []
     about += [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"] if waiting else []
-    words = f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that."
-    health.tell(words, "reopened", stage="personal models", missing=", ".join([*late, *waiting]))
+    health.tell(
+        f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that.",
+        "reopened",
+        stage="personal models",
+        missing=", ".join([*late, *waiting]),
+    )
 
 
 def _dismiss(sessions: Sessions, personal_phase: PersonalPhase, run: Path, health: Health) -> None:

@@ -88,8 +88,13 @@ def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
     for shown in list_certificates(folder, hub_files):
         found = read_certificate(shown.path)
         if days_left(found) <= 0:
-            date = f"{found.ends:%Y-%m-%d}"
-            raise refusal(NetworkError, "certificate-ended", path=shown.path, date=date, next=shown.fix.as_record())
+            raise refusal(
+                NetworkError,
+                "certificate-ended",
+                path=shown.path,
+                date=f"{found.ends:%Y-%m-%d}",
+                next=shown.fix.as_record(),
+            )
 
 
 def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, ConfigError]]:
@@ -143,11 +148,16 @@ def renew(folder: Path) -> dict[str, Any]:
         try:
             authority_key = (folder / AUTHORITY_KEY).read_bytes()
         except OSError as error:
-            facts = {"path": str(folder / AUTHORITY_KEY), "error": error.strerror}
-            raise refusal(ConfigError, "authority-key-missing", **facts) from None
+            raise refusal(
+                ConfigError, "authority-key-missing", path=str(folder / AUTHORITY_KEY), error=error.strerror
+            ) from None
         if not belongs(folder / AUTHORITY_KEY, authority):
-            facts = {"key": str(folder / AUTHORITY_KEY), "authority": str(folder / AUTHORITY)}
-            raise refusal(ConfigError, "authority-mismatch", **facts)
+            raise refusal(
+                ConfigError,
+                "authority-mismatch",
+                key=str(folder / AUTHORITY_KEY),
+                authority=str(folder / AUTHORITY),
+            )
         before = read_certificate(folder / CERTIFICATE)
         certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
         if authority.ends <= max(before.ends, datetime.now(UTC)):

@@ -44,8 +44,13 @@ class Finding:
     def as_row(self) -> dict[str, Any]:
         """Return it as plain JSON: what was found and its fix in words, and the reason in its recorded form."""
         what = f"{self.found.what} {self.found.why}".strip()
-        reason = self.found.as_reason().as_record()
-        return {"check": self.check, "status": self.status, "what": what, "fix": self.found.fix, "reason": reason}
+        return {
+            "check": self.check,
+            "status": self.status,
+            "what": what,
+            "fix": self.found.fix,
+            "reason": self.found.as_reason().as_record(),
+        }
 
 
 def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]:
@@ -60,11 +65,13 @@ def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]
     except TequioError as error:
         return [Finding("agreement", "FAIL", error).as_row()]
     host, port = split_address(public_address(address or hub_files.address))
-    findings = [Finding("agreement", "ok", refusal(ConfigError, "found-agreed"))]
-    findings += _secrets(folder, hub_files)
-    findings += _certificates(folder, hub_files, host)
-    findings += _ports(folder)
-    findings += _outside(folder, hub_files, host, port)
+    findings = (
+        Finding("agreement", "ok", refusal(ConfigError, "found-agreed")),
+        *_secrets(folder, hub_files),
+        *_certificates(folder, hub_files, host),
+        *_ports(folder),
+        *_outside(folder, hub_files, host, port),
+    )
     return [found.as_row() for found in findings]
 
 
@@ -190,10 +197,11 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     else:
         yield Finding("tls", "ok", refusal(ConfigError, "found-new-tls"))
     plain = exposure_probe.plain_http(host, port)
-    if plain is not None and plain < 400:
-        yield Finding("plain", "FAIL", refusal(ConfigError, "found-plain-http", status=plain))
-    else:
-        yield Finding("plain", "ok", refusal(ConfigError, "found-no-plain-http"))
+    yield (
+        Finding("plain", "FAIL", refusal(ConfigError, "found-plain-http", status=plain))
+        if plain is not None and plain < 400
+        else Finding("plain", "ok", refusal(ConfigError, "found-no-plain-http"))
+    )
     yield _refused("paths", exposure_probe.open_paths(where))
     yield _refused("join", exposure_probe.joining(where))
     status = exposure_probe.unknown_key(where, authority)
@@ -204,10 +212,11 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     else:
         yield Finding("key", "ok", refusal(ConfigError, "found-key-refused", status=status))
     said = exposure_probe.health(where)
-    if said is None or said.get("ok") is not True:
-        yield Finding("health", "FAIL", refusal(ConfigError, "found-unwell"))
-    else:
-        yield Finding("health", "ok", refusal(ConfigError, "found-well"))
+    yield (
+        Finding("health", "FAIL", refusal(ConfigError, "found-unwell"))
+        if said is None or said.get("ok") is not True
+        else Finding("health", "ok", refusal(ConfigError, "found-well"))
+    )
 
 
 def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -68,8 +69,11 @@ def _health(ok: bool, body: Mapping[str, Any]) -> tuple[int, str, str]:
 def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
     people = found["participants"]
     last = found["last_round"] or {}
-    states = {"invited": len(people), "enrolled": sum(p["enrolled"] for p in people)}
-    states["connected"] = sum(p["connected"] is True for p in people)
+    states = {
+        "invited": len(people),
+        "enrolled": sum(p["enrolled"] for p in people),
+        "connected": sum(p["connected"] is True for p in people),
+    }
     updates = [
         ({"participant": name, "status": status, "kind": known(kind)}, count)
         for (name, status, kind), count in sorted(_merged(totals.outcomes).items())
@@ -152,10 +156,9 @@ def known(kind: str) -> str:
 
 
 def _merged(counts: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str, str], int]:
-    merged: dict[tuple[str, str, str], int] = {}
+    merged = Counter[tuple[str, str, str]]()
     for (name, status, kind), count in counts.items():
-        key = (name, status, known(kind))
-        merged[key] = merged.get(key, 0) + count
+        merged[name, status, known(kind)] += count
     return merged
 
 

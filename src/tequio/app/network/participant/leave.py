@@ -59,8 +59,13 @@ def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None
         if begun and out is not None:
             place = {**left, "bundle": str(out.absolute())}
             RunFolder(folder).write_atomic(IDENTITY, json.dumps(place, indent=1).encode())
-    made = str(bundle) if begun else None
-    return {"name": identity["name"], "told": not why, "why": why, "bundle": made, "models": models}
+    return {
+        "name": identity["name"],
+        "told": not why,
+        "why": why,
+        "bundle": str(bundle) if begun else None,
+        "models": models,
+    }
 
 
 def _tell(folder: Path, identity: dict[str, str]) -> str:

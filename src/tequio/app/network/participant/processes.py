@@ -38,12 +38,17 @@ def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule:
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
     """Raise ConfigError for work that several processes cannot share."""
     several = together.size > 1
-    found = {
-        "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
-        "team-full": several and file.team.shard_base and config.adapter.kind == "full",
-        "team-terms": several and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
-    }
-    refuse_first(ConfigError, found, name=file.name, processes=together.size)
+    refuse_first(
+        ConfigError,
+        {
+            "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
+            "team-full": several and file.team.shard_base and config.adapter.kind == "full",
+            "team-terms": several
+            and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
+        },
+        name=file.name,
+        processes=together.size,
+    )
 
 
 def loaded(
