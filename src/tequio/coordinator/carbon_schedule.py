@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tequio.coordinator.budget import hosted_joules
 from tequio.coordinator.carbon_clock import Clock, Terms, Work, Worker, advance
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.reason import Reason
@@ -66,21 +67,14 @@ class Turn:
         """The round's energy at the intensity of what is the coordinator's in it: the centre's work at its hours, the rest after."""
         rows = [*body.get("train", []), *body.get("evaluation", [])]
         centre = next((m.name for m in (self.run_spec.centre,) if m is not None), None)
-        own = sum(_joules(row) for row in rows if row["name"] == centre)
-        rest = energy.joules - sum(_joules(row) for row in rows if row["name"] != centre)
+        own = sum(hosted_joules(row) for row in rows if row["name"] == centre)
+        rest = energy.joules - sum(hosted_joules(row) for row in rows if row["name"] != centre)
         mean = after = self.shift.site.over(self.shift.hour)
         there = next((w["intensity"] for w in self.record["shift"]["work"] if w["name"] == centre), None)
         if after is not None and there is not None and rest > 0.0:
             share = min(1.0, own / rest)
             mean = share * there + (1.0 - share) * after
         return replace(energy, intensity=mean, began=self.record["shift"]["began"])
-
-
-def _joules(row: Mapping[str, Any]) -> float:
-    """Of a row, at the watts of the machine that simulates."""
-    energy = row.get("energy") or {}
-    hosted = energy.get("hosted")
-    return float((energy.get("joules") or 0.0) if hosted is None else hosted)
 
 
 def _row(name: str, work: Work) -> dict[str, Any]:

@@ -56,14 +56,13 @@ def digest_json(value: Any) -> str:
 
 def to_tensors(update: Update) -> dict[str, Tensor]:
     """Flat named tensors of an update, float32 and contiguous."""
-    flat: dict[str, Tensor] = {}
-    for name, entry in update.entries.items():
-        if isinstance(entry, Factored):
-            flat[f"{name}#a"] = entry.a.contiguous()
-            flat[f"{name}#b"] = entry.b.contiguous()
-        else:
-            flat[name] = entry.value.contiguous()
-    return flat
+    return {
+        key: part.contiguous() for name, entry in update.entries.items() for key, part in _parts(name, entry).items()
+    }
+
+
+def _parts(name: str, entry: Entry) -> dict[str, Tensor]:
+    return {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
 
 
 def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") -> Update:
@@ -95,10 +94,11 @@ def pack(update: Update) -> bytes:
 
 def packed_update_size(update: Update) -> int:
     """len(pack(update)), without packing it."""
-    shapes: dict[str, Shape] = {}
-    for name, entry in update.entries.items():
-        parts = {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
-        shapes |= {key: (part.dtype, tuple(part.shape)) for key, part in parts.items()}
+    shapes = {
+        key: (part.dtype, tuple(part.shape))
+        for name, entry in update.entries.items()
+        for key, part in _parts(name, entry).items()
+    }
     return packed_size(shapes, {"format": FORMAT, "spec": update.spec})
 
 

@@ -91,6 +91,10 @@ def plain(entry: Entry) -> Tensor:
     return entry.value() if isinstance(entry, Factored) else entry.value
 
 
+def _parts(entry: Entry) -> tuple[Tensor, ...]:
+    return (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
+
+
 def _add(x: Entry, y: Entry) -> Entry:
     if isinstance(x, Factored) and isinstance(y, Factored):
         m, n = x.shape
@@ -218,19 +222,11 @@ class Update:
 
     def nbytes(self) -> int:
         """Bytes of the tensors, float32."""
-        total = 0
-        for entry in self.entries.values():
-            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
-            total += sum(part.numel() * 4 for part in parts)
-        return total
+        return sum(part.numel() * 4 for entry in self.entries.values() for part in _parts(entry))
 
     def is_finite(self) -> bool:
         """Whether no tensor holds NaN or infinity."""
-        for entry in self.entries.values():
-            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
-            if not all(bool(torch.isfinite(part).all()) for part in parts):
-                return False
-        return True
+        return all(bool(torch.isfinite(part).all()) for entry in self.entries.values() for part in _parts(entry))
 
 
 HEAD_PREFIX = "head."

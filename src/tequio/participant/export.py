@@ -77,15 +77,11 @@ def adapter_files(
         "inference_mode": True,
         "target_modules": sorted(adapted.layers),
     }
-    files = {
+    return {
         "adapter_config.json": json.dumps(config, indent=1).encode(),
         "adapter_model.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
+        **(head_files(adapted, labels) if adapted.head else encoding_file(adapted)),
     }
-    if adapted.head:
-        files |= head_files(adapted, labels)
-    else:
-        files |= encoding_file(adapted)
-    return files
 
 
 def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:

@@ -136,10 +136,9 @@ def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str,
     Raises BaseModelError, listing what the model has, when a name chooses nothing; and for a layer in shards that shares its weight
     with the embeddings or has it transposed.
     """
-    wanted = choose_layers(model, names)
     adapted: dict[str, AdaptedLinear] = {}
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for path, linear in wanted.items():
+    for path, linear in choose_layers(model, names).items():
         parent_path, _, leaf = path.rpartition(".")
         found = {"shards-embeddings": id(linear.weight) in tied, "shards-transposed": is_transposed(linear)}
         refuse_first(BaseModelError, {code: parted and holds for code, holds in found.items()}, path=path)

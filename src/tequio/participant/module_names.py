@@ -93,9 +93,8 @@ def _nearest(name: str, have: list[str]) -> str | None:
 def _by_word(model: Any, text: dict[str, nn.Module], word: str) -> dict[str, nn.Module]:
     """Return the layers of attention, or all but output layer, pooler and routers."""
     output = model.get_output_embeddings()
-    body = {p: m for p, m in text.items() if m is not output and _leaf(p) != "lm_head"}
-    body = {p: m for p, m in body.items() if _leaf(p) not in ROUTERS and "pooler" not in p.split(".")}
-    body = {p: m for p, m in body.items() if _leaf(p) not in _unloadable(model)}
+    other = {"lm_head", *ROUTERS, *_unloadable(model)}
+    body = {p: m for p, m in text.items() if m is not output and _leaf(p) not in other and "pooler" not in p.split(".")}
     if word == ALL:
         return body
     return {p: m for p, m in body.items() if any(IN_ATTENTION.search(part) for part in p.split(".")[:-1])}

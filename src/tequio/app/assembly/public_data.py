@@ -42,7 +42,8 @@ class Centre:
 def read_public(config: Federation) -> PublicData:
     """Read everything public. Raises DataError or ConfigError naming the file."""
     splits, text = _centre_splits(config), public_examples(config)
-    known = _hashes(splits) | {content_hash(e) for e in text}
+    trained = () if splits is None else (*splits.train, *splits.validation, *splits.test)
+    known = {content_hash(e) for e in (*trained, *text)}
     slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
     return PublicData(splits, slices, text)
 
@@ -101,10 +102,6 @@ def _centre_splits(config: Federation) -> Splits | None:
     rule = SplitRule(0.1, 0.1, config.centre.max_train, 200, 200)
     files = DataFiles(config.centre.data, None, None, None)
     return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
-
-
-def _hashes(centre: Splits | None) -> set[str]:
-    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
 
 
 def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:

@@ -30,10 +30,8 @@ def build_peers(config: Federation) -> Peers | None:
         return None
     _no_coordinator(config)
     members = range(1, len(names) + 1)
-    if topology.kind == "graph":
-        graph = _graph(topology.edges, names)
-    else:
-        graph = (ring if topology.kind == "ring" else complete)(members)
+    whole = ring if topology.kind == "ring" else complete
+    graph = _graph(topology.edges, names) if topology.kind == "graph" else whole(members)
     return Peers(mixing(graph), topology.pace)
 
 

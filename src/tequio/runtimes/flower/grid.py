@@ -105,9 +105,10 @@ class CoordinatorGrid:
         if self._beat.is_running:
             self._beat.stop()
         if done:
-            over = PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
             with suppress(httpx.HTTPError):  # nothing is asked of it any more
-                self.grid._runtime_client.PushTaskOutput(over)
+                self.grid._runtime_client.PushTaskOutput(
+                    PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
+                )
         self.grid.close()
 
     def _take_patiently(self) -> None:

@@ -68,11 +68,8 @@ class Signatures:
             stamp, counts = texts[2].encode("ascii"), _counts(texts[2])
         except (ValueError, TypeError, binascii.Error):
             return None
-        if (
-            b64encode(key).decode() != texts[0]
-        ):  # each key has one name, by which its connections and bodies are counted
-            return None
-        if not counts:
+        # each key has one name, by which its connections and bodies are counted
+        if b64encode(key).decode() != texts[0] or not counts:
             return None
         if key not in self._known:
             await self._renew()

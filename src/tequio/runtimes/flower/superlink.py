@@ -84,12 +84,13 @@ def _command(server: Server) -> list[str]:
     program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         raise refusal(NetworkError, "superlink-missing")
-    command = [program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"]
-    command += ["--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"]
-    command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
-    command += ["--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"]
-    command += ["--database", str(server.folder / DATABASE)]
-    return command
+    return [
+        *(program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"),
+        *("--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"),
+        *("--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)),
+        *("--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"),
+        *("--database", str(server.folder / DATABASE)),
+    ]
 
 
 def _spawn(server: Server, command: list[str]) -> subprocess.Popen[bytes]:
