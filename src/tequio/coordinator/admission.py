@@ -146,8 +146,11 @@ def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
     if reply.payload is None:
         return reply.update
     matrices = sum(2 * member.rank * (m + n) for m, n in run_spec.shapes.values())
-    limit = 8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536
-    return run_spec.upload.codec.decode(reply.payload, f"the update of {member.name}", limit)
+    return run_spec.upload.codec.decode(
+        reply.payload,
+        f"the update of {member.name}",
+        8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536,
+    )
 
 
 def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
@@ -172,8 +175,7 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
 def _excess(state: State, name: str) -> float:
     """Validation loss of the shared model over the base's, at this participant; 0 (not known) unless both are positive numbers."""
     loss, base = state.losses.get(name, 0.0), state.base_losses.get(name, 0.0)
-    known = loss > 0.0 and base > 0.0 and math.isfinite(loss / base)
-    return loss / base if known else 0.0
+    return loss / base if loss > 0.0 and base > 0.0 and math.isfinite(loss / base) else 0.0
 
 
 def _expected(run_spec: RunSpec, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:

@@ -176,5 +176,7 @@ def _taken(row: Mapping[str, Any], currency: str) -> dict[str, float]:
     grams = joules / JOULES_A_KWH * float(energy.get("intensity") or 0.0)
     amount = float(money["amount"]) if money and money.get("currency") == currency else 0.0
     size = (row.get("bytes_up") or 0) + (row.get("bytes_down") or 0)
-    taken = amounts(joules, grams, amount, float(energy.get("seconds") or 0.0), size)
-    return {key: value or 0.0 for key, value in taken.items()}
+    return {
+        key: value or 0.0
+        for key, value in amounts(joules, grams, amount, float(energy.get("seconds") or 0.0), size).items()
+    }

@@ -136,11 +136,11 @@ def distil(
     """Every group's shared model taught by the ensemble, where that harms nobody; and the record of it."""
     after = dict(states)
     round_ = max(state.round for state in states.values())
-    count = min(group.distiller.count for group in groups if group.distiller is not None)
     items = tuple(
-        torch.randperm(count, generator=torch.Generator().manual_seed(derive(how.seed, "distil", round_)))[
-            : how.items
-        ].tolist()
+        torch.randperm(
+            min(group.distiller.count for group in groups if group.distiller is not None),
+            generator=torch.Generator().manual_seed(derive(how.seed, "distil", round_)),
+        )[: how.items].tolist()
     )
     target, silent = _teacher({g.name: g for g in groups}, voting(teachers, how.votes), items, how)
     rows: dict[str, dict[str, Any]] = {}

@@ -82,11 +82,10 @@ def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
     if times <= factor:
         return admitted
     shrink = factor / times
-    facts = replace(admitted.facts, norm=admitted.facts.norm * shrink)
     return replace(
         admitted,
         update=admitted.update.scaled(shrink),
-        facts=facts,
+        facts=replace(admitted.facts, norm=admitted.facts.norm * shrink),
         alarms=(*admitted.alarms, Alarm(admitted.member.name, "norm", times, factor, "clip")),
     )
 
@@ -163,8 +162,9 @@ def _tried(
         if failed:
             worst = max(failed, key=_excess)
             rise = worst.candidate - worst.base
-            figure = rise if math.isfinite(rise) else None
-            outcome = _alarmed(outcome, "loss", figure, worst.limit, run_spec.screening.loss_action)
+            outcome = _alarmed(
+                outcome, "loss", rise if math.isfinite(rise) else None, worst.limit, run_spec.screening.loss_action
+            )
         out.append(outcome)
     return out
 
@@ -190,6 +190,8 @@ def _alarmed(outcome: Outcome, kind: str, figure: float | None, limit: float, ac
     alarms = (*outcome.alarms, Alarm(outcome.member.name, kind, figure, limit, action))
     if action != "refuse":
         return replace(outcome, alarms=alarms)
-    facts = {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure})
-    reason = Reason("alarm-unmeasured" if figure is None else "alarm", facts)
+    reason = Reason(
+        "alarm-unmeasured" if figure is None else "alarm",
+        {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure}),
+    )
     return outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)

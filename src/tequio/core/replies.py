@@ -172,8 +172,9 @@ def _own(part: str | int) -> str:
 
 def _names(schema: type[BaseModel]) -> set[str]:
     """Every key of this schema, and of those that are built on it."""
-    own = {field.alias or name for name, field in schema.model_fields.items()}
-    return own.union(*(_names(further) for further in schema.__subclasses__()))
+    return {field.alias or name for name, field in schema.model_fields.items()}.union(
+        *(_names(further) for further in schema.__subclasses__())
+    )
 
 
 _FIELDS = _names(Schema) | set(SPLITS)

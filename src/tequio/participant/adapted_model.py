@@ -159,13 +159,12 @@ class AdaptedModel:
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
             self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
-        factors = [
+        return [
             p
             for layer in self.layers.values()
             for p in (layer.full, layer.a, layer.b)
             if p is not None and p.requires_grad
-        ]
-        return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
+        ] + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def attached(self) -> Attached:
         """The factors and the head as they are attached now, themselves and not copies. Raises UpdateError if there are none."""

@@ -243,7 +243,6 @@ def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], d
     chosen = choose_layers(model, modules)
     output = model.get_output_embeddings()
     parts = output is not None and frozen_output(output) and output not in chosen.values()
-    own = kind == "causal" and parts and against(config) is None
     return ModelShape(
         parameters=sum(p.numel() for p in model.parameters()),
         bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
@@ -254,5 +253,5 @@ def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], d
         causal=kind == "causal",
         products=sum(m * n for p, (m, n) in linears.items() if not p.startswith("pooler.")),
         first=sum(m * n for p, (m, n) in linears.items() if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
-        loss_cells=cells(vocabulary, best_device()) if own else None,
+        loss_cells=cells(vocabulary, best_device()) if kind == "causal" and parts and against(config) is None else None,
     )

@@ -180,10 +180,11 @@ def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
         mask = torch.ones_like(batch)
         mask[1, (len(ids) + 1) // 2 :] = 0
         with torch.inference_mode():
-            if kind == "causal":
-                width = int(model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2])
-            else:
-                width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
+            width = int(
+                model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2]
+                if kind == "causal"
+                else model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2]
+            )
     except Exception as error:
         raise refusal(
             BaseModelError,

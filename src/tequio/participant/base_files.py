@@ -139,8 +139,9 @@ def weight_files(files: BaseFiles) -> list[Path]:
 
 def _shards(name: str, index: Path) -> list[str]:
     try:
-        found = json.loads(read_regular(index, LARGEST))["weight_map"]
-        return sorted({Path(str(shard)).name for shard in found.values()})
+        return sorted(
+            {Path(str(shard)).name for shard in json.loads(read_regular(index, LARGEST))["weight_map"].values()}
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise refusal(BaseModelError, "base-file-damaged", name=name, file=index.name) from None
 

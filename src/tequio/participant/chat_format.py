@@ -107,8 +107,9 @@ class ChatFormat:
         except TemplateTooCostly as error:
             raise refusal(BaseModelError, "template-stopped", place=self._where, why=str(error), next=FIX) from None
         except HelperNotStarted as error:
-            command = f"{sys.executable} -P {CHILD}"
-            raise refusal(ResourceError, "template-not-started", why=str(error), command=command) from None
+            raise refusal(
+                ResourceError, "template-not-started", why=str(error), command=f"{sys.executable} -P {CHILD}"
+            ) from None
 
     @property
     def _where(self) -> str:

@@ -65,8 +65,11 @@ class PublicTexts:
         try:
             for step in range(task.steps):
                 at = [(step * self.batch_size + j) % len(task.items) for j in range(self.batch_size)]
-                wanted = torch.cat([targets[i] for i in at]).to(self.adapted.device)
-                loss = distil_loss(self._rows([self.items[task.items[i]] for i in at]), wanted, task.temperature)
+                loss = distil_loss(
+                    self._rows([self.items[task.items[i]] for i in at]),
+                    torch.cat([targets[i] for i in at]).to(self.adapted.device),
+                    task.temperature,
+                )
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     raise refusal(TrainingError, "distil-diverged", base=self.name, loss=str(losses[-1]), step=step + 1)

@@ -65,20 +65,22 @@ def adapter_files(
         a[: f.rank], b[:, : f.rank] = f.a, f.b
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
-    config = {
-        "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION" if adapted.head else "CAUSAL_LM",
-        "base_model_name_or_path": hub_id(base_name),
-        "r": widest,
-        "lora_alpha": widest,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": any(layer.transposed for layer in adapted.layers.values()),
-        "inference_mode": True,
-        "target_modules": sorted(adapted.layers),
-    }
     return {
-        "adapter_config.json": json.dumps(config, indent=1).encode(),
+        "adapter_config.json": json.dumps(
+            {
+                "peft_type": "LORA",
+                "task_type": "FEATURE_EXTRACTION" if adapted.head else "CAUSAL_LM",
+                "base_model_name_or_path": hub_id(base_name),
+                "r": widest,
+                "lora_alpha": widest,
+                "lora_dropout": 0.0,
+                "bias": "none",
+                "fan_in_fan_out": any(layer.transposed for layer in adapted.layers.values()),
+                "inference_mode": True,
+                "target_modules": sorted(adapted.layers),
+            },
+            indent=1,
+        ).encode(),
         "adapter_model.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
         **(head_files(adapted, labels) if adapted.head else encoding_file(adapted)),
     }
@@ -95,9 +97,11 @@ def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
     """The classification head that the adapted model holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
     return {
-        "head.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
+        "head.safetensors": safetensors_save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()},
+            metadata={"format": "pt"},
+        ),
         "head.json": json.dumps(
             {
                 "labels": list(labels),

@@ -134,20 +134,26 @@ def _filled(factor: Tensor, dim: int, size: int) -> Tensor:
 
 def _one(whole: Attached, before: Attached, i: int) -> Attached:
     """The i-th participant's part, of its own rank."""
-    factors = {
-        name: (
-            nn.Parameter(whole.factors[name][0].detach()[i, : len(a)]),
-            nn.Parameter(whole.factors[name][1].detach()[i, :, : b.shape[1]]),
-        )
-        for name, (a, b) in before.factors.items()
-    }
-    return replace(before, factors=factors, head={key: t.detach()[i] for key, t in whole.head.items()})
+    return replace(
+        before,
+        factors={
+            name: (
+                nn.Parameter(whole.factors[name][0].detach()[i, : len(a)]),
+                nn.Parameter(whole.factors[name][1].detach()[i, :, : b.shape[1]]),
+            )
+            for name, (a, b) in before.factors.items()
+        },
+        head={key: t.detach()[i] for key, t in whole.head.items()},
+    )
 
 
 def _share(energy: Energy, share: float) -> Energy:
     """A participant's share of what was measured for all, by its tokens."""
     embodied = None if energy.embodied is None else energy.embodied * share
-    hosted = None if energy.hosted is None else energy.hosted * share
     return replace(
-        energy, joules=energy.joules * share, seconds=energy.seconds * share, embodied=embodied, hosted=hosted
+        energy,
+        joules=energy.joules * share,
+        seconds=energy.seconds * share,
+        embodied=embodied,
+        hosted=None if energy.hosted is None else energy.hosted * share,
     )

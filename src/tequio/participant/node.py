@@ -85,8 +85,9 @@ class Node:
     def train(self, task: TrainRequest) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         most = upload_bytes(self.adapted, task) if "megabytes" in self.books.limits else 0
-        passed = len(self.data.validation) / self.batch_size
-        allowed = for_training(task, self.name, self.books, most, self._closing, passed)
+        allowed = for_training(
+            task, self.name, self.books, most, self._closing, len(self.data.validation) / self.batch_size
+        )
         with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)

@@ -80,8 +80,9 @@ class Settings:
 
     def alone_for(self, rounds: int) -> Settings:
         """The settings of one round, with the steps of so many rounds for the model trained alone."""
-        steps = (self.local.steps - self.private.steps) * rounds + self.private.steps
-        return replace(self, local=replace(self.local, steps=steps))
+        return replace(
+            self, local=replace(self.local, steps=(self.local.steps - self.private.steps) * rounds + self.private.steps)
+        )
 
 
 @dataclass(frozen=True)
@@ -191,11 +192,12 @@ def _budget_for(
     def used() -> dict[str, float]:
         return reduce(add, (node.cost(reading.energy) for reading in readings), dict[str, float]())
 
-    limits = {
-        key: limit for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items() if key != "megabytes"
-    }
     return PersonalModelBudget(
-        limits,
+        {
+            key: limit
+            for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items()
+            if key != "megabytes"
+        },
         used,
         node.batch_size,
         len(node.data.validation),
@@ -330,8 +332,9 @@ def _general(looks: _Looks, chosen: str) -> float:
         return float(chosen != SHARED)
     on_the_way = {0.0: looks.found[SHARED], 1.0: looks.found[chosen]}
     if looks.budgeted.may_look():
-        half = looks.model(_between(looks.recipes[chosen], 0.5))
-        on_the_way[0.5] = score(looks.node, half, looks.node.data.validation)
+        on_the_way[0.5] = score(
+            looks.node, looks.model(_between(looks.recipes[chosen], 0.5)), looks.node.data.validation
+        )
     return general_share(on_the_way)
 
 

@@ -94,8 +94,11 @@ class Splits:
 
     def digest(self) -> str:
         """SHA-256 over the contents of the splits. Private: whoever guesses the contents could confirm the guess."""
-        hashes = [f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)]
-        return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join(
+                sorted([f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)])
+            ).encode()
+        ).hexdigest()
 
 
 def content_hash(example: Example) -> str:

@@ -43,8 +43,11 @@ class Losses:
 
     def scores(self) -> Scores:
         """Means over the set."""
-        accuracy = float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
-        return Scores(loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy)
+        return Scores(
+            loss=float(self.total.sum() / self.terms.sum()),
+            examples=len(self.total),
+            accuracy=float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None,
+        )
 
     def harm(self) -> NDArray[np.float64]:
         """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of each example."""

@@ -153,10 +153,9 @@ def participant_row(
     profile: ParticipantProfile, assignment: Assignment, full: bool, base: str | None = None
 ) -> dict[str, Any]:
     """Its row in the record of the run; with several bases it says over which one, in its tier too."""
-    tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     row = {
         "name": profile.name,
-        "tier": tier.as_record(),
+        "tier": (Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})).as_record(),
         "rank": assignment.rank,
         "steps": assignment.steps,
         "reason": assignment.reason.as_record(),

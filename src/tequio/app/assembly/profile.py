@@ -58,9 +58,10 @@ def build_profile(
 
 def build_centre_profile(config: Federation, node: Node, splits: Splits) -> ParticipantProfile:
     """Of the centre: its speed as federation.toml declares it."""
-    speed = None if config.centre is None else config.centre.tokens_per_second
     return build_node_profile(
-        node, HardwareSection(tokens_per_second=speed), {**splits.facts(), **node.data.counts.facts()}
+        node,
+        HardwareSection(tokens_per_second=None if config.centre is None else config.centre.tokens_per_second),
+        {**splits.facts(), **node.data.counts.facts()},
     )
 
 

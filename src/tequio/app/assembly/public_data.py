@@ -44,8 +44,9 @@ def read_public(config: Federation) -> PublicData:
     splits, text = _centre_splits(config), public_examples(config)
     trained = () if splits is None else (*splits.train, *splits.validation, *splits.test)
     known = {content_hash(e) for e in (*trained, *text)}
-    slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
-    return PublicData(splits, slices, text)
+    return PublicData(
+        splits, {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}, text
+    )
 
 
 def build_centre(context: ModelContext, public: PublicData) -> Centre:

@@ -73,7 +73,6 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
         first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
         cuts = [(start, min(start + PART, len(data))) for start in range(first, len(data), PART)]
         order = [(get_object_id(_part(data, *cut)), cut) for cut in cuts]
-    head = {HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)}
     message = make_message(
         Metadata(
             run_id=run,
@@ -86,7 +85,9 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
             ttl=ttl,
             message_type=TYPE,
         ),
-        content=RecordDict({RECORD: ConfigRecord(head)}),
+        content=RecordDict(
+            {RECORD: ConfigRecord({HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)})}
+        ),
     )
     message.metadata.__dict__["_message_id"] = message.object_id
     places = dict(order)

@@ -90,15 +90,16 @@ def open_paths(address: str) -> Iterator[tuple[str, int, bool]]:
 
 def joining(address: str) -> Iterator[tuple[str, int, bool]]:
     """The same for wrong requests to join, and for a key that nobody knows."""
-    invented = {
-        "name": "stranger",
-        "token": secrets.token_urlsafe(32),
-        "public_key": public_bytes(new_key()).decode(),
-        "speaks": SPEAKS,
-    }
     requests: Mapping[str, dict[str, Any]] = {
         "an empty request to join": {"content": b""},
-        "an invented token": {"json": invented},
+        "an invented token": {
+            "json": {
+                "name": "stranger",
+                "token": secrets.token_urlsafe(32),
+                "public_key": public_bytes(new_key()).decode(),
+                "speaks": SPEAKS,
+            }
+        },
         "a request to join that is too long": {"content": b"x" * (SMALL + 1)},
     }
     with httpx.Client(base_url=f"https://{address}", verify=_open(), timeout=PATIENCE) as client:

@@ -220,8 +220,10 @@ def _application(
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
             return await other(request)
-        theirs = request.headers.get(SPOKEN, "")
-        if request.url.path.endswith(CONNECTS) and (differs := of_another_version(request, theirs)) is not None:
+        if (
+            request.url.path.endswith(CONNECTS)
+            and (differs := of_another_version(request, request.headers.get(SPOKEN, ""))) is not None
+        ):
             return differs
         if (size := announced(request)) > BODY:
             refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")

@@ -217,8 +217,11 @@ def _task(
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Their rows, by index."""
     known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
-    names = [entry["name"] for entry in header["config"]["participants"]]
-    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+    return {
+        i: known[name]
+        for i, name in enumerate([entry["name"] for entry in header["config"]["participants"]], 1)
+        if name in known and name not in without
+    }
 
 
 def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:

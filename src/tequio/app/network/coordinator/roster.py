@@ -221,8 +221,9 @@ class Roster:
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
         """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
         found: dict[int, dict[str, Any]] = {}
-        tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
-        for reply in self.net.exchange(tasks, ANSWER):
+        for reply in self.net.exchange(
+            [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)], ANSWER
+        ):
             i = reply.index
             if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
                 self.say(f"{reply.name} did not send its profile: {ENGLISH.reason(failure_reason(reply))}")
@@ -296,8 +297,9 @@ class Roster:
         base, top = self.base_of(index), run_spec.top_rank()
         context = self.contexts[base]
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
-            ranks = [rank for rank in self.config.adapter.ranks if rank <= top]
-            adapter = self.config.adapter.model_copy(update={"ranks": ranks})
+            adapter = self.config.adapter.model_copy(
+                update={"ranks": [rank for rank in self.config.adapter.ranks if rank <= top]}
+            )
             context = replace(context, config=context.config.model_copy(update={"adapter": adapter}))
         profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:

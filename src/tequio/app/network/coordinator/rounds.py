@@ -79,8 +79,9 @@ def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, ru
     header, seats = begun_header(run), []
     known = {} if header is None else recorded_bases(header)
     for name in config.base_names():
-        part = config.part(name)
-        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm))
+        context = at_coordinator(
+            build_model_context(config.part(name), {}, recorded=known.get(name), algorithm=algorithm)
+        )
         centre = build_centre(context, public)
         if centre.node is not None:
             memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))
@@ -116,14 +117,17 @@ def conduct(
 
         def personal(shared: Mapping[str, Update]) -> None:
             allowed = allowances(setup.config, ledger, one_process=False)
-            tasks = [
-                PersonaliseRequest(
-                    best[g.name], m.index, m.name, shared[g.name], m.rank, m.steps, allowed.get(m.name, {})
-                )
-                for g in setup.groups
-                for m in g.run_spec.members
-            ]
-            personal_phase.ask(ledger, tasks, roster.barred_members())
+            personal_phase.ask(
+                ledger,
+                [
+                    PersonaliseRequest(
+                        best[g.name], m.index, m.name, shared[g.name], m.rank, m.steps, allowed.get(m.name, {})
+                    )
+                    for g in setup.groups
+                    for m in g.run_spec.members
+                ],
+                roster.barred_members(),
+            )
 
         return finish(folder, ledger, states, setup, turns, personal, watch, roster.traffic)
 
@@ -139,8 +143,9 @@ def _made(
     roster.net.here = turns[MAIN].here
     advance = Windows(roster.net) if setup.run_spec.window_seconds is not None else None
     tracker = build_budget_tracker(setup.config, ledger, one_process=False)
-    rounds = star(setup.run_spec, roster.net, advance, MAIN)
-    for state, body in federate(rounds, ledger, setup.meter, roster, StarLimits(tracker)):
+    for state, body in federate(
+        star(setup.run_spec, roster.net, advance, MAIN), ledger, setup.meter, roster, StarLimits(tracker)
+    ):
         yield {MAIN: state}, body
 
 
@@ -216,8 +221,9 @@ def _header(
     config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
     """How the run begins. rows: by base."""
-    groups = [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats]
-    return run_header(config, groups, seats[0].centre, public)
+    return run_header(
+        config, [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats], seats[0].centre, public
+    )
 
 
 def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:

@@ -174,8 +174,9 @@ def init_coordinator_folder(
         write_secret(path, invitation_bytes(invitation))
         written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
-    _write(folder, hub_files)  # last: the folder counts from here on
+    _write(
+        folder, CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
+    )  # last: the folder counts from here on
     return config, written
 
 
@@ -191,16 +192,19 @@ def invite(folder: Path, name: str) -> Path:
         token = new_token()
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
         chosen = hub_files.files or coordinator_digests(load_federation(Path(hub_files.federation)))
-        tokens = {**hub_files.tokens, name: token_hash(token)}
-        _write(folder, replace(hub_files, tokens=tokens, invited=invited, files=chosen))
+        _write(
+            folder,
+            replace(hub_files, tokens={**hub_files.tokens, name: token_hash(token)}, invited=invited, files=chosen),
+        )
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:
             _withdraw(folder, name, row["public_key"])
             RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
         path, authority = folder / "invitations" / f"{name}.json", (folder / hub_files.authority).read_text()
-        text = _text(Path(hub_files.federation))
-        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token, files=chosen)
+        invitation = Invitation(
+            name, hub_files.address, authority, _text(Path(hub_files.federation)), hub_files.digest, token, files=chosen
+        )
         replace_secret(path, invitation_bytes(invitation))
     return path
 

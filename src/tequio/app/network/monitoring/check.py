@@ -43,11 +43,10 @@ class Finding:
 
     def as_row(self) -> dict[str, Any]:
         """Return it as plain JSON: what was found and its fix in words, and the reason in its recorded form."""
-        what = f"{self.found.what} {self.found.why}".strip()
         return {
             "check": self.check,
             "status": self.status,
-            "what": what,
+            "what": f"{self.found.what} {self.found.why}".strip(),
             "fix": self.found.fix,
             "reason": self.found.as_reason().as_record(),
         }
@@ -117,16 +116,22 @@ def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
     if found.begins > datetime.now(UTC):
         return Finding("certificate", "FAIL", refusal(ConfigError, "found-certificate-early", path=path))
     late = days < SOON
-    error = refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts)
-    return Finding("certificate", "warning" if late else "ok", error)
+    return Finding(
+        "certificate",
+        "warning" if late else "ok",
+        refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts),
+    )
 
 
 def _fitting(found: Certificate, host: str, key: Path, fix: Reason) -> Finding:
     if not belongs(key, found):
         return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-key", path=key))
     if not found.names(host):
-        facts = {"names": list(found.hosts), "host": host, "next": fix.as_record()}
-        return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-host", **facts))
+        return Finding(
+            "certificate",
+            "FAIL",
+            refusal(ConfigError, "found-other-host", names=list(found.hosts), host=host, next=fix.as_record()),
+        )
     return Finding("certificate", "ok", refusal(ConfigError, "found-certificate-of-host", host=host))
 
 

@@ -31,8 +31,9 @@ from tequio.planning.allocation import Assignment
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
     """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
-    given = Assignment(task.rank, task.steps, None, Reason("as-asked"))
-    return personal_settings(config, len(node.data.train), node.name, given, rule)
+    return personal_settings(
+        config, len(node.data.train), node.name, Assignment(task.rank, task.steps, None, Reason("as-asked")), rule
+    )
 
 
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:

@@ -277,8 +277,9 @@ def open_participant(
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
                 agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
-                asked = Asked(received_before(ledger))
-                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
+                yield ParticipantService(
+                    config, file, node, facts, place, ledger, agreed, Asked(received_before(ledger))
+                )
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
