@@ -17,7 +17,7 @@ from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.texts.words import refusal, sent_reason
 from tequio.core.types import Reply, State
-from tequio.core.update import Entry, Factored, Streamed, Update
+from tequio.core.update import HEAD_PREFIX, Entry, Factored, Streamed, Update
 
 NAME = 256  # bytes of a name of an entry in a reason
 NORM_LIMIT = 10.0  # times the median norm of the round before
@@ -198,13 +198,8 @@ def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, 
             return Reason("entry-shape", {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])})
         if isinstance(entry, Factored) and entry.rank > rank:
             return Reason("entry-rank", {"entry": name, "rank": entry.rank, "most": rank})
-        if isinstance(entry, Factored) is not (factored and name not in expected_heads(expected)):
+        if isinstance(entry, Factored) is not (factored and not name.startswith(HEAD_PREFIX)):
             return Reason("entry-form", {"entry": name})
         if not Update({name: entry}).is_finite():
             return Reason("not-finite")
     return None
-
-
-def expected_heads(expected: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """Names of head entries, which are always dense."""
-    return {name for name in expected if name.startswith("head.")}

@@ -38,7 +38,17 @@ def pack_state(state: State) -> bytes:
     for flight in state.flights:
         flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
     if state.flights:
-        numbers["flights"] = [_numbers(flight) for flight in state.flights]
+        numbers["flights"] = [
+            {
+                "index": flight.index,
+                "sent": flight.sent,
+                "due": flight.due,
+                "staleness": flight.staleness,
+                "facts": dict(flight.facts),
+                "row": dict(flight.row),
+            }
+            for flight in state.flights
+        ]
     return pack_tensors(flat, numbers)
 
 
@@ -59,18 +69,6 @@ def unpack_state(data: bytes, source: str) -> State:
 def below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
-
-
-def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
-    """All of it but the tensors."""
-    return {
-        "index": flight.index,
-        "sent": flight.sent,
-        "due": flight.due,
-        "staleness": flight.staleness,
-        "facts": dict(flight.facts),
-        "row": dict(flight.row),
-    }
 
 
 def pack_states(states: Mapping[str, State]) -> bytes:

@@ -64,20 +64,17 @@ def choose_layers(model: Any, names: list[str]) -> dict[str, nn.Module]:
             missing.append(name)
         chosen |= found
     if missing or not chosen:
-        raise _not_there(missing, sorted({_leaf(path) for path in text}))
+        have = sorted({_leaf(path) for path in text})
+        raise refusal(
+            BaseModelError,
+            "modules-unknown",
+            missing=missing,
+            names=have,
+            nearest=[near for name in missing if (near := _nearest(name, have))] or None,
+        )
     if odd := sorted({_leaf(path) for path in chosen} & _unloadable(model)):
         raise refusal(BaseModelError, "modules-unloadable", names=odd, family=model.config.model_type)
     return dict(sorted(chosen.items()))
-
-
-def _not_there(missing: list[str], have: list[str]) -> BaseModelError:
-    return refusal(
-        BaseModelError,
-        "modules-unknown",
-        missing=missing,
-        names=have,
-        nearest=[found for name in missing if (found := _nearest(name, have))] or None,
-    )
 
 
 def _nearest(name: str, have: list[str]) -> str | None:

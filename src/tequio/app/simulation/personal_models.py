@@ -84,6 +84,6 @@ def personal_models(
 def _personalised(
     places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], moved: Moved, worker: int
 ) -> Personal:
-    group = places[worker].group_of(name)
+    group = next(group for group in places[worker].groups if name in group.settings)
     node = next(node for node in group.participants if node.name == name)
     return personalise(node, shared, group.settings[name], allowed, moved)

@@ -306,11 +306,8 @@ def _application(
         if not wait:
             return None
         refused(request, "too-often", "too many tries in vain")
-        return JSONResponse(
-            {"error": f"Too many tries from this address were refused. Try again in {wait} s."},
-            429,
-            {"retry-after": str(wait)},
-        )
+        words = f"Too many tries from this address were refused. Try again in {wait} s."
+        return JSONResponse({"error": words}, 429, {"retry-after": str(wait)})
 
     async def answered(request: Request, what: str, act: Callable[[], dict[str, str]]) -> Response:
         """What `act` answers, or why not. It runs in a thread, one at a time: it may wait for SuperLink, or for the folder's lock."""

@@ -167,17 +167,17 @@ def init_coordinator_folder(
         files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
         authority = own[2].read_bytes()
     write_secret(folder / SECRET, secrets.token_bytes(SECRET_BYTES))
-    written = []
-    for name, token in tokens.items():
-        path = folder / "invitations" / f"{name}.json"
-        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token, files=chosen)
+    written = {name: folder / "invitations" / f"{name}.json" for name in tokens}
+    for name, path in written.items():
+        invitation = Invitation(
+            name, address, authority.decode(), text, digest(text.encode()), tokens[name], files=chosen
+        )
         write_secret(path, invitation_bytes(invitation))
-        written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
     _write(
         folder, CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
     )  # last: the folder counts from here on
-    return config, written
+    return config, list(written.values())
 
 
 def invite(folder: Path, name: str) -> Path:
