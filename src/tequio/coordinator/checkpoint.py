@@ -12,15 +12,18 @@ from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack
 from tequio.core.errors import UpdateError
 from tequio.core.texts.words import refusal
 from tequio.core.types import InFlightUpdate, State
+from tequio.core.update import Update
 
 PARTS = ("shared", "pending", "momentum", "best")
 
 
 def pack_state(state: State) -> bytes:
     """Equal states give equal bytes."""
-    flat: dict[str, Tensor] = {
-        f"{part}/{name}": tensor for part in PARTS for name, tensor in to_tensors(getattr(state, part)).items()
+    updates: dict[str, Update] = {
+        **{part: getattr(state, part) for part in PARTS},
+        **{f"flights/{flight.index}": flight.update for flight in state.flights},
     }
+    flat = {f"{part}/{name}": tensor for part, update in updates.items() for name, tensor in to_tensors(update).items()}
     numbers: dict[str, Any] = {
         "round": state.round,
         "best_loss": state.best_loss,
@@ -35,8 +38,6 @@ def pack_state(state: State) -> bytes:
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,
     }
-    for flight in state.flights:
-        flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
     if state.flights:
         numbers["flights"] = [
             {

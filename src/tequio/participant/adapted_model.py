@@ -71,12 +71,12 @@ class AdaptedModel:
 
     def twin(self) -> AdaptedModel:
         """A second adapted model on the same frozen base: its weights are shared, what is held and attached is each one's own."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        for layer in self.layers.values():
-            tensors += [t for t in (layer.original, layer.bias) if t is not None]
+        own = [t for layer in self.layers.values() for t in (layer.original, layer.bias) if t is not None]
         other = copy.copy(self)
-        shared: dict[int, object] = {id(tensor): tensor for tensor in tensors}
-        shared |= {id(layer.weight): layer.original for layer in self.layers.values()}
+        shared: dict[int, object] = {
+            **{id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers(), *own)},
+            **{id(layer.weight): layer.original for layer in self.layers.values()},
+        }
         self.detach()
         other.model = copy.deepcopy(self.model, shared)
         other.layers = {name: other.model.get_submodule(name) for name in self.layers}  # type: ignore[misc]

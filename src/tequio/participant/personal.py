@@ -123,8 +123,12 @@ def personalise(
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
             if budgeted.may(name, 0, settings.private):
                 pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name, moved)
-        parts = {SHARED: shared, LOCAL: local.tail, PRIVATE: private.tail}
-        parts |= {name: f.tail for name, f in pulled.items() if f.tail.entries}
+        parts = {
+            SHARED: shared,
+            LOCAL: local.tail,
+            PRIVATE: private.tail,
+            **{name: f.tail for name, f in pulled.items() if f.tail.entries},
+        }
         recipes = _recipes(parts, settings)
         looks = _Looks(node, parts, recipes, budgeted)
         looks.found |= {"base": local.before, LOCAL: local.after, SHARED: private.before}

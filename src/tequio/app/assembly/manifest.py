@@ -123,8 +123,11 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
         if then is not None:  # where it is missing, the configuration differs
             differences += _of_base(now, then, "base" if name == MAIN else f"base {name}")
     now, then = header["public_data"], recorded.get("public_data", {})
-    files = {CENTRE: config.get("centre", {}).get("data"), "[local] data": config.get("local", {}).get("data")}
-    files |= {f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()}
+    files = {
+        CENTRE: config.get("centre", {}).get("data"),
+        "[local] data": config.get("local", {}).get("data"),
+        **{f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()},
+    }
     differences += _digests("public data of", now, then, files)
     differences += _digests("intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {})
     if changed := encoding_changed(header["task"]["kind"], recorded):

@@ -202,8 +202,10 @@ class Roster:
             body["barred"] = [{"name": name, "reason": why.as_record()} for name, why in barred.items()]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
-            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
-            words += f": {ENGLISH.reason(late['reason'])}"
+            words = (
+                f"{late['name']}: its reply to round {late['sent']} does not count ({at}): "
+                f"{ENGLISH.reason(late['reason'])}"
+            )
             self.say(
                 words,
                 "reply-late",

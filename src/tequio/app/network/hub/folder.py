@@ -77,9 +77,12 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     if not path.is_file():
         raise refusal(ConfigError, "not-a-coordinator", folder=str(folder), file=COORDINATOR_FILE)
     raw = json_table(path)
-    wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
-    wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
-    wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
+    wrong = [
+        *sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__),
+        *(key for key in NEEDED if key not in raw),
+        *(key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])),
+        *(key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)),
+    ]
     if wrong:
         raise refusal(ConfigError, "coordinator-damaged", path=str(path), key=wrong[0])
     found = CoordinatorFolder(**raw)

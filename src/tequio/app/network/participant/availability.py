@@ -51,8 +51,11 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
             lost = (time.monotonic() if lost is None else lost) if gone else None
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
-            words = f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
-            words += f"For a personal model now, stop this, and: tequio island {folder}"
-            tell(words, "coordinator-gone", "warning")
+            tell(
+                f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
+                f"For a personal model now, stop this, and: tequio island {folder}",
+                "coordinator-gone",
+                "warning",
+            )
 
     return log
