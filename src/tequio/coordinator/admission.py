@@ -17,7 +17,7 @@ from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.texts.words import refusal, sent_reason
 from tequio.core.types import Reply, State
-from tequio.core.update import Entry, Factored, Streamed, Update
+from tequio.core.update import HEAD_PREFIX, Entry, Factored, Streamed, Update
 
 NAME = 256  # bytes of a name of an entry in a reason
 NORM_LIMIT = 10.0  # times the median norm of the round before
@@ -96,8 +96,12 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     )
     if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
-    facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, update, facts, reply_row(member, reply, norm, _size(reply, update)))
+    return Admitted(
+        member,
+        update,
+        Facts(reply.examples, reply.steps, norm, _excess(state, member.name)),
+        reply_row(member, reply, norm, _size(reply, update)),
+    )
 
 
 def reply_row(member: Member, reply: Reply, norm: float | None, bytes_up: int) -> dict[str, Any]:
@@ -142,8 +146,11 @@ def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
     if reply.payload is None:
         return reply.update
     matrices = sum(2 * member.rank * (m + n) for m, n in run_spec.shapes.values())
-    limit = 8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536
-    return run_spec.upload.codec.decode(reply.payload, f"the update of {member.name}", limit)
+    return run_spec.upload.codec.decode(
+        reply.payload,
+        f"the update of {member.name}",
+        8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536,
+    )
 
 
 def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
@@ -155,8 +162,9 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
     codec, place = run_spec.upload.codec, {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
-        limit = 8 * math.prod(shapes[name]) + 65536
-        got = codec.decode(parts[place[name]], f"the update of {member.name}, entry {name}", limit)
+        got = codec.decode(
+            parts[place[name]], f"the update of {member.name}, entry {name}", 8 * math.prod(shapes[name]) + 65536
+        )
         if got.spec != run_spec.spec or list(got.entries) != [name]:
             raise refusal(UpdateError, "part-of-another-entry", number=place[name], entry=name)
         return got.entries[name]
@@ -167,8 +175,7 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
 def _excess(state: State, name: str) -> float:
     """Validation loss of the shared model over the base's, at this participant; 0 (not known) unless both are positive numbers."""
     loss, base = state.losses.get(name, 0.0), state.base_losses.get(name, 0.0)
-    known = loss > 0.0 and base > 0.0 and math.isfinite(loss / base)
-    return loss / base if known else 0.0
+    return loss / base if loss > 0.0 and base > 0.0 and math.isfinite(loss / base) else 0.0
 
 
 def _expected(run_spec: RunSpec, state: State, rank: int) -> Mapping[str, tuple[int, ...]]:
@@ -182,20 +189,17 @@ def _misfit(update: Update, expected: Mapping[str, tuple[int, ...]], rank: int, 
     unknown = sorted(update.entries.keys() - expected.keys())
     missing = sorted(expected.keys() - update.entries.keys())
     if unknown or missing:
-        shown = {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]}
-        return Reason("entries-differ", shown)
+        return Reason(
+            "entries-differ",
+            {"unknown": [one_line(cut_text(name, NAME)) for name in unknown[:3]], "missing": missing[:3]},
+        )
     for name, entry in update.entries.items():
         if tuple(entry.shape) != expected[name]:
             return Reason("entry-shape", {"entry": name, "shape": list(entry.shape), "expected": list(expected[name])})
         if isinstance(entry, Factored) and entry.rank > rank:
             return Reason("entry-rank", {"entry": name, "rank": entry.rank, "most": rank})
-        if isinstance(entry, Factored) is not (factored and name not in expected_heads(expected)):
+        if isinstance(entry, Factored) is not (factored and not name.startswith(HEAD_PREFIX)):
             return Reason("entry-form", {"entry": name})
         if not Update({name: entry}).is_finite():
             return Reason("not-finite")
     return None
-
-
-def expected_heads(expected: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """Names of head entries, which are always dense."""
-    return {name for name in expected if name.startswith("head.")}

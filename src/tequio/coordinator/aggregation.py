@@ -95,11 +95,10 @@ def mix(fold: Aggregate, run_spec: RunSpec) -> Update:
     """λ·Δ_participants + (1 − λ)·Δ_centre; the centre's update is normalised as the participants' are. Alone it counts whole."""
     if fold.centre is not None and not fold.count:
         return fold.centre.update
-    scale = fold.scale
-    federated = run_spec.aggregator.result(fold.total, fold.weight / scale)
+    federated = run_spec.aggregator.result(fold.total, fold.weight / fold.scale)
     if fold.centre is None:
         return federated
     facts = fold.centre.facts
-    factor = run_spec.weighting.coefficient(facts) / run_spec.weighting.weight(facts) * scale
+    factor = run_spec.weighting.coefficient(facts) / run_spec.weighting.weight(facts) * fold.scale
     share = run_spec.federated_share
     return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))

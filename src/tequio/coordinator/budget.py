@@ -61,7 +61,7 @@ class BudgetTracker:
         trained = [self._whole(row) for row in body.get("train", [])]
         taken = [_taken(row, self.currency) for row in rows]
         inside = dict.fromkeys(KEYS, 0.0)
-        joules, own = _joules(body), sum(_hosted(row) for row in rows)
+        joules, own = _joules(body), sum(hosted_joules(row) for row in rows)
         rest = max(0.0, joules - own) / joules if joules else 0.0  # the coordinator's share of its process
         for key in KEYS:
             parts = sum(row[key] for row in taken)
@@ -112,7 +112,7 @@ class BudgetTracker:
     ) -> float:
         """The coordinator's and the centre's: its hours, and the electricity that participants in its process did not draw."""
         joules = _joules(body)
-        drawn = sum(_hosted(row) for row in rows if row["name"] != CENTRE) if self.one_process else 0.0
+        drawn = sum(hosted_joules(row) for row in rows if row["name"] != CENTRE) if self.one_process else 0.0
         share = max(0.0, joules - drawn) / joules if joules else 0.0
         return 0.0 if self.price is None else self.price.of(whole["kwh"] * share, whole["hours"])
 
@@ -164,8 +164,8 @@ def _joules(row: Mapping[str, Any]) -> float:
     return float((row.get("energy") or {}).get("joules") or 0.0)
 
 
-def _hosted(row: Mapping[str, Any]) -> float:
-    """Joules at the watts of this machine, where the row's own are of another one."""
+def hosted_joules(row: Mapping[str, Any]) -> float:
+    """Return the joules at the watts of this machine, where the row's own are of another one."""
     hosted = (row.get("energy") or {}).get("hosted")
     return _joules(row) if hosted is None else float(hosted)
 
@@ -176,5 +176,7 @@ def _taken(row: Mapping[str, Any], currency: str) -> dict[str, float]:
     grams = joules / JOULES_A_KWH * float(energy.get("intensity") or 0.0)
     amount = float(money["amount"]) if money and money.get("currency") == currency else 0.0
     size = (row.get("bytes_up") or 0) + (row.get("bytes_down") or 0)
-    taken = amounts(joules, grams, amount, float(energy.get("seconds") or 0.0), size)
-    return {key: value or 0.0 for key, value in taken.items()}
+    return {
+        key: value or 0.0
+        for key, value in amounts(joules, grams, amount, float(energy.get("seconds") or 0.0), size).items()
+    }

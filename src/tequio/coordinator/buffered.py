@@ -159,9 +159,14 @@ def discount(staleness: int) -> float:
 
 
 def _land(flight: InFlightUpdate) -> Admitted:
-    row = {**flight.row, "staleness": flight.staleness}
-    member = Member(str(row["name"]), flight.index, int(row["rank"]), int(row["steps"]))
-    return Admitted(member, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
+    row = flight.row
+    return Admitted(
+        Member(str(row["name"]), flight.index, int(row["rank"]), int(row["steps"])),
+        flight.update,
+        Facts(**flight.facts),
+        {**row, "staleness": flight.staleness},
+        discount=discount(flight.staleness),
+    )
 
 
 def _passed(flight: InFlightUpdate, run_spec: RunSpec, body: Mapping[str, Any]) -> InFlightUpdate:
@@ -174,12 +179,11 @@ def _passed(flight: InFlightUpdate, run_spec: RunSpec, body: Mapping[str, Any]) 
 
 def _in_flight(flights: Sequence[InFlightUpdate]) -> list[dict[str, Any]]:
     """For the record; with the cost of what was trained in this window."""
-    out = []
-    for flight in sorted(flights, key=lambda flight: flight.index):
-        cost = {key: flight.row[key] for key in COST if flight.row.get(key) is not None}
-        where = {"name": flight.row["name"], "sent": flight.sent, "due": flight.due, "staleness": flight.staleness}
-        out.append(where | cost)
-    return out
+    return [
+        {"name": flight.row["name"], "sent": flight.sent, "due": flight.due, "staleness": flight.staleness}
+        | {key: flight.row[key] for key in COST if flight.row.get(key) is not None}
+        for flight in sorted(flights, key=lambda flight: flight.index)
+    ]
 
 
 def _timeless(flights: Sequence[InFlightUpdate]) -> tuple[InFlightUpdate, ...]:

@@ -79,11 +79,9 @@ class Windows:
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Who is still at work: the shared model has moved on, if the round was accepted."""
-        rows = []
-        for member in run_spec.members:
-            if member.index in self.working():
-                asked = self.asked[member.index]
-                asked.staleness += int(accepted)
-                at = {"sent": asked.sent, "due": None, "staleness": asked.staleness}
-                rows.append({"name": member.name, **at})
-        return rows
+        working = [(m.name, self.asked[m.index]) for m in run_spec.members if m.index in self.working()]
+        for _, asked in working:
+            asked.staleness += int(accepted)
+        return [
+            {"name": name, "sent": asked.sent, "due": None, "staleness": asked.staleness} for name, asked in working
+        ]

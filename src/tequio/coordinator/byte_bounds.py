@@ -6,8 +6,8 @@ from tequio.algorithms.compress._bounds import entry_shapes, upload_most
 from tequio.algorithms.compress._container import announced
 from tequio.algorithms.compress.plain import Plain
 from tequio.algorithms.factors import parted, prefix
+from tequio.coordinator.round import task_bytes
 from tequio.coordinator.run_spec import Member, RunSpec
-from tequio.core.canonical import packed_update_size
 from tequio.core.types import State
 
 
@@ -48,8 +48,7 @@ def broadcast_most(state: State, run_spec: RunSpec) -> int:
 
 def task_most(state: State, run_spec: RunSpec) -> int:
     """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
-    late = run_spec.centre_first and state.round == run_spec.centre_first
-    model = packed_update_size(state.shared) if run_spec.cohort is not None or late else 0
+    model = task_bytes(state, run_spec, None)
     if run_spec.centre is None or not run_spec.local.needs("gradient"):
         return model
     return model + Plain().most(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tequio.coordinator.budget import hosted_joules
 from tequio.coordinator.carbon_clock import Clock, Terms, Work, Worker, advance
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.reason import Reason
@@ -66,8 +67,8 @@ class Turn:
         """The round's energy at the intensity of what is the coordinator's in it: the centre's work at its hours, the rest after."""
         rows = [*body.get("train", []), *body.get("evaluation", [])]
         centre = next((m.name for m in (self.run_spec.centre,) if m is not None), None)
-        own = sum(_joules(row) for row in rows if row["name"] == centre)
-        rest = energy.joules - sum(_joules(row) for row in rows if row["name"] != centre)
+        own = sum(hosted_joules(row) for row in rows if row["name"] == centre)
+        rest = energy.joules - sum(hosted_joules(row) for row in rows if row["name"] != centre)
         mean = after = self.shift.site.over(self.shift.hour)
         there = next((w["intensity"] for w in self.record["shift"]["work"] if w["name"] == centre), None)
         if after is not None and there is not None and rest > 0.0:
@@ -76,13 +77,10 @@ class Turn:
         return replace(energy, intensity=mean, began=self.record["shift"]["began"])
 
 
-def _joules(row: Mapping[str, Any]) -> float:
-    """Of a row, at the watts of the machine that simulates."""
-    energy = row.get("energy") or {}
-    hosted = energy.get("hosted")
-    return float((energy.get("joules") or 0.0) if hosted is None else hosted)
-
-
 def _row(name: str, work: Work) -> dict[str, Any]:
-    hours = [[span.begin, span.seconds] for span in work.hours]
-    return {"name": name, "hours": hours, "intensity": work.intensity, "at_once": work.at_once}
+    return {
+        "name": name,
+        "hours": [[span.begin, span.seconds] for span in work.hours],
+        "intensity": work.intensity,
+        "at_once": work.at_once,
+    }

@@ -19,10 +19,11 @@ PARTS = ("shared", "pending", "momentum", "best")
 
 def pack_state(state: State) -> bytes:
     """Equal states give equal bytes."""
-    flat: dict[str, Tensor] = {}
-    for part in PARTS:
-        update: Update = getattr(state, part)
-        flat |= {f"{part}/{name}": tensor for name, tensor in to_tensors(update).items()}
+    updates: dict[str, Update] = {
+        **{part: getattr(state, part) for part in PARTS},
+        **{f"flights/{flight.index}": flight.update for flight in state.flights},
+    }
+    flat = {f"{part}/{name}": tensor for part, update in updates.items() for name, tensor in to_tensors(update).items()}
     numbers: dict[str, Any] = {
         "round": state.round,
         "best_loss": state.best_loss,
@@ -37,10 +38,18 @@ def pack_state(state: State) -> bytes:
         "base_slices": {name: list(losses) for name, losses in state.base_slices.items()},
         "spec": state.shared.spec,
     }
-    for flight in state.flights:
-        flat |= {f"flights/{flight.index}/{name}": tensor for name, tensor in to_tensors(flight.update).items()}
     if state.flights:
-        numbers["flights"] = [_numbers(flight) for flight in state.flights]
+        numbers["flights"] = [
+            {
+                "index": flight.index,
+                "sent": flight.sent,
+                "due": flight.due,
+                "staleness": flight.staleness,
+                "facts": dict(flight.facts),
+                "row": dict(flight.row),
+            }
+            for flight in state.flights
+        ]
     return pack_tensors(flat, numbers)
 
 
@@ -49,35 +58,26 @@ def unpack_state(data: bytes, source: str) -> State:
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
-    parts: dict[str, Any] = {part: from_tensors(_below(f"{part}/", flat), spec, source) for part in PARTS}
-    flying = _below("flights/", flat)
+    parts: dict[str, Any] = {part: from_tensors(below(f"{part}/", flat), spec, source) for part in PARTS}
+    flying = below("flights/", flat)
     flights = tuple(
-        InFlightUpdate(**row, update=from_tensors(_below(f"{row['index']}/", flying), spec, source))
+        InFlightUpdate(**row, update=from_tensors(below(f"{row['index']}/", flying), spec, source))
         for row in numbers.pop("flights", [])
     )
     return State(**parts, **numbers, base_slices=slices, flights=flights)
 
 
-def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
-
-
-def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
-    """All of it but the tensors."""
-    return {
-        "index": flight.index,
-        "sent": flight.sent,
-        "due": flight.due,
-        "staleness": flight.staleness,
-        "facts": dict(flight.facts),
-        "row": dict(flight.row),
-    }
 
 
 def pack_states(states: Mapping[str, State]) -> bytes:
     """The states of several groups as one checkpoint."""
-    blobs = {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()}
-    return pack_tensors(blobs, {"groups": list(states)})
+    return pack_tensors(
+        {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()},
+        {"groups": list(states)},
+    )
 
 
 def unpack_states(data: bytes, source: str) -> dict[str, State]:

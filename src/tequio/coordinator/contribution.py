@@ -37,15 +37,14 @@ def _parts(fold: Aggregate, run_spec: RunSpec) -> dict[str, Update]:
     centre = fold.centre
     if centre is not None and not fold.admitted:
         return {centre.member.name: centre.update}
-    scale = fold.scale
     own = 1.0 if centre is None else run_spec.federated_share
-    each = own * scale / fold.weight
+    each = own * fold.scale / fold.weight
     out = {
         one.member.name: one.update.scaled(each * run_spec.weighting.coefficient(one.facts) * one.discount)
         for one in fold.admitted
     }
     if centre is not None:
-        factor = run_spec.weighting.coefficient(centre.facts) / run_spec.weighting.weight(centre.facts) * scale
+        factor = run_spec.weighting.coefficient(centre.facts) / run_spec.weighting.weight(centre.facts) * fold.scale
         out[centre.member.name] = centre.update.scaled(factor * (1.0 - own))
     return out
 
@@ -70,10 +69,12 @@ def rows(
     names = {one.member.name: one.member.index for one in fold.admitted}
     if fold.centre is not None:
         names[fold.centre.member.name] = 0
-    out = []
-    for name, index in names.items():
-        row: dict[str, Any] = {"name": name, "agreement": agreed.get(name)}
-        if loss_without is not None and index > 0 and len(fold.admitted) > 1:
-            row["leave_one_out"] = loss_without(without(fold, index, run_spec)) - loss
-        out.append(row)
-    return out
+    return [
+        {"name": name, "agreement": agreed.get(name)}
+        | (
+            {"leave_one_out": loss_without(without(fold, index, run_spec)) - loss}
+            if loss_without is not None and index > 0 and len(fold.admitted) > 1
+            else {}
+        )
+        for name, index in names.items()
+    ]

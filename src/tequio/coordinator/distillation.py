@@ -136,9 +136,12 @@ def distil(
     """Every group's shared model taught by the ensemble, where that harms nobody; and the record of it."""
     after = dict(states)
     round_ = max(state.round for state in states.values())
-    count = min(group.distiller.count for group in groups if group.distiller is not None)
-    generator = torch.Generator().manual_seed(derive(how.seed, "distil", round_))
-    items = tuple(torch.randperm(count, generator=generator)[: how.items].tolist())
+    items = tuple(
+        torch.randperm(
+            min(group.distiller.count for group in groups if group.distiller is not None),
+            generator=torch.Generator().manual_seed(derive(how.seed, "distil", round_)),
+        )[: how.items].tolist()
+    )
     target, silent = _teacher({g.name: g for g in groups}, voting(teachers, how.votes), items, how)
     rows: dict[str, dict[str, Any]] = {}
     for group in groups:
@@ -146,13 +149,12 @@ def distil(
             rows[group.name] = {"accepted": False, "reason": Reason("no-teacher").as_record()}
         else:
             after[group.name], rows[group.name] = _taught(states[group.name], group, target, items, how)
-    body = {
+    return after, {
         "teachers": [t.name for t in teachers if t.name not in silent],
         "silent": silent,
         "items": len(items),
         "groups": rows,
     }
-    return after, body
 
 
 def _teacher(
@@ -170,8 +172,9 @@ def _teacher(
             silent[teacher.name] = error.as_reason().as_record()
             continue
         if total is not None and total.shape != term.shape:
-            shapes = {"shape": list(term.shape), "expected": list(total.shape)}
-            silent[teacher.name] = Reason("other-predictions", shapes).as_record()
+            silent[teacher.name] = Reason(
+                "other-predictions", {"shape": list(term.shape), "expected": list(total.shape)}
+            ).as_record()
             continue
         total, weight = term if total is None else total.add_(term), weight + teacher.weight
     return (None if total is None else how.ensemble.teacher(total / weight)), silent
@@ -218,8 +221,7 @@ def _taught(
     }
     if not accepted:
         return state, row
-    losses = {**state.losses, **evaluation.losses()}
-    after = replace(state, shared=shared, pending=pending, losses=losses)
+    after = replace(state, shared=shared, pending=pending, losses={**state.losses, **evaluation.losses()})
     if evaluation.mean_loss < state.best_loss * (1.0 - BETTER):
         after = replace(after, best=shared, best_loss=evaluation.mean_loss, best_round=state.round, stale_rounds=0)
     return after, row | {"validation": evaluation.validation}
@@ -242,6 +244,7 @@ def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
-    seed = derive(run_spec.seed, "distil download", state.round)
-    sent, size = run_spec.download.sent(change, seed, "the distilled change")
+    sent, size = run_spec.download.sent(
+        change, derive(run_spec.seed, "distil download", state.round), "the distilled change"
+    )
     return sent, state.pending if sent is change else state.pending.plus(change.minus(sent)), size

@@ -54,19 +54,19 @@ def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Membe
             failed[reply.name] = why
             refused.add(reply.name)
         elif reply.metrics:
-            scores = dict(reply.metrics)
             costs.append({"name": reply.name, **reply_cost(reply)})
             validation[reply.name] = {
-                "loss": scores["loss"],
-                "accuracy": scores.get("accuracy"),
+                "loss": reply.metrics["loss"],
+                "accuracy": reply.metrics.get("accuracy"),
                 "examples": reply.examples,
             }
     order = {m.name: m.index for m in panel}
     validation = dict(sorted(validation.items(), key=lambda item: order[item[0]]))
     costs.sort(key=lambda row: order[row["name"]])
     losses = [v["loss"] for v in validation.values()]
-    mean = statistics.fmean(losses) if losses else math.inf
-    return Evaluation(validation, mean, slices, failed, costs, frozenset(refused))
+    return Evaluation(
+        validation, statistics.fmean(losses) if losses else math.inf, slices, failed, costs, frozenset(refused)
+    )
 
 
 def _implausible(reply: Reply, member: Member) -> Reason | None:

@@ -7,6 +7,7 @@ sent later. With all of it sent, γ = 1 and a complete graph, a round is that of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,8 +75,7 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
             if j not in graph or i not in graph[j]:
                 raise refusal(ConfigError, "edge-one-way", edge=[i, j])
     if len(reachable(graph)) < len(graph):
-        lost = sorted(graph.keys() - reachable(graph))
-        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=lost)
+        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=sorted(graph.keys() - reachable(graph)))
     out: dict[int, dict[int, float]] = {}
     for i, near in graph.items():
         row = {j: 1.0 / (1 + max(len(near), len(graph[j]))) for j in sorted(near)}
@@ -85,12 +85,12 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
 
 def reachable(graph: Graph) -> set[int]:
     """Who can be reached from the first peer."""
-    todo, collect_evaluation = list(graph)[:1], set(list(graph)[:1])
+    todo, found = list(graph)[:1], set(list(graph)[:1])
     while todo:
-        for near in graph[todo.pop()] - collect_evaluation:
-            collect_evaluation.add(near)
+        for near in graph[todo.pop()] - found:
+            found.add(near)
             todo.append(near)
-    return collect_evaluation
+    return found
 
 
 def open_peers(run_spec: RunSpec, loss: float = math.inf) -> PeerState:
@@ -131,7 +131,10 @@ def gossip_round(
     sent = {i: model.minus(state.copies[i]).to_rank(run_spec.broadcast_rank) for i, model in models.items()}
     copies = {i: state.copies[i].plus(sent[i]) for i in models}
     mixed = {i: _mix(i, models[i], copies, weights[i], peers.pace) for i in models}
-    evaluation = _evaluate(round_, mixed, run_spec, runtime)
+    evaluation = collect_evaluation(  # each peer's own model on its own validation data
+        runtime.exchange([EvaluateRequest(round_, m.index, m.name, mixed[m.index]) for m in run_spec.members]),
+        run_spec.members,
+    )
     after = _progress(replace(state, round=round_, models=mixed, copies=copies), evaluation)
     sizes = {i: packed_update_size(update) for i, update in sent.items()}
     rows = [_row(members[reply.index], reply, sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
@@ -154,8 +157,10 @@ def _row(
     """A peer's row: what it sends to each neighbour, and what each of them sends."""
     near = [j for j in weights[reply.index] if j != reply.index]
     norm = None if reply.update is None else reply.update.norm()
-    row = reply_row(member, reply, norm, sizes[reply.index] * len(near))
-    return row | {"weight": None, "bytes_down": sum(sizes[j] for j in near)}
+    return reply_row(member, reply, norm, sizes[reply.index] * len(near)) | {
+        "weight": None,
+        "bytes_down": sum(sizes[j] for j in near),
+    }
 
 
 def _record(
@@ -209,19 +214,9 @@ def _mix(i: int, model: Update, copies: Mapping[int, Update], weights: Mapping[i
     return model.plus(pull)
 
 
-def _evaluate(round_: int, models: Mapping[int, Update], run_spec: RunSpec, runtime: Runtime) -> Evaluation:
-    """Each peer's own model on its own validation data."""
-    tasks = [EvaluateRequest(round_, m.index, m.name, models[m.index]) for m in run_spec.members]
-    return collect_evaluation(runtime.exchange(tasks), run_spec.members)
-
-
 def mean(models: Mapping[int, Update]) -> Update:
     """The average model; mixing does not change it."""
-    parts = list(models.values())
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.plus(part)
-    return total.scaled(1.0 / len(parts))
+    return functools.reduce(Update.plus, models.values()).scaled(1.0 / len(models))
 
 
 def disagreement(models: Mapping[int, Update]) -> float:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
+from tequio.coordinator.checkpoint import below
 from tequio.coordinator.federate import Rounds, finished
 from tequio.coordinator.gossip import Peers, PeerState, gossip_round, open_peers
 from tequio.coordinator.round import open_state
@@ -40,10 +39,12 @@ def peer_rounds(run_spec: RunSpec, peers: Peers, runtime: Runtime) -> Rounds[Pee
 
 def pack_peers(state: PeerState) -> bytes:
     """Equal states give equal bytes."""
-    flat: dict[str, Tensor] = {}
-    for part in PARTS:
-        for i, update in getattr(state, part).items():
-            flat |= {f"{part}/{i}/{name}": tensor.clone() for name, tensor in to_tensors(update).items()}
+    flat = {
+        f"{part}/{i}/{name}": tensor.clone()
+        for part in PARTS
+        for i, update in getattr(state, part).items()
+        for name, tensor in to_tensors(update).items()
+    }
     numbers: dict[str, Any] = {
         "round": state.round,
         "best_loss": state.best_loss,
@@ -59,11 +60,7 @@ def unpack_peers(data: bytes, source: str) -> PeerState:
     """The inverse. Raises UpdateError naming `source`."""
     flat, numbers = unpack_tensors(data, source)
     spec, members = str(numbers.pop("spec")), [int(i) for i in numbers.pop("members")]
-    parts: dict[str, Any] = {}
-    for part in PARTS:
-        parts[part] = {}
-        for i in members:
-            start = f"{part}/{i}/"
-            own = {name.removeprefix(start): tensor for name, tensor in flat.items() if name.startswith(start)}
-            parts[part][i] = from_tensors(own, spec, source)
+    parts: dict[str, Any] = {
+        part: {i: from_tensors(below(f"{part}/{i}/", flat), spec, source) for i in members} for part in PARTS
+    }
     return PeerState(**parts, **numbers)

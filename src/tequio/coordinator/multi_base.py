@@ -20,7 +20,7 @@ from tequio.coordinator.distillation import (
     models_heard,
     models_shared,
 )
-from tequio.coordinator.federate import Replan, Rounds
+from tequio.coordinator.federate import Rounds
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
@@ -34,25 +34,22 @@ States = dict[str, State]
 def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[States]:
     """Return the rounds of several groups in lock-step, for `federate`."""
 
-    def replanned(change: Replan) -> Rounds[States]:
-        return group_rounds([replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how)
-
     def ended(states: States) -> bool:
         """Rounds of any group, or no group has made progress for `patience` rounds."""
         done = [states[g.name].round >= g.run_spec.rounds for g in groups]
-        stale = [states[g.name].stale_rounds >= g.run_spec.patience for g in groups]
-        return any(done) or all(stale)
+        return any(done) or all(states[g.name].stale_rounds >= g.run_spec.patience for g in groups)
 
     def unpack(data: bytes, source: str) -> States:
         states = unpack_states(data, source)
         if list(states) != [group.name for group in groups]:
-            names = [group.name for group in groups]
-            raise refusal(RunError, "checkpoint-of-other-bases", found=[*states], expected=names)
+            raise refusal(
+                RunError, "checkpoint-of-other-bases", found=[*states], expected=[group.name for group in groups]
+            )
         return states
 
     return Rounds(
         run_specs=tuple(group.run_spec for group in groups),
-        replanned=replanned,
+        replanned=lambda change: group_rounds([replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how),
         begin=lambda: open_groups(groups),
         advance=lambda states: run_groups(states, groups, how),
         ended=ended,
@@ -83,16 +80,16 @@ def run_groups(
         own = how is not None and how.teachers == "participants" and _due(before.round + 1, how)
         try:
             advance = run_round if group.run_spec.window_seconds is None else run_window
-            made = advance(before, group.run_spec, listening if own else group.runtime)
+            after[group.name], bodies[group.name] = advance(before, group.run_spec, listening if own else group.runtime)
         except RunError as error:
             raise (error if len(groups) == 1 else error.within(f"Base {group.name}")) from None
-        after[group.name], bodies[group.name] = made
-        admitted = {row["name"] for row in made[1]["admissions"] if row["status"] == "admitted"}
+        admitted = {row["name"] for row in bodies[group.name]["admissions"] if row["status"] == "admitted"}
         heard += models_heard(group, before, listening.heard, admitted)
     body: dict[str, Any] = {}
     if how is not None and _due(after[groups[0].name].round, how):
-        teachers = heard if how.teachers == "participants" else models_shared(groups, after)
-        after, body = distil(after, groups, teachers, how)
+        after, body = distil(
+            after, groups, heard if how.teachers == "participants" else models_shared(groups, after), how
+        )
         bodies = {name: _retold(one, body["groups"][name]) for name, one in bodies.items()}
         plain = {n: {k: v for k, v in row.items() if k != "validation"} for n, row in body["groups"].items()}
         body = {"distil": body | {"groups": plain}}
@@ -105,12 +102,15 @@ def _due(round_: int, how: Distillation) -> bool:
 
 def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a round after what was taught: bytes of the way down, scores, digest."""
-    train = [{**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]]
-    body = {**body, "train": train}
+    body = {**body, "train": [{**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]]}
     if not row["accepted"]:
         return body
-    record = {"validation": row["validation"], "mean_validation_loss": row["after"], "digest": row["digest"]}
-    return body | {"not_evaluated": {}} | record
+    return body | {
+        "not_evaluated": {},
+        "validation": row["validation"],
+        "mean_validation_loss": row["after"],
+        "digest": row["digest"],
+    }
 
 
 def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -45,8 +45,12 @@ class ShortRound(RunError):
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
         facts = {"round": round_, "usable": usable, "quorum": quorum}
         reason = Reason("quorum-missed", facts) if usable else Reason("no-update-usable", {"round": round_})
-        failed = [{"name": r.member.name, "reason": r.reason.as_record()} for r in refused]
-        said = refusal(RunError, "short-round", why=reason.as_record(), failed=failed)
+        said = refusal(
+            RunError,
+            "short-round",
+            why=reason.as_record(),
+            failed=[{"name": r.member.name, "reason": r.reason.as_record()} for r in refused],
+        )
         super().__init__(said.what, said.why, said.fix, reason)
         self.body: dict[str, Any] = {**facts, "reason": reason.as_record(), "admissions": admissions([], refused)}
 
@@ -61,8 +65,11 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
     if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        failed = [{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()]
-        raise refusal(RunError, "base-not-evaluated", failed=failed)
+        raise refusal(
+            RunError,
+            "base-not-evaluated",
+            failed=[{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()],
+        )
     state = State(
         round=0,
         shared=shared,
@@ -76,14 +83,13 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         losses=evaluation.losses(),
         best_losses=evaluation.losses(),
     )
-    body = {
+    return state, {
         "validation": evaluation.validation,
         "mean_validation_loss": evaluation.mean_loss,
         "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in evaluation.slices.items()},
     }
-    return state, body
 
 
 class Gather(Protocol):
@@ -110,10 +116,11 @@ def run_round(
     gradient = central_gradient(state.round + 1, shared_model(state.shared, run_spec), run_spec, runtime)
     # dispatch, admit and screen, folding as replies come
     gathered = gather(training_tasks(state, run_spec, roster, gradient), roster, state, run_spec, runtime)
-    if isinstance(gathered, OpenedSum):
-        fold = opened(gathered, run_spec)
-    else:
-        fold = aggregate(screened(gathered, state, run_spec, runtime), run_spec)
+    fold = (
+        opened(gathered, run_spec)
+        if isinstance(gathered, OpenedSum)
+        else aggregate(screened(gathered, state, run_spec, runtime), run_spec)
+    )
     alone = fold.centre is not None and run_spec.centre_alone(state.round + 1)
     if fold.count < run_spec.quorum and not alone:
         raise ShortRound(state.round + 1, fold.count, run_spec.quorum, fold.refused)
@@ -138,10 +145,17 @@ def conclude(
     rate = run_spec.rate(round_)
     per_rate = statistics.median(norms) / rate if norms and rate else state.norm_per_rate
     if accepted:
-        after = replace(state, shared=made.shared, pending=made.pending, momentum=made.momentum)
-        losses = {**state.losses, **evaluation.losses()}
-        after = replace(after, step_scale=min(1.0, state.step_scale * 2.0), losses=losses, norm_per_rate=per_rate)
-        after = replace(after, memory_rounds=_memories(state, fold, run_spec))
+        took = {} if run_spec.feedback is None else {row["name"]: round_ for row in fold.rows}
+        after = replace(
+            state,
+            shared=made.shared,
+            pending=made.pending,
+            momentum=made.momentum,
+            step_scale=min(1.0, state.step_scale * 2.0),
+            losses={**state.losses, **evaluation.losses()},
+            norm_per_rate=per_rate,
+            memory_rounds={**state.memory_rounds, **took},  # who failed, or a rejected round, keeps the memory before
+        )
         after = after if run_spec.centre_alone(round_) else _progress(after, round_, evaluation)
     else:
         stale = 0 if run_spec.centre_alone(round_) else state.stale_rounds + 1  # participants have not been asked yet
@@ -180,18 +194,10 @@ def _credit(
     """How each one's part agreed with the others', and what the loss would be without it."""
 
     def loss_without(other: Aggregate) -> float:
-        seen_ = evaluate(state.round + 1, _candidate(state, other, run_spec).shared, run_spec, runtime)
-        return seen_.mean_loss
+        return evaluate(state.round + 1, _candidate(state, other, run_spec).shared, run_spec, runtime).mean_loss
 
     ask = loss_without if run_spec.leave_one_out else None
     return contribution.rows(fold, contribution.agreements(fold, change, run_spec), evaluation.mean_loss, ask, run_spec)
-
-
-def _memories(state: State, fold: Aggregate, run_spec: RunSpec) -> Mapping[str, int]:
-    """Of whom this round took something: the memory after it counts. Who failed, or a rejected round, keeps the one before."""
-    if run_spec.feedback is None:
-        return state.memory_rounds
-    return {**state.memory_rounds, **{row["name"]: state.round + 1 for row in fold.rows}}
 
 
 def shared_model(shared: Update, run_spec: RunSpec) -> Update:
@@ -257,10 +263,9 @@ def in_order(
         if position is None or position < turn or position in waiting:
             continue  # not on the roster, or a second reply: the first one counts
         member = roster[position]
-        if isinstance(arrival, Failure):
-            waiting[position] = without_update(arrival, member)
-        else:
-            waiting[position] = admit(arrival, member, run_spec, state)
+        waiting[position] = (
+            without_update(arrival, member) if isinstance(arrival, Failure) else admit(arrival, member, run_spec, state)
+        )
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
@@ -270,8 +275,7 @@ def in_order(
 
 def without_update(failure: Failure, member: Member) -> Refused:
     """Return the outcome of a participant that could not do its task, or does not: its own budget is spent."""
-    own = failure.error == BudgetError.__name__
-    return Refused(member, failure_reason(failure), "withheld" if own else "failed")
+    return Refused(member, failure_reason(failure), "withheld" if failure.error == BudgetError.__name__ else "failed")
 
 
 def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:
@@ -328,8 +332,14 @@ def _progress(state: State, round_: int, evaluation: Evaluation) -> State:
     if both and len(both) < max(len(losses), len(state.best_losses)):
         loss, before = (statistics.fmean(of[name] for name in both) for of in (losses, state.best_losses))
     if loss < before * (1.0 - BETTER):
-        best = {"best": state.shared, "best_loss": evaluation.mean_loss, "best_losses": losses, "best_round": round_}
-        return replace(state, **best, stale_rounds=0)  # type: ignore[arg-type]
+        return replace(
+            state,
+            best=state.shared,
+            best_loss=evaluation.mean_loss,
+            best_losses=losses,
+            best_round=round_,
+            stale_rounds=0,
+        )
     return replace(state, stale_rounds=state.stale_rounds + 1)
 
 
@@ -340,10 +350,9 @@ def _down(
 
     The centre's gradient, where a term needs it, goes down too. What a row brings along was sent before (see buffered.py).
     """
-    if run_spec.cohort is None:
-        follows = broadcast + task_bytes(state, run_spec, gradient)
-        return [{**row, "bytes_down": row.get("bytes_down", 0) + follows} for row in fold.rows]
     whole = task_bytes(state, run_spec, gradient)
+    if run_spec.cohort is None:
+        return [{**row, "bytes_down": row.get("bytes_down", 0) + broadcast + whole} for row in fold.rows]
     return [{"bytes_down": whole, **row} for row in fold.rows]
 
 

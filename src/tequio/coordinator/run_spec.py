@@ -182,8 +182,7 @@ class RunSpec:
             return centre
         if self.cohort is None or self.cohort >= len(self.members):
             return (*centre, *self.members)
-        chosen = sample(len(self.members), self.cohort, self.seed, *purpose)
-        return (*centre, *(self.members[i] for i in chosen))
+        return (*centre, *(self.members[i] for i in sample(len(self.members), self.cohort, self.seed, *purpose)))
 
     def trained(self, state: State) -> Trained:
         """Which factors the round after `state` trains (layout factors)."""
@@ -195,8 +194,7 @@ class RunSpec:
 
     def top_rank(self) -> int:
         """The largest rank of all, the centre's included."""
-        centre = [] if self.centre is None else [self.centre.rank]
-        return max([m.rank for m in self.members] + centre)
+        return max([m.rank for m in self.members] + ([] if self.centre is None else [self.centre.rank]))
 
 
 def sample(count: int, size: int, seed: int, *purpose: str | int) -> list[int]:

@@ -82,9 +82,12 @@ def bound(admitted: Admitted, factor: float, reference: float) -> Admitted:
     if times <= factor:
         return admitted
     shrink = factor / times
-    facts = replace(admitted.facts, norm=admitted.facts.norm * shrink)
-    alarm = Alarm(admitted.member.name, "norm", times, factor, "clip")
-    return replace(admitted, update=admitted.update.scaled(shrink), facts=facts, alarms=(*admitted.alarms, alarm))
+    return replace(
+        admitted,
+        update=admitted.update.scaled(shrink),
+        facts=replace(admitted.facts, norm=admitted.facts.norm * shrink),
+        alarms=(*admitted.alarms, Alarm(admitted.member.name, "norm", times, factor, "clip")),
+    )
 
 
 def cosine(x: Update, y: Update) -> float:
@@ -115,8 +118,7 @@ def lowest(cosines: Sequence[Sequence[float]], among: Sequence[int]) -> tuple[in
     for i in among:
         rest = [j for j in among if j != i]
         length = math.sqrt(max(0.0, math.fsum(cosines[j][k] for j in rest for k in rest)))
-        along = math.fsum(cosines[i][j] for j in rest)
-        found.append((along / length if length > 1e-9 else 0.0, i))
+        found.append((math.fsum(cosines[i][j] for j in rest) / length if length > 1e-9 else 0.0, i))
     least, who = min(found)
     return who, least
 
@@ -160,8 +162,9 @@ def _tried(
         if failed:
             worst = max(failed, key=_excess)
             rise = worst.candidate - worst.base
-            figure = rise if math.isfinite(rise) else None
-            outcome = _alarmed(outcome, "loss", figure, worst.limit, run_spec.screening.loss_action)
+            outcome = _alarmed(
+                outcome, "loss", rise if math.isfinite(rise) else None, worst.limit, run_spec.screening.loss_action
+            )
         out.append(outcome)
     return out
 
@@ -175,8 +178,9 @@ def _harm(shared: Update, state: State, run_spec: RunSpec, runtime: Runtime) -> 
     if run_spec.centre is None:
         return {}
     held = shared if run_spec.aggregator.layout == "product" else product(shared, run_spec.scale)
-    task = EvaluateRequest(state.round + 1, run_spec.centre.index, run_spec.centre.name, held)
-    for reply in runtime.exchange([task]):
+    for reply in runtime.exchange(
+        [EvaluateRequest(state.round + 1, run_spec.centre.index, run_spec.centre.name, held)]
+    ):
         return {} if isinstance(reply, Failure) else reply.slices
     return {}
 
@@ -186,6 +190,8 @@ def _alarmed(outcome: Outcome, kind: str, figure: float | None, limit: float, ac
     alarms = (*outcome.alarms, Alarm(outcome.member.name, kind, figure, limit, action))
     if action != "refuse":
         return replace(outcome, alarms=alarms)
-    facts = {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure})
-    reason = Reason("alarm-unmeasured" if figure is None else "alarm", facts)
+    reason = Reason(
+        "alarm-unmeasured" if figure is None else "alarm",
+        {"alarm": kind, "limit": limit} | ({} if figure is None else {"figure": figure}),
+    )
     return outcome if isinstance(outcome, Refused) else Refused(outcome.member, reason, alarms=alarms)

@@ -29,17 +29,14 @@ def public_address(given: str, option: str = "--address") -> str:
     said = {"key": option, "address": text}
     bare = re.split("[/?#]", SCHEME.sub("", text, count=1))[0]
     if bare != text:
-        raise refusal(ConfigError, "address-with-more", **said, example=_with_port(bare))
+        example = bare if re.search(r":\d+$", bare) else f"{bare or 'fl.example.org'}:9443"
+        raise refusal(ConfigError, "address-with-more", **said, example=example)
     if "@" in text or any(letter.isspace() for letter in text):
         raise refusal(ConfigError, "address-malformed", **said)
     host, port = _parts(text, said)
     if not (port.isascii() and port.isdigit() and int(port) in PORTS):
         raise refusal(ConfigError, "address-port", **said, port=port or None)
     return f"{_host(host, said)}:{int(port)}"
-
-
-def _with_port(text: str) -> str:
-    return text if re.search(r":\d+$", text) else f"{text or 'fl.example.org'}:9443"
 
 
 def _parts(text: str, said: Mapping[str, str]) -> tuple[str, str]:

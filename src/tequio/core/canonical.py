@@ -22,8 +22,18 @@ from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
 META_KEY = "tequio"
-DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8", torch.int8: "I8"}
-DTYPES |= {torch.float64: "F64", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64", torch.bool: "BOOL"}
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.float64: "F64",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 1 << 48
 Shape = tuple[torch.dtype, tuple[int, ...]]
@@ -31,8 +41,7 @@ Shape = tuple[torch.dtype, tuple[int, ...]]
 
 def canonical_json(value: Any) -> bytes:
     """The bytes of `value` as canonical JSON. Raises ValueError on NaN or infinity."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def digest(data: bytes) -> str:
@@ -47,14 +56,13 @@ def digest_json(value: Any) -> str:
 
 def to_tensors(update: Update) -> dict[str, Tensor]:
     """Flat named tensors of an update, float32 and contiguous."""
-    flat: dict[str, Tensor] = {}
-    for name, entry in update.entries.items():
-        if isinstance(entry, Factored):
-            flat[f"{name}#a"] = entry.a.contiguous()
-            flat[f"{name}#b"] = entry.b.contiguous()
-        else:
-            flat[name] = entry.value.contiguous()
-    return flat
+    return {
+        key: part.contiguous() for name, entry in update.entries.items() for key, part in _parts(name, entry).items()
+    }
+
+
+def _parts(name: str, entry: Entry) -> dict[str, Tensor]:
+    return {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
 
 
 def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") -> Update:
@@ -62,8 +70,13 @@ def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") 
     entries: dict[str, Entry] = {}
     for key in sorted(flat):
         if flat[key].dtype != torch.float32:
-            found = str(flat[key].dtype).removeprefix("torch.")
-            raise refusal(UpdateError, "tensor-not-float32", source=source, tensor=key, found=found)
+            raise refusal(
+                UpdateError,
+                "tensor-not-float32",
+                source=source,
+                tensor=key,
+                found=str(flat[key].dtype).removeprefix("torch."),
+            )
         partner = key[:-1] + ("b" if key.endswith("a") else "a")
         if not key.endswith(("#a", "#b")):
             entries[key] = Dense(flat[key])
@@ -81,10 +94,11 @@ def pack(update: Update) -> bytes:
 
 def packed_update_size(update: Update) -> int:
     """len(pack(update)), without packing it."""
-    shapes: dict[str, Shape] = {}
-    for name, entry in update.entries.items():
-        parts = {f"{name}#a": entry.a, f"{name}#b": entry.b} if isinstance(entry, Factored) else {name: entry.value}
-        shapes |= {key: (part.dtype, tuple(part.shape)) for key, part in parts.items()}
+    shapes = {
+        key: (part.dtype, tuple(part.shape))
+        for name, entry in update.entries.items()
+        for key, part in _parts(name, entry).items()
+    }
     return packed_size(shapes, {"format": FORMAT, "spec": update.spec})
 
 

@@ -49,8 +49,13 @@ class TequioError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The error for `--json`: its kind, what, why and fix; its reason where it has one."""
-        out = {"error": type(self).__name__, "what": self.what, "why": self.why, "fix": self.fix}
-        return out | ({} if self.reason is None else {"reason": self.reason.as_record()})
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "why": self.why,
+            "fix": self.fix,
+            **({} if self.reason is None else {"reason": self.reason.as_record()}),
+        }
 
 
 class ConfigError(TequioError):

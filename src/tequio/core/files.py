@@ -57,8 +57,11 @@ def _check(path: Path, found: os.stat_result, most: int | None) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(found.st_mode):
-        why = next((words for is_kind, words in KINDS if is_kind(found.st_mode)), "it is not an ordinary file")
-        raise OSError(errno.EINVAL, why, str(path))
+        raise OSError(
+            errno.EINVAL,
+            next((words for is_kind, words in KINDS if is_kind(found.st_mode)), "it is not an ordinary file"),
+            str(path),
+        )
     if most is not None and found.st_size > most:
         raise _too_large(path, found.st_size, most)
 

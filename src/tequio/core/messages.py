@@ -156,7 +156,7 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
         except UpdateError:
             raise refusal(MessageError, "field-unfit", source=source, field=name) from None
     if hint is bytes:
-        return _bytes(tensors, name, source)
+        return bytes(_octets_of(tensors, name, source).tobytes())
     if name in BYTES_IN_PARTS:
         names = sorted(n for n in tensors if n.startswith(f"{name}/"))
         if value != {"parts": len(names)}:
@@ -167,10 +167,6 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
 
 def _octets(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
-
-
-def _bytes(tensors: Mapping[str, Tensor], name: str, source: str) -> bytes:
-    return bytes(_octets_of(tensors, name, source).tobytes())
 
 
 def _octets_of(tensors: Mapping[str, Tensor], name: str, source: str) -> Any:

@@ -22,12 +22,16 @@ from tequio.core.types import (
 from tequio.core.update import Update
 
 
-class Participant(Protocol):
-    """One organisation, or the centre (index 0)."""
+class Named(Protocol):
+    """Somebody or something that configuration calls by a name."""
 
     @property
     def name(self) -> str:
         """How configuration calls it."""
+
+
+class Participant(Named, Protocol):
+    """One organisation, or the centre (index 0)."""
 
     def train(self, task: TrainRequest) -> Reply:
         """Train on its own data and return the update."""
@@ -64,12 +68,8 @@ Sees = Literal["each update", "norms", "only the sum"]
 """What a piece must be able to look at: every single update, their norms, or nothing but their sum."""
 
 
-class Weighting(Protocol):
+class Weighting(Named, Protocol):
     """Turns replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def sees(self) -> Sees:
@@ -85,15 +85,11 @@ class Weighting(Protocol):
         """What multiplies the finished mean."""
 
 
-class Aggregator(Protocol):
+class Aggregator(Named, Protocol):
     """Adds updates up. The accumulator is the piece's own: nobody else looks into it.
 
     A streaming piece keeps it at a constant size, however many updates go in; one that must see all updates keeps them.
     """
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def layout(self) -> Layout:
@@ -124,12 +120,8 @@ class Aggregator(Protocol):
         """The aggregate; `divisor` is Σ wᵢ over the weighting's scale."""
 
 
-class Start(Protocol):
+class Start(Named, Protocol):
     """How a participant starts a round from the shared product G (layout product)."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def continues(self) -> bool:
@@ -143,12 +135,8 @@ class Start(Protocol):
         """(what is held frozen, heads included; factored entries to go on with, or None for fresh factors)."""
 
 
-class ServerOptimizer(Protocol):
+class ServerOptimizer(Named, Protocol):
     """Turns the aggregated change (the pseudo-gradient, in descent direction) into a step."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     def init(self, spec: str) -> Update:
         """The empty memory."""
@@ -179,12 +167,8 @@ class Step:
     gradient: Update | None = None
 
 
-class LocalTerm(Protocol):
+class LocalTerm(Named, Protocol):
     """What is added to the loss of a local step. Strength 0 is no term."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def strength(self) -> float:
@@ -202,12 +186,8 @@ class LocalTerm(Protocol):
         """A differentiable scalar, strength included."""
 
 
-class LocalMethod(Protocol):
+class LocalMethod(Named, Protocol):
     """Where the gradient of a local step is taken."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def batches(self) -> int:
@@ -217,12 +197,8 @@ class LocalMethod(Protocol):
         """The point at which the gradient of the second batch is taken; it is applied at `values`."""
 
 
-class Ensemble(Protocol):
+class Ensemble(Named, Protocol):
     """How several models' predictions become one teacher: teacher(Σ wₖ term(zₖ) / Σ wₖ)."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     def term(self, logits: Tensor, temperature: float) -> Tensor:
         """What is averaged, of logits (rows × classes)."""

@@ -65,7 +65,8 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
         found = unpack_message(data, f"the reply of {task.name}", REPLIES, limit)
         if not isinstance(found, Reply | Failure):
             return refused_reply(task, "it sent no reply")
-        if _unread(found):
+        unread = isinstance(found, Failure) and found.error in UNREAD_ERRORS
+        if unread and (found.round, found.index, found.name) == UNREAD:  # to whichever request: none has the index 0
             found = replace(found, round=task.round, index=task.index, name=task.name)
         if (found.round, found.index, found.name) != (task.round, task.index, task.name):
             return refused_reply(task, "its reply is of another round or participant")
@@ -92,12 +93,6 @@ def unread_request(why: str, error: str = MessageError.__name__) -> Failure:
     return Failure(*UNREAD, error, why)
 
 
-def _unread(found: Reply | Failure) -> bool:
-    """Say whether it answers the request that was sent, whichever that is: no participant has the index 0."""
-    known = isinstance(found, Failure) and found.error in UNREAD_ERRORS
-    return known and (found.round, found.index, found.name) == UNREAD
-
-
 def check_reply(found: Reply | Failure, task: Request) -> None:
     """Raise MessageError, naming the field, where a reply is not what its kind of request asks for."""
     source = f"the reply of {task.name}"
@@ -111,8 +106,8 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
         "money": None if found.money is None else asdict(found.money),
         "metrics": dict(found.metrics),
         "slices": dict(found.slices),
+        **{key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")},
     }
-    shown |= {key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")}
     _validate(REPLY_SCHEMAS[type(task)], shown, source)
     if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
         raise refusal(MessageError, "too-many-tokens", source=source, most=MOST_TOKENS)
@@ -161,8 +156,13 @@ def _validate(schema: type[Schema], value: Any, source: str) -> None:
         schema.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(_own(part) for part in first["loc"]) or "…"
-        raise refusal(MessageError, "field-refused", source=source, field=where, why=first["type"]) from None
+        raise refusal(
+            MessageError,
+            "field-refused",
+            source=source,
+            field=".".join(_own(part) for part in first["loc"]) or "…",
+            why=first["type"],
+        ) from None
 
 
 def _own(part: str | int) -> str:
@@ -172,8 +172,9 @@ def _own(part: str | int) -> str:
 
 def _names(schema: type[BaseModel]) -> set[str]:
     """Every key of this schema, and of those that are built on it."""
-    own = {field.alias or name for name, field in schema.model_fields.items()}
-    return own.union(*(_names(further) for further in schema.__subclasses__()))
+    return {field.alias or name for name, field in schema.model_fields.items()}.union(
+        *(_names(further) for further in schema.__subclasses__())
+    )
 
 
 _FIELDS = _names(Schema) | set(SPLITS)

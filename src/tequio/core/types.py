@@ -87,16 +87,22 @@ class Money:
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class Addressed:
+    """What every request and every answer begins with: the round, and the participant by number and by name."""
+
+    round: int
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class TrainRequest(Addressed):
     """Train for one round.
 
     start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product: factored entries, scale included, to be
     filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model that training starts from.
     """
 
-    round: int
-    index: int
-    name: str
     layout: Layout
     rank: int
     steps: int
@@ -118,23 +124,17 @@ class TrainRequest:
 
 
 @dataclass(frozen=True)
-class EvaluateRequest:
+class EvaluateRequest(Addressed):
     """Evaluate base + `held` on the validation data (participants) or the public slices (the centre)."""
 
-    round: int
-    index: int
-    name: str
     held: Update
     hours: tuple[Span, ...] = ()  # as in TrainTask
 
 
 @dataclass(frozen=True)
-class GradientRequest:
+class GradientRequest(Addressed):
     """Give the gradient of the own loss at base + `held`, a mean over `batches`, as factored entries of at most `rank` (the centre)."""
 
-    round: int
-    index: int
-    name: str
     held: Update
     rank: int
     batches: int
@@ -142,21 +142,14 @@ class GradientRequest:
 
 
 @dataclass(frozen=True)
-class DescribeRequest:
+class DescribeRequest(Addressed):
     """Say what you have: counts of data, machine, layout. Asked before the first round where participants are elsewhere."""
-
-    round: int
-    index: int
-    name: str
 
 
 @dataclass(frozen=True)
-class PersonaliseRequest:
+class PersonaliseRequest(Addressed):
     """Make your personal model from the shared one, `held`; rank and steps are those of your rounds."""
 
-    round: int
-    index: int
-    name: str
     held: Update
     rank: int
     steps: int
@@ -169,15 +162,12 @@ Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | P
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Addressed):
     """What comes back. `metrics` are means over the participant's own data; never a text, a label or a sample.
 
     `slices` holds per-example losses of *public* slices, and only the centre fills it.
     """
 
-    round: int
-    index: int
-    name: str
     update: Update | None = None
     payload: bytes | None = None  # the update as coded bytes, in place of `update`
     parts: Sequence[bytes] | None = (
@@ -195,12 +185,9 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Addressed):
     """A participant could not do its task; errors are data, the round goes on without it."""
 
-    round: int
-    index: int
-    name: str
     error: str
     message: str  # words for a person, with the reason at their end where it has a code (`core.reason`)
 

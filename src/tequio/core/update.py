@@ -91,6 +91,10 @@ def plain(entry: Entry) -> Tensor:
     return entry.value() if isinstance(entry, Factored) else entry.value
 
 
+def _parts(entry: Entry) -> tuple[Tensor, ...]:
+    return (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
+
+
 def _add(x: Entry, y: Entry) -> Entry:
     if isinstance(x, Factored) and isinstance(y, Factored):
         m, n = x.shape
@@ -147,18 +151,9 @@ class Update:
         if not isinstance(self.entries, Streamed):
             object.__setattr__(self, "entries", MappingProxyType(dict(self.entries)))
 
-    def _zip(self, other: Update, combine: Callable[[Entry, Entry], Entry]) -> Update:
-        self._check(other)
-        out = dict(self.entries)
-        for name, entry in other.entries.items():
-            mine = out.get(name)
-            out[name] = entry if mine is None else combine(mine, entry)
-        return Update(out, self.spec)
-
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
-            found = {"found": self.spec[:12] or None, "expected": other.spec[:12] or None}
-            raise refusal(UpdateError, "layouts-differ", **found)
+            raise refusal(UpdateError, "layouts-differ", found=self.spec[:12] or None, expected=other.spec[:12] or None)
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:
@@ -166,7 +161,11 @@ class Update:
 
     def plus(self, other: Update) -> Update:
         """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""
-        return self._zip(other, _add)
+        self._check(other)
+        out = dict(self.entries)
+        for name, entry in other.entries.items():
+            out[name] = _add(out[name], entry) if name in out else entry
+        return Update(out, self.spec)
 
     def scaled(self, factor: float) -> Update:
         """factor · self."""
@@ -223,19 +222,11 @@ class Update:
 
     def nbytes(self) -> int:
         """Bytes of the tensors, float32."""
-        total = 0
-        for entry in self.entries.values():
-            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
-            total += sum(part.numel() * 4 for part in parts)
-        return total
+        return sum(part.numel() * 4 for entry in self.entries.values() for part in _parts(entry))
 
     def is_finite(self) -> bool:
         """Whether no tensor holds NaN or infinity."""
-        for entry in self.entries.values():
-            parts = (entry.a, entry.b) if isinstance(entry, Factored) else (entry.value,)
-            if not all(bool(torch.isfinite(part).all()) for part in parts):
-                return False
-        return True
+        return all(bool(torch.isfinite(part).all()) for entry in self.entries.values() for part in _parts(entry))
 
 
 HEAD_PREFIX = "head."

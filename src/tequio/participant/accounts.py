@@ -90,19 +90,24 @@ class AccountBook:
         """Write one line; returns what may be told of it. size: bytes that it sends. Raises ResourceError where the disk is full."""
         self.spending.add(work, cost(energy, None if money is None else money.amount, size), steps)
         if self.folder is not None:
-            line = {"work": work, "round": round_, **asdict(energy), "grams": energy.grams, "bytes": size}
-            line |= {"steps": steps} if steps else {}
-            line["money"] = None if money is None else asdict(money)
+            line = {
+                "work": work,
+                "round": round_,
+                **asdict(energy),
+                "grams": energy.grams,
+                "bytes": size,
+                **({"steps": steps} if steps else {}),
+                "money": None if money is None else asdict(money),
+            }
             path = self.folder.path / self.under / FILE
             with written(path):
                 own_folder(path.parent)
-            with written(path), open(path, "a", encoding="utf-8", opener=_private) as stream:
+            with (
+                written(path),
+                open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream,
+            ):
                 stream.write(json.dumps(line, sort_keys=True) + "\n")
         return energy if self.tell_carbon else energy.undisclosed(), money if self.tell_money else None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def read_account_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
@@ -112,8 +117,7 @@ def read_account_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
     """
     out: dict[str, list[Mapping[str, Any]]] = {}
     for path in sorted((run / "participants").glob(f"*/{FILE}")):
-        text = path.read_text(encoding="utf-8")
-        lines = text.split("\n")[:-1]
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         try:
             out[path.parent.name] = [json.loads(line) for line in lines]
         except ValueError:

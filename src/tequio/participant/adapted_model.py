@@ -71,12 +71,12 @@ class AdaptedModel:
 
     def twin(self) -> AdaptedModel:
         """A second adapted model on the same frozen base: its weights are shared, what is held and attached is each one's own."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        for layer in self.layers.values():
-            tensors += [t for t in (layer.original, layer.bias) if t is not None]
+        own = [t for layer in self.layers.values() for t in (layer.original, layer.bias) if t is not None]
         other = copy.copy(self)
-        shared: dict[int, object] = {id(tensor): tensor for tensor in tensors}
-        shared |= {id(layer.weight): layer.original for layer in self.layers.values()}
+        shared: dict[int, object] = {
+            **{id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers(), *own)},
+            **{id(layer.weight): layer.original for layer in self.layers.values()},
+        }
         self.detach()
         other.model = copy.deepcopy(self.model, shared)
         other.layers = {name: other.model.get_submodule(name) for name in self.layers}  # type: ignore[misc]
@@ -159,14 +159,20 @@ class AdaptedModel:
     def _parameters(self) -> list[nn.Parameter]:
         if self.head:
             self.head = {name: nn.Parameter(tensor.detach().clone()) for name, tensor in self.head.items()}
-        own = [p for layer in self.layers.values() for p in (layer.full, layer.a, layer.b)]
-        factors = [p for p in own if p is not None and p.requires_grad]
-        return factors + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
+        return [
+            p
+            for layer in self.layers.values()
+            for p in (layer.full, layer.a, layer.b)
+            if p is not None and p.requires_grad
+        ] + [p for p in self.head.values() if isinstance(p, nn.Parameter)]
 
     def attached(self) -> Attached:
         """The factors and the head as they are attached now, themselves and not copies. Raises UpdateError if there are none."""
-        factors = {name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None}
-        whole = {name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None}
+        whole = {
+            name: (layer.a, layer.b)
+            for name, layer in self.layers.items()
+            if layer.a is not None and layer.b is not None
+        }
         if len(whole) < len(self.layers):
             raise refusal(UpdateError, "nothing-attached")
         return Attached(whole, dict(self.head), dict(self._start), self._trained)
@@ -269,10 +275,8 @@ class AdaptedModel:
         """Nats of each target token, float32: those of `truth` (batch × length − 1, the next tokens) where `counts`, row by row."""
         layers = self._layers(ids)
         if isinstance(layers, Decoder) and layers.frozen_output:
-            rows = layers.hidden(ids, mask)[:, :-1][counts]
-            return cross_entropy(rows, layers.output.weight, truth[counts])
-        logits = self.token_logits(ids, mask)[:, :-1][counts].float()
-        return F.cross_entropy(logits, truth[counts], reduction="none")
+            return cross_entropy(layers.hidden(ids, mask)[:, :-1][counts], layers.output.weight, truth[counts])
+        return F.cross_entropy(self.token_logits(ids, mask)[:, :-1][counts].float(), truth[counts], reduction="none")
 
     def _layers(self, ids: Tensor) -> Decoder | Encoder | None:
         """What computes these tokens; None: transformers."""

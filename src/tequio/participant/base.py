@@ -185,9 +185,10 @@ def _load(
 
 def _weights(files: BaseFiles, auto: Any, dtype: torch.dtype) -> Any:
     """The model with its weights, none of them made up."""
-    settings = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
-        model, info = auto.from_pretrained(files.folder, dtype=dtype, **settings)
+        model, info = auto.from_pretrained(
+            files.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     except Exception as error:  # the library raises OSError, ValueError, KeyError, SafetensorError and more
         raise cannot_load(files.name, error) from None
     check_whole(files.name, info["missing_keys"])
@@ -200,8 +201,13 @@ def _tokenizer(files: BaseFiles) -> Any:
     try:
         return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
-        facts = {"name": files.name, "error": type(error).__name__, "message": first_line(error)}
-        raise refusal(BaseModelError, "tokenizer-unloadable", **facts) from None
+        raise refusal(
+            BaseModelError,
+            "tokenizer-unloadable",
+            name=files.name,
+            error=type(error).__name__,
+            message=first_line(error),
+        ) from None
 
 
 def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
@@ -222,8 +228,7 @@ FIRST_PRODUCTS = (
 def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, cache: Path) -> ModelShape:
     """The model's sizes without its weights, for the memory sum. Raises BaseModelError as `load_base` does."""
     config = read_config(resolve(name, cache))
-    auto = model_class(name, config, kind)
-    model = described(name, config, auto)
+    model = described(name, config, model_class(name, config, kind))
     try:
         return _shape(name, model, config, kind, modules, dtype)
     except (AttributeError, TypeError, ValueError) as error:  # sizes that are missing, or are no numbers
@@ -233,13 +238,11 @@ def model_shape(name: str, kind: Kind, modules: list[str], dtype: torch.dtype, c
 def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], dtype: torch.dtype) -> ModelShape:
     """The sizes of a model that was made without weights."""
     text = text_config(config)
-    rows = embedding_rows(name, model)
-    vocabulary = int(getattr(text, "vocab_size", rows))
+    vocabulary = int(getattr(text, "vocab_size", embedding_rows(name, model)))
     linears = {p: layer_shape(m) for p, m in linear_layers(model).items()}
     chosen = choose_layers(model, modules)
     output = model.get_output_embeddings()
     parts = output is not None and frozen_output(output) and output not in chosen.values()
-    own = kind == "causal" and parts and against(config) is None
     return ModelShape(
         parameters=sum(p.numel() for p in model.parameters()),
         bytes_per_parameter=torch.empty(0, dtype=dtype).element_size(),
@@ -250,5 +253,5 @@ def _shape(name: str, model: Any, config: Any, kind: Kind, modules: list[str], d
         causal=kind == "causal",
         products=sum(m * n for p, (m, n) in linears.items() if not p.startswith("pooler.")),
         first=sum(m * n for p, (m, n) in linears.items() if re.search(r"\.0\..*" + FIRST_PRODUCTS, p)),
-        loss_cells=cells(vocabulary, best_device()) if own else None,
+        loss_cells=cells(vocabulary, best_device()) if kind == "causal" and parts and against(config) is None else None,
     )

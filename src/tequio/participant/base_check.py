@@ -64,8 +64,12 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
     if kind == "classification" and encoder.endswith("EncoderModel"):  # of T5 and its kin
         return t.AutoModelForTextEncoding
     if config.is_encoder_decoder or (kind == "causal" and encoder.endswith("EncoderModel")):
-        code = "base-of-other-task" if kind == "classification" else "base-of-other-language-task"
-        raise refusal(BaseModelError, code, name=name, family=family)
+        raise refusal(
+            BaseModelError,
+            "base-of-other-task" if kind == "classification" else "base-of-other-language-task",
+            name=name,
+            family=family,
+        )
     if kind == "classification":
         if type(config) in t.MODEL_MAPPING:
             return t.AutoModel
@@ -176,11 +180,18 @@ def check_runs(name: str, model: Any, tokenizer: Any, kind: Kind) -> int:
         mask = torch.ones_like(batch)
         mask[1, (len(ids) + 1) // 2 :] = 0
         with torch.inference_mode():
-            if kind == "causal":
-                width = int(model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2])
-            else:
-                width = int(model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2])
+            width = int(
+                model(input_ids=batch, attention_mask=mask, use_cache=False).logits.shape[2]
+                if kind == "causal"
+                else model(input_ids=batch, attention_mask=mask).last_hidden_state.shape[2]
+            )
     except Exception as error:
-        facts = {"name": name, "task": kind, "error": type(error).__name__, "message": first_line(error)}
-        raise refusal(BaseModelError, "base-does-not-run", **facts) from None
+        raise refusal(
+            BaseModelError,
+            "base-does-not-run",
+            name=name,
+            task=kind,
+            error=type(error).__name__,
+            message=first_line(error),
+        ) from None
     return width

@@ -81,8 +81,7 @@ def digest_tokenizer(tokenizer: Any, kind: Kind) -> str:
     """
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda row: (row[1], row[0]))
     special = {name: getattr(tokenizer, f"{name}_id", None) for name in SPECIAL}
-    template = tokenizer.chat_template if kind == "causal" else None
-    sha = hashlib.sha256(canonical_json([vocabulary, special, template]))
+    sha = hashlib.sha256(canonical_json([vocabulary, special, tokenizer.chat_template if kind == "causal" else None]))
     for whole in (True, False):
         _add_ids(sha, tokenizer, SAMPLES, whole)
     own = [_text(token) for token, _ in vocabulary]

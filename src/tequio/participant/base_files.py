@@ -37,8 +37,9 @@ class BaseFiles:
 
 def cannot_load(name: str, error: Exception) -> BaseModelError:
     """Return the one error for a base that cannot be read, whatever library raised `error`."""
-    facts = {"name": name, "error": type(error).__name__, "message": first_line(error).rstrip(".")}
-    return refusal(BaseModelError, "base-unloadable", **facts)
+    return refusal(
+        BaseModelError, "base-unloadable", name=name, error=type(error).__name__, message=first_line(error).rstrip(".")
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -106,8 +107,7 @@ def digest_base_files(path: Path) -> str:
     """
     if not path.is_dir():
         return digest_file(path)
-    found = base_file_paths(path)
-    return digest_json([[str(file.relative_to(path)), digest_file(file)] for file in found])
+    return digest_json([[str(file.relative_to(path)), digest_file(file)] for file in base_file_paths(path)])
 
 
 def _snapshot(name: str) -> Path:
@@ -139,8 +139,9 @@ def weight_files(files: BaseFiles) -> list[Path]:
 
 def _shards(name: str, index: Path) -> list[str]:
     try:
-        found = json.loads(read_regular(index, LARGEST))["weight_map"]
-        return sorted({Path(str(shard)).name for shard in found.values()})
+        return sorted(
+            {Path(str(shard)).name for shard in json.loads(read_regular(index, LARGEST))["weight_map"].values()}
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise refusal(BaseModelError, "base-file-damaged", name=name, file=index.name) from None
 
@@ -188,12 +189,14 @@ def _convert_gguf(file: Path, cache: Path, rounded: bool) -> Path:
         target = cache / "gguf" / (f"{stem}-lossless" if lossless else stem)
         if (target / "config.json").is_file():
             return target
-        dtype = torch.float32 if lossless else torch.bfloat16
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32 if lossless else torch.bfloat16
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:  # any of the reader's errors means the same: not a usable GGUF
-        facts = {"file": str(file), "error": type(error).__name__, "message": first_line(error)}
-        raise refusal(BaseModelError, "gguf-unreadable", **facts) from None
+        raise refusal(
+            BaseModelError, "gguf-unreadable", file=str(file), error=type(error).__name__, message=first_line(error)
+        ) from None
     model.hf_quantizer = None
     model.is_quantized = False
     model.config.__dict__.pop("quantization_config", None)

@@ -55,11 +55,12 @@ def _counts(value: Any, key: str, counted: bool) -> Iterator[tuple[str, int]]:
 
 def stored_numbers(name: str, paths: Sequence[Path]) -> int:
     """Return how many numbers weight files hold, by their headers."""
-    total = 0
-    for path in paths:
-        rows = (row for key, row in read_header(name, path)[0].items() if key != "__metadata__")
-        total += sum(math.prod(int(n) for n in row["shape"]) for row in rows)
-    return total
+    return sum(
+        math.prod(int(n) for n in row["shape"])
+        for path in paths
+        for key, row in read_header(name, path)[0].items()
+        if key != "__metadata__"
+    )
 
 
 def described(name: str, config: Any, auto: Any) -> Any:

@@ -81,8 +81,7 @@ class ChatFormat:
         for end, turn in enumerate(turns, 1):
             if turn[0] == "assistant":
                 text = self._write(turns[:end], False)
-                begin = _shared(self._write(turns[: end - 1], True), text)
-                parts.append(Written(text, ((begin, len(text)),)))
+                parts.append(Written(text, ((_shared(self._write(turns[: end - 1], True), text), len(text)),)))
         whole = parts[-1].text
         if all(whole.startswith(part.text) for part in parts):
             return [Written(whole, tuple(span for part in parts for span in part.spans))]
@@ -106,11 +105,11 @@ class ChatFormat:
         try:
             return render(str(self.template), chat, more)
         except TemplateTooCostly as error:
-            facts = {"place": self._where, "why": str(error), "next": FIX}
-            raise refusal(BaseModelError, "template-stopped", **facts) from None
+            raise refusal(BaseModelError, "template-stopped", place=self._where, why=str(error), next=FIX) from None
         except HelperNotStarted as error:
-            command = f"{sys.executable} -P {CHILD}"
-            raise refusal(ResourceError, "template-not-started", why=str(error), command=command) from None
+            raise refusal(
+                ResourceError, "template-not-started", why=str(error), command=f"{sys.executable} -P {CHILD}"
+            ) from None
 
     @property
     def _where(self) -> str:

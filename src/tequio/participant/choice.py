@@ -131,5 +131,8 @@ def fair_lead(checkpoints: Sequence[Losses], over: Losses, seed: int) -> dict[st
         return None
     alone = (losses[best] * left_out).sum(0)[measured] / times[measured]
     ahead = alone - over.per_example()[measured]
-    error = float(ahead.std(ddof=1)) / math.sqrt(len(ahead))
-    return {"lead": float(ahead.mean()), "error": error, "alone": float(alone.mean())}
+    return {
+        "lead": float(ahead.mean()),
+        "error": float(ahead.std(ddof=1)) / math.sqrt(len(ahead)),
+        "alone": float(alone.mean()),
+    }

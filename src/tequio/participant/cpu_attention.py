@@ -21,9 +21,9 @@ def use_plain_where_short(model: Any) -> None:
     So do models that do not look attention up by its name: Falcon's code asks for "sdpa" itself, and takes any other
     name for its own slow attention, which reads the mask otherwise.
     """
-    if getattr(model.config, "_attn_implementation", None) != "sdpa":
-        return
-    if not getattr(model, "_supports_attention_backend", False):
+    if getattr(model.config, "_attn_implementation", None) != "sdpa" or not getattr(
+        model, "_supports_attention_backend", False
+    ):
         return
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
     from transformers.modeling_utils import AttentionInterface

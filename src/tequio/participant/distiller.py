@@ -58,21 +58,21 @@ class PublicTexts:
 
     def distil(self, task: DistilRequest) -> tuple[Update, float, float]:
         """`task.steps` AdamW steps (rate falls linearly to 0) on batches of the task's items in turn, toward the teacher."""
-        counts = [self.task.row_count(self.items[k]) for k in task.items]
-        targets = torch.split(task.teacher, counts)
+        targets = torch.split(task.teacher, [self.task.row_count(self.items[k]) for k in task.items])
         self.adapted.fold_in(task.held)
         parameters = self.adapted.attach(task.rank, task.seed)
         optimizer, losses = adamw(parameters), []
         try:
             for step in range(task.steps):
                 at = [(step * self.batch_size + j) % len(task.items) for j in range(self.batch_size)]
-                wanted = torch.cat([targets[i] for i in at]).to(self.adapted.device)
-                predicted = self._rows([self.items[task.items[i]] for i in at])
-                loss = distil_loss(predicted, wanted, task.temperature)
+                loss = distil_loss(
+                    self._rows([self.items[task.items[i]] for i in at]),
+                    torch.cat([targets[i] for i in at]).to(self.adapted.device),
+                    task.temperature,
+                )
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
-                    now = str(losses[-1])
-                    raise refusal(TrainingError, "distil-diverged", base=self.name, loss=now, step=step + 1)
+                    raise refusal(TrainingError, "distil-diverged", base=self.name, loss=str(losses[-1]), step=step + 1)
                 optimizer.param_groups[0]["lr"] = task.learning_rate * (1.0 - step / task.steps)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)

@@ -165,8 +165,7 @@ class Encoder:
                 text = self.chats.write(turns)[-1].text
             except BaseModelError:
                 continue
-            closing = token_ids(self.tokenizer, text[text.rfind("a7") + 2 :])
-            return next((i for i in closing if i in special), None)
+            return next((i for i in token_ids(self.tokenizer, text[text.rfind("a7") + 2 :]) if i in special), None)
         return None
 
     @cached_property
@@ -229,8 +228,7 @@ class Encoder:
         """Return the turns with as much of the end of the question as fits; None where too little of it would stay."""
         place = next((i for i, (role, _) in enumerate(turns) if role not in ("system", "assistant")), 0)
         role, content = turns[place]
-        ids = token_ids(self.tokenizer, content)
-        stays = len(ids) - max(length(turns) - most, 1)
+        stays = len(token_ids(self.tokenizer, content)) - max(length(turns) - most, 1)
         while stays >= max(1, self.max_tokens // LEAST):
             shorter = [*turns[:place], (role, self._ending(content, stays)), *turns[place + 1 :]]
             over = length(shorter) - most

@@ -36,8 +36,9 @@ def factored(model: Update, rank: int | None = None) -> Update:
     The factors are found by QR of both factors and the SVD of the small core, in float64 (Eckart-Young).
     Entries of a head stay as they are.
     """
-    entries = {n: e if n.startswith(HEAD_PREFIX) else _factors(e, rank) for n, e in model.entries.items()}
-    return Update(entries, model.spec)
+    return Update(
+        {n: e if n.startswith(HEAD_PREFIX) else _factors(e, rank) for n, e in model.entries.items()}, model.spec
+    )
 
 
 def adapter_files(
@@ -54,8 +55,7 @@ def adapter_files(
 
     All modules get the rank of the widest; what is smaller is padded with zeros. α = r, so the scale is 1.
     """
-    small = factored(model, rank)
-    factors = {name: e for name, e in small.entries.items() if isinstance(e, Factored)}
+    factors = {name: e for name, e in factored(model, rank).entries.items() if isinstance(e, Factored)}
     widest = max([1, *(f.rank for f in factors.values())])
     tensors: dict[str, Tensor] = {}
     for name in sorted(adapted.layers):
@@ -65,46 +65,52 @@ def adapter_files(
         a[: f.rank], b[:, : f.rank] = f.a, f.b
         tensors[f"base_model.model.{name}.lora_A.weight"] = a
         tensors[f"base_model.model.{name}.lora_B.weight"] = b
-    config = {
-        "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION" if adapted.head else "CAUSAL_LM",
-        "base_model_name_or_path": hub_id(base_name),
-        "r": widest,
-        "lora_alpha": widest,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": any(layer.transposed for layer in adapted.layers.values()),
-        "inference_mode": True,
-        "target_modules": sorted(adapted.layers),
-    }
-    files = {
-        "adapter_config.json": json.dumps(config, indent=1).encode(),
+    return {
+        "adapter_config.json": json.dumps(
+            {
+                "peft_type": "LORA",
+                "task_type": "FEATURE_EXTRACTION" if adapted.head else "CAUSAL_LM",
+                "base_model_name_or_path": hub_id(base_name),
+                "r": widest,
+                "lora_alpha": widest,
+                "lora_dropout": 0.0,
+                "bias": "none",
+                "fan_in_fan_out": any(layer.transposed for layer in adapted.layers.values()),
+                "inference_mode": True,
+                "target_modules": sorted(adapted.layers),
+            },
+            indent=1,
+        ).encode(),
         "adapter_model.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
+        **(head_files(adapted, labels) if adapted.head else encoding_file(adapted)),
     }
-    if adapted.head:
-        files |= head_files(adapted, labels)
-    else:
-        files |= encoding_file(adapted)
-    return files
 
 
 def encoding_file(adapted: AdaptedModel) -> dict[str, bytes]:
     """Return encoding.json: what begins and ends a text, and how chats are written, for those who use the model elsewhere."""
-    facts = Encoder(adapted.base.tokenizer, adapted.base.max_positions).facts()
-    return {"encoding.json": json.dumps(facts, indent=1, ensure_ascii=False).encode()}
+    return {
+        "encoding.json": json.dumps(
+            Encoder(adapted.base.tokenizer, adapted.base.max_positions).facts(), indent=1, ensure_ascii=False
+        ).encode()
+    }
 
 
 def head_files(adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, bytes]:
     """The classification head that the adapted model holds now: logits = 10 · head.weight · unit(mean(hidden states)) + head.bias."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()}
-    recipe = {
-        "labels": list(labels),
-        "pooling": "mean of the last hidden states over real tokens, then unit length",
-        "logits": f"{LOGIT_SCALE:g} * pooled @ head.weight.T + head.bias",
-    }
     return {
-        "head.safetensors": safetensors_save(tensors, metadata={"format": "pt"}),
-        "head.json": json.dumps(recipe, indent=1, ensure_ascii=False).encode(),
+        "head.safetensors": safetensors_save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.head.items()},
+            metadata={"format": "pt"},
+        ),
+        "head.json": json.dumps(
+            {
+                "labels": list(labels),
+                "pooling": "mean of the last hidden states over real tokens, then unit length",
+                "logits": f"{LOGIT_SCALE:g} * pooled @ head.weight.T + head.bias",
+            },
+            indent=1,
+            ensure_ascii=False,
+        ).encode(),
     }
 
 
@@ -136,8 +142,7 @@ def save_merged(
     adapted.base.tokenizer.save_pretrained(folder)
     _without_paths(folder / "tokenizer_config.json")
     if adapted.head:
-        script = loader_script(_loader(merged))
-        for name, data in (head_files(adapted, labels) | {"load.py": script.encode()}).items():
+        for name, data in (head_files(adapted, labels) | {"load.py": loader_script(_loader(merged)).encode()}).items():
             (folder / name).write_bytes(data)
     else:
         (folder / "encoding.json").write_bytes(encoding_file(adapted)["encoding.json"])

@@ -70,6 +70,8 @@ def fit(
     with budgeted.looking():
         before = node.losses(validation)
     budget = budgeted.planned(replace(budget, checks=1) if whole else budget, name)
+    # steps after which to look at validation; the last is the end
+    marks = sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
     best = Fitted(zero(adapted.spec), before, before, 0.0, 0)
     steps = tokens = longest = 0
     looks = [before]
@@ -80,8 +82,10 @@ def fit(
         objective = Objective((FedProx(pull),) if pull else (), start=still(adapted.moving()))
         optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
         done = 0
-        for end in _marks(budget):
-            rates = [rate * _decay(step, budget) for step in range(done, end)]
+        for end in marks:
+            rates = [
+                rate * (1.0 - (1.0 - budget.final_rate) * step / max(1, budget.steps)) for step in range(done, end)
+            ]
             if not budgeted.may(name, done, budget):
                 break
             try:
@@ -99,14 +103,10 @@ def fit(
             if first or after.scores().loss < best.after.scores().loss:  # never true of NaN
                 best = replace(best, tail=adapted.extract(), after=after, rate=rate, step=done)
     adapted.detach()
-    finite = tuple(look for look in looks if math.isfinite(look.scores().loss))
-    return replace(best, steps=steps, tokens=tokens, longest=longest, looks=finite)
-
-
-def _marks(budget: FitBudget) -> list[int]:
-    """Steps after which to look at validation; the last is the end."""
-    return sorted({max(1, round(budget.steps * k / budget.checks)) for k in range(1, budget.checks + 1)})
-
-
-def _decay(step: int, budget: FitBudget) -> float:
-    return 1.0 - (1.0 - budget.final_rate) * step / max(1, budget.steps)
+    return replace(
+        best,
+        steps=steps,
+        tokens=tokens,
+        longest=longest,
+        looks=tuple(look for look in looks if math.isfinite(look.scores().loss)),
+    )

@@ -23,8 +23,15 @@ def foretold(body: Mapping[str, Any]) -> dict[str, Any]:
         how many there are; needed: about how many would tell, where these do not.
     """
     texts = body["choice"].get("texts", 0)
-    row: dict[str, Any] = {"name": body["name"], "benefit": None, "low": None, "high": None, "verdict": "open"}
-    row |= {"texts": texts, "needed": None}
+    row: dict[str, Any] = {
+        "name": body["name"],
+        "benefit": None,
+        "low": None,
+        "high": None,
+        "verdict": "open",
+        "texts": texts,
+        "needed": None,
+    }
     found = body["choice"].get("over_local") or {}
     alone = found.get("alone") or 0.0  # earlier versions recorded none
     if alone <= 0.0:

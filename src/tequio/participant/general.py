@@ -84,5 +84,4 @@ def losses_of(found: Tensor, items: Sequence[Item]) -> Losses:
     """Return the losses of log probabilities (rows × classes), as `Classification.losses` has them of a model."""
     truth = torch.tensor([item.target[0] for item in items])
     total, best = F.nll_loss(found, truth, reduction="none"), found.argmax(1)
-    right = (best == truth).double().numpy()
-    return Losses(total.double().numpy(), np.ones(len(items)), right, best.double().numpy())
+    return Losses(total.double().numpy(), np.ones(len(items)), (best == truth).double().numpy(), best.double().numpy())

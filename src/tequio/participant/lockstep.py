@@ -63,8 +63,8 @@ def train_together(nodes: Sequence[Node], tasks: Sequence[TrainRequest]) -> list
     for node, task, one, update, reading in zip(nodes, tasks, trained, updates, readings, strict=True):
         if isinstance(one, TrainingError) or update is None:
             answers.append(one if isinstance(one, TrainingError) else bad(node.name, Reason("update-not-finite")))
-            continue
-        answers.append(node.reply(task, one, _share(reading.energy, one.tokens / tokens), update))
+        else:
+            answers.append(node.reply(task, one, _share(reading.energy, one.tokens / tokens), update))
     return answers
 
 
@@ -134,19 +134,26 @@ def _filled(factor: Tensor, dim: int, size: int) -> Tensor:
 
 def _one(whole: Attached, before: Attached, i: int) -> Attached:
     """The i-th participant's part, of its own rank."""
-    factors = {}
-    for name, (a, b) in before.factors.items():
-        stacked_a, stacked_b = whole.factors[name]
-        factors[name] = (
-            nn.Parameter(stacked_a.detach()[i, : len(a)]),
-            nn.Parameter(stacked_b.detach()[i, :, : b.shape[1]]),
-        )
-    return replace(before, factors=factors, head={key: t.detach()[i] for key, t in whole.head.items()})
+    return replace(
+        before,
+        factors={
+            name: (
+                nn.Parameter(whole.factors[name][0].detach()[i, : len(a)]),
+                nn.Parameter(whole.factors[name][1].detach()[i, :, : b.shape[1]]),
+            )
+            for name, (a, b) in before.factors.items()
+        },
+        head={key: t.detach()[i] for key, t in whole.head.items()},
+    )
 
 
 def _share(energy: Energy, share: float) -> Energy:
     """A participant's share of what was measured for all, by its tokens."""
     embodied = None if energy.embodied is None else energy.embodied * share
-    hosted = None if energy.hosted is None else energy.hosted * share
-    seconds = energy.seconds * share
-    return replace(energy, joules=energy.joules * share, seconds=seconds, embodied=embodied, hosted=hosted)
+    return replace(
+        energy,
+        joules=energy.joules * share,
+        seconds=energy.seconds * share,
+        embodied=embodied,
+        hosted=None if energy.hosted is None else energy.hosted * share,
+    )

@@ -45,8 +45,7 @@ class AdaptedLinear(nn.Module):
         y = self._frozen(x) if self.full is None else F.linear(x, self.full.to(x.dtype), self.bias)
         if self.a is None or self.b is None:
             return y
-        inner = F.linear(x, self.a.to(x.dtype))
-        return y + F.linear(inner, (self.b * self.scale).to(x.dtype))
+        return y + F.linear(F.linear(x, self.a.to(x.dtype)), (self.b * self.scale).to(x.dtype))
 
     def _frozen(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -137,10 +136,9 @@ def adapt(model: nn.Module, names: list[str], parted: bool = False) -> dict[str,
     Raises BaseModelError, listing what the model has, when a name chooses nothing; and for a layer in shards that shares its weight
     with the embeddings or has it transposed.
     """
-    wanted = choose_layers(model, names)
     adapted: dict[str, AdaptedLinear] = {}
     tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for path, linear in wanted.items():
+    for path, linear in choose_layers(model, names).items():
         parent_path, _, leaf = path.rpartition(".")
         found = {"shards-embeddings": id(linear.weight) in tied, "shards-transposed": is_transposed(linear)}
         refuse_first(BaseModelError, {code: parted and holds for code, holds in found.items()}, path=path)

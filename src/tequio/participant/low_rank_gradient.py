@@ -44,9 +44,7 @@ def public_gradient(
             a = adapted.layers[name].a
             if isinstance(entry, Factored) and a is not None and a.grad is not None:
                 out[name] = Factored(b=entry.b, a=a.grad[: entry.rank].cpu() / math.sqrt(adapted.scale))
-        for name, tensor in adapted.head.items():
-            if tensor.grad is not None:
-                out[name] = Dense(tensor.grad.detach().cpu())
+        out |= {n: Dense(t.grad.detach().cpu()) for n, t in adapted.head.items() if t.grad is not None}
     finally:
         adapted.detach()
     gradient = Update(out, adapted.spec)

@@ -64,15 +64,17 @@ def choose_layers(model: Any, names: list[str]) -> dict[str, nn.Module]:
             missing.append(name)
         chosen |= found
     if missing or not chosen:
-        raise _not_there(missing, sorted({_leaf(path) for path in text}))
+        have = sorted({_leaf(path) for path in text})
+        raise refusal(
+            BaseModelError,
+            "modules-unknown",
+            missing=missing,
+            names=have,
+            nearest=[near for name in missing if (near := _nearest(name, have))] or None,
+        )
     if odd := sorted({_leaf(path) for path in chosen} & _unloadable(model)):
         raise refusal(BaseModelError, "modules-unloadable", names=odd, family=model.config.model_type)
     return dict(sorted(chosen.items()))
-
-
-def _not_there(missing: list[str], have: list[str]) -> BaseModelError:
-    near = [found for name in missing if (found := _nearest(name, have))]
-    return refusal(BaseModelError, "modules-unknown", missing=missing, names=have, nearest=near or None)
 
 
 def _nearest(name: str, have: list[str]) -> str | None:
@@ -88,9 +90,8 @@ def _nearest(name: str, have: list[str]) -> str | None:
 def _by_word(model: Any, text: dict[str, nn.Module], word: str) -> dict[str, nn.Module]:
     """Return the layers of attention, or all but output layer, pooler and routers."""
     output = model.get_output_embeddings()
-    body = {p: m for p, m in text.items() if m is not output and _leaf(p) != "lm_head"}
-    body = {p: m for p, m in body.items() if _leaf(p) not in ROUTERS and "pooler" not in p.split(".")}
-    body = {p: m for p, m in body.items() if _leaf(p) not in _unloadable(model)}
+    other = {"lm_head", *ROUTERS, *_unloadable(model)}
+    body = {p: m for p, m in text.items() if m is not output and _leaf(p) not in other and "pooler" not in p.split(".")}
     if word == ALL:
         return body
     return {p: m for p, m in body.items() if any(IN_ATTENTION.search(part) for part in p.split(".")[:-1])}

@@ -85,8 +85,9 @@ class Node:
     def train(self, task: TrainRequest) -> Reply:
         """`task.steps` steps over the held model, on fresh factors or on those that the task starts with."""
         most = upload_bytes(self.adapted, task) if "megabytes" in self.books.limits else 0
-        passed = len(self.data.validation) / self.batch_size
-        allowed = for_training(task, self.name, self.books, most, self._closing, passed)
+        allowed = for_training(
+            task, self.name, self.books, most, self._closing, len(self.data.validation) / self.batch_size
+        )
         with self.meter.at(task.hours).measure() as reading:
             parameters = self.attach(task)
             stream = batches(self.data.train, self.batch_size, task.seed)
@@ -169,8 +170,14 @@ class Node:
         whole = self.together.energy(energy)
         site = self.meter.site
         amount = site.money(whole)
-        money = None if amount is None or site.price is None else Money(amount, site.price.currency)
-        return self.books.enter(work, round_, whole, money, size, steps)
+        return self.books.enter(
+            work,
+            round_,
+            whole,
+            None if amount is None or site.price is None else Money(amount, site.price.currency),
+            size,
+            steps,
+        )
 
     def _coded(self, update: Update, task: TrainRequest) -> bytes | None:
         """The update as the task's codec writes it (None: as it is); with feedback, also what earlier rounds left out."""
@@ -212,11 +219,15 @@ class Node:
         """
         if self.slices:
             self.adapted.fold_in(task.held)
-            slices = {
-                name: tuple(self.task.losses(self.adapted, items).harm().tolist())
-                for name, items in self.slices.items()
-            }
-            return Reply(task.round, task.index, task.name, slices=slices)
+            return Reply(
+                task.round,
+                task.index,
+                task.name,
+                slices={
+                    name: tuple(self.task.losses(self.adapted, items).harm().tolist())
+                    for name, items in self.slices.items()
+                },
+            )
         check_look(self.name, self.books, self._closing)
         with self.meter.at(task.hours).measure() as reading:
             self.adapted.fold_in(task.held)
@@ -236,5 +247,12 @@ class Node:
         parts = list(islice(batches(self.data.train, self.batch_size, task.seed), task.batches))
         with self.meter.measure() as reading:
             update = public_gradient(self.adapted, self.task, parts, task.held, task.rank, task.seed)
-        seen = len(self.data.train)
-        return Reply(task.round, task.index, task.name, update, examples=seen, steps=len(parts), energy=reading.energy)
+        return Reply(
+            task.round,
+            task.index,
+            task.name,
+            update,
+            examples=len(self.data.train),
+            steps=len(parts),
+            energy=reading.energy,
+        )

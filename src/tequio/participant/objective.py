@@ -58,11 +58,15 @@ def build_objective(task: TrainRequest, adapted: AdaptedModel, public: Public | 
     terms = terms_by_name(task.terms)
     method = method_by_name(task.method, **task.method_settings)
     for term in terms:
-        found = {
-            "term-without-own-text": bool(term.needs & {"public", "base"}) and public is None,
-            "term-without-gradient": "gradient" in term.needs and task.gradient is None,
-        }
-        refuse_first(TrainingError, found, name=task.name, term=term.name)
+        refuse_first(
+            TrainingError,
+            {
+                "term-without-own-text": bool(term.needs & {"public", "base"}) and public is None,
+                "term-without-gradient": "gradient" in term.needs and task.gradient is None,
+            },
+            name=task.name,
+            term=term.name,
+        )
     if not terms:
         return Objective(method=method)
     gradient = None if task.gradient is None else still(task.gradient, adapted.device)

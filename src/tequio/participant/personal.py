@@ -80,8 +80,9 @@ class Settings:
 
     def alone_for(self, rounds: int) -> Settings:
         """The settings of one round, with the steps of so many rounds for the model trained alone."""
-        steps = (self.local.steps - self.private.steps) * rounds + self.private.steps
-        return replace(self, local=replace(self.local, steps=steps))
+        return replace(
+            self, local=replace(self.local, steps=(self.local.steps - self.private.steps) * rounds + self.private.steps)
+        )
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ def personalise(
         for pull, name in ((pull, f"ditto {pull:g}") for pull in settings.ditto):
             if budgeted.may(name, 0, settings.private):
                 pulled[name] = fit(node, shared, data, settings.private, settings.seed + 1, pull, budgeted, name, moved)
-        parts = {SHARED: shared, LOCAL: local.tail, PRIVATE: private.tail}
-        parts |= {name: f.tail for name, f in pulled.items() if f.tail.entries}
+        parts = {
+            SHARED: shared,
+            LOCAL: local.tail,
+            PRIVATE: private.tail,
+            **{name: f.tail for name, f in pulled.items() if f.tail.entries},
+        }
         recipes = _recipes(parts, settings)
         looks = _Looks(node, parts, recipes, budgeted)
         looks.found |= {"base": local.before, LOCAL: local.after, SHARED: private.before}
@@ -191,11 +196,12 @@ def _budget_for(
     def used() -> dict[str, float]:
         return reduce(add, (node.cost(reading.energy) for reading in readings), dict[str, float]())
 
-    limits = {
-        key: limit for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items() if key != "megabytes"
-    }
     return PersonalModelBudget(
-        limits,
+        {
+            key: limit
+            for key, limit in smaller(node.books.left(), node.books.bound(allowed)).items()
+            if key != "megabytes"
+        },
         used,
         node.batch_size,
         len(node.data.validation),
@@ -227,8 +233,7 @@ class _Looks:
         waiting = [name for name in names if name not in self.found]
         for number, name in enumerate(waiting):
             if not self.at(self.recipes[name], name):
-                left = {"count": number, "candidates": len(waiting)}
-                self.budgeted.cut.append(Reason("candidates-left", left))
+                self.budgeted.cut.append(Reason("candidates-left", {"count": number, "candidates": len(waiting)}))
                 return
 
     def at(self, recipe: Recipe, name: str) -> Losses | None:
@@ -245,8 +250,7 @@ def _recipes(parts: Mapping[str, Update], settings: Settings) -> dict[str, Recip
     out: dict[str, Recipe] = {"base": {}, LOCAL: {LOCAL: 1.0}, SHARED: {SHARED: 1.0}}
     if parts[PRIVATE].entries:
         out |= {_tuned(alpha): {SHARED: 1.0, PRIVATE: alpha} for alpha in settings.alphas}
-    for mix in settings.mixes:
-        out[f"{1 - mix:g} shared + {mix:g} local"] = {SHARED: 1 - mix, LOCAL: mix}
+    out |= {f"{1 - mix:g} shared + {mix:g} local": {SHARED: 1 - mix, LOCAL: mix} for mix in settings.mixes}
     pulled = [name for name in parts if name not in (SHARED, LOCAL, PRIVATE)]
     return out | {name: {SHARED: 1.0, name: 1.0} for name in pulled}
 
@@ -332,8 +336,9 @@ def _general(looks: _Looks, chosen: str) -> float:
         return float(chosen != SHARED)
     on_the_way = {0.0: looks.found[SHARED], 1.0: looks.found[chosen]}
     if looks.budgeted.may_look():
-        half = looks.model(_between(looks.recipes[chosen], 0.5))
-        on_the_way[0.5] = score(looks.node, half, looks.node.data.validation)
+        on_the_way[0.5] = score(
+            looks.node, looks.model(_between(looks.recipes[chosen], 0.5)), looks.node.data.validation
+        )
     return general_share(on_the_way)
 
 

@@ -94,8 +94,12 @@ class PersonalModelBudget:
         if steps < min(fit.checks, fit.steps) or (len(fits) > 1 and share < QUARTER):
             steps, rates = 0, ()
             self.tested -= name == LOCAL  # it is the base then
-        facts = {"fit": name, "steps": steps, "full": fit.steps, "rates": len(rates), "full_rates": len(fit.rates)}
-        self.cut.append(Reason("fit-shortened", facts))
+        self.cut.append(
+            Reason(
+                "fit-shortened",
+                {"fit": name, "steps": steps, "full": fit.steps, "rates": len(rates), "full_rates": len(fit.rates)},
+            )
+        )
         return replace(fit, steps=steps, rates=rates, checks=max(1, int(share * fit.checks)))
 
     def may(self, name: str, done: int, fit: FitBudget) -> bool:

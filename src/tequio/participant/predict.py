@@ -13,11 +13,13 @@ from tequio.participant.encoding import Encoder
 
 def classify(answers: torch.Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
     """One row a text: the likeliest label and the probability of each. answers: log probabilities (texts × labels)."""
-    rows: list[dict[str, Any]] = []
-    for shares in answers.exp().tolist():
-        best = max(range(len(labels)), key=lambda i: shares[i])
-        rows.append({"label": labels[best], "probabilities": dict(zip(labels, shares, strict=True))})
-    return rows
+    return [
+        {
+            "label": labels[max(range(len(labels)), key=shares.__getitem__)],
+            "probabilities": dict(zip(labels, shares, strict=True)),
+        }
+        for shares in answers.exp().tolist()
+    ]
 
 
 def complete(adapted: AdaptedModel, texts: Sequence[str], max_new_tokens: int, max_tokens: int) -> list[dict[str, Any]]:

@@ -89,8 +89,7 @@ class ProcessGroup:
         dist.broadcast(length, src=0)
         if not int(length):
             return b""
-        whole = torch.frombuffer(bytearray(data) if data else bytearray(int(length)), dtype=torch.uint8)
-        whole = whole.to(self.device)
+        whole = torch.frombuffer(bytearray(data or int(length)), dtype=torch.uint8).to(self.device)
         dist.broadcast(whole, src=0)
         return whole.cpu().numpy().tobytes()
 

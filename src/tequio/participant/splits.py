@@ -86,14 +86,19 @@ class Splits:
             "balance": balance,
             "rows": self.rows,
             "dropped": {name: n for name, n in self.dropped.items() if n or name not in LATER},
-            "long_texts": sum(_is_long(e) for part in parts.values() for e in part),
-            "warnings": _warnings(balance["train"]),
+            "long_texts": sum(
+                len(e.text) > LONG or len(e.response or "") > LONG for part in parts.values() for e in part
+            ),
+            "warnings": [Reason("one-class").as_record()] if len(balance["train"]) == 1 else [],
         }
 
     def digest(self) -> str:
         """SHA-256 over the contents of the splits. Private: whoever guesses the contents could confirm the guess."""
-        hashes = [f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)]
-        return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join(
+                sorted([f"{name}:{content_hash(e)}:{e.label}" for name in NAMES for e in getattr(self, name)])
+            ).encode()
+        ).hexdigest()
 
 
 def content_hash(example: Example) -> str:
@@ -140,12 +145,17 @@ def load_splits(
             source_name = name if name in given else "train"
             what = f"Participant {participant}, {_shown(paths[source_name])}"
             share = None if given.keys() >= {*NAMES} else _shares(given, rule)[name]
-            read = (rows[source_name], usable[source_name])
-            raise _too_few(what, name, (len(split[name]), minimum), read, share)
+            raise _too_few(what, name, (len(split[name]), minimum), (rows[source_name], usable[source_name]), share)
     examples = _collected(sources, split, given) if capped else _flat(found)
     train, validation, test = (tuple(examples[key] for key in split[name]) for name in NAMES)
-    reports = {name: source.report for name, source in sources.items()}
-    return Splits(train, validation, test, sum(rows.values()), dict(dropped), reports)
+    return Splits(
+        train,
+        validation,
+        test,
+        sum(rows.values()),
+        dict(dropped),
+        {name: source.report for name, source in sources.items()},
+    )
 
 
 def _shown(paths: Paths | None) -> str:
@@ -208,11 +218,16 @@ def _before(one: Example, other: Example) -> bool:
 def _check(files: DataFiles, rule: SplitRule, participant: str, minimum: int) -> None:
     explicit = {name for name in NAMES if getattr(files, name) is not None}
     shares = _shares(explicit, rule)
-    found = {
-        "data-files-clash": bool(explicit) if files.data is not None else "train" not in explicit,
-        "split-empty": any(name not in explicit and not 0 < share < 1 for name, share in shares.items()),
-    }
-    refuse_first(ConfigError, found, name=participant, validation=rule.validation, test=rule.test)
+    refuse_first(
+        ConfigError,
+        {
+            "data-files-clash": bool(explicit) if files.data is not None else "train" not in explicit,
+            "split-empty": any(name not in explicit and not 0 < share < 1 for name, share in shares.items()),
+        },
+        name=participant,
+        validation=rule.validation,
+        test=rule.test,
+    )
     caps = {name: cap for name in NAMES if (cap := getattr(rule, f"max_{name}")) is not None and cap < minimum}
     for name, cap in caps.items():
         raise refusal(ConfigError, "split-below-minimum", name=participant, split=name, cap=cap, minimum=minimum)
@@ -242,8 +257,7 @@ def _unique(examples: Iterable[Example]) -> tuple[dict[bytes, Example], Counter[
     lost = sum(times[key] for key in conflicting)
     for key in conflicting:
         del unique[key]
-    repeated = times.total() - lost - len(unique)
-    return unique, Counter(duplicates=repeated, conflicting_labels=lost)
+    return unique, Counter(duplicates=times.total() - lost - len(unique), conflicting_labels=lost)
 
 
 def _without_overlap(given: Mapping[str, Keyed]) -> tuple[dict[str, Keyed], int]:
@@ -269,11 +283,7 @@ def _by_hash(given: Mapping[str, Keyed], rule: SplitRule) -> dict[str, list[byte
         place = int.from_bytes(key[:8], "big") / 2**64
         name = "test" if place < shares["test"] else "validation" if place < 1.0 - shares["train"] else "train"
         parts[name].add(key)
-    return {name: sorted(parts[name], key=_rank) for name in NAMES}
-
-
-def _rank(key: bytes) -> bytes:
-    return key[16:]
+    return {name: sorted(parts[name], key=lambda key: key[16:]) for name in NAMES}
 
 
 def _capped(split: Mapping[str, list[bytes]], rule: SplitRule) -> tuple[dict[str, list[bytes]], int]:
@@ -295,11 +305,3 @@ def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], 
     if share:
         return refusal(DataError, "split-share-too-small", **facts, share=share, fewest=enough(minimum, share))
     return refusal(DataError, "split-too-small", **facts)
-
-
-def _is_long(example: Example) -> bool:
-    return len(example.text) > LONG or len(example.response or "") > LONG
-
-
-def _warnings(balance: Mapping[str, int]) -> list[dict[str, Any]]:
-    return [Reason("one-class").as_record()] if len(balance) == 1 else []

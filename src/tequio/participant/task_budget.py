@@ -60,5 +60,4 @@ def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, f
 
 def _refuse(name: str, gone: Sequence[str]) -> None:
     if gone:
-        found = refusal(BudgetError, "own-budget-spent", keys=list(dict.fromkeys(gone)))
-        raise found.within(f"Participant {name}")
+        raise refusal(BudgetError, "own-budget-spent", keys=list(dict.fromkeys(gone))).within(f"Participant {name}")

@@ -43,8 +43,7 @@ def _answer(render: Any, asked: dict[str, Any]) -> dict[str, str]:
     except MemoryError:
         return {"limit": f"it takes more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program: any error may come
-        first = (str(error).strip().splitlines() or [""])[0]
-        return {"error": type(error).__name__, "words": first[:400]}
+        return {"error": type(error).__name__, "words": (str(error).strip().splitlines() or [""])[0][:400]}
     if len(text) > LONGEST:
         return {"limit": f"it makes a text of {len(text):,} characters of one chat"}
     return {"text": text}

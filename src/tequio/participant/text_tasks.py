@@ -43,8 +43,11 @@ class Losses:
 
     def scores(self) -> Scores:
         """Means over the set."""
-        accuracy = float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None
-        return Scores(loss=float(self.total.sum() / self.terms.sum()), examples=len(self.total), accuracy=accuracy)
+        return Scores(
+            loss=float(self.total.sum() / self.terms.sum()),
+            examples=len(self.total),
+            accuracy=float(self.right.mean()) if len(self.right) and not np.isnan(self.right).any() else None,
+        )
 
     def harm(self) -> NDArray[np.float64]:
         """What the gate looks at: wrong (1) or right (0) where there are classes, else the loss of each example."""
@@ -163,8 +166,7 @@ class Causal:
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:
         """Cross-entropy, nats a target token."""
-        losses, _ = self._losses(adapted, items)
-        return losses.mean()
+        return self._losses(adapted, items)[0].mean()
 
     def totals(self, adapted: AdaptedModel, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy of each block, and its target tokens."""
@@ -204,8 +206,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, rung: i
     """Rows of unequal length as (batch × longest) ids and mask, int64; the longest is rounded up to a multiple of `rung`."""
     longest = _rounded(max(len(row) for row in rows), rung)
     ids = torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-    return ids, mask
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
 
 
 def _rounded(length: int, rung: int) -> int:

@@ -85,9 +85,8 @@ def _answers(
 
 
 def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
-    participant = places[worker][task.index]
     try:
-        return answer(participant, task)
+        return answer(places[worker][task.index], task)
     except (TrainingError, UpdateError) as error:
         return Failure.of(task, error)
 

@@ -49,8 +49,12 @@ def served(host: str, port: int, made: Mapping[str, Page]) -> Iterator[str]:
     try:
         server = Server((host, port), Handler)
     except (OSError, OverflowError) as error:
-        why = str(getattr(error, "strerror", None) or error)
-        raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
+        raise refusal(
+            NetworkError,
+            "cannot-listen",
+            address=f"{host}:{port}",
+            error=str(getattr(error, "strerror", None) or error),
+        ) from None
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
     thread.start()
     try:

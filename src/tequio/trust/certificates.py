@@ -62,6 +62,10 @@ def _read(found: x509.Certificate) -> Certificate:
         hosts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
     except x509.ExtensionNotFound:
         hosts = []
-    public = found.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    digest = found.fingerprint(hashes.SHA256()).hex()
-    return Certificate(tuple(hosts), found.not_valid_before_utc, found.not_valid_after_utc, digest, public)
+    return Certificate(
+        tuple(hosts),
+        found.not_valid_before_utc,
+        found.not_valid_after_utc,
+        found.fingerprint(hashes.SHA256()).hex(),
+        found.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )

@@ -63,8 +63,12 @@ def read_invitation(path: Path) -> Invitation:
         _check_format(path, raw)
         invitation = Invitation(**raw)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        raise refusal(ConfigError, "invitation-unreadable", path=str(path), error=said) from None
+        raise refusal(
+            ConfigError,
+            "invitation-unreadable",
+            path=str(path),
+            error=getattr(error, "strerror", None) or type(error).__name__,
+        ) from None
     for key, value in raw.items():
         if not (_is_texts(value) if key == "files" else isinstance(value, str)):
             raise refusal(ConfigError, "invitation-not-text", path=str(path), key=key)
@@ -81,5 +85,6 @@ def _check_format(path: Path, raw: Any) -> None:
     """Raise ConfigError for the invitation of another version, whatever keys that has."""
     found = raw.get("format", FORMAT) if isinstance(raw, dict) else FORMAT
     if isinstance(found, str) and found != FORMAT:
-        facts = {"path": str(path), "found": one_line(found[:64]), "format": FORMAT}
-        raise refusal(ConfigError, "invitation-of-other-version", **facts)
+        raise refusal(
+            ConfigError, "invitation-of-other-version", path=str(path), found=one_line(found[:64]), format=FORMAT
+        )

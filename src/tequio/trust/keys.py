@@ -106,8 +106,9 @@ def is_public_key(data: bytes) -> bool:
 def new_authority(name: str, days: int) -> tuple[bytes, bytes]:
     """(certificate, key) of an authority of its own for a federation, PEM."""
     key, subject = ec.generate_private_key(ec.SECP256R1()), _named(f"Tequio federation {name}")
-    builder = _certificate(subject, subject, key.public_key(), days)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = _certificate(subject, subject, key.public_key(), days).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
 
 
@@ -121,9 +122,11 @@ def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: i
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise refusal(ConfigError, "authority-key-of-other-kind")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    builder = (
+        _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    )
     return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM), key_bytes(key)
 
 
@@ -132,9 +135,15 @@ def _certificate(
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     ends = min(now + timedelta(days=days), until or datetime.max.replace(tzinfo=UTC))
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
-    builder = builder.serial_number(x509.random_serial_number())
-    return builder.not_valid_before(now - SKEW).not_valid_after(ends)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(ends)
+    )
 
 
 def _named(name: str) -> x509.Name:

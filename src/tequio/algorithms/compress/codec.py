@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tequio.algorithms.compress._container import Item
+from tequio.core.protocols import Named
 from tequio.core.update import Update
 
 LIMIT = 1 << 30  # bytes; a caller that knows the layout should pass a few times the size it expects
 
 
-class Codec(Protocol):
+class Codec(Named, Protocol):
     """Same update, seed and settings: same bytes. Heads and small dense entries always travel in float32."""
-
-    @property
-    def name(self) -> str:
-        """How configuration calls it."""
 
     @property
     def stochastic(self) -> bool:

@@ -99,12 +99,15 @@ def _check_local(config: Federation, local: Local) -> None:
         raise refusal(ConfigError, "public-text-unused")
     for term in local.terms:
         public, listed = bool(term.needs & {"public", "base"}), isinstance(config.task.labels, list)
-        found = {
-            "term-without-text": public and config.centre is None and config.local.data is None,
-            "term-without-head": "base" in term.needs and listed and bool(config.task.labels),
-            "term-without-centre": "gradient" in term.needs and config.centre is None,
-        }
-        refuse_first(ConfigError, found, term=term.name)
+        refuse_first(
+            ConfigError,
+            {
+                "term-without-text": public and config.centre is None and config.local.data is None,
+                "term-without-head": "base" in term.needs and listed and bool(config.task.labels),
+                "term-without-centre": "gradient" in term.needs and config.centre is None,
+            },
+            term=term.name,
+        )
 
 
 def build_distillation(chosen: DistilSection, reduce: Aggregator, seed: int) -> Distillation:

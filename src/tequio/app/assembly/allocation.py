@@ -37,8 +37,7 @@ def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfil
 def full_steps(config: Federation, examples: int) -> int:
     """Local steps of a round before hardware is looked at."""
     epoch = math.ceil(examples / config.train.batch_size)
-    wanted = round(epoch * config.train.local_epochs)
-    return max(config.train.min_steps, min(config.train.max_steps, wanted))
+    return max(config.train.min_steps, min(config.train.max_steps, round(epoch * config.train.local_epochs)))
 
 
 def _in_windows(config: Federation, index: int, assignment: Assignment) -> Assignment:
@@ -92,12 +91,10 @@ def personal_settings(
 ) -> Settings:
     """How a participant's personal model is made; rule: by which it is chosen."""
     p, rank = config.personal, assignment.rank
-    epoch = math.ceil(examples / config.train.batch_size)
-    private_steps = max(1, round(epoch * p.private_epochs))
+    private_steps = max(1, round(math.ceil(examples / config.train.batch_size) * p.private_epochs))
     private = FitBudget(min(rank, p.private_rank), private_steps, tuple(p.private_rates), p.checks)
     rounds = config.train.rounds - (0 if config.centre is None else config.centre.first)
     steps, full = assignment.steps * rounds + private_steps, config.adapter.kind == "full"
     local = FitBudget(rank, steps, tuple(p.local_rates), p.checks, full=full)
-    digest = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
-    seed = int.from_bytes(digest[:6], "big")
+    seed = int.from_bytes(hashlib.sha256(f"{config.seed}/{name}".encode()).digest()[:6], "big")
     return Settings(local, private, tuple(p.alphas), tuple(p.mixes), seed, tuple(p.ditto), rule)

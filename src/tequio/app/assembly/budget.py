@@ -44,5 +44,7 @@ def allowances(config: Federation, ledger: Ledger, one_process: bool) -> dict[st
 def participant_rows(ledger: Ledger) -> list[Mapping[str, Any]]:
     """Everybody's row in the record: who was there at the beginning, and who joined later."""
     header = ledger.last("run")
-    first = [] if header is None else list(header.body.get("participants", ()))
-    return [*first, *(entry.body["participant"] for entry in ledger.entries("joined"))]
+    return [
+        *([] if header is None else list(header.body.get("participants", ()))),
+        *(entry.body["participant"] for entry in ledger.entries("joined")),
+    ]

@@ -68,8 +68,12 @@ def build(
     header["provenance"] = [dict(p) for p in provenance]
     if shift is not None:
         header["intensities"] = intensity_digests(config, files)
-    digests = {who: splits.digest() for who, (_, splits) in participants.items()}
-    return replace(setup, shift=shift, header=header, data_digests=digests)
+    return replace(
+        setup,
+        shift=shift,
+        header=header,
+        data_digests={who: splits.digest() for who, (_, splits) in participants.items()},
+    )
 
 
 def _build_group(
@@ -92,15 +96,14 @@ def _build_group(
     if centre.node is not None and public.splits is not None:
         nodes[0], profiles[0] = centre.node, build_centre_profile(config, centre.node, public.splits)
     given = allocate_all(context, profiles)
-    settings = {
-        n.name: personal_settings(config, len(n.data.train), n.name, given[n.name]) for i, n in nodes.items() if i
-    }
     setup = RunSetup(
         **vars(context),
         run_spec=build_run_spec(context, build_members(profiles, given)),
         nodes=nodes,
         report_slices=centre.held_out,
-        settings=settings,
+        settings={
+            n.name: personal_settings(config, len(n.data.train), n.name, given[n.name]) for i, n in nodes.items() if i
+        },
         peers=peers,
         name=name,
     )

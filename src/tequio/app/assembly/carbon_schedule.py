@@ -38,13 +38,12 @@ def build_terms(config: Federation) -> Terms | None:
     given = config.shift
     if given is None:
         return None
-    first = 0 if config.centre is None else config.centre.first
     return Terms(
         begin=moment(given.start, "[shift] start"),
         slot=60.0 * given.slot_minutes,
         deadline=3600.0 * given.deadline_hours,
         shifted=given.policy == "greedy",
-        rounds=config.train.rounds - first,
+        rounds=config.train.rounds - (0 if config.centre is None else config.centre.first),
         grams=None if given.kg_co2e is None else 1000.0 * given.kg_co2e,
         alpha=given.alpha,
         minimum=given.minimum,
@@ -58,8 +57,11 @@ def check_shift(config: Federation, files: Files) -> None:
     if terms is None or given is None:
         return
     for who, energy in _places(config, files):
-        unknown = energy.intensity is None and energy.country is None
-        refuse_first(ConfigError, {"shift-place": unknown, "shift-private": not energy.tell}, who=who)
+        refuse_first(
+            ConfigError,
+            {"shift-place": energy.intensity is None and energy.country is None, "shift-private": not energy.tell},
+            who=who,
+        )
         if energy.intensity is not None:
             _covers(who, energy, terms, config.train.rounds)
     for who, file in files.items():
@@ -68,8 +70,7 @@ def check_shift(config: Federation, files: Files) -> None:
             "shift-power": terms.grams is not None and file.hardware.tdp_watts is None,
             "shift-speed": given.work_hours is None and not speed,
         }
-        key = "[hardware] tokens_per_second to its participant.toml"
-        refuse_first(ConfigError, found, who=who, key=key)
+        refuse_first(ConfigError, found, who=who, key="[hardware] tokens_per_second to its participant.toml")
     slow = given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None
     refuse_first(ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]")
 
@@ -86,8 +87,17 @@ def _covers(who: str, energy: EnergySection, terms: Terms, rounds: int) -> None:
     last = terms.begin + timedelta(seconds=rounds * terms.deadline + terms.slot)
     begin, end = series.windows[0].start, window_end(series.windows[-1])
     if begin > terms.begin or end < last:
-        times = {"begin": stamp(begin), "end": stamp(end), "since": stamp(terms.begin), "until": stamp(last)}
-        raise refusal(ConfigError, "shift-uncovered", file=str(energy.intensity), who=who, rounds=rounds, **times)
+        raise refusal(
+            ConfigError,
+            "shift-uncovered",
+            file=str(energy.intensity),
+            who=who,
+            rounds=rounds,
+            begin=stamp(begin),
+            end=stamp(end),
+            since=stamp(terms.begin),
+            until=stamp(last),
+        )
 
 
 def build_carbon_schedule(
@@ -108,8 +118,14 @@ def build_carbon_schedule(
     if terms.grams is not None:
         least = terms.least * sum(work_costs(clock, workers, names, terms).values())
         if least > terms.grams:
-            facts = {"limit": terms.grams / 1000.0, "rounds": terms.least, "minimum": terms.minimum}
-            raise refusal(ConfigError, "shift-unpaid", **facts, need=least / 1000.0)
+            raise refusal(
+                ConfigError,
+                "shift-unpaid",
+                limit=terms.grams / 1000.0,
+                rounds=terms.least,
+                minimum=terms.minimum,
+                need=least / 1000.0,
+            )
     return Shift(terms, workers, site, clock)
 
 
@@ -121,8 +137,14 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
     if seconds is None:
         raise refusal(ConfigError, "shift-speed", who=member.name, key="tokens_per_second")
     if needed_slots(seconds, terms) > slots_per_day(terms):
-        times = {"hours": terms.deadline / 3600.0, "seconds": seconds, "slot": terms.slot}
-        raise refusal(ConfigError, "shift-too-short", name=member.name, **times)
+        raise refusal(
+            ConfigError,
+            "shift-too-short",
+            name=member.name,
+            hours=terms.deadline / 3600.0,
+            seconds=seconds,
+            slot=terms.slot,
+        )
     forecasts: tuple[Intensity, ...] = ()
     if energy.intensity is not None:
         forecasts = read_forecasts(energy.intensity, read_intensity(energy.intensity, energy.zone))

@@ -52,8 +52,14 @@ def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:
         for group in groups[1:]:
             theirs = group.adapted.base.tokenizer.get_vocab()
             if theirs != known or group.nodes[0].data.train != main.nodes[0].data.train:
-                counts = {"theirs": len(theirs), "main": len(known), "same": len(theirs.items() & known.items())}
-                raise refusal(ConfigError, "teaching-other-words", base=group.name, **counts)
+                raise refusal(
+                    ConfigError,
+                    "teaching-other-words",
+                    base=group.name,
+                    theirs=len(theirs),
+                    main=len(known),
+                    same=len(theirs.items() & known.items()),
+                )
     rows = sorted((main.task.row_count(item) for item in main.nodes[0].data.train), reverse=True)
     need, free = PREDICTION_BYTES * class_count(main) * sum(rows[: how.items]), available_bytes(None)
     if need > free:

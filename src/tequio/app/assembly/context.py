@@ -57,16 +57,14 @@ def build_model_context(
     check_run_memory(config, algorithm, files, among.size)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among, recorded)
     if config.task.max_tokens > base.max_positions:
-        facts = {"tokens": config.task.max_tokens, "most": base.max_positions}
-        raise refusal(ConfigError, "max-tokens-too-large", **facts)
+        raise refusal(ConfigError, "max-tokens-too-large", tokens=config.task.max_tokens, most=base.max_positions)
     adapted = AdaptedModel(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
     return ModelContext(config, algorithm, adapted, build_task(config, base), open_meter())
 
 
 def at_coordinator(context: ModelContext) -> ModelContext:
     """The same where the coordinator stands: federation.toml says where."""
-    site = build_site(context.config.energy, context.config.money)
-    return replace(context, meter=replace(context.meter, site=site))
+    return replace(context, meter=replace(context.meter, site=build_site(context.config.energy, context.config.money)))
 
 
 def build_node(

@@ -36,8 +36,6 @@ def participant_indices(config: Federation) -> dict[str, int]:
 def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
     plain = stored(config)
-    versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    causal = config.task.kind == "causal"
     return {
         "name": config.name,
         "seed": config.seed,
@@ -47,9 +45,13 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
         "participants": rows,
         "simulation": True,
-        "versions": versions,
+        "versions": {
+            "tequio": tequio.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "choice_rule": CHOICE_RULE,
-        **({"encoding": VERSION} if causal else {}),
+        **({"encoding": VERSION} if config.task.kind == "causal" else {}),
     }
 
 
@@ -104,8 +106,7 @@ def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[st
     """Write the head of each base, then the header as the first record. Return the ledger, open."""
     for name, adapted in bases.items():
         save(folder, base_file(name, HEAD_FILE), adapted.head_update())
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return Ledger.create(folder.ledger_path, {**header, "created": created})
+    return Ledger.create(folder.ledger_path, {**header, "created": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
@@ -122,8 +123,11 @@ def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Pat
         if then is not None:  # where it is missing, the configuration differs
             differences += _of_base(now, then, "base" if name == MAIN else f"base {name}")
     now, then = header["public_data"], recorded.get("public_data", {})
-    files = {CENTRE: config.get("centre", {}).get("data"), "[local] data": config.get("local", {}).get("data")}
-    files |= {f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()}
+    files = {
+        CENTRE: config.get("centre", {}).get("data"),
+        "[local] data": config.get("local", {}).get("data"),
+        **{f"slice {name}": file for name, file in config.get("gate", {}).get("slices", {}).items()},
+    }
     differences += _digests("public data of", now, then, files)
     differences += _digests("intensities of", header.get("intensities", {}), recorded.get("intensities", {}), {})
     if changed := encoding_changed(header["task"]["kind"], recorded):
@@ -152,15 +156,13 @@ def participant_row(
     profile: ParticipantProfile, assignment: Assignment, full: bool, base: str | None = None
 ) -> dict[str, Any]:
     """Its row in the record of the run; with several bases it says over which one, in its tier too."""
-    tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
-    shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
         "name": profile.name,
-        "tier": tier.as_record(),
+        "tier": (Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})).as_record(),
         "rank": assignment.rank,
         "steps": assignment.steps,
         "reason": assignment.reason.as_record(),
-        "hardware": shown,
+        "hardware": {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True),
         "data": dict(profile.data),
         "batches": dict(profile.batches),
     }
@@ -204,8 +206,10 @@ def _of_base(now: Mapping[str, Any], then: Mapping[str, Any], whose: str) -> lis
     elif now["spec"] != then["spec"]:
         out.append(f"the adapter layout of [{whose}] ({_expected(then['spec'], now['spec'])})")
     if own["dtype"] != old["dtype"]:
-        words = f'the precision that [{whose}] dtype = "auto" gives on this machine'
-        out.append(f"{words} (expected {old['dtype']}, found {own['dtype']})")
+        out.append(
+            f'the precision that [{whose}] dtype = "auto" gives on this machine '
+            f"(expected {old['dtype']}, found {own['dtype']})"
+        )
     return out
 
 

@@ -95,8 +95,7 @@ def stored_score_bytes(tokens: int, shards: int = 1) -> int:
 
 def look_tokens(config: Federation) -> int:
     """Padded tokens of a batch of evaluation, at most."""
-    kind = Causal if config.task.kind == "causal" else Classification
-    return max(kind.batch_tokens, config.task.max_tokens)
+    return max((Causal if config.task.kind == "causal" else Classification).batch_tokens, config.task.max_tokens)
 
 
 def load_model_shape(config: Federation, algorithm: Algorithm) -> ModelShape:

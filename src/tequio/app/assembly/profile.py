@@ -52,14 +52,16 @@ def build_profile(
 ) -> ParticipantProfile:
     """Of a participant on this machine. measured: its speed as it was probed before; else it is probed where the file asks for it."""
     data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
-    return replace(build_node_profile(node, file.hardware, data), speed=_speed(file.hardware, node, measured))
+    asked = file.hardware.tokens_per_second is None and file.hardware.probe
+    return replace(build_node_profile(node, file.hardware, data), speed=(measured or _probe(node)) if asked else None)
 
 
 def build_centre_profile(config: Federation, node: Node, splits: Splits) -> ParticipantProfile:
     """Of the centre: its speed as federation.toml declares it."""
-    speed = None if config.centre is None else config.centre.tokens_per_second
     return build_node_profile(
-        node, HardwareSection(tokens_per_second=speed), {**splits.facts(), **node.data.counts.facts()}
+        node,
+        HardwareSection(tokens_per_second=None if config.centre is None else config.centre.tokens_per_second),
+        {**splits.facts(), **node.data.counts.facts()},
     )
 
 
@@ -68,13 +70,6 @@ def build_node_profile(node: Node, hardware: HardwareSection, data: Mapping[str,
     counts = {split: len(getattr(node.data, split)) for split in SPLITS}
     mean = sum(len(item.ids) for item in node.data.train) / counts["train"]
     return ParticipantProfile(node.name, hardware, counts, mean, data)
-
-
-def _speed(section: HardwareSection, node: Node, measured: float | None) -> float | None:
-    """Probed tokens a second, where nothing is declared and a probe is asked for."""
-    if section.tokens_per_second is not None or not section.probe:
-        return None
-    return measured or _probe(node)
 
 
 def _probe(node: Node) -> float:

@@ -42,9 +42,11 @@ class Centre:
 def read_public(config: Federation) -> PublicData:
     """Read everything public. Raises DataError or ConfigError naming the file."""
     splits, text = _centre_splits(config), public_examples(config)
-    known = _hashes(splits) | {content_hash(e) for e in text}
-    slices = {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}
-    return PublicData(splits, slices, text)
+    trained = () if splits is None else (*splits.train, *splits.validation, *splits.test)
+    known = {content_hash(e) for e in (*trained, *text)}
+    return PublicData(
+        splits, {part: _slice(config, part, path, known) for part, path in config.gate.slices.items()}, text
+    )
 
 
 def build_centre(context: ModelContext, public: PublicData) -> Centre:
@@ -57,8 +59,11 @@ def build_centre(context: ModelContext, public: PublicData) -> Centre:
     held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
     if data is None:
         return Centre(None, held_out, text)
-    size = config.train.batch_size
-    return Centre(Node(CENTRE, context.adapted, task, data, size, context.meter, gate, public=text), held_out, text)
+    return Centre(
+        Node(CENTRE, context.adapted, task, data, config.train.batch_size, context.meter, gate, public=text),
+        held_out,
+        text,
+    )
 
 
 def public_examples(config: Federation) -> list[Example]:
@@ -100,14 +105,9 @@ def _centre_splits(config: Federation) -> Splits | None:
     return load_splits(files, Columns(), rule, config.task.kind, config.task.label_names(), CENTRE)
 
 
-def _hashes(centre: Splits | None) -> set[str]:
-    return set() if centre is None else {content_hash(e) for e in (*centre.train, *centre.validation, *centre.test)}
-
-
 def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[Example]:
     """A public slice in the order of its hashes, without what the centre trains on."""
-    who = f"[gate] slices, {name}"
-    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), who)
+    examples = read_examples(path, Columns(), config.task.kind, config.task.label_names(), f"[gate] slices, {name}")
     by_hash = {content_hash(e): e for e in examples if e.text.strip()}
     examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
     if len(examples) < 4:

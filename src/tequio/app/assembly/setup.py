@@ -48,10 +48,6 @@ class RunSetup(ModelContext):
         """The group of one base."""
         return next(group for group in self.groups if group.name == base)
 
-    def group_of(self, participant: str) -> RunSetup:
-        """The group in which a participant is."""
-        return next(group for group in self.groups if participant in group.settings)
-
     @property
     def public(self) -> PublicTexts | None:
         """The centre as distiller over this base."""

@@ -18,19 +18,20 @@ def build_peers(config: Federation) -> Peers | None:
     """
     topology, names = config.topology, [entry.name for entry in config.participants]
     star = topology.kind == "star"
-    asked = {
-        "star-edges": topology.kind != "graph" and bool(topology.edges),
-        "star-pace": star and topology.pace != 1.0,
-    }
-    refuse_first(ConfigError, asked, kind=topology.kind)
+    refuse_first(
+        ConfigError,
+        {
+            "star-edges": topology.kind != "graph" and bool(topology.edges),
+            "star-pace": star and topology.pace != 1.0,
+        },
+        kind=topology.kind,
+    )
     if star:
         return None
     _no_coordinator(config)
     members = range(1, len(names) + 1)
-    if topology.kind == "graph":
-        graph = _graph(topology.edges, names)
-    else:
-        graph = (ring if topology.kind == "ring" else complete)(members)
+    whole = ring if topology.kind == "ring" else complete
+    graph = _graph(topology.edges, names) if topology.kind == "graph" else whole(members)
     return Peers(mixing(graph), topology.pace)
 
 
@@ -40,8 +41,13 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
     for edge in edges:
         for name in edge:
             if name not in names:
-                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-                raise refusal(ConfigError, "edge-of-stranger", edge=list(edge), name=name, nearest=nearest)
+                raise refusal(
+                    ConfigError,
+                    "edge-of-stranger",
+                    edge=list(edge),
+                    name=name,
+                    nearest=difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0],
+                )
         one, other = (names.index(name) + 1 for name in edge)
         if one == other:
             raise refusal(ConfigError, "edge-to-itself", edge=list(edge))
@@ -56,16 +62,19 @@ def _graph(edges: Sequence[Sequence[str]], names: Sequence[str]) -> Graph:
 
 def _no_coordinator(config: Federation) -> None:
     """Raise ConfigError for what only a coordinator can do, and for pieces that peers do not use."""
-    asked = {
-        "peers-centre": config.centre is not None,
-        "peers-gate": config.gate != GateSection(),
-        "peers-screening": config.screen != ScreenSection(),
-        "peers-alone": len(config.participants) < 2,
-        "peers-full": config.adapter.kind == "full",
-        "peers-cohort": config.train.cohort is not None,
-        "peers-buffered": config.train.pace != "rounds",
-    }
-    refuse_first(ConfigError, asked, kind=config.topology.kind)
+    refuse_first(
+        ConfigError,
+        {
+            "peers-centre": config.centre is not None,
+            "peers-gate": config.gate != GateSection(),
+            "peers-screening": config.screen != ScreenSection(),
+            "peers-alone": len(config.participants) < 2,
+            "peers-full": config.adapter.kind == "full",
+            "peers-cohort": config.train.cohort is not None,
+            "peers-buffered": config.train.pace != "rounds",
+        },
+        kind=config.topology.kind,
+    )
     used = AlgorithmSection(weights="uniform", broadcast_rank=config.algorithm.broadcast_rank)
     chosen = config.algorithm.model_dump()
     for key, value in used.model_dump().items():

@@ -60,8 +60,13 @@ def _digest(key: str, path: Path) -> str:
     except IsADirectoryError:
         raise refusal(DataError, "file-is-a-folder", key=key, path=str(path)) from None
     except OSError as error:
-        kind = DataError if key == LOCAL_DATA else BaseModelError
-        raise refusal(kind, "file-unreadable", key=key, path=str(path), error=error.strerror) from None
+        raise refusal(
+            DataError if key == LOCAL_DATA else BaseModelError,
+            "file-unreadable",
+            key=key,
+            path=str(path),
+            error=error.strerror,
+        ) from None
 
 
 def lines(config: Federation, base: str, files: Mapping[str, str]) -> list[str]:

@@ -44,9 +44,14 @@ def _base(group: RunSetup, lockstep: int) -> dict[str, Any]:
     found = "this machine computes in it" if short == "bfloat16" else "this machine does not compute in bfloat16"
     why = f"dtype = {asked!r}" if asked != "auto" else found
     alone = alone_for(group)
-    many = 1 if alone else min(lockstep, group.config.train.cohort or lockstep, len(group.participants))
-    row = {"model": group.config.base.model, "dtype": short, "why": why, "path": group.adapted.path.why}
-    return row | {"at_a_time": many, "alone": alone}
+    return {
+        "model": group.config.base.model,
+        "dtype": short,
+        "why": why,
+        "path": group.adapted.path.why,
+        "at_a_time": 1 if alone else min(lockstep, group.config.train.cohort or lockstep, len(group.participants)),
+        "alone": alone,
+    }
 
 
 def alone_for(group: RunSetup) -> str:

@@ -70,6 +70,10 @@ def side_by_side(setup: RunSetup, workers: int) -> tuple[RunSetup, ...]:
 
 def _at(setup: RunSetup, worker: int) -> RunSetup:
     adapted = setup.adapted if worker == 0 else setup.adapted.twin()
-    nodes = {i: replace(n, adapted=adapted, meter=n.meter.of_thread()) for i, n in setup.nodes.items()}
-    others = tuple(_at(other, worker) for other in setup.others)
-    return replace(setup, adapted=adapted, nodes=nodes, meter=setup.meter.of_thread(), others=others)
+    return replace(
+        setup,
+        adapted=adapted,
+        nodes={i: replace(n, adapted=adapted, meter=n.meter.of_thread()) for i, n in setup.nodes.items()},
+        meter=setup.meter.of_thread(),
+        others=tuple(_at(other, worker) for other in setup.others),
+    )

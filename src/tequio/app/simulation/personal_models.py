@@ -27,8 +27,16 @@ def mean_of_peers(
     """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
     shared = mean(state.best)
     if ledger.last("shared") is None:
-        body = {"round": state.best_round, "alpha": 1.0, "points": [], "digest": digest_update(shared)}
-        ledger.append("shared", body | {"disagreement": disagreement(state.best)})
+        ledger.append(
+            "shared",
+            {
+                "round": state.best_round,
+                "alpha": 1.0,
+                "points": [],
+                "digest": digest_update(shared),
+                "disagreement": disagreement(state.best),
+            },
+        )
     save(folder, "shared.safetensors", shared)
     return {MAIN: shared}, {m.name: state.best[m.index] for m in setup.run_spec.members}
 
@@ -76,6 +84,6 @@ def personal_models(
 def _personalised(
     places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], moved: Moved, worker: int
 ) -> Personal:
-    group = places[worker].group_of(name)
+    group = next(group for group in places[worker].groups if name in group.settings)
     node = next(node for node in group.participants if node.name == name)
     return personalise(node, shared, group.settings[name], allowed, moved)

@@ -90,9 +90,12 @@ def start(
     folder = RunFolder.create(out)
     if source is not None:
         remember_source(folder, *source)
-    commitments = _commit_data(folder, setup)
-    header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
-    header["threads"] = torch.get_num_threads()
+    header = {
+        **setup.header,
+        "counterfactuals": counterfactuals,
+        "commitment": _commit_data(folder, setup),
+        "threads": torch.get_num_threads(),
+    }
     bases = {group.name: group.adapted for group in setup.groups}
     with folder.lock(), begin_record(folder, header, bases) as ledger:
         return _drive(folder, ledger, setup, count, counterfactuals, watch)
@@ -138,40 +141,41 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
             check_unedited(folder.path, config)
         algorithm = check_pieces(config)
         count = choose_workers(config, algorithm, workers, recorded.get("threads"))
-        bases = recorded_bases(recorded)
-        setup = build(config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm)
+        setup = build(
+            config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded), algorithm=algorithm
+        )
         rule = recorded_rule(recorded)
         setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)
-        data = _changed_data(folder, setup, recorded["commitment"])
-        check_same_run(folder.path, setup.header, recorded, data)
+        check_same_run(folder.path, setup.header, recorded, _changed_data(folder, setup, recorded["commitment"]))
         return _drive(folder, ledger, setup, count, bool(recorded["counterfactuals"]), watch)
 
 
 def _changed_settings(setup: RunSetup, change: Callable[[Settings], Settings]) -> RunSetup:
     """The same setup, with other settings of personal models."""
-    settings = {name: change(each) for name, each in setup.settings.items()}
-    return replace(setup, settings=settings, others=tuple(_changed_settings(other, change) for other in setup.others))
+    return replace(
+        setup,
+        settings={name: change(each) for name, each in setup.settings.items()},
+        others=tuple(_changed_settings(other, change) for other in setup.others),
+    )
 
 
 def _commit_data(folder: RunFolder, setup: RunSetup) -> dict[str, str]:
     """Salted commitments to each participant's data. The salt stays in the participant's folder: without it they tell nothing."""
-    out: dict[str, str] = {}
-    for name, data_digest in setup.data_digests.items():
-        salt = secrets.token_hex(16)
+    salts = {name: secrets.token_hex(16) for name in setup.data_digests}
+    for name, salt in salts.items():
         folder.write_atomic(salt_file(name), salt.encode(), private=True)
-        out[name] = digest_json([salt, data_digest])
-    return out
+    return {name: digest_json([salts[name], data_digest]) for name, data_digest in setup.data_digests.items()}
 
 
 def _changed_data(folder: RunFolder, setup: RunSetup, recorded: Mapping[str, str]) -> list[str]:
-    changed = []
-    for name, data_digest in setup.data_digests.items():
-        path = folder.path / salt_file(name)
-        salt = path.read_text() if path.is_file() else ""
-        if digest_json([salt, data_digest]) != recorded.get(name):
-            changed.append(f"the data of participant {name}")
-    return changed
+    files = {name: folder.path / salt_file(name) for name in setup.data_digests}
+    salts = {name: path.read_text() if path.is_file() else "" for name, path in files.items()}
+    return [
+        f"the data of participant {name}"
+        for name, data_digest in setup.data_digests.items()
+        if digest_json([salts[name], data_digest]) != recorded.get(name)
+    ]
 
 
 def _drive(
@@ -202,9 +206,10 @@ def _drive(
 
 def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
     """Optimizer steps of each stage, at most."""
-    rounds = sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds
-    steps: dict[str, float] = {"rounds": rounds}
-    steps["personal"] = sum(s.steps for group in setup.groups for s in group.settings.values())
+    steps: dict[str, float] = {
+        "rounds": sum(m.steps for group in setup.groups for m in group.run_spec.roster(1)) * setup.run_spec.rounds,
+        "personal": sum(s.steps for group in setup.groups for s in group.settings.values()),
+    }
     if counterfactuals:
         budget = pooled_budget(setup)
         steps["counterfactuals"] = budget.steps * len(budget.rates)
@@ -214,15 +219,18 @@ def _planned_steps(setup: RunSetup, counterfactuals: bool) -> dict[str, float]:
 def _remembering(folder: RunFolder, setup: RunSetup) -> RunSetup:
     """Every node with its memory and its account book in the run's folder."""
     under = {node.name: base_file(setup.name, f"participants/{node.name}") for node in setup.nodes.values()}
-    nodes = {
-        i: replace(
-            node,
-            memory=Residual(folder, under[node.name]),
-            books=node.books.opened(folder, f"participants/{node.name}"),
-        )
-        for i, node in setup.nodes.items()
-    }
-    return replace(setup, nodes=nodes, others=tuple(_remembering(folder, other) for other in setup.others))
+    return replace(
+        setup,
+        nodes={
+            i: replace(
+                node,
+                memory=Residual(folder, under[node.name]),
+                books=node.books.opened(folder, f"participants/{node.name}"),
+            )
+            for i, node in setup.nodes.items()
+        },
+        others=tuple(_remembering(folder, other) for other in setup.others),
+    )
 
 
 def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
@@ -230,8 +238,12 @@ def _afterwards(setup: RunSetup, ledger: Ledger) -> RunSetup:
     if setup.shift is None:
         return setup
     hour = gone_on(setup.shift, ledger).hour
-    nodes = {i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()}
-    return replace(setup, nodes=nodes, meter=setup.meter.at(hour), run_spec=replace(setup.run_spec, after=hour))
+    return replace(
+        setup,
+        nodes={i: replace(node, meter=node.meter.at(hour)) for i, node in setup.nodes.items()},
+        meter=setup.meter.at(hour),
+        run_spec=replace(setup.run_spec, after=hour),
+    )
 
 
 def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch) -> States | PeerState:
@@ -274,8 +286,7 @@ def _made(
     if not setup.others and setup.distillation is None:
         tracker = build_budget_tracker(setup.config, ledger, one_process=True)
         shift = None if setup.shift is None else gone_on(setup.shift, ledger)
-        limits = StarLimits(tracker, shift)
-        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=limits):
+        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=StarLimits(tracker, shift)):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]

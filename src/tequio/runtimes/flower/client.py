@@ -154,8 +154,14 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
                 else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
             advice = ENGLISH.reason(proxy_advice(identity.address))
-            words = f"{said}; next try in {duration(wait)}{f'. {advice}' if advice else ''}"
-            log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
+            log(
+                f"{said}; next try in {duration(wait)}{f'. {advice}' if advice else ''}",
+                "disconnected",
+                "warning",
+                error=type(error).__name__,
+                status=status,
+                wait=wait,
+            )
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])
 
@@ -242,8 +248,9 @@ def _confirm(client: FleetHttpClient, node: Node, state: ClientState) -> None:
     """The server may forget a large task; said when the work is done, for others may be sent the same parts until then."""
     if state.read is not None:
         meta, state.read = state.read.metadata, None
-        done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
-        client.ConfirmMessageReceived(done)
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
+        )
 
 
 def _reply(node: Node, asked: Message, data: bytes) -> Envelope:
@@ -301,12 +308,16 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
     A node that was killed is still active there, so it is put out first. Who only lost the connection takes up where it was: what it had in
     hand is still waited for.
     """
-    interceptors = [
-        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-        NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
-        Session(state.session, identity.address, state.confirmed),
-    ]
-    with _FleetClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
+    with _FleetClient.from_server_address(
+        identity.address,
+        False,
+        identity.authority,
+        [
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
+            Session(state.session, identity.address, state.confirmed),
+        ],
+    ) as client:
         if state.active:
             client.SendNodeHeartbeat(_alive(identity.node))
         else:
@@ -331,13 +342,12 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
 
 
 def _activate(client: FleetHttpClient, identity: Identity) -> None:
-    public = public_bytes(identity.key)
     try:
         client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
     except httpx.HTTPStatusError as error:  # it was not active
         if error.response.status_code == TAKEN:
             raise
-    client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT))
+    client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(identity.key), heartbeat_interval=HEARTBEAT))
 
 
 def _alive(node: int) -> SendNodeHeartbeatRequest:

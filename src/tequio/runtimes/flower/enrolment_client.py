@@ -47,8 +47,13 @@ def not_ours(address: str, how: str) -> NetworkError:
 
 def enrol(address: str, authority: str, name: str, token: str, public_key: str) -> int | str:
     """Our number there, or why it refused. Raises NetworkError if it does not answer: it may have heard us then."""
-    body = {"name": name, "token": token, "public_key": public_key, "speaks": SPEAKS}
-    status, found = _ask(address, authority, "POST", "/tequio/join", body)
+    status, found = _ask(
+        address,
+        authority,
+        "POST",
+        "/tequio/join",
+        {"name": name, "token": token, "public_key": public_key, "speaks": SPEAKS},
+    )
     if status != OK:
         return found.get("error", "")[:400] or f"no reason given ({status})."
     try:
@@ -73,8 +78,13 @@ def _ask(
     except (ssl.SSLError, httpx.HTTPError) as error:
         if how := foreign(error):
             raise not_ours(address, how) from None
-        why = f"{type(error).__name__}: {str(error)[:120]}"
-        raise refusal(NetworkError, "unreachable", address=address, error=why, next=proxy_advice(address)) from None
+        raise refusal(
+            NetworkError,
+            "unreachable",
+            address=address,
+            error=f"{type(error).__name__}: {str(error)[:120]}",
+            next=proxy_advice(address),
+        ) from None
     except httpx.InvalidURL:
         raise refusal(NetworkError, "address-unfit", address=address) from None
     except ImportError:  # a SOCKS proxy needs a package that is not there

@@ -73,7 +73,6 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
         first = min(8 + int.from_bytes(data[:8], "little"), ANSWER)
         cuts = [(start, min(start + PART, len(data))) for start in range(first, len(data), PART)]
         order = [(get_object_id(_part(data, *cut)), cut) for cut in cuts]
-    head = {HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)}
     message = make_message(
         Metadata(
             run_id=run,
@@ -86,7 +85,9 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
             ttl=ttl,
             message_type=TYPE,
         ),
-        content=RecordDict({RECORD: ConfigRecord(head)}),
+        content=RecordDict(
+            {RECORD: ConfigRecord({HEAD: data[:first], PARTS: [identity for identity, _ in order], SIZE: len(data)})}
+        ),
     )
     message.metadata.__dict__["_message_id"] = message.object_id
     places = dict(order)
@@ -103,8 +104,7 @@ def open_message(
 
     Raises MessageError if it has none, or more than `limit`; ResourceError where the disk is full.
     """
-    records = message.content.config_records if message.has_content() else {}
-    found = records.get(RECORD, {})
+    found = (message.content.config_records if message.has_content() else {}).get(RECORD, {})
     head, parts, size = found.get(HEAD), found.get(PARTS), found.get(SIZE)
     if not isinstance(head, bytes) or not isinstance(parts, list) or type(size) is not int:
         raise refusal(MessageError, "message-foreign")
@@ -136,8 +136,9 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), size)
         except OSError as error:
-            facts = {"folder": folder or tempfile.gettempdir(), "size": size, "error": error.strerror}
-            raise refusal(ResourceError, "disk-full", **facts) from None
+            raise refusal(
+                ResourceError, "disk-full", folder=folder or tempfile.gettempdir(), size=size, error=error.strerror
+            ) from None
 
 
 def read_letter(proto: Any) -> Message:
@@ -145,24 +146,25 @@ def read_letter(proto: Any) -> Message:
     try:
         return message_from_proto(proto)
     except Exception:  # Flower has no error of its own for what a stranger may write
-        nobody = Metadata(
-            run_id=0,
-            message_id="",
-            src_node_id=0,
-            dst_node_id=0,
-            reply_to_message_id="",
-            group_id="",
-            created_at=time.time(),
-            ttl=SECOND,
-            message_type=TYPE,
+        return make_message(
+            Metadata(
+                run_id=0,
+                message_id="",
+                src_node_id=0,
+                dst_node_id=0,
+                reply_to_message_id="",
+                group_id="",
+                created_at=time.time(),
+                ttl=SECOND,
+                message_type=TYPE,
+            ),
+            content=RecordDict({}),
         )
-        return make_message(nobody, content=RecordDict({}))
 
 
 def list_parts(message: Message) -> list[str]:
     """Ids of the parts in which a message travels, in their order; none of one that came whole."""
-    records = message.content.config_records if message.has_content() else {}
-    parts = records.get(RECORD, {}).get(PARTS, [])
+    parts = (message.content.config_records if message.has_content() else {}).get(RECORD, {}).get(PARTS, [])
     return [str(part) for part in parts] if isinstance(parts, list) else []
 
 

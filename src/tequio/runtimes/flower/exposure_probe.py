@@ -78,8 +78,10 @@ def open_paths(address: str) -> Iterator[tuple[str, int, bool]]:
     The fleet's paths that participants need refuse who has no key; all others are not there. No
     answer is status 0.
     """
-    wanted: dict[tuple[str, str], bool] = {(method, path): path in PATHS for method, path in PROTOBUF_REQUEST_TYPES}
-    wanted |= {("GET", path): False for path in HIDDEN}
+    wanted: dict[tuple[str, str], bool] = {
+        **{(method, path): path in PATHS for method, path in PROTOBUF_REQUEST_TYPES},
+        **{("GET", path): False for path in HIDDEN},
+    }
     with httpx.Client(base_url=f"https://{address}", verify=_open(), timeout=PATIENCE) as client:
         for (method, path), needed in wanted.items():
             status = _ask(client, method, path, content=b"", headers={"content-type": PROTOBUF_MEDIA_TYPE})
@@ -88,11 +90,16 @@ def open_paths(address: str) -> Iterator[tuple[str, int, bool]]:
 
 def joining(address: str) -> Iterator[tuple[str, int, bool]]:
     """The same for wrong requests to join, and for a key that nobody knows."""
-    invented = {"name": "stranger", "token": secrets.token_urlsafe(32), "public_key": public_bytes(new_key()).decode()}
-    invented |= {"speaks": SPEAKS}
     requests: Mapping[str, dict[str, Any]] = {
         "an empty request to join": {"content": b""},
-        "an invented token": {"json": invented},
+        "an invented token": {
+            "json": {
+                "name": "stranger",
+                "token": secrets.token_urlsafe(32),
+                "public_key": public_bytes(new_key()).decode(),
+                "speaks": SPEAKS,
+            }
+        },
         "a request to join that is too long": {"content": b"x" * (SMALL + 1)},
     }
     with httpx.Client(base_url=f"https://{address}", verify=_open(), timeout=PATIENCE) as client:

@@ -72,14 +72,9 @@ PATHS = frozenset(
 CONNECTS = ("/activate-node", "/send-node-heartbeat")  # with these a participant comes, or comes back
 ACTIVATE, PRECONDITION = "/v1/fleet/activate-node", 412  # of other paths: a node that is not active, no stranger
 _KEY, _FORM = ("key", "unknown key or wrong signature"), ("malformed", "not a message of Flower's")
-STRANGE = {
-    401: _KEY,
-    403: _KEY,
-    PRECONDITION: _KEY,
-    400: _FORM,
-    415: _FORM,
-    422: _FORM,
-}  # SuperLink's answers: reason, words
+STRANGE = dict.fromkeys((401, 403, PRECONDITION), _KEY) | dict.fromkeys(
+    (400, 415, 422), _FORM
+)  # SuperLink's answers: reason, words
 RECORDED = "tequio-recorded"  # tells a participant the digest of its personal model that the coordinator recorded
 OVER = 410  # to who asks for work when the federation has come to its end
 SESSION = "tequio-session"  # names a participant's process; the newest of a key's works, the others are told
@@ -126,8 +121,9 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             own.bind((host, port))
         except OSError as error:
-            why = error.strerror or str(error)
-            raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
+            raise refusal(
+                NetworkError, "cannot-listen", address=f"{host}:{port}", error=error.strerror or str(error)
+            ) from None
         yield own
 
 
@@ -139,8 +135,15 @@ def open_gateway(
     sessions, visits = Sessions(gateway.long_poll), Visits(gateway.limits)
 
     def refuse(reason: str, words: str, remote: str, method: str = "", path: str = "") -> None:
-        where = {"method": method, "path": path, "remote": remote}
-        log(f"refused: {one_line(words)}, from {remote}", "refused", "warning", reason=reason, **where)
+        log(
+            f"refused: {one_line(words)}, from {remote}",
+            "refused",
+            "warning",
+            reason=reason,
+            method=method,
+            path=path,
+            remote=remote,
+        )
 
     app = _application(gateway, sessions, visits, enrol, leave, log, refuse)
     config = uvicorn.Config(
@@ -182,9 +185,12 @@ def _application(
     log: EventHandler,
     refuse: Callable[..., None],
 ) -> Starlette:
-    context = ssl.create_default_context(cadata=gateway.server.authority.read_text())
     places = Connections()
-    inside = httpx.AsyncClient(base_url=f"https://{gateway.server.address}", verify=context, timeout=SILENT)
+    inside = httpx.AsyncClient(
+        base_url=f"https://{gateway.server.address}",
+        verify=ssl.create_default_context(cadata=gateway.server.authority.read_text()),
+        timeout=SILENT,
+    )
     room, turn, limits, tries = asyncio.Semaphore(ROOM), asyncio.Lock(), gateway.limits, Tries()
     signatures = Signatures(lambda: nodes(gateway.server))
     intake = Intake(limits.bodies, limits.key_bodies)
@@ -214,10 +220,11 @@ def _application(
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:
             return await other(request)
-        if request.url.path.endswith(CONNECTS):
-            differs = of_another_version(request, request.headers.get(SPOKEN, ""))
-            if differs is not None:
-                return differs
+        if (
+            request.url.path.endswith(CONNECTS)
+            and (differs := of_another_version(request, request.headers.get(SPOKEN, ""))) is not None
+        ):
+            return differs
         if (size := announced(request)) > BODY:
             refused(request, "too-large", f"a request of more than {BODY >> 20} MiB")
             return unread(request, 413)
@@ -288,8 +295,7 @@ def _application(
             long_poll.answered(node)
         if answer.status_code == 200 and path == PART:
             places.sending.add(key)
-        spoken = {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed}
-        back = Response(answer.content, answer.status_code, spoken)
+        back = Response(answer.content, answer.status_code, {**forwarded(answer.headers), SPOKEN: SPEAKS, **confirmed})
         if not gateway.traffic.belongs(_peer(request), node):
             gateway.traffic.count(node, size(request.headers.raw, whole), size(back.raw_headers, answer.content))
         return back
@@ -356,7 +362,7 @@ def _application(
         up = await answers()
         return JSONResponse({"ok": up, "speaks": SPEAKS}, 200 if up else 503)
 
-    async def other(request: Request) -> Response:
+    async def other(request: Request, _: Exception | None = None) -> Response:
         refused(request, "path", f"{request.method[:20]} {request.url.path[:80]!r}")
         return unread(request, 404)
 
@@ -364,9 +370,6 @@ def _application(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with inside:
             yield
-
-    async def unknown(request: Request, _: Exception) -> Response:
-        return await other(request)
 
     return Starlette(
         lifespan=lifespan,
@@ -377,7 +380,7 @@ def _application(
             Route("/tequio/health", health, methods=["GET"]),
             Route("/{rest:path}", other, methods=["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]),
         ],
-        exception_handlers={404: unknown, 405: unknown},  # any other method, and paths without a slash
+        exception_handlers={404: other, 405: other},  # any other method, and paths without a slash
     )
 
 

@@ -105,9 +105,10 @@ class CoordinatorGrid:
         if self._beat.is_running:
             self._beat.stop()
         if done:
-            over = PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
             with suppress(httpx.HTTPError):  # nothing is asked of it any more
-                self.grid._runtime_client.PushTaskOutput(over)
+                self.grid._runtime_client.PushTaskOutput(
+                    PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details="")
+                )
         self.grid.close()
 
     def _take_patiently(self) -> None:
@@ -189,8 +190,9 @@ def _token(server: Server, authority: bytes, run: int) -> str:
     sign = SuperExecAuthHttpInterceptor(
         master_secret=server.secret.read_bytes(), protected_methods=frozenset({ACQUIRE})
     )
-    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    with RuntimeHttpClient.from_server_address(server.address, False, authority, [version, sign]) as runtime:
+    with RuntimeHttpClient.from_server_address(
+        server.address, False, authority, [RuntimeVersionHttpInterceptor(component_name="SuperExec"), sign]
+    ) as runtime:
         end = time.monotonic() + START
         while time.monotonic() < end:
             got = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))

@@ -128,8 +128,7 @@ class Listener(uvicorn.Server):
         """Speak TLS; from there on the protocol has it."""
 
         def protocol() -> Protocol:
-            state = {**self.lifespan.state, VISIT: visit}
-            made = Protocol(self.config, self.server_state, state, loop)
+            made = Protocol(self.config, self.server_state, {**self.lifespan.state, VISIT: visit}, loop)
             made.visit, made.visits, made.traffic, made.refuse = visit, self._visits, self._traffic, self._refuse
             return made
 
@@ -190,8 +189,7 @@ def timed(app: ASGIApp, limits: PortLimits, traffic: Traffic, refuse: Refuse) ->
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                size = int(dict(message["headers"]).get(b"content-length", b"0"))
-                visit.deadline = time.monotonic() + allowed(size)
+                visit.deadline = time.monotonic() + allowed(int(dict(message["headers"]).get(b"content-length", b"0")))
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 visit.deadline, visit.slow = time.monotonic() + limits.idle, False

@@ -47,17 +47,12 @@ class LongPoll:
         with self._came:
             self._sent[node] = self._sent.get(node, 0) + 1
             self._idle.pop(node, None)
-            waiting = self._asleep.get(node)
-        if waiting is not None:
-            loop, event = waiting
-            loop.call_soon_threadsafe(event.set)
+            self._wake(node)
 
     def everybody(self) -> None:
         """Wake all questions that are held."""
         with self._came:
-            held = list(self._asleep.values())
-        for loop, event in held:
-            loop.call_soon_threadsafe(event.set)
+            self._wake(*self._asleep)
 
     async def due(self, node: int, seconds: float) -> Question:
         """Return the node's question when there may be a task for it, or after `seconds`."""
@@ -103,10 +98,7 @@ class LongPoll:
         """Note that the coordinator recorded the node's personal model, and have the node hear of it."""
         with self._came:
             self._recorded[node] = digest
-            waiting = self._asleep.get(node)
-        if waiting is not None:
-            loop, event = waiting
-            loop.call_soon_threadsafe(event.set)
+            self._wake(node)
 
     def serve(self, node: int, last: bool = False) -> str:
         """Return the digest of the node's personal model that the coordinator recorded, for an answer to this node; nothing if none.
@@ -144,6 +136,10 @@ class LongPoll:
                 self._came.wait(left)
             found, self._answers = self._answers, set()
             return found
+
+    def _wake(self, *nodes: int) -> None:
+        for loop, event in [self._asleep[node] for node in nodes if node in self._asleep]:
+            loop.call_soon_threadsafe(event.set)
 
     def _found_none(self, node: int, number: int) -> None:
         self._idle[node] = max(number, self._idle.get(node, 0))

@@ -254,8 +254,7 @@ class FlowerRuntime:
                 waiting[index] = sent = self._check_loss(index, sent)
                 if sent.lost is None or _pauses(sent):
                     continue
-            sending = self.send(sent.task, connected[index])
-            waiting[index] = replace(sending, at=sent.at, again=sent.again + 1)
+            waiting[index] = replace(self.send(sent.task, connected[index]), at=sent.at, again=sent.again + 1)
 
     def _check_loss(self, index: int, sent: SentRequest) -> SentRequest:
         """Return it with its answer, or as lost where its participant asks for work and no answer is there."""

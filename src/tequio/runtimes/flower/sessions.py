@@ -53,8 +53,7 @@ class Connections:
         """Whether this process may ask: it is the one that works, or it comes to take the place and did not have it before."""
         if session in self.former.get(key, ()):
             return False
-        coming = path.endswith(("/activate-node", "/deactivate-node"))
-        return coming or self.now.get(key, session) == session
+        return path.endswith(("/activate-node", "/deactivate-node")) or self.now.get(key, session) == session
 
     def taken(self, key: str, session: str) -> None:
         """This process came, and SuperLink knows its key."""

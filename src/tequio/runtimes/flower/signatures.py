@@ -68,11 +68,8 @@ class Signatures:
             stamp, counts = texts[2].encode("ascii"), _counts(texts[2])
         except (ValueError, TypeError, binascii.Error):
             return None
-        if (
-            b64encode(key).decode() != texts[0]
-        ):  # each key has one name, by which its connections and bodies are counted
-            return None
-        if not counts:
+        # each key has one name, by which its connections and bodies are counted
+        if b64encode(key).decode() != texts[0] or not counts:
             return None
         if key not in self._known:
             await self._renew()
@@ -103,5 +100,8 @@ class Signatures:
 
 def _counts(stamp: str) -> bool:
     """Return whether SuperLink takes a signature of this time now. Raises ValueError or TypeError where it is no time with a zone."""
-    age = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
-    return bool(-SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
+    return bool(
+        -SYSTEM_TIME_TOLERANCE
+        < (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
+        < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    )

@@ -84,12 +84,13 @@ def _command(server: Server) -> list[str]:
     program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         raise refusal(NetworkError, "superlink-missing")
-    command = [program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"]
-    command += ["--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"]
-    command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
-    command += ["--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"]
-    command += ["--database", str(server.folder / DATABASE)]
-    return command
+    return [
+        *(program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"),
+        *("--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"),
+        *("--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)),
+        *("--ssl-ca-certfile", str(server.authority), "--disable-runtime-dependency-installation"),
+        *("--database", str(server.folder / DATABASE)),
+    ]
 
 
 def _spawn(server: Server, command: list[str]) -> subprocess.Popen[bytes]:
@@ -143,8 +144,14 @@ def _await(server: Server, processes: list[subprocess.Popen[bytes]]) -> None:
     while time.monotonic() < end:
         process = processes[-1]
         if len(processes) >= STARTS and process.poll() is not None:
-            facts = {"count": STARTS, "status": process.returncode, "port": server.port}
-            raise refusal(NetworkError, "superlink-ended", path=server.folder / "superlink.log", **facts)
+            raise refusal(
+                NetworkError,
+                "superlink-ended",
+                path=server.folder / "superlink.log",
+                count=STARTS,
+                status=process.returncode,
+                port=server.port,
+            )
         try:
             nodes(server)
         except httpx.TransportError:
@@ -210,5 +217,6 @@ def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
 
 def control(server: Server) -> ControlHttpClient:
     """Questions about runs and participants; to be closed."""
-    version = RuntimeVersionHttpInterceptor(component_name="flwr")
-    return ControlHttpClient.from_server_address(server.address, False, server.authority.read_bytes(), [version])
+    return ControlHttpClient.from_server_address(
+        server.address, False, server.authority.read_bytes(), [RuntimeVersionHttpInterceptor(component_name="flwr")]
+    )

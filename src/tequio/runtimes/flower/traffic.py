@@ -41,8 +41,7 @@ class Connection:
 
     def counted(self) -> tuple[int, int]:
         """Bytes up and down since it was made. Raises OSError, struct.error or AttributeError where the kernel does not say."""
-        info = self.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size)
-        received, out, in_, sent = INFO.unpack(info)
+        received, out, in_, sent = INFO.unpack(self.own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO.size))
         each = PACKET.get(self.own.family, 0)
         return received + each * in_, sent + each * out
 

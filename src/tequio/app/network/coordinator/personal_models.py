@@ -33,7 +33,7 @@ from tequio.core.events import EventHandler
 from tequio.core.reason import Reason
 from tequio.core.replies import read_personal_outcome
 from tequio.core.texts.words import ENGLISH, refusal
-from tequio.core.types import Failure, PersonaliseRequest, Reply
+from tequio.core.types import PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
@@ -84,7 +84,9 @@ class PersonalPhase:
                         del owed[reply.index]
                     continue
                 why[reply.index] = failure_reason(reply)
-                if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
+                if (
+                    reply.index in self.net.pending or reply.error == NetworkError.__name__
+                ):  # asked again once it is free, or there
                     asked.pop(reply.index)
             awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
             if not awaited or time.monotonic() > end:
@@ -128,13 +130,19 @@ class PersonalPhase:
         """Wait until all have heard that their personal models are on record, each at most `grace` after it could."""
         quiet, nodes = time.monotonic() + QUIET, node_numbers(self.hub)
         said = False
-        while waiting := [name for name in self.note_heard(run) if time.monotonic() < self._until(nodes.get(name, 0))]:
+        while waiting := [
+            name
+            for name in self.note_heard(run)
+            if time.monotonic() < self._since.get(nodes.get(name, 0), float("-inf")) + self.grace
+        ]:
             if not said and time.monotonic() > quiet:
                 said, names = True, ", ".join(waiting)
-                words = (
-                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded."
+                self.say(
+                    f"Waiting at most {duration(self.grace)} for {names} to hear that the personal model was recorded.",
+                    "waiting",
+                    stage="personal models",
+                    missing=names,
                 )
-                self.say(words, "waiting", stage="personal models", missing=names)
             self.net.expect(waiting if said else ())
             time.sleep(min(LOOK, self.grace))
         self.net.expect(())
@@ -146,21 +154,32 @@ class PersonalPhase:
         note_heard(self.hub, heard)
         return [name for name in rows if name not in heard]
 
-    def _until(self, node: int) -> float:
-        return self._since.get(node, float("-inf")) + self.grace
-
     def _say_awaited(self, names: list[str]) -> None:
         if self.grace > 0:
-            words = f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the shared model."
-            self.say(words, "waiting", stage="personal models", missing=", ".join(names))
+            self.say(
+                f"Waiting at most {duration(self.grace)} for {', '.join(names)} to fetch the shared model.",
+                "waiting",
+                stage="personal models",
+                missing=", ".join(names),
+            )
 
     def _tell_missing(self, ledger: Ledger, why: Mapping[str, Reason]) -> None:
-        rows = [{"name": name, "reason": reason.as_record()} for name, reason in why.items()]
-        ledger.append("missing", {"participants": rows, "grace": self.grace})
+        ledger.append(
+            "missing",
+            {
+                "participants": [{"name": name, "reason": reason.as_record()} for name, reason in why.items()],
+                "grace": self.grace,
+            },
+        )
         for name, reason in why.items():
-            words = f"{name} made no personal model: {ENGLISH.reason(reason)}."
-            words += f" To let it, start again: tequio coordinator start {self.hub}"
-            self.say(words, "personal-missing", "warning", participant=name, reason=reason.code)
+            self.say(
+                f"{name} made no personal model: {ENGLISH.reason(reason)}. "
+                f"To let it, start again: tequio coordinator start {self.hub}",
+                "personal-missing",
+                "warning",
+                participant=name,
+                reason=reason.code,
+            )
 
 
 def owed(hub: Path, run: Path) -> list[str]:
@@ -178,8 +197,10 @@ def reopen(run: Path, personal_phase: PersonalPhase) -> None:
         if found is None:
             raise refusal(LedgerError, "record-missing", path=run, record="shared")
         of = {MAIN: found.body, **found.body.get("bases", {})}
-        bases = {row.get("base", MAIN) for row in rows.values()}
-        shared = {base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"]) for base in bases}
+        shared = {
+            base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"])
+            for base in {row.get("base", MAIN) for row in rows.values()}
+        }
         allowed = allowances(config_from_header(header, folder.ledger_path), ledger, one_process=False)
         tasks = [_task(i, row, shared, of) for i, row in rows.items()]
         personal_phase.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
@@ -196,8 +217,11 @@ def _task(
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Their rows, by index."""
     known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
-    names = [entry["name"] for entry in header["config"]["participants"]]
-    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+    return {
+        i: known[name]
+        for i, name in enumerate([entry["name"] for entry in header["config"]["participants"]], 1)
+        if name in known and name not in without
+    }
 
 
 def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:
@@ -213,7 +237,3 @@ def _digest(body: Mapping[str, Any]) -> str:
     """Return the digest of a personal model, if it has the form of one: it becomes a header."""
     digest = body.get("digest")
     return digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else ""
-
-
-def _away(reply: Failure) -> bool:
-    return reply.error == NetworkError.__name__

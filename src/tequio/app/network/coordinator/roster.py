@@ -104,8 +104,12 @@ class Roster:
             missing = ", ".join(absent)
             self.net.expect(absent)
             if missing != announced:
-                words = f"{len(there)} of {self.quorum} are there. Waiting for {missing}."
-                self.say(words, "waiting", stage="waiting", missing=missing)
+                self.say(
+                    f"{len(there)} of {self.quorum} are there. Waiting for {missing}.",
+                    "waiting",
+                    stage="waiting",
+                    missing=missing,
+                )
                 announced = missing
             if time.monotonic() > end:
                 barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
@@ -198,10 +202,18 @@ class Roster:
             body["barred"] = [{"name": name, "reason": why.as_record()} for name, why in barred.items()]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
-            words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
-            words += f": {ENGLISH.reason(late['reason'])}"
-            fields = {"participant": late["name"], "sent": late["sent"], "reason": late["reason"]["code"]}
-            self.say(words, "reply-late", "warning", **fields)
+            words = (
+                f"{late['name']}: its reply to round {late['sent']} does not count ({at}): "
+                f"{ENGLISH.reason(late['reason'])}"
+            )
+            self.say(
+                words,
+                "reply-late",
+                "warning",
+                participant=late["name"],
+                sent=late["sent"],
+                reason=late["reason"]["code"],
+            )
         return body
 
     def _may(self, index: int, since: str) -> bool:
@@ -211,8 +223,9 @@ class Roster:
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
         """What each of these says of itself; who does not answer, or cannot take part, is said and left out."""
         found: dict[int, dict[str, Any]] = {}
-        tasks = [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)]
-        for reply in self.net.exchange(tasks, ANSWER):
+        for reply in self.net.exchange(
+            [DescribeRequest(self.made, i, self.names[i]) for i in sorted(connected)], ANSWER
+        ):
             i = reply.index
             if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
                 self.say(f"{reply.name} did not send its profile: {ENGLISH.reason(failure_reason(reply))}")
@@ -240,8 +253,13 @@ class Roster:
 
     def _bar(self, index: int, why: Reason, fix: str = "") -> None:
         self.barred[index], name = why, self.names[index]
-        words = f"{name} cannot take part: {ENGLISH.reason(why)}.{fix}"
-        self.say(words, "barred", "warning", participant=name, reason=why.code)
+        self.say(
+            f"{name} cannot take part: {ENGLISH.reason(why)}.{fix}",
+            "barred",
+            "warning",
+            participant=name,
+            reason=why.code,
+        )
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
         """Bar who was there before and is not what it was.
@@ -281,8 +299,9 @@ class Roster:
         base, top = self.base_of(index), run_spec.top_rank()
         context = self.contexts[base]
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
-            ranks = [rank for rank in self.config.adapter.ranks if rank <= top]
-            adapter = self.config.adapter.model_copy(update={"ranks": ranks})
+            adapter = self.config.adapter.model_copy(
+                update={"ranks": [rank for rank in self.config.adapter.ranks if rank <= top]}
+            )
             context = replace(context, config=context.config.model_copy(update={"adapter": adapter}))
         profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:
@@ -305,8 +324,15 @@ class Roster:
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""
         if self.ledger is not None:
-            body = {"round": round_, "participant": dict(row), "commitment": commitment}
-            self.ledger.append("joined", body | {"invitation": self._invited().get(index, 0)})
+            self.ledger.append(
+                "joined",
+                {
+                    "round": round_,
+                    "participant": dict(row),
+                    "commitment": commitment,
+                    "invitation": self._invited().get(index, 0),
+                },
+            )
             self.invited[index] = self._invited().get(index, 0)
         self.register(index, row, commitment)
 
@@ -326,6 +352,11 @@ class Roster:
 
     def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Who takes part, with this part."""
-        sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
-        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
+        self.members[index] = Member(
+            str(row["name"]),
+            index,
+            int(row["rank"]),
+            int(row["steps"]),
+            sizes={split: int(count) for split, count in row.get("batches", {}).items()},
+        )
         self.rows[index], self.commitments[index] = dict(row), commitment

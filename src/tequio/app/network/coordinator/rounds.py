@@ -79,8 +79,9 @@ def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, ru
     header, seats = begun_header(run), []
     known = {} if header is None else recorded_bases(header)
     for name in config.base_names():
-        part = config.part(name)
-        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm))
+        context = at_coordinator(
+            build_model_context(config.part(name), {}, recorded=known.get(name), algorithm=algorithm)
+        )
         centre = build_centre(context, public)
         if centre.node is not None:
             memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))
@@ -115,13 +116,18 @@ def conduct(
         best = {name: state.best_round for name, state in states.items()}
 
         def personal(shared: Mapping[str, Update]) -> None:
-            members = [(group.name, member) for group in setup.groups for member in group.run_spec.members]
             allowed = allowances(setup.config, ledger, one_process=False)
-            tasks = [
-                PersonaliseRequest(best[base], m.index, m.name, shared[base], m.rank, m.steps, allowed.get(m.name, {}))
-                for base, m in members
-            ]
-            personal_phase.ask(ledger, tasks, roster.barred_members())
+            personal_phase.ask(
+                ledger,
+                [
+                    PersonaliseRequest(
+                        best[g.name], m.index, m.name, shared[g.name], m.rank, m.steps, allowed.get(m.name, {})
+                    )
+                    for g in setup.groups
+                    for m in g.run_spec.members
+                ],
+                roster.barred_members(),
+            )
 
         return finish(folder, ledger, states, setup, turns, personal, watch, roster.traffic)
 
@@ -137,8 +143,9 @@ def _made(
     roster.net.here = turns[MAIN].here
     advance = Windows(roster.net) if setup.run_spec.window_seconds is not None else None
     tracker = build_budget_tracker(setup.config, ledger, one_process=False)
-    rounds = star(setup.run_spec, roster.net, advance, MAIN)
-    for state, body in federate(rounds, ledger, setup.meter, roster, StarLimits(tracker)):
+    for state, body in federate(
+        star(setup.run_spec, roster.net, advance, MAIN), ledger, setup.meter, roster, StarLimits(tracker)
+    ):
         yield {MAIN: state}, body
 
 
@@ -170,14 +177,23 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
     verdict, loss, seconds = body["accepted"], body["mean_validation_loss"], body["seconds"]
-    words = f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}"
-    words += f", validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
+    words = (
+        f"Round {round_} of {rounds}: {'accepted' if verdict else 'rejected: ' + ENGLISH.reason(body['reason'])}, "
+        f"validation loss {'–' if loss is None else f'{loss:.4f}'}, {duration(seconds)}."
+    )
     say(words, "round", round=round_, rounds=rounds, accepted=verdict, loss=loss, seconds=seconds)
     for row in body["admissions"]:
         if row["status"] != "admitted":
             words = f"Round {round_}: {row['name']} {row['status']}: {ENGLISH.reason(row['reason'])}"
-            fields = {"participant": row["name"], "status": row["status"], "reason": row["reason"]["code"]}
-            say(words, "update-not-counted", "warning", round=round_, **fields)
+            say(
+                words,
+                "update-not-counted",
+                "warning",
+                round=round_,
+                participant=row["name"],
+                status=row["status"],
+                reason=row["reason"]["code"],
+            )
 
 
 @contextmanager
@@ -205,8 +221,9 @@ def _header(
     config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
     """How the run begins. rows: by base."""
-    groups = [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats]
-    return run_header(config, groups, seats[0].centre, public)
+    return run_header(
+        config, [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats], seats[0].centre, public
+    )
 
 
 def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
@@ -223,10 +240,13 @@ def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[st
         for i in sorted(own.keys() - {0}):
             roster.register(i, parts[i], roster.commitments[i])
         rows[seat.name] = list(parts.values())
-    header = _header(roster.config, seats, public, rows)
-    header |= {"simulation": False, "provenance": [], "counterfactuals": False}
-    header |= {"commitment": {roster.names[i]: said for i, said in roster.commitments.items()}}
-    header |= {"invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments}}
+    header = _header(roster.config, seats, public, rows) | {
+        "simulation": False,
+        "provenance": [],
+        "counterfactuals": False,
+        "commitment": {roster.names[i]: said for i, said in roster.commitments.items()},
+        "invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments},
+    }
     _whole(roster, seats, header)  # before anything is written
     return header
 

@@ -107,8 +107,7 @@ def _coordinate(
     public = read_public(config)
     seats = build_seats(config, algorithm, public, folder / "run")
     with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
-        contexts = {seat.name: seat.context for seat in seats}
-        roster = Roster(folder, config, contexts, net, times.wait, health.tell)
+        roster = Roster(folder, config, {seat.name: seat.context for seat in seats}, net, times.wait, health.tell)
         personal_phase = _personal_phase(folder, config, net, times, health.tell)
         outcome = conduct(folder / "run", roster, seats, public, personal_phase, watch)
         _dismiss(sessions, personal_phase, folder / "run", health)
@@ -118,8 +117,12 @@ def _coordinate(
 def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
     about = [f"{', '.join(late)} made no personal model yet"] if late else []
     about += [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"] if waiting else []
-    words = f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that."
-    health.tell(words, "reopened", stage="personal models", missing=", ".join([*late, *waiting]))
+    health.tell(
+        f"The rounds are over; {'; '.join(about)}. Open at most {duration(grace)} for that.",
+        "reopened",
+        stage="personal models",
+        missing=", ".join([*late, *waiting]),
+    )
 
 
 def _dismiss(sessions: Sessions, personal_phase: PersonalPhase, run: Path, health: Health) -> None:
@@ -198,13 +201,14 @@ def _ended(run: Path) -> Outcome | None:
 def _check(config: Federation) -> Algorithm:
     """The pieces. Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do not go together."""
     algorithm = resolve_algorithm(config)
-    several = bool(config.bases) or config.distil is not None
-    found = {
-        "network-topology": config.topology.kind != "star",
-        "network-shift": config.shift is not None,
-        "network-windows": config.train.pace == "buffered" and several,
-    }
-    refuse_first(ConfigError, found)
+    refuse_first(
+        ConfigError,
+        {
+            "network-topology": config.topology.kind != "star",
+            "network-shift": config.shift is not None,
+            "network-windows": config.train.pace == "buffered" and (bool(config.bases) or config.distil is not None),
+        },
+    )
     return algorithm
 
 

@@ -88,8 +88,13 @@ def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
     for shown in list_certificates(folder, hub_files):
         found = read_certificate(shown.path)
         if days_left(found) <= 0:
-            date = f"{found.ends:%Y-%m-%d}"
-            raise refusal(NetworkError, "certificate-ended", path=shown.path, date=date, next=shown.fix.as_record())
+            raise refusal(
+                NetworkError,
+                "certificate-ended",
+                path=shown.path,
+                date=f"{found.ends:%Y-%m-%d}",
+                next=shown.fix.as_record(),
+            )
 
 
 def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, ConfigError]]:
@@ -143,20 +148,24 @@ def renew(folder: Path) -> dict[str, Any]:
         try:
             authority_key = (folder / AUTHORITY_KEY).read_bytes()
         except OSError as error:
-            facts = {"path": str(folder / AUTHORITY_KEY), "error": error.strerror}
-            raise refusal(ConfigError, "authority-key-missing", **facts) from None
+            raise refusal(
+                ConfigError, "authority-key-missing", path=str(folder / AUTHORITY_KEY), error=error.strerror
+            ) from None
         if not belongs(folder / AUTHORITY_KEY, authority):
-            facts = {"key": str(folder / AUTHORITY_KEY), "authority": str(folder / AUTHORITY)}
-            raise refusal(ConfigError, "authority-mismatch", **facts)
+            raise refusal(
+                ConfigError,
+                "authority-mismatch",
+                key=str(folder / AUTHORITY_KEY),
+                authority=str(folder / AUTHORITY),
+            )
         before = read_certificate(folder / CERTIFICATE)
         certificate, key = new_server((folder / AUTHORITY).read_bytes(), authority_key, list(before.hosts), DAYS)
         if authority.ends <= max(before.ends, datetime.now(UTC)):
             raise refusal(ConfigError, "authority-ends", folder=str(folder), date=f"{authority.ends:%Y-%m-%d}")
         replace_secret(folder / KEY, key)
         RunFolder(folder).write_atomic(CERTIFICATE, certificate)
-    ends = read_certificate(folder / CERTIFICATE).ends
     return {
-        "until": ends.isoformat(timespec="seconds"),
+        "until": read_certificate(folder / CERTIFICATE).ends.isoformat(timespec="seconds"),
         "authority_until": authority.ends.isoformat(timespec="seconds"),
         "shown": hub_files.certificate == CERTIFICATE,
     }

@@ -77,9 +77,12 @@ def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
     if not path.is_file():
         raise refusal(ConfigError, "not-a-coordinator", folder=str(folder), file=COORDINATOR_FILE)
     raw = json_table(path)
-    wrong = sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__) + [k for k in NEEDED if k not in raw]
-    wrong += [key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])]
-    wrong += [key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)]
+    wrong = [
+        *sorted(raw.keys() - CoordinatorFolder.__dataclass_fields__),
+        *(key for key in NEEDED if key not in raw),
+        *(key for key, value in raw.items() if key in TABLES and not _is_table(value, TABLES[key])),
+        *(key for key, value in raw.items() if key not in TABLES and not isinstance(value, str)),
+    ]
     if wrong:
         raise refusal(ConfigError, "coordinator-damaged", path=str(path), key=wrong[0])
     found = CoordinatorFolder(**raw)
@@ -114,8 +117,7 @@ def _write(folder: Path, hub_files: CoordinatorFolder) -> None:
         path = Path(getattr(hub_files, name))
         if path.is_absolute() and path.is_relative_to(folder.absolute()):
             paths[name] = str(path.relative_to(folder.absolute()))
-    content = json.dumps(asdict(hub_files) | paths, indent=1)
-    RunFolder(folder).write_atomic(COORDINATOR_FILE, content.encode())
+    RunFolder(folder).write_atomic(COORDINATOR_FILE, json.dumps(asdict(hub_files) | paths, indent=1).encode())
 
 
 def _is_table(value: Any, of: type) -> bool:
@@ -126,8 +128,13 @@ def open_coordinator_folder(folder: Path) -> CoordinatorFolder:
     """Raises ConfigError if it is none, NetworkError if federation.toml is not what participants were invited to."""
     hub_files = read_coordinator_folder(folder)
     if not Path(hub_files.federation).exists():
-        facts = {"path": hub_files.federation, "folder": str(folder), "file": Path(hub_files.federation).name}
-        raise refusal(ConfigError, "federation-moved", **facts)
+        raise refusal(
+            ConfigError,
+            "federation-moved",
+            path=hub_files.federation,
+            folder=str(folder),
+            file=Path(hub_files.federation).name,
+        )
     if digest(_text(Path(hub_files.federation)).encode()) != hub_files.digest:
         raise refusal(NetworkError, "federation-changed", path=hub_files.federation)
     return hub_files
@@ -143,8 +150,7 @@ def init_coordinator_folder(
     Raises ConfigError for a folder that is one already, or for what cannot run over a network.
     """
     if folder.is_file():
-        facts = {"folder": str(folder), "path": str(federation), "address": address}
-        raise refusal(ConfigError, "folder-is-a-file", **facts)
+        raise refusal(ConfigError, "folder-is-a-file", folder=str(folder), path=str(federation), address=address)
     config, text = load_federation(federation), _text(federation)
     chosen = coordinator_digests(config)
     address = public_address(address)
@@ -164,16 +170,17 @@ def init_coordinator_folder(
         files = dict(zip(("certificate", "key", "authority"), (str(path.absolute()) for path in own), strict=True))
         authority = own[2].read_bytes()
     write_secret(folder / SECRET, secrets.token_bytes(SECRET_BYTES))
-    written = []
-    for name, token in tokens.items():
-        path = folder / "invitations" / f"{name}.json"
-        invitation = Invitation(name, address, authority.decode(), text, digest(text.encode()), token, files=chosen)
+    written = {name: folder / "invitations" / f"{name}.json" for name in tokens}
+    for name, path in written.items():
+        invitation = Invitation(
+            name, address, authority.decode(), text, digest(text.encode()), tokens[name], files=chosen
+        )
         write_secret(path, invitation_bytes(invitation))
-        written.append(path)
     hashes = {name: token_hash(token) for name, token in tokens.items()}
-    hub_files = CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
-    _write(folder, hub_files)  # last: the folder counts from here on
-    return config, written
+    _write(
+        folder, CoordinatorFolder(str(federation), digest(text.encode()), address, hashes, **files, files=chosen)
+    )  # last: the folder counts from here on
+    return config, list(written.values())
 
 
 def invite(folder: Path, name: str) -> Path:
@@ -188,17 +195,19 @@ def invite(folder: Path, name: str) -> Path:
         token = new_token()
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
         chosen = hub_files.files or coordinator_digests(load_federation(Path(hub_files.federation)))
-        tokens = {**hub_files.tokens, name: token_hash(token)}
-        after = replace(hub_files, tokens=tokens, invited=invited, files=chosen)
-        _write(folder, after)
+        _write(
+            folder,
+            replace(hub_files, tokens={**hub_files.tokens, name: token_hash(token)}, invited=invited, files=chosen),
+        )
         rows = enrolled(folder)
         row = rows.pop(name, None)
         if row is not None:
             _withdraw(folder, name, row["public_key"])
             RunFolder(folder).write_atomic(ENROLLED, json.dumps(rows, indent=1).encode())
         path, authority = folder / "invitations" / f"{name}.json", (folder / hub_files.authority).read_text()
-        text = _text(Path(hub_files.federation))
-        invitation = Invitation(name, hub_files.address, authority, text, hub_files.digest, token, files=chosen)
+        invitation = Invitation(
+            name, hub_files.address, authority, _text(Path(hub_files.federation)), hub_files.digest, token, files=chosen
+        )
         replace_secret(path, invitation_bytes(invitation))
     return path
 
@@ -247,8 +256,7 @@ def withdrawn(folder: Path) -> dict[str, str]:
 
 
 def _withdraw(folder: Path, name: str, public_key: str) -> None:
-    rows = withdrawn(folder) | {public_key: name}
-    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(rows, indent=1).encode())
+    RunFolder(folder).write_atomic(WITHDRAWN, json.dumps(withdrawn(folder) | {public_key: name}, indent=1).encode())
 
 
 def write_leave(folder: Path, wanted: dict[str, str]) -> None:
@@ -265,16 +273,18 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
 
 def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
     """Raises NetworkError unless this token may enrol this key: one key a token, and the same key may come again."""
-    hub_files = open_coordinator_folder(folder)
-    expected = hub_files.tokens.get(name, "")
+    expected = open_coordinator_folder(folder).tokens.get(name, "")
     known = enrolled(folder).get(name)
-    found = {
-        "token-wrong": not hmac.compare_digest(expected, token_hash(token)),
-        "key-unusable": not is_public_key(public_key.encode()),
-        "key-withdrawn": public_key in withdrawn(folder),
-        "joined-by-another-key": known is not None and known["public_key"] != public_key,
-    }
-    refuse_first(NetworkError, found, name=one_line(name[:64]))
+    refuse_first(
+        NetworkError,
+        {
+            "token-wrong": not hmac.compare_digest(expected, token_hash(token)),
+            "key-unusable": not is_public_key(public_key.encode()),
+            "key-withdrawn": public_key in withdrawn(folder),
+            "joined-by-another-key": known is not None and known["public_key"] != public_key,
+        },
+        name=one_line(name[:64]),
+    )
 
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:

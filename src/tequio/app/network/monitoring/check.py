@@ -43,9 +43,13 @@ class Finding:
 
     def as_row(self) -> dict[str, Any]:
         """Return it as plain JSON: what was found and its fix in words, and the reason in its recorded form."""
-        what = f"{self.found.what} {self.found.why}".strip()
-        reason = self.found.as_reason().as_record()
-        return {"check": self.check, "status": self.status, "what": what, "fix": self.found.fix, "reason": reason}
+        return {
+            "check": self.check,
+            "status": self.status,
+            "what": f"{self.found.what} {self.found.why}".strip(),
+            "fix": self.found.fix,
+            "reason": self.found.as_reason().as_record(),
+        }
 
 
 def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]:
@@ -60,11 +64,13 @@ def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]
     except TequioError as error:
         return [Finding("agreement", "FAIL", error).as_row()]
     host, port = split_address(public_address(address or hub_files.address))
-    findings = [Finding("agreement", "ok", refusal(ConfigError, "found-agreed"))]
-    findings += _secrets(folder, hub_files)
-    findings += _certificates(folder, hub_files, host)
-    findings += _ports(folder)
-    findings += _outside(folder, hub_files, host, port)
+    findings = (
+        Finding("agreement", "ok", refusal(ConfigError, "found-agreed")),
+        *_secrets(folder, hub_files),
+        *_certificates(folder, hub_files, host),
+        *_ports(folder),
+        *_outside(folder, hub_files, host, port),
+    )
     return [found.as_row() for found in findings]
 
 
@@ -85,8 +91,7 @@ def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
         mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
         yield Finding("secrets", "FAIL", refusal(ConfigError, "found-open-folder", path=path, mode=mode))
-    open_ = [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
-    for path in open_:
+    for path in [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]:
         yield Finding("secrets", "FAIL", refusal(ConfigError, "found-writable-folder", path=path))
 
 
@@ -111,16 +116,22 @@ def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
     if found.begins > datetime.now(UTC):
         return Finding("certificate", "FAIL", refusal(ConfigError, "found-certificate-early", path=path))
     late = days < SOON
-    error = refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts)
-    return Finding("certificate", "warning" if late else "ok", error)
+    return Finding(
+        "certificate",
+        "warning" if late else "ok",
+        refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts),
+    )
 
 
 def _fitting(found: Certificate, host: str, key: Path, fix: Reason) -> Finding:
     if not belongs(key, found):
         return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-key", path=key))
     if not found.names(host):
-        facts = {"names": list(found.hosts), "host": host, "next": fix.as_record()}
-        return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-host", **facts))
+        return Finding(
+            "certificate",
+            "FAIL",
+            refusal(ConfigError, "found-other-host", names=list(found.hosts), host=host, next=fix.as_record()),
+        )
     return Finding("certificate", "ok", refusal(ConfigError, "found-certificate-of-host", host=host))
 
 
@@ -177,8 +188,9 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
         yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-tls", address=where, error=str(error.reason)))
         return
     except (OSError, TequioError) as error:
-        why = type(error).__name__
-        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=why))
+        yield Finding(
+            "reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=type(error).__name__)
+        )
         return
     authority = (folder / hub_files.authority).read_bytes()
     yield _shown(folder / hub_files.certificate, shown, host, port, authority.decode())
@@ -190,10 +202,11 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     else:
         yield Finding("tls", "ok", refusal(ConfigError, "found-new-tls"))
     plain = exposure_probe.plain_http(host, port)
-    if plain is not None and plain < 400:
-        yield Finding("plain", "FAIL", refusal(ConfigError, "found-plain-http", status=plain))
-    else:
-        yield Finding("plain", "ok", refusal(ConfigError, "found-no-plain-http"))
+    yield (
+        Finding("plain", "FAIL", refusal(ConfigError, "found-plain-http", status=plain))
+        if plain is not None and plain < 400
+        else Finding("plain", "ok", refusal(ConfigError, "found-no-plain-http"))
+    )
     yield _refused("paths", exposure_probe.open_paths(where))
     yield _refused("join", exposure_probe.joining(where))
     status = exposure_probe.unknown_key(where, authority)
@@ -204,10 +217,11 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     else:
         yield Finding("key", "ok", refusal(ConfigError, "found-key-refused", status=status))
     said = exposure_probe.health(where)
-    if said is None or said.get("ok") is not True:
-        yield Finding("health", "FAIL", refusal(ConfigError, "found-unwell"))
-    else:
-        yield Finding("health", "ok", refusal(ConfigError, "found-well"))
+    yield (
+        Finding("health", "FAIL", refusal(ConfigError, "found-unwell"))
+        if said is None or said.get("ok") is not True
+        else Finding("health", "ok", refusal(ConfigError, "found-well"))
+    )
 
 
 def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str) -> Finding:
@@ -218,8 +232,11 @@ def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str)
         code = "found-shown-other-name" if error.verify_code in NAME else "found-shown-distrusted"
         return Finding("shown", "FAIL", refusal(ConfigError, code, message=error.verify_message))
     except OSError as error:
-        facts = {"address": f"{host}:{port}", "error": type(error).__name__}
-        return Finding("shown", "FAIL", refusal(ConfigError, "found-no-answer", **facts))
+        return Finding(
+            "shown",
+            "FAIL",
+            refusal(ConfigError, "found-no-answer", address=f"{host}:{port}", error=type(error).__name__),
+        )
     if shown.digest != read_certificate(file).digest:
         return Finding("shown", "warning", refusal(ConfigError, "found-shown-other"))
     return Finding("shown", "ok", refusal(ConfigError, "found-shown"))

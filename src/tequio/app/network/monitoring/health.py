@@ -67,8 +67,17 @@ class Health:
         if role == "coordinator":
             self._facts |= {"superlink": None, "present": {}, "refusals": {}, "waits_for": []}
         else:
-            self._facts |= {"connected": False, "since": now(), "connections": 0, "tasks": {}, "failures": {}}
-            self._facts |= {"bytes_down": 0, "bytes_up": 0, "last_task": None, "departed": None}
+            self._facts |= {
+                "connected": False,
+                "since": now(),
+                "connections": 0,
+                "tasks": {},
+                "failures": {},
+                "bytes_down": 0,
+                "bytes_up": 0,
+                "last_task": None,
+                "departed": None,
+            }
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Count an event, and pass it on."""
@@ -91,8 +100,11 @@ class Health:
             if event in ("task-failed", "departed"):
                 _count(facts["failures"], str(fields["error"]))
             if event == "departed":
-                times = 1 + (facts["departed"] or {"times": 0})["times"]
-                facts["departed"] = {"time": now(), "times": times, "what": words}
+                facts["departed"] = {
+                    "time": now(),
+                    "times": 1 + (facts["departed"] or {"times": 0})["times"],
+                    "what": words,
+                }
             for key in ("bytes_down", "bytes_up"):
                 if key in fields and key in facts:
                     facts[key] += fields[key]
@@ -169,11 +181,12 @@ class Health:
 
 def _overwrite(path: Path, data: bytes) -> None:
     """Write into the file as it is: on a full disk no other can be made, and its own space is enough. Not whole or not at all."""
-    with suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(handle, "wb", buffering=0) as stream:
-            stream.write(data)
-            stream.truncate()
+    with (
+        suppress(OSError),
+        open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "wb", buffering=0) as stream,
+    ):
+        stream.write(data)
+        stream.truncate()
 
 
 def read_health(folder: Path) -> dict[str, Any] | None:

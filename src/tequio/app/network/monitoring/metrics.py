@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -41,8 +42,9 @@ def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
 
     def health_page() -> tuple[int, str, str]:
         found = status()
-        ok = found["process"]["superlink"] is not False
-        return _health(ok, {key: found[key] for key in ("state", "round", "rounds")})
+        return _health(
+            found["process"]["superlink"] is not False, {key: found[key] for key in ("state", "round", "rounds")}
+        )
 
     return {"/metrics": metrics, "/health": health_page}
 
@@ -67,8 +69,11 @@ def _health(ok: bool, body: Mapping[str, Any]) -> tuple[int, str, str]:
 def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
     people = found["participants"]
     last = found["last_round"] or {}
-    states = {"invited": len(people), "enrolled": sum(p["enrolled"] for p in people)}
-    states["connected"] = sum(p["connected"] is True for p in people)
+    states = {
+        "invited": len(people),
+        "enrolled": sum(p["enrolled"] for p in people),
+        "connected": sum(p["connected"] is True for p in people),
+    }
     updates = [
         ({"participant": name, "status": status, "kind": known(kind)}, count)
         for (name, status, kind), count in sorted(_merged(totals.outcomes).items())
@@ -112,13 +117,12 @@ def _ways(people: Iterable[Mapping[str, Any]], what: str) -> list[Sample]:
 
 def _participant(facts: Mapping[str, Any]) -> str:
     ways = [({"direction": way}, facts[f"bytes_{way}"]) for way in ("up", "down")]
-    last = facts["last_task"] or {}
     return "".join(
         (
             *_build(),
             metric("tequio_connected", "gauge", "1 if connected to the coordinator.", [({}, facts["connected"])]),
             metric("tequio_connections_total", "counter", "Connections made.", [({}, facts["connections"])]),
-            metric("tequio_round", "gauge", "Round of the last task.", [({}, last.get("round"))]),
+            metric("tequio_round", "gauge", "Round of the last task.", [({}, (facts["last_task"] or {}).get("round"))]),
             metric(
                 "tequio_tasks_total",
                 "counter",
@@ -152,10 +156,9 @@ def known(kind: str) -> str:
 
 
 def _merged(counts: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str, str], int]:
-    merged: dict[tuple[str, str, str], int] = {}
+    merged = Counter[tuple[str, str, str]]()
     for (name, status, kind), count in counts.items():
-        key = (name, status, known(kind))
-        merged[key] = merged.get(key, 0) + count
+        merged[name, status, known(kind)] += count
     return merged
 
 

@@ -47,8 +47,11 @@ class Throttle:
 
     def __call__(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
         """Pass it on, or count it."""
-        bounded = {EVENT: fields.get("reason"), BARRED: f"{fields.get('participant')} barred"}
-        bounded |= {name: name for name in self._events}
+        bounded = {
+            EVENT: fields.get("reason"),
+            BARRED: f"{fields.get('participant')} barred",
+            **{name: name for name in self._events},
+        }
         if event not in bounded or self._may(str(bounded[event])):
             self._passed_on(words, event, level, **fields)
 
@@ -60,9 +63,9 @@ class Throttle:
             if reason in self._events:
                 words = f"{count} more events of the kind {reason!r}, not logged one by one"
                 self._passed_on(words, "events-more", "info", reason=reason, count=count)
-                continue
-            words = f"refused: {count} more requests ({reason}), not told one by one"
-            self._passed_on(words, "refused-more", "warning", reason=reason, count=count)
+            else:
+                words = f"refused: {count} more requests ({reason}), not told one by one"
+                self._passed_on(words, "refused-more", "warning", reason=reason, count=count)
 
     def _may(self, reason: str) -> bool:
         with self._lock:

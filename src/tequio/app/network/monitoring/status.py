@@ -35,8 +35,9 @@ def read_status(folder: Path) -> dict[str, Any]:
         return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    code = "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network"
-    raise refusal(ConfigError, code, folder=folder)
+    raise refusal(
+        ConfigError, "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network", folder=folder
+    )
 
 
 def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
@@ -51,9 +52,16 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
     people = []
     for name in hub.tokens:
         here = present.get(str(joined.get(name)), {})
-        on = bool(here.get("connected")) if alive and here else None
-        row = {"name": name, "enrolled": name in joined, "connected": on, "since": here.get("since")}
-        people.append(row | {"left": rows.get(name, {}).get("left")} | totals.person(name))
+        people.append(
+            {
+                "name": name,
+                "enrolled": name in joined,
+                "connected": bool(here.get("connected")) if alive and here else None,
+                "since": here.get("since"),
+                "left": rows.get(name, {}).get("left"),
+            }
+            | totals.person(name)
+        )
     last: dict[str, Any] = totals.rounds[-1] if totals.rounds else {}
     owed = {row["name"] for row in people if not row["personal"] and not row["left"]} & totals.took_part
     missing = {name: totals.missing.get(name) for name in sorted(owed)} if totals.ended else {}
@@ -183,8 +191,10 @@ def _silence(health: Mapping[str, Any] | None) -> Reason | None:
     """What a person should know of a process that does not respond."""
     if health is None or not health.get("silent"):
         return None
-    facts = {"process": health["process"], "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"}
-    return Reason("process-paused" if health["paused"] else "process-hangs", facts)
+    return Reason(
+        "process-paused" if health["paused"] else "process-hangs",
+        {"process": health["process"], "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"},
+    )
 
 
 def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
@@ -213,8 +223,10 @@ def _process(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The live process, with what its health page says. None if none runs."""
     if health is None or not health["alive"]:
         return None
-    row = {key: health.get(key) for key in ("process", "begun", "seen", "metrics", "superlink")}
-    return row | {"health": None if health["metrics"] is None else _health(str(health["metrics"]))}
+    return {
+        **{key: health.get(key) for key in ("process", "begun", "seen", "metrics", "superlink")},
+        "health": None if health["metrics"] is None else _health(str(health["metrics"])),
+    }
 
 
 def _health(address: str) -> str:

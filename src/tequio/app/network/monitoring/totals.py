@@ -101,14 +101,19 @@ class RunTotals:
                 self.person(name)[f"wire_{way}"] += int(ways[way])
 
     def person(self, name: str) -> dict[str, Any]:
-        fresh: dict[str, Any] = {
-            "last": None,
-            "since_round": None,
-            "reason": None,
-            "rounds": {},
-            "bytes_up": 0,
-            "bytes_down": 0,
-            "wire_up": 0,
-            "wire_down": 0,
-        }
-        return self.people.setdefault(name, fresh | {"loss": None, "personal": None, "alone": None})
+        return self.people.setdefault(
+            name,
+            {
+                "last": None,
+                "since_round": None,
+                "reason": None,
+                "rounds": {},
+                "bytes_up": 0,
+                "bytes_down": 0,
+                "wire_up": 0,
+                "wire_down": 0,
+                "loss": None,
+                "personal": None,
+                "alone": None,
+            },
+        )

@@ -61,21 +61,15 @@ class Agreement:
     distils: bool
 
     @property
-    def rounds(self) -> int:
-        """Rounds in all."""
-        return self.config.train.rounds
-
-    @property
     def first(self) -> int:
         """Rounds that the centre trains alone at the beginning."""
         return 0 if self.config.centre is None else self.config.centre.first
 
     def looks(self, round_: int) -> int:
         """Return how many models of one round its validation data may score."""
-        if round_ > self.rounds:  # points between base and shared model, one each
+        if round_ > self.config.train.rounds:  # points between base and shared model, one each
             return 1
-        others = len(self.config.participants) if self.config.equity.leave_one_out else 0
-        return 1 + others + int(self.distils)
+        return 1 + (len(self.config.participants) if self.config.equity.leave_one_out else 0) + int(self.distils)
 
 
 def build_agreement(federation: Federation, profile: ParticipantProfile, context: ModelContext) -> Agreement:
@@ -114,7 +108,7 @@ def check_task(task: Message, agreed: Agreement) -> None:
     if isinstance(task, TrainRequest):
         _check_train(task, agreed)
         return
-    last = agreed.rounds + (agreed.config.gate.interpolate if isinstance(task, EvaluateRequest) else 0)
+    last = agreed.config.train.rounds + (agreed.config.gate.interpolate if isinstance(task, EvaluateRequest) else 0)
     _between(f"{kind}.round", task.round, 0, last)
     if isinstance(task, EvaluateRequest):
         _equal("evaluate.hours", len(task.hours), 0)
@@ -129,8 +123,9 @@ def check_task(task: Message, agreed: Agreement) -> None:
 
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
-    facts = {"key": one_line(key), "asked": one_line(_shown(asked)), "agreed": one_line(agreed)}
-    return refusal(AgreementError, "not-as-agreed", **facts)
+    return refusal(
+        AgreementError, "not-as-agreed", key=one_line(key), asked=one_line(_shown(asked)), agreed=one_line(agreed)
+    )
 
 
 @dataclass
@@ -170,10 +165,13 @@ class Asked:
 
 def _check_train(task: TrainRequest, agreed: Agreement) -> None:
     train, pieces = agreed.config.train, agreed.algorithm
-    _between("train.round", task.round, agreed.first + 1, agreed.rounds)
+    _between("train.round", task.round, agreed.first + 1, train.rounds)
     _check_part("train", task.rank, task.steps, agreed)
-    rate = round_rate(task.round, agreed.rounds, agreed.first, train.learning_rate, train.final_rate)
-    _near("train.learning_rate", task.learning_rate, rate)
+    _near(
+        "train.learning_rate",
+        task.learning_rate,
+        round_rate(task.round, train.rounds, agreed.first, train.learning_rate, train.final_rate),
+    )
     _equal("train.seed", task.seed, derive(agreed.config.seed, "train", task.round, agreed.index))
     _equal("train.layout", task.layout, pieces.reduce.layout)
     trained = pieces.reduce.trained(task.round)

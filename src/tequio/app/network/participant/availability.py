@@ -29,8 +29,9 @@ def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity 
 def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Intensity | None) -> str:
     if schedule.greenest_hours is None or forecast is None:
         return ""
-    slots = [(w.start, w.seconds, w.grams) for w in forecast.windows]
-    green, opens = greenest_of_day(slots, now, schedule.greenest_hours)
+    green, opens = greenest_of_day(
+        [(w.start, w.seconds, w.grams) for w in forecast.windows], now, schedule.greenest_hours
+    )
     if green:
         return ""
     until = "the next day" if opens is None else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
@@ -50,8 +51,11 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
             lost = (time.monotonic() if lost is None else lost) if gone else None
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
-            words = f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
-            words += f"For a personal model now, stop this, and: tequio island {folder}"
-            tell(words, "coordinator-gone", "warning")
+            tell(
+                f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
+                f"For a personal model now, stop this, and: tequio island {folder}",
+                "coordinator-gone",
+                "warning",
+            )
 
     return log

@@ -50,9 +50,7 @@ def prepare(invitation: Path, participant: Path) -> Ready:
 
     Raises ConfigError, DataError, NetworkError where something does not fit; the coordinator is only asked whether it is there.
     """
-    asked, whole, file = _read(invitation, participant)
-    base = whole.base_of(asked.name)
-    config = whole.part(base)
+    asked, base, config, file = _read(invitation, participant)
     chosen = lines(config, base, asked.files)
     read_splits(config, file)
     reach(asked.address, asked.authority)
@@ -73,24 +71,26 @@ def try_before(invitation: Path, participant: Path, source: Path) -> dict[str, A
     Raises:
         ConfigError, DataError: the files do not fit. RunError, UpdateError: the model does not.
     """
-    asked, whole, file = _read(invitation, participant)
-    base = whole.base_of(asked.name)
-    config = whole.part(base)
+    asked, base, config, file = _read(invitation, participant)
     check_agreed(config, base, asked.files, file.base is not None, begun=False)
     if file.base is not None:
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     return try_at_home(config, file, source, base)
 
 
-def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, ParticipantFile]:
-    """Read the invitation, the federation in it, and the participant's file. Raises ConfigError where they do not fit."""
+def _read(invitation: Path, participant: Path) -> tuple[Invitation, str, Federation, ParticipantFile]:
+    """Read the invitation, the base and its part of the federation in it, and the participant's file.
+
+    Raises ConfigError where they do not fit.
+    """
     asked = read_invitation(invitation)
     config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
     if asked.name not in {entry.name for entry in config.participants}:
         raise refusal(ConfigError, "invitation-of-nobody", path=invitation, name=asked.name)
     if not participant.exists():
         raise refusal(ConfigError, "participant-file-missing", path=participant, name=asked.name)
-    return asked, config, load_participant(participant, asked.name)
+    base = config.base_of(asked.name)
+    return asked, base, config.part(base), load_participant(participant, asked.name)
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
@@ -102,8 +102,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
     key = SECOND_KEY if before is not None and before.get("key", KEY) == KEY else KEY
     if not (own_folder(out) / key).exists():
         write_secret(out / key, key_bytes(new_key()))
-    public = public_bytes(load_key(out / key)).decode()
-    node = enrol(asked.address, asked.authority, asked.name, asked.token, public)
+    node = enrol(asked.address, asked.authority, asked.name, asked.token, public_bytes(load_key(out / key)).decode())
     if isinstance(node, str):
         (out / key).unlink()
         if not any(out.iterdir()):
@@ -113,8 +112,15 @@ def join_federation(ready: Ready, out: Path) -> Path:
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
     folder.write_atomic(FILES, json.dumps(dict(asked.files), indent=1).encode())
-    identity = {"name": asked.name, "address": asked.address, "node": str(node), "participant": str(ready.path)}
-    identity |= {"key": key, "invitation": token_hash(asked.token), "federation": asked.digest}
+    identity = {
+        "name": asked.name,
+        "address": asked.address,
+        "node": str(node),
+        "participant": str(ready.path),
+        "key": key,
+        "invitation": token_hash(asked.token),
+        "federation": asked.digest,
+    }
     folder.write_atomic(IDENTITY, json.dumps(identity, indent=1).encode())  # last: from here on the new key counts
     (out / (KEY if key == SECOND_KEY else SECOND_KEY)).unlink(missing_ok=True)
     return out
@@ -177,8 +183,10 @@ def _paths(file: ParticipantFile) -> str:
 def _opened(chosen: list[str]) -> list[str]:
     if not chosen:
         return ["federation.toml names no other file of this machine, so none is opened."]
-    head = "federation.toml names files that are opened here, each only where it has this digest, which is the coordinator's:"
-    return [head, *(f"  - {line}" for line in chosen)]
+    return [
+        "federation.toml names files that are opened here, each only where it has this digest, which is the coordinator's:",
+        *(f"  - {line}" for line in chosen),
+    ]
 
 
 def _leaves(asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]) -> list[str]:

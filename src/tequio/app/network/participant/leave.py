@@ -48,16 +48,24 @@ def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None
     begun = (run / "ledger.sqlite").exists()
     with RunFolder.open(run).lock() if begun else nullcontext():
         why = "" if identity.get("told") == "yes" else _tell(folder, identity)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        left = {**identity, "left": identity.get("left", now), "told": "no" if why else "yes"}
+        left = {
+            **identity,
+            "left": identity.get("left", datetime.now(UTC).isoformat(timespec="seconds")),
+            "told": "no" if why else "yes",
+        }
         left.pop("bundle", None)  # of a bundle elsewhere, an earlier one
         RunFolder(folder).write_atomic(IDENTITY, json.dumps(left, indent=1).encode())
         models = _bundle(folder, identity["name"], bundle, emissions) if begun else []
         if begun and out is not None:
             place = {**left, "bundle": str(out.absolute())}
             RunFolder(folder).write_atomic(IDENTITY, json.dumps(place, indent=1).encode())
-    made = str(bundle) if begun else None
-    return {"name": identity["name"], "told": not why, "why": why, "bundle": made, "models": models}
+    return {
+        "name": identity["name"],
+        "told": not why,
+        "why": why,
+        "bundle": str(bundle) if begun else None,
+        "models": models,
+    }
 
 
 def _tell(folder: Path, identity: dict[str, str]) -> str:
@@ -81,8 +89,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     place.write_atomic(FEDERATION, (folder / FEDERATION).read_bytes())
     opened = open_models(fresh, None)
     if opened and not opened[0].full:
-        carbon = None if emissions is None else emissions(run)
-        export_models(fresh, None, fresh / ADAPTERS, False, carbon, rank=None)
+        export_models(fresh, None, fresh / ADAPTERS, False, None if emissions is None else emissions(run), rank=None)
     models = [model.name for model in opened]
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)

@@ -31,19 +31,25 @@ from tequio.planning.allocation import Assignment
 
 def own_settings(config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE) -> Settings:
     """How a participant makes its personal model, asked by this task; rule: by which its own record says that it chooses."""
-    given = Assignment(task.rank, task.steps, None, Reason("as-asked"))
-    return personal_settings(config, len(node.data.train), node.name, given, rule)
+    return personal_settings(
+        config, len(node.data.train), node.name, Assignment(task.rank, task.steps, None, Reason("as-asked")), rule
+    )
 
 
 def check_together(config: Federation, file: ParticipantFile, together: ProcessGroup) -> None:
     """Raise ConfigError for work that several processes cannot share."""
     several = together.size > 1
-    found = {
-        "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
-        "team-full": several and file.team.shard_base and config.adapter.kind == "full",
-        "team-terms": several and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
-    }
-    refuse_first(ConfigError, found, name=file.name, processes=together.size)
+    refuse_first(
+        ConfigError,
+        {
+            "team-budget": several and bool(file.budget.limits() or config.budget.limits()),
+            "team-full": several and file.team.shard_base and config.adapter.kind == "full",
+            "team-terms": several
+            and bool(config.local.terms or config.local.method != "plain" or config.personal.ditto),
+        },
+        name=file.name,
+        processes=together.size,
+    )
 
 
 def loaded(
@@ -59,8 +65,7 @@ def loaded(
         config = config.model_copy(update={"base": config.base.model_copy(update={"model": str(file.base)})})
     check_together(config, file, together)
     splits = read_splits(config, file)
-    among = together if file.team.shard_base else ALONE
-    context = build_model_context(config, {file.name: file}, among, recorded)
+    context = build_model_context(config, {file.name: file}, together if file.team.shard_base else ALONE, recorded)
     node = build_node(context, file, splits, build_public_text(context, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
 
@@ -90,8 +95,7 @@ class Follower:
 
 def follow(folder: Path, together: ProcessGroup) -> None:
     """Be one of several processes: take part in each task that the first one hands on, and keep nothing."""
-    file = load_participant(Path(read_identity(folder)["participant"]))
-    config, _, context, node = loaded(folder, file, together)
+    config, _, context, node = loaded(folder, load_participant(Path(read_identity(folder)["participant"])), together)
     # by the file alone: the first process has compared with what it told, and all must go the same way
     agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context)
     probe = probing(node)

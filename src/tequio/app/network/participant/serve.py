@@ -125,7 +125,8 @@ class ParticipantService:
             self.node.together.hand_on(data)
 
     def _memory(self) -> Residual:
-        return replace(self.node.memory, since=self._since())
+        entry = self.ledger.last("described")  # the folder has no memory of the rounds before it
+        return replace(self.node.memory, since=0 if entry is None else int(entry.body["round"]))
 
     def train(self, task: TrainRequest) -> Reply:
         """Train for one round, with what earlier uploads left out."""
@@ -144,11 +145,6 @@ class ParticipantService:
     def _personal(self) -> Mapping[str, Any] | None:
         return recorded_personal(self.ledger, alone=False)
 
-    def _since(self) -> int:
-        """Rounds that were made before this folder took part: it has no memory of them."""
-        entry = self.ledger.last("described")
-        return 0 if entry is None else int(entry.body["round"])
-
     def personalise(self, task: PersonaliseRequest) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
         body = self._personal()
@@ -157,8 +153,17 @@ class ParticipantService:
             made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
             save(self.folder, SHARED_FILE, task.held)
             record = keep_personal(self.folder, made)
-            shared = {"round": task.round, "alpha": 1.0, "points": [], "digest": digest_update(task.held)}
-            self.ledger.append("shared", shared | {"rank": task.rank, "steps": task.steps})
+            self.ledger.append(
+                "shared",
+                {
+                    "round": task.round,
+                    "alpha": 1.0,
+                    "points": [],
+                    "digest": digest_update(task.held),
+                    "rank": task.rank,
+                    "steps": task.steps,
+                },
+            )
             body = self.ledger.append("personal", record).body
         disclosed = dict(body)
         if "general" in disclosed:  # the digest of what only this participant needs stays here
@@ -272,8 +277,9 @@ def open_participant(
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
                 agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
-                asked = Asked(received_before(ledger))
-                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
+                yield ParticipantService(
+                    config, file, node, facts, place, ledger, agreed, Asked(received_before(ledger))
+                )
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
