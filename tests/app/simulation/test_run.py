@@ -46,7 +46,7 @@ NETWORK_KEYS = {"invitations"}
 def promised() -> dict[str, set[str]]:
     """kind -> keys of its body that docs/record.md names: the words in backquotes outside braces and brackets."""
     out: dict[str, set[str]] = {}
-    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+    for line in DOCUMENT.read_text(encoding="utf-8").split("\n## ")[0].splitlines():
         row = re.match(r"\| `(\w+)` \|[^|]*\| (.*) \|$", line)
         if row:
             plain = row[2]
