@@ -49,7 +49,7 @@ def test_the_opened_sum_is_the_plain_sum_whoever_drops_out(data: st.DataObject) 
     for number, size in enumerate(blocks):
         inside = [index for index in survivors if covers[index - 1] > number]
         found = opened.values[at : at + size]
-        plain = sum(np.clip(values[index][at : at + size], -bound, bound) for index in inside)
+        plain = sum(np.clip(values[index][at : at + size], -field.limit, field.limit) for index in inside)
         at += size
         if len(inside) < policy.fewest:
             assert not found.any(), "a block of too few members rests"

@@ -28,7 +28,7 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 class Field:
     """Values up to ±bound of so many members.
 
-    The sum of n members differs from the sum of their clipped values by at most n·step/2, where
+    The sum of n members differs from the sum of their values, clipped to ±limit, by at most n·step/2, where
     step < 2·bound·members/2²⁹, apart from the rounding of float64 (2⁻²² of a step).
     """
 
@@ -44,6 +44,11 @@ class Field:
     def largest(self) -> int:
         """Return the largest integer that a member sends."""
         return math.floor(self.bound / self.step)
+
+    @property
+    def limit(self) -> float:
+        """Return the largest value that a member sends: the last step within the bound."""
+        return self.largest * self.step
 
     def quantise(self, values: Floats, out: Vector) -> None:
         """Write clipped and rounded values into `out`. Raises ProtectionError if one is not finite."""
