@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,30 +10,20 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
+from sum_attacks import Values, secret_of, shared_parties, victims_values
 from sum_parties import REQUEST, Parties, agreed, code_of, enrolled_key, member_of, values_of
 
 from tequio.trust.keys import new_key
 from tequio.trust.secure_sum import directory as directory_module
 from tequio.trust.secure_sum.agreement import Context
 from tequio.trust.secure_sum.coordinator import Collector
-from tequio.trust.secure_sum.directory import Keys, announce, pack_boxes, read_directory, unpack_boxes
-from tequio.trust.secure_sum.field import WIDE, decode
-from tequio.trust.secure_sum.masks import Mask, apply_masks
+from tequio.trust.secure_sum.directory import Keys, announce, pack_boxes, unpack_boxes
+from tequio.trust.secure_sum.field import WIDE
 from tequio.trust.secure_sum.participant import Member
-from tequio.trust.secure_sum.sealing import channel_key, own_seed, pair_seed, unseal
-from tequio.trust.secure_sum.shamir import SHARE, combine, lagrange
+from tequio.trust.secure_sum.sealing import channel_key, unseal
+from tequio.trust.secure_sum.shamir import SHARE
 
 OTHER = hashlib.sha256(b"another model under the same round").digest()
-Values = NDArray[np.float64]
-
-
-def shared_parties(context: Context, members: Mapping[int, Member] | None = None) -> Parties:
-    """Return parties that have exchanged their shares."""
-    parties = Parties.of(context) if members is None else Parties(context, dict(members))
-    parties.share()
-    return parties
-
-
 # ---- 2: ask twice ----
 
 
@@ -162,37 +151,6 @@ class Talkative(Member):
         held = self._sum(context)._secrets
         assert held is not None
         return pack_boxes({i: b"".join((*shares.own, shares.pair)) for i, shares in held.held.items()})
-
-
-def secret_of(shares: Mapping[int, bytes], threshold: int) -> bytes | None:
-    """Return a secret of which enough shares were collected."""
-    used = sorted(shares)[:threshold]
-    return combine(shares, lagrange(used)) if len(used) == threshold else None
-
-
-def victims_values(
-    parties: Parties, own: bytes | None, keys: Mapping[int, bytes | None], among: Collection[int]
-) -> Values | None:
-    """Return what member 1 sent, from the secret of its own mask and secret keys of pairs by member; None where one is missing.
-
-    among: whom member 1 took part with.
-    """
-    context, victim = parties.context, 1
-    bound = context.digest + hashlib.sha256(parties.directory).digest() + REQUEST
-    directory = read_directory(context, parties.directory)
-    total = np.frombuffer(parties.vectors[victim], WIDE).copy()
-    if own is None:
-        return None
-    masks = [Mask(own_seed(own, bound, victim, 0), -1, 0, len(total))]
-    for other in set(among) - {victim}:
-        holder, partner = (victim, other) if keys.get(victim) is not None else (other, victim)
-        key = keys.get(holder)
-        if key is None:
-            return None
-        known = X25519PrivateKey.from_private_bytes(key)
-        masks.append(Mask(pair_seed(known, directory[partner].mask, bound, victim, other), -1, 0, len(total)))
-    apply_masks(total, masks)  # the victim has the smallest index, so it added all of its masks
-    return decode(context.layout, total, [1])[0]
 
 
 @pytest.mark.parametrize(("count", "booked"), [(6, 1), (7, 1), (7, 2), (8, 0)])
