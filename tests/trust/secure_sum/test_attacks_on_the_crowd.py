@@ -31,7 +31,7 @@ from tequio.trust.secure_sum.sealing import NONCE
 VOCABULARY, WIDTH, RANK, TOKENS = 500, 48, 16, 8
 
 
-def tokens_told(matrix: Values, embeddings: Values) -> set[int]:
+def tokens_in_span(matrix: Values, embeddings: Values) -> set[int]:
     """Return the tokens whose embeddings lie in the span of the rows of a gradient (Petrov et al., 2024)."""
     _, sizes, rows = np.linalg.svd(matrix, full_matrices=False)
     rows = rows[sizes > 1e-5 * sizes[0]]
@@ -44,15 +44,15 @@ def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire(
     embeddings = rng.normal(size=(VOCABULARY, WIDTH))
     texts = {index: rng.choice(VOCABULARY, TOKENS, replace=False) for index in range(1, 5)}
     updates = {i: 0.01 * rng.normal(size=(RANK, TOKENS)) @ embeddings[tokens] for i, tokens in texts.items()}
-    assert tokens_told(updates[1], embeddings) == set(texts[1].tolist()), "an open update tells the whole text"
+    assert tokens_in_span(updates[1], embeddings) == set(texts[1].tolist()), "an open update tells the whole text"
     context = agreed(4, (RANK * WIDTH,), bound=1.0)
     parties = shared_parties(context)
     parties.send({i: update.ravel() for i, update in updates.items()})
     hidden = np.frombuffer(parties.vectors[1], "<i4")[3:-1].astype(np.float64).reshape(RANK, WIDTH)
-    assert not tokens_told(hidden, embeddings)
+    assert not tokens_in_span(hidden, embeddings)
     opened = parties.finish().values.reshape(RANK, WIDTH)
     assert np.allclose(opened, sum(updates.values()), atol=1e-7)
-    assert not tokens_told(opened, embeddings), "a sum of several texts has more tokens than rows"
+    assert not tokens_in_span(opened, embeddings), "a sum of several texts has more tokens than rows"
 
 
 # ---- 6: shrink the crowd ----
@@ -141,7 +141,7 @@ def test_a_block_of_too_few_owners_rests(hole: bool, covers: tuple[int, ...], mo
 @pytest.mark.parametrize("kind", [Generous, Member])
 def test_looks_at_validation_data_end_after_one_per_round(kind: type[Member]) -> None:
     members = {i: member_of(i, kind) for i in range(1, 5)}
-    told = []
+    answered = []
     for attempt in range(1, 6):
         context = Context(**{**vars(agreed(4, (0,), attempt=attempt, figures={"loss": 16.0})), "purpose": "validate"})
         parties = Parties(context, members)
@@ -149,8 +149,8 @@ def test_looks_at_validation_data_end_after_one_per_round(kind: type[Member]) ->
             assert code == "secure-sum-over"
             continue
         parties.send(dict.fromkeys(members, np.zeros(0)))
-        told.append(parties.finish().figures["loss"])
-    assert len(told) == (1 if kind is Member else 5)
+        answered.append(parties.finish().figures["loss"])
+    assert len(answered) == (1 if kind is Member else 5)
 
 
 # ---- 8: one text more ----

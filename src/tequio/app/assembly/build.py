@@ -23,6 +23,7 @@ from tequio.app.assembly.manifest import (
     participant_indices,
     participant_row,
 )
+from tequio.app.assembly.masked import build_masking, check_least_mode
 from tequio.app.assembly.profile import build_centre_profile, build_profile
 from tequio.app.assembly.public_data import CENTRE, build_centre, read_public
 from tequio.app.assembly.run_spec import build_members, build_run_spec
@@ -40,6 +41,8 @@ def read_participants(config: Federation) -> ParticipantData:
     """What participants bring, once it is known that the pieces go together. It needs no base: one is looked for when this is right."""
     check_pieces(config)
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
+    for who, file in files.items():
+        check_least_mode(config, who, file)
     for energy, money in ((config.energy, config.money), *((f.energy, f.money) for f in files.values())):
         build_site(energy, money)  # a file of intensities that cannot be used is found before the base is loaded
     if config.budget.kg_co2e is not None:
@@ -143,4 +146,5 @@ def _build_group(
         context.meter,
         peers,
         name,
+        masking=build_masking(config, run_spec),
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tequio.algorithms.compatibility import check_bound, check_buffered, check_votes
 from tequio.app.assembly.algorithm import build_distillation, build_local, resolve_algorithm
+from tequio.app.assembly.masked import check_masked
 from tequio.app.assembly.setup import RunSetup, class_count
 from tequio.app.assembly.topology import build_peers
 from tequio.config import Federation, ParticipantFile
@@ -29,6 +30,7 @@ def check_pieces(config: Federation) -> None:
     """Raise ConfigError for an illegal chain."""
     algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
     build_peers(config)
+    check_masked(config)
     check_votes(algorithm.reduce, config.train.cohort or len(config.participants))
     check_bound(config.screen.norm_bound, algorithm.weights)
     build_local(config)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tequio.app.assembly.masked import Masking
 from tequio.config import MAIN, Federation
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.distillation import Distillation
@@ -38,6 +39,7 @@ class RunSetup:
     others: tuple[RunSetup, ...] = ()
     distillation: Distillation | None = None
     shift: Shift | None = None
+    masking: Masking | None = None  # of masked rounds
 
     @property
     def participants(self) -> list[Node]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ProtectionError
@@ -14,6 +16,7 @@ from tequio.trust.keys import PrivateKey, is_signed, sign
 from tequio.trust.secure_sum.agreement import Context
 
 KEY = 32  # bytes of a public key
+HALF = 48  # bytes of one of the two numbers of a signature: of a fixed length, so that messages are
 LARGEST_BOX = 1 << 20
 
 
@@ -46,9 +49,23 @@ def unpack_boxes(data: bytes) -> dict[int, bytes]:
     return boxes
 
 
+def pack_indices(indices: Iterable[int]) -> bytes:
+    """Return indices of members as bytes, rising."""
+    return b"".join(index.to_bytes(2, "big") for index in sorted(indices))
+
+
+def unpack_indices(data: bytes) -> frozenset[int]:
+    """Read what `pack_indices` wrote. Raises ProtectionError for anything else."""
+    found = [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2)]
+    if pack_indices(found) != data or len(set(found)) != len(found):
+        raise refusal(ProtectionError, "secure-sum-message")
+    return frozenset(found)
+
+
 def announce(context: Context, index: int, key: PrivateKey, keys: Keys) -> bytes:
     """Return the keys of a member, signed."""
-    return keys.channel + keys.mask + bytes.fromhex(sign(key, _signed(context.digest, index, keys)))
+    numbers = decode_dss_signature(bytes.fromhex(sign(key, _signed(context.digest, index, keys))))
+    return keys.channel + keys.mask + b"".join(number.to_bytes(HALF, "big") for number in numbers)
 
 
 def read_keys(context: Context, index: int, announced: bytes) -> Keys:
@@ -57,7 +74,10 @@ def read_keys(context: Context, index: int, announced: bytes) -> Keys:
     public = context.policy.members.get(index)
     if public is None:
         raise refusal(ProtectionError, "secure-sum-stranger", index=index)
-    if not _is_signed(public, _signed(context.digest, index, keys), announced[2 * KEY :].hex()):
+    halves = announced[2 * KEY : 2 * KEY + HALF], announced[2 * KEY + HALF :]
+    signature = encode_dss_signature(*(int.from_bytes(half, "big") for half in halves))
+    whole = len(announced) == 2 * (KEY + HALF)
+    if not whole or not _is_signed(public, _signed(context.digest, index, keys), signature.hex()):
         raise refusal(ProtectionError, "secure-sum-forged", index=index)
     return keys
 

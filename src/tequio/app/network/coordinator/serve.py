@@ -17,6 +17,7 @@ from typing import Any
 
 from tequio.algorithms.compatibility import check_buffered
 from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
+from tequio.app.assembly.masked import check_network_mode
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.chosen_files import check_unchanged
 from tequio.app.network.coordinator.confirmations import unheard
@@ -197,6 +198,7 @@ def _ended(run: Path) -> Outcome | None:
 
 def _check(config: Federation) -> None:
     """What a network cannot do yet, with the way out, and pieces that do not go together."""
+    check_network_mode(config)
     pieces = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
     several = bool(config.bases) or config.distil is not None
     found = {

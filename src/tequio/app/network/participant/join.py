@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.app.assembly.context import read_splits
+from tequio.app.assembly.masked import check_least_mode, check_network_mode
 from tequio.app.models.trial import try_at_home
 from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
@@ -92,7 +93,10 @@ def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, 
         raise ConfigError(
             f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
         )
-    return asked, config, load_participant(participant, asked.name)
+    file = load_participant(participant, asked.name)
+    check_network_mode(config)
+    check_least_mode(config, asked.name, file)
+    return asked, config, file
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
