@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from tequio.coordinator.aggregation import reply_cost
 from tequio.coordinator.run_spec import Member
 from tequio.core.errors import MessageError
+from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.texts.words import sent_reason
@@ -47,6 +48,13 @@ class LooksAtSums(Protocol):
 
     def look(self, requests: Iterable[EvaluateRequest], panel: Sequence[Member]) -> Evaluation:
         """Have a model scored, and tell what the sum tells."""
+
+
+def ask_panel(requests: Iterable[EvaluateRequest], panel: Sequence[Member], runtime: Runtime) -> Evaluation:
+    """Have a panel score a model: each for itself, or as a sum where the runtime gives no more."""
+    if isinstance(runtime, LooksAtSums):
+        return runtime.look(requests, panel)
+    return collect_evaluation(runtime.exchange(requests), panel)
 
 
 def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Evaluation:

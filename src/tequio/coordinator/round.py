@@ -25,14 +25,7 @@ from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, count_update, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
-from tequio.coordinator.evaluation import (
-    Evaluation,
-    LooksAtSums,
-    collect_evaluation,
-    failure_reason,
-    record_sums,
-    recorded,
-)
+from tequio.coordinator.evaluation import Evaluation, ask_panel, failure_reason, record_sums, recorded
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
@@ -328,10 +321,7 @@ def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, U
 def evaluate(round_: int, shared: Update, run_spec: RunSpec, runtime: Runtime) -> Evaluation:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
     held, panel = shared_model(shared, run_spec), run_spec.panel(round_)
-    requests = (EvaluateRequest(round_, m.index, m.name, held, run_spec.after) for m in panel)
-    if isinstance(runtime, LooksAtSums):
-        return runtime.look(requests, panel)
-    return collect_evaluation(runtime.exchange(requests), panel)
+    return ask_panel((EvaluateRequest(round_, m.index, m.name, held, run_spec.after) for m in panel), panel, runtime)
 
 
 def _progress(state: State, round_: int, evaluation: Evaluation) -> State:

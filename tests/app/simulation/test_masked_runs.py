@@ -60,3 +60,21 @@ def test_masked_rounds_make_the_model_of_open_rounds(
         for row in own.values():
             assert [row[key] for key in ("tokens", "examples", "loss_first", "loss_last", "norm")] == [None] * 5
         assert body["validation"] == {}
+
+
+def masked_federation(make_federation: Callable[..., Path], **sections: Any) -> Path:
+    """Write a federation of five with masked rounds."""
+    given: dict[str, Any] = {"participants": 5, "algorithm": {"reduce": "ffa", "weights": "uniform"}, **MASKED}
+    return make_federation(**(given | sections))
+
+
+@pytest.mark.slow
+def test_a_whole_run_is_made_resumed_and_reported(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    gate = {"interpolate": 3}
+    config = load_federation(masked_federation(make_federation, gate=gate))
+    done = start(config, tmp_path / "run", counterfactuals=False)
+    rows = [json.loads(e.text) if hasattr(e, "text") else e.body for e in Ledger.open(tmp_path / "run" / "ledger.sqlite").entries()]
+    assert done.end["rounds"] == 2
+    print(rows[2])
+    twice = start(config, tmp_path / "again", counterfactuals=False, workers=2)
+    assert twice.end["outcome"] == done.end["outcome"]
