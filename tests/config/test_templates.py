@@ -141,7 +141,18 @@ def test_the_starter_claims_no_licence_for_a_model_of_the_users(
 def test_each_section_has_its_comment(tmp_path: Path) -> None:
     tables: dict[str, Any] = {
         name: {}
-        for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal", "equity", "budget", "privacy")
+        for name in (
+            "train",
+            "algorithm",
+            "local",
+            "gate",
+            "screen",
+            "topology",
+            "personal",
+            "equity",
+            "budget",
+            "privacy",
+        )
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
     accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}

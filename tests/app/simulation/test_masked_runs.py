@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import html
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,18 @@ import pytest
 
 from builders import build_setup
 from tequio.app.assembly.build import read_participants
+from tequio.app.network.hub.folder import init_coordinator_folder
 from tequio.app.simulation.run import resume, start
 from tequio.app.stages import embedded_runtime
 from tequio.config import load_federation
 from tequio.coordinator.masked import SumRounds
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import TEXTS
 from tequio.core.update import Update, plain
 from tequio.ledger.record import Ledger
+from tequio.report.data.summary import summary
+from tequio.report.html.report import render
 
 MASKED: dict[str, Any] = {"privacy": {"mode": "masked"}}
 
@@ -68,13 +71,77 @@ def masked_federation(make_federation: Callable[..., Path], **sections: Any) -> 
     return make_federation(**(given | sections))
 
 
-@pytest.mark.slow
-def test_a_whole_run_is_made_resumed_and_reported(make_federation: Callable[..., Path], tmp_path: Path) -> None:
-    gate = {"interpolate": 3}
-    config = load_federation(masked_federation(make_federation, gate=gate))
+def test_a_whole_run_is_made_again_and_reported(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    config = load_federation(masked_federation(make_federation, gate={"interpolate": 3}))
     done = start(config, tmp_path / "run", counterfactuals=False)
-    rows = [json.loads(e.text) if hasattr(e, "text") else e.body for e in Ledger.open(tmp_path / "run" / "ledger.sqlite").entries()]
-    assert done.end["rounds"] == 2
-    print(rows[2])
-    twice = start(config, tmp_path / "again", counterfactuals=False, workers=2)
-    assert twice.end["outcome"] == done.end["outcome"]
+    again = start(config, tmp_path / "again", counterfactuals=False, workers=2)
+    assert again.end["outcome"] == done.end["outcome"], "keys and masks are others, the sums are the same"
+    assert resume(tmp_path / "run").end["outcome"] == done.end["outcome"]
+    with Ledger.open(tmp_path / "run" / "ledger.sqlite", read_only=True) as ledger:
+        entries = list(ledger.entries())
+    shared = next(e.body for e in entries if e.kind == "shared")
+    assert all(point["loss"] is not None for point in shared["points"])
+    found = summary(entries)
+    assert found["masked"]
+    assert found["rounds"]["start"]["loss"] is not None
+    assert [r["participants"] for r in found["rounds"]["history"]] == [{}, {}]
+    for lang in ("en", "es"):
+        page = render(entries, lang)
+        assert TEXTS[lang]["curve.masked"] in html.unescape(page)
+        assert f"{TEXTS[lang]['legend.each']}</span>" not in html.unescape(page)
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "masked-few": {"participants": 2},
+    "masked-peers": {"topology": {"kind": "ring"}, "centre": False},
+    "masked-buffered": {"train": {"pace": "buffered", "round_seconds": 10.0}},
+    "masked-cohort": {"train": {"cohort": 3}},
+    "masked-lockstep": {"train": {"lockstep": 2}},
+    "masked-reduce": {"algorithm": {"reduce": "fedit", "weights": "uniform"}},
+    "masked-weights": {"algorithm": {"reduce": "ffa", "weights": "examples"}},
+    "sum-piece": {"algorithm": {"reduce": "ffa"}},
+    "sum-codec": {"algorithm": {"reduce": "ffa", "weights": "uniform", "upload": "quantise"}},
+}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+def test_what_does_not_go_with_masked_rounds_is_refused(make_federation: Callable[..., Path], code: str) -> None:
+    config = load_federation(masked_federation(make_federation, **REFUSED[code]))
+    assert refused(lambda: read_participants(config)) == code
+
+
+@pytest.mark.parametrize("watching", ["screen", "equity"])
+def test_screens_and_credits_are_refused(make_federation: Callable[..., Path], watching: str) -> None:
+    section = {"screen": {"norm_bound": 2.0}} if watching == "screen" else {"equity": {"credit": True}}
+    config = load_federation(masked_federation(make_federation, **section))
+    assert refused(lambda: read_participants(config)) == "sum-piece"
+
+
+def test_several_bases_and_distilling_are_refused(make_two_bases: Callable[..., Path]) -> None:
+    config = load_federation(make_two_bases(participants=6, **MASKED))
+    assert refused(lambda: read_participants(config)) == "masked-bases"
+
+
+def test_a_participant_may_insist_on_masked_rounds(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_federation(participants=3)
+    own = path.parent / "participants" / "site1.toml"
+    own.write_text(own.read_text() + '\n[privacy]\nleast_mode = "masked"\n')
+    assert refused(lambda: read_participants(load_federation(path))) == "mode-below-least"
+    hidden = masked_federation(make_federation, folder="masked")
+    (hidden.parent / "participants" / "site1.toml").write_text(own.read_text())
+    read_participants(load_federation(hidden))
+
+
+def test_a_network_refuses_masked_rounds(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    path = masked_federation(make_federation)
+    folder = tmp_path / "hub"
+    assert refused(lambda: init_coordinator_folder(folder, path, "127.0.0.1:9443")) == "masked-network"
+    assert not folder.exists()
+
+
+def refused(done: Callable[[], object]) -> str:
+    """Return the code of the refusal."""
+    with pytest.raises(ConfigError) as error:
+        done()
+    assert error.value.reason is not None
+    return error.value.reason.code

@@ -29,8 +29,8 @@ def check_tells_carbon(who: str, file: ParticipantFile) -> None:
 def check_pieces(config: Federation) -> None:
     """Raise ConfigError for an illegal chain."""
     algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
-    build_peers(config)
     check_masked(config)
+    build_peers(config)
     check_votes(algorithm.reduce, config.train.cohort or len(config.participants))
     check_bound(config.screen.norm_bound, algorithm.weights)
     build_local(config)
