@@ -73,11 +73,22 @@ def failing(index: int, step: str) -> Callable[[Any, Any], Any]:
     return up
 
 
+def garbled(index: int, step: str) -> Callable[[Any, Any], Any]:
+    """Return what makes of a member's answer to one step of training sums something else."""
+
+    def up(task: Any, reply: Any) -> Any:
+        found = isinstance(task, SumRequest) and (task.purpose, task.index, task.step) == ("train", index, step)
+        return replace(reply, payload=(reply.payload or b"")[:-1]) if found else reply
+
+    return up
+
+
 @pytest.mark.parametrize("step", ["announce", "share", "mask", "unmask"])
-def test_the_round_goes_on_without_one_that_drops_out(make_pair: Any, step: str) -> None:
+@pytest.mark.parametrize("how", [failing, garbled])
+def test_the_round_goes_on_without_one_that_drops_out(make_pair: Any, step: str, how: Any) -> None:
     clear, hidden = make_pair()
     rounds, inner = masked_rounds(hidden)
-    rounds = replace(rounds, inner=Wire(inner, up=failing(2, step)))
+    rounds = replace(rounds, inner=Wire(inner, up=how(2, step)))
     state, _ = open_state(hidden.run_spec, rounds)
     found, body = run_round(state, hidden.run_spec, rounds, rounds.gather)
     inside = len(body["train"])
@@ -147,9 +158,9 @@ def test_no_participant_answers_in_the_clear(make_pair: Any) -> None:
     rounds, inner = masked_rounds(hidden)
     state, _ = open_state(hidden.run_spec, rounds)
     look = EvaluateRequest(1, 1, "site0", Update({}, hidden.run_spec.spec))
-    (told_open,) = Embedded(clear.nodes).exchange([look])
-    assert isinstance(told_open, Reply), "an open participant tells its loss"
-    assert told_open.metrics["loss"] > 0
+    (answered,) = Embedded(clear.nodes).exchange([look])
+    assert isinstance(answered, Reply), "an open participant tells its loss"
+    assert answered.metrics["loss"] > 0
     (answer,) = inner.exchange([look])
     assert isinstance(answer, Failure)
     assert "open-request" in answer.message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -130,10 +131,13 @@ class _Sum:
             collector, inboxes = self._begun()
             for reply in self._ask("mask", inboxes):
                 if self._try(reply.index, partial(collector.receive, reply.index, reply.payload or b"")):
-                    self._replies[reply.index] = reply
+                    self._replies[reply.index] = replace(
+                        reply, payload=None
+                    )  # its vector is in the sum, and held nowhere
             survivors = collector.close()
             for reply in self._ask("unmask", dict.fromkeys(survivors, pack_indices(survivors)), drop=False):
-                collector.answer(reply.index, reply.payload or b"")
+                with suppress(ProtectionError):  # a survivor that gives something else has given nothing
+                    collector.answer(reply.index, reply.payload or b"")
             return collector.open()
         except ProtectionError as error:
             self.failed |= dict.fromkeys(self._left, error.as_reason())
@@ -154,7 +158,11 @@ class _Sum:
                 if self._try(reply.index, partial(collector.check_keys, reply.index, keys)):
                     announced[reply.index] = keys
             directory = collector.directory(announced)
-            shared = {r.index: r.payload or b"" for r in self._ask("share", dict.fromkeys(announced, directory))}
+            shared: dict[int, bytes] = {}
+            for reply in self._ask("share", dict.fromkeys(announced, directory)):
+                sealed = reply.payload or b""
+                if self._try(reply.index, partial(collector.check_shares, reply.index, sealed)):
+                    shared[reply.index] = sealed
             if shared.keys() == announced.keys():
                 return collector, collector.inboxes(shared)
         least = self._plan.policy.least
@@ -163,7 +171,12 @@ class _Sum:
     def _ask(self, step: Any, payloads: Mapping[int, bytes] | None = None, drop: bool = True) -> Iterator[Reply]:
         """Ask everybody who is left for a step; the replies that came, once per member. drop: whoever gives none falls out."""
         asked = [
-            replace(one, step=step, payload=payloads[index] if payloads else b"", request=one.request)
+            replace(
+                one,
+                step=step,
+                payload=payloads[index] if payloads else b"",
+                request=one.request if step == "mask" else None,
+            )
             for index, one in self._left.items()
             if payloads is None or index in payloads
         ]

@@ -57,6 +57,11 @@ class Collector:
         self._bound = self.context.digest + hashlib.sha256(data).digest() + self._request
         return data
 
+    def check_shares(self, index: int, outbox: bytes) -> None:
+        """Raise ProtectionError unless a member sealed something for each other member of the directory."""
+        if unpack_boxes(outbox).keys() != self._directory.keys() - {index}:
+            raise refusal(ProtectionError, "secure-sum-message")
+
     def inboxes(self, outboxes: Mapping[int, bytes]) -> dict[int, bytes]:
         """Return what the others sealed for each member. Raises ProtectionError if one of the directory sent nothing, or not to all.
 

@@ -19,6 +19,8 @@ FARTHEST = (
     8.0  # rates of the optimizer that one value can move in a step: AdamW's √((1 − β₁)²/(1 − β₂)/(1 − β₁²/β₂)) = 7.3
 )
 
+LEAST_BOUND = 1e-9  # of a value: at the rate 0 nothing moves, and a grid still needs a step
+
 
 @dataclass(frozen=True)
 class SumPlan:
@@ -65,7 +67,8 @@ class SumPlan:
         sizes = self.places(trained).sizes
         covers = {index: self.tiers.index(rank) + 1 for index, rank in self.ranks.items()}
         figures = {"loss_first": LARGEST_LOSS, "loss_last": LARGEST_LOSS, "clipped": float(sum(sizes))}
-        return Layout(sizes, covers, FARTHEST * rate * max(self.steps.values()), figures)
+        farthest = max(FARTHEST * rate * max(self.steps.values()), LEAST_BOUND)
+        return Layout(sizes, covers, farthest, figures)
 
     def _validation(self) -> Layout:
         figures = {"loss": LARGEST_LOSS} | ({"accuracy": 1.0} if self.accuracy else {})
