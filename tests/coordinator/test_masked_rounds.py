@@ -185,6 +185,8 @@ def test_looks_at_crafted_models_end_after_one_per_round(make_pair: Any) -> None
     assert [bool(one.summed) for one in seen] == [True] + [False] * 19
     again = rounds.look(asked[0], panel)
     assert again.summed == seen[0].summed, "the same question gives the same bytes"
+    later = [rounds.look([replace(one, round=k) for one in asked[k]], panel) for k in range(2, 20)]
+    assert [bool(one.summed) for one in later] == [True] + [False] * 17, "the federation has two rounds"
     assert {reason.code for one in seen[1:] for reason in one.failed.values()} == {"secure-sum-over"}
 
 

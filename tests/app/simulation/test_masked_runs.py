@@ -12,6 +12,7 @@ import pytest
 from builders import build_setup
 from tequio.app.assembly.build import read_participants
 from tequio.app.network.hub.folder import init_coordinator_folder
+from tequio.app.network.participant.join import prepare
 from tequio.app.simulation.run import resume, start
 from tequio.app.stages import embedded_runtime
 from tequio.config import load_federation
@@ -91,6 +92,26 @@ def test_a_whole_run_is_made_again_and_reported(make_federation: Callable[..., P
         assert f"{TEXTS[lang]['legend.each']}</span>" not in html.unescape(page)
 
 
+class Cut(Exception):
+    """A run that is cut off."""
+
+
+def test_a_run_that_was_cut_off_ends_the_same(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    """The new process has other keys and secrets, and the phase of the sum that was cut is made again from its start."""
+    config = load_federation(masked_federation(make_federation))
+    done = start(config, tmp_path / "whole", counterfactuals=False)
+
+    def watch(stage: str, what: str, made: int, of: int) -> None:
+        if stage == "rounds" and what.startswith("round 2 of 2: site3"):
+            raise Cut
+
+    with pytest.raises(Cut):
+        start(config, tmp_path / "cut", counterfactuals=False, watch=watch)
+    with Ledger.open(tmp_path / "cut" / "ledger.sqlite", read_only=True) as ledger:
+        assert [e.body["round"] for e in ledger.entries("round")] == [1]
+    assert resume(tmp_path / "cut").end["outcome"] == done.end["outcome"]
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "masked-few": {"participants": 2},
     "masked-peers": {"topology": {"kind": "ring"}, "centre": False},
@@ -137,6 +158,15 @@ def test_a_network_refuses_masked_rounds(make_federation: Callable[..., Path], t
     folder = tmp_path / "hub"
     assert refused(lambda: init_coordinator_folder(folder, path, "127.0.0.1:9443")) == "masked-network"
     assert not folder.exists()
+
+
+def test_nobody_joins_for_less_than_it_insists_on(make_federation: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_federation(participants=3)
+    own = path.parent / "participants" / "site1.toml"
+    _, invitations = init_coordinator_folder(tmp_path / "hub", path, "127.0.0.1:9443")
+    mine = next(one for one in invitations if one.stem == "site1")
+    own.write_text(own.read_text() + '\n[privacy]\nleast_mode = "masked"\n')
+    assert refused(lambda: prepare(mine, own)) == "mode-below-least"
 
 
 def refused(done: Callable[[], object]) -> str:

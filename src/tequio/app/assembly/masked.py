@@ -86,5 +86,7 @@ def build_masking(config: Federation, run_spec: RunSpec) -> Masking | None:
         heads=run_spec.head_shapes,
         scale=run_spec.scale,
         accuracy=config.task.kind == "classification",
+        rounds=run_spec.rounds,
+        looks=run_spec.rounds + config.gate.interpolate,
     )
     return Masking(plan, {index: Member(index, key) for index, key in keys.items()})

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from tequio.core.canonical import canonical_json, digest_update
 from tequio.core.errors import ProtectionError
-from tequio.core.texts.words import refusal
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.core.types import EvaluateRequest, SumRequest, Trained, TrainRequest
 from tequio.trust.secure_sum.agreement import Context, Layout, Policy
 from tequio.trust.secure_sum.updates import Places, asked_model
@@ -36,6 +36,8 @@ class SumPlan:
         heads: shapes of the tensors of the head.
         scale: what multiplies B·A.
         accuracy: whether a model's answers can be right or wrong (classification).
+        rounds: rounds of training; there is no sum of a later one.
+        looks: the last round with a look at validation data: points between base and shared model come after the rounds.
     """
 
     run: str
@@ -47,6 +49,8 @@ class SumPlan:
     heads: Mapping[str, tuple[int, ...]]
     scale: float
     accuracy: bool
+    rounds: int
+    looks: int
 
     @cached_property
     def tiers(self) -> tuple[int, ...]:
@@ -58,8 +62,11 @@ class SumPlan:
         return Places(self.tiers, self.shapes, self.heads, trained)
 
     def context(self, asked: SumRequest) -> Context:
-        """Return the sum that a request is a step of."""
-        layout = self._validation() if asked.purpose == "validate" else self._training(asked.trained, asked.rate)
+        """Return the sum that a request is a step of. Raises ProtectionError for a round beyond what was agreed."""
+        validates = asked.purpose == "validate"
+        over = not (0 if validates else 1) <= asked.round <= (self.looks if validates else self.rounds)
+        refuse_first(ProtectionError, {"secure-sum-over": over}, round=asked.round)
+        layout = self._validation() if validates else self._training(asked.trained, asked.rate)
         place = (asked.purpose, asked.round, asked.attempt)
         return Context(self.run, self.federation, asked.head, *place, self.policy, layout)
 
