@@ -109,6 +109,22 @@ def test_the_round_goes_on_without_one_that_drops_out(make_pair: Any, step: str,
         assert float((mine - theirs).abs().max()) < 1e-6, key
 
 
+def test_ranks_of_too_few_rest_in_that_round(make_pair: Any) -> None:
+    """Ranks 2 and 3 are those of members 1, 3 and 5; without member 1 nothing of them is opened, and the others train on."""
+    _, hidden = make_pair()
+    assert [member.rank for member in hidden.run_spec.members] == [4, 2, 4, 2, 4]
+    rounds, inner = masked_rounds(hidden)
+    state, _ = open_state(hidden.run_spec, rounds)
+    fewer = replace(rounds, inner=Wire(inner, up=failing(1, "mask")))
+    found, body = run_round(state, hidden.run_spec, fewer, fewer.gather)
+    assert body["sums"]["train"]["rank"] == 2
+    columns = [plain(entry) for name, entry in found.shared.entries.items() if name.endswith(":b")]
+    assert all(bool(b[:, :2].any()) and not bool(b[:, 2:].any()) for b in columns)
+    found, body = run_round(found, hidden.run_spec, rounds, rounds.gather)
+    assert body["sums"]["train"]["rank"] == 4
+    assert any(bool(plain(entry)[:, 2:].any()) for name, entry in found.shared.entries.items() if name.endswith(":b"))
+
+
 def test_too_few_make_no_round_and_the_record_says_why(make_pair: Any) -> None:
     _, hidden = make_pair()
     rounds, inner = masked_rounds(hidden)

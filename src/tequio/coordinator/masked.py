@@ -66,7 +66,8 @@ class SumRounds:
             return OpenedSum(zero(run_spec.spec), 0.0, [], refused, centre)
         update = self.plan.places(made.trained).update(opened.values, run_spec.spec)
         rows = [made.row(member) for member in roster if member.index in opened.survivors]
-        return OpenedSum(update, float(len(rows)), rows, refused, centre, means(opened))
+        figures = {**means(opened), "rank": float(self.plan.tiers[len(opened.counts) - 1])}
+        return OpenedSum(update, float(len(rows)), rows, refused, centre, figures)
 
     def _centre(
         self, requests: Sequence[TrainRequest], roster: Sequence[Member], state: State, run_spec: RunSpec
