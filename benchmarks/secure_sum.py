@@ -1,7 +1,9 @@
-"""What does a secure sum cost? Processor seconds of both sides over those of the plain float32 sum of the same vectors, and bytes sent.
+"""What does a secure sum cost? Processor seconds of both sides over those of the plain float32 sum
+of the same vectors, and bytes sent.
 
-Each case is measured in pairs in one process, the plain sum before and after; signatures are checked by each member, as on a network.
-Run: python -m benchmarks.secure_sum [--values 300000] [--pairs 3]
+Each case is measured in pairs in one process, the plain sum before and after; signatures are
+checked by each member, as on a network. Run: python -m benchmarks.secure_sum [--values 300000]
+[--pairs 3]
 """
 
 from __future__ import annotations

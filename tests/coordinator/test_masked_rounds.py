@@ -1,4 +1,5 @@
-"""Masked rounds where somebody drops out, cheats or asks too much; what crosses is a short list of fields."""
+"""Masked rounds where somebody drops out, cheats or asks too much; what crosses is a short list of
+fields."""
 
 from __future__ import annotations
 
@@ -33,7 +34,12 @@ def make_pair(make_federation: Callable[..., Path]) -> Callable[[], tuple[RunSet
     """make() gives the same federation of five, open and masked."""
 
     def make() -> tuple[RunSetup, RunSetup]:
-        sections: dict[str, Any] = {"participants": 5, "centre": False, "algorithm": ALGORITHM, "rows": 40}
+        sections: dict[str, Any] = {
+            "participants": 5,
+            "centre": False,
+            "algorithm": ALGORITHM,
+            "rows": 40,
+        }
         clear = build_setup(make_federation(**sections, folder="open"))
         return clear, build_setup(make_federation(**sections, folder="masked", privacy={"mode": "masked"}))
 
@@ -67,7 +73,11 @@ def failing(index: int, step: str) -> Callable[[Any, Any], Any]:
     """Return what loses a member's answer to one step of training sums."""
 
     def up(task: Any, reply: Any) -> Any:
-        lost = isinstance(task, SumRequest) and (task.purpose, task.index, task.step) == ("train", index, step)
+        lost = isinstance(task, SumRequest) and (task.purpose, task.index, task.step) == (
+            "train",
+            index,
+            step,
+        )
         return Failure.of(task, TrainingError("away"), Reason("no-reply")) if lost else reply
 
     return up
@@ -77,7 +87,11 @@ def garbled(index: int, step: str) -> Callable[[Any, Any], Any]:
     """Return what makes of a member's answer to one step of training sums something else."""
 
     def up(task: Any, reply: Any) -> Any:
-        found = isinstance(task, SumRequest) and (task.purpose, task.index, task.step) == ("train", index, step)
+        found = isinstance(task, SumRequest) and (task.purpose, task.index, task.step) == (
+            "train",
+            index,
+            step,
+        )
         return replace(reply, payload=(reply.payload or b"")[:-1]) if found else reply
 
     return up
@@ -110,7 +124,8 @@ def test_the_round_goes_on_without_one_that_drops_out(make_pair: Any, step: str,
 
 
 def test_ranks_of_too_few_rest_in_that_round(make_pair: Any) -> None:
-    """Ranks 2 and 3 are those of members 1, 3 and 5; without member 1 nothing of them is opened, and the others train on."""
+    """Ranks 2 and 3 are those of members 1, 3 and 5; without member 1 nothing of them is opened,
+    and the others train on."""
     _, hidden = make_pair()
     assert [member.rank for member in hidden.run_spec.members] == [4, 2, 4, 2, 4]
     rounds, inner = masked_rounds(hidden)
@@ -191,7 +206,10 @@ def test_looks_at_crafted_models_end_after_one_per_round(make_pair: Any) -> None
     panel = hidden.run_spec.panel(1)
     heads = hidden.run_spec.head_shapes
     crafted = [
-        Update({name: Dense(torch.full(shape, k / 10)) for name, shape in heads.items()}, hidden.run_spec.spec)
+        Update(
+            {name: Dense(torch.full(shape, k / 10)) for name, shape in heads.items()},
+            hidden.run_spec.spec,
+        )
         for k in range(20)
     ]
     asked = [[EvaluateRequest(1, m.index, m.name, model) for m in panel] for model in crafted]
@@ -234,16 +252,34 @@ def test_one_text_more_changes_no_byte_beside_the_vector(make_pair: Any) -> None
     assert isinstance(open_reply, Reply)
     assert not leaving(open_reply) <= MAY_LEAVE, "an open reply tells more"
     node = hidden.nodes[1]
-    fewer = replace(node, data=replace(node.data, train=node.data.train[1:], validation=node.data.validation[1:]))
+    fewer = replace(
+        node,
+        data=replace(node.data, train=node.data.train[1:], validation=node.data.validation[1:]),
+    )
     neighbour = replace(hidden, nodes={**hidden.nodes, 1: fewer})
     whole = replies_of(hidden)
-    assert {len(node.data.train), len(fewer.data.train)} == {len(node.data.train), len(node.data.train) - 1}
+    assert {len(node.data.train), len(fewer.data.train)} == {
+        len(node.data.train),
+        len(node.data.train) - 1,
+    }
     other = replies_of(replace(neighbour, masking=build_masking(neighbour.config, neighbour.run_spec)))
     for (task_, reply), (_, second) in zip(whole, other, strict=True):
         assert isinstance(reply, Reply)
         assert isinstance(second, Reply)
         assert leaving(reply) <= MAY_LEAVE | {"energy"}
-        same = ("round", "index", "name", "steps", "tokens", "examples", "metrics", "slices", "note", "body", "money")
+        same = (
+            "round",
+            "index",
+            "name",
+            "steps",
+            "tokens",
+            "examples",
+            "metrics",
+            "slices",
+            "note",
+            "body",
+            "money",
+        )
         assert all(getattr(reply, name) == getattr(second, name) for name in same)
         assert len(reply.payload or b"") == len(second.payload or b""), task_.step
         for found in (reply, second):

@@ -1,4 +1,5 @@
-"""The span attack on a real base: tokens are read from one open gradient, and not from what crosses in masked rounds."""
+"""The span attack on a real base: tokens are read from one open gradient, and not from what crosses
+in masked rounds."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ RANK, MEMBERS = 16, 4
 
 
 def gradient(setup: RunSetup, index: int, shared: Update) -> tuple[torch.Tensor, set[tuple[int, int]]]:
-    """Return the gradient of the first layer's A on one text of a participant, and the text's (token, position) pairs."""
+    """Return the gradient of the first layer's A on one text of a participant, and the text's
+    (token, position) pairs."""
     node = setup.nodes[index]
     text = node.data.train[0]
     setup.adapted.fold_in(zero(shared.spec))
@@ -39,19 +41,21 @@ def gradient(setup: RunSetup, index: int, shared: Update) -> tuple[torch.Tensor,
 
 
 def in_span(matrix: torch.Tensor, inputs: dict[tuple[int, int], torch.Tensor]) -> set[tuple[int, int]]:
-    """Return the (token, position) pairs whose input lies in the span of a gradient's rows (Petrov et al., 2024)."""
+    """Return the (token, position) pairs whose input lies in the span of a gradient's rows (Petrov
+    et al., 2024)."""
     _, sizes, rows = torch.linalg.svd(matrix, full_matrices=False)
     rows = rows[sizes > 1e-5 * sizes[0]]
     return {pair for pair, x in inputs.items() if float((x - x @ rows.T @ rows).norm() / x.norm()) < 1e-3}
 
 
 def first_inputs(base: Path, longest: int) -> dict[tuple[int, int], torch.Tensor]:
-    """Return what the first layer reads for every token at every position: anybody can compute it from the published base."""
+    """Return what the first layer reads for every token at every position: anybody can compute it
+    from the published base."""
     from transformers import BertModel
 
     model = BertModel.from_pretrained(base, add_pooling_layer=False).double()
     ids = torch.arange(model.config.vocab_size)
-    found = {}
+    found: dict[tuple[int, int], torch.Tensor] = {}
     with torch.no_grad():
         for place in range(longest):
             rows = model.embeddings(ids[:, None], position_ids=torch.full((len(ids), 1), place))[:, 0]
@@ -63,7 +67,10 @@ def masked_sum(values: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return (what member 1 sends, the opened sum) of a secure sum of these values."""
     keys = {index: new_key() for index in values}
     layout = Layout(
-        (len(values[1]),), dict.fromkeys(values, 1), max(float(np.abs(v).max()) for v in values.values()), {}
+        (len(values[1]),),
+        dict.fromkeys(values, 1),
+        max(float(np.abs(v).max()) for v in values.values()),
+        {},
     )
     policy = Policy({index: public_bytes(key) for index, key in keys.items()})
     context = Context("run", "", "", "train", 1, 1, policy, layout)
@@ -82,7 +89,10 @@ def masked_sum(values: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def test_a_text_is_read_from_one_open_gradient_and_not_from_a_masked_one(
     make_federation: Callable[..., Path], tiny_bert: Path
 ) -> None:
-    sections: dict[str, Any] = {"algorithm": {"reduce": "rolora", "weights": "uniform"}, "adapter": {"ranks": [RANK]}}
+    sections: dict[str, Any] = {
+        "algorithm": {"reduce": "rolora", "weights": "uniform"},
+        "adapter": {"ranks": [RANK]},
+    }
     path = make_federation(participants=MEMBERS, centre=False, **sections)
     for own in (path.parent / "participants").glob("*.toml"):
         own.write_text("".join(line for line in own.read_text().splitlines(True) if "max_rank" not in line))

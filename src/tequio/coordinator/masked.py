@@ -1,7 +1,9 @@
-"""Rounds in which the coordinator learns sums alone: of updates while training, of losses while a model is looked at.
+"""Rounds in which the coordinator learns sums alone: of updates while training, of losses while a
+model is looked at.
 
-It is the seam of ADR 14: `gather` exchanges messages four times where an open round does once, and gives one `OpenedSum`; the rest of
-the round is the same code. The centre's texts are public, so its update and its view of public slices come in the clear.
+It is the seam of ADR 14: `gather` exchanges messages four times where an open round does once, and
+gives one `OpenedSum`; the rest of the round is the same code. The centre's texts are public, so its
+update and its view of public slices come in the clear.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ from tequio.core.canonical import digest_update
 from tequio.core.errors import ProtectionError
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal
-from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, SumRequest, TrainRequest
+from tequio.core.types import (
+    EvaluateRequest,
+    Failure,
+    Reply,
+    Request,
+    State,
+    SumRequest,
+    TrainRequest,
+)
 from tequio.core.update import zero
 from tequio.trust.secure_sum.coordinator import Collector, Opened
 from tequio.trust.secure_sum.directory import pack_indices
@@ -40,26 +50,38 @@ class SumRuntime(Protocol):
 
 @dataclass(frozen=True)
 class SumRounds:
-    """A runtime for masked rounds: what it carries of participants are steps of secure sums; the centre is asked as ever."""
+    """A runtime for masked rounds: what it carries of participants are steps of secure sums; the
+    centre is asked as ever."""
 
     inner: SumRuntime
     plan: SumPlan
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """Carry what is asked of the centre. Raises ProtectionError for a request that a participant would answer in the clear."""
+        """Carry what is asked of the centre. Raises ProtectionError for a request that a
+        participant would answer in the clear."""
         for task in tasks:
             if task.index > 0:
                 raise refusal(ProtectionError, "open-request", round=task.round)
             yield from self.inner.exchange([task])
 
     def gather(
-        self, tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, _: object, /
+        self,
+        tasks: Iterator[Request],
+        roster: Sequence[Member],
+        state: State,
+        run_spec: RunSpec,
+        _: object,
+        /,
     ) -> OpenedSum:
         """Have the participants of a round train, and open the sum of their updates."""
         requests = [task for task in tasks if isinstance(task, TrainRequest)]
         centre, refused = self._centre(requests, roster, state, run_spec)
         head = digest_update(state.shared)
-        made = _Sum(self.inner, self.plan, [_step_of(task, "train", head) for task in requests if task.index > 0])
+        made = _Sum(
+            self.inner,
+            self.plan,
+            [_step_of(task, "train", head) for task in requests if task.index > 0],
+        )
         opened = made.run()
         refused += [_refused(member, made.failed[member.index]) for member in roster if member.index in made.failed]
         if opened is None:
@@ -70,17 +92,25 @@ class SumRounds:
         return OpenedSum(update, float(len(rows)), rows, refused, centre, figures)
 
     def _centre(
-        self, requests: Sequence[TrainRequest], roster: Sequence[Member], state: State, run_spec: RunSpec
+        self,
+        requests: Sequence[TrainRequest],
+        roster: Sequence[Member],
+        state: State,
+        run_spec: RunSpec,
     ) -> tuple[CountedUpdate | None, list[Refused]]:
         """Have the centre train, in the clear: its texts are public."""
-        own, member = [task for task in requests if task.index == 0], [m for m in roster if m.index == 0]
+        own, member = (
+            [task for task in requests if task.index == 0],
+            [m for m in roster if m.index == 0],
+        )
         for outcome in in_order(self.inner.exchange(own), state, run_spec, member):
             counted = count_update(outcome, run_spec)
             return (None, [counted]) if isinstance(counted, Refused) else (counted, [])
         return None, []
 
     def look(self, requests: Iterable[EvaluateRequest], panel: Sequence[Member]) -> Evaluation:
-        """Have a model scored: the participants' means as one sum, the centre's public slices in the clear."""
+        """Have a model scored: the participants' means as one sum, the centre's public slices in
+        the clear."""
         every = list(requests)
         seen = collect_evaluation(self.inner.exchange([task for task in every if task.index == 0]), panel)
         asked = [_step_of(task, "validate", digest_update(task.held)) for task in every if task.index > 0]
@@ -98,7 +128,8 @@ class SumRounds:
 
 
 def means(opened: Opened) -> dict[str, float]:
-    """Return what the figures of a sum tell: means per member, a count of clipped values, and how many members."""
+    """Return what the figures of a sum tell: means per member, a count of clipped values, and how
+    many members."""
     count = len(opened.survivors)
     found = {name: value if name == "clipped" else value / count for name, value in opened.figures.items()}
     return {"members": float(count), **found}
@@ -116,7 +147,8 @@ def _refused(member: Member, reason: Reason) -> Refused:
 
 
 class _Sum:
-    """One secure sum over a runtime: who is left in it, who fell out and why, and what each one sent."""
+    """One secure sum over a runtime: who is left in it, who fell out and why, and what each one
+    sent."""
 
     def __init__(self, inner: SumRuntime, plan: SumPlan, first: Sequence[SumRequest]) -> None:
         self._inner, self._plan = inner, plan
@@ -127,7 +159,8 @@ class _Sum:
         self.trained = first[0].trained if first else "b"
 
     def run(self) -> Opened | None:
-        """Make it; None where too few are left, or what was opened is no sum: then everybody fell out."""
+        """Make it; None where too few are left, or what was opened is no sum: then everybody fell
+        out."""
         try:
             collector, inboxes = self._begun()
             for reply in self._ask("mask", inboxes):
@@ -146,7 +179,8 @@ class _Sum:
             return None
 
     def _begun(self) -> tuple[Collector, Mapping[int, bytes]]:
-        """Exchange keys and shares; again without those that fall out, for everybody of a directory must have shared."""
+        """Exchange keys and shares; again without those that fall out, for everybody of a directory
+        must have shared."""
         for attempt in range(1, ATTEMPTS + 1):
             self._left = {index: replace(step, attempt=attempt) for index, step in self._left.items()}
             if not self._left:
@@ -170,7 +204,8 @@ class _Sum:
         raise refusal(ProtectionError, "secure-sum-few-left", members=len(self._left), fewest=least)
 
     def _ask(self, step: Any, payloads: Mapping[int, bytes] | None = None, drop: bool = True) -> Iterator[Reply]:
-        """Ask everybody who is left for a step; the replies that came, once per member. drop: whoever gives none falls out."""
+        """Ask everybody who is left for a step; the replies that came, once per member. drop:
+        whoever gives none falls out."""
         asked = [
             replace(
                 one,
@@ -208,7 +243,8 @@ class _Sum:
         self.failed[index] = reason
 
     def row(self, member: Member) -> dict[str, Any]:
-        """Return the row of a member for the record: what it was asked for, and what it cost; nothing of its update."""
+        """Return the row of a member for the record: what it was asked for, and what it cost;
+        nothing of its update."""
         hidden = dict.fromkeys(("tokens", "examples", "loss_first", "loss_last", "norm"))
         known = {"name": member.name, "rank": member.rank, "steps": member.steps, "weight": 1.0}
         return {**known, **hidden, "bytes_up": self._sent[member.index], **self._cost(member)}

@@ -1,7 +1,8 @@
-"""A participant of which only masked vectors leave: it answers the steps of secure sums, and no open training or evaluation.
+"""A participant of which only masked vectors leave: it answers the steps of secure sums, and no
+open training or evaluation.
 
-A reply is built from a short list of what may be in it. Steps are those that were asked for; what was done with which texts, tokens and
-counts stay here; energy and money are rounded to two digits.
+A reply is built from a short list of what may be in it. Steps are those that were asked for; what
+was done with which texts, tokens and counts stay here; energy and money are rounded to two digits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from tequio.core.errors import BudgetError, ProtectionError, TrainingError, UpdateError
 from tequio.core.texts.words import refusal
-from tequio.core.types import Energy, EvaluateRequest, GradientRequest, Money, Reply, SumRequest, TrainRequest
+from tequio.core.types import (
+    Energy,
+    EvaluateRequest,
+    GradientRequest,
+    Money,
+    Reply,
+    SumRequest,
+    TrainRequest,
+)
 from tequio.core.update import Update
 from tequio.participant.node import Node
 from tequio.trust.secure_sum.agreement import Context
@@ -29,7 +38,8 @@ DIGITS = 2  # of energy and money in a reply
 
 @dataclass(frozen=True)
 class MaskedNode:
-    """A participant in this process. member: the secrets of its sums, the same whichever model it is trained on."""
+    """A participant in this process. member: the secrets of its sums, the same whichever model it
+    is trained on."""
 
     node: Node
     member: Member
@@ -56,7 +66,8 @@ class MaskedNode:
         raise refusal(ProtectionError, "open-request", round=round_)
 
     def add_up(self, task: SumRequest) -> Reply:
-        """Take one step of a secure sum. Raises ProtectionError where it would show more than a sum, BudgetError if no budget is left."""
+        """Take one step of a secure sum. Raises ProtectionError where it would show more than a
+        sum, BudgetError if no budget is left."""
         context, member = self.plan.context(task), self.member
         if task.step == "announce":
             return self._reply(task, member.announce(context))
@@ -75,12 +86,17 @@ class MaskedNode:
         return self._reply(task, hidden, worked[0] if worked else None)
 
     def _worked(self, task: SumRequest, context: Context) -> tuple[Reply, NDArray[np.float32], dict[str, float]]:
-        """Train or evaluate; the reply that an open participant would give, and of it the values and figures that are added up."""
+        """Train or evaluate; the reply that an open participant would give, and of it the values
+        and figures that are added up."""
         most = context.layout.figures
         try:
             if isinstance(task.request, EvaluateRequest):
                 found = self.node.evaluate(task.request)
-                return found, np.zeros(0, np.float32), {name: min(found.metrics[name], most[name]) for name in most}
+                return (
+                    found,
+                    np.zeros(0, np.float32),
+                    {name: min(found.metrics[name], most[name]) for name in most},
+                )
             assert isinstance(task.request, TrainRequest), "the plan has checked it"
             found = self.node.train(task.request)
         except BudgetError:
@@ -101,7 +117,15 @@ class MaskedNode:
         if worked is not None:
             energy = None if worked.energy is None else rounded_energy(worked.energy)
             money = None if worked.money is None else Money(rounded(worked.money.amount), worked.money.currency)
-        return Reply(task.round, task.index, task.name, payload=payload, steps=steps, energy=energy, money=money)
+        return Reply(
+            task.round,
+            task.index,
+            task.name,
+            payload=payload,
+            steps=steps,
+            energy=energy,
+            money=money,
+        )
 
 
 def rounded(value: float) -> float:
@@ -110,9 +134,14 @@ def rounded(value: float) -> float:
 
 
 def rounded_energy(energy: Energy) -> Energy:
-    """Return an energy of which two digits are shown: more would tell how long the texts of a round are."""
+    """Return an energy of which two digits are shown: more would tell how long the texts of a round
+    are."""
     hosted = None if energy.hosted is None else rounded(energy.hosted)
     embodied = None if energy.embodied is None else rounded(energy.embodied)
     return replace(
-        energy, joules=rounded(energy.joules), seconds=rounded(energy.seconds), hosted=hosted, embodied=embodied
+        energy,
+        joules=rounded(energy.joules),
+        seconds=rounded(energy.seconds),
+        hosted=hosted,
+        embodied=embodied,
     )

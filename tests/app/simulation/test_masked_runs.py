@@ -1,4 +1,5 @@
-"""A run with masked rounds makes the model of the open run, within the field's rounding, and its record tells sums alone."""
+"""A run with masked rounds makes the model of the open run, within the field's rounding, and its
+record tells sums alone."""
 
 from __future__ import annotations
 
@@ -41,7 +42,12 @@ def test_masked_rounds_make_the_model_of_open_rounds(
     make_federation: Callable[..., Path], reduce: str, kind: str, centre: bool
 ) -> None:
     algorithm = {"reduce": reduce, "weights": "uniform"}
-    sections: dict[str, Any] = {"participants": 5, "centre": centre, "kind": kind, "algorithm": algorithm}
+    sections: dict[str, Any] = {
+        "participants": 5,
+        "centre": centre,
+        "kind": kind,
+        "algorithm": algorithm,
+    }
     w = build_setup(make_federation(**sections, folder="open"))
     hidden = build_setup(make_federation(**sections, folder="masked", **MASKED))
     runtime, masked = embedded_runtime((w,), "main"), embedded_runtime((hidden,), "main")
@@ -68,7 +74,11 @@ def test_masked_rounds_make_the_model_of_open_rounds(
 
 def masked_federation(make_federation: Callable[..., Path], **sections: Any) -> Path:
     """Write a federation of five with masked rounds."""
-    given: dict[str, Any] = {"participants": 5, "algorithm": {"reduce": "ffa", "weights": "uniform"}, **MASKED}
+    given: dict[str, Any] = {
+        "participants": 5,
+        "algorithm": {"reduce": "ffa", "weights": "uniform"},
+        **MASKED,
+    }
     return make_federation(**(given | sections))
 
 
@@ -97,7 +107,8 @@ class Cut(Exception):
 
 
 def test_a_run_that_was_cut_off_ends_the_same(make_federation: Callable[..., Path], tmp_path: Path) -> None:
-    """The new process has other keys and secrets, and the phase of the sum that was cut is made again from its start."""
+    """The new process has other keys and secrets, and the phase of the sum that was cut is made
+    again from its start."""
     config = load_federation(masked_federation(make_federation))
     done = start(config, tmp_path / "whole", counterfactuals=False)
 

@@ -37,7 +37,8 @@ def secret_of(shares: Mapping[int, bytes], threshold: int) -> bytes | None:
 def victims_values(
     parties: Parties, own: bytes | None, keys: Mapping[int, bytes | None], among: Collection[int]
 ) -> Values | None:
-    """Return what member 1 sent, from the secret of its own mask and secret keys of pairs by member; None where one is missing.
+    """Return what member 1 sent, from the secret of its own mask and secret keys of pairs by
+    member; None where one is missing.
 
     among: whom member 1 took part with.
     """

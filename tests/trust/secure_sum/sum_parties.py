@@ -1,4 +1,5 @@
-"""Members and a coordinator of secure sums in one process, for tests: the whole protocol, with whoever is away."""
+"""Members and a coordinator of secure sums in one process, for tests: the whole protocol, with
+whoever is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Attacks on secure sums. Each first succeeds against a planted hole, so that it is known to bite; then it fails on the real thing."""
+"""Attacks on secure sums. Each first succeeds against a planted hole, so that it is known to bite;
+then it fails on the real thing."""
 
 from __future__ import annotations
 
@@ -129,7 +130,10 @@ def test_members_with_two_directories_cannot_read_each_other() -> None:
     context = agreed(6)
     parties = Parties.of(context)
     announced = {i: m.announce(context) for i, m in parties.members.items()}
-    whole, part = pack_boxes(announced), pack_boxes({i: box for i, box in announced.items() if i != 6})
+    whole, part = (
+        pack_boxes(announced),
+        pack_boxes({i: box for i, box in announced.items() if i != 6}),
+    )
     shown = {i: part if i == 1 else whole for i in announced}
     boxes = {i: unpack_boxes(m.share(context, shown[i])) for i, m in parties.members.items()}
     inbox = pack_boxes({sender: sent[1] for sender, sent in boxes.items() if sender not in (1, 6)})
@@ -156,7 +160,8 @@ class Talkative(Member):
 @pytest.mark.parametrize(("count", "booked"), [(6, 1), (7, 1), (7, 2), (8, 0)])
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_both_kinds_of_share_need_more_colluders_than_booked(count: int, booked: int, beyond: int) -> None:
-    """The coordinator says to half of the others that member 1 dropped out, and to the rest that it did not."""
+    """The coordinator says to half of the others that member 1 dropped out, and to the rest that it
+    did not."""
     context = agreed(count, colluders=booked)
     threshold = context.policy.threshold
     more = 0 if not beyond else 1 + (count + booked + 1) % 2  # where the threshold was rounded up it takes one more
@@ -186,7 +191,8 @@ def test_both_kinds_of_share_need_more_colluders_than_booked(count: int, booked:
 
 
 class Trusting(Member):
-    """A planted hole: it begins a sum with whoever's shares the coordinator shows, not with all of the directory."""
+    """A planted hole: it begins a sum with whoever's shares the coordinator shows, not with all of
+    the directory."""
 
     def mask(self, context: Context, request: bytes, inbox: bytes, vector: Any) -> bytes:
         known = self._sum(context)._secrets
@@ -199,7 +205,8 @@ class Trusting(Member):
 
 @pytest.mark.parametrize("kind", [Trusting, Member])
 def test_a_member_takes_part_only_with_all_of_the_directory(kind: type[Member]) -> None:
-    """Six members, one colluder: 1 is shown only 2, 3 and the colluder, and the others are told in turn that 2 or 3 dropped out."""
+    """Six members, one colluder: 1 is shown only 2, 3 and the colluder, and the others are told in
+    turn that 2 or 3 dropped out."""
     context, colluder = agreed(6), 6
     kinds = {i: member_of(i, kind) for i in range(1, 6)} | {colluder: member_of(colluder, Talkative)}
     parties = shared_parties(context, kinds)
@@ -234,7 +241,8 @@ def test_a_member_takes_part_only_with_all_of_the_directory(kind: type[Member]) 
 
 @pytest.mark.parametrize("hole", [True, False])
 def test_a_key_that_the_enrolled_member_did_not_sign_is_refused(hole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The coordinator puts a key of its own in the place of member 2's: it would then read what is sealed for it."""
+    """The coordinator puts a key of its own in the place of member 2's: it would then read what is
+    sealed for it."""
     context = agreed(4)
     parties = Parties.of(context)
     announced = {i: m.announce(context) for i, m in parties.members.items()}

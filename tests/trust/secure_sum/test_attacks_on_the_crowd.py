@@ -1,4 +1,5 @@
-"""Attacks that make the crowd small, read what crosses the wire, or steal from a process; each first succeeds against a planted hole."""
+"""Attacks that make the crowd small, read what crosses the wire, or steal from a process; each
+first succeeds against a planted hole."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ VOCABULARY, WIDTH, RANK, TOKENS = 500, 48, 16, 8
 
 
 def tokens_in_span(matrix: Values, embeddings: Values) -> set[int]:
-    """Return the tokens whose embeddings lie in the span of the rows of a gradient (Petrov et al., 2024)."""
+    """Return the tokens whose embeddings lie in the span of the rows of a gradient (Petrov et al.,
+    2024)."""
     _, sizes, rows = np.linalg.svd(matrix, full_matrices=False)
     rows = rows[sizes > 1e-5 * sizes[0]]
     outside = embeddings - embeddings @ rows.T @ rows
@@ -61,7 +63,8 @@ def test_tokens_are_read_from_an_open_update_and_not_from_what_crosses_the_wire(
 @pytest.mark.parametrize("hole", [True, False])
 @pytest.mark.parametrize("left", [1, 2])
 def test_a_crowd_of_one_or_two_is_not_opened(hole: bool, left: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each member is told that all but member 1 and itself dropped out (and that one more is there)."""
+    """Each member is told that all but member 1 and itself dropped out (and that one more is
+    there)."""
     context = agreed(6)
     parties = shared_parties(context)
     values = values_of(context)
@@ -116,7 +119,8 @@ def test_two_sums_of_one_round_would_tell_their_difference(kind: type[Member]) -
 @pytest.mark.parametrize("hole", [True, False])
 @pytest.mark.parametrize("covers", [(2, 1, 1, 1, 1), (2, 2, 2, 1, 1)])
 def test_a_block_of_too_few_owners_rests(hole: bool, covers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where two of three owners drop out after they sent, the block was uploaded, and is not opened."""
+    """Where two of three owners drop out after they sent, the block was uploaded, and is not
+    opened."""
     context = agreed(5, (10, 6), covers)
     if hole:
         monkeypatch.setattr(Layout, "open_blocks", lambda self, members, fewest: len(self.blocks))
@@ -143,7 +147,12 @@ def test_looks_at_validation_data_end_after_one_per_round(kind: type[Member]) ->
     members = {i: member_of(i, kind) for i in range(1, 5)}
     answered = []
     for attempt in range(1, 6):
-        context = Context(**{**vars(agreed(4, (0,), attempt=attempt, figures={"loss": 16.0})), "purpose": "validate"})
+        context = Context(
+            **{
+                **vars(agreed(4, (0,), attempt=attempt, figures={"loss": 16.0})),
+                "purpose": "validate",
+            }
+        )
         parties = Parties(context, members)
         if code := code_of(parties.share):
             assert code == "secure-sum-over"

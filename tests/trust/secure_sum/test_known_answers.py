@@ -66,14 +66,16 @@ def test_a_mask_is_the_same_however_it_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "colluders", "threshold"), [(6, 1, 4), (5, 0, 3), (5, 1, 4), (20, 1, 11), (100, 10, 56), (3, 1, 3)]
+    ("members", "colluders", "threshold"),
+    [(6, 1, 4), (5, 0, 3), (5, 1, 4), (20, 1, 11), (100, 10, 56), (3, 1, 3)],
 )
 def test_how_many_shares_give_a_secret_back(members: int, colluders: int, threshold: int) -> None:
     assert Policy(dict.fromkeys(range(1, members + 1), b""), colluders).threshold == threshold
 
 
 @pytest.mark.parametrize(
-    ("members", "colluders", "fewest"), [(2, 0, 3), (0, 0, 3), (3, 2, 3), (4, 1, 5), (9, 1, 2), (9, -1, 3)]
+    ("members", "colluders", "fewest"),
+    [(2, 0, 3), (0, 0, 3), (3, 2, 3), (4, 1, 5), (9, 1, 2), (9, -1, 3)],
 )
 def test_too_small_a_crowd_is_refused(members: int, colluders: int, fewest: int) -> None:
     with pytest.raises(ProtectionError) as error:

@@ -1,4 +1,5 @@
-"""The opened sum is the plain sum within the field's rounding, whoever drops out; below the threshold nothing opens."""
+"""The opened sum is the plain sum within the field's rounding, whoever drops out; below the
+threshold nothing opens."""
 
 from __future__ import annotations
 

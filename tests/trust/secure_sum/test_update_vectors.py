@@ -1,4 +1,5 @@
-"""Updates come back from their vectors, members of unequal ranks mean the same shared model, and messages have their sizes."""
+"""Updates come back from their vectors, members of unequal ranks mean the same shared model, and
+messages have their sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sum_parties import Parties, agreed, values_of
 
-from tequio.algorithms.factors import heads, initial_factors, padded_sum, parted, prefix, product, tail
+from tequio.algorithms.factors import (
+    heads,
+    initial_factors,
+    padded_sum,
+    parted,
+    prefix,
+    product,
+    tail,
+)
 from tequio.core.canonical import digest_update
 from tequio.core.errors import ProtectionError
 from tequio.core.types import Trained, TrainRequest
@@ -31,7 +40,11 @@ def made(rank: int, seed: int = 0) -> Update:
         for name, e in initial_factors(SHAPES, rank, 1, "s").entries.items()
     }
     return Update(
-        {**entries, **{name: Dense(torch.randn(shape, generator=draw)) for name, shape in HEADS.items()}}, "s"
+        {
+            **entries,
+            **{name: Dense(torch.randn(shape, generator=draw)) for name, shape in HEADS.items()},
+        },
+        "s",
     )
 
 

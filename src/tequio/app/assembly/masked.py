@@ -23,14 +23,16 @@ from tequio.trust.secure_sum.plan import SumPlan
 
 @dataclass(frozen=True)
 class Masking:
-    """What the masked rounds of a run in one process need: the plan of all sums, and each participant's own side of them."""
+    """What the masked rounds of a run in one process need: the plan of all sums, and each
+    participant's own side of them."""
 
     plan: SumPlan
     members: Mapping[int, Member]
 
 
 def check_masked(config: Federation) -> None:
-    """Raise ConfigError where [privacy] mode = "masked" does not go with the rest. An open federation always passes."""
+    """Raise ConfigError where [privacy] mode = "masked" does not go with the rest. An open
+    federation always passes."""
     if config.privacy.mode == "open":
         return
     algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
@@ -49,7 +51,14 @@ def check_masked(config: Federation) -> None:
     watching: dict[str, Sees] = {"[screen]": Screening(**config.screen.model_dump()).sees}
     watching |= {"[equity] credit": every} if config.equity.credit or config.equity.leave_one_out else {}
     full = config.adapter.kind == "full"
-    check_sum(algorithm.reduce, algorithm.weights, algorithm.start, algorithm.upload.codec(), watching, full)
+    check_sum(
+        algorithm.reduce,
+        algorithm.weights,
+        algorithm.start,
+        algorithm.upload.codec(),
+        watching,
+        full,
+    )
     found = {
         "masked-reduce": not algorithm.reduce.nested,
         "masked-weights": algorithm.weights.name != "uniform",
@@ -67,12 +76,14 @@ def check_least_mode(config: Federation, who: str, file: ParticipantFile) -> Non
 
 
 def check_network_mode(config: Federation) -> None:
-    """Raise ConfigError for a federation across a network that asks for masked rounds: these run in one process so far."""
+    """Raise ConfigError for a federation across a network that asks for masked rounds: these run in
+    one process so far."""
     refuse_first(ConfigError, {"masked-network": config.privacy.mode != "open"})
 
 
 def build_masking(config: Federation, run_spec: RunSpec) -> Masking | None:
-    """Return what masked rounds in one process need, with keys made for this process; None for open rounds."""
+    """Return what masked rounds in one process need, with keys made for this process; None for open
+    rounds."""
     if config.privacy.mode == "open":
         return None
     keys = {member.index: new_key() for member in run_spec.members}

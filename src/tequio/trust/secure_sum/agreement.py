@@ -1,6 +1,8 @@
-"""What every member of a secure sum agrees on before it begins: who takes part, what is summed, and in which round of which run.
+"""What every member of a secure sum agrees on before it begins: who takes part, what is summed, and
+in which round of which run.
 
-Each seed and each sealed share binds the digest of it. A coordinator that tells two members two things gets noise, not a sum.
+Each seed and each sealed share binds the digest of it. A coordinator that tells two members two
+things gets noise, not a sum.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Policy:
     def threshold(self) -> int:
         """Return how many shares give a secret back: ⌊(N + k)/2⌋ + 1.
 
-        Each member answers once, and a colluder gives both kinds of share: both secrets of one member would need 2t ≤ N + k answers.
+        Each member answers once, and a colluder gives both kinds of share: both secrets of one
+        member would need 2t ≤ N + k answers.
         """
         return (len(self.members) + self.colluders) // 2 + 1
 
@@ -61,7 +64,8 @@ class Policy:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a vector holds: blocks of values, of which each member covers the first few, and figures that all of them add.
+    """What a vector holds: blocks of values, of which each member covers the first few, and figures
+    that all of them add.
 
     Args:
         blocks: values in each block.
@@ -76,7 +80,8 @@ class Layout:
     figures: Mapping[str, float]
 
     def edges(self, blocks: int) -> list[int]:
-        """Return where the first `blocks` segments begin and end, sentinels and figures included."""
+        """Return where the first `blocks` segments begin and end, sentinels and figures
+        included."""
         edges = [0]
         for number in range(blocks):
             first = 1 + len(self.figures) if number == 0 else 0

@@ -1,7 +1,9 @@
-"""The coordinator's side of one secure sum: announce → share → receive, member by member → close → answer → open.
+"""The coordinator's side of one secure sum: announce → share → receive, member by member → close →
+answer → open.
 
-Vectors are added to one running sum as they come; no single one is held. Whatever a member sends that is not as agreed raises
-ProtectionError, and that member drops out. Where too few are left nothing is opened, and the round needs a new attempt.
+Vectors are added to one running sum as they come; no single one is held. Whatever a member sends
+that is not as agreed raises ProtectionError, and that member drops out. Where too few are left
+nothing is opened, and the round needs a new attempt.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from numpy.typing import NDArray
 from tequio.core.errors import ProtectionError
 from tequio.core.texts.words import refusal, refuse_first
 from tequio.trust.secure_sum.agreement import Context
-from tequio.trust.secure_sum.directory import Keys, pack_boxes, read_directory, read_keys, unpack_boxes
+from tequio.trust.secure_sum.directory import (
+    Keys,
+    pack_boxes,
+    read_directory,
+    read_keys,
+    unpack_boxes,
+)
 from tequio.trust.secure_sum.field import WIDE, decode
 from tequio.trust.secure_sum.masks import Mask, apply_masks
 from tequio.trust.secure_sum.sealing import own_seed, pair_seed
@@ -26,7 +34,8 @@ from tequio.trust.secure_sum.shamir import SHARE, combine, lagrange
 
 @dataclass(frozen=True)
 class Opened:
-    """What a sum tells: summed values (zero where a block rests), summed figures, and members in each opened block."""
+    """What a sum tells: summed values (zero where a block rests), summed figures, and members in
+    each opened block."""
 
     values: NDArray[np.float64]
     figures: Mapping[str, float]
@@ -47,25 +56,30 @@ class Collector:
         self._total = np.zeros(0, WIDE)
 
     def check_keys(self, index: int, announced: bytes) -> None:
-        """Raise ProtectionError unless the enrolled member of that index signed these keys for this sum."""
+        """Raise ProtectionError unless the enrolled member of that index signed these keys for this
+        sum."""
         read_keys(self.context, index, announced)
 
     def directory(self, announced: Mapping[int, bytes]) -> bytes:
-        """Return the directory of those who announced their keys. Raises ProtectionError if they are too few."""
+        """Return the directory of those who announced their keys. Raises ProtectionError if they
+        are too few."""
         data = pack_boxes(announced)
         self._directory = read_directory(self.context, data)
         self._bound = self.context.digest + hashlib.sha256(data).digest() + self._request
         return data
 
     def check_shares(self, index: int, outbox: bytes) -> None:
-        """Raise ProtectionError unless a member sealed something for each other member of the directory."""
+        """Raise ProtectionError unless a member sealed something for each other member of the
+        directory."""
         if unpack_boxes(outbox).keys() != self._directory.keys() - {index}:
             raise refusal(ProtectionError, "secure-sum-message")
 
     def inboxes(self, outboxes: Mapping[int, bytes]) -> dict[int, bytes]:
-        """Return what the others sealed for each member. Raises ProtectionError if one of the directory sent nothing, or not to all.
+        """Return what the others sealed for each member. Raises ProtectionError if one of the
+        directory sent nothing, or not to all.
 
-        Everybody's shares must be there: with a part of them a coordinator could show each member another crowd.
+        Everybody's shares must be there: with a part of them a coordinator could show each member
+        another crowd.
         """
         sent = {index: unpack_boxes(outbox) for index, outbox in outboxes.items()}
         missing = sorted(
@@ -79,7 +93,8 @@ class Collector:
         }
 
     def receive(self, index: int, vector: bytes) -> None:
-        """Add a member's vector to the running sum. Raises ProtectionError if it has another size, or came already."""
+        """Add a member's vector to the running sum. Raises ProtectionError if it has another size,
+        or came already."""
         size = self.context.layout.edges(self.context.sent_blocks(index, self._directory))[-1] * WIDE.itemsize
         if index not in self._directory or index in self._arrived or len(vector) != size or self._survivors:
             raise refusal(ProtectionError, "secure-sum-message")
@@ -88,7 +103,8 @@ class Collector:
         self._arrived.add(index)
 
     def close(self) -> tuple[int, ...]:
-        """Return whose vectors are in the sum. Raises ProtectionError if they are too few for it to be opened."""
+        """Return whose vectors are in the sum. Raises ProtectionError if they are too few for it to
+        be opened."""
         least = self.context.policy.least
         found = {"secure-sum-few-left": len(self._arrived) < least}
         refuse_first(ProtectionError, found, members=len(self._arrived), fewest=least)
@@ -96,7 +112,8 @@ class Collector:
         return self._survivors
 
     def answer(self, index: int, opened: bytes) -> None:
-        """Take the shares that a survivor gives. Raises ProtectionError if they are not those that were asked for."""
+        """Take the shares that a survivor gives. Raises ProtectionError if they are not those that
+        were asked for."""
         boxes = unpack_boxes(opened)
         wanted = {member: self._kind(member) for member in self._directory}
         fits = {member: (box[:1], len(box)) for member, box in boxes.items()} == wanted
@@ -118,7 +135,8 @@ class Collector:
     def open(self) -> Opened:
         """Take the masks away and return the sum.
 
-        Raises ProtectionError if too few answered, a share was wrong, or what remains is not a sum of so many vectors.
+        Raises ProtectionError if too few answered, a share was wrong, or what remains is not a sum
+        of so many vectors.
         """
         threshold = self.context.policy.threshold
         found = {"secure-sum-few-left": len(self._answers) < threshold}
@@ -131,7 +149,8 @@ class Collector:
         return Opened(values, figures, tuple(counts), self._survivors)
 
     def _masks(self, answered: list[int], opened: int) -> list[Mask]:
-        """Return what to take away: own masks of the survivors, and masks that they have in common with members that dropped out."""
+        """Return what to take away: own masks of the survivors, and masks that they have in common
+        with members that dropped out."""
         factors, edges = lagrange(answered), self.context.layout.edges(opened)
         blocks = {index: self.context.sent_blocks(index, self._directory) for index in self._directory}
         masks = []

@@ -1,4 +1,5 @@
-"""The signed directory of a sum: for each member two fresh keys, signed with the key that it enrolled with."""
+"""The signed directory of a sum: for each member two fresh keys, signed with the key that it
+enrolled with."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ProtectionError
@@ -69,7 +73,8 @@ def announce(context: Context, index: int, key: PrivateKey, keys: Keys) -> bytes
 
 
 def read_keys(context: Context, index: int, announced: bytes) -> Keys:
-    """Return the keys that a member announced. Raises ProtectionError unless the enrolled member of that index signed them."""
+    """Return the keys that a member announced. Raises ProtectionError unless the enrolled member of
+    that index signed them."""
     keys = Keys(announced[:KEY], announced[KEY : 2 * KEY])
     public = context.policy.members.get(index)
     if public is None:
@@ -85,7 +90,8 @@ def read_keys(context: Context, index: int, announced: bytes) -> Keys:
 def read_directory(context: Context, data: bytes) -> dict[int, Keys]:
     """Return the keys of every member of a directory.
 
-    Raises ProtectionError if one of them is not signed, two share a key, or they are too few for a sum to be opened.
+    Raises ProtectionError if one of them is not signed, two share a key, or they are too few for a
+    sum to be opened.
     """
     found = {index: read_keys(context, index, box) for index, box in unpack_boxes(data).items()}
     every = [key for keys in found.values() for key in (keys.channel, keys.mask)]

@@ -1,7 +1,8 @@
 """Numbers as integers modulo 2³²: what masks hide without a trace, and what adds up exactly.
 
-A step of the grid is a power of two, so that integers within the bound stay exact. Two bits are a guard: a sum of honest members
-stays within ±2²⁹, and a vector that was not masked as agreed, or was made to wrap around, almost surely does not.
+A step of the grid is a power of two, so that integers within the bound stay exact. Two bits are a
+guard: a sum of honest members stays within ±2²⁹, and a vector that was not masked as agreed, or was
+made to wrap around, almost surely does not.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 class Field:
     """Values up to ±bound of so many members.
 
-    The sum of n members differs from the sum of their values, clipped to ±limit, by at most n·step/2, where
-    step < 2·bound·members/2²⁹, apart from the rounding of float64 (2⁻²² of a step).
+    The sum of n members differs from the sum of their values, clipped to ±limit, by at most
+    n·step/2, where step < 2·bound·members/2²⁹, apart from the rounding of float64 (2⁻²² of a step).
     """
 
     bound: float
@@ -51,7 +52,8 @@ class Field:
         return self.largest * self.step
 
     def quantise(self, values: Floats, out: Vector) -> None:
-        """Write clipped and rounded values into `out`. Raises ProtectionError if one is not finite."""
+        """Write clipped and rounded values into `out`. Raises ProtectionError if one is not
+        finite."""
         scale, most = 1.0 / self.step, float(self.largest)
         signed = out.view("<i4")
         for begin in range(0, len(values), CHUNK):
@@ -64,7 +66,8 @@ class Field:
             signed[begin : begin + CHUNK] = part
 
     def opened(self, total: Vector, count: int) -> NDArray[np.float64]:
-        """Return the sum that `count` members made. Raises ProtectionError if no honest members could have made it."""
+        """Return the sum that `count` members made. Raises ProtectionError if no honest members
+        could have made it."""
         signed = total.view("<i4")
         if len(signed) and max(int(signed.max()), -int(signed.min())) > count * self.largest:
             raise refusal(ProtectionError, "secure-sum-garbage")
@@ -72,7 +75,8 @@ class Field:
 
 
 def encode(layout: Layout, blocks: int, values: Floats, figures: Mapping[str, float]) -> Vector:
-    """Return the vector of a member that sends the first `blocks` blocks: a sentinel, figures, then each block and a sentinel.
+    """Return the vector of a member that sends the first `blocks` blocks: a sentinel, figures, then
+    each block and a sentinel.
 
     Raises ProtectionError if the values or figures are not those of the layout, or not finite.
     """
@@ -93,12 +97,17 @@ def encode(layout: Layout, blocks: int, values: Floats, figures: Mapping[str, fl
 
 
 def decode(layout: Layout, total: Vector, counts: list[int]) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """Return the summed values and figures; counts: how many members sent each opened block. Blocks that rest are zero.
+    """Return the summed values and figures; counts: how many members sent each opened block. Blocks
+    that rest are zero.
 
-    Raises ProtectionError if a sentinel or a bound shows that this is not the sum of so many members.
+    Raises ProtectionError if a sentinel or a bound shows that this is not the sum of so many
+    members.
     """
     members, edges = len(layout.covers), layout.edges(len(counts))
-    sentinels = [(0, counts[0]), *((edges[number + 1] - 1, count) for number, count in enumerate(counts))]
+    sentinels = [
+        (0, counts[0]),
+        *((edges[number + 1] - 1, count) for number, count in enumerate(counts)),
+    ]
     if len(total) != edges[-1] or any(int(total[place]) != count for place, count in sentinels):
         raise refusal(ProtectionError, "secure-sum-garbage")
     figures = {

@@ -1,4 +1,5 @@
-"""Masks: the AES-256-CTR stream of a seed, read as little-endian integers of 32 bits, and the seeds that two members share.
+"""Masks: the AES-256-CTR stream of a seed, read as little-endian integers of 32 bits, and the seeds
+that two members share.
 
 References: RFC 7748 (X25519), RFC 5869 (HKDF).
 """
@@ -25,7 +26,8 @@ BLOCK = 16  # bytes of AES
 
 @dataclass(frozen=True)
 class Mask:
-    """One stream that is added to (sign 1) or taken from (sign −1) the values from `start` up to `stop`."""
+    """One stream that is added to (sign 1) or taken from (sign −1) the values from `start` up to
+    `stop`."""
 
     seed: bytes = field(repr=False)
     sign: int
@@ -39,7 +41,8 @@ def derive_key(secret: bytes, info: bytes) -> bytes:
 
 
 def shared_key(own: X25519PrivateKey, public: bytes, info: bytes) -> bytes:
-    """Return the key that the owners of two X25519 keys have in common. Raises ProtectionError if `public` gives none."""
+    """Return the key that the owners of two X25519 keys have in common. Raises ProtectionError if
+    `public` gives none."""
     try:
         return derive_key(own.exchange(X25519PublicKey.from_public_bytes(public)), info)
     except ValueError:
@@ -49,7 +52,10 @@ def shared_key(own: X25519PrivateKey, public: bytes, info: bytes) -> bytes:
 def apply_masks(vector: Vector, masks: Sequence[Mask]) -> None:
     """Add masks to a vector in place, chunk by chunk."""
     streams = [Cipher(algorithms.AES(mask.seed), modes.CTR(bytes(BLOCK))).encryptor() for mask in masks]
-    zeros, buffer = memoryview(bytes(CHUNK * WIDE.itemsize)), bytearray(CHUNK * WIDE.itemsize + BLOCK)
+    zeros, buffer = (
+        memoryview(bytes(CHUNK * WIDE.itemsize)),
+        bytearray(CHUNK * WIDE.itemsize + BLOCK),
+    )
     drawn = np.frombuffer(buffer, WIDE, CHUNK)
     for begin in range(0, len(vector), CHUNK):
         for mask, stream in zip(masks, streams, strict=True):

@@ -1,8 +1,10 @@
-"""A member's side of secure sums: announce → share → mask → unmask, each asked for once, in that order.
+"""A member's side of secure sums: announce → share → mask → unmask, each asked for once, in that
+order.
 
-Secrets are fresh in every sum and stay in the memory of this process: they are never written, pickled or shown. A process that
-restarts has lost them, and drops out of that sum. An answer is kept in memory under what was asked: the same question gives the same
-bytes again, another one in its place is refused, because two vectors under one mask would tell their difference.
+Secrets are fresh in every sum and stay in the memory of this process: they are never written,
+pickled or shown. A process that restarts has lost them, and drops out of that sum. An answer is
+kept in memory under what was asked: the same question gives the same bytes again, another one in
+its place is refused, because two vectors under one mask would tell their difference.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ from tequio.core.errors import ProtectionError
 from tequio.core.texts.words import refusal, refuse_first
 from tequio.trust.keys import PrivateKey
 from tequio.trust.secure_sum.agreement import Context, Purpose
-from tequio.trust.secure_sum.directory import Keys, announce, pack_boxes, read_directory, unpack_boxes
+from tequio.trust.secure_sum.directory import (
+    Keys,
+    announce,
+    pack_boxes,
+    read_directory,
+    unpack_boxes,
+)
 from tequio.trust.secure_sum.field import Floats, encode
 from tequio.trust.secure_sum.masks import Mask, apply_masks
 from tequio.trust.secure_sum.sealing import Shares, channel_key, own_seed, pair_seed, seal, unseal
@@ -50,10 +58,12 @@ class _Sum:
         self.context, self.index, self._entropy = context, index, entropy
         self._answers: dict[str, tuple[bytes, bytes]] = {}
         self._secrets: _Secrets | None = _Secrets(
-            X25519PrivateKey.from_private_bytes(entropy(SECRET)), X25519PrivateKey.from_private_bytes(entropy(SECRET))
+            X25519PrivateKey.from_private_bytes(entropy(SECRET)),
+            X25519PrivateKey.from_private_bytes(entropy(SECRET)),
         )
         keys = Keys(*(own.public_key().public_bytes_raw() for own in (self._secrets.channel, self._secrets.pairs)))
-        self._answers["announce"] = (b"", announce(context, index, key, keys))
+        self.announcement = announce(context, index, key, keys)
+        self._answers["announce"] = (b"", self.announcement)
 
     def answer(self, step: str, after: str, asked: bytes, make: Callable[[_Secrets], bytes]) -> bytes:
         """Return the answer to a question of this step, made once."""
@@ -121,7 +131,10 @@ class _Sum:
         """Give the shares that open the sum of these members, and forget every secret."""
         policy = self.context.policy
         strange = self.index not in survivors or not survivors <= known.directory.keys()
-        found = {"secure-sum-survivors": strange, "secure-sum-few-left": len(survivors) < policy.least}
+        found = {
+            "secure-sum-survivors": strange,
+            "secure-sum-few-left": len(survivors) < policy.least,
+        }
         facts = {"round": self.context.round, "members": len(survivors), "fewest": policy.least}
         refuse_first(ProtectionError, found, **facts)
         opened = self.context.layout.open_blocks(survivors, policy.fewest)
@@ -140,7 +153,8 @@ class Member:
         index: its index, from 1.
         key: the key that it enrolled with.
         entropy: where secrets come from; anything but the default is for tests.
-        begun: for each purpose, the last round that an earlier process of this member took part in: it takes part only in later ones.
+        begun: for each purpose, the last round that an earlier process of this member took part in:
+            it takes part only in later ones.
     """
 
     def __init__(
@@ -159,18 +173,19 @@ class Member:
         raise TypeError("The secrets of a secure sum stay in the memory of one process.")
 
     def announce(self, context: Context) -> bytes:
-        """Return fresh keys for a sum, signed. Raises ProtectionError for a sum that is over, or older than the last."""
+        """Return fresh keys for a sum, signed. Raises ProtectionError for a sum that is over, or
+        older than the last."""
         last = self._sums.get(context.purpose)
         if last is not None and last.context == context:
-            return last.answer("announce", "", b"", _never)
+            return last.announcement
         place = (context.round, context.attempt)
         old = last is not None and place <= (last.context.round, last.context.attempt)
         over = context.round <= self._closed.get(context.purpose, -1)
         refuse_first(ProtectionError, {"secure-sum-over": old or over}, round=context.round)
         if self.index not in context.policy.members:
             raise refusal(ProtectionError, "secure-sum-stranger", index=self.index)
-        self._sums[context.purpose] = _Sum(context, self.index, self._key, self._entropy)
-        return last_answer(self._sums[context.purpose])
+        self._sums[context.purpose] = made = _Sum(context, self.index, self._key, self._entropy)
+        return made.announcement
 
     def share(self, context: Context, directory: bytes) -> bytes:
         """Return sealed shares of the own secrets for each other member of a directory."""
@@ -178,7 +193,8 @@ class Member:
         return found.answer("share", "announce", directory, lambda known: found.share(directory, known))
 
     def mask(self, context: Context, request: bytes, inbox: bytes, vector: Vector) -> bytes:
-        """Return the own vector under masks. `vector` is called only where this was not answered before.
+        """Return the own vector under masks. `vector` is called only where this was not answered
+        before.
 
         Args:
             context: the sum.
@@ -186,11 +202,15 @@ class Member:
             inbox: what the others sealed for this member.
             vector: makes the values and figures.
         """
-        found, asked = self._sum(context), canonical_json([request.hex(), hashlib.sha256(inbox).hexdigest()])
+        found, asked = (
+            self._sum(context),
+            canonical_json([request.hex(), hashlib.sha256(inbox).hexdigest()]),
+        )
         return found.answer("mask", "share", asked, lambda known: found.mask(request, inbox, vector, known))
 
     def unmask(self, context: Context, survivors: frozenset[int]) -> bytes:
-        """Return the shares that open the sum of the survivors; once, and no other sum of this round and purpose after it."""
+        """Return the shares that open the sum of the survivors; once, and no other sum of this
+        round and purpose after it."""
         found = self._sum(context)
         asked = canonical_json(sorted(survivors))
         answer = found.answer("unmask", "mask", asked, lambda known: found.unmask(survivors, known))
@@ -202,12 +222,3 @@ class Member:
         if found is None or found.context != context:
             raise refusal(ProtectionError, "secure-sum-unknown", round=context.round)
         return found
-
-
-def last_answer(found: _Sum) -> bytes:
-    """Return what a sum announced."""
-    return found.answer("announce", "", b"", _never)
-
-
-def _never(known: _Secrets) -> bytes:
-    raise AssertionError("a sum announces its keys when it is made")

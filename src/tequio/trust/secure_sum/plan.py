@@ -1,4 +1,5 @@
-"""What is the same in all secure sums of a run, and which sum a request means: both sides derive it from what they agreed on."""
+"""What is the same in all secure sums of a run, and which sum a request means: both sides derive it
+from what they agreed on."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class SumPlan:
         scale: what multiplies B·A.
         accuracy: whether a model's answers can be right or wrong (classification).
         rounds: rounds of training; there is no sum of a later one.
-        looks: the last round with a look at validation data: points between base and shared model come after the rounds.
+        looks: the last round with a look at validation data: points between base and shared model
+            come after the rounds.
     """
 
     run: str
@@ -62,7 +64,8 @@ class SumPlan:
         return Places(self.tiers, self.shapes, self.heads, trained)
 
     def context(self, asked: SumRequest) -> Context:
-        """Return the sum that a request is a step of. Raises ProtectionError for a round beyond what was agreed."""
+        """Return the sum that a request is a step of. Raises ProtectionError for a round beyond
+        what was agreed."""
         validates = asked.purpose == "validate"
         over = not (0 if validates else 1) <= asked.round <= (self.looks if validates else self.rounds)
         refuse_first(ProtectionError, {"secure-sum-over": over}, round=asked.round)
@@ -73,7 +76,11 @@ class SumPlan:
     def _training(self, trained: Trained, rate: float) -> Layout:
         sizes = self.places(trained).sizes
         covers = {index: self.tiers.index(rank) + 1 for index, rank in self.ranks.items()}
-        figures = {"loss_first": LARGEST_LOSS, "loss_last": LARGEST_LOSS, "clipped": float(sum(sizes))}
+        figures = {
+            "loss_first": LARGEST_LOSS,
+            "loss_last": LARGEST_LOSS,
+            "clipped": float(sum(sizes)),
+        }
         farthest = max(FARTHEST * rate * max(self.steps.values()), LEAST_BOUND)
         return Layout(sizes, covers, farthest, figures)
 
@@ -82,7 +89,8 @@ class SumPlan:
         return Layout((0,), dict.fromkeys(self.ranks, 1), 1.0, figures)
 
     def asked(self, step: SumRequest) -> bytes:
-        """Return the digest of what a step asks to train or evaluate: all in it that is the same for everybody.
+        """Return the digest of what a step asks to train or evaluate: all in it that is the same
+        for everybody.
 
         Raises ProtectionError where the request in it is not the one that the step says it is.
         """

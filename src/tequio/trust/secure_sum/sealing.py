@@ -1,6 +1,8 @@
-"""What two members of a sum have in common: the key that seals shares between them, and the seeds of masks.
+"""What two members of a sum have in common: the key that seals shares between them, and the seeds
+of masks.
 
-Each binds the sum (its context and directory) and the pair; a mask binds the request that was answered as well.
+Each binds the sum (its context and directory) and the pair; a mask binds the request that was
+answered as well.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ NONCE = 12
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of a member's secrets that one member holds: of its own masks (one per block), and of its key of pairs."""
+    """Shares of a member's secrets that one member holds: of its own masks (one per block), and of
+    its key of pairs."""
 
     own: tuple[bytes, ...] = field(repr=False)
     pair: bytes = field(repr=False)
@@ -51,7 +54,8 @@ def seal(key: bytes, shares: Shares, bound: bytes, sender: int, receiver: int, e
 
 
 def unseal(key: bytes, sealed: bytes, bound: bytes, sender: int, receiver: int, blocks: int) -> Shares:
-    """Read sealed shares. Raises ProtectionError unless that sender sealed them for this receiver in this sum."""
+    """Read sealed shares. Raises ProtectionError unless that sender sealed them for this receiver
+    in this sum."""
     try:
         plain = AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], bound + struct.pack(">HH", sender, receiver))
     except (InvalidTag, ValueError):

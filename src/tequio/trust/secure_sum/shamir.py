@@ -1,4 +1,5 @@
-"""Secrets of 32 bytes in shares, any `threshold` of which give it back and fewer of which tell nothing (Shamir 1979)."""
+"""Secrets of 32 bytes in shares, any `threshold` of which give it back and fewer of which tell
+nothing (Shamir 1979)."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ def lagrange(places: Sequence[int]) -> dict[int, int]:
 
 
 def combine(shares: Mapping[int, bytes], factors: Mapping[int, int]) -> bytes | None:
-    """Return the secret of the shares at the places of `factors`; None if they are not shares of one secret of 32 bytes."""
+    """Return the secret of the shares at the places of `factors`; None if they are not shares of
+    one secret of 32 bytes."""
     value = sum(int.from_bytes(shares[place], "big") * factor for place, factor in factors.items()) % PRIME
     return value.to_bytes(SECRET, "big") if value < 1 << (8 * SECRET) else None

@@ -1,4 +1,5 @@
-"""Updates of shared factors as vectors: by rank block, so that members of unequal ranks have the first blocks in common."""
+"""Updates of shared factors as vectors: by rank block, so that members of unequal ranks have the
+first blocks in common."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Places:
     """Where the values of an update stand.
 
     Args:
-        ranks: where each block of ranks ends, rising: with 2 and 4 the first block has ranks 0 and 1, the second 2 and 3.
+        ranks: where each block of ranks ends, rising: with 2 and 4 the first block has ranks 0 and
+            1, the second 2 and 3.
         shapes: (m, n) of each adapted module.
         heads: shapes of the tensors of the head; they stand in the first block.
         trained: which factors of a round are trained.
@@ -50,7 +52,8 @@ class Places:
         return list(zip((0, *self.ranks[:-1]), self.ranks, strict=True))
 
     def vector(self, update: Update, blocks: int) -> NDArray[np.float32]:
-        """Return the values of an update, the first blocks. Raises ProtectionError if it has other entries than a round trains."""
+        """Return the values of an update, the first blocks. Raises ProtectionError if it has other
+        entries than a round trains."""
         expected = {f"{name}:{factor}" for name in self.shapes for factor in self._factors} | self.heads.keys()
         if update.entries.keys() != expected:
             raise refusal(ProtectionError, "secure-sum-layout")
@@ -87,7 +90,8 @@ class Places:
 
 
 def asked_model(request: TrainRequest, scale: float) -> str:
-    """Return the digest of the shared model that a training request starts from: the same whatever the rank of who is asked.
+    """Return the digest of the shared model that a training request starts from: the same whatever
+    the rank of who is asked.
 
     Raises ProtectionError if the request does not hold it whole.
     """
@@ -98,7 +102,11 @@ def asked_model(request: TrainRequest, scale: float) -> str:
     for key, entry in start.entries.items():
         if key.endswith(":a"):
             name = key[:-2]
-            b, a, rest = plain(start.entries[f"{name}:b"]) * scale, plain(entry), request.held.entries.get(name)
+            b, a, rest = (
+                plain(start.entries[f"{name}:b"]) * scale,
+                plain(entry),
+                request.held.entries.get(name),
+            )
             if isinstance(rest, Factored):
                 b, a = torch.cat([b, rest.b], dim=1), torch.cat([a, rest.a])
             entries[name] = Factored(b=b, a=a)
