@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,24 @@ def test_masked_rounds_make_the_model_of_open_rounds(
         for row in own.values():
             assert [row[key] for key in ("tokens", "examples", "loss_first", "loss_last", "norm")] == [None] * 5
         assert body["validation"] == {}
+
+
+def test_rounds_of_the_centre_alone_need_no_sum(make_federation: Callable[..., Path]) -> None:
+    sections: dict[str, Any] = {"participants": 3, "centre": {"first": 1}, "train": {"rounds": 2}}
+    sections["algorithm"] = {"reduce": "rolora", "weights": "uniform"}
+    w = build_setup(make_federation(**sections, folder="open"))
+    hidden = build_setup(make_federation(**sections, folder="masked", **MASKED))
+    assert {member.rank for member in hidden.run_spec.members} == {2}, "one of three has rank 2"
+    members = tuple(replace(member, rank=2) for member in w.run_spec.members)
+    run_spec = replace(w.run_spec, members=members)
+    runtime, masked = embedded_runtime((w,), "main"), embedded_runtime((hidden,), "main")
+    assert isinstance(masked, SumRounds)
+    clear, summed = open_state(run_spec, runtime)[0], open_state(hidden.run_spec, masked)[0]
+    for _ in range(2):
+        clear, _ = run_round(clear, run_spec, runtime)
+        summed, body = run_round(summed, hidden.run_spec, masked, masked.gather)
+        assert difference(clear.shared, summed.shared) < 1e-6
+    assert body["sums"]["train"]["members"] == 3
 
 
 def masked_federation(make_federation: Callable[..., Path], **sections: Any) -> Path:
