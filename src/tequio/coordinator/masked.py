@@ -165,9 +165,8 @@ class _Sum:
             collector, inboxes = self._begun()
             for reply in self._ask("mask", inboxes):
                 if self._try(reply.index, partial(collector.receive, reply.index, reply.payload or b"")):
-                    self._replies[reply.index] = replace(
-                        reply, payload=None
-                    )  # its vector is in the sum, and held nowhere
+                    # its vector is in the sum, and held nowhere
+                    self._replies[reply.index] = replace(reply, payload=None)
             survivors = collector.close()
             for reply in self._ask("unmask", dict.fromkeys(survivors, pack_indices(survivors)), drop=False):
                 with suppress(ProtectionError):  # a survivor that gives something else has given nothing
