@@ -32,6 +32,7 @@ import torch
 
 from benchmarks.common.command import tequio
 from benchmarks.common.made import SHAPES, make_base, words
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.memory import load_model_shape, process_memory
 from tequio.app.forecast.calibration import compare
@@ -180,8 +181,10 @@ def random_row(model: str, size: str, bases: Path, in_processes: bool) -> str:
         said, was = ([row[k] for row in found["participants"]] for k in ("predicted", "measured"))
         whole = {k: sum(row[k] for row in was) / max(sum(row[k] for row in said), 1e-9) for k in said[0]}
         card = found["card"] if found["card"]["ratio"] else found["memory"]
-        parts = on_card(process_memory(config, 2)).total if found["card"]["ratio"] else process_memory(config, 2).total
-        shape = load_model_shape(config)
+        algorithm = resolve_algorithm(config)
+        needed = process_memory(config, algorithm, 2)
+        parts = on_card(needed).total if found["card"]["ratio"] else needed.total
+        shape = load_model_shape(config, algorithm)
         rows = plan["participants"]
         flops = sum(r["rounds"] * r["steps"] * batch * tokens * training(shape, tokens, r["rank"]) for r in rows)
         factor, trained = plan["factors"]["this machine"], sum(r["train"] for r in was)

@@ -27,7 +27,7 @@ prepare_process()
 from benchmarks.common.hub import no_word, nobody, server_in
 from benchmarks.common.memory import Watch
 from benchmarks.scale import ENTRY, SPEC, made_up, weights_spec
-from tequio.coordinator.aggregation import aggregate, count_update
+from tequio.coordinator.aggregation import aggregate
 from tequio.coordinator.round import in_order, training_tasks
 from tequio.coordinator.run_spec import Coding
 from tequio.core.errors import TequioError
@@ -53,7 +53,7 @@ def participants(folder: Path, address: str, megabytes: int) -> None:
         assert isinstance(task, TrainRequest)
         spool = Spool()
         for name in names:
-            spool.append(Coding().codec().encode(Update({name: made_up(name, task.index)}, SPEC), 0))
+            spool.append(Coding().codec.encode(Update({name: made_up(name, task.index)}, SPEC), 0))
         return pack_message(Reply(task.round, task.index, task.name, parts=spool, examples=1, steps=1))
 
     def work(path: Path) -> None:
@@ -95,7 +95,7 @@ def measure(folder: Path, megabytes: int, people: int) -> None:
         arrivals = in_order(
             net.exchange(training_tasks(state, run_spec, run_spec.members)), state, run_spec, run_spec.members
         )
-        fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
+        fold = aggregate(arrivals, run_spec)
         seconds, (anonymous, resident) = time.monotonic() - began, watch.end()
         sessions.dismiss()
         others.terminate()

@@ -20,11 +20,11 @@ prepare_process()
 
 import torch
 
+from tequio.app.assembly.algorithm import build_local
 from tequio.app.assembly.build import build
 from tequio.app.demos.catalogue import write_demo
 from tequio.config import LocalSection, load_federation
 from tequio.coordinator.round import open_state, run_round
-from tequio.coordinator.run_spec import Local
 from tequio.runtimes.embedded import Embedded
 
 ARMS = ["plain", "fedprox:0.1", "kl:0.1", "kl:0.5", "replay:0.1", "transfer:0.3", "fomaml:0.1"]
@@ -56,7 +56,7 @@ def main() -> None:
     print("| arm | processor s a round | validation loss | wrong on public slices |\n|---|---|---|---|", flush=True)
     for arm in arguments.arms:
         chosen = section(arm)
-        run_spec = replace(setup.run_spec, local=Local(chosen.terms, chosen.method, chosen.method_settings))
+        run_spec = replace(setup.run_spec, local=build_local(chosen.terms, chosen.method, chosen.method_settings))
         state, opening = open_state(run_spec, Embedded(setup.nodes))
         begin = time.process_time()
         for _ in range(run_spec.rounds):

@@ -37,7 +37,7 @@ from tequio.algorithms.registry import (
     start_by_name,
     weights_by_name,
 )
-from tequio.coordinator.aggregation import aggregate, count_update
+from tequio.coordinator.aggregation import aggregate
 from tequio.coordinator.federate import federate, star
 from tequio.coordinator.round import in_order
 from tequio.coordinator.run_spec import Coding, Member, RunSpec
@@ -231,7 +231,7 @@ def replies(run_spec: RunSpec, mode: str, order: str) -> Iterator[Reply]:
             continue
         spool = Spool()
         for name, entry in entries:
-            spool.append(Coding().codec().encode(Update({name: entry}, SPEC), 0))
+            spool.append(Coding().codec.encode(Update({name: entry}, SPEC), 0))
         yield Reply(1, member.index, member.name, parts=spool, examples=1, steps=1)
         del spool
 
@@ -249,7 +249,7 @@ def measure(megabytes: int, participants: int, mode: str, order: str) -> dict[st
     made_up("warm", 0)
     before, began = psutil.Process().memory_info().rss, time.process_time()
     arrivals = in_order(replies(run_spec, mode, order), state, run_spec, run_spec.members)
-    fold = aggregate((count_update(outcome, run_spec) for outcome in arrivals), run_spec)
+    fold = aggregate(arrivals, run_spec)
     seconds = time.process_time() - began
     return {"folded": fold.count, "ratio": (peak_bytes() - before) / (megabytes * ENTRY), "seconds": seconds}
 

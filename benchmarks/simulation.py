@@ -36,6 +36,7 @@ from torch import Tensor
 
 from benchmarks.common.memory import peak_bytes
 from benchmarks.study.base import base_text, byte_tokenizer
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.build import build
 from tequio.app.simulation.parallelism import choose_workers, side_by_side
 from tequio.config import Federation, load_federation
@@ -83,7 +84,7 @@ def prepare(folder: Path, modules: Sequence[str]) -> Path:
 
 def tequio(config: Federation, folder: Path, lockstep: int = 1) -> float:
     """Through the embedded runtime, workers chosen, with a ledger."""
-    count = choose_workers(config, 0)
+    count = choose_workers(config, resolve_algorithm(config), 0)
     w = build(config)
     places = side_by_side(w, count)
     others = tuple(place.nodes for place in places[1:])

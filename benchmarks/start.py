@@ -34,11 +34,12 @@ from tequio.cli.options import set_threads
 from tequio.config import load_federation
 set_threads(1)
 from tequio.app.simulation.parallelism import choose_workers
-from tequio.app.assembly.build import read_roster, wire
+from tequio.app.assembly.build import build, read_participants
+from tequio.app.assembly.checks import check_pieces
 config = load_federation(Path({path!r}))
-roster = read_roster(config)
-choose_workers(config, 0)
-wire(config, roster=roster)
+algorithm, participants = check_pieces(config), read_participants(config)
+choose_workers(config, algorithm, 0)
+build(config, participants=participants, algorithm=algorithm)
 """
 
 

@@ -7,11 +7,12 @@ import random
 import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from tequio.config import load_federation
 from tequio.coordinator.round import open_state, run_round
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.canonical import canonical_json
+from tequio.core.errors import TequioError
 from tequio.core.protocols import Runtime
 from tequio.core.types import Failure, Reply, Request, State, TrainRequest
 from tequio.ledger.chain import ZEROS, Entry, link
@@ -214,6 +216,20 @@ def digests(run: Path) -> dict[str, str]:
     shared = found["shared"][-1]
     bases = {f"shared-{name}": body["digest"] for name, body in shared.get("bases", {}).items()}
     return {**{body["name"]: body["digest"] for body in found["personal"]}, **bases, "shared": shared["digest"]}
+
+
+# refusals
+
+
+@contextmanager
+def refused(kind: type[TequioError], code: str, /, **facts: Any) -> Iterator[pytest.ExceptionInfo[TequioError]]:
+    """Expect an error of this kind, with this code and at least these facts."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    reason = caught.value.reason
+    assert reason is not None, f"no code: {caught.value}"
+    assert reason.code == code, caught.value
+    assert {name: reason.facts.get(name) for name in facts} == facts
 
 
 # the machine

@@ -155,6 +155,30 @@ def make_shifted(make_federation: Maker) -> Maker:
     return make
 
 
+def text_pairs(seed: int, count: int = 60) -> list[tuple[str, str]]:
+    """Made texts with their labels, as Python gives them."""
+    return [(row["text"], row["label"]) for row in sentences(count, seed)]
+
+
+@pytest.fixture
+def api_settings(tiny_bert: Path) -> dict[str, Any]:
+    """The keys of federation.toml as a dict, for a run of seconds."""
+    return {
+        "name": "small",
+        "base": {"model": str(tiny_bert), "dtype": "float32"},
+        "task": {"kind": "classification", "max_tokens": 16, "labels": {"good": "great kind", "bad": "rude broken"}},
+        "adapter": {"modules": ["query", "value"], "ranks": [2]},
+        "train": {"rounds": 2, "batch_size": 8, "learning_rate": 5e-3, "max_steps": 4},
+        "personal": {"local_rates": [5e-3], "private_rates": [2e-3], "private_rank": 2, "private_epochs": 1.0},
+    }
+
+
+@pytest.fixture
+def api_people() -> dict[str, list[tuple[str, str]]]:
+    """Two participants' texts as pairs."""
+    return {"north": text_pairs(1), "south": text_pairs(2)}
+
+
 @pytest.fixture
 def marked(make_federation: Maker) -> Maker:
     """make_federation, with a marker in every text of the participants, for tests of bad input."""

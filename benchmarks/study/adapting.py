@@ -120,9 +120,9 @@ def models(others: Federation, starts: Sequence[str], rate: float, seed: int) ->
         setup = build(others.model_copy(update={"algorithm": algorithm}))
         out["reptile"] = federated(setup, rate)[1], []
     if "fomaml" in starts:
-        setup = build(others)
-        spec = replace(setup.run_spec, local=replace(setup.run_spec.local, method="fomaml"))
-        out["fomaml"] = federated(replace(setup, run_spec=spec), rate)[1], []
+        local = others.local.model_copy(update={"method": "fomaml"})
+        setup = build(others.model_copy(update={"local": local}))
+        out["fomaml"] = federated(setup, rate)[1], []
     return out
 
 

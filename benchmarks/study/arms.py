@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from benchmarks.study.world import World
-from tequio.app.assembly.algorithm import resolve_algorithm
+from tequio.app.assembly.algorithm import build_chain
 from tequio.config import AlgorithmSection
 from tequio.coordinator.round import open_state, run_round, shared_model
 from tequio.coordinator.run_spec import Member, RunSpec
@@ -226,7 +226,7 @@ def plan_of(
     world: World, algorithm: AlgorithmSection, setting: Setting, rate: float, ranks: Sequence[int] | None = None
 ) -> RunSpec:
     """The plan of a run. Raises ConfigError where the pieces do not go together."""
-    pieces = resolve_algorithm(algorithm)
+    pieces = build_chain(algorithm)
     people = zip(world.participants, ranks or world.ranks, strict=True)
     members = tuple(Member(node.name, i, rank, setting.steps) for i, (node, rank) in enumerate(people, start=1))
     top = max(member.rank for member in members)

@@ -19,8 +19,9 @@ from benchmarks.study.arms import EXTENSIONS, Grid, Run, Setting
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes
 from benchmarks.study.world import SCARCE, World, with_centre
+from tequio.app.assembly.algorithm import build_local
 from tequio.config import AlgorithmSection
-from tequio.coordinator.run_spec import Local, Member
+from tequio.coordinator.run_spec import Member
 from tequio.core.seeds import derive
 from tequio.core.update import Update
 from tequio.participant.personal import score
@@ -89,7 +90,7 @@ def _world(scene: Scene, seed: int) -> World:
 
 def _run(world: World, scene: Scene, protection: Protection, rate: float) -> Run:
     setting = replace(scene.setting, federated_share=protection.federated_share)
-    run_spec = replace(arms.plan_of(world, AlgorithmSection(), setting, rate), local=Local(protection.terms))
+    run_spec = replace(arms.plan_of(world, AlgorithmSection(), setting, rate), local=build_local(protection.terms))
     if protection.gate_margin is not None:
         run_spec = replace(run_spec, centre=Member("centre", 0, 1, 1), gate_margin=protection.gate_margin)
     return arms.play(run_spec, world.nodes)

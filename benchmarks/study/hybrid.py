@@ -20,10 +20,11 @@ from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, baselines, mean, outcomes, over_seeds, spread
 from benchmarks.study.world import MANUALS, SCARCE, World, with_centre
 from tequio.algorithms.registry import ensemble_by_name
+from tequio.app.assembly.algorithm import build_local
 from tequio.config import AlgorithmSection
 from tequio.coordinator.distillation import Distillation, Group
 from tequio.coordinator.multi_base import group_rounds
-from tequio.coordinator.run_spec import Local, RunSpec
+from tequio.coordinator.run_spec import RunSpec
 from tequio.participant.distiller import PublicTexts
 from tequio.runtimes.embedded import Embedded
 
@@ -110,7 +111,9 @@ def _run(world: World, scene: Scene, hybrid: Hybrid, rate: float) -> Run:
     run_spec = arms.plan_of(
         world, AlgorithmSection(), replace(setting, federated_share=share, centre_steps=steps), rate
     )
-    return arms.play(replace(run_spec, federated_share=hybrid.federated_share, local=Local(hybrid.terms)), world.nodes)
+    return arms.play(
+        replace(run_spec, federated_share=hybrid.federated_share, local=build_local(hybrid.terms)), world.nodes
+    )
 
 
 def _distilled(world: World, run_spec: RunSpec, steps: int) -> Run:

@@ -22,8 +22,8 @@ from benchmarks.study.arms import CENTRAL, EXTENSIONS, FEDERATED, Grid, Setting,
 from benchmarks.study.jobs import Job
 from benchmarks.study.scenes import Scene, mean, spread
 from benchmarks.study.world import Size, World, split
+from tequio.app.assembly.algorithm import build_local
 from tequio.config import AlgorithmSection
-from tequio.coordinator.run_spec import Local
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
 from tequio.participant.choice import one_error
@@ -105,7 +105,7 @@ def _started(world: World, scene: Scene, start: Start, rate: float | None) -> tu
     if start.kind == "pooled":
         pooled = arms.pooled(world, scene.setting, grid, more)
         return pooled.rate, pooled.value
-    local = Local(method=start.method)
+    local = build_local(method=start.method)
 
     def run(rate: float) -> arms.Run:
         return arms.play(replace(arms.plan_of(world, start.algorithm, scene.setting, rate), local=local), world.nodes)

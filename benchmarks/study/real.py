@@ -22,7 +22,7 @@ import torch
 from benchmarks.study.coding import PLAIN
 from benchmarks.study.joining import ENCODER, MOST, ROWS
 from benchmarks.study.worlds.catalogue import write_world
-from tequio.app.assembly.algorithm import resolve_algorithm
+from tequio.app.assembly.algorithm import build_chain
 from tequio.app.assembly.build import build
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import AlgorithmSection, load_federation
@@ -89,7 +89,7 @@ def judged(setup: RunSetup) -> RunSetup:
 def with_pieces(plan: RunSpec, **pieces: Any) -> RunSpec:
     """The plan with these keys of [algorithm]."""
     section = AlgorithmSection(**{**PLAIN, **pieces})
-    chosen = resolve_algorithm(section)
+    chosen = build_chain(section)
     return replace(
         plan,
         aggregator=chosen.reduce,

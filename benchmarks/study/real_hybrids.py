@@ -13,11 +13,11 @@ from typing import Any
 
 from benchmarks.study.real import Arm, Json, Made, compared, played, table, with_pieces, with_steps
 from tequio.algorithms.registry import ensemble_by_name
+from tequio.app.assembly.algorithm import build_local
 from tequio.app.assembly.setup import RunSetup
 from tequio.coordinator.distillation import Distillation, Group
 from tequio.coordinator.multi_base import group_rounds
 from tequio.coordinator.round import shared_model
-from tequio.coordinator.run_spec import Local
 from tequio.runtimes.embedded import Embedded
 
 WORLDS = ("excavators", "clinics")
@@ -56,7 +56,7 @@ def hybrid(
         plan = with_steps(replace(setup.run_spec, learning_rate=rate, federated_share=share), steps)
         plan = replace(plan, rounds=plan.rounds + first, centre_first=first)
         if transfer:
-            plan = replace(plan, local=Local({"transfer": transfer}))
+            plan = replace(plan, local=build_local({"transfer": transfer}))
         return _distilled(replace(setup, run_spec=plan), distilled) if distilled else played(setup, plan)
 
     return make

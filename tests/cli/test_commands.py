@@ -115,7 +115,7 @@ def test_a_whole_run_as_a_user(make_federation: Any, tmp_path: Path) -> None:
     assert "the text is empty" in tequio("predict", out, "site0", " ").stderr
     nobody = tequio("predict", out, "site9", "text")
     assert nobody.returncode == 8
-    assert "It has: site0, site1, shared" in nobody.stderr
+    assert "It has models of: site0, site1, shared" in nobody.stderr
 
     exported = json.loads(tequio("export", out, "site1", "--merged", "--json").stdout)["exported"]
     assert (Path(exported[0]["adapter"]) / "adapter_config.json").is_file()
@@ -168,7 +168,7 @@ def test_init_writes_what_run_reads_and_the_first_error_says_what_to_do(tmp_path
     ran = tequio("run", path)
     assert ran.returncode == 3
     assert "north" in ran.stderr
-    assert "there is no file" in ran.stderr
+    assert "there is no such file" in ran.stderr
     twice = tequio("init", tmp_path / "new")
     assert twice.returncode == 2
     assert "exists already" in twice.stderr

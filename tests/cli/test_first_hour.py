@@ -93,7 +93,7 @@ def test_one_file_is_enough_and_its_meaning_is_said(tables: list[Path], tmp_path
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (None, "there is no file"),
+        (None, "there is no such file"),
         (b"", "empty"),
         (b"\x00\x01\x02\x03" * 99, "nulls.csv"),
         (b"text,label\n" + b"".join(b"word %d,%s\n" % (n, b"yes") for n in range(30)), "the same value in all 30 rows"),

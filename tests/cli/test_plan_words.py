@@ -108,7 +108,7 @@ def test_a_real_plan_and_its_outcome_in_both(
     for own in (False, True):
         texts = printed("en", own=own), printed("es", own=own)
         assert shared(*texts) == set()
-        assert "Plan de small: en el equipo de cada quien" in texts[1]
+        assert "Plan de small: cada participante en su equipo" in texts[1]
     run = tmp_path / "run"
     start(load_federation(path), run, False)
     assert rendered("en", after=run) == rendered("es", after=run)

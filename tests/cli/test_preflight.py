@@ -38,8 +38,8 @@ def reported(*words: str | Path) -> tuple[int, list[str], str]:
         ("federation.toml", "[train]", "[train]\nlr = 1", "here it is called 'learning_rate'", 2),
         ("federation.toml", 'name = "site1"', 'name = "site9"', "Make the two names the same", 2),
         ("participants/site1.toml", "path = ", "pat = ", "unknown key 'data.pat'", 2),
-        ("data/site1.jsonl", None, None, "there is no file", 3),
-        ("public/slice.jsonl", None, None, "there is no file", 3),
+        ("data/site1.jsonl", None, None, "there is no such file", 3),
+        ("public/slice.jsonl", None, None, "there is no such file", 3),
     ],
 )
 def test_a_federation(

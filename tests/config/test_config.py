@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import refused
 from tequio.config import Federation, load_federation, load_participant
 from tequio.core.canonical import canonical_json
 from tequio.core.errors import ConfigError
@@ -169,7 +170,7 @@ def test_a_missing_key_is_named(tmp_path: Path, old: str, key: str) -> None:
 def test_a_participant_without_a_file_is_named_where_it_should_run_here(tmp_path: Path) -> None:
     """On the roster it may lack one, for it may be elsewhere; a run on this machine needs it."""
     roster = load_federation(write(tmp_path, changed('file = "ana.toml"', ""))).participants
-    with pytest.raises(ConfigError, match=r"\[\[participants\]\] ana: it has no file"):
+    with refused(ConfigError, "roster-without-file", name="ana"):
         load_participant(roster[0].file, "ana")
 
 
@@ -315,20 +316,20 @@ def test_a_file_that_overwhelms_the_parser_is_refused(tmp_path: Path, text: str)
 
 
 def test_a_file_that_is_no_utf8_text(tmp_path: Path) -> None:
-    assert "is not UTF-8 (line 2)" in refusal(tmp_path, b'name = "x"\n# a\xf1o\n')
-    assert "is UTF-16. TOML is always UTF-8." in refusal(tmp_path, FEDERATION.encode("utf-16"))
+    assert "federation.toml, line 2: this is not UTF-8" in refusal(tmp_path, b'name = "x"\n# a\xf1o\n')
+    assert "looks like UTF-16. TOML is always UTF-8." in refusal(tmp_path, FEDERATION.encode("utf-16"))
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tequio init") as caught:
+    with refused(ConfigError, "config-missing") as caught:
         load_federation(tmp_path / "none.toml")
     assert str(tmp_path / "none.toml") in str(caught.value)
-    with pytest.raises(ConfigError, match=r"is a folder. Expected a federation.toml"):
+    with refused(ConfigError, "path-is-a-folder", file="federation.toml"):
         load_federation(tmp_path)
-    with pytest.raises(ConfigError, match=r"is a folder. Expected a participant.toml"):
+    with refused(ConfigError, "path-is-a-folder", file="participant.toml"):
         load_participant(tmp_path, "ana")
     inside = write(tmp_path, "", "file") / "federation.toml"
-    with pytest.raises(ConfigError, match="cannot be read") as caught:
+    with refused(ConfigError, "unreadable") as caught:
         load_federation(inside)
     assert str(inside) in str(caught.value)
 

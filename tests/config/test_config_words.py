@@ -20,8 +20,8 @@ from tequio.app.network.hub.folder import enrolled, read_coordinator_folder, wit
 from tequio.app.network.participant.join import read_identity
 from tequio.app.run_files import config_from_header
 from tequio.config import Federation, ParticipantFile, validated
-from tequio.config.explain import ODD
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import TEXTS
 from tequio.ledger.record import Ledger
 from tequio.trust.invitation import read_invitation
 
@@ -38,7 +38,15 @@ VALUES = [True, "", "x", "€ x", "x" * 100, *NUMBERS, *TIMES, *TABLES, *LISTS]
 THEIRS = [
     *("Input should", "Input is", "Value error", "String should", "List should", "Field required", "Extra inputs"),
     *("type=", "valid string", "valid dictionary", "valid integer", "valid number", "valid list", "valid boolean"),
-    *("instance of", "Section", "after validation", "pydantic", "<class", "[key]", ODD),
+    *(
+        "instance of",
+        "Section",
+        "after validation",
+        "pydantic",
+        "<class",
+        "[key]",
+        TEXTS["en"]["reason.expected-other"],
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from builders import NEEDED
 from tequio.algorithms.registry import ENSEMBLE, METHOD, REDUCE, SERVER, START, WEIGHTS, terms_by_name
-from tequio.app.assembly.algorithm import resolve_algorithm
+from tequio.app.assembly.algorithm import build_chain
 from tequio.config import Federation, stored, validated, whole
 from tequio.config.presets import PRESETS, leaves, resolved
 from tequio.config.starter import write_starter
@@ -46,7 +46,7 @@ def test_a_method_by_name_is_its_keys(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_its_pieces_exist_and_go_together(name: str) -> None:
     found = preset(name)
-    resolve_algorithm(found.algorithm)
+    build_chain(found.algorithm)
     terms_by_name(found.local.terms)
     chosen = found.algorithm
     for piece, known in ((chosen.reduce, REDUCE), (chosen.weights, WEIGHTS), (chosen.server, SERVER)):

@@ -84,7 +84,7 @@ def test_a_key_is_found_by_either_name_and_a_table_with_all_its_keys() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("roundz", "'train.rounds'"), ("train.pach", "'train.pace'"), ("lr", "'train.learning_rate'")],
+    [("roundz", "train.rounds"), ("train.pach", "train.pace"), ("lr", "'train.learning_rate'")],
 )
 def test_an_unknown_key_names_the_nearest(name: str, expected: str) -> None:
     with pytest.raises(ConfigError, match="There is no key") as caught:

@@ -16,8 +16,9 @@ from builders import build_setup, records
 from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.coordinator import contribution
-from tequio.coordinator.aggregation import CountedUpdate, aggregate, mix
-from tequio.coordinator.run_spec import RunSpec
+from tequio.coordinator.admission import Admitted
+from tequio.coordinator.aggregation import aggregate, mix
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Facts
 from tequio.core.update import Dense, Update
@@ -74,12 +75,10 @@ def local(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(now - w)
 
 
-def counted_of(change: np.ndarray, index: int, examples: int, run_spec: RunSpec) -> CountedUpdate:
+def counted_of(change: np.ndarray, index: int, examples: int, run_spec: RunSpec) -> Admitted:
     update = Update({"head.weight": Dense(torch.tensor(change))}, run_spec.spec)
     facts = Facts(examples=examples, steps=5, norm=update.norm())
-    return CountedUpdate(
-        index, update, facts, {"name": f"p{index}", "weight": run_spec.weighting.weight(facts), "rank": 1}
-    )
+    return Admitted(Member(f"p{index}", index, 1, 5), update, facts, {"name": f"p{index}", "rank": 1})
 
 
 def federated(w_: World, who: tuple[int, ...], run_spec: RunSpec) -> tuple[np.ndarray, dict[str, float]]:

@@ -10,14 +10,14 @@ from tequio.algorithms.registry import reduce_by_name
 from tequio.core.protocols import Facts
 from tequio.core.update import Dense, Factored, Update
 
-REDUCE_ROWS = {
-    "stack": "factored",
-    "fedit": "dense",
-    "ffa": "dense",
-    "rolora": "dense",
-    "trimmed_mean": "dense",
-    "centred_clipping": "factored",
-    "geometric_median": "factored",
+REDUCE_ROWS = {  # the form of its result, and the starts with which it goes
+    "stack": ("factored", {"fresh", "fedex", "flexlora"}),
+    "fedit": ("dense", {"fresh"}),
+    "ffa": ("dense", {"fresh"}),
+    "rolora": ("dense", {"fresh"}),
+    "trimmed_mean": ("dense", {"fresh"}),
+    "centred_clipping": ("factored", {"fresh", "fedex"}),
+    "geometric_median": ("factored", {"fresh", "fedex"}),
 }
 
 

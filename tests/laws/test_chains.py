@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from piece_rows import REDUCE_ROWS
 
 from builders import Recording, build_setup, rounds
 from tequio.algorithms.compatibility import check_chain
@@ -135,12 +136,7 @@ def test_weights_by_need_follow_the_losses(make_federation: Any) -> None:
 
 # --- which chains are legal ---------------------------------------------------------------------------------------------
 
-FACTORS = {"fedit", "ffa", "rolora", "trimmed_mean"}  # reduces that go on with shared factors
-LEGAL = {
-    "fresh": {"stack", "fedit", "ffa", "rolora", "trimmed_mean", "centred_clipping", "geometric_median"},
-    "fedex": {"stack", "centred_clipping", "geometric_median"},
-    "flexlora": {"stack"},
-}
+LEGAL = {start: {name for name, (_, starts) in REDUCE_ROWS.items() if start in starts} for start in START}
 
 
 @pytest.mark.parametrize("start", sorted(START))
@@ -152,7 +148,7 @@ def test_a_chain_is_legal_or_refused_with_the_nearest_legal_one(reduce: str, sta
         return
     with pytest.raises(ConfigError) as caught:
         check_chain(*chain)
-    code = "start-of-factors" if reduce in FACTORS else "start-of-robust"
+    code = "start-of-factors" if REDUCE_ROWS[reduce][0] == "dense" else "start-of-robust"
     assert caught.value.reason == Reason(code, {"start": start, "reduce": reduce})
     proposed = "fresh" if reduce not in LEGAL["fedex"] else "fedex"
     assert f'Use start = "{proposed}" with {reduce!r}, or reduce = "stack" with {start!r}' in caught.value.fix

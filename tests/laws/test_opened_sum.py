@@ -13,8 +13,8 @@ from tequio.algorithms.compatibility import check_sum
 from tequio.algorithms.compress.plain import Plain
 from tequio.algorithms.factors import padded_sum
 from tequio.algorithms.registry import REDUCE, WEIGHTS, codec_by_name, reduce_by_name, start_by_name, weights_by_name
-from tequio.coordinator.admission import Admitted, Refused
-from tequio.coordinator.aggregation import OpenedSum, count_update
+from tequio.coordinator.admission import Refused
+from tequio.coordinator.aggregation import OpenedSum
 from tequio.coordinator.round import ShortRound, in_order, open_state, run_round
 from tequio.coordinator.run_spec import Member, RunSpec, Screening
 from tequio.core.canonical import digest_update
@@ -33,14 +33,13 @@ def plain_sum(
     """Adds updates up before anybody looks at one; in a second exchange those whose updates are in it are asked once more."""
     total, rows, refused, centre = zero(run_spec.spec), list[dict[str, Any]](), list[Refused](), None
     for outcome in in_order(runtime.exchange(tasks), state, run_spec, roster):
-        counted = count_update(outcome, run_spec) if isinstance(outcome, Admitted) else outcome
-        if isinstance(counted, Refused):
-            refused.append(counted)
-        elif counted.index == 0:
-            centre = counted
+        if isinstance(outcome, Refused):
+            refused.append(outcome)
+        elif outcome.member.index == 0:
+            centre = outcome
         else:
-            total = padded_sum(total, counted.update)
-            rows.append({**counted.row, **dict.fromkeys(HIDDEN), "weight": 1.0})
+            total = padded_sum(total, outcome.update)
+            rows.append({**outcome.row, **dict.fromkeys(HIDDEN), "weight": 1.0})
     names = {row["name"] for row in rows}
     again = [EvaluateRequest(state.round + 1, m.index, m.name, zero(run_spec.spec)) for m in roster if m.name in names]
     assert not any(isinstance(reply, Failure) for reply in runtime.exchange(again))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from piece_rows import REDUCE_ROWS, ROBUST, entry, number, reduced
 
+from builders import refused
 from tequio.algorithms.registry import reduce_by_name, weights_by_name
 from tequio.core.canonical import pack
 from tequio.core.errors import RunError, UpdateError
@@ -68,7 +69,7 @@ def test_trimming_rounds_up_and_two_cannot_be_trimmed() -> None:
     rows = [[1.0], [2.0], [3.0], [4.0], [50.0, 10.0], [60.0, 20.0]]
     updates = [Update({"m:a": Dense(torch.tensor(row).reshape(-1, 1))}, "s") for row in rows]
     assert plain(reduced("trimmed_mean", updates).entries["m:a"]).flatten().tolist() == [3.5, 15.0]
-    with pytest.raises(RunError, match="trimmed_mean has 2 updates"):
+    with refused(RunError, "too-few-updates-to-trim", count=2):
         reduced("trimmed_mean", updates[:2])
 
 
@@ -93,7 +94,7 @@ def spoilt(update: Update, how: str, size: float, seed: int) -> Update:
 @given(seed=st.integers(0, 50), size=st.floats(10.0, 1e4))
 def test_one_bad_update_of_five_does_not_move_the_robust_ones_far(name: str, how: str, seed: int, size: float) -> None:
     """Within the length of the longest honest deviation from the honest mean; the plain mean goes at least three times as far."""
-    kind = REDUCE_ROWS[name]
+    kind = REDUCE_ROWS[name][0]
     honest = cohort(kind, seed)
     bad = [*honest[:4], spoilt(honest[4], how, size, seed)]
     plain_rule = "stack" if kind == "factored" else "fedit"
@@ -133,5 +134,5 @@ def test_robust_rules_see_products_not_factors(name: str, seed: int) -> None:
 def test_one_update_alone_is_the_aggregate(name: str) -> None:
     u = entry("factored", 3, 0)
     assert reduced(name, [u]).minus(u).norm() <= 1e-6 * u.norm()
-    with pytest.raises(UpdateError, match="layouts differ"):
+    with refused(UpdateError, "layouts-differ"):
         reduced(name, [u, Update(u.entries, "other")])

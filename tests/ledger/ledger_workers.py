@@ -54,8 +54,8 @@ def state_of(number: int, size: int = MEGABYTE) -> bytes:
     return (hashlib.sha256(str(number).encode()).digest() * (size // 32 + 1))[:size]
 
 
-def append_for_ever(connection: Connection, path: Path) -> None:
-    """Odd records with a checkpoint, even ones without; says each number once it is committed."""
+def append_for_ever(connection: Connection, path: Path, pause: float = 0.0) -> None:
+    """Odd records with a checkpoint, even ones without; says each number once it is committed, and pauses that many seconds."""
     with Ledger.open(path) as ledger:
         last = ledger.last("round")
         number = last.body["number"] if last else 0
@@ -63,6 +63,7 @@ def append_for_ever(connection: Connection, path: Path) -> None:
             number += 1
             entry = ledger.append("round", {"number": number}, state_of(number) if number % 2 else None)
             connection.send(entry.seq)
+            time.sleep(pause)
 
 
 def append_until_full(connection: Connection, path: Path) -> None:

@@ -23,6 +23,7 @@ from ledger_workers import (
     use_read_only,
 )
 
+from builders import refused
 from tequio.core.errors import ResourceError
 from tequio.ledger.record import Ledger, verify
 
@@ -110,7 +111,7 @@ def test_sqlite_saying_that_the_disk_is_full(tmp_path: Path) -> None:
     with Ledger.create(path, {}) as ledger:
         ledger.append("round", {}, b"a" * 100_000)
         ledger._connection.execute("PRAGMA max_page_count = 60")
-        with pytest.raises(ResourceError, match="database or disk is full") as caught:
+        with refused(ResourceError, "ledger-full", error="database or disk is full") as caught:
             ledger.append("round", {}, b"b" * 400_000)
         assert "Free space" in caught.value.fix
         assert verify(path).entries == 2

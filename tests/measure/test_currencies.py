@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from builders import refused
 from tequio.core.errors import ConfigError
 from tequio.measure.currencies import checked_currency, currencies
 
@@ -14,22 +15,25 @@ def test_codes_in_use(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "offered"),
+    ("given", "near"),
     [
-        ("EUX", "EUR"),
-        ("eur", "EUR .Euro."),
-        ("Euro", "EUR"),
-        ("Mexican peso", "MXN"),
-        ("DEM", "no currency in use"),  # gone
-        ("HRK", "no currency in use"),
-        ("XXX", "no currency in use"),
-        ("XAU", "no currency in use"),
-        ("CLF", "no currency in use"),  # a fund
-        ("", "no currency in use"),
+        ("EUX", ["UGX (Uganda Shilling)", "EUR (Euro)"]),
+        ("eur", ["EUR (Euro)"]),
+        ("Euro", ["EUR (Euro)"]),
+        ("Mexican peso", ["MXN (Mexican Peso)", "DOP (Dominican Peso)"]),
+        ("HRK", ["KHR (Riel)", "HKD (Hong Kong Dollar)"]),  # gone
+        ("XAU", ["XAF (CFA Franc BEAC)", "AUD (Australian Dollar)"]),
+        ("CLF", ["CLP (Chilean Peso)", "CHF (Swiss Franc)", "CDF (Congolese Franc)"]),  # a fund
     ],
 )
-def test_others_are_refused_and_the_nearest_is_offered(given: str, offered: str) -> None:
-    with pytest.raises(ConfigError, match=offered):
+def test_the_nearest_is_offered_for_others(given: str, near: list[str]) -> None:
+    with refused(ConfigError, "currency-nearly", currency=given, near=near):
+        checked_currency(given)
+
+
+@pytest.mark.parametrize("given", ["DEM", "XXX", ""])
+def test_nothing_is_offered_where_nothing_is_near(given: str) -> None:
+    with refused(ConfigError, "currency-unknown", currency=given):
         checked_currency(given)
 
 

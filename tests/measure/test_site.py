@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from builders import refused
 from tequio.core.errors import ConfigError
 from tequio.core.types import Energy, Span
 from tequio.measure.intensity import Intensity, Window
@@ -41,9 +42,9 @@ def test_owning_by_the_hour() -> None:
     # 8,760 · (1 − 0.5) over one year is 0.5 an hour, with maintenance 0.25, used half of the time: 1.5
     assert owned_per_hour(8760, 1, 0.5, 0.25, 0.5) == pytest.approx(1.5)
     assert owned_per_hour(0) == 0.0
-    for bad in ({"capital": -1}, {"capital": 1, "residual": 2}, {"capital": 1, "utilisation": 0}):
-        with pytest.raises(ConfigError, match="expected"):
-            owned_per_hour(**bad)
+    for key, bad in (("capital", -1), ("residual", 2), ("utilisation", 0), ("life_years", 0)):
+        with refused(ConfigError, "out-of-range", key=f"[money] {key}", value=str(bad)):
+            owned_per_hour(**{"capital": 1, key: bad})
 
 
 def test_break_even() -> None:

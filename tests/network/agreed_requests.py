@@ -48,7 +48,7 @@ def agreements(setup: RunSetup, whole: Federation, own: bool = True) -> dict[int
             entry = whole.participants[index - 1]
             hardware = load_participant(entry.file, entry.name).hardware if own else HardwareSection()
             facts = json.loads(canonical_json(build_node_profile(node, hardware, {}).facts()))
-            found[index] = build_agreement(whole, ParticipantProfile.of(node.name, facts), group.adapted)
+            found[index] = build_agreement(whole, ParticipantProfile.of(node.name, facts), group)
     return found
 
 

@@ -72,7 +72,7 @@ def test_parts_that_trickle_in_hold_the_coordinator_once_and_not_for_each(monkey
     begun = time.monotonic()
     found = net.read(message, TASK)
     assert isinstance(found, Failure)
-    assert "a part of its reply is missing" in found.message
+    assert "[part-gone {}]" in found.message
     assert time.monotonic() - begun < len(net.parts) * EACH / 2
 
 
@@ -103,7 +103,7 @@ def test_a_message_that_flower_cannot_read_is_refused_and_the_participant_works_
     _work(client, identity, ClientState(lambda data: data, log), stop, lambda: "")
     assert client.asked == 2
     assert len(said) == 1
-    assert said[0].startswith("message-refused: refused a message: A message that came is not one of Tequio's.")
+    assert said[0].startswith("message-refused: refused a message: A received message is not one of Tequio's.")
 
 
 def test_who_has_a_personal_model_on_record_is_not_missing(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from builders import refused
+
 pytest.importorskip("flwr")
 
 from live_server import Live
@@ -179,7 +181,7 @@ def test_a_federation_file_that_was_changed_since_joining_is_not_compared_with(f
     before = path.read_text()
     path.write_text(before.replace("max_steps = 4", "max_steps = 400"))
     with (
-        pytest.raises(ConfigError, match=r"federation\.toml was changed\..*Restore it from your invitation"),
+        refused(ConfigError, "agreed-text-changed", path=str(path)),
         open_participant(folder, file, ignore_events),
     ):
         pass

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from benchmarks.common.hostile import MODES, Mode, stage_of
 from benchmarks.common.replies import description, personal_outcome
 from builders import bodies, build_setup, free_port
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.public_data import read_public
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
@@ -181,7 +182,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, small_bert: Path) -> Ended:
                 raise Stopped
 
         public = read_public(config)
-        seats = build_seats(config, public, hub / "run")
+        seats = build_seats(config, resolve_algorithm(config), public, hub / "run")
         roster = Roster(hub, config, {seat.name: seat.context for seat in seats}, net, 5.0, say)
         phase = PersonalPhase(hub, net, roster.here, 0.0, say)
         conduct(hub / "run", roster, seats, public, phase, lambda *_: None)

@@ -15,6 +15,8 @@ from live_server import Live
 from tequio.core.canonical import pack_tensors, unpack_tensors
 from tequio.core.errors import UpdateError
 from tequio.core.messages import REPLIES, pack_message, unpack_message
+from tequio.core.reason import Reason
+from tequio.core.texts.words import sent_reason
 from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.runtimes.flower.envelope import seal
 
@@ -57,13 +59,13 @@ def test_the_right_reply_is_taken(hub: Live) -> None:
 def test_a_task_in_place_of_a_reply_is_refused(hub: Live) -> None:
     got = came(hub, pack_message(TASK))
     assert isinstance(got, Failure)
-    assert "of kind 'describe'" in got.message
+    assert sent_reason(got.message).code == "message-of-other-kind"
 
 
 def test_an_oversized_reply_is_refused_unread(hub: Live) -> None:
     got = came(hub, b"\x00" * 2000, limit=1000)
     assert isinstance(got, Failure)
-    assert "has 2000 bytes, at most 1000 are allowed" in got.message
+    assert sent_reason(got.message) == Reason("message-too-large", {"size": 2000, "most": 1000})
 
 
 @given(st.binary(max_size=300))

@@ -128,7 +128,7 @@ def test_a_hub_moved_alone_is_repaired_by_a_command(tmp_path: Path, make_federat
         open_coordinator_folder(hub)
     assert f"tequio coordinator locate {hub} " in caught.value.fix
     other.write_text((tmp_path / "renamed.toml").read_text() + "\n# more\n")
-    with pytest.raises(ConfigError, match="another text"):
+    with pytest.raises(ConfigError, match="different text"):
         locate_federation(hub, other)
     locate_federation(hub, tmp_path / "renamed.toml")
     assert Path(open_coordinator_folder(hub).federation) == tmp_path / "renamed.toml"

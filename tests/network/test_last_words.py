@@ -86,7 +86,7 @@ def test_rounds_without_anybody_are_named(
     found = read_status(hub(make_federation, tmp_path, connected))
     assert found["state"] == state
     if "nobody" in state:
-        assert found["note"].startswith("No participant is connected since 2026-01-01T00:00:01+00:00.")
+        assert found["note"] == {"code": "nobody-connected", "facts": {"since": "2026-01-01T00:00:01+00:00"}}
     else:
         assert found["note"] is None
 
@@ -103,6 +103,6 @@ def test_without_a_coordinator_status_says_when_the_last_one_was_there(
     )
     found = read_status(folder)
     assert found["state"] == state
-    assert f"No coordinator runs. The last one was there until {then:%H:%M:%S} UTC of {then:%Y-%m-%d}" in found["note"]
+    assert found["note"] == {"code": "no-coordinator", "facts": {"until": f"{then:%Y-%m-%d %H:%M:%S} UTC"}}
     assert [row["connected"] for row in found["participants"]] == [None, None]
     assert found["next"] == f"tequio coordinator start {folder}"

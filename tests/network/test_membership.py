@@ -20,7 +20,7 @@ pytest.importorskip("flwr")
 from network_processes import ALONE, background, federation, kinds, tequio, until
 from open_gateway import asked, opened, reopened
 
-from builders import free_port
+from builders import free_port, refused
 from tequio.app.assembly.context import build_model_context
 from tequio.app.models.open import open_models
 from tequio.app.network.coordinator.roster import Roster
@@ -98,12 +98,12 @@ def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
 
 
 def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
-    with pytest.raises(NetworkError, match="cannot be reached"):
+    with refused(NetworkError, "unreachable", next=""):
         reach(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0].decode())
     for damaged in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         with pytest.raises(NetworkError, match="certificate in the invitation cannot be read"):
             reach(f"127.0.0.1:{free_port()}", damaged)
-    with pytest.raises(NetworkError, match="no address"):
+    with refused(NetworkError, "address-unfit", address="127.0.0.1:port"):
         reach("127.0.0.1:port", new_authority("ours", 1)[0].decode())
 
 
@@ -113,7 +113,7 @@ def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation
         address = f"127.0.0.1:{other.getsockname()[1]}"
         tequio("coordinator", "init", tmp_path / "hub", toml, "--address", address)
         said = tequio("coordinator", "start", tmp_path / "hub", fails=True)
-    assert said.startswith(f"Error: {address} cannot be listened on")
+    assert said.startswith(f"Error: Tequio cannot listen on {address} (")
     assert "Errno" not in said
 
 
@@ -127,11 +127,11 @@ def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federatio
         assert enrolled(hub) == {}
         assert withdrawn(hub) == {old_key: "site0"}
         second = read_invitation(path)
-        with pytest.raises(NetworkError, match="counts no more"):
+        with pytest.raises(NetworkError, match="no longer valid"):
             check_enrolment(hub, "site0", second.token, old_key)
         with pytest.raises(NetworkError, match="token for 'site0' is not right"):
             check_enrolment(hub, "site0", first.invitation.token, public_bytes(new_key()).decode())
-        with pytest.raises(ConfigError, match=r"site9.*not on the roster"):
+        with refused(ConfigError, "not-on-roster", name="site9"):
             invite(hub, "site9")
         (folder / "run").mkdir()
         (folder / "run" / "kept").write_text("as it was")
@@ -148,13 +148,13 @@ def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federatio
             "run",
         ]
         assert (folder / "run" / "kept").read_text() == "as it was"
-        with pytest.raises(ConfigError, match="has joined already"):
+        with refused(ConfigError, "joined-already", folder=str(folder)):
             join_federation(asked(hub, people), folder)
         invite(hub, "site0")
         join_federation(asked(hub, people), folder)
         assert "key.pem" in os.listdir(folder)
         assert "key-2.pem" not in os.listdir(folder)
-        with pytest.raises(ConfigError, match="belongs to another participant"):
+        with refused(ConfigError, "folder-of-another", name="site0"):
             join_federation(asked(hub, people, "site1"), folder)
 
 
@@ -189,9 +189,7 @@ def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation:
         assert "label" in tequio("join", hub / "invitations/site0.json", own, "--yes", fails=True)
         assert enrolled(hub) == {}
         own.rename(own.with_suffix(".away"))
-        with pytest.raises(
-            ConfigError, match=r'There is no file .*site0\.toml.* It says where your data are.*name = "site0"'
-        ):
+        with refused(ConfigError, "participant-file-missing", path=str(own), name="site0"):
             asked(hub, people)
         own.with_suffix(".away").rename(own)
         data.write_bytes(whole)
@@ -214,9 +212,9 @@ def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_fe
         folder = join_federation(asked(tmp_path / "hub", toml.parent / "participants"), tmp_path / "site0")
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         where = ("127.0.0.1", int(other.getsockname()[1]))
-        with pytest.raises(NetworkError, match="cannot be listened on for metrics"):
+        with refused(NetworkError, "cannot-listen", address="{}:{}".format(*where)):
             serve_participant(folder, Health("participant", ignore_events, where))
-        with pytest.raises(NetworkError, match="cannot be listened on for metrics"):
+        with refused(NetworkError, "cannot-listen", address="{}:{}".format(*where)):
             coordinate(
                 tmp_path / "hub",
                 "127.0.0.1",

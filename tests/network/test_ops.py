@@ -31,6 +31,7 @@ from tequio.app.network.monitoring.totals import RunTotals
 from tequio.cli.log import event_handler, parse_address
 from tequio.core.errors import ConfigError, NetworkError, ResourceError, RunError
 from tequio.core.events import Level, Value
+from tequio.core.texts.words import ENGLISH
 from tequio.ledger.record import Ledger
 from tequio.runtimes.http_pages import served
 
@@ -226,15 +227,16 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
             found = read_status(folder)
             since = datetime.fromisoformat(found["process"]["seen"])
             assert found["state"] == "not responding"
-            assert f"not responding since {since:%H:%M:%S} UTC" in found["note"]
+            assert found["note"]["code"] == "process-hangs"
+            assert f"{since:%H:%M:%S} UTC" in found["note"]["facts"]["since"]
             assert found["next"] == f"kill -9 {number}; {again}"
             assert found.get("connected") is None
         process.send_signal(signal.SIGSTOP)
         until(lambda: psutil.Process(number).status() == psutil.STATUS_STOPPED, 60)
         paused = read_status(hub)
-        assert "is paused" in paused["note"]
+        assert paused["note"]["code"] == "process-paused"
         assert paused["next"] == f"kill -CONT {number}"
-        assert paused["note"] in " ".join(tequio("status", hub).split())
+        assert ENGLISH.reason(paused["note"]) in " ".join(tequio("status", hub).split())
         written_by(hub, number, stage="ended")
         assert read_status(hub)["state"] == "ended"
         written_by(hub, number, seen=datetime.now(UTC).isoformat())
@@ -244,7 +246,7 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
 
 
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
-    assert "neither a coordinator's folder" in tequio("status", tmp_path, fails=True)
+    assert "neither a coordinator's folder nor a participant's" in tequio("status", tmp_path, fails=True)
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}):
         pass
     assert f"tequio report {tmp_path}" in tequio("status", tmp_path, fails=True)

@@ -14,7 +14,7 @@ pytest.importorskip("flwr")
 
 from network_processes import ALONE, background, federation, kinds, ready, tequio, until
 
-from builders import free_port
+from builders import free_port, refused
 from tequio.app.network.coordinator.serve import Times, coordinate
 from tequio.app.network.hub.certificates import ending, reminder, renew
 from tequio.app.network.hub.folder import (
@@ -30,6 +30,7 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.status import read_status
 from tequio.core.errors import ConfigError, NetworkError
 from tequio.core.events import Level, Value, ignore_events
+from tequio.core.texts.words import ENGLISH
 from tequio.runtimes.flower import exposure_probe
 from tequio.runtimes.flower.gateway import Gateway, claimed, open_gateway
 from tequio.runtimes.flower.superlink import Server
@@ -62,9 +63,10 @@ def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federati
     look()
     look()
     (words,) = said  # once a day
-    assert f"the certificate ends on {datetime.now(UTC) + timedelta(days=5):%Y-%m-%d}" in words
+    assert f"{hub / CERTIFICATE} ends on {datetime.now(UTC) + timedelta(days=5):%Y-%m-%d}" in words
     assert words.endswith(f"tequio coordinator renew {hub}")
-    assert read_status(hub)["certificates"] == [words]
+    (reason,) = read_status(hub)["certificates"]
+    assert (reason["code"], ENGLISH.reason(reason)) == ("certificate-ending", words)
     assert f"Warning: {words}" in " ".join(tequio("status", hub).split())
     (warned,) = [
         row for row in check_coordinator(hub, None) if row["status"] == "warning" and row["check"] == "certificate"
@@ -114,7 +116,7 @@ def test_what_cannot_be_renewed_is_said_with_the_way_out(make_federation: Any, t
     assert read_certificate(hub / CERTIFICATE).ends == read_certificate(hub / AUTHORITY).ends, (
         "not longer than its authority"
     )
-    with pytest.raises(ConfigError, match=r"cannot be made to last longer.*coordinator init"):
+    with pytest.raises(ConfigError, match=r"cannot be extended.*coordinator init"):
         renew(hub)
     assert (hub / CERTIFICATE).read_bytes() == before
     assert len(ending(hub, open_coordinator_folder(hub))) == 2
@@ -130,11 +132,8 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation
         path.write_bytes(data)
     hub = tmp_path / "hub"
     init_coordinator_folder(hub, make_federation(), f"127.0.0.1:{free_port()}", paths)
-    assert [words.partition(" ends")[0] for words in ending(hub, open_coordinator_folder(hub))] == [
-        "the certificate",
-        "its authority",
-    ]
-    assert all("at its authority" in words for words in ending(hub, open_coordinator_folder(hub)))
+    found = ending(hub, open_coordinator_folder(hub))
+    assert [row["facts"]["next"]["code"] for row in found] == ["renew-elsewhere", "renew-elsewhere"]
     before = paths[0].read_bytes()
     assert not renew(hub)["shown"]
     assert paths[0].read_bytes() == before
@@ -142,7 +141,7 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation
 
 def test_one_that_has_ended_is_reported_before_anything_is_loaded(make_federation: Any, tmp_path: Path) -> None:
     hub = made(make_federation, tmp_path, 0)
-    with pytest.raises(NetworkError, match=rf"ended on .*tequio coordinator renew {hub}"):
+    with refused(NetworkError, "certificate-ended", path=str(hub / CERTIFICATE)):
         coordinate(hub, "127.0.0.1", None, Times(1.0, 1.0), Health("coordinator", ignore_events), lambda *_: None)
 
 

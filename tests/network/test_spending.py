@@ -59,8 +59,8 @@ def test_budgets_are_retained_across_a_network(make_federation: Any, tmp_path: P
     assert [line["work"] for line in book] == ["evaluate", "local", "personal"]  # the first look, and the last one
     home = folders["site1"] / "run"
     printed = tequio("accounts", home, "--own")
-    assert "Joining against training alone by the participants' own books (private)" in printed
-    assert "as it was told" not in printed  # the rounds are in the book alone
-    assert "Go on with" not in tequio("report", home)
+    assert "Joining against training alone, by the participants' own account books (private)" in printed
+    assert "as reported" not in printed  # the rounds are in the book alone
+    assert "Resume with" not in tequio("report", home)
     assert json.loads(tequio("report", home, "--json"))["summary"]["finished"]
     assert json.loads(tequio("verify", run, "--json"))["ok"]

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from builders import refused
+
 pytest.importorskip("flwr")
 
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
@@ -19,13 +21,15 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from live_server import Live, at_work, echo, live, resident
 from network_processes import until
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.coordinator.roster import Roster
 from tequio.app.network.coordinator.rounds import _ledger, build_seats
 from tequio.config import Federation, load_federation
 from tequio.core.canonical import pack_tensors
-from tequio.core.errors import NetworkError, RunError, UpdateError
+from tequio.core.errors import MessageError, NetworkError, RunError
 from tequio.core.messages import FORMAT, REQUESTS, pack_message, unpack_message
+from tequio.core.reason import Reason
 from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower import client, gateway
@@ -57,10 +61,8 @@ def test_a_participant_of_another_version_ends_and_the_coordinator_logs_both(
     one.thread.join(60)
     (error,) = one.ended
     assert isinstance(error, NetworkError)
-    assert error.what.startswith(f"The coordinator at {hub.address} and this machine have different versions")
-    assert SPEAKS in error.why
-    assert "Install the same version" in error.fix
-    assert any(line.startswith("refused: A participant has") and both_named(line) for line in hub.log_lines)
+    assert error.reason == Reason("versions-differ", {"side": "coordinator", "stated": SPEAKS, "own": SPEAKS})
+    assert any(line.startswith("refused: A participant has version") and both_named(line) for line in hub.log_lines)
     assert hub.net(number).connections() == {}
 
 
@@ -74,7 +76,7 @@ def test_a_participant_of_before_versions_were_stated_is_refused(hub: Live) -> N
     with opened as client, pytest.raises(httpx.HTTPStatusError) as caught:
         client.ActivateNode(ActivateNodeRequest(public_key=public_bytes(key), heartbeat_interval=10))
     assert caught.value.response.status_code == 426
-    assert any("an earlier version, which does not state itself (tequio-record-1)" in line for line in hub.log_lines)
+    assert any("A participant has version 'tequio-record-1'" in line for line in hub.log_lines)
     assert hub.net(number).connections() == {}
 
 
@@ -89,7 +91,7 @@ def test_joining_with_another_version_is_refused_before_the_token_is_spent(
     assert both_named(answer.json()["error"], named)
 
 
-@pytest.mark.parametrize(("speaks", "named"), [("", "an earlier version, which does not state itself"), (OTHER, OTHER)])
+@pytest.mark.parametrize(("speaks", "named"), [("", "tequio-record-1"), (OTHER, OTHER)])
 def test_a_coordinator_of_another_version_ends_the_participant(
     hub: Live, monkeypatch: pytest.MonkeyPatch, speaks: str, named: str
 ) -> None:
@@ -98,7 +100,7 @@ def test_a_coordinator_of_another_version_ends_the_participant(
     one.thread.join(60)
     (error,) = one.ended
     assert both_named(str(error), named)
-    with pytest.raises(NetworkError, match="different versions of Tequio") as caught:
+    with refused(NetworkError, "versions-differ", side="coordinator") as caught:
         reach(hub.address, hub.authority.decode())
     assert both_named(str(caught.value), named)
 
@@ -114,7 +116,7 @@ def test_the_same_version_connects(hub: Live) -> None:
 
 def test_a_message_of_another_format_is_refused_with_both() -> None:
     data = pack_tensors({}, {"format": "tequio-message-9", "kind": "describe", "fields": {}})
-    with pytest.raises(UpdateError, match=f"'tequio-message-9', expected '{FORMAT}'"):
+    with refused(MessageError, "message-of-other-version", found="tequio-message-9", format=FORMAT):
         unpack_message(data, "a task", REQUESTS)
 
 
@@ -139,7 +141,7 @@ def started(hub: Live, folder: Path, number: int, config: Federation, other: Fed
     """Start on the run as a coordinator does, up to the first round; the kinds of its records. other: the bases are its."""
     (folder / "enrolled.json").write_text(json.dumps({"site0": {"public_key": "", "node": str(number)}}))
     public = read_public(config)
-    seats = build_seats(other or config, public, folder / "run")
+    seats = build_seats(other or config, resolve_algorithm(config), public, folder / "run")
     contexts = {seat.name: seat.context for seat in seats}
     roster = Roster(folder, config, contexts, hub.net(number), 60.0, lambda *_, **__: None)
     with (

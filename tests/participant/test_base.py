@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from builders import refused
 from tequio.core.errors import BaseModelError
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base, model_shape
@@ -63,12 +64,12 @@ def test_the_sizes_without_weights_are_those_with_them(tiny_llama: Path, tmp_pat
 
 
 def test_a_path_that_is_not_there_is_not_taken_for_an_id(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="there is no folder"):
+    with refused(BaseModelError, "base-folder-missing"):
         load_base("./models/bart", "classification", torch.float32, tmp_path)
-    with pytest.raises(BaseModelError, match=r"there is no file .*x\.gguf"):
+    with refused(BaseModelError, "base-file-missing", path="x.gguf"):
         load_base("x.gguf", "causal", torch.float32, tmp_path)
 
 
 def test_a_causal_head_that_an_encoder_lacks_is_not_made_up(tiny_bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="weights are incomplete"):
+    with refused(BaseModelError, "base-incomplete"):
         load_base(str(tiny_bert), "causal", torch.float32, tmp_path)

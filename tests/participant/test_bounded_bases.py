@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from builders import refused
 from tequio.core.errors import BaseModelError, DataError
 from tequio.participant.base import load_base, model_shape
 from tequio.participant.base_files import digest_base_files
@@ -40,7 +41,7 @@ def change(folder: Path, **values: Any) -> None:
         ({"num_hidden_layers": 10.0**300}, "num_hidden_layers"),
         ({"text_config": {"num_layers": 10**8}}, "num_layers = 100,000,000"),
         ({"attention_types": [[["global", "local"], 10**9]]}, "attention_types = 1,000,000,000"),
-        ({"num_hidden_layers": 4000, "num_local_experts": 16000}, "4,000 layers with 16,000 experts"),
+        ({"num_hidden_layers": 4000, "num_local_experts": 16000}, "layers × experts = 64,000,000"),
     ],
 )
 def test_more_parts_than_any_model_has_are_refused_before_any_is_built(
@@ -48,7 +49,7 @@ def test_more_parts_than_any_model_has_are_refused_before_any_is_built(
 ) -> None:
     change(llama, **values)
     for read in (lambda: load(llama), lambda: model_shape(str(llama), "causal", ["q_proj"], torch.float32, tmp_path)):
-        with pytest.raises(BaseModelError, match="made to stop whoever loads it") as caught:
+        with refused(BaseModelError, "base-unlikely", name=str(llama)) as caught:
             read()
         assert words in str(caught.value)
         assert str(llama) in str(caught.value)
@@ -65,7 +66,7 @@ def test_real_shapes_are_within_the_bounds() -> None:
 @pytest.mark.parametrize("values", [{"vocab_size": 10**9}, {"intermediate_size": 10**8}])
 def test_a_model_far_larger_than_its_files_is_refused_before_memory_is_taken(llama: Path, values: Any) -> None:
     change(llama, **values)
-    with pytest.raises(BaseModelError, match=r"describes a model of [0-9,]+ numbers, and its weight files hold"):
+    with refused(BaseModelError, "base-larger-than-files", name=str(llama)):
         load(llama)
 
 
@@ -73,7 +74,7 @@ def test_a_model_far_larger_than_its_files_is_refused_before_memory_is_taken(lla
 def test_a_pipe_in_place_of_a_file_of_the_base_is_named(llama: Path, name: str) -> None:
     (llama / name).unlink(missing_ok=True)
     os.mkfifo(llama / name)
-    with pytest.raises(BaseModelError, match=f"{name} cannot be read: it is a named pipe"):
+    with pytest.raises(BaseModelError, match=rf"{name} cannot be read \(it is a named pipe"):
         load(llama)
 
 
@@ -107,5 +108,5 @@ def test_the_digest_of_a_bases_files_is_that_of_all_that_can_be_read(llama: Path
 @pytest.mark.parametrize("path", ["pipe.jsonl", "/dev/zero"])
 def test_data_that_are_no_ordinary_file_are_named(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(DataError, match=r"cannot be read \(it is a (named pipe|device), and only ordinary files"):
+    with refused(DataError, "unreadable"):
         read_examples(tmp_path / path, Columns(), "causal", (), "[gate] slices, a")

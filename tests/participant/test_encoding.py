@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from builders import WORDS
+from builders import WORDS, refused
 from tequio.core.errors import BaseModelError, ConfigError, DataError
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.base import load_base
@@ -274,7 +274,7 @@ def test_a_long_prompt_loses_its_start_and_a_long_response_is_left_out() -> None
         items, counts = encoder.encode([Example(question, response=words(40, 7)), Example("the pump", response=answer)])
         assert counts == Counts(too_long=1)
         assert len(items) == 1
-    with pytest.raises(DataError, match=r"Every pair is longer than max_tokens = 32"):
+    with refused(DataError, "pairs-too-long", tokens=32):
         Causal(tokenizer(), 32).encode([Example("the pump", response=words(40, 7))], "north")
 
 
@@ -311,7 +311,7 @@ def test_blocks_lose_no_token_and_begin_as_the_tokenizer_begins() -> None:
             assert len(tokens) >= len(wanted) - 1  # a last block of one token teaches nothing
             assert all(t in (i, IGNORE) for item in items for i, t in zip(item.ids, item.target, strict=True))
             assert all((t == IGNORE) == (i == 1) for item in items for i, t in zip(item.ids, item.target, strict=True))
-    with pytest.raises(ConfigError, match="leaves no room"):
+    with refused(ConfigError, "max-tokens-too-small"):
         Encoder(tokenizer(), 2).encode([Example("the pump")])
 
 
@@ -332,7 +332,7 @@ def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
         lambda: encoder.prompt("secret words"),
     )
     for call in calls:
-        with pytest.raises(BaseModelError, match="a system message is required") as caught:
+        with refused(BaseModelError, "template-refused", message="a system message is required") as caught:
             call()
         assert caught.value.exit_code == 4
         assert "secret" not in str(caught.value)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from builders import refused
 from tequio.core.errors import TrainingError
 from tequio.core.reason import Reason
 from tequio.core.update import Dense, Factored, Update, zero
@@ -239,7 +240,7 @@ def test_a_loss_that_is_not_a_number_is_an_error_with_advice(adapted: Opener) ->
     task, items = items_of(b, "causal")
     name = next(n for n in b.layers if n.endswith("v_proj"))
     b.fold_in(Update({name: Dense(torch.full(b.shapes[name], float("nan")))}, b.spec))
-    with pytest.raises(TrainingError, match="Participant ana: training diverged") as caught:
+    with refused(TrainingError, "diverged") as caught:
         train(b, task, b.attach(4, 0), batches(items, 2, 0), [1e-3], "ana")
     assert caught.value.reason == Reason("diverged", {"loss": "nan", "step": 1})
     assert "Lower [train] learning_rate" in caught.value.fix

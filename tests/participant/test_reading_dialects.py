@@ -17,6 +17,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import refused
+from tequio.core.errors import DataError
 from tequio.participant.data import Columns, Example, Options, Reading
 
 LABELS = ("pos", "neg")
@@ -177,16 +179,15 @@ def test_a_truncated_or_damaged_archive_is_an_error_that_says_so() -> None:
     for suffix, pack in PACK.items():
         if suffix:
             packed: bytes = pack(content)
-            with pytest.raises(Exception, match=r"damaged or was cut off|cannot be read as") as caught:
+            with refused(DataError, "file-cut-off"):
                 read(packed[: len(packed) // 2], "a.csv" + suffix)
-            assert type(caught.value).__name__ == "DataError"
 
 
 def test_other_encodings_are_not_read_as_windows_1252() -> None:
     words = "привет мир, это хороший поезд"
     mac = "El niño comió mamá más según él" * 3
     for text, encoding in ((words, "cp1251"), (words, "koi8-r"), (mac, "cp850"), ("日本語の文", "shift-jis")):
-        with pytest.raises(Exception, match=r"not UTF-8.*encoding ="):
+        with refused(DataError, "not-utf-8"):
             read(f"text,label\n{text},pos\n".encode(encoding), "a.csv")
         lines = f'text,label\n"{text}",pos\n'.encode(encoding)
         assert read(lines, "a.csv", Options(encoding=encoding))[0] == [Example(text, label="pos")]

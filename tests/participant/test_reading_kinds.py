@@ -12,6 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+import builders
 from tequio.core.errors import DataError
 from tequio.participant.data import Columns, Example, FileReport, Kind, Options, Reading, read_asked
 
@@ -41,7 +42,8 @@ def refused(path: Path, kind: Kind = "classification", columns: Columns | None =
         read(path, kind, columns)
     assert str(path) in str(caught.value)
     assert SECRET not in str(caught.value)
-    return str(caught.value)
+    assert caught.value.reason is not None
+    return f"{caught.value.reason.code}: {caught.value}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def test_a_name_that_is_given_wins_over_standard_and_guessed_ones(tmp_path: Path
     assert read(path, "causal", Columns(prompt="question", response="answer", input=""))[0] == [pair("q", "a")]
     assert read(path, "causal", Columns(prompt="question", input="text"))[0] == [pair("q\n\nt", "r")]
     assert read(path, "causal", Columns(text="answer"))[0] == [Example("a")]
-    assert "there is no column 'texto'" in refused(path, "causal", Columns(text="texto"))
+    assert "there is no column called texto." in refused(path, "causal", Columns(text="texto"))
 
 
 def test_what_is_guessed_and_not_used_is_said_without_values(tmp_path: Path) -> None:
@@ -164,23 +166,23 @@ def test_what_is_guessed_and_not_used_is_said_without_values(tmp_path: Path) -> 
 
 
 REFUSED: list[tuple[str, str, str, Kind, str]] = [
-    ("preferences", "a.json", json.dumps([{"prompt": "p", "chosen": SECRET, "rejected": "no"}]), "causal", "preference pairs"),
-    ("two labels", "a.json", json.dumps([{"text": SECRET, "label": ["ham"]}]), "classification", "holds several labels"),
-    ("two labels in a field", "a.csv", f'text,label\n{SECRET},"ham;spam"\n', "classification", "holds several labels"),
-    ("an unknown label", "a.csv", f"text,label\nx,ham\ny,{SECRET}\n", "classification", "line 3: the label is unknown"),
+    ("preferences", "a.json", json.dumps([{"prompt": "p", "chosen": SECRET, "rejected": "no"}]), "causal", "preference-pairs: "),
+    ("two labels", "a.json", json.dumps([{"text": SECRET, "label": ["ham"]}]), "classification", "several-labels: "),
+    ("two labels in a field", "a.csv", f'text,label\n{SECRET},"ham;spam"\n', "classification", "several-labels: "),
+    ("an unknown label", "a.csv", f"text,label\nx,ham\ny,{SECRET}\n", "classification", "line 3: the label in column 'label' is unknown"),
     ("columns in place of rows", "a.json", json.dumps({"text": {"0": SECRET}, "label": {"0": "ham"}}), "classification",
      'orient="records"'),
     ("rows inside an object", "a.json", json.dumps({"version": 1, "data": [{"text": SECRET, "label": "ham"}]}), "classification",
      "jq -c '.data[]'"),
-    ("nothing but separators", "a.csv", "sep=;\n;;\n;;;\n", "causal", "line 1: empty"),
-    ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "unknown role in turn 1"),
-    ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "other than text"),
+    ("nothing but separators", "a.csv", "sep=;\n;;\n;;;\n", "causal", "table-empty: "),
+    ("a role of their own", "a.json", json.dumps([{"messages": [{"role": SECRET, "content": "x"}]}]), "causal", "chat-role-unknown: "),
+    ("an image", "a.json", json.dumps([{"messages": [{"role": "user", "content": [{"image": SECRET}]}]}]), "causal", "chat-turn-unfit: "),
     ("an array cut off", "a.json", '[{"text": "x", "label": "ham"}, {"text": "' + SECRET, "classification", "not closed"),
     ("an object cut off", "a.jsonl", '{"text": "x", "label": "ham"}\n{\n"text": "' + SECRET + '"\n', "classification",
      "line 2: not valid JSON"),
     ("no header, no label", "a.csv", f"Ximena,{SECRET}\nRosa,flu\n", "classification", "Columns found: 2; none has a usual name"),
     ("a plain text called jsonl", "a.jsonl", f"{SECRET}\n{SECRET}\n", "classification", "does not begin with { or ["),
-    ("an archive", "a.csv", "PK\x03\x04" + SECRET, "classification", "ZIP archive"),
+    ("an archive", "a.csv", "PK\x03\x04" + SECRET, "classification", "file-is-an-archive: "),
 ]  # fmt: skip
 
 
@@ -224,8 +226,8 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     assert three.exists()
     odd = save(tmp_path, "odd[1].csv", "text,label\nd,ham\n")  # a name that is there is no pattern
     assert [e.text for e in read(odd)[0]] == ["d"]
-    assert "no file matches" in refused(tmp_path / "*.none")
-    assert "There is 1.csv in that folder" in refused(tmp_path / "1.jsonl")
+    assert refused(tmp_path / "*.none").startswith("data-file-missing: ")
+    assert "similar name in that folder: 1.csv" in refused(tmp_path / "1.jsonl")
 
 
 def test_parquet_reads_only_what_it_uses(tmp_path: Path) -> None:
@@ -243,7 +245,7 @@ def test_parquet_reads_only_what_it_uses(tmp_path: Path) -> None:
     assert [(e.text, e.label) for e in found] == [("a", "spam"), ("b", "ham")]
     assert report.left_out == {"unlabelled": 1}
     assert report.unused == ("when",)
-    with pytest.raises(DataError, match="the file calls the classes: ham, spam"):
+    with builders.refused(DataError, "label-of-a-class", column="label"):
         read(path, labels=("good", "bad"))
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from builders import refused
 from tequio.core.errors import ConfigError, DataError
 from tequio.participant.data import Columns, Example, Kind
 from tequio.participant.splits import (
@@ -250,7 +251,7 @@ def test_the_digest_changes_with_a_text_a_label_and_a_split() -> None:
 @pytest.mark.parametrize("rows", [[], [("", "pos")], [("same", "pos"), ("same", "neg")]])
 def test_a_participant_without_a_usable_example(tmp_path: Path, rows: list[Row]) -> None:
     path = save(tmp_path / "a.jsonl", rows)
-    with pytest.raises(DataError, match="no usable example") as caught:
+    with refused(DataError, "no-usable-example") as caught:
         split(DataFiles(data=path))
     assert f"Participant ana, {path}" in str(caught.value)
     assert f"{len(rows)} rows were read" in str(caught.value)
@@ -271,7 +272,7 @@ def test_too_few_examples_says_how_many_are_needed(tmp_path: Path) -> None:
 def test_too_few_in_a_file_of_its_own_names_that_file(tmp_path: Path) -> None:
     validation = save(tmp_path / "validation.jsonl", [("text number 3", "neg"), ("", "pos")])
     test = save(tmp_path / "test.jsonl", BASE[:5])
-    with pytest.raises(DataError, match="no usable example for validation") as caught:
+    with refused(DataError, "no-usable-example", split="validation") as caught:
         split(DataFiles(train=save(tmp_path / "train.jsonl", BASE), validation=validation, test=test))
     assert str(validation) in str(caught.value)
     assert "2 rows were read" in str(caught.value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from builders import refused
 from tequio.core.errors import ResourceError
 from tequio.participant.chat_format import ChatFormat
 from tequio.participant.template_renderer import _RENDERER
@@ -36,9 +37,9 @@ def test_a_helper_that_does_not_start_is_said_to_be_one(
             chats.write(CHAT)
         assert caught.value.what == "The process that applies chat templates did not start: it ended with 3."
         assert "not the cause" in caught.value.why
-        assert "means harm" not in str(caught.value)
+        assert "malicious" not in str(caught.value)
         assert "template_child.py" in caught.value.fix
         patch.setattr("sys.executable", str(tmp_path / "nothing"))
-        with pytest.raises(ResourceError, match="did not start: No such file or directory"):
+        with refused(ResourceError, "template-not-started", why="No such file or directory"):
             chats.write(CHAT)
     assert chats.write(CHAT)[0].text.startswith("<|user|>was the train late")

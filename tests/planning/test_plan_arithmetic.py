@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import refused
 from tequio.core.errors import ConfigError
 from tequio.planning.devices import catalogue, find_device, middle
 from tequio.planning.flops import adapters, forward, training
@@ -31,9 +32,10 @@ def test_the_catalogue_has_dense_peaks_with_dates_and_sources() -> None:
 
 
 def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'H100"):
+    with refused(ConfigError, "device-unknown", device="h100") as caught:
         find_device("h100", catalogue())  # and not H200, which looks nearer
-    with pytest.raises(ConfigError, match="Did you mean 'H100 SXM'"):
+    assert caught.value.as_reason().facts["nearest"].startswith("H100")
+    with refused(ConfigError, "device-unknown", nearest="H100 SXM"):
         find_device("h100 smx", catalogue())
     assert find_device(" h100 sxm ", catalogue()).name == "H100 SXM"
     own = tmp_path / "own.toml"
@@ -43,14 +45,15 @@ def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_p
     found = catalogue(own)["Ours"]
     assert (found.bf16, found.rent, found.as_of) == (10.0, (0.0, 0.0), "2027-01")
     assert len(catalogue(own)) == len(catalogue()) + 1
-    for text, words in (
-        ("bf17 = 1.0", "did you mean 'bf16'"),
-        ("bf16 = -1.0\nbandwidth = 1.0\nwatts = 1.0", "bf16 = -1.0"),
-        ("bf16 = 1.0\nbandwidth = 1.0\nwatts = 1.0\nrent = [2.0, 1.0]", "rent"),
-        ("bf16 = 1.0", "'bandwidth' is missing"),
+    where = f'{own}, [devices."Ours"]'
+    for text, code, facts in (
+        ("bf17 = 1.0", "device-key-unknown", {"key": "bf17", "nearest": "bf16"}),
+        ("bf16 = -1.0\nbandwidth = 1.0\nwatts = 1.0", "not-above-zero", {"key": f"{where}: bf16", "value": "-1.0"}),
+        ("bf16 = 1.0\nbandwidth = 1.0\nwatts = 1.0\nrent = [2.0, 1.0]", "out-of-range", {"key": f"{where}: rent"}),
+        ("bf16 = 1.0", "device-key-missing", {"place": where, "key": "bandwidth"}),
     ):
         own.write_text(f'[devices."Ours"]\n{text}\n')
-        with pytest.raises(ConfigError, match=words):
+        with refused(ConfigError, code, **facts):
             catalogue(own)
 
 

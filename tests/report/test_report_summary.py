@@ -11,6 +11,7 @@ from made_runs import Shape, chained, made_run
 from pages import NO_VERDICT, SHAPES, Page, hand_made, row_of
 
 from tequio.cli.summary import print_summary
+from tequio.core.texts.words import Words
 from tequio.report.html.report import render, summary
 
 
@@ -63,8 +64,8 @@ def test_alarms_are_listed_where_there_are_any() -> None:
     expected = {"name": "bob", "alarm": "cosine", "action": "record", "rounds": [1, 2], "figure": -0.25, "limit": 0.0}
     assert summary(run)["alarms"] == [expected]
     for lang, title, done in (
-        ("en", "What screening noted", "noted, it counted"),
-        ("es", "Lo que la revisión", "contó"),
+        ("en", "Alarms of the screening", "noted, and counted"),
+        ("es", "Alarmas de la revisión", "contó"),
     ):
         text = Page(render(run, lang)).text  # type: ignore[arg-type]
         assert title in text
@@ -81,7 +82,7 @@ def test_without_local_models_the_base_is_the_yardstick() -> None:
     found = summary(chained(bodies))
     assert found["comparison"] == "base"
     assert found["equity"]["participants"] == 7
-    assert "Whether each would have done as well alone was not measured." in render(chained(bodies), "en")
+    assert "It was not measured whether each would have done as well alone." in render(chained(bodies), "en")
 
 
 def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,24 +100,19 @@ def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(capsys: pytes
     assert (found["mean"]["gain"]["relative"], found["equity"]["participants"]) == (pytest.approx(0.2), 1)
     assert found["mean"]["loss"]["local"] == pytest.approx(1.0)
     page = Page(render(entries, "en"))
-    assert "Joining paid for 1 of the 1 that can be compared. For 2 it is not known" in page.text
+    assert "Joining paid for 1 of the 1 that can be compared. For 2, this is not known" in page.text
     assert row_of(page, "b")[1].startswith("not known")
-    assert "left no fair model trained alone to compare with: local 0 of 42 steps" in page.text
+    assert Words("en")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".") in page.text
     assert "Unirse valió la pena para 1 de los 1" in render(entries, "es")
     print_summary(Path("run"), Path("report"), found)
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("not comparable (local)") == 2
-    words = (
-        "b: a budget cut its personal model, and left no fair model trained alone to compare with: local 0 of 42 steps"
-    )
-    assert words in printed
+    short = Words("en")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".")
+    assert short in printed
     print_summary(Path("run"), Path("report"), found, "es")
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.count("no comparable (local)") == 2
-    assert (
-        "b: un presupuesto acortó su modelo personal y no dejó un modelo a solas con el cual comparar: local 0 of"
-        in printed
-    )
+    assert Words("es")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".") in printed
 
 
 def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_base() -> None:
@@ -131,12 +127,9 @@ def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_ba
     assert (found["comparison"], found["comparison_cut"], found["not_compared"]) == ("base", True, 0)
     assert [person["versus"] for person in found["participants"]] == ["base"] * 3
     page = Page(render(entries, "en"))
-    assert (
-        "Whether joining beat training alone is not known: a budget left nobody a fair model trained alone."
-        in page.text
-    )
-    assert page.text.count("so its gain is over the base model: local 0 of 42 steps") == 3
-    assert "un presupuesto no dejó a nadie un modelo a solas" in render(entries, "es")
+    assert "It is not known whether joining beat training alone: because of a budget, no participant" in page.text
+    assert page.text.count("So its gain is over the base model: local 0 of 42 steps") == 3
+    assert "por un presupuesto, ningún participante tiene un modelo entrenado a solas" in render(entries, "es")
 
 
 ENGLISH = re.compile(r"\b(the|and|of|gain|over|rank|shared|undecided|loses|gains|Energy|Report|rounds|not|with|its)\b")
@@ -165,9 +158,9 @@ def test_a_participants_own_record_is_finished_with_its_personal_model(
     (tmp_path / "identity.json").write_text("{}")
     for retained, folder, words in (
         (bodies, "run", ""),
-        (bodies[:1], "run", f"Go on with: tequio participate {tmp_path}"),
+        (bodies[:1], "run", f"Resume with: tequio participate {tmp_path}"),
         ([bodies[0], ("personal", bodies[1][1] | {"alone": True})], "run", f"tequio participate {tmp_path}"),
-        (bodies[:1], "bundle", "The federation was left before it had come to its end."),
+        (bodies[:1], "bundle", Words("en")("say.unfinished.left")),
     ):
         found = summary(chained(retained))
         assert found["finished"] is (words == "")

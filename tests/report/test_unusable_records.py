@@ -54,9 +54,9 @@ def test_a_negative_amount_is_shown_as_not_usable(hub: Path) -> None:
 
     rewritten(hub / "run", change)
     words = shown(hub)
-    assert "figures not usable" in words["accounts"]
-    assert "figures not usable" in words["en"]
-    assert "cifras no utilizables" in words["es"]
+    assert "unusable figures" in words["accounts"]
+    assert "unusable figures" in words["en"]
+    assert "cifras inutilizables" in words["es"]
     assert "EUR" not in words["accounts"]
 
 
@@ -67,7 +67,7 @@ def test_negative_energy_is_in_no_sum(hub: Path) -> None:
 
     rewritten(hub / "run", change)
     words = shown(hub)
-    assert "figures not usable" in words["accounts"]
+    assert "unusable figures" in words["accounts"]
     assert "-" + "2777" not in words["accounts"]
     assert "Wh" in words["status"]
     assert "-" not in words["status"].split(" Wh;")[0].split()[-1]

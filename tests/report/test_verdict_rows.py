@@ -11,6 +11,7 @@ import pytest
 from made_runs import Shape, chained, made_run
 
 from tequio.cli.summary import print_summary
+from tequio.core.texts.words import Words
 from tequio.ledger.chain import Entry
 from tequio.report.data.candidates import candidates, data_notes
 from tequio.report.data.elapsed import elapsed, union
@@ -70,13 +71,13 @@ def test_each_verdict_from_counts(pairs: tuple[int, int, int, int], chosen: str,
 
 def test_counts_lead_on_the_page_and_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     entries = run_of(personal((40, 6, 9, 5)))
-    words = "49 of 60 right alone, 46 of 60 with what it keeps"
-    needed = re.compile(r"About [\d,]+ test texts would show a difference of 5 points")
+    words = "49 of 60 right when trained alone, 46 of 60 with the model it keeps"
+    needed = re.compile(r"About [\d,]+ test texts would be needed to show a difference of 5 points")
     page = render(entries, "en")
     assert words in page
     assert needed.search(page)
     assert "49 → 46" in page
-    assert "49 de 60 correctos a solas, 46 de 60 con lo que conserva" in render(entries, "es")
+    assert "49 de 60 correctos a solas, 46 de 60 con el modelo que conserva" in render(entries, "es")
     print_summary(Path("run"), Path("report"), summary(entries))
     printed = " ".join(capsys.readouterr().out.split())
     assert f"a: {words}. About" in printed
@@ -108,7 +109,7 @@ def test_an_old_record_is_judged_by_counts_that_fit_its_interval() -> None:
     found = person["outcome"]
     assert found["pairs"] == {"both": 40, "better": 6, "worse": 9, "neither": 5}
     assert (found["estimated"], person["verdict"]) == (True, "too_few")
-    assert "recorded by an earlier version" in render(run_of(personal(None)), "en")
+    assert "An earlier version of Tequio recorded this run" in render(run_of(personal(None)), "en")
 
 
 def test_no_fall_of_a_loss_passes_100_percent() -> None:
@@ -146,9 +147,8 @@ def test_elapsed_time_is_that_on_the_clock_beside_the_sum_of_work(capsys: pytest
     )
     cost = summary(entries)["cost"]
     assert (cost["elapsed"], cost["seconds"]) == (180.0, 220.0)
-    assert (
-        "The run took 3\u00a0min on the clock (the sum of all work, done side by side or not, is 3\u00a0min 40\u00a0s)"
-        in (render(entries, "en"))
+    assert "The run took 3\u00a0min on the clock (all work added up, parallel or not, is 3\u00a0min 40\u00a0s)" in (
+        render(entries, "en")
     )
     print_summary(Path("run"), Path("report"), summary(entries))
     printed = capsys.readouterr().out.replace("\u00a0", " ")
@@ -184,15 +184,12 @@ CLASSES = {
 
 def test_classes_are_shown_beside_the_trivial_baseline() -> None:
     page = re.sub(r"<[^>]+>", "|", render(run_of(personal((40, 6, 9, 5), classes=CLASSES)), "en"))
-    assert (
-        "has a balanced accuracy of 50% on average; the models trained alone have 50%, the models that are kept 83%"
-        in page
-    )
+    assert "balanced accuracy of 50%. The models trained alone have 50%, the models that are kept 83%" in page
     assert "always “no”: 83% right" in page
     cells = [cell for cell in page.split("|") if cell]
     yes = cells.index("yes")
     assert cells[yes + 1 : yes + 4] == ["10", "&lt;5", "6–10"]
-    no = cells.index("no", cells.index("Taken for"))
+    no = cells.index("no", cells.index("Mistaken for"))
     assert cells[no + 1 : no + 5] == ["50", "46–50", "43", "yes (7)"]
 
 
@@ -203,7 +200,7 @@ def test_broken_classes_are_left_out() -> None:
         {"support": [1, 2, 3]},
         {"support": [None], "right": 3, "confusion": [[0, 9, 7], 4]},
     ):
-        assert "Taken for" not in render(run_of(personal((40, 6, 9, 5), classes=broken)), "en") or broken.get(
+        assert "Mistaken for" not in render(run_of(personal((40, 6, 9, 5), classes=broken)), "en") or broken.get(
             "support"
         ) == [None]
 
@@ -239,7 +236,7 @@ def test_what_was_left_out_and_cut_is_said_on_page_and_terminal(capsys: pytest.C
 
 def test_data_without_anything_to_mind_say_nothing() -> None:
     fine = DATA | {"dropped": {}, "cut": 0, "balance": {s: {"no": 9, "yes": 9} for s in ("train", "test")}}
-    assert "what to mind in the data" not in render(
+    assert Words("en")("notes.title") not in render(
         run_of(personal((40, 6, 9, 5)), participants=[{"name": "a", "data": fine}]), "en"
     )
     notes = data_notes(
@@ -260,7 +257,7 @@ def test_the_smallest_rise_that_the_gate_would_have_rolled_back() -> None:
     assert found["general"]["slices"]["news"]["detectable"] == pytest.approx(0.04)
     for lang, words in (
         ("en", "No slice is shown to be worse."),
-        ("es", "No se muestra que ninguna parte haya empeorado."),
+        ("es", "No hay evidencia de que ninguna parte haya empeorado."),
     ):
         page = render(made_run(Shape()), lang)  # type: ignore[arg-type]
         assert words in page

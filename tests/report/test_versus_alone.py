@@ -85,9 +85,9 @@ def test_sums_by_hand() -> None:
 
 def test_the_report_puts_no_price_on_what_was_never_reached() -> None:
     english, spanish = render(run(), "en"), render(run(), "es")
-    assert "For 1 of 2 the model trained alone did not reach the quality of the delivered one" in english
+    assert "For 1 of 2, the model trained alone did not reach the quality of the delivered one" in english
     assert "never reached it" in english
-    assert "Para 1 de 2 el modelo entrenado a solas no alcanzó la calidad" in spanish
+    assert "Para 1 de 2, el modelo entrenado a solas no alcanzó la calidad" in spanish
     assert "−0.20" in english.replace("\u00a0", " ")
 
 

@@ -99,7 +99,7 @@ def test_a_validation_loss_that_is_not_a_number_is_a_failure(make_federation: An
         model.embeddings.word_embeddings.weight.fill_(float("nan"))
     (reply,) = Embedded(w.nodes).exchange([EvaluateRequest(1, 1, "site0", zero(w.run_spec.spec))])
     assert isinstance(reply, Failure)
-    assert "site0: the loss of its validation data is nan" in reply.message
+    assert "the loss of its validation data is nan" in reply.message
 
 
 def together(w: RunSetup, workers: int, watch: Any = None) -> Embedded:

@@ -83,8 +83,7 @@ def parted(update: Update, trained: Trained) -> tuple[Update, Update]:
     """
     resting = {"both": "", "a": ":b", "b": ":a"}[trained]
     rests = {n: e for n, e in update.entries.items() if resting and n.endswith(resting)}
-    moves = {n: e for n, e in update.entries.items() if n not in rests}
-    return Update(moves, update.spec), Update(rests, update.spec)
+    return Update({n: e for n, e in update.entries.items() if n not in rests}, update.spec), Update(rests, update.spec)
 
 
 def padded_sum(x: Update, y: Update) -> Update:
@@ -93,8 +92,7 @@ def padded_sum(x: Update, y: Update) -> Update:
     for name, entry in y.entries.items():
         mine = entries.get(name)
         if isinstance(mine, Dense) and isinstance(entry, Dense) and mine.shape != entry.shape:
-            shape = [max(p, q) for p, q in zip(mine.shape, entry.shape, strict=True)]
-            total = torch.zeros(shape)
+            total = torch.zeros([max(p, q) for p, q in zip(mine.shape, entry.shape, strict=True)])
             for part in (mine.value, entry.value):
                 total[tuple(slice(0, size) for size in part.shape)] += part
             entries[name] = Dense(total)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from tequio.algorithms.compress.codec import Codec
 from tequio.algorithms.compress.eden import Eden
@@ -53,6 +54,9 @@ from tequio.core.protocols import (
     Start,
     Weighting,
 )
+from tequio.core.texts.words import refusal
+
+Piece = TypeVar("Piece")
 
 REDUCE: Mapping[str, Callable[..., Aggregator]] = {
     "stack": Stack,
@@ -89,6 +93,8 @@ LOCAL: Mapping[str, Callable[..., LocalTerm]] = {
     "replay": Replay,
     "transfer": Transfer,
 }
+OWN_TERMS: dict[str, LocalTerm] = {}
+"""Terms that are objects of this process, by name: see `known_terms`."""
 METHOD: Mapping[str, Callable[..., LocalMethod]] = {
     "plain": Plain,
     "fomaml": FOMAML,
@@ -102,26 +108,39 @@ ENSEMBLE: Mapping[str, Callable[..., Ensemble]] = {
 
 def reduce_by_name(name: str, **settings: Any) -> Aggregator:
     """The aggregator called `name`. Raises ConfigError with the nearest known name."""
-    piece: Aggregator = _build("reduce", REDUCE, name, settings)
-    return piece
+    return _build("reduce", REDUCE, name, settings)
 
 
 def start_by_name(name: str, **settings: Any) -> Start:
     """The start called `name`. Raises ConfigError with the nearest known name."""
-    piece: Start = _build("start", START, name, settings)
-    return piece
+    return _build("start", START, name, settings)
 
 
 def weights_by_name(name: str, **settings: Any) -> Weighting:
     """The weighting called `name`. Raises ConfigError with the nearest known name."""
-    piece: Weighting = _build("weights", WEIGHTS, name, settings)
-    return piece
+    return _build("weights", WEIGHTS, name, settings)
 
 
 def server_by_name(name: str, **settings: Any) -> ServerOptimizer:
     """The server optimiser called `name`. Raises ConfigError with the nearest known name."""
-    piece: ServerOptimizer = _build("server", SERVER, name, settings)
-    return piece
+    return _build("server", SERVER, name, settings)
+
+
+@contextmanager
+def known_terms(terms: Sequence[LocalTerm]) -> Iterator[None]:
+    """Know these objects by their names while inside, in this process alone.
+
+    Raises ConfigError where another run of this process has a term of such a name.
+    """
+    named = {term.name: term for term in terms}
+    if busy := sorted(named.keys() & OWN_TERMS.keys()):
+        raise refusal(ConfigError, "loss-name-taken", name=busy[0])
+    OWN_TERMS.update(named)
+    try:
+        yield
+    finally:
+        for name in named:
+            del OWN_TERMS[name]
 
 
 def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
@@ -129,32 +148,32 @@ def terms_by_name(strengths: Mapping[str, float]) -> tuple[LocalTerm, ...]:
 
     Raises ConfigError with the nearest known name, and for a strength out of range.
     """
-    built = [_build("local", LOCAL, name, {"strength": x}, "[local] terms") for name, x in sorted(strengths.items())]
+    built: list[LocalTerm] = [
+        OWN_TERMS.get(name) or _build("local", LOCAL, name, {"strength": x}, "[local] terms")
+        for name, x in sorted(strengths.items())
+    ]
     return tuple(term for term in built if term.strength != 0.0)
 
 
 def method_by_name(name: str, **settings: Any) -> LocalMethod:
     """The local method called `name`. Raises ConfigError with the nearest known name."""
-    piece: LocalMethod = _build("method", METHOD, name, settings, "[local] method")
-    return piece
+    return _build("method", METHOD, name, settings, "[local] method")
 
 
 def ensemble_by_name(name: str) -> Ensemble:
     """The ensemble called `name`. Raises ConfigError with the nearest known name."""
-    piece: Ensemble = _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
-    return piece
+    return _build("ensemble", ENSEMBLE, name, {}, "[distil] ensemble")
 
 
 def codec_by_name(name: str, **settings: Any) -> Codec:
     """The codec called `name`; whole numbers may come as floats. Raises ConfigError with the nearest known name."""
     whole = {key: int(value) if float(value).is_integer() else value for key, value in settings.items()}
-    piece: Codec = _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
-    return piece
+    return _build("compress", COMPRESS, name, whole, "[algorithm] upload or download")
 
 
 def _build(
-    kind: str, known: Mapping[str, Callable[..., Any]], name: str, settings: Mapping[str, Any], where: str = ""
-) -> Any:
+    kind: str, known: Mapping[str, Callable[..., Piece]], name: str, settings: Mapping[str, Any], where: str = ""
+) -> Piece:
     where = where or f"[algorithm] {kind}"
     factory = known.get(name)
     if factory is None:
@@ -162,19 +181,16 @@ def _build(
         factory = next(iter(found)).load() if found else None
     if factory is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        why = f"Known: {', '.join(known)}."
-        if kind != "start" and name in START:
-            raise ConfigError(f"{where} = {name!r} is not known.", why, f'Did you mean start = "{name}"?')
-        raise ConfigError(f"{where} = {name!r} is not known.", why, f"Did you mean {near!r}?")
+        near = f"start = {name}" if kind != "start" and name in START else near
+        raise refusal(ConfigError, "piece-unknown", key=where, value=name, known=[*known], nearest=near)
     taken = inspect.signature(factory).parameters
     if unknown := sorted(settings.keys() - taken.keys()):
         numbers = [n for n, p in taken.items() if p.default is None or type(p.default) in (int, float)]
-        why = f"It takes: {', '.join(numbers)}." if numbers else "It has none."
-        raise ConfigError(f"{where} = {name!r} does not take these settings: {', '.join(unknown)}.", why)
+        raise refusal(ConfigError, "settings-unknown", key=where, value=name, unknown=unknown, known=numbers or None)
     try:
         return factory(**settings)
     except TypeError as error:
-        raise ConfigError(f"{where} = {name!r} does not take these settings ({error}).") from None
+        raise refusal(ConfigError, "settings-refused", key=where, value=name, error=str(error)) from None
 
 
 COMPRESS: Mapping[str, Callable[..., Codec]] = {

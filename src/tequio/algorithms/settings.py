@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 
-def require(fits: bool, piece: str, setting: str, value: float, expected: str, section: str = "algorithm") -> None:
+def require(fits: bool, piece: str, setting: str, value: float, limits: str, section: str = "algorithm") -> None:
     """Raise ConfigError naming the piece and its setting unless it fits."""
     if not fits:
-        raise ConfigError(f"[{section}] {piece}: {setting} = {value:g} is out of range;", f"expected {expected}.")
+        key = f"[{section}] {piece}: {setting}"
+        raise refusal(ConfigError, "out-of-range", key=key, value=f"{value:g}", limits=limits)

@@ -9,6 +9,7 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from tequio.config import Federation, ParticipantFile, load_federation, load_participant
 from tequio.config.accounting import EnergySection
@@ -50,17 +51,17 @@ def check_run(path: Path) -> None:
     RunFolder.open(path)
 
 
-def check_file(path: Path, what: str) -> None:
+def check_file(path: Path, what: Literal["texts", "invitation", "model"]) -> None:
     """Raises ConfigError where a file that is given on the command line is not there."""
     if not os.path.exists(path):
-        raise ConfigError(f"There is no file {path}.", f"Expected {what}.", "Check the name and the folder.")
+        raise refusal(ConfigError, "file-missing", path=path, wanted=what)
 
 
 def _check_data(paths: Path | Sequence[Path] | None, who: str) -> None:
     """Check that files are there; a pattern such as data/*.csv is left to the reader."""
     for path in [paths] if isinstance(paths, Path) else paths or []:
         if not os.path.exists(path) and not glob.has_magic(str(path)):
-            raise DataError(f"{who} there is no file {path}.", "", "Correct the path, for participants under [data].")
+            raise refusal(DataError, "data-file-missing", file=f"{who} {path}", names=None)
 
 
 def _check_energy(energy: EnergySection) -> None:

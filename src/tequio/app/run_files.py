@@ -10,8 +10,9 @@ from typing import Any
 from tequio.config import MAIN, Federation, validated
 from tequio.core.canonical import digest_update, pack, unpack
 from tequio.core.errors import ConfigError, LedgerCorrupt, LedgerError, UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Update
-from tequio.ledger.folder import RunFolder
+from tequio.ledger.folder import LEDGER, RunFolder
 from tequio.ledger.record import Ledger, verify
 from tequio.participant.choice import EARLIER_RULE
 
@@ -40,10 +41,9 @@ def read_model(folder: RunFolder, relative: str, expected: str) -> Update:
     try:
         update = unpack(path.read_bytes(), str(path))
     except OSError as error:
-        raise UpdateError(f"{path} cannot be read ({type(error).__name__}).", "", "Restore it from a copy.") from None
+        raise refusal(UpdateError, "unreadable", path=path, error=type(error).__name__) from None
     if digest_update(update) != expected:
-        why = "Its digest is not the one in the ledger."
-        raise UpdateError(f"{path} was changed or damaged.", why, "Restore it from a copy, or run again.")
+        raise refusal(UpdateError, "model-changed", path=path)
     return update
 
 
@@ -52,13 +52,11 @@ def json_table(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).", "", "Restore it from a copy.") from None
+        raise refusal(ConfigError, "unreadable", path=path, error=error.strerror) from None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ConfigError(
-            f"{path} is damaged.", "Expected a JSON table, as Tequio wrote it.", "Restore it from a copy."
-        )
+        raise refusal(ConfigError, "damaged", path=path)
     return found
 
 
@@ -72,12 +70,18 @@ def unbroken(folder: RunFolder) -> Ledger:
     found = verify(folder.ledger_path)
     if not found.ok:
         first = found.problems[0]
-        if first.seq is None:  # it names the file itself
-            raise LedgerCorrupt(first.what, "", "Restore the ledger from a copy.")
-        raise LedgerCorrupt(
-            f"{folder.ledger_path}, record {first.seq}: {first.what}.", "", "Restore the ledger from a copy."
-        )
+        place = str(folder.ledger_path) + ("" if first.seq is None else f", record {first.seq}")
+        raise refusal(LedgerCorrupt, "records-damaged", place=place, why=first.what.rstrip("."))
     return Ledger.open(folder.ledger_path)
+
+
+def begun_header(run: Path) -> Mapping[str, Any] | None:
+    """The body of entry 0 of a run that may not have begun: None where it has not."""
+    if not (run / LEDGER).exists():
+        return None
+    folder = RunFolder.open(run)
+    with Ledger.open(folder.ledger_path, read_only=True) as ledger:
+        return recorded_header(ledger, folder)
 
 
 def recorded_bases(header: Mapping[str, Any]) -> dict[str, str]:
@@ -95,5 +99,5 @@ def recorded_header(ledger: Ledger, folder: RunFolder) -> Mapping[str, Any]:
     """The body of entry 0. Raises LedgerError if there is none."""
     entry = ledger.last("run")
     if entry is None:
-        raise LedgerError(f"{folder.ledger_path} has no record of how the run began.", "", "Run `tequio verify`.")
+        raise refusal(LedgerError, "record-missing", path=folder.ledger_path, record="run")
     return entry.body

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from tequio.api.emissions import run_emissions as run_emissions
 from tequio.cli import output
 from tequio.cli.options import Json, Lang
 from tequio.core.texts.words import Words
@@ -53,20 +54,6 @@ def accounts(
     output.emit(found, json, lambda: _words(found, Words(lang)), lang)
 
 
-def run_emissions(folder: Path) -> dict[str, Any]:
-    """The field `co2_eq_emissions` of a model card; its `emissions` are None where they are not known."""
-    from tequio.ledger.folder import RunFolder
-    from tequio.ledger.record import Ledger
-    from tequio.participant.accounts import read_account_books
-    from tequio.report.data.accounts import accounts as of_ledger
-    from tequio.report.data.accounts import card
-
-    with Ledger.open(RunFolder.open(folder).ledger_path, read_only=True) as ledger:
-        entries = list(ledger.entries())
-    found: dict[str, Any] = card(of_ledger(entries), entries, read_account_books(folder))["co2_eq_emissions"]
-    return found
-
-
 def _words(found: Mapping[str, Any], w: Words) -> None:
     rows = [
         *found["participants"],
@@ -76,8 +63,7 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
     kind = "adapted" if found["adapted"] else "home" if found["home"] else "run"
     output.table(_table(w(f"books.{kind}"), rows, w))
     if "books" in found:
-        books = [{"name": name, **row} for name, row in found["books"].items()]
-        output.table(_table(w("books.own"), books, w))
+        output.table(_table(w("books.own"), [{"name": name, **row} for name, row in found["books"].items()], w))
     if found["alone"]["participants"]:
         rows = [*found["alone"]["participants"], {"name": w("books.all"), "as_good": None, **found["alone"]["total"]}]
         output.table(_alone(w("books.alone.told"), rows, w))
@@ -94,43 +80,44 @@ def _words(found: Mapping[str, Any], w: Words) -> None:
     if emitted is None:
         output.out.print(w("books.card.none", why=_why(found, w)).rstrip(), markup=False)
         return
-    scope = w(f"books.scope.{card['of']}", name=card["name"])
-    output.out.print(w("books.card", grams=f"{emitted:.4g}", scope=scope), markup=False)
+    output.out.print(
+        w("books.card", grams=f"{emitted:.4g}", scope=w(f"books.scope.{card['of']}", name=card["name"])), markup=False
+    )
 
 
 def _alone(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
     """What joining took against the own tuned local model; avoided is below zero where joining took more."""
-    table = Table(title=title)
-    table.add_column(w("books.who"), no_wrap=True)
-    for key in ("joined", "alone", "avoided.energy", "avoided.carbon", "avoided.money"):
-        table.add_column(w(f"books.{key}"), justify="right", no_wrap=True)
-    table.add_column(w("books.good"), no_wrap=True)
-    for row in rows:
-        avoided = row["avoided"]
-        joules = [row["joined"]["joules"], row["alone"]["joules"], avoided["joules"]]
-        wh = [None if value is None else value / 3600 for value in joules]
-        money = " + ".join(f"{amount:+.4g} {currency}" for currency, amount in sorted(avoided["money"].items()))
-        good = {True: w("books.good.yes"), False: w("books.good.no"), None: "–"}[row.get("as_good")]
-        figures = [
-            _number(wh[0], ".4g"),
-            _number(wh[1], ".4g"),
-            _number(wh[2], "+.3g"),
-            _number(avoided["grams"], "+.4g"),
+    good = {True: w("books.good.yes"), False: w("books.good.no"), None: "–"}
+    keys = ("who", "joined", "alone", "avoided.energy", "avoided.carbon", "avoided.money", "good")
+    lines = [
+        [
+            row["name"],
+            _watt_hours(row["joined"], ".4g"),
+            _watt_hours(row["alone"], ".4g"),
+            _watt_hours(row["avoided"], "+.3g"),
+            _number(row["avoided"]["grams"], "+.4g"),
+            _money(row["avoided"]["money"], "+.4g"),
+            good[row.get("as_good")],
         ]
-        table.add_row(row["name"], *figures, money or "–", good)
-    return table
+        for row in rows
+    ]
+    return output.tabular([w(f"books.{key}") for key in keys], lines, left=(0, 6), title=title)
+
+
+def _watt_hours(row: Mapping[str, Any], form: str) -> str:
+    return _number(None if row["joules"] is None else row["joules"] / 3600, form)
+
+
+def _money(amounts: Mapping[str, float], form: str) -> str:
+    return " + ".join(f"{amount:{form}} {currency}" for currency, amount in sorted(amounts.items())) or "–"
 
 
 def _shift(found: Mapping[str, Any], w: Words) -> None:
     """When each trained in simulated time, and what that saved."""
     title = w("books.shift", began=found["began"], ended=found["ended"], policy=found["policy"])
-    table = Table(title=title)
-    table.add_column(w("books.who"), no_wrap=True)
-    columns = [w("books.rounds"), w("books.rested"), w("books.hours"), "g CO2e", w("books.once"), w("books.saved")]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in (*found["participants"], {"name": w("books.all"), "rested": None, **found["total"]}):
-        table.add_row(
+    before = [w(f"books.{key}") for key in ("who", "rounds", "rested", "hours")]
+    lines = [
+        [
             row["name"],
             str(row["rounds"]),
             _number(row["rested"], "d"),
@@ -138,8 +125,10 @@ def _shift(found: Mapping[str, Any], w: Words) -> None:
             _number(row["grams"], ".4g"),
             _number(row["at_once"], ".4g"),
             "–" if row["saved"] is None else f"{100 * row['saved']:.1f} %",
-        )
-    output.table(table)
+        ]
+        for row in (*found["participants"], {"name": w("books.all"), "rested": None, **found["total"]})
+    ]
+    output.table(output.tabular([*before, "g CO2e", w("books.once"), w("books.saved")], lines, title=title))
     output.out.print(w("books.ended", ended=found["ended_at_once"]), markup=False)
     if found["budget"] is not None:
         budget = found["budget"]
@@ -161,24 +150,25 @@ def _why(found: Mapping[str, Any], w: Words) -> str:
 
 
 def _table(title: str, rows: list[dict[str, Any]], w: Words) -> Table:
-    table = Table(title=title)
-    table.add_column(w("books.who"), no_wrap=True)
-    for column in (w("books.energy"), "g CO2e/kWh", "g CO2e", w("books.embodied"), w("books.money")):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        share = row["grams_share"] or 0.0
-        whole = row["grams"] is None or share > 0.999
-        part = "" if whole else f" {w('books.part', share=f'{100 * share:.0f}')}"
-        money = " + ".join(f"{amount:.4g} {currency}" for currency, amount in sorted(row["money"].items()))
-        table.add_row(
+    heads = [w("books.who"), w("books.energy"), "g CO2e/kWh", "g CO2e", w("books.embodied"), w("books.money")]
+    lines = [
+        [
             row["name"],
             _energy(row, w),
             _number(row.get("intensity"), ".0f"),
-            _number(row["grams"], ".4g") + part,
+            _number(row["grams"], ".4g") + _part(row, w),
             _number(row["embodied"], ".4g"),
-            money or "–",
-        )
-    return table
+            _money(row["money"], ".4g"),
+        ]
+        for row in rows
+    ]
+    return output.tabular(heads, lines, title=title)
+
+
+def _part(row: Mapping[str, Any], w: Words) -> str:
+    """Of which share of the energy the grams are, where it is not all."""
+    share = row["grams_share"] or 0.0
+    return "" if row["grams"] is None or share > 0.999 else f" {w('books.part', share=f'{100 * share:.0f}')}"
 
 
 def _energy(row: Mapping[str, Any], w: Words) -> str:

@@ -74,14 +74,11 @@ def countries(
 
     found = table_of(name)
 
-    def words() -> None:
-        for row in found["countries"]:
-            output.out.print(
-                f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  {row['country']}"
-            )
-        output.out.print(f"g CO2e/kWh. {found['source']}")
-
-    output.emit(found, json, words)
+    words = [
+        f"{row['alpha_2']}  {row['alpha_3']}  {row['g_per_kwh']:7.1f}  {row['year']}  {row['country']}"
+        for row in found["countries"]
+    ]
+    output.emit(found, json, lambda: output.say(*words, f"g CO2e/kWh. {found['source']}"))
 
 
 def _say(found: dict[str, object], end: str) -> None:

@@ -33,15 +33,13 @@ def coordinator_init(
     own = (given[0], given[1], given[2]) if given else None
     config, invitations = init_coordinator_folder(folder, federation, address, own)
 
-    def words() -> None:
-        output.out.print(f"Wrote {len(invitations)} invitations. Each is a secret for one participant:", markup=False)
-        for path in invitations:
-            output.out.print(f"  {path}", markup=False)
-        output.out.print(
-            f"Give each to its participant by a way that both trust, then: tequio coordinator start {folder}"
-        )
-
-    output.emit({"federation": config.name, "invitations": [str(path) for path in invitations]}, json, words)
+    words = (
+        f"Wrote {len(invitations)} invitations. Each is a secret for one participant:",
+        *(f"  {path}" for path in invitations),
+        f"Give each to its participant by a way that both trust, then: tequio coordinator start {folder}",
+    )
+    facts = {"federation": config.name, "invitations": [str(path) for path in invitations]}
+    output.emit(facts, json, lambda: output.say(*words))
 
 
 @coordinator.command("invite")
@@ -55,11 +53,11 @@ def coordinator_invite(
 
     path = invite(folder, name)
 
-    def words() -> None:
-        output.out.print(f"Wrote {path}, a secret for {name}. The invitation before it counts no more,", markup=False)
-        output.out.print("nor does the key that joined with it. A coordinator that runs need not be stopped.")
-
-    output.emit({"name": name, "invitation": str(path)}, json, words)
+    words = (
+        f"Wrote {path}, a secret for {name}. The invitation before it counts no more,",
+        "nor does the key that joined with it. A coordinator that runs need not be stopped.",
+    )
+    output.emit({"name": name, "invitation": str(path)}, json, lambda: output.say(*words))
 
 
 @coordinator.command("locate")
@@ -86,14 +84,12 @@ def coordinator_renew(
 
     result = renew(folder)
 
-    def words() -> None:
-        which = "The certificate" if result["shown"] else "SuperLink's certificate (yours is renewed at its authority)"
-        output.out.print(f"{which} lasts until {result['until']}; participants need no new invitation.", markup=False)
-        output.out.print(
-            f"A coordinator that runs shows the old one until you stop it and: tequio coordinator start {folder}"
-        )
-
-    output.emit(result, json, words)
+    which = "The certificate" if result["shown"] else "SuperLink's certificate (yours is renewed at its authority)"
+    words = (
+        f"{which} lasts until {result['until']}; participants need no new invitation.",
+        f"A coordinator that runs shows the old one until you stop it and: tequio coordinator start {folder}",
+    )
+    output.emit(result, json, lambda: output.say(*words))
 
 
 @coordinator.command("start")
@@ -144,10 +140,9 @@ def coordinator_check(
 
     def words() -> None:
         for row in findings:
-            output.out.print(f"{row['status']:<8} {row['check']:<12} {row['what']}", markup=False)
-            if row["fix"]:
-                output.out.print(f"{'':<21} {row['fix']}", markup=False)
-        output.out.print(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
+            fix = [f"{'':<21} {row['fix']}"] if row["fix"] else []
+            output.say(f"{row['status']:<8} {row['check']:<12} {row['what']}", *fix)
+        output.say(f"{failed} of {len(findings)} failed." if failed else "Nothing failed.")
 
     output.emit({"ok": not failed, "findings": findings}, json, words)
     if failed:

@@ -71,14 +71,10 @@ def look(
     def words() -> None:
         print_found(found)
         for name, row in lengths.items():
-            of = f" (of the first {row['texts']} texts)"
-            output.out.print(
-                f"{name}: {row['median']} tokens in the middle, {row['longest']} at most{of}.", markup=False
-            )
+            most = f"{row['longest']} at most (of the first {row['texts']} texts)"
+            output.say(f"{name}: {row['median']} tokens in the middle, {most}.")
         for name, rows in shown.items():
-            output.out.print(f"{name}, first rows:", markup=False)
-            for line in rows:
-                output.out.print(f"  {line}", markup=False)
+            output.say(f"{name}, first rows:", *(f"  {line}" for line in rows))
 
     output.emit(facts, json, words)
 
@@ -88,30 +84,24 @@ def _tokens(found: Survey, base: str) -> dict[str, dict[str, int]]:
     from tequio.config.cache import cache_folder
     from tequio.participant.lengths import token_lengths
 
-    out = {}
-    for person in found.participants:
-        row = sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder()))
-        if row:
-            out[person.name] = {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]}
-    return out
+    rows = (
+        (person.name, sorted(token_lengths(choose_base(found.kind, base)[0], person.sample, cache_folder())))
+        for person in found.participants
+    )
+    return {name: {"texts": len(row), "median": row[len(row) // 2], "longest": row[-1]} for name, row in rows if row}
 
 
 def print_found(found: Survey, starting: bool = False) -> None:
     """Print what was found: a line per file, a table of participants, one of labels, remarks."""
     for person in found.participants:
-        for line in _of_file(person):
-            output.out.print(line, markup=False)
-    table = Table()
-    for name in ("participant", "rows", "usable", "repeated", "characters (middle)", "(longest)", "language"):
-        table.add_column(name, justify="left" if name in ("participant", "language") else "right")
-    for p in found.participants:
-        sizes = (p.rows, p.usable, p.repeated, p.quantile(0.5), p.quantile(1.0))
-        table.add_row(p.name, *(f"{n:,}" for n in sizes), p.language or "not recognised")
-    output.table(table)
+        output.say(*_of_file(person))
+    heads = ("participant", "rows", "usable", "repeated", "characters (middle)", "(longest)", "language")
+    sizes = [(p, (p.rows, p.usable, p.repeated, p.quantile(0.5), p.quantile(1.0))) for p in found.participants]
+    lines = [[p.name, *(f"{n:,}" for n in counts), p.language or "not recognised"] for p, counts in sizes]
+    output.table(output.tabular(heads, lines, left=(0, 6), wrapped=range(len(heads))))
     if found.labels:
         output.table(_labels(found))
-    for remark in found.remarks(starting):
-        output.out.print(f"- {remark}", markup=False)
+    output.say(*(f"- {remark}" for remark in found.remarks(starting)))
 
 
 def _of_file(person: Participant) -> Iterator[str]:
@@ -137,15 +127,9 @@ def _labels(found: Survey) -> Table:
     order = list(found.named)
     if len(order) > SHOWN:
         order = sorted(order, key=lambda label: (-total[label], label))[: SHOWN - 1]
-    table = Table()
-    table.add_column("label")
-    for person in found.participants:
-        table.add_column(person.name, justify="right")
-    table.add_column("all", justify="right")
-    for label in order:
-        table.add_row(label, *(str(p.labels[label]) for p in found.participants), str(total[label]))
-    rest = [label for label in found.labels if label not in order]
-    if rest:
+    heads = ["label", *(person.name for person in found.participants), "all"]
+    lines = [[label, *(str(p.labels[label]) for p in found.participants), str(total[label])] for label in order]
+    if rest := [label for label in found.labels if label not in order]:
         counts = [sum(p.labels[label] for label in rest) for p in found.participants]
-        table.add_row(f"({len(rest)} more)", *map(str, counts), str(sum(counts)))
-    return table
+        lines.append([f"({len(rest)} more)", *map(str, counts), str(sum(counts))])
+    return output.tabular(heads, lines, wrapped=range(len(heads)))

@@ -20,15 +20,13 @@ def doctor(json: Json = False) -> None:
     for check in examine(Path.cwd()):
         checks.append(check)
         if not json:
-            output.out.print(f"{check.status:<8} {check.name:<9} {check.found}", markup=False)
-            if check.remedy:
-                output.out.print(f"{'':<18} {check.remedy}", markup=False)
+            remedy = [f"{'':<18} {check.remedy}"] if check.remedy else []
+            output.say(f"{check.status:<8} {check.name:<9} {check.found}", *remedy)
     failed = [check.name for check in checks if check.status == "fail"]
 
-    def words() -> None:
-        warned = sum(check.status == "warning" for check in checks)
-        output.out.print(f"Checks: {len(checks)}; warnings: {warned}; failed: {len(failed)}.")
-
-    output.emit({"ok": not failed, "checks": [check.facts() for check in checks]}, json, words)
+    warned = sum(check.status == "warning" for check in checks)
+    words = f"Checks: {len(checks)}; warnings: {warned}; failed: {len(failed)}."
+    facts = {"ok": not failed, "checks": [check.facts() for check in checks]}
+    output.emit(facts, json, lambda: output.say(words))
     if failed:
         raise typer.Exit(FAILED)

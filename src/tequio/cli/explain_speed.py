@@ -18,8 +18,7 @@ def print_speed(federation: Path, workers: int, json: bool) -> None:
         threads = f"{found['workers']} at a time, {found['threads']} threads each"
         output.out.print(f"On {found['device']} ({found['instructions']}); participants: {threads}.", markup=False)
         for base in found["bases"]:
-            output.out.print(f"{base['model']}: {base['dtype']}, for {base['why']};", markup=False)
-            output.out.print(f"  {base['path']}.", markup=False)
+            output.say(f"{base['model']}: {base['dtype']}, for {base['why']};", f"  {base['path']}.")
             if found["lockstep"] > 1:
                 asked = f"[train] lockstep = {found['lockstep']}"
                 at_once = f"{asked}: {base['at_a_time']} participants at a time make their steps together"

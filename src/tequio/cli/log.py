@@ -17,6 +17,7 @@ from tequio.cli import output
 from tequio.core.bounds import one_line
 from tequio.core.errors import ConfigError, ResourceError
 from tequio.core.events import EventHandler, Level, Value
+from tequio.core.texts.words import refusal
 
 Metrics = Annotated[
     str | None,
@@ -67,7 +68,7 @@ def _to_file(path: Path) -> Callable[[str], None]:
     try:
         path.open("a").close()
     except OSError as error:
-        raise ResourceError(f"{path} cannot be written ({error.strerror}).", "", "Name another file.") from None
+        raise refusal(ResourceError, "folder-unwritable", path=path, error=error.strerror) from None
     return write
 
 
@@ -77,5 +78,5 @@ def parse_address(text: str | None) -> tuple[str, int] | None:
         return None
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(f"--metrics {text!r}:", "expected a port, or host:port,", "for instance 9464.")
+        raise refusal(ConfigError, "option-unfit", option="--metrics", value=text, names=["9464", "HOST:9464"])
     return host or "127.0.0.1", int(port)

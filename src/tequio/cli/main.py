@@ -13,13 +13,16 @@ import typer
 import tequio
 from tequio.cli import coordinator, output, participant, status
 from tequio.cli.accounts import accounts
+from tequio.cli.backup import backup
 from tequio.cli.carbon import carbon
 from tequio.cli.config import config as config_group
 from tequio.cli.data import data
 from tequio.cli.doctor import doctor
 from tequio.cli.environment import prepare_process
+from tequio.cli.missing import explained
 from tequio.cli.options import Json, Lang, Threads, finish, looks_like_a_file, set_threads, stoppable, stopped_words
 from tequio.cli.plan import plan
+from tequio.cli.query import query
 from tequio.cli.start import start
 from tequio.cli.terminal import prepare_streams, read_names_as_utf8
 from tequio.core.errors import TequioError
@@ -77,13 +80,10 @@ def init(
 
     path, files = write_starter(folder, task, base, algorithm)
 
-    def words() -> None:
-        output.out.print("Wrote:")
-        for file in files:
-            output.out.print(f"  {file}")
-        output.out.print(f"Put each participant's data where its file says, then: tequio run {path}")
-
-    output.emit({"federation": str(path), "files": [str(f) for f in files]}, json, words)
+    written = [str(file) for file in files]
+    then = f"Put each participant's data where its file says, then: tequio run {path}"
+    words = ("Wrote:", *(f"  {file}" for file in written), then)
+    output.emit({"federation": str(path), "files": written}, json, lambda: output.say(*words))
 
 
 @app.command()
@@ -120,11 +120,12 @@ def run(
         raise typer.BadParameter("--as-recorded needs --resume RUN")
     if explain_speed and federation is None:
         raise typer.BadParameter("--explain-speed needs federation.toml")
-    checked = None if federation is None else check_federation(federation)
+    if federation is not None:
+        check_federation(federation)
     if resume is not None:
         check_run(resume)
-    from tequio.app.simulation.run import resume as resume_run
-    from tequio.app.simulation.run import start, with_seed
+    from tequio.api.federation import load_federation
+    from tequio.api.running import begin, default_folder, go_on
 
     set_threads(threads)
     if explain_speed and federation is not None:
@@ -135,13 +136,13 @@ def run(
     with output.progress(json) as watch:
         if resume is not None:
             with stoppable(lambda: stopped_words(resume)):
-                outcome = resume_run(resume, watch, workers, as_recorded)
-        elif federation is not None and checked is not None:
-            config = with_seed(checked, seed)
-            target = out or federation.resolve().parent / "runs" / f"{config.name}-{config.seed}"
+                outcome = go_on(resume, workers, (), as_recorded, watch)
+        elif federation is not None:
+            found = load_federation(federation)
+            found = found if seed is None else found.with_settings(seed=seed)
+            target = out or default_folder(found)
             with stoppable(lambda: stopped_words(target)):
-                source = (federation, seed)
-                outcome = start(config, target, counterfactuals, watch=watch, workers=workers, source=source)
+                outcome = begin(found, target, counterfactuals, workers, (), watch)
     finish(outcome.folder, lang, json)
 
 
@@ -202,23 +203,17 @@ def report(
 @app.command()
 def verify(folder: Run, json: Json = False) -> None:
     """Recompute the chain of records and check every model file against it."""
-    from tequio.app.models.verify import verify_run
+    result = tequio.verify(folder)
 
-    result = verify_run(folder)
-
-    def words() -> None:
-        for problem in result["problems"]:
-            output.out.print(f"PROBLEM  {problem}")
-        if result["ok"]:
-            output.out.print(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
-            if result["outcome"]:
-                output.out.print(f"Outcome {result['outcome']} (two runs with one seed have the same)")
-            output.out.print(
-                "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
-                "keep the head hash elsewhere to notice a ledger rewritten whole."
-            )
-
-    output.emit(result, json, words)
+    words = [f"PROBLEM  {problem}" for problem in result["problems"]]
+    if result["ok"]:
+        words.append(f"OK: {result['entries']} records, {result['models']} model files. Head {result['head']}")
+        words += [f"Outcome {result['outcome']} (two runs with one seed have the same)"] if result["outcome"] else []
+        words.append(
+            "This shows that nothing was changed since it was written. It cannot show that what was written is true; "
+            "keep the head hash elsewhere to notice a ledger rewritten whole."
+        )
+    output.emit(result, json, lambda: output.say(*words))
     if not result["ok"]:
         raise typer.Exit(10)
 
@@ -260,15 +255,16 @@ def predict(
         raise typer.BadParameter(f"{text} is a file: write --file {text}")
     check_run(folder)
     if file is not None and str(file) != "-":
-        check_file(file, "texts to predict")
-    from tequio.app.models.predict import predict_rows, predict_texts, read_prediction_texts, text_columns
+        check_file(file, "texts")
+    from tequio.app.models.predict import predict_rows, read_prediction_texts, text_columns
 
     set_threads(0)
     if file is not None:
         columns = [column] if column is not None else text_columns(folder, participant)
         results = predict_rows(folder, participant, read_prediction_texts(file, columns), max_new_tokens, general)
     else:
-        results = predict_texts(folder, participant, [text or ""], max_new_tokens, general)
+        run = tequio.open_run(folder)
+        results = run.predict([text or ""], participant, general=general, max_new_tokens=max_new_tokens)
 
     def words() -> None:
         for row in results:
@@ -329,13 +325,11 @@ def export(
 
     Each export is compared with the original on the participant's validation data, where they are at hand.
     """
-    from tequio.app.models.export import export_models, parse_rank
-    from tequio.cli.accounts import run_emissions
+    from tequio.app.models.export import parse_rank
     from tequio.cli.summary import print_exported
 
     set_threads(0)
-    largest, carbon = parse_rank(rank), run_emissions(folder)
-    written = export_models(folder, participant, out or folder / "export", merged, carbon, largest, dtype)
+    written = tequio.export(folder, out, participant, merged=merged, rank=parse_rank(rank), dtype=dtype)
     output.emit({"exported": written}, json, lambda: print_exported(written))
 
 
@@ -345,6 +339,8 @@ app.command()(participant.participate)
 app.command()(participant.leave)
 app.command("island")(participant.offline)
 app.command()(status.status)
+app.command()(backup)
+app.command()(query)
 app.command()(plan)
 app.command()(accounts)
 app.add_typer(carbon, name="carbon")
@@ -373,12 +369,13 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except click.Abort:
         raise SystemExit(1) from None
-    except TequioError as error:
+    except (TequioError, ModuleNotFoundError) as raised:
+        known = explained(raised)
         if "--json" in sys.argv:
-            output.emit(error.as_dict(), True, lambda: None)
+            output.emit(known.as_dict(), True, lambda: None)
         else:
-            output.err.print(f"Error: {error}", markup=False)
-        raise SystemExit(error.exit_code) from None
+            output.err.print(f"Error: {known}", markup=False)
+        raise SystemExit(known.exit_code) from None
     except SystemExit as end:
         if end.code == 130:  # stopped by hand: workers in the middle of something must not hold the process up
             sys.stdout.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 from tequio.cli.progress import ProgressLine
 from tequio.cli.terminal import shows_all
@@ -46,6 +47,28 @@ def emit(value: Mapping[str, Any], as_json: bool, words: Callable[[], None], lan
         sys.stdout.write(json.dumps(value, ensure_ascii=not shows_all(), indent=1, default=str) + "\n")
     else:
         words()
+
+
+def say(*lines: str) -> None:
+    """Print lines for a person, as they are."""
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def tabular(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    left: Collection[int] = (0,),
+    title: str | None = None,
+    wrapped: Collection[int] = (),
+) -> Table:
+    """A table with a line for each row. left: places of columns with words; the others hold numbers. wrapped: of those that may wrap."""
+    made = Table(title=title)
+    for place, head in enumerate(heads):
+        made.add_column(head, justify="left" if place in left else "right", no_wrap=place not in wrapped)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def table(rows: Table, on: Console | None = None) -> None:

@@ -12,6 +12,7 @@ from tequio.cli import output
 from tequio.cli.log import Log, LogFile, Metrics, event_handler, parse_address
 from tequio.cli.options import Json, Threads, go_on_with, set_threads, stoppable
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 
 def join(
@@ -40,25 +41,23 @@ def join(
         _try(invitation, participant, model, threads, lang, json)
         return
     if json and not yes:
-        raise ConfigError("--json does not ask.", "Joining needs your consent.", "Add --yes once you know what leaves.")
-    check_file(invitation, "the invitation that the coordinator gave you")
+        raise refusal(ConfigError, "consent-needed", action="join")
+    check_file(invitation, "invitation")
     if participant.exists():  # where it is not, there is more to say
         check_participant(participant)
     from tequio.app.network.participant.join import join_federation, prepare
 
     ready = prepare(invitation, participant)
     if not json:
-        for line in ready.leaves:
-            output.out.print(line, markup=False)
-    if not yes and not _agreed("Join?", "joining needs your consent"):
+        output.say(*ready.leaves)
+    if not yes and not _agreed("Join?", "join"):
         output.out.print("Not joined; nothing was sent.")
         raise typer.Exit(130)
     folder = join_federation(ready, out or Path(ready.invitation.name))
 
-    def words() -> None:
-        output.out.print(f"Joined as {ready.invitation.name}. Now: tequio participate {folder}", markup=False)
-
-    output.emit({"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}, json, words)
+    words = f"Joined as {ready.invitation.name}. Now: tequio participate {folder}"
+    facts = {"name": ready.invitation.name, "folder": str(folder), "leaves": list(ready.leaves)}
+    output.emit(facts, json, lambda: output.say(words))
 
 
 def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: Literal["en", "es"], json: bool) -> None:
@@ -66,8 +65,8 @@ def _try(invitation: Path, participant: Path, model: Path, threads: int, lang: L
     from tequio.app.preflight import check_file, check_participant
     from tequio.cli.plan_tables import print_trial
 
-    check_file(invitation, "the invitation that the coordinator gave you")
-    check_file(model, "a run's folder, or a shared model that `tequio export` wrote")
+    check_file(invitation, "invitation")
+    check_file(model, "model")
     if participant.exists():
         check_participant(participant)
     from tequio.app.network.participant.join import try_before
@@ -106,12 +105,12 @@ def participate(
     if together.rank > 0:
         together.end()
 
-    def words() -> None:
-        output.out.print(f"Your personal model is in {result['run']}. It needs no network:", markup=False)
-        output.out.print(f'  tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
-        output.out.print(f"  tequio export {result['run']}", markup=False)
-
-    output.emit(result, json, words)
+    words = (
+        f"Your personal model is in {result['run']}. It needs no network:",
+        f'  tequio predict {result["run"]} {result["name"]} "a text"',
+        f"  tequio export {result['run']}",
+    )
+    output.emit(result, json, lambda: output.say(*words))
     together.end()
 
 
@@ -129,8 +128,8 @@ def leave(
     from tequio.report.write import write_report
 
     if json and not yes:
-        raise ConfigError("--json does not ask.", "To come back takes a new invitation.", "Add --yes.")
-    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leaving needs your word"):
+        raise refusal(ConfigError, "consent-needed", action="leave")
+    if not yes and not _agreed("Leave the federation? To come back takes a new invitation.", "leave"):
         raise typer.Exit(130)
     result = leave_federation(folder, out, run_emissions)
     if result["bundle"] is not None:
@@ -163,13 +162,12 @@ def offline(
     with stoppable(lambda: go_on_with(f"tequio island {folder}")):
         result = personalise_offline(folder, event_handler("plain", None, quiet=json))
 
-    def words() -> None:
-        output.out.print(f"Chosen on your validation data: {result['chosen']}. Loss on your test data:", markup=False)
-        for model, scores in result["test"].items():
-            output.out.print(f"  {model}: {scores['loss']:.4f}", markup=False)
-        output.out.print(f'Use it: tequio predict {result["run"]} {result["name"]} "a text"', markup=False)
-
-    output.emit(result, json, words)
+    words = (
+        f"Chosen on your validation data: {result['chosen']}. Loss on your test data:",
+        *(f"  {model}: {scores['loss']:.4f}" for model, scores in result["test"].items()),
+        f'Use it: tequio predict {result["run"]} {result["name"]} "a text"',
+    )
+    output.emit(result, json, lambda: output.say(*words))
 
 
 def _check_joined(folder: Path) -> None:
@@ -181,8 +179,7 @@ def _check_joined(folder: Path) -> None:
 
     path = folder / IDENTITY
     if not path.is_file():
-        fix = "Join first: tequio join INVITATION participant.toml"
-        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+        raise refusal(ConfigError, "not-joined", folder=folder, file=IDENTITY)
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))
         name, own = str(identity["name"]), Path(identity["participant"])
@@ -192,10 +189,10 @@ def _check_joined(folder: Path) -> None:
         check_participant(own, name)
 
 
-def _agreed(question: str, why: str) -> bool:
+def _agreed(question: str, action: Literal["join", "leave"]) -> bool:
     try:
         return typer.confirm(question)
     except typer.Abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
-        raise ConfigError("There is no terminal on which to ask:", f"{why}.", "Add --yes once you know.") from None
+        raise refusal(ConfigError, "consent-needed", action=action) from None

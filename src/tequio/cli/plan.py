@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+import tequio
 from tequio.cli import output
 from tequio.cli.options import Json, Lang, Threads, set_threads
+from tequio.core.texts.words import refusal
 
 
 def plan(
@@ -50,39 +52,22 @@ def plan(
 
     if after is not None:
         check_run(after)
-    config = check_federation(federation)
+    check_federation(federation)
     from tequio.app.forecast.calibration import compare, not_learnt, recalibrate
     from tequio.cli.plan_tables import print_after, print_plan
     from tequio.report.html.plan import write_plan
 
     home = federation.resolve().parent
     if after is not None:
-        found = last_plan(home)
-        result = compare(found, after)
-        result |= {"factors": recalibrate(found, result), "not_learnt": not_learnt(result)}
-        write_plan(home, found | {"after": result}, lang)
+        last = last_plan(home)
+        result = compare(last, after)
+        result |= {"factors": recalibrate(last, result), "not_learnt": not_learnt(result)}
+        write_plan(home, last | {"after": result}, lang)
         output.emit(result, json, lambda: print_after(result, lang), lang)
         return
     set_threads(threads)
-    from tequio.app.assembly.build import build, read_participants
-    from tequio.app.forecast.calibration import calibration_key, known_factors
-    from tequio.app.forecast.forecast import make_plan
-    from tequio.planning.devices import catalogue, find_device
-    from tequio.planning.gpu_memory import card_name
-
-    known = catalogue(devices)
-    if machine is not None:
-        find_device(machine, known)
-    roster = read_participants(config)
-    setup = build(config, participants=roster)
-    import torch
-
-    factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
-    result = make_plan(config, setup, roster, known, machine, factors, tariff, own)
-    if pilot:
-        from tequio.app.simulation.pilot import run_pilot
-
-        result |= {"pilot": run_pilot(config)}
+    found = tequio.forecast(federation, machine=machine, devices=devices, tariff=tariff, own=own, pilot=pilot)
+    result = dict(found.facts)
     path = write_plan(home, result, lang)
     output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang), lang)
 
@@ -94,6 +79,5 @@ def last_plan(home: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json_.loads((home / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        what = f"There is no plan of it in {home}."
-        raise ConfigError(what, "", "Make one before the run: tequio plan federation.toml") from None
+        raise refusal(ConfigError, "plan-missing", folder=home) from None
     return found

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from tequio.cli import output
 from tequio.core.reason import Reason
 from tequio.core.texts.words import Lang, Words
@@ -38,13 +36,13 @@ def print_plan(result: Mapping[str, Any], path: Path, lang: Lang = "en") -> None
 def _pilot(result: Mapping[str, Any], w: Words) -> None:
     if not result.get("pilot"):
         return
-    table = Table(title=w("pilot.title"))
-    for column in (w("books.who"), w("pilot.benefit"), w("pilot.verdict")):
-        table.add_column(column, justify="left" if column != w("pilot.benefit") else "right")
-    for row in result["pilot"]:
-        figures = "–" if row["benefit"] is None else "{:+.0%} ({:+.0%} … {:+.0%})".format(*_figures(row))
-        table.add_row(row["name"], figures, w(f"pilot.{row['verdict']}"))
-    output.out.print(table)
+    form = "{:+.0%} ({:+.0%} … {:+.0%})"
+    lines = [
+        [row["name"], "–" if row["benefit"] is None else form.format(*_figures(row)), w(f"pilot.{row['verdict']}")]
+        for row in result["pilot"]
+    ]
+    heads = (w("books.who"), w("pilot.benefit"), w("pilot.verdict"))
+    output.out.print(output.tabular(heads, lines, left=(0, 2), title=w("pilot.title"), wrapped=range(3)))
     output.out.print(w("pilot.what"), style="dim", markup=False)
 
 
@@ -69,36 +67,46 @@ def _figures(row: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def _each(result: Mapping[str, Any], w: Words) -> None:
-    table = Table(title=f"{w('plan.title', name=result['federation'])}: {w('plan.where.alone')}")
-    left = [w("books.who"), _head("col.machine", w)]
-    right = [_head("col.rank", w), w("forecast.fits"), _head("col.rounds", w), w("forecast.personal")]
-    right += [w("books.energy"), "g CO2e", w("books.money"), _head("col.up", w)]
-    for column in (*left, *right):
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
-    for row in plan_rows(result, w):
-        seconds = row["seconds"]
-        kind = Reason("plan-rank", {"rank": row["rank"]}).as_record()
-        own = next((m for m in row["memory"] if m["kind"] == kind), row["memory"][-1])
-        need, have = f"{own['need'] / 2**30:.2f}", f"{own['have'] / 2**30:.1f}"
-        table.add_row(
-            row["name"],
-            machines([row["machine"]], w),
-            str(row["rank"]),
-            w("forecast.fits.yes" if own["fits"] else "forecast.fits.no", need=need, have=have),
-            _time(seconds["train"] + seconds["evaluate"] + seconds["network"]),
-            _time(seconds["personal"]),
-            _energy(row["joules"]),
-            _three(row["grams"]),
-            _money(row["money"]),
-            f"{row['bytes_up'] / 1e6:.2f} MB",
-        )
+    title = f"{w('plan.title', name=result['federation'])}: {w('plan.where.alone')}"
+    heads = [
+        w("books.who"),
+        _head("col.machine", w),
+        _head("col.rank", w),
+        w("forecast.fits"),
+        _head("col.rounds", w),
+        w("forecast.personal"),
+        w("books.energy"),
+        "g CO2e",
+        w("books.money"),
+        _head("col.up", w),
+    ]
     whole = result["total"]
-    table.add_row(
+    every = [
         *(w("books.all"), "", "", _one_process(result, w), _time(whole["seconds"]), ""),
         *(_energy(whole["joules"]), _three(whole["grams"]), _money(whole["money"]) + _part(whole, w)),
         f"{whole['bytes_up'] / 1e6:.2f} MB",
-    )
-    output.table(table)
+    ]
+    lines = [*(_each_row(row, w) for row in plan_rows(result, w)), every]
+    output.table(output.tabular(heads, lines, left=(0, 1), title=title))
+
+
+def _each_row(row: Mapping[str, Any], w: Words) -> list[str]:
+    seconds = row["seconds"]
+    kind = Reason("plan-rank", {"rank": row["rank"]}).as_record()
+    own = next((m for m in row["memory"] if m["kind"] == kind), row["memory"][-1])
+    need, have = f"{own['need'] / 2**30:.2f}", f"{own['have'] / 2**30:.1f}"
+    return [
+        row["name"],
+        machines([row["machine"]], w),
+        str(row["rank"]),
+        w("forecast.fits.yes" if own["fits"] else "forecast.fits.no", need=need, have=have),
+        _time(seconds["train"] + seconds["evaluate"] + seconds["network"]),
+        _time(seconds["personal"]),
+        _energy(row["joules"]),
+        _three(row["grams"]),
+        _money(row["money"]),
+        f"{row['bytes_up'] / 1e6:.2f} MB",
+    ]
 
 
 def _one_process(result: Mapping[str, Any], w: Words) -> str:
@@ -116,17 +124,18 @@ def _declared(result: Mapping[str, Any], w: Words) -> None:
         said = "; ".join(f"{name}: {', '.join(what)}" for name, what in private.items())
         output.out.print(w("forecast.private", private=said), markup=False)
     if result["budgets"]:
-        table = Table(title=w("forecast.budgets"))
-        left = [_head("budget.whose", w), _head("budget.of", w), ""]
-        numbers = [_head("col.rounds", w), _head("budget.whole", w), _head("budget", w)]
-        for column in (*left[:2], *numbers, left[2]):
-            table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
-        for row in result["budgets"]:
-            need = ["–" if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("rounds", "whole")]
-            of = w("plan.axis.seconds" if row["key"] == "hours" else f"plan.budget.of.{row['key']}")
-            limit = f"{row['limit']:g} {row['unit']}"
-            table.add_row(row["who"] or w("plan.budget.all"), of, *need, limit, _fits(row, w))
-        output.table(table)
+        heads = [_head(key, w) for key in ("budget.whose", "budget.of", "col.rounds", "budget.whole", "budget")]
+        lines = [
+            [
+                row["who"] or w("plan.budget.all"),
+                w("plan.axis.seconds" if row["key"] == "hours" else f"plan.budget.of.{row['key']}"),
+                *("–" if row[key] is None else f"{row[key]:.3g} {row['unit']}" for key in ("rounds", "whole")),
+                f"{row['limit']:g} {row['unit']}",
+                _fits(row, w),
+            ]
+            for row in result["budgets"]
+        ]
+        output.table(output.tabular([*heads, ""], lines, left=(0, 1, 5), title=w("forecast.budgets")))
     if result["declared"]:
         each = ", ".join(f"{row['name']} {_time(row['seconds'])}" for row in result["declared"])
         output.out.print(w("forecast.declared", each=each), markup=False)
@@ -142,19 +151,31 @@ def _fits(row: Mapping[str, Any], w: Words) -> str:
 
 
 def _ways(result: Mapping[str, Any], w: Words) -> None:
-    table = Table(title=w("forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"])))
-    left = [_head("way", w), _head("where", w), w("forecast.best")]
-    right = [w("forecast.texts"), _head("col.time", w), w("books.energy"), "g CO2e", w("books.money")]
-    for column in (*left[:2], *right, left[2]):
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
-    for row in result["options"][:SHOWN]:
-        where = row["where"] if row["key"] == "central" else w(PLACES[row["key"]])
-        mark = "*" if row["best"] else "(*)" if row["best_of_all"] else ""
-        table.add_row(
-            *(w(f"forecast.way.{row['key']}"), where, f"{row['quality']:.0f}", _time(row["seconds"])),
-            *(_energy(row["joules"]), _three(row["grams"]), _money(row["money"]), mark),
-        )
-    output.table(table)
+    title = w("forecast.ways", axes=", ".join(w(f"forecast.axis.{axis}") for axis in result["axes"]))
+    heads = [
+        _head("way", w),
+        _head("where", w),
+        w("forecast.texts"),
+        _head("col.time", w),
+        w("books.energy"),
+        "g CO2e",
+        w("books.money"),
+        w("forecast.best"),
+    ]
+    lines = [
+        [
+            w(f"forecast.way.{row['key']}"),
+            row["where"] if row["key"] == "central" else w(PLACES[row["key"]]),
+            f"{row['quality']:.0f}",
+            _time(row["seconds"]),
+            _energy(row["joules"]),
+            _three(row["grams"]),
+            _money(row["money"]),
+            "*" if row["best"] else "(*)" if row["best_of_all"] else "",
+        ]
+        for row in result["options"][:SHOWN]
+    ]
+    output.table(output.tabular(heads, lines, left=(0, 1, 7), title=title))
 
 
 def _even(result: Mapping[str, Any], w: Words) -> None:
@@ -184,18 +205,17 @@ def _weakest(result: Mapping[str, Any], w: Words) -> None:
 def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
     """Forecast beside outcome: of each, of memory, and by what the next plan is corrected."""
     w = Words(lang)
-    table = Table(title=w("forecast.after"))
-    table.add_column(w("books.who"), no_wrap=True)
-    phases = [w("forecast.train"), w("forecast.evaluate"), w("forecast.personal"), w("books.all")]
-    for column in (*phases, w("forecast.ratio"), _head("col.energy_ratio", w)):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in result["participants"]:
-        said, was = row["predicted"], row["measured"]
-        both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
-        cut = f"({w('plan.cut')})" if row["cut"] else w("forecast.machine", machine=machines([row["machine"]], w))
-        name = row["name"] if row["alike"] else f"{row['name']} {cut}"
-        table.add_row(name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio")))
-    output.table(table)
+    heads = [
+        w("books.who"),
+        w("forecast.train"),
+        w("forecast.evaluate"),
+        w("forecast.personal"),
+        w("books.all"),
+        w("forecast.ratio"),
+        _head("col.energy_ratio", w),
+    ]
+    lines = [_after_row(row, w) for row in result["participants"]]
+    output.table(output.tabular(heads, lines, title=w("forecast.after")))
     for key, memory in (("forecast.memory", result["memory"]), ("forecast.memory.card", result["card"])):
         if memory["ratio"]:
             gib = {what: f"{memory[what] / 2**30:.2f}" for what in ("predicted", "measured")}
@@ -203,9 +223,16 @@ def print_after(result: Mapping[str, Any], lang: Lang = "en") -> None:
     factors = corrected(result["factors"], w, _three) or w("forecast.nothing")
     ratios = {"time": _ratio(result["ratio"]), "energy": _ratio(result["joules_ratio"])}
     output.out.print(w("forecast.whole", factors=factors, **ratios), markup=False)
-    untaught = not_learnt(result, w)
-    if untaught:
+    if untaught := not_learnt(result, w):
         output.out.print(untaught, markup=False)
+
+
+def _after_row(row: Mapping[str, Any], w: Words) -> list[str]:
+    said, was = row["predicted"], row["measured"]
+    both = [f"{said[k]:.1f} → {was[k]:.1f}" for k in ("train", "evaluate", "personal", "work")]
+    cut = f"({w('plan.cut')})" if row["cut"] else w("forecast.machine", machine=machines([row["machine"]], w))
+    name = row["name"] if row["alike"] else f"{row['name']} {cut}"
+    return [name, *both, *(_ratio(row[key] if row["alike"] else None) for key in ("ratio", "joules_ratio"))]
 
 
 def _head(key: str, w: Words) -> str:

@@ -66,9 +66,8 @@ class ProgressLine:
             return None
         began, before = self._began
         since, elapsed = made - before, self._clock() - began
-        if since < SURE * total or elapsed <= 0.0:
-            return None
-        return elapsed * (total - made) / since
+        sure = since >= SURE * total and elapsed > 0.0
+        return elapsed * (total - made) / since if sure else None
 
     def line(self, width: int) -> str:
         """Return the line for a terminal of so many columns."""

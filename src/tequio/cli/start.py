@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,24 +79,25 @@ def start(
 
 
 def _run(path: Path, threads: int, lang: Any, json: bool, said: dict[str, Any]) -> None:
-    from tequio.app.simulation.run import start as start_run
-    from tequio.config import load_federation
+    from tequio.api.federation import load_federation
+    from tequio.api.running import begin
 
     set_threads(threads)
-    config = load_federation(path)
-    target = path.parent / "runs" / f"{config.name}-{config.seed}"
+    federation = load_federation(path)
+    target = path.parent / "runs" / f"{federation.name}-{federation.seed}"
     with output.progress(json) as watch, stoppable(lambda: _resume(path, target)):
-        outcome = start_run(config, target, False, watch=watch, workers=0)
-    names = [entry.name for entry in config.participants]
+        outcome = begin(federation, target, False, 0, (), watch)
+    names = federation.participants
     try_it = f'tequio predict {target} {names[0]} "a text"'
     if json:
         finish(outcome.folder, lang, True, more={**said, "started": True, "federation": str(path), "next": try_it})
         return
     finish(outcome.folder, lang, False)
-    output.out.print(f"The files can be changed and run again: {path}", markup=False)
-    output.out.print("Try the models, with a text or with --file FILE:", markup=False)
-    for name in names[:TRIED]:
-        output.out.print(f'  tequio predict {target} {name} "a text"', markup=False)
+    output.say(
+        f"The files can be changed and run again: {path}",
+        "Try the models, with a text or with --file FILE:",
+        *(f'  tequio predict {target} {name} "a text"' for name in names[:TRIED]),
+    )
 
 
 def _resume(path: Path, target: Path) -> str:
@@ -107,26 +109,32 @@ def _resume(path: Path, target: Path) -> str:
 def _print_proposal(proposal: Proposal, counts: dict[str, dict[str, int]], folder: Path) -> None:
     facts = proposal.facts()
     kind = "texts to labels" if facts["task"] == "classification" else "a language model"
-    show = output.out.print
     sizes = f"{_many(len(facts['participants']), 'participant')}, {_many(facts['rounds'], 'round')}"
-    show("")
-    show(f"Proposed: {kind}, {sizes}.", markup=False)
-    show(f"  Base model: {facts['base']}", markup=False)
     memory = f"{facts['memory_gib']:.1f} GiB of memory, of which {facts['available_gib']:.1f} GiB are free"
-    show(f"  Texts of at most {facts['max_tokens']} tokens; needs about {memory}.", markup=False)
-    for name, parts in counts.items():
-        sizes = f"{parts['train']} texts to train, {parts['validation']} to choose, {parts['test']} to test"
-        show(f"  {name}: {sizes}.", markup=False)
-    for name, share in proposal.cut.items():
-        if share > 0:
-            show(f"  {name}: about {100 * share:.0f} % of its texts are longer and will be cut.", markup=False)
-    if proposal.caps:
-        capped = ", ".join(f"{name} {used} of {of}" for name, (used, of) in proposal.caps.items())
-        show(f"  Training texts are capped, so that the run stays short: {capped}.", markup=False)
-        show("  To use all, delete max_train, max_validation and max_test in participants/*.toml and run again.")
-    for note in proposal.notes:
-        show(f"  {note}", markup=False)
-    show(f"  Files: {folder / 'federation.toml'} and {folder / 'participants'}", markup=False)
+    capped = ", ".join(f"{name} {used} of {of}" for name, (used, of) in proposal.caps.items())
+    cap = (
+        f"  Training texts are capped, so that the run stays short: {capped}.",
+        "  To use all, delete max_train, max_validation and max_test in participants/*.toml and run again.",
+    )
+    output.say(
+        "",
+        f"Proposed: {kind}, {sizes}.",
+        f"  Base model: {facts['base']}",
+        f"  Texts of at most {facts['max_tokens']} tokens; needs about {memory}.",
+        *(f"  {name}: {_split(parts)}." for name, parts in counts.items()),
+        *(
+            f"  {name}: about {100 * share:.0f} % of its texts are longer and will be cut."
+            for name, share in proposal.cut.items()
+            if share > 0
+        ),
+        *(cap if proposal.caps else ()),
+        *(f"  {note}" for note in proposal.notes),
+        f"  Files: {folder / 'federation.toml'} and {folder / 'participants'}",
+    )
+
+
+def _split(parts: Mapping[str, int]) -> str:
+    return f"{parts['train']} texts to train, {parts['validation']} to choose, {parts['test']} to test"
 
 
 def _many(count: int, what: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from tequio.cli import output
@@ -33,78 +32,84 @@ def status(
 
 
 def _coordinator(found: Mapping[str, Any]) -> None:
-    _say(f"{found['name'] or 'Federation'} at {found['address']}: {found['state']}{_process(found)}")
+    output.say(f"{found['name'] or 'Federation'} at {found['address']}: {found['state']}{_process(found)}")
     last = found["last_round"]
     if last is not None:
         of = f"Round {found['round']} of {found['rounds']}"
         counts = f"{found['accepted']} accepted, {found['rejected']} rejected"
-        _say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {duration(last['seconds'])}.")
+        output.say(f"{of}; {counts}. {found['joules'] / 3600:.2f} Wh; last round {duration(last['seconds'])}.")
         if last["accepted"] is False:
-            _say(f"The last round was rejected: {ENGLISH.reason(last['reason'])}")
-        shown = found["validation"][-LOSSES:]
+            output.say(f"The last round was rejected: {ENGLISH.reason(last['reason'])}")
         losses = "  ".join(
             f"{row['round']}: {_loss(row['loss'])}{'' if row['accepted'] is not False else ' (rejected)'}"
-            for row in shown
+            for row in found["validation"][-LOSSES:]
         )
-        _say(f"Validation loss by round  {losses}")
-    table = Table()
-    numbers = ("updates sent", "sent in all", "received in all", "loss")
-    for column in ("participant", "enrolled", "connected", "since", "last update", *numbers, "personal"):
-        table.add_column(column, justify="right" if column in numbers else "left")
-    for row in found["participants"]:
-        # words of a participant may hold anything: no markup
-        joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
-        cells = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
-        cells += [*(_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")), _loss(row["loss"])]
-        cells.append(row["personal"] or "–")
-        table.add_row(*map(Text, cells))
-    output.table(table)
-    _say("Bytes are those of the record, since the run began; in all: whatever passed the door for a participant.")
-    for row in found["waits_for"]:
-        _say(_wait(row))
+        output.say(f"Validation loss by round  {losses}")
+    heads = [
+        "participant",
+        "enrolled",
+        "connected",
+        "since",
+        "last update",
+        "updates sent",
+        "sent in all",
+        "received in all",
+        "loss",
+        "personal",
+    ]
+    lines = [[Text(cell) for cell in _cells(row)] for row in found["participants"]]  # its words may hold markup
+    output.table(output.tabular(heads, lines, left=(0, 1, 2, 3, 4, 9), wrapped=range(len(heads))))
+    what = "Bytes are those of the record, since the run began; in all: whatever passed the door for a participant."
+    output.say(what, *map(_wait, found["waits_for"]))
     if missing := {name: ENGLISH.reason(reason) for name, reason in found["missing"].items()}:
-        _say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
-    for words in found["certificates"]:
-        _say(f"Warning: {words}")
+        output.say(f"Without a personal model: {', '.join(f'{k} ({v})' if v else k for k, v in missing.items())}.")
+    output.say(*(f"Warning: {ENGLISH.reason(reason)}" for reason in found["certificates"]))
     if found["refusals"]:
         counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found["refusals"].items()))
-        _say(f"Refused at the door: {counts}.")
+        output.say(f"Refused at the door: {counts}.")
     _end(found)
 
 
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    joined = f"left {row['left']}" if row["left"] else _yes(row["enrolled"])
+    sizes = [_size(row[key]) for key in ("bytes_up", "wire_up", "wire_down")]
+    before = [row["name"], joined, _yes(row["connected"]), row["since"] or "–", _last(row)]
+    return [*before, *sizes, _loss(row["loss"]), row["personal"] or "–"]
+
+
 def _participant(found: Mapping[str, Any]) -> None:
-    _say(f"{found['name']}, of the federation at {found['address']}: {found['state']}{_process(found)}")
+    output.say(f"{found['name']}, of the federation at {found['address']}: {found['state']}{_process(found)}")
     if found["connected"] is not None:
-        _say(f"{'Connected' if found['connected'] else 'Not connected'} since {found['since']}.")
+        output.say(f"{'Connected' if found['connected'] else 'Not connected'} since {found['since']}.")
     if found["last_task"] is not None:
         task, tasks = found["last_task"], ", ".join(f"{kind} {count}" for kind, count in sorted(found["tasks"].items()))
-        _say(f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at {task['time']}.")
-        now = found["since_started"]
-        _say(
-            f"Since this process was started: {tasks}; {_size(now['bytes_down'])} down, {_size(now['bytes_up'])} up in all."
-        )
+        output.say(f"Last task: {task['kind']} of round {task['round']} (of {found['rounds']}), at {task['time']}.")
+        down, up = (_size(found["since_started"][key]) for key in ("bytes_down", "bytes_up"))
+        output.say(f"Since this process was started: {tasks}; {down} down, {up} up in all.")
     if found["updates_up"]:
-        _say(f"Updates sent since it joined, by its own book: {_size(found['updates_up'])}.")
+        output.say(f"Updates sent since it joined, by its own book: {_size(found['updates_up'])}.")
     if found["failures"]:
-        _say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
+        output.say(f"Could not be done: {', '.join(f'{k} {n}' for k, n in sorted(found['failures'].items()))}.")
     if found["departed"] is not None:
         last = found["departed"]
-        _say(f"The coordinator departed from what was agreed ({last['times']}). Last, {last['time']}: {last['what']}")
+        output.say(
+            f"The coordinator departed from what was agreed ({last['times']}). Last, {last['time']}: {last['what']}"
+        )
     if found["personal"] is not None:
-        _say(f"Personal model made; kept: {found['personal']}.")
+        output.say(f"Personal model made; kept: {found['personal']}.")
     if found["alone"] is not None:
-        _say(f"Personal model made alone, by `tequio island`; kept: {found['alone']}.")
+        output.say(f"Personal model made alone, by `tequio island`; kept: {found['alone']}.")
     _end(found)
 
 
 def _end(found: Mapping[str, Any]) -> None:
     error = found["last_error"]
     if error is not None:
-        _say(f"Last error, {error['time']}: {error['what']}")
+        output.say(f"Last error, {error['time']}: {error['what']}")
     if found["note"] is not None:
-        _say(found["note"])
+        output.say(ENGLISH.reason(found["note"]))
     if found["next"] is not None:
-        _say(f"Next: {found['next']}")
+        output.say(f"Next: {found['next']}")
 
 
 def _process(found: Mapping[str, Any]) -> str:
@@ -146,7 +151,3 @@ def _loss(value: object) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count} B"
-
-
-def _say(words: str) -> None:
-    output.out.print(words, markup=False)

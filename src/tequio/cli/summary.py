@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tequio.cli import output
 from tequio.core.durations import duration
-from tequio.core.texts.words import Lang, Words
+from tequio.core.texts.words import ENGLISH, Lang, Words
 from tequio.ledger.folder import network_command
 from tequio.report.data.accounts import WHOLE
 from tequio.report.format import DASH, Numbers
@@ -35,23 +35,18 @@ def print_summary(folder: Path, report: Path, summary: dict[str, Any], lang: Lan
     page = Page(Words(lang), Numbers(lang), summary)
     output.table(_results(page))
     for row in summary["participants"]:
-        said = [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]
-        if said:
+        if said := [part for part in (counts_in_words(page, row), needed_in_words(page, row)) if part]:
             output.out.print(f"{row['name']}: {'. '.join(said)}.", markup=False)
         if row["cut"]:
             output.out.print(
                 page.w(f"personal.{cut_to(row)}", name=row["name"], how=page.w.reason(row["cut"])), markup=False
             )
     _print_notes(page)
-    w = page.w
-    rounds = summary["rounds"]
+    w, rounds = page.w, summary["rounds"]
     if rounds["stopped"]:
-        made = w(
-            "head.stopped" if rounds["total"] else "head.unmade",
-            rounds=page.rounds_count(rounds["total"]),
-            reason=w.reason(rounds["stopped"]),
-        )
-        output.out.print(made, markup=False)
+        key = "head.stopped" if rounds["total"] else "head.unmade"
+        facts = {"rounds": page.rounds_count(rounds["total"]), "reason": w.reason(rounds["stopped"])}
+        output.out.print(w(key, **facts), markup=False)
     if summary["comparison_cut"] and rounds["total"]:
         output.out.print(base_sentence(page), markup=False)
     if not summary["finished"]:
@@ -64,23 +59,22 @@ def _results(page: Page) -> Table:
     """A row for each participant: texts right (or perplexity) by model, the difference, the verdict."""
     w, summary = page.w, page.s
     causal = summary["measure"] == "perplexity"
-    measure = w(f"say.measure.{summary['measure']}")
-    table = Table(title=w("say.title", name=summary["name"], measure=measure))
-    left = [w("say.participant"), w("say.verdict")]
-    models = [w(f"say.{model}") for model in MODELS]
-    for column in (left[0], *models, *([] if causal else [w("say.of")]), w("say.difference"), "95 %", left[1]):
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=column != left[1])
-    for row in summary["participants"]:
-        examples = (row["test"]["personal"] or {}).get("examples")
-        table.add_row(
+    title = w("say.title", name=summary["name"], measure=w(f"say.measure.{summary['measure']}"))
+    keys = ["participant", *MODELS, *([] if causal else ["of"]), "difference"]
+    heads = [*(w(f"say.{key}") for key in keys), "95 %", w("say.verdict")]
+    lines = [
+        [
             row["name"],
             *(_score(page, row, model) for model in MODELS),
-            *([] if causal else [page.n.fixed(examples)]),
+            *([] if causal else [page.n.fixed((row["test"]["personal"] or {}).get("examples"))]),
             effect_in_words(page, row),
             bounds_in_words(page, row) or DASH,
             _verdict(page, row),
-        )
-    return table
+        ]
+        for row in summary["participants"]
+    ]
+    last = len(heads) - 1
+    return output.tabular(heads, lines, left=(0, last), title=title, wrapped=(last,))
 
 
 def _score(page: Page, row: Mapping[str, Any], model: str) -> str:
@@ -101,8 +95,7 @@ def _verdict(page: Page, row: Mapping[str, Any]) -> str:
 def _print_notes(page: Page) -> None:
     """Rows left out and why, texts cut, classes missing."""
     found = [(row["name"], notes) for row in page.people if (notes := notes_in_words(page, row))]
-    for name, notes in found[:NOTED]:
-        output.out.print(f"{name}: {' '.join(notes)}", markup=False)
+    output.say(*(f"{name}: {' '.join(notes)}" for name, notes in found[:NOTED]))
     if found[NOTED:]:
         output.out.print(page.w("notes.more", n=page.n.fixed(len(found) - NOTED)), markup=False)
 
@@ -111,12 +104,9 @@ def _print_cost(page: Page, folder: Path) -> None:
     w, n, cost, whole = page.w, page.n, page.s["cost"], page.s["accounts"]["total"]
     if cost.get("joules") is not None:
         around = f" ±{n.percent(cost['uncertainty'], 0)}" if cost.get("uncertainty") else ""
-        work = n.duration(cost["seconds"])
-        time = w("say.time.work", work=work)
-        if cost["elapsed"] is not None:
-            time = w("say.time", time=n.duration(cost["elapsed"]), work=work)
-        energy = w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time)
-        output.out.print(energy, markup=False)
+        key = "say.time.work" if cost["elapsed"] is None else "say.time"
+        time = w(key, time=n.duration(cost["elapsed"]), work=n.duration(cost["seconds"]))
+        output.out.print(w("say.energy", energy=n.energy(cost["joules"]), around=around, time=time), markup=False)
     if whole["grams"] is None and not whole["money"]:
         return
     said = w("say.carbon.none")
@@ -137,12 +127,8 @@ def print_adapted(result: Mapping[str, Any]) -> None:
     test = result["test"] | ({} if fair else {"local": None})
     sizes = result["examples"]
     title = f"{result['name']}: {'perplexity' if causal else 'accuracy'} on its own test data"
-    table = Table(title=title)
-    models = ("base", "local", "shared", "personal")
-    for column in models:
-        table.add_column(column, justify="right")
-    table.add_row(*(_figure(test[model], causal) for model in models))
-    output.table(table)
+    figures = [_figure(test[model], causal) for model in MODELS]
+    output.table(output.tabular(MODELS, [figures], left=(), title=title, wrapped=range(len(MODELS))))
     if "cut" in result:
         key = "personal.cut" if fair else "personal.short"
         output.out.print(Words("en")(key, name=result["name"], how=Words("en").reason(result["cut"])), markup=False)
@@ -172,7 +158,9 @@ def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
     """What was fetched, under which licence, and what for."""
     for piece in provenance:
         version = f" {piece['version']}" if piece["version"] else ""
-        output.err.print(f"  {piece['name']}{version}, {piece['licence']}: {piece['used_for']}", markup=False)
+        output.err.print(
+            f"  {piece['name']}{version}, {piece['licence']}: {ENGLISH.reason(piece['used_for'])}", markup=False
+        )
 
 
 def _figure(scores: Mapping[str, Any] | None, causal: bool) -> str:

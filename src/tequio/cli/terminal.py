@@ -44,8 +44,11 @@ def read_names_as_utf8() -> None:
     """
     if sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
-    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    environment = {"PYTHONIOENCODING": encoding, **os.environ, "PYTHONUTF8": "1"}
+    environment = {
+        "PYTHONIOENCODING": getattr(sys.stdout, "encoding", None) or "ascii",
+        **os.environ,
+        "PYTHONUTF8": "1",
+    }
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 

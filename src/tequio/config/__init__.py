@@ -7,8 +7,10 @@ resolves methods by name, `stored` is how a record has them, `explain` answers a
 from tequio.config.federation import Federation
 from tequio.config.load import (
     federation_of_text,
+    federation_table,
     load_federation,
     load_participant,
+    of_table,
     validated,
     whole,
 )
@@ -36,8 +38,10 @@ __all__ = [
     "ScreenSection",
     "changes",
     "federation_of_text",
+    "federation_table",
     "load_federation",
     "load_participant",
+    "of_table",
     "stored",
     "validated",
     "whole",

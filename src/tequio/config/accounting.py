@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tequio.config.fields import Amount, File, Positive, Section, Share, checked, refuse
+from tequio.config.fields import Amount, File, Positive, Section, Share, Unfit, checked, refuse
+from tequio.core.reason import Reason
 from tequio.measure.countries import country_intensity
 from tequio.measure.currencies import checked_currency
 from tequio.measure.intensity import moment
@@ -66,7 +67,7 @@ class EnergySection(Section):
     @model_validator(mode="after")
     def _zone_of_a_file(self) -> EnergySection:
         alone = self.zone is not None and self.intensity is None
-        refuse((alone, "zone names one of several in the file of intensity, and there is none"))
+        refuse((alone, Reason("zone-without-file")))
         return self
 
 
@@ -103,7 +104,7 @@ class EquitySection(Section):
 
     @model_validator(mode="after")
     def _both(self) -> EquitySection:
-        refuse((self.leave_one_out and not self.credit, "leave_one_out goes with credit = true"))
+        refuse((self.leave_one_out and not self.credit, Reason("leave-one-out-alone")))
         return self
 
 
@@ -225,7 +226,7 @@ class ShiftSection(Section):
     @classmethod
     def _of_a_day(cls, minutes: int) -> int:
         if 1440 % minutes:
-            raise ValueError("a day must be a whole number of slots: 5, 15, 30, 60 …")
+            raise Unfit(Reason("slots-of-a-day"))
         return minutes
 
 
@@ -279,11 +280,11 @@ class MoneySection(Section):
         refuse(
             (
                 self.per_kwh is None and self.rent_per_hour is None and self.capital is None,
-                "give per_kwh, rent_per_hour or capital (0 where it costs nothing), or leave [money] out",
+                Reason("money-without-price"),
             ),
             (
                 self.rent_per_hour is not None and self.capital is not None,
-                "a machine is rented (rent_per_hour) or owned (capital), not both",
+                Reason("rented-and-owned"),
             ),
         )
         return self

@@ -16,7 +16,7 @@ from tequio.config.accounting import (
     MoneySection,
     ShiftSection,
 )
-from tequio.config.fields import Name, Section, refuse
+from tequio.config.fields import Name, Section, Unfit, refuse
 from tequio.config.methods import (
     AlgorithmSection,
     DistilSection,
@@ -39,7 +39,9 @@ from tequio.config.sections import (
     TrainSection,
 )
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 
 BY_NEED = ("q_ffl", "term")  # weightings that go by the last validation loss of each participant
 
@@ -93,44 +95,39 @@ class Federation(Section):
         most = cohort or len(names)
         first = 0 if self.centre is None else self.centre.first
         refuse(
-            (twice, f"participants: {twice} is on the roster twice"),
-            ("centre" in names, "participants: the name 'centre' is taken by the central resource"),
+            (twice, Reason("name-twice", {"name": twice})),
+            ("centre" in names, Reason("name-of-centre")),
             (
                 cohort is not None and cohort > len(names),
-                f"train.cohort = {cohort} is more than the {len(names)} participants: leave it out, and everybody "
-                "takes part",
+                Reason("cohort-too-large", {"count": cohort, "most": len(names)}),
             ),
             (
                 cohort is not None and weights in BY_NEED,
-                f"algorithm.weights = {weights!r} needs every participant's validation loss, which train.cohort does "
-                "not measure: use 'norm_equalised', or leave cohort out",
+                Reason("cohort-by-need", {"weights": weights}),
             ),
             (
                 buffer > most,
-                f"train.buffer = {buffer} is more than the {most} who take part in a round: lower it, or no step is "
-                "ever made",
+                Reason("buffer-too-large", {"count": buffer, "most": most}),
             ),
             (
                 quorum > most,
-                f"train.quorum = {quorum} is more than the {most} who take part in a round: lower it, or no round is "
-                "ever made",
+                Reason("quorum-too-large", {"count": quorum, "most": most}),
             ),
             (
                 quorum and (self.bases or self.topology.kind != "star"),
-                "train.quorum: one base and a coordinator are needed; leave it out",
+                Reason("quorum-of-several"),
             ),
             (
                 self.adapter.kind == "full" and self.algorithm.broadcast_rank is not None,
-                "algorithm.broadcast_rank: with adapter.kind = 'full' there are no ranks; leave it out",
+                Reason("broadcast-of-full"),
             ),
             (
                 first >= train.rounds,
-                f"centre.first = {first}: of {train.rounds} rounds none is left for the participants; raise "
-                "train.rounds, or lower it",
+                Reason("centre-takes-all", {"count": first, "rounds": train.rounds}),
             ),
             (
                 first and train.pace == "buffered",
-                'centre.first: with train.pace = "buffered" nobody waits for the centre; use "rounds"',
+                Reason("centre-first-buffered"),
             ),
         )
         return self
@@ -141,27 +138,27 @@ class Federation(Section):
         refuse(
             (
                 screen.loss_action != "record" and screen.loss is None,
-                "screen.loss_action: nothing is measured without screen.loss; give a limit, or leave it out",
+                Reason("loss-action-alone"),
             ),
             (
                 screen.cosine_action != "record" and screen.cosine is None,
-                "screen.cosine_action: nothing is measured without screen.cosine; give a limit",
+                Reason("cosine-action-alone"),
             ),
             (
                 self.gate.slices and self.centre is None,
-                "gate.slices: the centre evaluates the public slices, so [centre] is needed",
+                Reason("slices-without-centre"),
             ),
             (
                 screen.loss is not None and not self.gate.slices,
-                "screen.loss: updates are tried on public slices, so gate.slices is needed",
+                Reason("loss-without-slices"),
             ),
             (
                 screen.cosine is not None and screen.cosine_to == "centre" and self.centre is None,
-                'screen.cosine_to: there is no [centre]; use "others"',
+                Reason("cosine-without-centre"),
             ),
             (
                 screen.cosine is not None and screen.cosine_to == "others" and len(self.participants) < 3,
-                "screen.cosine: of two that disagree nobody can say which is wrong; 3 participants are needed",
+                Reason("cosine-of-two"),
             ),
         )
         return self
@@ -170,27 +167,27 @@ class Federation(Section):
     def _bases_fit(self) -> Federation:
         known, held = self.base_names(), [entry.base for entry in self.participants]
         twice = next((name for name in sorted(known) if known.count(name) > 1), None)
-        refuse((twice, f"bases: {twice!r} is there twice ([base] itself is called {MAIN!r})"))
+        refuse((twice, Reason("base-twice", {"name": twice, "main_base": MAIN})))
         for entry in self.participants:
             if entry.base not in known:
                 near = difflib.get_close_matches(entry.base, known, n=1, cutoff=0.0)[0]
-                why = f"participants: {entry.name} has base = {entry.base!r}, which no [[bases]] is called"
-                raise ValueError(f"{why}; did you mean {near!r}? Known: {', '.join(known)}")
+                facts = {"name": entry.name, "base": entry.base, "nearest": near, "names": known}
+                raise Unfit(Reason("base-unknown", facts))
         shared = next((e.name for e in self.participants if e.name in {f"shared-{name}" for name in known}), None)
         unused = next((name for name in known if name not in held), None)
         least = min(known, key=held.count)
         members = held.count(least)
         cohort = self.train.cohort or 0
         refuse(
-            (shared, f"participants: the name {shared!r} is taken by the shared model of that base"),
-            (unused, f"bases: no participant has base = {unused!r}; give it one, or leave that base out"),
+            (shared, Reason("name-of-shared", {"name": shared})),
+            (unused, Reason("base-unused", {"base": unused})),
             (
                 self.bases and cohort > members,
-                f"train.cohort = {cohort} is of each base, and {least!r} has {members} participants",
+                Reason("cohort-of-base", {"count": cohort, "base": least, "members": members}),
             ),
             (
                 self.bases and self.screen.cosine is not None and self.screen.cosine_to == "others" and members < 3,
-                f"screen.cosine: 3 participants of each base are needed, and {least!r} has {members}",
+                Reason("cosine-of-base", {"base": least, "members": members}),
             ),
         )
         return self
@@ -202,45 +199,44 @@ class Federation(Section):
         refuse(
             (
                 budget.money is not None and self.money is None,
-                "budget.money: in which currency? Add [money]; costs in other ones are not counted",
+                Reason("budget-without-currency"),
             ),
             (
                 budget.kg_co2e is not None and self.energy.country is None and self.energy.intensity is None,
-                "budget.kg_co2e: the coordinator's carbon is not known; say [energy] country or intensity",
+                Reason("budget-without-place"),
             ),
             (
                 budget.limits() and (peers or self.bases or distil),
-                "budget: it is kept by a coordinator of one base; use a star with one base, or leave it out",
+                Reason("budget-of-several"),
             ),
             (
                 shift and (peers or self.bases or distil or self.train.pace == "buffered"),
-                'shift: rounds are those of a coordinator of one base; use a star, one base and pace = "rounds"',
+                Reason("shift-of-several"),
             ),
             (
                 timed and self.train.cohort is not None,
-                "shift.kg_co2e: it says who sits out a round, and so does train.cohort; use one of them",
+                Reason("shift-with-cohort"),
             ),
             (
                 self.equity.credit and (peers or self.adapter.kind == "full"),
-                "equity.credit: updates of a round are compared at the coordinator, as adapters; use a star and "
-                'adapter.kind = "lora", or leave it out',
+                Reason("credit-unseen"),
             ),
             (
                 peers and (self.bases or distil),
-                'topology: peers exchange changes of one base and have no centre that distils; use "star"',
+                Reason("peers-of-several"),
             ),
             (
                 distil and distil.teachers == "participants" and self.train.pace == "buffered",
-                'distil: replies of buffered rounds began from different models; use teachers = "groups"',
+                Reason("distil-buffered"),
             ),
             (
                 distil and self.adapter.kind == "full",
-                'distil: what is distilled is an adapter, and whole weights are trained; use kind = "lora"',
+                Reason("distil-of-full"),
             ),
-            (distil and self.centre is None, "distil: it needs public texts, so [centre] is needed"),
+            (distil and self.centre is None, Reason("distil-without-centre")),
             (
                 distil and distil.teachers == "groups" and not self.bases,
-                'distil: with one base a model would teach itself; set teachers = "participants"',
+                Reason("distil-of-one"),
             ),
         )
         return self
@@ -254,9 +250,7 @@ class Federation(Section):
         for entry in self.participants:
             if entry.name == participant:
                 return entry.base
-        raise ConfigError(
-            f"{participant!r} is not on the roster.", f"There are: {', '.join(p.name for p in self.participants)}."
-        )
+        raise refusal(ConfigError, "not-on-roster", name=participant, names=[p.name for p in self.participants])
 
     def part(self, base: str) -> Federation:
         """The federation of the participants of one base, as if it were the only one; its random streams are its own.
@@ -267,11 +261,10 @@ class Federation(Section):
         if base == MAIN:
             return self.model_copy(update={"participants": members, "bases": [], "distil": None})
         own = next(further for further in self.bases if further.name == base)
-        modules = own.modules or self.adapter.modules
         changes: dict[str, Any] = {
             "seed": derive(self.seed, "base", base),
             "base": BaseSection(model=own.model, licence=own.licence, dtype=own.dtype),
-            "adapter": self.adapter.model_copy(update={"modules": modules}),
+            "adapter": self.adapter.model_copy(update={"modules": own.modules or self.adapter.modules}),
             "participants": members,
             "bases": [],
             "distil": None,

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tequio.core.bounds import TEXT
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
+from tequio.core.texts.words import ENGLISH
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[
@@ -25,10 +27,18 @@ MOST_TRIED = 64  # values of one list of [personal]; each is a candidate or a fi
 MOST_PULLED = 32  # values of personal.ditto, each of which is a fit and a candidate
 
 
+class Unfit(ValueError):
+    """A value that cannot be used, with the reason that `explain` shows beside its key."""
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+        super().__init__(ENGLISH.reason(reason))
+
+
 def short_enough(text: str) -> str:
     """Return words that travel in messages as they are. Raises ValueError where they are longer than a message may hold."""
     if (size := len(text.encode("utf-8", "replace"))) > TEXT:
-        raise ValueError(f"it has {size} bytes and travels in messages, which hold at most {TEXT}. Shorten it")
+        raise Unfit(Reason("text-too-long", {"size": size, "most": TEXT}))
     return text
 
 
@@ -38,10 +48,7 @@ Words = Annotated[str, AfterValidator(short_enough)]
 def printable(text: str) -> str:
     """Return a path or a name as it is. Raises ValueError where it holds a tab or a line end, as a Windows path in double quotes does."""
     if set(text) & set("\t\n\r\b\f"):
-        why = (
-            "it holds a tab or a line end, for in double quotes \\t, \\n, \\r, \\b and \\f are characters of their own"
-        )
-        raise ValueError(f"{why}. Write the path with / or \\\\, or put it in single quotes")
+        raise Unfit(Reason("path-with-tab"))
     return text
 
 
@@ -76,14 +83,14 @@ def checked(check: Callable[[str], object]) -> AfterValidator:
         try:
             check(text)
         except ConfigError as error:
-            raise ValueError(str(error)) from None
+            raise Unfit(error.as_reason()) from None
         return text
 
     return AfterValidator(run)
 
 
-def refuse(*faults: tuple[object, str]) -> None:
-    """Raise ValueError with the words of the first fault that holds. faults: (whether it holds, words)."""
-    for holds, words in faults:
+def refuse(*faults: tuple[object, Reason]) -> None:
+    """Raise Unfit with the reason of the first fault that holds. faults: (whether it holds, reason)."""
+    for holds, reason in faults:
         if holds:
-            raise ValueError(words)
+            raise Unfit(reason)

@@ -22,6 +22,7 @@ from tequio.config.stored import RETIRED, without_retired
 from tequio.config.toml_text import decode_toml, parse_toml
 from tequio.core.errors import ConfigError
 from tequio.core.files import read_regular
+from tequio.core.texts.words import refusal
 
 Model = TypeVar("Model", bound=Section)
 LARGEST = 1 << 22  # bytes of a configuration file
@@ -40,12 +41,10 @@ def federation_of_text(text: str, source: str) -> Federation:
 def load_participant(path: Path | None, expected: str | None = None) -> ParticipantFile:
     """Read a participant.toml whose name must be `expected`, if given. Raises ConfigError naming file and key."""
     if path is None:
-        fix = 'Add file = "…/participant.toml" to it, or run across a network: tequio coordinator --help'
-        raise ConfigError(f"[[participants]] {expected}: it has no file,", "which a run on this machine needs.", fix)
+        raise refusal(ConfigError, "roster-without-file", name=expected)
     loaded = _load(path, ParticipantFile)
     if expected is not None and loaded.name != expected:
-        why = f"The roster in federation.toml calls it {expected!r}."
-        raise ConfigError(f"{path}: name = {loaded.name!r}.", why, "Make the two names the same.")
+        raise refusal(ConfigError, "other-name", path=path, own_name=loaded.name, name=expected)
     return loaded
 
 
@@ -78,20 +77,32 @@ def _below(path: Path, root: Path) -> Path:
     return root / os.path.expanduser(path)
 
 
+def federation_table(path: Path) -> dict[str, Any]:
+    """Read federation.toml as it is written, before its keys are checked. Raises ConfigError."""
+    return _table(path, Federation)
+
+
+def of_table(raw: Mapping[str, Any], model: type[Model], source: Path, root: Path) -> Model:
+    """Return `raw` as a whole file, its paths seen from the folder `root`. Raises ConfigError naming `source` and each faulty key."""
+    found: Model = _rooted(validated(raw, model, source), root)
+    return found
+
+
 def _load(path: Path, model: type[Model]) -> Model:
+    return of_table(_table(path, model), model, path, path.resolve().parent)
+
+
+def _table(path: Path, model: type[Section]) -> dict[str, Any]:
     try:
         raw = read_regular(path, LARGEST)
     except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}.", "", "Write one with: tequio init FOLDER") from None
+        raise refusal(ConfigError, "config-missing", path=path) from None
     except IsADirectoryError:
         expected = next(file for file, of in FILES.items() if of is model)
-        raise ConfigError(f"{path} is a folder.", f"Expected a {expected}.toml.", "Give the file inside it.") from None
+        raise refusal(ConfigError, "path-is-a-folder", path=path, file=f"{expected}.toml") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
-    found: Model = _rooted(
-        validated(parse_toml(decode_toml(raw, str(path)), str(path)), model, path), path.resolve().parent
-    )
-    return found
+        raise refusal(ConfigError, "unreadable", path=path, error=error.strerror) from None
+    return parse_toml(decode_toml(raw, str(path)), str(path))
 
 
 def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
@@ -102,4 +113,5 @@ def validated(raw: Mapping[str, Any], model: type[Model], path: Path) -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         elsewhere = {f"{file}.toml": of.model_fields.keys() - model.model_fields.keys() for file, of in FILES.items()}
-        raise ConfigError(f"{path}:", "; ".join(explain(e, model, elsewhere) for e in error.errors())) from None
+        faults = [explain(e, model, elsewhere).as_record() for e in error.errors()]
+        raise refusal(ConfigError, "keys-unfit", path=path, faults=faults) from None

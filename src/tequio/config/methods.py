@@ -6,8 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from tequio.config.fields import MOST_PULLED, MOST_TRIED, Count, File, Finite, Name, Positive, Rate, Section, Share
+from tequio.config.fields import (
+    MOST_PULLED,
+    MOST_TRIED,
+    Count,
+    File,
+    Finite,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    Unfit,
+)
 from tequio.config.presets import PRESETS
+from tequio.core.reason import Reason
 
 
 class AlgorithmSection(Section):
@@ -221,7 +234,7 @@ class GateSection(Section):
     @classmethod
     def _two_ends(cls, value: int) -> int:
         if value == 1:
-            raise ValueError("expected 0 (off) or 2 and more points: base and shared model are two of them")
+            raise Unfit(Reason("interpolate-one"))
         return value
 
 

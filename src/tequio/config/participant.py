@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
-from tequio.config.fields import Count, File, Files, Name, Positive, Section, Words, checked, refuse
+from tequio.config.fields import Count, File, Files, Name, Positive, Section, Unfit, Words, checked, refuse
 from tequio.config.privacy import LeastPrivacySection
+from tequio.core.reason import Reason
 from tequio.planning.schedule import DAYS, Day, parse_window
 
 
@@ -122,7 +123,7 @@ class DataSection(Section):
     def _one_character(cls, delimiter: str | None) -> str | None:
         plain = "\t" if delimiter in ("tab", "\\t") else delimiter
         if plain is not None and (len(plain) != 1 or plain in '\r\n"\0'):
-            raise ValueError('one character, such as ";", or "tab"')
+            raise Unfit(Reason("delimiter-unfit"))
         return plain
 
     @field_validator("encoding")
@@ -132,7 +133,7 @@ class DataSection(Section):
             if encoding is not None:
                 "".encode(encoding).decode(encoding)
         except (LookupError, ValueError):
-            raise ValueError('no such encoding; for example "utf-8", "cp1252" or "utf-16"') from None
+            raise Unfit(Reason("encoding-unknown")) from None
         return encoding
 
     @model_validator(mode="after")
@@ -141,13 +142,13 @@ class DataSection(Section):
         refuse(
             (
                 (self.path is None) == (self.train is None),
-                "give either path (to be split) or train (and validation, test)",
+                Reason("data-source-unclear"),
             ),
             (
                 self.path is not None and (self.validation or self.test),
-                "path is split into train, validation and test; name it train to give these files",
+                Reason("path-with-splits"),
             ),
-            (shares >= 1, "validation_share and test_share leave nothing to train on"),
+            (shares >= 1, Reason("shares-take-all")),
         )
         return self
 
@@ -229,7 +230,7 @@ class ScheduleSection(Section):
     @classmethod
     def _each_once(cls, days: list[Any]) -> list[Any]:
         if len(set(days)) < len(days):
-            raise ValueError("a day stands there twice")
+            raise Unfit(Reason("day-twice"))
         return days
 
 
@@ -259,12 +260,12 @@ class ParticipantFile(Section):
         refuse(
             (
                 self.schedule and self.schedule.greenest_hours is not None and self.energy.intensity is None,
-                "schedule.greenest_hours: which they are says a file; give [energy] intensity",
+                Reason("greenest-without-file"),
             ),
             (
                 self.budget.kg_co2e is not None and not placed,
-                "budget.kg_co2e: carbon is not known; say [energy] country or intensity",
+                Reason("own-budget-without-place"),
             ),
-            (self.budget.money is not None and self.money is None, "budget.money: costs are not known; add [money]"),
+            (self.budget.money is not None and self.money is None, Reason("own-budget-without-money")),
         )
         return self

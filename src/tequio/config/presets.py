@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
+from tequio.config.fields import Unfit
+from tequio.core.reason import Reason
+
 PRESETS: Mapping[str, Mapping[str, Any]] = tomllib.loads(
     files("tequio.config").joinpath("presets.toml").read_text(encoding="utf-8")
 )
@@ -36,26 +39,20 @@ def resolved(raw: Mapping[str, Any]) -> Mapping[str, Any]:
         return raw
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"algorithm.preset: there is no such method; did you mean {near!r}? Known: {', '.join(PRESETS)}"
-        )
+        raise Unfit(Reason("preset-unknown", {"nearest": near, "names": list(PRESETS)}))
     pieces, starts = PRESETS[name]["pieces"], PRESETS[name].get("starts", ())
     out: Mapping[str, Any] = {**raw, "algorithm": {key: value for key, value in algorithm.items() if key != "preset"}}
     for where, value in leaves(pieces):
         if _at(out, where) not in (None, value):
-            raise ValueError(_conflict(name, where, f"{name} has {'none' if value == {} else repr(value)}"))
+            facts = {"key": ".".join(where), "preset": name, "value": None if value == {} else repr(value)}
+            raise Unfit(Reason("preset-has-other", facts))
     out = _filled(out, pieces)
     for group in starts:
         own = {where: found for where, _ in leaves(group) if (found := _at(out, where)) is not None}
         if off := [where for where, found in own.items() if not found]:
-            raise ValueError(_conflict(name, off[0], "this value switches it off"))
+            raise Unfit(Reason("preset-switched-off", {"key": ".".join(off[0]), "preset": name}))
         out = out if own else _filled(out, group)
     return out
-
-
-def _conflict(name: str, where: Path, why: str) -> str:
-    key = ".".join(where)
-    return f"{key}: it does not go with algorithm.preset = {name!r}, for {why}; leave out {key}, or the preset"
 
 
 def _at(tree: Any, where: Path) -> Any:

@@ -18,6 +18,7 @@ from tequio.config.fields import Section
 from tequio.config.other_names import other_name
 from tequio.config.participant import ParticipantFile
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 FILES: Mapping[str, type[Section]] = MappingProxyType({"federation": Federation, "participant": ParticipantFile})
 """Name of a file, without .toml -> its model."""
@@ -44,8 +45,11 @@ def model_schema(model: type[BaseModel]) -> Mapping[str, Any]:
 
 def schema(file: str) -> dict[str, Any]:
     """Return the JSON Schema (Draft 2020-12) of a file."""
-    draft = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": draft, **model_schema(FILES[file]), "title": f"{file}.toml"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model_schema(FILES[file]),
+        "title": f"{file}.toml",
+    }
 
 
 @cache
@@ -77,13 +81,12 @@ def find(name: str) -> list[Key]:
     if found := [key for key in every if name in (key.name, key.leaf, key.table)]:
         return found
     if meant := other_name(name, table=False):
-        note = f" ({meant[1]})" if meant[1] else ""
-        raise ConfigError(f"There is no key {name!r}.", f"Here it is called {meant[0]!r}{note}.")
+        raise refusal(ConfigError, "key-renamed", key=name, own_key=meant[0], note=meant[1])
     likeness = {
         key.name: max(SequenceMatcher(None, name.lower(), of).ratio() for of in (key.name, key.leaf)) for key in every
     }
     near = sorted(likeness, key=lambda of: -likeness[of])[:3]
-    raise ConfigError(f"There is no key {name!r}.", f"The nearest ones are {', '.join(map(repr, near))}.")
+    raise refusal(ConfigError, "key-unknown", key=name, names=near)
 
 
 def _keys(file: str, part: Mapping[str, Any], above: str) -> Iterator[Key]:

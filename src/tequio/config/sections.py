@@ -14,11 +14,13 @@ from tequio.config.fields import (
     Rate,
     Section,
     Share,
+    Unfit,
     Words,
     printable,
     refuse,
     short_enough,
 )
+from tequio.core.reason import Reason
 
 MAIN = "main"  # what [base] is called on the roster
 
@@ -109,9 +111,9 @@ class TaskSection(Section):
     @classmethod
     def _labels_in_order(cls, labels: Any) -> Any:
         if not isinstance(labels, dict | list):
-            raise ValueError("expected a table (label = description) or a list of labels")
+            raise Unfit(Reason("labels-no-table"))
         if not all(isinstance(x, str) for x in (labels.values() if isinstance(labels, dict) else labels)):
-            raise ValueError("every label and description must be text, in quotes")
+            raise Unfit(Reason("labels-no-text"))
         return dict(sorted(labels.items())) if isinstance(labels, dict) else labels
 
     @model_validator(mode="after")
@@ -120,20 +122,20 @@ class TaskSection(Section):
         refuse(
             (
                 self.kind == "classification" and len(set(names)) < 2,
-                "labels: classification needs at least two different labels",
+                Reason("labels-too-few"),
             ),
             (
                 len({n.strip() for n in names}) < len(names),
-                "labels: one stands there twice (spaces around a label do not count)",
+                Reason("label-twice"),
             ),
-            (any(not n.strip() for n in names), "labels: one is empty"),
+            (any(not n.strip() for n in names), Reason("label-empty")),
         )
         for name in names:
             try:
                 short_enough(name)
-            except ValueError as error:
-                raise ValueError(f"labels: of one, {error}") from None
-        refuse((self.kind == "causal" and names, "labels: a causal task has none; remove them"))
+            except Unfit as error:
+                raise Unfit(Reason("label-too-long", error.reason.facts)) from None
+        refuse((self.kind == "causal" and names, Reason("labels-of-causal")))
         return self
 
     def label_names(self) -> tuple[str, ...]:
@@ -252,15 +254,15 @@ class TrainSection(Section):
         refuse(
             (
                 self.min_steps > self.max_steps,
-                f"min_steps = {self.min_steps} is more than max_steps = {self.max_steps}",
+                Reason("steps-reversed", {"least": self.min_steps, "most": self.max_steps}),
             ),
             (
                 self.pace == "buffered" and self.round_seconds is None,
-                'pace = "buffered" needs round_seconds, the length of a window',
+                Reason("buffered-without-window"),
             ),
             (
                 self.pace == "rounds" and self.buffer is not None,
-                f'buffer = {self.buffer} has a meaning with pace = "buffered" only: leave it out',
+                Reason("buffer-in-rounds", {"buffer": self.buffer}),
             ),
         )
         return self

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 RETIRED: Mapping[str, Any] = MappingProxyType({})
 """Key that federation.toml had once -> its default then: "train.warmup": 0. For a list of tables, a key is meant in each of its tables."""
@@ -47,9 +48,7 @@ def _without(value: Any, parts: list[str], key: str, default: Any, source: Path)
     if rest:
         return {**value, first: _without(value[first], rest, key, default, source)}
     if not _stands_at(value[first], default):
-        why = f"Tequio has no such key any more, and works as it did with {key} = {_shown(default)}."
-        fix = "Leave the key out of a new federation; continue an earlier run with the version of Tequio that began it."
-        raise ConfigError(f"{source}: the key {key!r} was retired, and has another value than its default.", why, fix)
+        raise refusal(ConfigError, "key-retired", path=source, key=key, value=_shown(default))
     return {name: item for name, item in value.items() if name != first}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tequio.config import Federation, ParticipantFile, validated
 from tequio.config.reference import about, comments
 from tequio.core.errors import ConfigError, ResourceError
+from tequio.core.texts.words import refusal
 
 
 def to_toml(value: Mapping[str, Any], file: str = "") -> str:
@@ -98,17 +99,16 @@ def write_federation(
     try:
         _write_new({path: text.encode() for path, text in files.items()})
     except OSError as error:
-        raise ResourceError(f"{folder} cannot be written ({error.strerror}).", "", "Name another folder.") from None
+        raise refusal(ResourceError, "folder-unwritable", path=folder, error=error.strerror) from None
     except UnicodeEncodeError:
-        why = "A path has bytes that are not UTF-8, which TOML cannot hold."
-        raise ConfigError(f"{main} cannot be written.", why, "Rename the file or folder.") from None
+        raise refusal(ConfigError, "path-not-utf-8", path=main) from None
     return main
 
 
 def _write_new(files: Mapping[Path, bytes]) -> None:
     present = [path for path in files if path.exists() or path.is_symlink()]
     if present:
-        raise ConfigError(f"{present[0]} exists already.", "Nothing was overwritten.", "Name another folder.")
+        raise refusal(ConfigError, "path-exists", path=present[0])
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as stream:

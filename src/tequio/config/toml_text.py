@@ -11,6 +11,7 @@ import tomllib
 from typing import Any
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 BOMS = (
     (codecs.BOM_UTF8, "UTF-8"),
@@ -19,12 +20,17 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-CONVERT = "Save it as UTF-8 in your editor, or convert it: iconv -f {encoding} -t UTF-8 OLD.toml > NEW.toml"
 KEY = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=[ \t]*(.*)""")
 TABLE = re.compile(r"\s*\[{1,2}\s*([^\]]+?)\s*\]{1,2}")
 CURLY = "“”„‟«»‘’‚‹›`´"  # quotation marks that TOML does not know
-BLANKS = {"\u00a0": "a no-break space", "\u202f": "a narrow no-break space", "\u3000": "a wide space"}
-BLANKS |= {"\u200b": "an invisible space", "\ufeff": "a byte-order mark", "\u2060": "an invisible joiner"}
+BLANKS = {
+    "\u00a0": "a no-break space",
+    "\u202f": "a narrow no-break space",
+    "\u3000": "a wide space",
+    "\u200b": "an invisible space",
+    "\ufeff": "a byte-order mark",
+    "\u2060": "an invisible joiner",
+}
 SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false", "ja": "true", "nein": "false", "sí": "true"}
 NOTHING = ("none", "null", "nil")
 BACKSLASH = "In double quotes a backslash begins an escape."
@@ -37,16 +43,15 @@ def decode_toml(raw: bytes, source: str) -> str:
     if encoding == "" and b"\0" in raw[:200]:
         encoding = "UTF-16LE" if raw[1:2] == b"\0" else "UTF-16BE"
     if encoding not in ("", "UTF-8"):
-        raise ConfigError(f"{source} is {encoding}.", "TOML is always UTF-8.", CONVERT.format(encoding=encoding))
+        raise refusal(ConfigError, "toml-encoding", place=source, encoding=encoding)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = raw[: error.start].count(b"\n") + 1
         line = raw.split(b"\n")[number - 1].decode("cp1252", errors="replace")
         key = _key_of(line)
-        where = f"line {number}, the key {key!r}" if key else f"line {number}"
-        why = "TOML is always UTF-8, and this looks like Windows-1252."
-        raise ConfigError(f"{source} is not UTF-8 ({where}).", why, CONVERT.format(encoding="WINDOWS-1252")) from None
+        place = f"{source}, line {number}" + (f", the key {key!r}" if key else "")
+        raise refusal(ConfigError, "toml-encoding", place=place, encoding="WINDOWS-1252") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -69,7 +74,7 @@ def _fault(text: str, source: str, error: Exception) -> ConfigError:
     if key.startswith("task.labels"):  # neither a label nor its description is shown
         key, fix = "task.labels", 'Write each as: "label" = "its description"' if fix else ""
     where = f"{source}, line {number}" + (f", the key {key!r}" if key else "")
-    return ConfigError(f"{where}: this cannot be read as TOML.", words or f"The parser says: {said}.", fix)
+    return refusal(ConfigError, "toml-unreadable", place=where, why=words or f"The parser says: {said}.", next=fix)
 
 
 def _last_line(lines: list[str]) -> int:

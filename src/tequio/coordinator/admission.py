@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from tequio.algorithms.factors import parted, prefix
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.bounds import cut_text, one_line
+from tequio.core.canonical import packed_update_size
 from tequio.core.errors import UpdateError
 from tequio.core.protocols import Facts
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
+from tequio.core.texts.words import refusal, sent_reason
 from tequio.core.types import Reply, State
 from tequio.core.update import Entry, Factored, Streamed, Update
 
@@ -33,17 +36,19 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A reply whose update fits the run_spec: right names and shapes, allotted rank, finite, not absurdly long.
+    """An update that fits the run_spec (right names and shapes, allotted rank, finite, not absurdly long), on its way into the sum.
 
-    norm: of the update as it came; `facts.norm` is that of `update`, which screening may have cut.
+    row: its row of the record, without its weight; its norm is that of the update as it came. `facts.norm` is that of `update`, which
+    screening may have cut. discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see
+    buffered.py).
     """
 
     member: Member
-    reply: Reply
     update: Update
     facts: Facts
-    norm: float
+    row: Mapping[str, Any]
     alarms: tuple[Alarm, ...] = ()
+    discount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,9 @@ class Refused:
 
     member: Member
     reason: Reason
-    failed: bool = False  # it could not do its task; otherwise its update was rejected
-    withheld: bool = False  # it does not work: its own budget is spent
+    status: Literal["rejected", "failed", "withheld"] = (
+        "rejected"  # its update; it could not do its task; its own budget is spent
+    )
     alarms: tuple[Alarm, ...] = ()
 
 
@@ -91,7 +97,42 @@ def _inspected(reply: Reply, member: Member, run_spec: RunSpec, state: State) ->
     if why := next((why for why, holds in found if why and holds), None):
         return Refused(member, why)
     facts = Facts(reply.examples, reply.steps, norm, _excess(state, member.name))
-    return Admitted(member, reply, update, facts, norm)
+    return Admitted(member, update, facts, reply_row(member, reply, norm, _size(reply, update)))
+
+
+def reply_row(member: Member, reply: Reply, norm: float | None, bytes_up: int) -> dict[str, Any]:
+    """The row of one who trained in the record of a round, without its weight."""
+    return {
+        "name": member.name,
+        "rank": member.rank,
+        "steps": reply.steps,
+        "tokens": reply.tokens,
+        "examples": reply.examples,
+        "loss_first": reply.metrics.get("loss_first"),
+        "loss_last": reply.metrics.get("loss_last"),
+        "norm": norm,
+        "bytes_up": bytes_up,
+        **reply_cost(reply),
+        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
+    }
+
+
+def reply_cost(reply: Reply) -> dict[str, Any]:
+    """What a reply tells of its cost: seconds, joules, the whole record of its energy, money."""
+    energy, money = reply.energy, reply.money
+    return {
+        "seconds": None if energy is None else energy.seconds,
+        "joules": None if energy is None else energy.joules,
+        "energy": None if energy is None else asdict(energy),
+        "money": None if money is None else asdict(money),
+    }
+
+
+def _size(reply: Reply, update: Update) -> int:
+    """Bytes of the message that brought the update."""
+    if reply.parts is not None:
+        return sum(len(part) for part in reply.parts)
+    return packed_update_size(update) if reply.payload is None else len(reply.payload)
 
 
 def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
@@ -102,7 +143,7 @@ def _opened(reply: Reply, member: Member, run_spec: RunSpec) -> Update | None:
         return reply.update
     matrices = sum(2 * member.rank * (m + n) for m, n in run_spec.shapes.values())
     limit = 8 * (matrices + sum(math.prod(s) for s in run_spec.head_shapes.values())) + 65536
-    return run_spec.upload.codec().decode(reply.payload, f"the update of {member.name}", limit)
+    return run_spec.upload.codec.decode(reply.payload, f"the update of {member.name}", limit)
 
 
 def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Update:
@@ -110,14 +151,14 @@ def _streamed(parts: Sequence[bytes], member: Member, run_spec: RunSpec) -> Upda
     shapes = {**run_spec.shapes, **run_spec.head_shapes}
     names = sorted(shapes)
     if len(parts) != len(names):
-        raise UpdateError(f"It has {len(parts)} parts,", f"expected one for each of {len(names)} entries.")
-    codec, place = run_spec.upload.codec(), {name: number for number, name in enumerate(names)}
+        raise refusal(UpdateError, "parts-missing", found=len(parts), expected=len(names))
+    codec, place = run_spec.upload.codec, {name: number for number, name in enumerate(names)}
 
     def read(name: str) -> Entry:
         limit = 8 * math.prod(shapes[name]) + 65536
         got = codec.decode(parts[place[name]], f"the update of {member.name}, entry {name}", limit)
         if got.spec != run_spec.spec or list(got.entries) != [name]:
-            raise UpdateError(f"Part {place[name]} is not entry {name} of this base and layout.")
+            raise refusal(UpdateError, "part-of-another-entry", number=place[name], entry=name)
         return got.entries[name]
 
     return Update(Streamed(names, read), run_spec.spec)

@@ -6,32 +6,14 @@ A round may also learn the sum alone (`OpenedSum`): then no single update, norm 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tequio.algorithms.factors import padded_sum
 from tequio.coordinator.admission import Admitted, Alarm, Refused
-from tequio.coordinator.run_spec import Member, RunSpec
-from tequio.core.canonical import packed_update_size
+from tequio.coordinator.run_spec import RunSpec
 from tequio.core.protocols import Facts
-from tequio.core.texts.words import sent_reason
-from tequio.core.types import Reply
 from tequio.core.update import Update
-
-
-@dataclass(frozen=True)
-class CountedUpdate:
-    """One admitted update on its way into the sum, and its row in the record.
-
-    discount: multiplies its change, not the sum of weights; below 1 for an update of an older model (see buffered.py).
-    """
-
-    index: int
-    update: Update
-    facts: Facts
-    row: dict[str, Any]
-    alarms: tuple[Alarm, ...] = ()
-    discount: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +28,7 @@ class OpenedSum:
     weight: float
     rows: Sequence[dict[str, Any]]
     refused: Sequence[Refused] = ()
-    centre: CountedUpdate | None = None
+    centre: Admitted | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -62,53 +44,53 @@ class Aggregate:
     weight: float
     scale: float
     refused: list[Refused]
-    centre: CountedUpdate | None
+    centre: Admitted | None
     rows: list[dict[str, Any]]
     alarms: list[Alarm]
-    counted_updates: Sequence[CountedUpdate] = ()  # the participants', where credits are asked for
+    admitted: Sequence[Admitted] = ()  # the participants', where credits are asked for
     figures: Mapping[str, float] = field(default_factory=dict)  # what a sum told beside the update
 
 
-def count_update(outcome: Admitted | Refused, run_spec: RunSpec) -> CountedUpdate | Refused:
-    """An admitted reply with its row; a refused one as it is."""
-    if isinstance(outcome, Refused):
-        return outcome
-    return CountedUpdate(outcome.member.index, outcome.update, outcome.facts, _row(outcome, run_spec), outcome.alarms)
+def weighed(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
+    """Its row of the record with its weight, which screening may have changed; the centre's is not weighed."""
+    weight = None if admitted.member.index == 0 else run_spec.weighting.weight(admitted.facts)
+    discount = {"discount": admitted.discount} if admitted.discount != 1.0 else {}
+    return {**admitted.row, "weight": weight, **discount}
 
 
-def aggregate(outcomes: Iterable[CountedUpdate | Refused], run_spec: RunSpec) -> Aggregate:
+def aggregate(outcomes: Iterable[Admitted | Refused], run_spec: RunSpec) -> Aggregate:
     """Add up what comes, in the order in which it comes."""
     total = run_spec.aggregator.init(run_spec.spec)
     facts: list[Facts] = []
     refused: list[Refused] = []
     rows: list[dict[str, Any]] = []
     alarms: list[Alarm] = []
-    counted_updates: list[CountedUpdate] = []
-    centre: CountedUpdate | None = None
+    admitted: list[Admitted] = []
+    centre: Admitted | None = None
     for outcome in outcomes:
         alarms.extend(outcome.alarms)
         if isinstance(outcome, Refused):
             refused.append(outcome)
             continue
-        rows.append({**outcome.row, "discount": outcome.discount} if outcome.discount != 1.0 else outcome.row)
-        if outcome.index == 0:
+        rows.append(weighed(outcome, run_spec))
+        if outcome.member.index == 0:
             centre = outcome
             continue
         facts.append(outcome.facts)
         if run_spec.credit:
-            counted_updates.append(outcome)
+            admitted.append(outcome)
         coefficient = run_spec.weighting.coefficient(outcome.facts) * outcome.discount
         for piece in outcome.update.pieces():  # of a streamed update one entry at a time is in memory
             total = run_spec.aggregator.add(total, piece, coefficient)
     weight = sum(run_spec.weighting.weight(f) for f in facts)
     scale = run_spec.weighting.scale(facts) if facts else 1.0
-    return Aggregate(total, len(facts), weight, scale, refused, centre, rows, alarms, counted_updates)
+    return Aggregate(total, len(facts), weight, scale, refused, centre, rows, alarms, admitted)
 
 
 def opened(found: OpenedSum, run_spec: RunSpec) -> Aggregate:
     """The aggregate of a sum that was opened as one."""
     total = run_spec.aggregator.add(run_spec.aggregator.init(run_spec.spec), found.update, 1.0)
-    rows = [*([] if found.centre is None else [found.centre.row]), *found.rows]
+    rows = [*([] if found.centre is None else [weighed(found.centre, run_spec)]), *found.rows]
     return Aggregate(
         total, len(found.rows), found.weight, 1.0, list(found.refused), found.centre, rows, [], (), found.figures
     )
@@ -126,40 +108,3 @@ def mix(fold: Aggregate, run_spec: RunSpec) -> Update:
     factor = run_spec.weighting.coefficient(facts) / run_spec.weighting.weight(facts) * scale
     share = run_spec.federated_share
     return padded_sum(federated.scaled(share), fold.centre.update.scaled(factor * (1.0 - share)))
-
-
-def _row(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
-    member: Member = admitted.member
-    reply = admitted.reply
-    return {
-        "name": member.name,
-        "rank": member.rank,
-        "steps": reply.steps,
-        "tokens": reply.tokens,
-        "examples": reply.examples,
-        "loss_first": reply.metrics.get("loss_first"),
-        "loss_last": reply.metrics.get("loss_last"),
-        "norm": admitted.norm,
-        "weight": None if member.index == 0 else run_spec.weighting.weight(admitted.facts),
-        "bytes_up": _size(reply, admitted.update),
-        **reply_cost(reply),
-        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
-    }
-
-
-def reply_cost(reply: Reply) -> dict[str, Any]:
-    """What a reply tells of its cost: seconds, joules, the whole record of its energy, money."""
-    energy, money = reply.energy, reply.money
-    return {
-        "seconds": None if energy is None else energy.seconds,
-        "joules": None if energy is None else energy.joules,
-        "energy": None if energy is None else asdict(energy),
-        "money": None if money is None else asdict(money),
-    }
-
-
-def _size(reply: Reply, update: Update) -> int:
-    """Bytes of the message that brought the update."""
-    if reply.parts is not None:
-        return sum(len(part) for part in reply.parts)
-    return packed_update_size(update) if reply.payload is None else len(reply.payload)

@@ -15,8 +15,9 @@ from typing import Any
 
 from tequio.coordinator.run_spec import Member
 from tequio.core.reason import Reason
-from tequio.measure.budget import KEYS, left
+from tequio.measure.budget import KEYS, amounts, left
 from tequio.measure.money import Price
+from tequio.measure.site import JOULES_A_KWH
 
 CENTRE = "centre"
 
@@ -170,13 +171,10 @@ def _hosted(row: Mapping[str, Any]) -> float:
 
 
 def _taken(row: Mapping[str, Any], currency: str) -> dict[str, float]:
-    energy = row.get("energy") or {}
-    kwh = _joules(row) * float(energy.get("pue") or 1.0) / 3.6e6
-    money = row.get("money") or {}
-    return {
-        "kwh": kwh,
-        "kg_co2e": kwh * float(energy.get("intensity") or 0.0) / 1000.0,
-        "money": float(money["amount"]) if money.get("currency") == currency and money else 0.0,
-        "hours": float(energy.get("seconds") or 0.0) / 3600.0,
-        "megabytes": (row.get("bytes_up") or 0) / 1e6 + (row.get("bytes_down") or 0) / 1e6,
-    }
+    energy, money = row.get("energy") or {}, row.get("money") or {}
+    joules = _joules(row) * float(energy.get("pue") or 1.0)
+    grams = joules / JOULES_A_KWH * float(energy.get("intensity") or 0.0)
+    amount = float(money["amount"]) if money and money.get("currency") == currency else 0.0
+    size = (row.get("bytes_up") or 0) + (row.get("bytes_down") or 0)
+    taken = amounts(joules, grams, amount, float(energy.get("seconds") or 0.0), size)
+    return {key: value or 0.0 for key, value in taken.items()}

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import CountedUpdate, aggregate, count_update
+from tequio.coordinator.admission import Admitted, Refused
+from tequio.coordinator.aggregation import aggregate, weighed
 from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.round import (
     ShortRound,
@@ -53,8 +53,8 @@ class Arrivals(Protocol):
     ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
         """Hand out the tasks: who answers in this window, and what, as replies of this round."""
 
-    def flight(self, counted: CountedUpdate, member: Member, round_: int, run_spec: RunSpec) -> InFlightUpdate:
-        """An update that came, and the round from which it counts."""
+    def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
+        """An update that came, its row weighed, and the round from which it counts."""
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Who is still at work after the window, for the record; whether the shared model moved."""
@@ -77,15 +77,14 @@ class Simulated:
         """Everybody's, at once."""
         return idle, runtime.exchange(tasks)
 
-    def flight(self, counted: CountedUpdate, member: Member, round_: int, run_spec: RunSpec) -> InFlightUpdate:
+    def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
         """An update trained now. arrival: seconds since the first window began (None: speed not known, in time)."""
-        window = run_spec.window_seconds or math.inf
+        window, member = run_spec.window_seconds or math.inf, admitted.member
         seconds = None if member.index == 0 else member.seconds
         windows = 1 if seconds is None else max(1, math.ceil(seconds / window - 1e-9))
-        row = {**counted.row, "sent": round_}
-        row["arrival"] = None if seconds is None else (round_ - 1) * window + seconds
-        facts = asdict(counted.facts)
-        return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, counted.update, facts, row)
+        arrival = None if seconds is None else (round_ - 1) * window + seconds
+        row, facts = {**admitted.row, "sent": round_, "arrival": arrival}, asdict(admitted.facts)
+        return InFlightUpdate(member.index, round_, round_ + windows - 1, 0, admitted.update, facts, row)
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Nobody."""
@@ -110,15 +109,13 @@ def run_window(
     members, replies = arrivals.gather(tasks, idle, run_spec, runtime)
     # admit and screen
     flights, refused, alarms = list(state.flights), list[Refused](), list[dict[str, Any]]()
-    by_index = {member.index: member for member in members}
-    for admitted in screened(in_order(iter(replies), state, run_spec, members), state, run_spec, runtime):
-        outcome = count_update(admitted, run_spec)
+    for outcome in screened(in_order(iter(replies), state, run_spec, members), state, run_spec, runtime):
         alarms += [asdict(alarm) for alarm in outcome.alarms]
         if isinstance(outcome, Refused):
             refused.append(outcome)
             continue
-        outcome = replace(outcome, row={**outcome.row, "bytes_down": down})
-        flights.append(arrivals.flight(outcome, by_index[outcome.index], round_, run_spec))
+        outcome = replace(outcome, row=weighed(outcome, run_spec) | {"bytes_down": down})
+        flights.append(arrivals.flight(outcome, round_, run_spec))
     if not any(index > 0 for index in (*arrivals.working(), *(flight.index for flight in flights))):
         raise ShortRound(round_, 0, run_spec.buffer, refused)
     after, body = close(state, run_spec, runtime, flights, refused, alarms)
@@ -161,9 +158,10 @@ def discount(staleness: int) -> float:
     return float((1 + staleness) ** -0.5)
 
 
-def _land(flight: InFlightUpdate) -> CountedUpdate:
+def _land(flight: InFlightUpdate) -> Admitted:
     row = {**flight.row, "staleness": flight.staleness}
-    return CountedUpdate(flight.index, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
+    member = Member(str(row["name"]), flight.index, int(row["rank"]), int(row["steps"]))
+    return Admitted(member, flight.update, Facts(**flight.facts), row, discount=discount(flight.staleness))
 
 
 def _passed(flight: InFlightUpdate, run_spec: RunSpec, body: Mapping[str, Any]) -> InFlightUpdate:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from tequio.coordinator.aggregation import CountedUpdate
+from tequio.coordinator.admission import Admitted
 from tequio.coordinator.buffered import run_window
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.protocols import Runtime
@@ -70,12 +70,12 @@ class Windows:
         """A reply to what was asked, as one of this round; another is refused for its round."""
         return replace(reply, round=self.round) if reply.round == self.asked[reply.index].sent else reply
 
-    def flight(self, counted: CountedUpdate, member: Member, round_: int, run_spec: RunSpec) -> InFlightUpdate:
+    def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
         """One that has arrived: it counts from this window on."""
-        asked = self.asked[member.index]
-        row = {**counted.row, "sent": asked.sent, "bytes_down": asked.down}
-        facts = asdict(counted.facts)
-        return InFlightUpdate(member.index, asked.sent, round_, asked.staleness, counted.update, facts, row)
+        index, facts = admitted.member.index, asdict(admitted.facts)
+        asked = self.asked[index]
+        row = {**admitted.row, "sent": asked.sent, "bytes_down": asked.down}
+        return InFlightUpdate(index, asked.sent, round_, asked.staleness, admitted.update, facts, row)
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Who is still at work: the shared model has moved on, if the round was accepted."""

@@ -29,13 +29,13 @@ def _upload_most(state: State, run_spec: RunSpec, member: Member) -> int:
         moves = parted(prefix(state.shared, member.rank), run_spec.trained(state))[0].entries
     rank = 2 * member.rank if run_spec.start.continues else member.rank
     return upload_most(
-        run_spec.upload.codec(), run_spec.spec, run_spec.shapes, run_spec.head_shapes, run_spec.full, rank, moves
+        run_spec.upload.codec, run_spec.spec, run_spec.shapes, run_spec.head_shapes, run_spec.full, rank, moves
     )
 
 
 def broadcast_most(state: State, run_spec: RunSpec) -> int:
     """The step that goes to everybody: as factors, or whole where the rank allows it."""
-    codec, heads = run_spec.download.codec(), run_spec.head_shapes
+    codec, heads = run_spec.download.codec, run_spec.head_shapes
     if run_spec.aggregator.layout != "product":
         return codec.most(announced({**entry_shapes(state.shared.entries), **heads}), run_spec.spec)
     small = {name: shape for name, shape in run_spec.shapes.items() if min(shape) <= run_spec.broadcast_rank}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.types import InFlightUpdate, State
 from tequio.core.update import Update
 
@@ -84,5 +85,5 @@ def unpack_states(data: bytes, source: str) -> dict[str, State]:
     blobs, meta = unpack_tensors(data, source)
     names = [str(name) for name in meta.get("groups", [])]
     if sorted(names) != sorted(blobs):
-        raise UpdateError(f"{source} is damaged.", "Its groups are not those it names.", "Restore it from a copy.")
+        raise refusal(UpdateError, "checkpoint-damaged", source=source)
     return {name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}") for name in names}

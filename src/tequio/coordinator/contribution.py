@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tequio.coordinator.aggregation import Aggregate, CountedUpdate, aggregate
+from tequio.coordinator.aggregation import Aggregate, aggregate
 from tequio.coordinator.run_spec import RunSpec
 from tequio.core.update import HEAD_PREFIX, Update
 
@@ -35,24 +35,24 @@ def _compared(update: Update, run_spec: RunSpec) -> Update:
 def _parts(fold: Aggregate, run_spec: RunSpec) -> dict[str, Update]:
     """What each adds to the mixed change (as `mix` adds up; a robust reduce weighs otherwise, so there it is an estimate)."""
     centre = fold.centre
-    if centre is not None and not fold.counted_updates:
-        return {centre.row["name"]: centre.update}
+    if centre is not None and not fold.admitted:
+        return {centre.member.name: centre.update}
     scale = fold.scale
     own = 1.0 if centre is None else run_spec.federated_share
     each = own * scale / fold.weight
     out = {
-        c.row["name"]: c.update.scaled(each * run_spec.weighting.coefficient(c.facts) * c.discount)
-        for c in fold.counted_updates
+        one.member.name: one.update.scaled(each * run_spec.weighting.coefficient(one.facts) * one.discount)
+        for one in fold.admitted
     }
     if centre is not None:
         factor = run_spec.weighting.coefficient(centre.facts) / run_spec.weighting.weight(centre.facts) * scale
-        out[centre.row["name"]] = centre.update.scaled(factor * (1.0 - own))
+        out[centre.member.name] = centre.update.scaled(factor * (1.0 - own))
     return out
 
 
 def without(fold: Aggregate, index: int, run_spec: RunSpec) -> Aggregate:
     """The round's sum as it would be without one participant."""
-    rest: list[CountedUpdate] = [c for c in fold.counted_updates if c.index != index]
+    rest = [one for one in fold.admitted if one.member.index != index]
     return replace(aggregate([*([fold.centre] if fold.centre else []), *rest], run_spec), refused=fold.refused)
 
 
@@ -67,13 +67,13 @@ def rows(
 
     loss: of the round's model; loss_without: the mean loss of the model of another sum, None to leave it out.
     """
-    names = {c.row["name"]: c.index for c in fold.counted_updates}
+    names = {one.member.name: one.member.index for one in fold.admitted}
     if fold.centre is not None:
-        names[fold.centre.row["name"]] = 0
+        names[fold.centre.member.name] = 0
     out = []
     for name, index in names.items():
         row: dict[str, Any] = {"name": name, "agreement": agreed.get(name)}
-        if loss_without is not None and index > 0 and len(fold.counted_updates) > 1:
+        if loss_without is not None and index > 0 and len(fold.admitted) > 1:
             row["leave_one_out"] = loss_without(without(fold, index, run_spec)) - loss
         out.append(row)
     return out

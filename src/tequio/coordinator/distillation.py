@@ -21,11 +21,12 @@ from tequio.coordinator.evaluation import Evaluation
 from tequio.coordinator.gate import judge, verdict
 from tequio.coordinator.round import BETTER, evaluate, shared_model
 from tequio.coordinator.run_spec import RunSpec
-from tequio.core.canonical import digest_update, packed_update_size
+from tequio.core.canonical import digest_update
 from tequio.core.errors import TrainingError, UpdateError
 from tequio.core.protocols import Distiller, Ensemble, Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import DistilRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, zero
 
@@ -163,7 +164,7 @@ def _teacher(
         distiller = groups[teacher.group].distiller
         try:
             if distiller is None:
-                raise TrainingError(f"Base {teacher.group} has no centre.")
+                raise refusal(TrainingError, "base-without-centre", base=teacher.group)
             term = how.ensemble.term(distiller.logits(teacher.model, items), how.temperature) * teacher.weight
         except (TrainingError, UpdateError) as error:
             silent[teacher.name] = error.as_reason().as_record()
@@ -193,7 +194,7 @@ def _taught(
     )
     try:
         if group.distiller is None:
-            raise TrainingError(f"Base {group.name} has no centre.")
+            raise refusal(TrainingError, "base-without-centre", base=group.name)
         change, first, last = group.distiller.distil(task)
     except (TrainingError, UpdateError) as error:
         return state, {"accepted": False, "reason": error.as_reason().as_record()}
@@ -241,9 +242,6 @@ def _harmless(state: State, evaluation: Evaluation) -> tuple[bool, Reason, float
 
 def _sent(state: State, change: Update, run_spec: RunSpec) -> tuple[Update, Update, int]:
     """What participants are sent of the change, what stays pending (the loss of the code), and the bytes."""
-    if run_spec.download.name == "plain":
-        return change, state.pending, packed_update_size(change)
-    codec = run_spec.download.codec()
-    coded = codec.encode(change, derive(run_spec.seed, "distil download", state.round))
-    sent = codec.decode(coded, "the distilled change")
-    return sent, state.pending.plus(change.minus(sent)), len(coded)
+    seed = derive(run_spec.seed, "distil download", state.round)
+    sent, size = run_spec.download.sent(change, seed, "the distilled change")
+    return sent, state.pending if sent is change else state.pending.plus(change.minus(sent)), size

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from tequio.coordinator.aggregation import reply_cost
+from tequio.coordinator.admission import reply_cost
 from tequio.coordinator.run_spec import Member
 from tequio.core.errors import MessageError
 from tequio.core.protocols import Runtime

@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import reply_cost
+from tequio.coordinator.admission import Refused, reply_row
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, recorded
-from tequio.coordinator.round import BETTER, ShortRound, admissions, refusal
-from tequio.coordinator.run_spec import RunSpec
+from tequio.coordinator.round import BETTER, ShortRound, admissions, without_update
+from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.core.canonical import digest_json, digest_update, packed_update_size
 from tequio.core.errors import ConfigError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
-from tequio.core.texts.words import sent_reason
+from tequio.core.texts.words import refusal
 from tequio.core.types import EvaluateRequest, Failure, Reply, TrainRequest
 from tequio.core.update import Update, zero
 
@@ -73,10 +72,10 @@ def mixing(graph: Graph) -> dict[int, dict[int, float]]:
     for i, near in graph.items():
         for j in near:
             if j not in graph or i not in graph[j]:
-                raise ConfigError(f"The graph of peers: {i} names {j}, but {j} does not name {i}.")
+                raise refusal(ConfigError, "edge-one-way", edge=[i, j])
     if len(reachable(graph)) < len(graph):
         lost = sorted(graph.keys() - reachable(graph))
-        raise ConfigError(f"The graph of peers falls apart: {lost} cannot be reached.", "", "Add edges.")
+        raise refusal(ConfigError, "graph-in-parts", name=min(graph), names=lost)
     out: dict[int, dict[int, float]] = {}
     for i, near in graph.items():
         row = {j: 1.0 / (1 + max(len(near), len(graph[j]))) for j in sorted(near)}
@@ -100,13 +99,11 @@ def open_peers(run_spec: RunSpec, loss: float = math.inf) -> PeerState:
     Raises ConfigError if the reduce does not take products, or the start is not fresh.
     """
     if run_spec.aggregator.layout != "product":
-        raise ConfigError(
-            "Peers exchange products.", f"reduce = {run_spec.aggregator.name!r} does not.", "Use 'stack'."
-        )
+        raise refusal(ConfigError, "peers-algorithm", key="reduce", value=run_spec.aggregator.name)
     if run_spec.start.continues:
-        raise ConfigError("Peers start afresh.", f"start = {run_spec.start.name!r} does not.", "Use 'fresh'.")
+        raise refusal(ConfigError, "peers-algorithm", key="start", value=run_spec.start.name)
     if run_spec.centre is not None:
-        raise ConfigError("Peers have no centre.", "", "Leave out [centre], or make it a participant.")
+        raise refusal(ConfigError, "peers-centre", kind="graph")
     start = {member.index: zero(run_spec.spec) for member in run_spec.members}
     return PeerState(0, start, start, start, loss)
 
@@ -123,9 +120,9 @@ def gossip_round(
     models, failed, replies = dict(state.models), list[Refused](), list[Reply]()
     for reply in runtime.exchange(_tasks(state, run_spec)):
         if isinstance(reply, Failure):
-            failed.append(refusal(reply, members[reply.index]))
+            failed.append(without_update(reply, members[reply.index]))
         elif reply.update is None or not reply.update.is_finite():
-            failed.append(Refused(members[reply.index], Reason("no-update"), failed=True))
+            failed.append(Refused(members[reply.index], Reason("no-update"), "failed"))
         else:
             models[reply.index] = models[reply.index].plus(reply.update)
             replies.append(reply)
@@ -137,8 +134,7 @@ def gossip_round(
     evaluation = _evaluate(round_, mixed, run_spec, runtime)
     after = _progress(replace(state, round=round_, models=mixed, copies=copies), evaluation)
     sizes = {i: packed_update_size(update) for i, update in sent.items()}
-    ranks = {m.index: m.rank for m in run_spec.members}
-    rows = [_row(reply, ranks[reply.index], sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
+    rows = [_row(members[reply.index], reply, sizes, weights) for reply in sorted(replies, key=lambda r: r.index)]
     return after, _record(after, rows, failed, evaluation) | {
         "bytes": sum(sizes[i] * (len(weights[i]) - 1) for i in sizes),
         "disagreement": disagreement(mixed),
@@ -153,26 +149,13 @@ def _progress(state: PeerState, evaluation: Evaluation) -> PeerState:
 
 
 def _row(
-    reply: Reply, rank: int, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
+    member: Member, reply: Reply, sizes: Mapping[int, int], weights: Mapping[int, Mapping[int, float]]
 ) -> dict[str, Any]:
     """A peer's row: what it sends to each neighbour, and what each of them sends."""
     near = [j for j in weights[reply.index] if j != reply.index]
-    update = reply.update
-    return {
-        "name": reply.name,
-        "rank": rank,
-        "steps": reply.steps,
-        "tokens": reply.tokens,
-        "examples": reply.examples,
-        "loss_first": reply.metrics.get("loss_first"),
-        "loss_last": reply.metrics.get("loss_last"),
-        "norm": None if update is None else update.norm(),
-        "weight": None,
-        "bytes_up": sizes[reply.index] * len(near),
-        "bytes_down": sum(sizes[j] for j in near),
-        **reply_cost(reply),
-        **({"note": sent_reason(reply.note).as_record()} if reply.note else {}),
-    }
+    norm = None if reply.update is None else reply.update.norm()
+    row = reply_row(member, reply, norm, sizes[reply.index] * len(near))
+    return row | {"weight": None, "bytes_down": sum(sizes[j] for j in near)}
 
 
 def _record(
@@ -210,7 +193,7 @@ def _tasks(state: PeerState, run_spec: RunSpec) -> list[TrainRequest]:
             seed=derive(run_spec.seed, "train", round_, m.index),
             held=state.models[m.index],
             terms=run_spec.local.terms_of(m.index),
-            method=run_spec.local.method,
+            method=run_spec.local.method_name,
             method_settings=run_spec.local.method_settings,
         )
         for m in run_spec.members

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tequio.coordinator.admission import Refused
-from tequio.coordinator.aggregation import CountedUpdate, OpenedSum, count_update, reply_cost
+from tequio.coordinator.admission import Admitted, Refused, reply_cost
+from tequio.coordinator.aggregation import OpenedSum
 from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason
 from tequio.coordinator.round import in_order
 from tequio.coordinator.run_spec import Member, RunSpec
@@ -97,15 +97,14 @@ class SumRounds:
         roster: Sequence[Member],
         state: State,
         run_spec: RunSpec,
-    ) -> tuple[CountedUpdate | None, list[Refused]]:
+    ) -> tuple[Admitted | None, list[Refused]]:
         """Have the centre train, in the clear: its texts are public."""
         own, member = (
             [task for task in requests if task.index == 0],
             [m for m in roster if m.index == 0],
         )
         for outcome in in_order(self.inner.exchange(own), state, run_spec, member):
-            counted = count_update(outcome, run_spec)
-            return (None, [counted]) if isinstance(counted, Refused) else (counted, [])
+            return (None, [outcome]) if isinstance(outcome, Refused) else (outcome, [])
         return None, []
 
     def look(self, requests: Iterable[EvaluateRequest], panel: Sequence[Member]) -> Evaluation:
@@ -142,8 +141,7 @@ def _step_of(task: TrainRequest | EvaluateRequest, purpose: Any, head: str) -> S
 
 
 def _refused(member: Member, reason: Reason) -> Refused:
-    own = reason.code == "own-budget-spent"
-    return Refused(member, reason, failed=not own, withheld=own)
+    return Refused(member, reason, "withheld" if reason.code == "own-budget-spent" else "failed")
 
 
 class _Sum:

@@ -25,6 +25,7 @@ from tequio.coordinator.round import open_state, run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import RunError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.core.types import State
 
 States = dict[str, State]
@@ -45,7 +46,8 @@ def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[St
     def unpack(data: bytes, source: str) -> States:
         states = unpack_states(data, source)
         if list(states) != [group.name for group in groups]:
-            raise RunError("The checkpoint is of other bases.", f"It has: {', '.join(states)}.")
+            names = [group.name for group in groups]
+            raise refusal(RunError, "checkpoint-of-other-bases", found=[*states], expected=names)
         return states
 
     return Rounds(

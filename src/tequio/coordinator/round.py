@@ -23,7 +23,7 @@ from tequio.algorithms.factors import (
 )
 from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
-from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, count_update, mix, opened
+from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
 from tequio.coordinator.evaluation import Evaluation, ask_panel, failure_reason, record_sums, recorded
 from tequio.coordinator.gate import Slice, judge, verdict
@@ -34,7 +34,7 @@ from tequio.core.errors import BudgetError, RunError
 from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
-from tequio.core.texts.words import ENGLISH
+from tequio.core.texts.words import refusal
 from tequio.core.types import EvaluateRequest, Failure, Reply, Request, State, TrainRequest
 from tequio.core.update import Update, is_matrix, zero
 
@@ -45,8 +45,9 @@ class ShortRound(RunError):
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
         facts = {"round": round_, "usable": usable, "quorum": quorum}
         reason = Reason("quorum-missed", facts) if usable else Reason("no-update-usable", {"round": round_})
-        why = ENGLISH.each({r.member.name: r.reason for r in refused})
-        super().__init__(f"{ENGLISH.reason(reason)}.", why, "Mend these and resume.", reason)
+        failed = [{"name": r.member.name, "reason": r.reason.as_record()} for r in refused]
+        said = refusal(RunError, "short-round", why=reason.as_record(), failed=failed)
+        super().__init__(said.what, said.why, said.fix, reason)
         self.body: dict[str, Any] = {**facts, "reason": reason.as_record(), "admissions": admissions([], refused)}
 
 
@@ -55,14 +56,13 @@ BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
     """The state before any training, and the record of the base's scores on validation data and public slices."""
-    nothing = zero(run_spec.spec)
-    shared = nothing
+    nothing = shared = zero(run_spec.spec)
     if run_spec.aggregator.layout == "factors":
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
     if not evaluation.known or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        why = ENGLISH.each(evaluation.failed)
-        raise RunError("The base model cannot be evaluated.", why, "Mend that and start again.")
+        failed = [{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()]
+        raise refusal(RunError, "base-not-evaluated", failed=failed)
     state = State(
         round=0,
         shared=shared,
@@ -114,8 +114,7 @@ def run_round(
     if isinstance(gathered, OpenedSum):
         fold = opened(gathered, run_spec)
     else:
-        outcomes = screened(gathered, state, run_spec, runtime)
-        fold = aggregate((count_update(outcome, run_spec) for outcome in outcomes), run_spec)
+        fold = aggregate(screened(gathered, state, run_spec, runtime), run_spec)
     alone = fold.centre is not None and run_spec.centre_alone(state.round + 1)
     if fold.count < run_spec.quorum and not alone:
         raise ShortRound(state.round + 1, fold.count, run_spec.quorum, fold.refused)
@@ -232,7 +231,7 @@ def training_tasks(
             memory_round=state.memory_rounds.get(member.name, 0),
             terms=run_spec.local.terms_of(member.index),
             gradient=gradient if member.index > 0 else None,
-            method=run_spec.local.method,
+            method=run_spec.local.method_name,
             method_settings=run_spec.local.method_settings,
             budget=run_spec.budgets.get(member.index, {}),
             hours=run_spec.hours.get(member.index, ()),
@@ -260,20 +259,20 @@ def in_order(
             continue  # not on the roster, or a second reply: the first one counts
         member = roster[position]
         if isinstance(arrival, Failure):
-            waiting[position] = refusal(arrival, member)
+            waiting[position] = without_update(arrival, member)
         else:
             waiting[position] = admit(arrival, member, run_spec, state)
         while turn in waiting:
             yield waiting.pop(turn)
             turn += 1
     for position in range(turn, len(roster)):
-        yield waiting.get(position, Refused(roster[position], Reason("no-reply"), failed=True))
+        yield waiting.get(position, Refused(roster[position], Reason("no-reply"), "failed"))
 
 
-def refusal(failure: Failure, member: Member) -> Refused:
-    """Of one who could not do its task, or does not: its own budget is spent."""
+def without_update(failure: Failure, member: Member) -> Refused:
+    """Return the outcome of a participant that could not do its task, or does not: its own budget is spent."""
     own = failure.error == BudgetError.__name__
-    return Refused(member, failure_reason(failure), failed=not own, withheld=own)
+    return Refused(member, failure_reason(failure), "withheld" if own else "failed")
 
 
 def _left_out(fold: Aggregate, state: State, run_spec: RunSpec) -> Update:
@@ -310,12 +309,8 @@ def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, U
         head = padded_sum(due, step)
     else:
         head, tail_ = state.pending.plus(step).split_rank(run_spec.broadcast_rank)
-    if run_spec.download.name == "plain":
-        return head, tail_, packed_update_size(head)
-    codec = run_spec.download.codec()
-    coded = codec.encode(head, derive(run_spec.seed, "download", state.round + 1))
-    sent = codec.decode(coded, "the broadcast")
-    return sent, tail_.plus(head.minus(sent)), len(coded)
+    sent, size = run_spec.download.sent(head, derive(run_spec.seed, "download", state.round + 1), "the broadcast")
+    return sent, tail_ if sent is head else tail_.plus(head.minus(sent)), size
 
 
 def evaluate(round_: int, shared: Update, run_spec: RunSpec, runtime: Runtime) -> Evaluation:
@@ -361,11 +356,7 @@ def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, Any]]:
     """Who was admitted, and who was not and why."""
     admitted: list[dict[str, Any]] = [{"name": row["name"], "status": "admitted", "reason": None} for row in rows]
-    return admitted + [{"name": r.member.name, "status": _status(r), "reason": r.reason.as_record()} for r in refused]
-
-
-def _status(refused: Refused) -> str:
-    return "withheld" if refused.withheld else "failed" if refused.failed else "rejected"
+    return admitted + [{"name": r.member.name, "status": r.status, "reason": r.reason.as_record()} for r in refused]
 
 
 def _record(

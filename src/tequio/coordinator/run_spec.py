@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tequio.algorithms.compress.codec import Codec
+from tequio.algorithms.compress.plain import Plain as PlainCodec
 from tequio.algorithms.factors import trainable
-from tequio.algorithms.registry import codec_by_name, method_by_name, terms_by_name
+from tequio.algorithms.local.plain import Plain
+from tequio.core.canonical import packed_update_size
 from tequio.core.protocols import (
     Aggregator,
     LocalMethod,
@@ -20,6 +22,7 @@ from tequio.core.protocols import (
 )
 from tequio.core.seeds import derive
 from tequio.core.types import Span, State, Trained
+from tequio.core.update import Update
 from tequio.planning.learning_rate import round_rate
 
 
@@ -40,14 +43,18 @@ class Member:
 
 @dataclass(frozen=True)
 class Coding:
-    """A codec by name, with its settings: what a task can carry."""
+    """A codec, with its name and settings as a task carries them."""
 
+    codec: Codec = field(default_factory=PlainCodec)
     name: str = "plain"
     settings: Mapping[str, float] = field(default_factory=dict)
 
-    def codec(self) -> Codec:
-        """The codec itself."""
-        return codec_by_name(self.name, **self.settings)
+    def sent(self, update: Update, seed: int, source: str) -> tuple[Update, int]:
+        """An update as the other side reads it, and its bytes."""
+        if self.name == "plain":
+            return update, packed_update_size(update)
+        coded = self.codec.encode(update, seed)
+        return self.codec.decode(coded, source), len(coded)
 
 
 @dataclass(frozen=True)
@@ -80,23 +87,20 @@ class Screening:
 
 @dataclass(frozen=True)
 class Local:
-    """What participants minimise and by which method: names, strengths and settings, as a task carries them."""
+    """What participants minimise, and by which method, with its name and settings as a task carries them."""
 
-    terms: Mapping[str, float] = field(default_factory=dict)
-    method: str = "plain"
+    terms: tuple[LocalTerm, ...] = ()
+    method: LocalMethod = field(default_factory=Plain)
+    method_name: str = "plain"
     method_settings: Mapping[str, float] = field(default_factory=dict)
-
-    def built(self) -> tuple[tuple[LocalTerm, ...], LocalMethod]:
-        """The pieces. Raises ConfigError for an unknown name, setting or strength."""
-        return terms_by_name(self.terms), method_by_name(self.method, **self.method_settings)
 
     def terms_of(self, index: int) -> dict[str, float]:
         """The terms of one member's task; the centre (0) has not all of them."""
-        return {term.name: term.strength for term in self.built()[0] if index > 0 or term.for_centre}
+        return {term.name: term.strength for term in self.terms if index > 0 or term.for_centre}
 
     def needs(self, what: str) -> bool:
         """Whether a term needs `what`: public, base or gradient."""
-        return any(what in term.needs for term in self.built()[0])
+        return any(what in term.needs for term in self.terms)
 
 
 @dataclass(frozen=True)

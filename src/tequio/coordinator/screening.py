@@ -53,7 +53,7 @@ def _reference(outcomes: Iterable[Outcome], state: State, run_spec: RunSpec) -> 
     """The expected norm; where no round tells it, the median of these updates, which are then all there."""
     if state.norm_per_rate or not isinstance(outcomes, list):
         return run_spec.expected_norm(state)
-    norms = [o.norm for o in outcomes if isinstance(o, Admitted) and o.member.index > 0]
+    norms = [o.row["norm"] for o in outcomes if isinstance(o, Admitted) and o.member.index > 0]
     return statistics.median(norms) if norms else 0.0
 
 

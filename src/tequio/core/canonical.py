@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Entry, Factored, Update
 
 FORMAT = "tequio-update-1"
@@ -61,17 +62,15 @@ def from_tensors(flat: Mapping[str, Tensor], spec: str, source: str = "update") 
     entries: dict[str, Entry] = {}
     for key in sorted(flat):
         if flat[key].dtype != torch.float32:
-            raise UpdateError(f"{source}: tensor {key} is {flat[key].dtype},", "expected float32.")
-        if key.endswith("#b"):
-            if f"{key[:-2]}#a" not in flat:
-                raise UpdateError(f"{source}: {key} has no partner {key[:-2]}#a.", "The file is incomplete.")
-        elif key.endswith("#a"):
-            name = key[:-2]
-            if f"{name}#b" not in flat:
-                raise UpdateError(f"{source}: {key} has no partner {name}#b.", "The file is incomplete.")
-            entries[name] = Factored(b=flat[f"{name}#b"], a=flat[key])
-        else:
+            found = str(flat[key].dtype).removeprefix("torch.")
+            raise refusal(UpdateError, "tensor-not-float32", source=source, tensor=key, found=found)
+        partner = key[:-1] + ("b" if key.endswith("a") else "a")
+        if not key.endswith(("#a", "#b")):
             entries[key] = Dense(flat[key])
+        elif partner not in flat:
+            raise refusal(UpdateError, "factor-missing", source=source, tensor=key, partner=partner)
+        elif key.endswith("#a"):
+            entries[key[:-2]] = Factored(b=flat[partner], a=flat[key])
     return Update(entries, spec)
 
 
@@ -93,7 +92,7 @@ def unpack(data: bytes, source: str = "update") -> Update:
     """Read `pack`'s bytes. Raises UpdateError, naming `source`, on anything that is not such an update."""
     flat, meta = unpack_tensors(data, source)
     if meta.get("format") != FORMAT:
-        raise UpdateError(f"{source} is not a Tequio update.", f"Expected format {FORMAT}.")
+        raise refusal(UpdateError, "not-an-update", source=source, format=FORMAT)
     return from_tensors(flat, str(meta.get("spec", "")), source)
 
 
@@ -143,8 +142,7 @@ def unpack_tensors(data: bytes, source: str, header_limit: int = 1 << 40) -> tup
         meta = json.loads(header.pop("__metadata__", {}).get(META_KEY, "{}"))
         return _laid_out(data, 8 + header_length, header), dict(meta)
     except Exception as error:  # whatever is wrong with it
-        why = f"It is not readable as safetensors ({type(error).__name__})."
-        raise UpdateError(f"{source} is damaged.", why, "Restore it from a copy, or run again.") from None
+        raise refusal(UpdateError, "not-safetensors", source=source, error=type(error).__name__) from None
 
 
 def _laid_out(data: bytes, first: int, header: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tequio.core.bounds import BODY, LARGEST, TEXT, check_plain, check_text, cut_text
 from tequio.core.canonical import from_tensors, pack_tensors, to_tensors, unpack_tensors
 from tequio.core.errors import MessageError, UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
@@ -60,7 +61,7 @@ def answer(who: object, request: Message) -> Reply:
     """Have `who` do a request by its method of that kind's name: `train`, `evaluate`… Raises UpdateError if it has none."""
     method = getattr(who, kind_of(request), None)
     if method is None:
-        raise UpdateError(f"{request.name} answers no request of the kind {kind_of(request)!r} here.")
+        raise refusal(UpdateError, "request-not-answered", name=request.name, request=kind_of(request))
     reply: Reply = method(request)
     return reply
 
@@ -95,42 +96,41 @@ def unpack_message(data: bytes, source: str, allowed: Collection[str], limit: in
     except MessageError:
         raise
     except UpdateError as error:
-        raise MessageError(error.what, error.why, error.fix) from None
+        raise MessageError(error.what, error.why, error.fix, error.reason) from None
 
 
 def _unpacked(data: bytes, source: str, allowed: Collection[str], limit: int) -> Message:
     if len(data) > limit:
-        raise MessageError(f"{source} has {len(data)} bytes,", f"at most {limit} are allowed.")
+        raise refusal(MessageError, "message-too-long", source=source, bytes=len(data), most=limit)
     tensors, header = unpack_tensors(data, source, HEADER)
     kind, given, form = header.get("kind"), header.get("fields"), header.get("format")
     try:
         for name in tensors:
             check_text(name)
     except ValueError as error:
-        raise MessageError(f"{source} is not well-formed: {error}.") from None
+        raise refusal(MessageError, "message-malformed", source=source, why=str(error)) from None
     if form != FORMAT or not isinstance(given, dict):
         named = isinstance(form, str) and re.fullmatch(r"[a-z0-9-]{1,32}", form)
-        found = f"It has format {form!r}" if named else "It states no format"
-        fix = "Both sides need the same version of Tequio: update the older one."
-        raise MessageError(f"{source} is not a Tequio message of this version.", f"{found}, expected {FORMAT!r}.", fix)
+        found = form if named else "–"
+        raise refusal(MessageError, "message-of-other-version", source=source, found=found, format=FORMAT)
     if not isinstance(kind, str) or kind not in KINDS:
-        raise MessageError(f"{source} is of no kind that is known here.", "Both sides need the same version.")
+        raise refusal(MessageError, "message-of-unknown-kind", source=source)
     if kind not in allowed:
-        raise MessageError(f"{source} is of kind {kind!r},", f"allowed here: {', '.join(sorted(allowed))}.")
+        raise refusal(MessageError, "message-of-other-kind", source=source, request=kind, allowed=sorted(allowed))
     cls = KINDS[kind]
     hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     if given.keys() - known.keys():
-        raise MessageError(f"{source}: fields came that are unknown.", "Both sides need the same version.")
+        raise refusal(MessageError, "fields-unknown", source=source)
     if missing := sorted(required - given.keys()):
-        raise MessageError(f"{source}: field {missing[0]!r} is missing.", "Both sides need the same version.")
+        raise refusal(MessageError, "field-missing", source=source, field=missing[0])
     for name, value in given.items():
         try:
             check_plain(value, LARGEST if kind in REPLIES else LARGEST_ASKED, BODY if name == "body" else TEXT)
         except ValueError as error:
-            raise MessageError(f"{source}: field {name!r} is refused: {error}.") from None
+            raise refusal(MessageError, "field-refused", source=source, field=name, why=str(error)) from None
     if strange := [n for n in tensors if n.partition("/")[0] not in given]:
-        raise MessageError(f"{source}: {len(strange)} of its tensors belong to no field.")
+        raise refusal(MessageError, "tensors-of-no-field", source=source, count=len(strange))
     return cls(**{n: _read(v, hints[n], n, tensors, source) for n, v in given.items()})  # type: ignore[no-any-return]
 
 
@@ -154,13 +154,13 @@ def _read(value: Any, hint: Any, name: str, tensors: Mapping[str, Tensor], sourc
         try:
             return from_tensors(mine, spec, source)
         except UpdateError:
-            raise MessageError(f"{source}: the tensors of field {name!r} are no update.") from None
+            raise refusal(MessageError, "field-unfit", source=source, field=name) from None
     if hint is bytes:
         return _bytes(tensors, name, source)
     if name in BYTES_IN_PARTS:
         names = sorted(n for n in tensors if n.startswith(f"{name}/"))
         if value != {"parts": len(names)}:
-            raise MessageError(f"{source}: field {name!r} lacks some of its parts.")
+            raise refusal(MessageError, "field-unfit", source=source, field=name)
         return [_octets_of(tensors, n, source).data for n in names]
     return _value(value, hint, name, source)
 
@@ -176,7 +176,7 @@ def _bytes(tensors: Mapping[str, Tensor], name: str, source: str) -> bytes:
 def _octets_of(tensors: Mapping[str, Tensor], name: str, source: str) -> Any:
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        raise MessageError(f"{source}: field {name!r} lacks its bytes.")
+        raise refusal(MessageError, "field-unfit", source=source, field=name)
     return tensor.numpy()
 
 
@@ -198,4 +198,4 @@ def _value(value: Any, hint: Any, name: str, source: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    raise MessageError(f"{source}: field {name!r} is not of its type.", "Both sides need the same version.")
+    raise refusal(MessageError, "field-unfit", source=source, field=name)

@@ -26,6 +26,7 @@ from tequio.core.reply_schemas import (
     Schema,
     TrainSchema,
 )
+from tequio.core.texts.words import refusal
 from tequio.core.types import (
     DescribeRequest,
     EvaluateRequest,
@@ -70,7 +71,7 @@ def read_reply(data: bytes, task: Request, limit: int) -> Reply | Failure:
             return refused_reply(task, "its reply is of another round or participant")
         check_reply(found, task)
     except MessageError as error:
-        return refused_reply(task, str(error))
+        return refused_reply(task, error.as_reason().after(str(error)))
     if isinstance(
         found, Failure
     ):  # a reason at the end of its words is read by `texts`, which refuses what cannot be printed
@@ -102,7 +103,7 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
     source = f"the reply of {task.name}"
     if isinstance(found, Failure):
         if not (found.error.isascii() and found.error.isalpha() and len(found.error) <= 64):
-            raise MessageError(f"{source}: field 'error' is not the name of an error.")
+            raise refusal(MessageError, "field-unfit", source=source, field="error")
         return
     shown = {
         "forms": sum(form is not None for form in (found.update, found.payload, found.parts)),
@@ -114,11 +115,9 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
     shown |= {key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")}
     _validate(REPLY_SCHEMAS[type(task)], shown, source)
     if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
-        raise MessageError(f"{source}: it says that a step has more than {MOST_TOKENS} tokens.")
+        raise refusal(MessageError, "too-many-tokens", source=source, most=MOST_TOKENS)
     if isinstance(task, TrainRequest) and found.steps > task.steps:
-        raise MessageError(
-            f"{source}: it says that it made {found.steps} steps of the {task.steps} that it was asked for."
-        )
+        raise refusal(MessageError, "too-many-steps", source=source, steps=found.steps, asked=task.steps)
 
 
 def read_description(reply: Reply) -> dict[str, Any]:
@@ -135,9 +134,7 @@ def read_personal_outcome(reply: Reply, sizes: Mapping[str, int]) -> dict[str, A
     for split, rows in (("validation", body["candidates"]), ("test", body["test"])):
         for scores in rows.values():
             if why := too_many(scores["examples"], sizes, split):
-                raise MessageError(
-                    f"the reply of {reply.name}: it has more {split} examples than it joined with.", reason=why
-                )
+                raise refusal(MessageError, why.code, **why.facts).within(reply.name)
     return body
 
 
@@ -154,7 +151,7 @@ def _body(schema: type[Schema], reply: Reply) -> dict[str, Any]:
     try:
         body = read_json(reply.body)
     except ValueError as error:
-        raise MessageError(f"{source}: its body is refused: {error}.") from None
+        raise refusal(MessageError, "field-refused", source=source, field="body", why=str(error)) from None
     _validate(schema, body, f"{source}, its body")
     return body
 
@@ -164,8 +161,8 @@ def _validate(schema: type[Schema], value: Any, source: str) -> None:
         schema.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(_own(part) for part in first["loc"]) or "it"
-        raise MessageError(f"{source}: field {where!r} is refused ({first['type']}).") from None
+        where = ".".join(_own(part) for part in first["loc"]) or "…"
+        raise refusal(MessageError, "field-refused", source=source, field=where, why=first["type"]) from None
 
 
 def _own(part: str | int) -> str:

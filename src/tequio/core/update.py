@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class Factored:
 
     def __post_init__(self) -> None:
         if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != self.a.shape[0]:
-            got = f"b {tuple(self.b.shape)}, a {tuple(self.a.shape)}"
-            raise UpdateError(f"A factored entry has factors {got};", "expected b (m × R) and a (R × n).")
+            raise refusal(UpdateError, "factors-do-not-fit", shape=[*self.b.shape], expected=[*self.a.shape])
 
     @property
     def rank(self) -> int:
@@ -157,12 +157,12 @@ class Update:
 
     def _check(self, other: Update) -> None:
         if self.spec != other.spec:
-            why = f"Their layouts differ ({self.spec[:12] or 'none'} and {other.spec[:12] or 'none'})."
-            raise UpdateError("Two updates cannot be combined.", why, "All must use one base and one [adapter].")
+            found = {"found": self.spec[:12] or None, "expected": other.spec[:12] or None}
+            raise refusal(UpdateError, "layouts-differ", **found)
         for name in self.entries.keys() & other.entries.keys():
             mine, theirs = self.entries[name].shape, other.entries[name].shape
             if mine != theirs:
-                raise UpdateError(f"Entry {name} is {tuple(mine)} in one update and {tuple(theirs)} in another.")
+                raise refusal(UpdateError, "entry-shapes-differ", entry=name, shape=[*mine], expected=[*theirs])
 
     def plus(self, other: Update) -> Update:
         """self + other, exactly: factors are stacked, until the plain matrix is smaller. Missing entries are 0."""

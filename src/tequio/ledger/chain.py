@@ -14,6 +14,7 @@ from typing import Any
 
 from tequio.core.canonical import canonical_json, digest_json
 from tequio.core.errors import LedgerError
+from tequio.core.texts.words import refusal
 
 ZEROS = "0" * 64
 STATE_DIGEST = "state_digest"
@@ -43,16 +44,14 @@ def link(seq: int, kind: str, body: Mapping[str, Any], previous: str) -> Entry:
 def plain_body(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """`body` as plain JSON values, with the version of records. Raises LedgerError naming the kind and the path of the key that is not."""
     if not KIND.fullmatch(kind):
-        why = "Expected 1 to 64 letters, digits, '.', '_' or '-'."
-        raise LedgerError(f"A record cannot have the kind {kind!r}.", why)
-    if STATE_DIGEST in body:
-        raise LedgerError(f"Record {kind}: the key {STATE_DIGEST} is reserved.", "The ledger itself fills it.")
-    if not isinstance(body.get(VERSION, 1), int):  # a copied body has one, which is replaced
-        raise LedgerError(f"Record {kind}: the key {VERSION} is reserved.", "The ledger itself fills it.")
+        raise refusal(LedgerError, "record-kind", record=kind)
+    if STATE_DIGEST in body or not isinstance(body.get(VERSION, 1), int):  # a copied body has one, which is replaced
+        key = STATE_DIGEST if STATE_DIGEST in body else VERSION
+        raise refusal(LedgerError, "record-key-reserved", record=kind, key=key)
     try:
         plain: dict[str, Any] = _plain(kind, "", body)
     except RecursionError:
-        raise LedgerError(f"Record {kind} is nested too deeply.", "Expected flat tables.") from None
+        raise refusal(LedgerError, "record-too-deep", record=kind) from None
     return plain | {VERSION: RECORD_VERSION}
 
 
@@ -71,20 +70,20 @@ def _plain(kind: str, where: str, value: Any) -> Any:
         return _checked_int(kind, where, int(value))
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _refused(kind, where, f"is {float(value)}", "a finite number")
+            raise _refused(kind, where, str(float(value)))
         return float(value)
     if isinstance(value, list | tuple):
         return [_plain(kind, f"{where}[{i}]", item) for i, item in enumerate(value)]
     if isinstance(value, Mapping):
         return _plain_mapping(kind, where, value)
-    raise _refused(kind, where, f"is of type {type(value).__name__}", "a JSON value")
+    raise _refused(kind, where, type(value).__name__)
 
 
 def _plain_mapping(kind: str, where: str, value: Mapping[Any, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise _refused(kind, where, f"has a key of type {type(key).__name__}", "text keys")
+            raise _refused(kind, where, f"{type(key).__name__}: …")
         key = _checked_text(kind, where, key)
         plain[key] = _plain(kind, f"{where}.{key}" if where else key, item)
     return plain
@@ -94,18 +93,18 @@ def _checked_text(kind: str, where: str, value: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _refused(kind, where, "has a character that UTF-8 cannot write", "valid Unicode") from None
+        raise _refused(kind, where, "U+D800 – U+DFFF") from None
     return str(value)
 
 
 def _checked_int(kind: str, where: str, value: int) -> int:
     if value.bit_length() > 4096:  # beyond Python's limit of decimal digits it could not be read back
-        raise _refused(kind, where, "is an integer of more than 4096 bits", "a smaller one")
+        raise _refused(kind, where, f"int, {value.bit_length()} bit")
     return value
 
 
-def _refused(kind: str, where: str, found: str, expected: str) -> LedgerError:
-    return LedgerError(f"Record {kind}: key {where or '(top)'} {found},", f"expected {expected}.")
+def _refused(kind: str, where: str, found: str) -> LedgerError:
+    return refusal(LedgerError, "record-not-json", record=kind, key=where or None, found=found)
 
 
 def read_row(row: tuple[Any, ...]) -> tuple[Entry, str]:

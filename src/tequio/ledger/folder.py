@@ -39,11 +39,10 @@ class RunFolder:
         Raises RunError if it holds a run already or anything else, ResourceError if it cannot be written.
         """
         if (path / LEDGER).exists():
-            another = "Name another folder."
-            fix = another if private else f"Continue it with `{resume_command(path)}`, or name another folder."
-            raise RunError(f"{path} holds a run already.", "Expected a new or empty folder.", fix)
+            facts = {"path": str(path), "command": resume_command(path)}
+            raise refusal(RunError, "record-exists" if private else "run-exists", **facts)
         if path.exists() and not path.is_dir():
-            raise RunError(f"{path} is a file.", "Expected a folder.", "Name another.")
+            raise refusal(RunError, "path-is-a-file", path=str(path))
         with written(path):
             path.mkdir(OPEN, parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / LOCK).exists():
@@ -58,8 +57,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """An existing run. Raises RunError if there is no ledger in it."""
         if not (path / LEDGER).is_file():
-            fix = f"Its run is {path / 'run'}: name that." if (path / "run" / LEDGER).is_file() else "Check the name."
-            raise RunError(f"{path} is not a run.", f"Expected a folder with {LEDGER}.", fix)
+            code = "not-a-run-but-around-one" if (path / RUN / LEDGER).is_file() else "not-a-run"
+            raise refusal(RunError, code, path=str(path), run=str(path / RUN), file=LEDGER)
         return cls(path)
 
     @property
@@ -86,14 +85,11 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise self._busy(os.pread(handle, 32, 0)) from None
+                pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+                process = pid if pid.isdecimal() else None
+                raise refusal(RunBusy, "run-busy", path=str(self.path), process=process) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-
-    def _busy(self, written: bytes) -> RunBusy:
-        pid = written.decode("ascii", "replace").strip()
-        holder = f"process {pid}" if pid.isdecimal() else "another process"
-        return RunBusy(f"{self.path} is in use by {holder}.", "One process writes a run.", "Wait or stop it.")
 
     def write_atomic(self, relative: str, data: bytes, private: bool = False) -> Path:
         """Write a file of the run whole or not at all: the old bytes or the new are there, durably.
@@ -121,13 +117,12 @@ class RunFolder:
 
     def _inside(self, relative: str) -> Path:
         pure = PurePosixPath(relative)
-        why = f"Expected a path inside {self.path}, other than {LOCK} and {LEDGER}."
         unsafe = pure.is_absolute() or ".." in pure.parts or "\0" in relative or not pure.name
-        if unsafe or relative.endswith("/") or pure.parts[0] == LOCK or pure.parts[0].startswith(LEDGER):
-            raise RunError(f"The file name {relative!r} is refused.", why)
+        unsafe = unsafe or relative.endswith("/") or pure.parts[0] == LOCK or pure.parts[0].startswith(LEDGER)
         target = self.path / pure
-        if not target.parent.resolve().is_relative_to(self.path.resolve()):
-            raise RunError(f"The file name {relative!r} is refused: a link leads out of the run.", why)
+        if unsafe or not target.parent.resolve().is_relative_to(self.path.resolve()):
+            facts = {"file": repr(relative), "path": str(self.path), "taken": [LOCK, LEDGER]}
+            raise refusal(RunError, "file-name-refused", **facts)
         return target
 
 
@@ -221,9 +216,7 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"{path} cannot be written ({error.strerror or error})."
-        if error.errno in _NO_SPACE:
-            raise ResourceError(reason, "The disk or quota is full.", f"Free space, {go_on(path)}") from error
-        if error.errno in _NOT_WRITABLE:
-            raise ResourceError(reason, "It is read-only.", f"Make it writable, {go_on(path)}") from error
-        raise ResourceError(reason, "", f"Repair that, {go_on(path)}") from error
+        found = {"write-no-space": error.errno in _NO_SPACE, "write-read-only": error.errno in _NOT_WRITABLE}
+        code = next((code for code, holds in found.items() if holds), "write-failed")
+        said = error.strerror or str(error)
+        raise refusal(ResourceError, code, path=str(path), error=said, next=go_on(path)) from error

@@ -171,7 +171,7 @@ class Ledger:
         return entry
 
     def _corrupt(self, seq: int, wrong: str) -> LedgerCorrupt:
-        return LedgerCorrupt(f"{self.path}, record {seq}: {wrong}.", "", "Restore the ledger from a copy.")
+        return refusal(LedgerCorrupt, "record-damaged", path=str(self.path), record=seq, why=wrong)
 
 
 @dataclass(frozen=True)
@@ -296,15 +296,17 @@ def _until_error(path: Path, found: Iterator[Problem]) -> Iterator[Problem]:
 def _named(path: Path, error: BaseException) -> BaseException:
     if isinstance(error, SQLITE_ERRORS):
         return meaning(path, error)
-    return error if isinstance(error, TequioError) else LedgerCorrupt(f"{path} cannot be read ({error!r}).")
+    if isinstance(error, TequioError):
+        return error
+    return refusal(LedgerCorrupt, "path-unreadable", path=str(path), error=repr(error))
 
 
 def _refuse_existing(path: Path) -> None:
     if not path.parent.is_dir():
-        raise LedgerError(f"{path.parent} is not a folder.", "A ledger lies in its run's folder.", "Create it.")
+        raise refusal(LedgerError, "ledger-without-folder", path=str(path.parent))
     for taken in (path, path.with_name(f"{path.name}-journal"), path.with_name(f"{path.name}-wal")):
         if taken.exists() or taken.is_symlink():
-            raise LedgerError(f"{taken} exists.", "A ledger is never overwritten.", "Resume it or go elsewhere.")
+            raise refusal(LedgerError, "ledger-exists", path=str(taken))
 
 
 @contextmanager
@@ -320,8 +322,7 @@ def _transaction(connection: sqlite3.Connection, mode: str = "IMMEDIATE") -> Ite
 
 
 def _insert(connection: sqlite3.Connection, entry: Entry, state_seq: int | None) -> None:
-    body = canonical_json(entry.body).decode("utf-8")
-    row = (entry.seq, entry.kind, body, entry.previous, entry.hash)
+    row = (entry.seq, entry.kind, canonical_json(entry.body).decode("utf-8"), entry.previous, entry.hash)
     connection.execute("INSERT INTO record (seq, kind, body, previous, hash) VALUES (?, ?, ?, ?, ?)", row)
     head = (entry.seq, entry.hash, state_seq)
     connection.execute("INSERT OR REPLACE INTO head (id, seq, hash, state_seq) VALUES (0, ?, ?, ?)", head)

@@ -51,11 +51,7 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
     A transaction that was cut off is rolled back first, also for a reader: its journal is there for that.
     """
     if not os.path.isfile(path):
-        raise LedgerError(
-            f"{path} does not exist, or is no file.",
-            "Expected the ledger of a run.",
-            "Check the folder's name.",
-        )
+        raise refusal(LedgerError, "ledger-missing", path=str(path))
     with translated(path):
         try:
             return _connection(path, "ro" if read_only else "rw", _check_identity)
@@ -127,7 +123,7 @@ def meaning(path: Path, error: sqlite3.Error | UnicodeError) -> TequioError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return refusal(RunBusy, "ledger-busy", path=str(path), seconds=BUSY_SECONDS)
     if code == sqlite3.SQLITE_NOTADB:
-        return LedgerError(f"{path} is not a ledger of Tequio.", "It is not an SQLite file.", "Check the name.")
+        return refusal(LedgerError, "not-a-ledger", path=str(path))
     if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeError):
-        return LedgerCorrupt(f"{path} is damaged ({error}).", "SQLite cannot read it.", "Restore a copy.")
-    return LedgerError(f"{path} cannot be used ({error}).", "SQLite refused.")
+        return refusal(LedgerCorrupt, "ledger-damaged", path=str(path), error=str(error))
+    return refusal(LedgerError, "ledger-unusable", path=str(path), error=str(error))

@@ -9,20 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tequio.core.types import Energy
+from tequio.measure.site import JOULES_A_KWH
 
-KEYS = ("kwh", "kg_co2e", "money", "hours", "megabytes")
+UNITS = {"kwh": "kWh", "kg_co2e": "kg CO2e", "money": None, "hours": "h", "megabytes": "MB"}  # None: the currency
+KEYS = tuple(UNITS)
+
+
+def amounts(
+    joules: float, grams: float | None, money: float | None, seconds: float, size: float
+) -> dict[str, float | None]:
+    """Amounts by key, of joules with PUE, grams of CO2e, seconds at work and bytes; None: not known."""
+    return {
+        "kwh": joules / JOULES_A_KWH,
+        "kg_co2e": None if grams is None else grams / 1000.0,
+        "money": money,
+        "hours": seconds / 3600.0,
+        "megabytes": size / 1e6,
+    }
 
 
 def cost(energy: Energy, money: float | None, size: float = 0.0) -> dict[str, float | None]:
     """What one piece of work took, by key; None: not known."""
-    grams = energy.grams
-    return {
-        "kwh": energy.joules * energy.pue / 3.6e6,
-        "kg_co2e": None if grams is None else grams / 1000.0,
-        "money": money,
-        "hours": energy.seconds / 3600.0,
-        "megabytes": size / 1e6,
-    }
+    return amounts(energy.joules * energy.pue, energy.grams, money, energy.seconds, size)
 
 
 def add(spent: Mapping[str, float], more: Mapping[str, float | None]) -> dict[str, float]:

@@ -16,6 +16,8 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from tequio.core.errors import ConfigError
+from tequio.core.grouping import grouped
+from tequio.core.texts.words import refusal
 from tequio.measure.intensity import Intensity
 
 COUNTRIES_SOURCE = "country averages as tabled in codecarbon 3.3.2 (MIT), global_energy_mix.json"
@@ -65,15 +67,14 @@ COMMON = {
     "VN": ("Viet Nam",),
 }
 
-OWN_FILE = "An annual average of it would have to come from you: [energy] intensity = a CSV (`tequio carbon import`)."
-UNION = "it is not one country, and the averages of its countries differ widely"
-SAID = {
+UNION = "country-is-several"
+CODES = {
     **dict.fromkeys(("eu", "eu27", "eu-27", "european union", "europe", "union europea", "europa"), UNION),
     **dict.fromkeys(("world", "global", "africa", "asia", "latin america", "latam", "north america"), UNION),
     **dict.fromkeys(("america latina", "south america", "scandinavia", "benelux", "balkans"), UNION),
-    **dict.fromkeys(("xk", "xkx", "kosovo", "kosova"), "the table that comes with Tequio has no row for Kosovo"),
+    **dict.fromkeys(("xk", "xkx", "kosovo", "kosova"), "country-without-average"),
 }
-"""What is no country of the table, in plain letters -> why."""
+"""What is no country of the table, in plain letters -> the code of its refusal."""
 SIDES = ("north", "south", "east", "west", "new", "saint", "st.", "islands", "island", "norte", "sur", "nord", "sud")
 FORMAL = re.compile(
     r"\b(the|of|and|republic|kingdom|state|states|union|commonwealth|federal|federation|federative|democratic|people's|peoples|"
@@ -101,15 +102,11 @@ def countries() -> tuple[Country, ...]:
 
 def country_intensity(name: str) -> Intensity:
     """The annual average of a country by code (DE, DEU) or English name (common ones too). Raises ConfigError offering what is near."""
-    known = _known()
-    found = known.get(_plain(name))
-    if found is None and _plain(name) in SAID:
-        fix = f"Name the country in which the machine stands. {OWN_FILE}" if SAID[_plain(name)] is UNION else OWN_FILE
-        raise ConfigError(f"There is no average for {name!r}:", f"{SAID[_plain(name)]}.", fix)
+    found = _known().get(_plain(name))
     if found is None:
-        raise ConfigError(
-            f"There is no country {name!r} in the table.", _near(_plain(name)), "All of them: tequio carbon countries"
-        )
+        near = _near(_plain(name))
+        code = CODES.get(_plain(name)) or ("country-nearly" if near else "country-unknown")
+        raise refusal(ConfigError, code, country=name, near=near)
     return Intensity(found.alpha_3, "average", f"{found.name}, {found.year}: {COUNTRIES_SOURCE}", (), found.grams)
 
 
@@ -119,12 +116,9 @@ def _known() -> dict[str, Country]:
     table = countries()
     out = {_plain(key): c for c in table for key in (c.alpha_2, c.alpha_3, c.name)}
     out |= {_plain(other): c for c in table for other in COMMON.get(c.alpha_2, ())}
-    theirs: dict[str, set[Country]] = {}
     by_code = {c.alpha_2: c for c in table}
-    for code, names in _own_names():
-        for name in names:
-            theirs.setdefault(_plain(name), set()).add(by_code[code])
-    return {name: next(iter(of)) for name, of in theirs.items() if len(of) == 1} | out
+    theirs = grouped((_plain(name), by_code[code]) for code, names in _own_names() for name in names)
+    return {name: of[0] for name, of in theirs.items() if len(set(of)) == 1} | out
 
 
 def _own_names() -> list[tuple[str, list[str]]]:
@@ -132,21 +126,17 @@ def _own_names() -> list[tuple[str, list[str]]]:
     return [(code, names.split("|")) for code, names in list(csv.reader(io.StringIO(text)))[1:] if names]
 
 
-def _near(name: str) -> str:
+def _near(name: str) -> list[str]:
     """Which countries may be meant: those of which the name is a word, or of nearly that name once formal words are taken away."""
     names = {key: c for key, c in _known().items() if len(key) > 3}
     if len(name) <= 3:
-        return ""
-    short: dict[str, list[Country]] = {}
-    for key, country in names.items():
-        if bare := _bare(key):
-            short.setdefault(bare, []).append(country)
+        return []
+    short = grouped((bare, country) for key, country in names.items() if (bare := _bare(key)))
     inside = [c for key, c in names.items() if name in key.split() and key == _plain(c.name)]
     same = inside or short.get(_bare(name), [])
     alike = difflib.get_close_matches(_bare(name), list(short), n=1, cutoff=NEAR)
     near = same or [c for key in alike if _share_a_word(_bare(name), key) for c in short[key]]
-    said = " or ".join(f"{c.name} ({c.alpha_2}, {c.alpha_3})" for c in list(dict.fromkeys(near))[:3])
-    return f"The nearest is {said}." if said else ""
+    return [f"{c.name} ({c.alpha_2}, {c.alpha_3})" for c in list(dict.fromkeys(near))[:3]]
 
 
 def _share_a_word(one: str, other: str) -> bool:

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 SOURCE = "ISO 4217, list one, as in the package pycountry 26.2.16 (February 2026)"
 NEAR = 0.6  # ratio of difflib from which on a code or name is offered
@@ -27,12 +28,9 @@ def checked_currency(code: str) -> str:
     known = currencies()
     if code in known:
         return code
-    near = _near(code)
-    offered = f"Did you mean {' or '.join(f'{c} ({known[c]})' for c in near)}?" if near else ""
-    raise ConfigError(
-        f"{code!r} is no currency in use;",
-        f"expected a code of {SOURCE}.",
-        offered or "Give the one in which it is paid today: EUR, MXN, USD…",
+    near = [f"{near} ({known[near]})" for near in _near(code)]
+    raise refusal(
+        ConfigError, "currency-nearly" if near else "currency-unknown", currency=code, near=near, source=SOURCE
     )
 
 

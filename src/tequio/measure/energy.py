@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.core.types import Energy, Span
 from tequio.measure.sensors import POWERCAP, Counter, Sensor, cards, packages, settle
 from tequio.measure.site import Site
@@ -158,17 +159,12 @@ class Meter:
         boards = self.cards()
         cpu = Counter(self.domains) if self.domains else None
         gpu = Counter(boards) if boards else None
-        uncounted = boards is None
-        clock = self.clock
-        reading, done = (
-            Reading(self.watts, cpu, gpu, uncounted, clock, clock(), self.site, self.host),
-            threading.Event(),
-        )
+        clock, done = self.clock, threading.Event()
+        reading = Reading(self.watts, cpu, gpu, boards is None, clock, clock(), self.site, self.host)
         counters = [counter for counter in (cpu, gpu) if counter]
-        sampler = None
-        if counters:
-            arguments = (counters, done, self.resample_seconds)
-            sampler = threading.Thread(target=_resample, args=arguments, daemon=True)
+        arguments = (counters, done, self.resample_seconds)
+        sampler = threading.Thread(target=_resample, args=arguments, daemon=True) if counters else None
+        if sampler:
             sampler.start()
         try:
             yield reading
@@ -200,8 +196,7 @@ def open_meter(
     """
     for key, value in (("tdp_watts", tdp_watts), ("cores", cores)):
         if value is not None and not 0 < value < float("inf"):
-            fix = "Give the figure of the processor's data sheet, or leave it out."
-            raise ConfigError(f"{key} = {value}:", "expected a number above 0.", fix)
+            raise refusal(ConfigError, "not-above-zero", key=key, value=str(value))
     logical = psutil.cpu_count() or os.cpu_count() or 1
     if tdp_watts is None:
         watts = WATTS_PER_CORE * (psutil.cpu_count(logical=False) or logical) / logical

@@ -12,6 +12,7 @@ import csv
 import difflib
 import io
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
 from tequio.core.errors import ConfigError
-from tequio.core.texts.words import refusal
+from tequio.core.grouping import grouped
+from tequio.core.texts.words import refusal, refuse_first
 
 COLUMNS = ("zone", "start_utc", "duration_s", "g_per_kwh", "kind", "issued_utc", "signal", "source", "licence")
 Kind = Literal["actual", "forecast"]
@@ -85,10 +87,6 @@ class Intensity:
                 break
         return weighted / whole if whole > 0 else day[0].grams
 
-    def covers(self, at: datetime) -> bool:
-        """Whether the series (not the annual figure) has a window at that time."""
-        return bool(self.windows) and self.windows[0].start <= at < window_end(self.windows[-1])
-
 
 def window_end(window: Window) -> datetime:
     """When a window ends."""
@@ -103,15 +101,15 @@ def read_intensity(path: Path, zone: str | None = None, kind: Kind = "actual") -
     windows = read_windows(path)
     zones = sorted({w.zone for w in windows})
     if zone is None and len(zones) > 1:
-        raise ConfigError(f"{path} has several zones: {', '.join(zones)}.", "", 'Name one: zone = "…".')
+        raise refusal(ConfigError, "intensity-zones", path=str(path), zones=zones)
     wanted = zone or zones[0]
     if wanted not in zones:
         near = difflib.get_close_matches(wanted, zones, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"{path} has no zone {wanted!r}.", f"It has: {', '.join(zones)}.", f"Did you mean {near!r}?")
+        raise refusal(ConfigError, "intensity-zone-unknown", path=str(path), zone=wanted, zones=zones, nearest=near)
     mine = [w for w in windows if w.zone == wanted and w.kind == kind]
     if not mine:
-        kinds = ", ".join(sorted({w.kind for w in windows if w.zone == wanted}))
-        raise ConfigError(f"{path} has no {kind} values of zone {wanted}.", f"It has: {kinds}.")
+        kinds = sorted({w.kind for w in windows if w.zone == wanted})
+        raise refusal(ConfigError, "intensity-kind-missing", path=str(path), series=kind, zone=wanted, kinds=kinds)
     signal: Signal = "average" if any(w.signal == "average" for w in mine) else "marginal"
     series = tuple(w for w in mine if w.signal == signal)
     latest = max((w.issued for w in series if w.issued), default=None)
@@ -124,22 +122,27 @@ def read_windows(path: Path) -> list[Window]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+        raise refusal(ConfigError, "path-unreadable", path=str(path), error=error.strerror) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8.", "", "Save it as UTF-8.") from None
+        raise refusal(ConfigError, "intensity-not-utf-8", path=str(path)) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, Window]] = []
     try:
         head = tuple(next(reader, ()))
-        if head != COLUMNS:
-            raise refusal(
-                ConfigError, "not-an-intensity-file", path=str(path), why=_columns(head), columns=",".join(COLUMNS)
-            )
+        missing = [name for name in COLUMNS if name not in head]
+        unit = next((n for n in head if n not in COLUMNS and re.search("[km]wh", n.lower())), None)
+        found = {
+            "intensity-of-other-unit": unit is not None and "g_per_kwh" in missing,
+            "intensity-columns-missing": bool(missing),
+            "intensity-columns-order": head != COLUMNS,
+        }
+        refuse_first(ConfigError, found, path=str(path), missing=missing, unit=unit, columns=",".join(COLUMNS))
         rows.extend((reader.line_num, _window(row, f"{path}, line {reader.line_num}")) for row in reader if row)
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num}: {error}.") from None
+        place = f"{path}, line {reader.line_num}"
+        raise refusal(ConfigError, "intensity-invalid", place=place, format="CSV", error=str(error)) from None
     if not rows:
-        raise ConfigError(f"{path} has no rows.")
+        raise refusal(ConfigError, "intensity-empty", path=str(path))
     return _checked(rows, f"{path}, line")
 
 
@@ -170,34 +173,24 @@ def moment(text: str, where: str) -> datetime:
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise ConfigError(f"{where}: {text!r} is not a time.", "Expected one such as 2026-03-01T12:00:00Z.") from None
+        raise refusal(ConfigError, "not-a-time", place=where, text=text) from None
     if at.tzinfo is None:
         raise refusal(ConfigError, "time-without-zone", place=where, text=text)
     return at.astimezone(UTC)
 
 
-def _columns(head: Sequence[str]) -> str:
-    odd = [name for name in head if name not in COLUMNS]
-    missing = [name for name in COLUMNS if name not in head]
-    units = [name for name in odd if "kwh" in name.lower() or "mwh" in name.lower()]
-    if units and "g_per_kwh" in missing:
-        return f"Its unit is {units[0]!r}; grams per kWh are needed, as g_per_kwh."
-    return f"Missing: {', '.join(missing)}." if missing else "Its columns are in another order."
-
-
 def _window(row: Sequence[str], where: str) -> Window:
     if len(row) != len(COLUMNS):
-        raise ConfigError(f"{where}: {len(row)} values, expected {len(COLUMNS)}.")
+        raise refusal(ConfigError, "intensity-row-width", place=where, found=len(row), expected=len(COLUMNS))
     cell = dict(zip(COLUMNS, (value.strip() for value in row), strict=True))
     kind, signal = cell["kind"], cell["signal"]
     for key, value, known in (("kind", kind, get_args(Kind)), ("signal", signal, get_args(Signal))):
         if value not in known:
-            raise ConfigError(f"{where}: {key} = {value!r}.", f"Expected {' or '.join(known)}.")
-    if not cell["zone"] or not cell["source"]:
-        raise ConfigError(f"{where}: zone and source must be said.")
+            raise refusal(ConfigError, "intensity-word-unknown", place=where, key=key, value=value, known=[*known])
+    needed = ("zone", "source", "issued_utc") if kind == "forecast" else ("zone", "source")
+    if empty := [key for key in needed if not cell[key]]:
+        raise refusal(ConfigError, "intensity-cell-empty", place=where, key=empty[0])
     issued = moment(cell["issued_utc"], where) if cell["issued_utc"] else None
-    if kind == "forecast" and issued is None:
-        raise ConfigError(f"{where}: a forecast without issued_utc.", "When it was made decides what could be known.")
     return Window(
         cell["zone"],
         moment(cell["start_utc"], where),
@@ -217,23 +210,20 @@ def _number(text: str, key: str, where: str, low: float, high: float) -> float:
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        unit = " Is it in another unit?" if key == "g_per_kwh" and value > high else ""
-        raise ConfigError(f"{where}: {key} = {text!r}.", f"Expected a number from {low:g} to {high:g}.{unit}")
+        raise refusal(ConfigError, "intensity-number", place=where, key=key, value=text, low=low, high=high)
     return value
 
 
 def _checked(rows: Sequence[tuple[int, Window]], place: str) -> list[Window]:
     """place: what a row's number is put behind, after the file's name."""
-    series: dict[tuple[str, str, str, datetime | None], list[tuple[int, Window]]] = {}
-    for line, window in rows:
-        series.setdefault((window.zone, window.kind, window.signal, window.issued), []).append((line, window))
+    series = grouped(((row[1].zone, row[1].kind, row[1].signal, row[1].issued), row) for row in rows)
     out: list[Window] = []
     for (zone, kind, _, _), mine in series.items():
         mine.sort(key=lambda pair: pair[1].start)
         for (_, before), (line, after) in pairwise(mine):
             what = f"{place} {line}: zone {zone}, {kind}, from {stamp(after.start)}:"
             if after.start < window_end(before):
-                raise ConfigError(what, f"it overlaps the window from {stamp(before.start)}.", "Keep one of the two.")
+                raise refusal(ConfigError, "intensity-overlap", place=what, begin=stamp(before.start))
             if after.start > window_end(before):
                 gap = (after.start - window_end(before)).total_seconds()
                 raise refusal(ConfigError, "intensity-gap", place=what, seconds=gap, begin=stamp(window_end(before)))

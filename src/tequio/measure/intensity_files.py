@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ResourceError
+from tequio.core.grouping import grouped
+from tequio.core.texts.words import refusal
 from tequio.measure.countries import COUNTRIES_SOURCE, countries, country_intensity
 from tequio.measure.intensity import Window, moment, read_windows, stamp, window_end, write_windows
 from tequio.measure.intensity_import import import_windows
@@ -30,7 +32,7 @@ def import_file(
     try:
         out.write_text(write_windows(made.windows), encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{out} cannot be written ({error.strerror}).") from None
+        raise refusal(ResourceError, "path-unwritable", path=str(out), error=error.strerror) from None
     counts = {"estimated": made.marked, "left_out": dict(made.left_out)}
     return {"file": str(out), "series": _series(made.windows), **counts}
 
@@ -52,9 +54,7 @@ def table_of(name: str | None) -> dict[str, Any]:
 
 
 def _series(windows: list[Window]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Window]] = {}
-    for window in windows:
-        groups.setdefault((window.zone, window.kind, window.signal), []).append(window)
+    groups = grouped(((window.zone, window.kind, window.signal), window) for window in windows)
     return [
         {
             "zone": zone,

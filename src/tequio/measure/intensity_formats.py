@@ -40,23 +40,19 @@ Rows = list[Row]
 
 def _uk(text: str, where: str) -> tuple[str, Signal, Rows]:
     """api.carbonintensity.org.uk: {"data": [{"from", "to", "intensity": {"forecast", "actual"}}]}; or its CSV."""
-    rows: Rows = []
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, actual = _column(table, where, "datetime"), _column(table, where, "actual")
-        starts = [moment(_utc(row[when]), where) for row in table]
-        for row, (at, seconds) in zip(table, _spans(starts, where), strict=True):
-            if row[actual]:
-                rows.append(Row(at, seconds, _value(row[actual], where), "actual"))
-        return "GB", "average", rows
+        spans = zip(table, _spans([moment(_utc(row[when]), where) for row in table], where), strict=True)
+        known = [(row[actual], at, seconds) for row, (at, seconds) in spans if row[actual]]
+        return "GB", "average", [Row(at, seconds, _value(grams, where), "actual") for grams, at, seconds in known]
+    rows: Rows = []
     for number, item in enumerate(_list(_json(text, where), "data", where), 1):
         place, given = f"{where}, value {number}", _field(item, "intensity", where)
         start, end = moment(_field(item, "from", place), place), moment(_field(item, "to", place), place)
-        seconds = (end - start).total_seconds()
-        if given.get("actual") is not None:
-            rows.append(Row(start, seconds, _value(given["actual"], place), "actual"))
-        elif given.get("forecast") is not None:
-            rows.append(Row(start, seconds, _value(given["forecast"], place), "forecast"))
+        kind: Kind = "actual" if given.get("actual") is not None else "forecast"
+        if given.get(kind) is not None:
+            rows.append(Row(start, (end - start).total_seconds(), _value(given[kind], place), kind))
     return "GB", "average", rows
 
 
@@ -65,15 +61,13 @@ def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
     emissions [{"location", "time", "rating", "duration" (h:m:s)}]; its command line writes the names with capitals. Without
     generatedAt a forecast was known at requestedAt."""
     given = _lowered(_json(text, where))
-    items = given if isinstance(given, list) else [given]
     rows: Rows = []
     zone = ""
-    for item in items:
+    for item in given if isinstance(given, list) else [given]:
         zone = str(_field(item, "location", where))
         if "forecastdata" not in item:
             hours, minutes, seconds = (float(part) for part in str(_field(item, "duration", where)).split(":"))
-            span = 3600 * hours + 60 * minutes + seconds
-            at = moment(_field(item, "time", where), where)
+            at, span = moment(_field(item, "time", where), where), 3600 * hours + 60 * minutes + seconds
             rows.append(Row(at, span, _value(item.get("rating"), where), "actual"))
             continue
         said = item.get("generatedat") or item.get("requestedat")
@@ -89,19 +83,16 @@ def _carbon_aware(text: str, where: str) -> tuple[str, Signal, Rows]:
 def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     """Electricity Maps: JSON {"zone", "history" | "forecast" | "data": [{"datetime", "carbonIntensity", "isEstimated"}], "updatedAt"
     (when a forecast was made)}, or the portal's CSV (the columns of the life cycle and "Data estimated")."""
-    rows: Rows = []
     if not text.lstrip().startswith("{"):
         table = _table(text, where)
         when, zone = _column(table, where, "datetime"), _column(table, where, "zone id")
-        grams = next(
-            (_column(table, where, word) for word in ("life cycle", "lca") if word in " ".join(table[0]).lower()), None
-        )
-        if grams is None:
-            raise ConfigError(f"{where} has no life-cycle column.", f"It has: {', '.join(table[0])}.")
+        grams = _column(table, where, "life cycle", "lca")
         spans = _spans([moment(_utc(row[when]), where) for row in table], where)
         guessed = next((name for name in table[0] if ESTIMATED in str(name).lower()), "")
-        for row, (at, seconds) in zip(table, spans, strict=True):
-            rows.append(Row(at, seconds, _value(row[grams], where), "actual", None, _true(row.get(guessed))))
+        rows = [
+            Row(at, seconds, _value(row[grams], where), "actual", None, _true(row.get(guessed)))
+            for row, (at, seconds) in zip(table, spans, strict=True)
+        ]
         return table[0][zone], "average", rows
     given = _json(text, where)
     key = next((k for k in ("history", "forecast", "data") if k in given), "history")
@@ -110,9 +101,11 @@ def _electricity_maps(text: str, where: str) -> tuple[str, Signal, Rows]:
     said = given.get("updatedAt") if kind == "forecast" else None
     issued = moment(str(said), where) if said else None
     spans = _spans([moment(_field(item, "datetime", where), where) for item in items], where)
-    for item, (at, seconds) in zip(items, spans, strict=True):
-        guess = kind == "actual" and _true(item.get("isEstimated"))
-        rows.append(Row(at, seconds, _value(item.get("carbonIntensity"), where), kind, issued, guess))
+    guesses = [kind == "actual" and _true(item.get("isEstimated")) for item in items]
+    rows = [
+        Row(at, seconds, _value(item.get("carbonIntensity"), where), kind, issued, guess)
+        for item, (at, seconds), guess in zip(items, spans, guesses, strict=True)
+    ]
     return str(given.get("zone", "")), "average", rows
 
 
@@ -123,7 +116,7 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
     meta = _field(given, "meta", where)
     units, signal = str(_field(meta, "units", where)), str(meta.get("signal_type", "co2_moer"))
     if units != "lbs_co2_per_mwh":
-        raise ConfigError(f"{where}: units = {units!r}.", "Only lbs_co2_per_mwh is understood.")
+        raise refusal(ConfigError, "intensity-units", place=where, unit=units)
     items, seconds = _list(given, "data", where), meta.get("data_point_period_seconds")
     parts = [(items, meta.get("generated_at"), False)]
     if items and isinstance(items[0], Mapping) and "forecast" in items[0]:
@@ -134,9 +127,11 @@ def _watttime(text: str, where: str) -> tuple[str, Signal, Rows]:
         issued = moment(str(said), where) if said else None
         forecast = past or (issued is not None and bool(starts) and starts[-1] > issued)
         spans = [(at, float(seconds)) for at in starts] if seconds else _spans(starts, where)
-        for item, (at, span) in zip(points, spans, strict=True):
-            grams = POUNDS_PER_MWH * _value(item.get("value"), where)
-            rows.append(Row(at, span, grams, "forecast", issued) if forecast else Row(at, span, grams, "actual"))
+        kind: Kind = "forecast" if forecast else "actual"
+        rows += [
+            Row(at, span, POUNDS_PER_MWH * _value(item.get("value"), where), kind, issued if forecast else None)
+            for item, (at, span) in zip(points, spans, strict=True)
+        ]
     return str(meta.get("region", "")), "average" if signal == "co2_aoer" else "marginal", rows
 
 
@@ -157,19 +152,17 @@ NAMES = {
 
 def _spans(starts: Sequence[datetime], where: str) -> list[tuple[datetime, float]]:
     """Each start with the seconds to the next one, the last with those of the one before."""
-    if len(starts) < 2:
-        raise ConfigError(f"{where} has fewer than two values,", "so how long each holds is not known.")
     steps = [(after - before).total_seconds() for before, after in pairwise(starts)]
-    usual = sorted(steps)[len(steps) // 2]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     if usual <= 0:
-        raise ConfigError(f"{where}: its times do not rise.")
+        raise refusal(ConfigError, "intensity-spans", place=where)
     return [(at, usual) for at in starts]  # another step is a gap or an overlap, and is found as one
 
 
 def read_publisher(source: str, text: str, where: str) -> tuple[str, Signal, Rows]:
     """Return (zone, signal, rows) of a publisher's file. Raises ConfigError for whatever is wrong with it, a damaged file too."""
     if not text.strip():
-        raise ConfigError(f"{where} is empty.", f"Expected a file of {NAMES[source]}.", "Download it again.")
+        raise refusal(ConfigError, "intensity-empty", path=where)
     try:
         return READERS[source](text, where)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -185,16 +178,15 @@ def _table(text: str, where: str) -> list[dict[str, str]]:
     lines = text.splitlines(keepends=True)
     while lines and (not lines[0].strip() or lines[0].lower().startswith("sep=")):
         del lines[0]
-    first = lines[0] if lines else ""
-    separator = max(SEPARATORS, key=first.count)
+    separator = max(SEPARATORS, key=(lines[0] if lines else "").count)
     reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)
     try:
         names, *rows = [fields for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
-        raise ConfigError(f"{where} is not valid CSV ({error}).", "", "Download it again.") from None
+        raise refusal(ConfigError, "intensity-invalid", place=where, format="CSV", error=str(error)) from None
     names = [name.strip() for name in names]
     if not rows:
-        raise ConfigError(f"{where} has no values.", "It has a first line with the names of columns, and no more.")
+        raise refusal(ConfigError, "intensity-empty", path=where)
     odd = next((row for row in rows if len(row) != len(names)), None)
     if odd is not None:
         line = len(text.splitlines()) - len(lines) + rows.index(odd) + 2
@@ -209,11 +201,11 @@ def _point(field: str) -> str:
     return field.replace(".", "").replace(",", ".") if DECIMAL_COMMA.fullmatch(field.strip()) else field
 
 
-def _column(table: Sequence[Mapping[str, str]], where: str, word: str) -> str:
+def _column(table: Sequence[Mapping[str, str]], where: str, *words: str) -> str:
     names = [str(name) for name in table[0]] if table else []
-    found = next((name for name in names if word in name.lower()), None)
+    found = next((name for word in words for name in names if word in name.lower()), None)
     if found is None:
-        raise ConfigError(f"{where} has no column with {word!r} in its name.", f"It has: {', '.join(names)}.")
+        raise refusal(ConfigError, "intensity-column", place=where, column=words[0], found=names)
     return found
 
 
@@ -226,7 +218,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{where} is not JSON ({error}).") from None
+        raise refusal(ConfigError, "intensity-invalid", place=where, format="JSON", error=str(error)) from None
 
 
 def _lowered(value: Any) -> Any:
@@ -237,14 +229,14 @@ def _lowered(value: Any) -> Any:
 
 def _field(value: Any, key: str, where: str) -> Any:
     if not isinstance(value, Mapping) or value.get(key) is None:
-        raise ConfigError(f"{where} has no {key!r}.", "It is not a file of this publisher, or of another version.")
+        raise refusal(ConfigError, "publisher-field", place=where, key=key)
     return value[key]
 
 
 def _list(value: Any, key: str, where: str) -> list[Any]:
     found = _field(value, key, where)
     if not isinstance(found, list):
-        raise ConfigError(f"{where}: {key!r} is not a list.")
+        raise refusal(ConfigError, "publisher-field", place=where, key=key)
     return found
 
 
@@ -258,5 +250,5 @@ def _value(given: Any, where: str) -> float:
     except (TypeError, ValueError):
         value = -1.0
     if not 0.0 <= value < 1e5:
-        raise ConfigError(f"{where}: {given!r} is not an intensity.", "Expected a number that is not negative.")
+        raise refusal(ConfigError, "not-an-intensity", place=where, value=str(given))
     return value

@@ -41,21 +41,21 @@ def import_windows(
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
+        raise refusal(ConfigError, "path-unreadable", path=str(path), error=error.strerror) from None
     except UnicodeDecodeError:
         raise refusal(ConfigError, "intensity-not-utf-8", path=str(path)) from None
     known, signal, rows = read_publisher(source, text, str(path))
     if not rows:
-        raise ConfigError(f"{path} has no values.")
+        raise refusal(ConfigError, "intensity-empty", path=str(path))
     named = zone or known
     if not named:
-        raise ConfigError(f"{path} does not say of which zone it is.", "", "Say it: --zone NAME")
+        raise refusal(ConfigError, "intensity-zone-missing", path=str(path))
     wanted = [row for row in rows if forecasts or row.kind == "actual"]
     usable = _with_issue([row for row in wanted if estimated or not row.estimated], issued, str(path))
     left_out = {ESTIMATED: len(wanted) - len(usable), "forecast": len(rows) - len(wanted)}
     if not usable:
-        fix = "Keep them, marked: --estimated" if left_out[ESTIMATED] else "Keep them: leave out --no-forecasts"
-        raise ConfigError(f"{path}: all of its values are left out ({_said(left_out)}).", "", fix)
+        counts = {"estimated": left_out[ESTIMATED], "forecasts": left_out["forecast"]}
+        raise refusal(ConfigError, "intensity-all-left-out", path=str(path), **counts)
     windows = [
         Window(named, r.at, r.seconds, r.grams, r.kind, r.issued, signal, _source(NAMES[source], r), licence)
         for r in usable
@@ -65,13 +65,9 @@ def import_windows(
     except ConfigError as error:
         if not left_out[ESTIMATED]:
             raise
-        why = f"What the publisher estimated is left out ({left_out[ESTIMATED]} of its values). {error.why}"
-        raise ConfigError(error.what, why, "Keep them, marked: --estimated") from None
+        why, count = error.as_reason().as_record(), left_out[ESTIMATED]
+        raise refusal(ConfigError, "intensity-estimates-left-out", why=why, count=count) from None
     return Imported(made, sum(row.estimated for row in usable), {k: n for k, n in left_out.items() if n})
-
-
-def _said(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
 
 
 def _source(name: str, row: Row) -> str:
@@ -82,7 +78,7 @@ def _with_issue(rows: Rows, issued: datetime | None, where: str) -> Rows:
     """The rows, every forecast with the time at which it was made. Raises ConfigError where nobody says it, or two do."""
     forecasts = [row for row in rows if row.kind == "forecast"]
     if issued is not None and any(row.issued is not None for row in forecasts):
-        raise ConfigError(f"{where} says itself when its forecasts were made.", "", "Leave out --issued.")
+        raise refusal(ConfigError, "forecasts-dated", place=where)
     if issued is None and any(row.issued is None for row in forecasts):
         raise refusal(ConfigError, "forecasts-undated", place=where)
     return [row._replace(issued=row.issued or issued) if row.kind == "forecast" else row for row in rows]

@@ -6,9 +6,11 @@ TCO an hour = (capital · (1 − residual) / hours of life + maintenance) / util
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 HOURS_A_YEAR = 8760.0
 LIFE_YEARS = 5.0
@@ -28,6 +30,14 @@ class Price:
         return kwh * self.per_kwh + hours * self.per_hour
 
 
+def added(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by currency."""
+    money: dict[str, float] = {}
+    for currency, amount in (pair for each in amounts for pair in each.items()):
+        money[currency] = money.get(currency, 0.0) + amount
+    return money
+
+
 def owned_per_hour(
     capital: float,
     life_years: float = LIFE_YEARS,
@@ -39,15 +49,15 @@ def owned_per_hour(
 
     maintenance: an hour of life. utilisation: share of its life in use. Raises ConfigError where a figure is not possible.
     """
-    for key, value, low, high in (
-        ("capital", capital, 0.0, math.inf),
-        ("residual", residual, 0.0, 1.0),
-        ("maintenance_per_hour", maintenance, 0.0, math.inf),
+    for key, value, fits, limits in (
+        ("capital", capital, 0.0 <= capital < math.inf, "capital ≥ 0"),
+        ("residual", residual, 0.0 <= residual <= 1.0, "0 ≤ residual ≤ 1"),
+        ("maintenance_per_hour", maintenance, 0.0 <= maintenance < math.inf, "maintenance_per_hour ≥ 0"),
+        ("utilisation", utilisation, 0.0 < utilisation <= 1.0, "0 < utilisation ≤ 1"),
+        ("life_years", life_years, 0.0 < life_years < math.inf, "life_years > 0"),
     ):
-        if not low <= value <= high or math.isinf(value):
-            raise ConfigError(f"[money] {key} = {value}:", f"expected a number from {low:g} to {high:g}.")
-    if not 0.0 < utilisation <= 1.0 or not 0.0 < life_years < math.inf:
-        raise ConfigError("[money] utilisation and life_years:", "expected a share of at most 1 and years, above 0.")
+        if not fits:
+            raise refusal(ConfigError, "out-of-range", key=f"[money] {key}", value=str(value), limits=limits)
     return (capital * (1.0 - residual) / (life_years * HOURS_A_YEAR) + maintenance) / utilisation
 
 

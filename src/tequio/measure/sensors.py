@@ -132,10 +132,7 @@ def cards() -> tuple[Sensor, ...] | None:
     They are those on which it holds memory, not all that it sees: what another process computes on is that one's. NVML comes with
     NVIDIA's driver, its Python package (nvidia-ml-py) with the extra `gpu`.
     """
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return ()
-    used = [i for i in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(i)]
-    found = [board(i) for i in used]
+    found = [board(i) for i in _used()]
     known = tuple(card for card in found if card is not None)
     return known if len(known) == len(found) else None
 
@@ -164,7 +161,12 @@ def find_card(library: Any, uuid: str) -> Card | None:
 
 def settle() -> None:
     """Wait until the cards have done what this process gave them: calls return before that."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        for i in range(torch.cuda.device_count()):
-            if torch.cuda.memory_reserved(i):
-                torch.cuda.synchronize(i)
+    for i in _used():
+        torch.cuda.synchronize(i)
+
+
+def _used() -> list[int]:
+    """The cards on which this process holds memory, as torch numbers them."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return []
+    return [i for i in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(i)]

@@ -115,9 +115,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
         raise ValueError(f"x has {ranks[0].size} values and y has {ranks[1].size}; expected pairs.")
     centred = [r - r.mean() for r in ranks]
     norm = float(np.sqrt((centred[0] @ centred[0]) * (centred[1] @ centred[1])))
-    if norm == 0:
-        return None
-    return min(max(float(centred[0] @ centred[1] / norm), -1.0), 1.0)
+    return min(max(float(centred[0] @ centred[1] / norm), -1.0), 1.0) if norm else None
 
 
 def worst_decile(values: ArrayLike) -> float:

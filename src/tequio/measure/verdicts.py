@@ -81,8 +81,7 @@ def paired_proportions(pairs: Pairs) -> Interval:
     n = pairs.examples
     a, b, c, d = pairs.both, pairs.better, pairs.worse, pairs.neither
     first, second = (a + b) / n, (a + c) / n
-    low1, high1 = _wilson(first, n)
-    low2, high2 = _wilson(second, n)
+    (low1, high1), (low2, high2) = _wilson(first, n), _wilson(second, n)
     product = a * d - b * c
     corrected = product - n / 2 if product > n / 2 else min(product, 0)
     margins = (a + b) * (c + d) * (a + c) * (b + d)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.texts.words import refusal
 from tequio.core.types import Energy, Money
 from tequio.ledger.folder import RunFolder, own_folder, written
 from tequio.measure.budget import KEYS, add, cost, left
@@ -72,11 +73,7 @@ class AccountBook:
                 money = row["money"] and row["money"]["amount"]
                 spending.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
         except (ValueError, KeyError, TypeError):
-            raise ConfigError(
-                f"{path} is damaged.",
-                "It is the participant's account book.",
-                "Restore it from a copy; without it nobody knows what was spent.",
-            ) from None
+            raise refusal(ConfigError, "damaged", path=path) from None
         return AccountBook(folder, under, self.tell_carbon, self.tell_money, self.limits, spending, self.counted)
 
     def left(self) -> dict[str, float]:
@@ -120,5 +117,5 @@ def read_account_books(run: Path) -> dict[str, list[Mapping[str, Any]]]:
         try:
             out[path.parent.name] = [json.loads(line) for line in lines]
         except ValueError:
-            raise RunError(f"{path} is damaged.", "A line of it is not JSON.", "Restore it from a copy.") from None
+            raise refusal(RunError, "damaged", path=path) from None
     return out

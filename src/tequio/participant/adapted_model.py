@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tequio.core.canonical import digest_json
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.types import Trained
 from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update, plain, zero
 from tequio.participant.base import Base
@@ -97,7 +98,7 @@ class AdaptedModel:
         if update is self._held:
             return
         if update.spec != self.spec:
-            raise UpdateError("The update belongs to another base or layout.", "", "Use one federation.toml for both.")
+            raise refusal(UpdateError, "update-of-other-layout")
         self._held = None
         for name, layer in self.layers.items():
             layer.fold(update.entries.get(name))
@@ -132,8 +133,7 @@ class AdaptedModel:
             m, n = layer.weight.shape
             entry = start.entries.get(name, Factored(torch.zeros(m, 0), torch.zeros(0, n)))
             if not isinstance(entry, Factored) or tuple(entry.shape) != (m, n) or entry.rank > rank:
-                why = f"Expected factors of rank {rank} or less, for {m} × {n}."
-                raise UpdateError(f"Entry {name} of the start does not fit.", why)
+                raise refusal(UpdateError, "start-unfit", entry=name, rank=rank, shape=[m, n])
             known = Factored(b=entry.b / root, a=entry.a / root)
             fresh = rank - known.rank
             a = torch.cat([known.a, fresh_a(fresh, n, generator)])
@@ -168,7 +168,7 @@ class AdaptedModel:
         factors = {name: (layer.a, layer.b) for name, layer in self.layers.items() if layer.a is not None}
         whole = {name: (a, b) for name, (a, b) in factors.items() if a is not None and b is not None}
         if len(whole) < len(self.layers):
-            raise UpdateError("No factors are attached.")
+            raise refusal(UpdateError, "nothing-attached")
         return Attached(whole, dict(self.head), dict(self._start), self._trained)
 
     def attach_again(self, attached: Attached) -> None:
@@ -198,7 +198,7 @@ class AdaptedModel:
         if layer.full is not None:
             return {name: Dense(layer.change())}
         if layer.a is None or layer.b is None:
-            raise UpdateError("No factors are attached.")
+            raise refusal(UpdateError, "nothing-attached")
         a, b = layer.a.detach().cpu(), layer.b.detach().cpu()
         start = self._start.get(name)
         if start is None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tequio.core.errors import BaseModelError
+from tequio.core.texts.words import refusal
 from tequio.participant.base_check import (
     Kind,
     check_runs,
@@ -37,7 +38,7 @@ from tequio.participant.base_digest import (
     of_files,
     stored_dtype,
 )
-from tequio.participant.base_files import BaseFiles, cannot_load, resolve, weight_files
+from tequio.participant.base_files import BaseFiles, cannot_load, first_line, resolve, weight_files
 from tequio.participant.base_sizes import check_described, described, stored_numbers
 from tequio.participant.cpu_attention import use_plain_where_short
 from tequio.participant.fused.loss import cells
@@ -199,7 +200,8 @@ def _tokenizer(files: BaseFiles) -> Any:
     try:
         return AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
-        raise cannot_load(files.name, error, "Put the tokenizer's files beside config.json.") from None
+        facts = {"name": files.name, "error": type(error).__name__, "message": first_line(error)}
+        raise refusal(BaseModelError, "tokenizer-unloadable", **facts) from None
 
 
 def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
@@ -209,11 +211,7 @@ def _check_numbers(name: str, model: nn.Module, among: ProcessGroup) -> None:
     among.add([bad])
     for key, odd in zip(named, bad.tolist(), strict=True):
         if odd:
-            raise BaseModelError(
-                f"[base] model = {name!r} is damaged.",
-                f"Tensor {key} holds NaN or infinite numbers.",
-                "Download the model again.",
-            )
+            raise refusal(BaseModelError, "base-not-finite", name=name, tensor=key)
 
 
 FIRST_PRODUCTS = (

@@ -11,7 +11,7 @@ from torch import nn
 
 from tequio.core.errors import BaseModelError
 from tequio.core.texts.words import refusal
-from tequio.participant.base_files import BaseFiles, cannot_load, damaged, first_line, read_header, read_json
+from tequio.participant.base_files import BaseFiles, cannot_load, first_line, read_header, read_json
 from tequio.participant.base_sizes import check_counts
 
 Kind = Literal["classification", "causal"]
@@ -37,28 +37,16 @@ def read_config(files: BaseFiles) -> Any:
     method = raw.get("quantization_config")
     if method:
         named = str(method.get("quant_method", "") if isinstance(method, dict) else "") or "bitsandbytes"
-        raise _quantised(files.name, METHODS.get(named.lower(), named))
+        raise refusal(BaseModelError, "base-quantised", name=files.name, method=METHODS.get(named.lower(), named))
     if (files.folder / "quantize_config.json").is_file():  # how AutoGPTQ marked its folders
-        raise _quantised(files.name, "GPTQ")
+        raise refusal(BaseModelError, "base-quantised", name=files.name, method="GPTQ")
     check_counts(files.name, raw)
     try:
         return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
     except Exception as error:
         if raw.get("auto_map"):
-            raise cannot_load(
-                files.name,
-                "its architecture is code that comes with the model, and Tequio does not run such code",
-                "Take a base whose family transformers has.",
-            ) from None
+            raise refusal(BaseModelError, "base-is-code", name=files.name) from None
         raise cannot_load(files.name, error) from None
-
-
-def _quantised(name: str, method: str) -> BaseModelError:
-    return BaseModelError(
-        f"[base] model = {name!r} is quantised with {method}.",
-        "Tequio trains on weights in float32, float16 or bfloat16, and reads quantised weights from GGUF files only.",
-        "Take the unquantised model that it was made of, or a GGUF file of it.",
-    )
 
 
 def text_config(config: Any) -> Any:
@@ -85,12 +73,7 @@ def model_class(name: str, config: Any, kind: Kind) -> Any:
         return t.AutoModelForCausalLM
     elif type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and text_config(config) is not config:
         return t.AutoModelForImageTextToText
-    sort = "language" if kind == "causal" else "text"
-    raise cannot_load(
-        name,
-        f"transformers has no {sort} model for the family {family}",
-        f"Take a base that fits [task] kind = {kind!r}.",
-    )
+    raise refusal(BaseModelError, "base-of-unknown-family", name=name, family=family, task=kind)
 
 
 def max_positions(model: nn.Module, config: Any) -> int:
@@ -118,12 +101,12 @@ def check_weight_files(name: str, paths: Sequence[Path]) -> set[str]:
             end = max([0, *(int(row["data_offsets"][1]) for row in tensors.values())])
             types |= {str(row["dtype"]) for row in tensors.values()}
         except (KeyError, TypeError, ValueError, IndexError):
-            raise damaged(name, path, "Its header is not that of a safetensors file.") from None
+            raise refusal(BaseModelError, "base-file-damaged", name=name, file=path.name) from None
         if end != data:
-            raise damaged(name, path, f"It holds {data:,} bytes of weights, and its header describes {end:,}.")
+            raise refusal(BaseModelError, "base-file-damaged", name=name, file=path.name)
         for ending, method in QUANTISED.items():
             if any(key.endswith(ending) or f"{ending}." in key for key in tensors):
-                raise _quantised(name, method)
+                raise refusal(BaseModelError, "base-quantised", name=name, method=method)
     return types
 
 
@@ -146,7 +129,7 @@ def prepare_tokenizer(name: str, tokenizer: Any, model: Any, kind: Kind) -> tupl
     if typed:
         raise refusal(BaseModelError, "tokenizer-too-large", name=name, tokens=len(tokenizer), rows=rows)
     if not vocabulary:
-        raise cannot_load(name, "its tokenizer has no tokens")
+        raise refusal(BaseModelError, "base-without-tokens", name=name, family=model.config.model_type)
     notes = []
     if kind == "causal" and (tokenizer.eos_token_id is None or tokenizer.eos_token in beyond):
         tokenizer.eos_token = _end_token(name, tokenizer, model, {t: i for t, i in vocabulary.items() if i < rows})
@@ -164,11 +147,7 @@ def embedding_rows(name: str, model: Any) -> int:
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError, TypeError):
-        raise cannot_load(
-            name,
-            f"the family {model.config.model_type} has no embeddings of tokens, so it does not read text",
-            "Take a base that reads text.",
-        ) from None
+        raise refusal(BaseModelError, "base-without-tokens", name=name, family=model.config.model_type) from None
 
 
 def _end_token(name: str, tokenizer: Any, model: Any, vocabulary: dict[str, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,14 +35,10 @@ class BaseFiles:
     source: Literal["hub", "folder", "gguf"]
 
 
-def cannot_load(name: str, error: Exception | str, fix: str = "") -> BaseModelError:
+def cannot_load(name: str, error: Exception) -> BaseModelError:
     """Return the one error for a base that cannot be read, whatever library raised `error`."""
-    why = error if isinstance(error, str) else f"{type(error).__name__}: {first_line(error)}"
-    return BaseModelError(
-        f"[base] model = {name!r} cannot be loaded ({why.rstrip('.')}).",
-        "Expected a Hugging Face id, a folder with config.json, tokenizer and *.safetensors, or a .gguf file.",
-        fix or "Check the name; without a network, download the model first and give its folder.",
-    )
+    facts = {"name": name, "error": type(error).__name__, "message": first_line(error).rstrip(".")}
+    return refusal(BaseModelError, "base-unloadable", **facts)
 
 
 def first_line(error: Exception) -> str:
@@ -75,14 +70,14 @@ def _find(name: str, cache: Path, rounded: bool) -> BaseFiles:
     local = Path(name).expanduser()
     if name.endswith(".gguf"):
         if not local.is_file():
-            raise BaseModelError(f"[base] model: there is no file {local}.", "", "Give the path of a .gguf file.")
+            raise refusal(BaseModelError, "base-file-missing", path=local)
         return BaseFiles(name, _convert_gguf(local, cache, rounded), "gguf")
     if local.is_dir():
         if not any(next(local.glob(pattern), None) for pattern in WEIGHTS) and not (local / INDEX).is_file():
-            raise _no_safetensors(f"the folder {local}")
+            raise refusal(BaseModelError, "no-safetensors", name=local)
         return BaseFiles(name, local, "folder")
     if local.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise BaseModelError(f"[base] model: there is no folder {local}.", "", "Give a folder, a .gguf or an id.")
+        raise refusal(BaseModelError, "base-folder-missing", path=local)
     return BaseFiles(name, _snapshot(name), "hub")
 
 
@@ -101,8 +96,7 @@ def check_files(files: BaseFiles) -> None:
         try:
             check_regular(path, None if path.suffix == ".safetensors" else small)
         except OSError as error:
-            fix = "Download the model again, or take another base."
-            raise cannot_load(files.name, f"{path} cannot be read: {error.strerror}", fix) from None
+            raise refusal(BaseModelError, "base-file-unreadable", path=path, error=error.strerror) from None
 
 
 def digest_base_files(path: Path) -> str:
@@ -114,14 +108,6 @@ def digest_base_files(path: Path) -> str:
         return digest_file(path)
     found = base_file_paths(path)
     return digest_json([[str(file.relative_to(path)), digest_file(file)] for file in found])
-
-
-def _no_safetensors(where: str) -> BaseModelError:
-    return BaseModelError(
-        f"[base] model: {where} has no *.safetensors.",
-        "Other weight formats can hide code and are not read.",
-        "Convert the model to safetensors first: load it with transformers and call save_pretrained.",
-    )
 
 
 def _snapshot(name: str) -> Path:
@@ -147,9 +133,8 @@ def weight_files(files: BaseFiles) -> list[Path]:
     if (folder / INDEX).exists():
         return [_present(files, shard) for shard in _shards(files.name, folder / INDEX)]
     if files.source == "hub":
-        return [_download(files, SINGLE, lambda: _no_safetensors(f"{files.name!r}"))]
-    why = f"the folder {folder} has neither {SINGLE} nor {INDEX}"
-    raise cannot_load(files.name, why, "Give a folder with these files, or the path of a .gguf file.")
+        return [_download(files, SINGLE, refusal(BaseModelError, "no-safetensors", name=files.name))]
+    raise refusal(BaseModelError, "no-safetensors", name=folder)
 
 
 def _shards(name: str, index: Path) -> list[str]:
@@ -157,7 +142,7 @@ def _shards(name: str, index: Path) -> list[str]:
         found = json.loads(read_regular(index, LARGEST))["weight_map"]
         return sorted({Path(str(shard)).name for shard in found.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise cannot_load(name, f"{index.name} is damaged", "Download the model again.") from None
+        raise refusal(BaseModelError, "base-file-damaged", name=name, file=index.name) from None
 
 
 def _present(files: BaseFiles, shard: str) -> Path:
@@ -165,17 +150,13 @@ def _present(files: BaseFiles, shard: str) -> Path:
     path = files.folder / shard
     if path.exists():
         return path
-    missing = BaseModelError(
-        f"[base] model = {files.name!r}: the weight file {shard} is missing.",
-        f"{INDEX} lists it, and the folder does not have it.",
-        "Download the model again, all files of it.",
-    )
+    missing = refusal(BaseModelError, "shard-missing", name=files.name, file=shard)
     if files.source != "hub":
         raise missing
-    return _download(files, shard, lambda: missing)
+    return _download(files, shard, missing)
 
 
-def _download(files: BaseFiles, file: str, missing: Callable[[], BaseModelError]) -> Path:
+def _download(files: BaseFiles, file: str, missing: BaseModelError) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -184,7 +165,7 @@ def _download(files: BaseFiles, file: str, missing: Callable[[], BaseModelError]
     except LocalEntryNotFoundError as error:
         raise cannot_load(files.name, error) from None
     except EntryNotFoundError:
-        raise missing() from None
+        raise missing from None
     except Exception as error:
         raise cannot_load(files.name, error) from None
 
@@ -250,18 +231,12 @@ def read_header(name: str, path: Path) -> tuple[dict[str, Any], int]:
         with open_regular(path) as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or length > min(size - 8, LONGEST_HEADER):
-                raise damaged(name, path, f"It ends inside its header, after {size:,} bytes.")
+                raise refusal(BaseModelError, "base-file-damaged", name=name, file=path.name)
             header = json.loads(stream.read(length))
     except OSError as error:
-        raise cannot_load(name, f"{path.name} cannot be read: {error.strerror}") from None
+        raise refusal(BaseModelError, "base-file-unreadable", path=path, error=error.strerror) from None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise damaged(name, path, "Its header is not that of a safetensors file.")
+        raise refusal(BaseModelError, "base-file-damaged", name=name, file=path.name)
     return header, size - 8 - length
-
-
-def damaged(name: str, path: Path, why: str) -> BaseModelError:
-    """Return the error for a weight file that is not whole."""
-    what = f"[base] model = {name!r} cannot be loaded: the weight file {path.name} is truncated or damaged."
-    return BaseModelError(what, why, "Download the model again.")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tequio.core.errors import BaseModelError
+from tequio.core.texts.words import refusal
 from tequio.participant.base_files import cannot_load, read_header
 
 LAYERS, EXPERTS, MODULES = 4_096, 16_384, 131_072  # the deepest language models have some 200 layers
@@ -32,11 +33,11 @@ def check_counts(name: str, raw: dict[str, Any]) -> None:
     found = list(_counts(raw, "", False))
     for key, count in found:
         if count > (EXPERTS if "expert" in key else LAYERS):
-            raise _unlikely(name, f"config.json says {key} = {count:,}")
+            raise refusal(BaseModelError, "base-unlikely", name=name, key=key, count=count)
     layers = max([1, *(n for key, n in found if "layer" in key)])
     experts = max([1, *(n for key, n in found if "expert" in key)])
     if layers * experts > MODULES:
-        raise _unlikely(name, f"config.json says {layers:,} layers with {experts:,} experts")
+        raise refusal(BaseModelError, "base-unlikely", name=name, key="layers × experts", count=layers * experts)
 
 
 def _counts(value: Any, key: str, counted: bool) -> Iterator[tuple[str, int]]:
@@ -74,12 +75,4 @@ def check_described(name: str, model: Any, stored: int) -> None:
     """Raise BaseModelError where a model has far more numbers than its weight files: those would be made up."""
     count = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
     if count > 2 * stored + FREE:
-        raise _unlikely(
-            name, f"config.json describes a model of {count:,} numbers, and its weight files hold {stored:,}"
-        )
-
-
-def _unlikely(name: str, what: str) -> BaseModelError:
-    why = "That is damaged, or made to stop whoever loads it."
-    fix = "Download the model again, or take another base."
-    return BaseModelError(f"[base] model = {name!r} cannot be loaded: its {what}.", why, fix)
+        raise refusal(BaseModelError, "base-larger-than-files", name=name, count=count, stored=stored)

@@ -156,9 +156,4 @@ def _refused(error: TemplateRefused, turns: Sequence[Turn]) -> BaseModelError:
     said = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
     if not said or any(content[:QUOTED] in said for _, content in turns if len(content) > 3):
         said = error.kind
-    roles = ", ".join(role for role, _ in turns)
-    return BaseModelError(
-        f"The base's chat template refused a chat: {said}.",
-        f"It was applied to turns of these roles: {roles}.",
-        "Add the turns that it asks for to the data (a column of messages), or use another base or template.",
-    )
+    return refusal(BaseModelError, "template-refused", message=said, names=[role for role, _ in turns])

@@ -25,6 +25,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from tequio.core.errors import BaseModelError, ConfigError
+from tequio.core.texts.words import refusal
 from tequio.participant.chat_format import DATE, ChatFormat, Written
 from tequio.participant.reading.examples import Example, Turn
 
@@ -112,11 +113,7 @@ class Encoder:
         """
         begin = self.begin
         if self.max_tokens < len(begin) + 2:
-            raise ConfigError(
-                f"[task] max_tokens = {self.max_tokens} leaves no room for text.",
-                f"The base's tokenizer begins each text with {len(begin)} tokens of its own.",
-                "Raise it.",
-            )
+            raise refusal(ConfigError, "max-tokens-too-small", tokens=self.max_tokens, count=len(begin))
         blocks: list[tuple[list[int], list[int]]] = [([], [])]
         for document in documents:
             rest, opening = list(document[len(begin) :]), True

@@ -11,13 +11,13 @@ from torch import Tensor
 from tequio.core.canonical import unpack_tensors
 from tequio.core.errors import UpdateError
 from tequio.core.files import read_regular
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Entry, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import hub_id
 
 WEIGHTS, CONFIG, HEAD, LABELS = "adapter_model.safetensors", "adapter_config.json", "head.safetensors", "head.json"
 MOST_WEIGHTS, MOST_CONFIG = 1 << 32, 1 << 20  # bytes of one file
-FIX = "Try one of the same base, modules and labels as the federation, or the folder of the run itself."
 
 
 def exported_folder(path: Path) -> Path | None:
@@ -40,16 +40,16 @@ def read_exported(folder: Path, adapted: AdaptedModel, base: str, labels: tuple[
     config = _table(folder / CONFIG)
     named, own = config.get("base_model_name_or_path"), hub_id(base)
     if named is not None and own is not None and named != own:
-        raise UpdateError(f"{folder} was made for another base than {base}.", "", FIX)
+        raise refusal(UpdateError, "model-unfit", path=folder, key="base")
     tensors = _tensors(folder / WEIGHTS)
     entries: dict[str, Entry] = {}
     for name, shape in adapted.shapes.items():
         b, a = (tensors.pop(f"base_model.model.{name}.lora_{part}.weight", None) for part in "BA")
         if b is None or a is None or b.ndim != 2 or a.ndim != 2 or (b.shape[0], a.shape[1]) != tuple(shape):
-            raise UpdateError(f"{folder} has no adapter that fits the layer {name}.", "", FIX)
+            raise refusal(UpdateError, "model-unfit", path=folder, key="layers")
         entries[name] = Factored(b * _scale(config, folder), a)
     if tensors:
-        raise UpdateError(f"{folder} adapts layers that the federation does not.", f"One is {min(tensors)}.", FIX)
+        raise refusal(UpdateError, "model-unfit", path=folder, key="layers")
     if adapted.head:
         entries |= _head(folder, adapted, labels)
     return Update(entries, adapted.spec)
@@ -58,11 +58,11 @@ def read_exported(folder: Path, adapted: AdaptedModel, base: str, labels: tuple[
 def _head(folder: Path, adapted: AdaptedModel, labels: tuple[str, ...]) -> dict[str, Entry]:
     """Return what the exported head adds to the one that the federation starts from."""
     if tuple(_table(folder / LABELS).get("labels", ())) != labels:
-        raise UpdateError(f"{folder} has other labels, or another order of them, than the federation.", "", FIX)
+        raise refusal(UpdateError, "model-unfit", path=folder, key="task")
     tensors = _tensors(folder / HEAD)
     start = {name: tensor.cpu() for name, tensor in adapted.head_start.items()}
     if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in start.items()}:
-        raise UpdateError(f"{folder / HEAD} has another shape than the federation's head.", "", FIX)
+        raise refusal(UpdateError, "model-unfit", path=folder / HEAD, key="task")
     return {name: Dense(tensors[name] - tensor) for name, tensor in start.items()}
 
 
@@ -71,7 +71,7 @@ def _scale(config: dict[str, Any], folder: Path) -> float:
     try:
         return float(config["lora_alpha"]) / float(config["r"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise UpdateError(f"{folder / CONFIG} states no r and lora_alpha.", "", "Export the model again.") from None
+        raise refusal(UpdateError, "damaged", path=folder / CONFIG) from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def _table(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UpdateError(f"{path} is damaged.", "Expected a JSON table.", "Export the model again.")
+        raise refusal(UpdateError, "damaged", path=path)
     return found
 
 
@@ -92,4 +92,4 @@ def _bytes(path: Path, most: int) -> bytes:
     try:
         return read_regular(path, most)
     except OSError as error:
-        raise UpdateError(f"{path} cannot be read ({error.strerror}).", "", "Export the model again.") from None
+        raise refusal(UpdateError, "unreadable", path=path, error=error.strerror) from None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tequio.algorithms.local._products import still
-from tequio.algorithms.registry import terms_by_name
+from tequio.algorithms.local.fedprox import FedProx
 from tequio.core.errors import TrainingError
 from tequio.core.seeds import derive
 from tequio.core.update import Update, zero
@@ -77,7 +77,7 @@ def fit(
         adapted.fold_in(start)
         parameters = adapted.attach_full() if budget.full else adapted.attach(budget.rank, derive(seed, "factors"))
         stream = batches(items, node.batch_size, derive(seed, "batches"))
-        objective = Objective(terms_by_name({"fedprox": pull}), start=still(adapted.moving()))
+        objective = Objective((FedProx(pull),) if pull else (), start=still(adapted.moving()))
         optimizer = adamw(parameters)  # one for the whole fit: looking at validation does not disturb it
         done = 0
         for end in _marks(budget):

@@ -62,7 +62,7 @@ def train(
     optimizer = optimizer or adamw(parameters)
     objective = objective or Objective()
     if together.size > 1 and (objective.terms or objective.method.batches > 1):
-        raise ConfigError(f"Participant {who} cannot train in {together.size} processes:", "the steps are not plain.")
+        raise refusal(ConfigError, "team-terms", processes=together.size)
     losses: list[float] = []
     tokens = 0
     for rate in rates:

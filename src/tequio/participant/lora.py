@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tequio.core.errors import BaseModelError, UpdateError
-from tequio.core.texts.words import refuse_first
+from tequio.core.texts.words import refusal, refuse_first
 from tequio.core.update import Entry, Factored, plain
 from tequio.participant.module_names import choose_layers, is_transposed
 from tequio.participant.sharding import first_row, local
@@ -69,7 +69,7 @@ class AdaptedLinear(nn.Module):
     def change(self) -> Tensor:
         """What training changed of the whole weight, on the CPU."""
         if self.full is None:
-            raise UpdateError("No full weights are attached.")
+            raise refusal(UpdateError, "nothing-attached")
         return (self.full.detach() - self.exact()).cpu()
 
     def attach(self, a: Tensor, b: Tensor, scale: float) -> None:
@@ -122,7 +122,7 @@ class PartedLinear(AdaptedLinear):
 
     def attach_full(self) -> None:
         """Raises UpdateError."""
-        raise UpdateError("The whole weights of a base in shards cannot be trained.", "", "Leave out shard_base.")
+        raise refusal(UpdateError, "shards-of-full")
 
 
 def fresh_a(rank: int, columns: int, generator: torch.Generator) -> Tensor:

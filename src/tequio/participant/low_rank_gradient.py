@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from tequio.core.errors import TrainingError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Entry, Factored, Update
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.text_tasks import Item, TextTask
@@ -50,9 +51,7 @@ def public_gradient(
         adapted.detach()
     gradient = Update(out, adapted.spec)
     if not gradient.is_finite():
-        raise TrainingError(
-            "The gradient of the public loss is not finite.", "", "Look for odd rows in the public data."
-        )
+        raise refusal(TrainingError, "gradient-not-finite")
     return gradient
 
 

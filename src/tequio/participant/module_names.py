@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from tequio.core.errors import BaseModelError
+from tequio.core.texts.words import refusal
 
 ATTENTION, ALL = "attention", "all"
 IN_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -65,19 +66,13 @@ def choose_layers(model: Any, names: list[str]) -> dict[str, nn.Module]:
     if missing or not chosen:
         raise _not_there(missing, sorted({_leaf(path) for path in text}))
     if odd := sorted({_leaf(path) for path in chosen} & _unloadable(model)):
-        why = f"peft cannot load adapters of {', '.join(odd)} in a base of the family {model.config.model_type}."
-        raise BaseModelError("[adapter] modules:", why, 'Leave it out, or write modules = "all".')
+        raise refusal(BaseModelError, "modules-unloadable", names=odd, family=model.config.model_type)
     return dict(sorted(chosen.items()))
 
 
 def _not_there(missing: list[str], have: list[str]) -> BaseModelError:
-    near = [f"{_nearest(name, have)} for {name}" for name in missing if _nearest(name, have)]
-    fix = f"Did you mean {', '.join(near)}? " if near else ""
-    return BaseModelError(
-        f"[adapter] modules: the base model has no linear layer called {', '.join(missing) or '(none named)'}.",
-        f"Its linear layers are called: {', '.join(have) or 'none'}.",
-        f'{fix}Name some of those in federation.toml, or write modules = "attention".',
-    )
+    near = [found for name in missing if (found := _nearest(name, have))]
+    return refusal(BaseModelError, "modules-unknown", missing=missing, names=have, nearest=near or None)
 
 
 def _nearest(name: str, have: list[str]) -> str | None:

@@ -58,9 +58,7 @@ def encode_splits(task: TextTask, splits: Splits, who: str) -> Encoded:
         out[name], n = task.encode(examples, who)
         counts = counts.plus(n)
         if not out[name]:
-            raise DataError(
-                f"Participant {who}: its {name} split is empty.", "", "Give it more data, or larger shares."
-            )
+            raise refusal(DataError, "split-without-items", who=who, split=name)
     return Encoded(out["train"], out["validation"], out["test"], counts)
 
 
@@ -224,10 +222,7 @@ class Node:
             self.adapted.fold_in(task.held)
             scores = self.losses(self.data.validation).scores()
         if not math.isfinite(scores.loss):
-            raise TrainingError(
-                f"Participant {self.name}: the loss of its validation data is {scores.loss}.",
-                reason=Reason("loss-not-finite", {"loss": str(scores.loss)}),
-            )
+            raise refusal(TrainingError, "loss-not-finite", loss=str(scores.loss))
         metrics = {"loss": scores.loss} | ({} if scores.accuracy is None else {"accuracy": scores.accuracy})
         energy, money = self.entered("evaluate", task.round, reading.energy)
         return Reply(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from tequio.core.canonical import pack, unpack
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 
@@ -35,16 +36,13 @@ class Residual:
             return zero(spec)
         if self.folder is None and round_ in self.saved:
             return self.saved[round_]
-        why = "It holds what uploads left out so far; without it that would be lost."
-        fix = "Restore its folder from a copy, or start a new run."
         if self.folder is None:
-            raise UpdateError(f"Participant {who}: its memory of round {round_} is gone.", why, fix)
+            raise refusal(UpdateError, "residual-lost", who=who, round=round_)
         path = self.folder.path / self._file(round_)
         try:
             return unpack(path.read_bytes(), str(path))
-        except OSError as error:
-            what = f"Participant {who}: its memory {path} cannot be read ({type(error).__name__})."
-            raise UpdateError(what, why, fix) from None
+        except OSError:
+            raise refusal(UpdateError, "residual-lost", who=who, round=round_) from None
 
     def save(self, round_: int, memory: Update, since: int) -> None:
         """Keep the memory after `round_`, and forget those before `since`, the round that counts now."""

@@ -291,11 +291,10 @@ def _too_few(what: str, name: str, has: tuple[int, int], read: tuple[int, int], 
     (count, minimum), (rows, usable) = has, read
     if usable == 0:
         return refusal(DataError, "no-usable-example", what=what, split=name, rows=rows, minimum=minimum)
-    why = f"It has {count}, needed are {minimum}: {rows} rows were read, {usable} are usable and different."
-    fix = f"Give it {minimum} or more different texts."
+    facts = {"what": what, "split": name, "count": count, "minimum": minimum, "rows": rows, "usable": usable}
     if share:
-        fix = f"With a share of {share:.2g}, {enough(minimum, share)} different texts are enough; or change the shares."
-    return DataError(f"{what}: too few examples for {name}.", why, fix)
+        return refusal(DataError, "split-share-too-small", **facts, share=share, fewest=enough(minimum, share))
+    return refusal(DataError, "split-too-small", **facts)
 
 
 def _is_long(example: Example) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.core.types import Scores
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.data import Example
@@ -157,12 +158,7 @@ class Causal:
         """Return documents packed into blocks of `max_tokens`, or one item per pair or chat."""
         items, counts = self.encoder.encode(examples)
         if examples and not items:
-            raise DataError(
-                f"Participant {who}: no token is left to learn from.",
-                f"Every pair is longer than max_tokens = {self.max_tokens}: its response and a part of its prompt "
-                "have to fit.",
-                "Raise [task] max_tokens, or shorten the responses.",
-            )
+            raise refusal(DataError, "pairs-too-long", who=who, tokens=self.max_tokens)
         return items, counts
 
     def loss(self, adapted: AdaptedModel, items: Sequence[Item]) -> Tensor:

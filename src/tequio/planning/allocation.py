@@ -150,7 +150,7 @@ def _check(hardware: Hardware, workload: Workload) -> None:
     }
     for key, value in positive.items():
         if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{key} = {value}:", "expected a number above 0.")
+            raise refusal(ConfigError, "not-above-zero", key=key, value=str(value))
 
 
 def probe_tokens_per_second(
@@ -178,5 +178,5 @@ def _timed(step: Callable[[], int], clock: Callable[[], float]) -> tuple[int, fl
     tokens = step()
     elapsed = clock() - start
     if tokens < 1:
-        raise TrainingError("The speed probe:", "a step trained on no token.", "Give it a batch that is not empty.")
+        raise refusal(TrainingError, "probe-without-tokens")
     return tokens, elapsed

@@ -130,5 +130,4 @@ def greenest_of_day(
 
 def emitted(actual: Sequence[float] | Floats, slots: Sequence[int]) -> float:
     """Mean g/kWh of the slots that were worked."""
-    values = np.asarray(actual, float)
-    return float(values[list(slots)].mean())
+    return float(np.asarray(actual, float)[list(slots)].mean())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def catalogue(own: Path | None = None) -> dict[str, Device]:
         try:
             raw = tomllib.loads(own.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{own} cannot be read ({error}).", "", 'Expected rows [devices."NAME"].') from None
+            raise refusal(ConfigError, "catalogue-unreadable", path=str(own), error=str(error)) from None
         found |= _devices(raw, str(own))
     return found
 
@@ -61,15 +62,14 @@ def find_device(name: str, known: Mapping[str, Device]) -> Device:
     if found is None:
         inside = [key for key in by_name if name.strip() and name.strip().casefold() in key]
         near = by_name[(inside or difflib.get_close_matches(name.casefold(), list(by_name), n=1, cutoff=0.0))[0]].name
-        fix = f"Did you mean {near!r}? Known: {', '.join(known)}. Your own: --devices FILE"
-        raise ConfigError(f"There is no device {name!r} in the catalogue.", "", fix)
+        raise refusal(ConfigError, "device-unknown", device=name, nearest=near, known=[*known])
     return found
 
 
 def _devices(raw: Mapping[str, Any], where: str) -> dict[str, Device]:
     rows = raw.get("devices")
     if not isinstance(rows, Mapping):
-        raise ConfigError(f"{where} has no devices.", 'Expected rows [devices."NAME"].')
+        raise refusal(ConfigError, "catalogue-unreadable", path=where, error="[devices]")
     common = {key: str(raw.get(key, "")) for key in ("source", "as_of")}
     return {name: _device(name, {**common, **row}, f'{where}, [devices."{name}"]') for name, row in rows.items()}
 
@@ -79,10 +79,10 @@ def _device(name: str, row: Mapping[str, Any], where: str) -> Device:
     for key in row:
         if key not in known:
             near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)[0]
-            raise ConfigError(f"{where}: unknown key {key!r},", f"did you mean {near!r}?")
+            raise refusal(ConfigError, "device-key-unknown", place=where, key=key, nearest=near)
     for key in ("bf16", "bandwidth", "watts"):
         if key not in row:
-            raise ConfigError(f"{where}: the key {key!r} is missing.")
+            raise refusal(ConfigError, "device-key-missing", place=where, key=key)
     values: dict[str, Any] = {}
     for key, value in row.items():
         if key in ("source", "as_of", "rent_as_of"):
@@ -92,10 +92,11 @@ def _device(name: str, row: Mapping[str, Any], where: str) -> Device:
         elif key in ("rent", "buy"):
             both = value if isinstance(value, list) else [value, value]
             if len(both) != 2 or not all(_price(v) for v in both) or both[0] > both[1]:
-                raise ConfigError(f"{where}: {key} = {value}.", "Expected [lowest, highest], not negative.")
+                limits = "0 ≤ [lowest, highest]"
+                raise refusal(ConfigError, "out-of-range", key=f"{where}: {key}", value=str(value), limits=limits)
             values[key] = (float(both[0]), float(both[1]))
         elif not _price(value) or value == 0:
-            raise ConfigError(f"{where}: {key} = {value!r}.", "Expected a number above 0.")
+            raise refusal(ConfigError, "not-above-zero", key=f"{where}: {key}", value=str(value))
         else:
             values[key] = float(value)
     return Device(name, **values)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from tequio.core.errors import ConfigError, ResourceError
+from tequio.core.texts.words import refusal
 
 GIB = 2**30
 RUNTIME_BYTES = GIB // 2
@@ -122,7 +123,7 @@ def estimate_memory(
         ("workers", active_models),
     ):
         if value < 1:
-            raise ConfigError(f"{key} = {value}:", "expected 1 or more.")
+            raise refusal(ConfigError, "out-of-range", key=key, value=str(value), limits=f"{key} ≥ 1")
     places = sum(m * n for m, n in shape.adapted)
     positions = batch.size * batch.tokens
     number = 4 if shape.bytes_per_parameter > 2 else 2
@@ -156,26 +157,10 @@ def check_memory(needed: MemorySum, available: int, who: str) -> None:
     if needed.total <= available:
         return
     parts = sorted(((size, name) for name, size in needed.parts().items() if size), reverse=True)
-    terms = " + ".join(f"{name} {_gib(size)}" for size, name in parts)
-    raise ResourceError(
-        f"{who} needs about {_gib(needed.total)} GiB of memory and has {_gib(available)} GiB.",
-        f"The sum in GiB: {terms} = {_gib(needed.total)}.",
-        _advice(needed, available),
-    )
-
-
-def _advice(needed: MemorySum, available: int) -> str:
-    """What to change, what helps most first: the batch where all else fits, the base where it does not."""
-    batch = "a smaller [train] batch_size or [task] max_tokens"
-    base = 'a smaller [base] model, or [base] dtype = "bfloat16" if it is float32 now'
-    rest = needed.total - needed.activations - needed.logits
-    if rest <= available:
-        return f"Use {batch}; or {base}."
-    return f"Use {base}; {batch} alone is not enough."
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f}"
+    shown = [{"name": name.replace(" ", "_"), "gib": size / GIB} for size, name in parts]
+    fits_without_batch = needed.total - needed.activations - needed.logits <= available
+    code = "memory-too-small" if fits_without_batch else "memory-too-small-for-base"
+    raise refusal(ResourceError, code, who=who, need=needed.total / GIB, free=available / GIB, memory=shown)
 
 
 def peak_bytes() -> int:
@@ -190,7 +175,7 @@ def available_bytes(declared_gib: float | None = None, cgroup: Path = CGROUP) ->
     Raises ConfigError when the declared figure is not positive.
     """
     if declared_gib is not None and not 0 < declared_gib < float("inf"):
-        raise ConfigError(f"[hardware] memory_gib = {declared_gib}:", "expected a number above 0.")
+        raise refusal(ConfigError, "not-above-zero", key="[hardware] memory_gib", value=str(declared_gib))
     limits = [int(psutil.virtual_memory().available), _container_bytes(cgroup)]
     limits.append(None if declared_gib is None else int(declared_gib * GIB))
     return min(limit for limit in limits if limit is not None)

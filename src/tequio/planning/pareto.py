@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-AXES = ("quality", "seconds", "joules", "grams", "money")
-
 
 @dataclass(frozen=True)
 class Option:
@@ -29,8 +27,7 @@ class Option:
 def compared(options: Sequence[Option]) -> tuple[str, ...]:
     """The axes that can be compared: known for all options, and money only in one currency and of everybody. Energy where carbon is not
     known for all."""
-    axes = ["quality", "seconds"]
-    axes.append("grams" if all(o.grams is not None for o in options) else "joules")
+    axes = ["quality", "seconds", "grams" if all(o.grams is not None for o in options) else "joules"]
     currencies = {c for o in options for c in (o.money or {})}
     if len(currencies) == 1 and all(o.money and o.priced for o in options):
         axes.append("money")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 from tequio.core.durations import parts_of
 from tequio.core.texts.words import Lang
@@ -14,6 +16,7 @@ NARROW = "\u202f"
 NBSP = "\u00a0"
 DASH = "–"
 LARGEST = 1e60
+Rest = ParamSpec("Rest")
 MONTHS = {
     "en": (
         *("January", "February", "March", "April", "May", "June"),
@@ -38,27 +41,36 @@ def perplexity(loss: float | None) -> float | None:
     return None if loss is None or loss > 700 else math.exp(loss)
 
 
+def _known(
+    write: Callable[Concatenate[Numbers, float, Rest], str],
+) -> Callable[Concatenate[Numbers, object, Rest], str]:
+    """Writes a dash for whatever is no finite number."""
+
+    @wraps(write)
+    def written(self: Numbers, value: object, /, *args: Rest.args, **options: Rest.kwargs) -> str:
+        number = finite(value)
+        return DASH if number is None else write(self, number, *args, **options)
+
+    return written
+
+
 @dataclass(frozen=True)
 class Numbers:
     """Formatting for one language. Spanish: decimal point, thin space between thousands (RAE)."""
 
     lang: Lang
 
-    def fixed(self, value: object, digits: int = 0) -> str:
+    @_known
+    def fixed(self, number: float, digits: int = 0) -> str:
         """1234.5 -> 1,234.5 (en), 1 234.5 (es)."""
-        number = finite(value)
-        if number is None:
-            return DASH
         text = f"{abs(number):,.{digits}f}"
         if self.lang == "es":
             text = text.replace(",", NARROW if abs(number) >= 10_000 else "")
         return ("−" if number < 0 and float(f"{number:.{digits}f}") != 0 else "") + text
 
-    def signed(self, value: object, digits: int = 1) -> str:
+    @_known
+    def signed(self, number: float, digits: int = 1) -> str:
         """With + or −, and nothing before a zero."""
-        number = finite(value)
-        if number is None:
-            return DASH
         return ("+" if float(f"{number:.{digits}f}") > 0 else "") + self.fixed(number, digits)
 
     def bound(self, value: float) -> str:
@@ -66,43 +78,35 @@ class Numbers:
         digits = next((d for d in (1, 2, 3) if value == 0 or abs(value) >= 0.5 * 10.0**-d), 4)
         return self.signed(value, digits)
 
-    def percent(self, fraction: object, digits: int = 1, sign: bool = False) -> str:
+    @_known
+    def percent(self, number: float, digits: int = 1, sign: bool = False) -> str:
         """0.123 -> 12.3% (en), 12.3 % (es)."""
-        number = finite(fraction)
-        if number is None:
-            return DASH
         text = self.signed(100 * number, digits) if sign else self.fixed(100 * number, digits)
         return text + ("%" if self.lang == "en" else f"{NARROW}%")
 
-    def plain(self, value: object) -> str:
+    @_known
+    def plain(self, number: float) -> str:
         """A whole number as a name, such as a seed: no thousands, no sign for plus."""
-        number = finite(value)
-        return DASH if number is None else f"{number:.0f}"
+        return f"{number:.0f}"
 
-    def brief(self, value: object) -> str:
+    @_known
+    def brief(self, number: float) -> str:
         """A number with the decimals it has, three at most."""
-        number = finite(value)
-        if number is None:
-            return DASH
         digits = next((d for d in (0, 1, 2) if abs(number - round(number, d)) < 1e-9), 3)
         return self.fixed(number, digits)
 
-    def perplexity(self, value: object) -> str:
+    @_known
+    def perplexity(self, number: float) -> str:
         """Three figures or so: 8.42, 21.4, 1,234."""
-        number = finite(value)
-        if number is None:
-            return DASH
         return self.fixed(number, 2 if number < 10 else 1 if number < 1000 else 0)
 
     def between(self, low: str, high: str) -> str:
         """A range in words: 'low to high'."""
         return f"{low}{NBSP}{'to' if self.lang == 'en' else 'a'}{NBSP}{high}"
 
-    def scaled(self, value: object, units: tuple[str, ...], step: float) -> str:
+    @_known
+    def scaled(self, number: float, units: tuple[str, ...], step: float) -> str:
         """Three figures with the unit that fits."""
-        number = finite(value)
-        if number is None:
-            return DASH
         index = 0
         while abs(number) >= step and index < len(units) - 1:
             number, index = number / step, index + 1
@@ -113,11 +117,9 @@ class Numbers:
         """Bytes in powers of 1000."""
         return self.scaled(count, ("B", "kB", "MB", "GB", "TB"), 1000)
 
-    def energy(self, joules: object) -> str:
+    @_known
+    def energy(self, number: float) -> str:
         """In mWh, Wh, kWh or MWh."""
-        number = finite(joules)
-        if number is None:
-            return DASH
         hours = number / 3600
         for unit, size in (("mWh", 1e-3), ("Wh", 1.0), ("kWh", 1e3), ("MWh", 1e6)):
             scaled = hours / size
@@ -125,11 +127,9 @@ class Numbers:
                 break
         return f"{self.fixed(scaled, 2 if abs(scaled) < 10 else 1 if abs(scaled) < 100 else 0)}{NBSP}{unit}"
 
-    def mass(self, grams: object) -> str:
+    @_known
+    def mass(self, number: float) -> str:
         """Grams of CO2e: mg below a tenth of a gram, then g, kg, t."""
-        number = finite(grams)
-        if number is None:
-            return DASH
         if 0 < abs(number) < 0.1:
             return f"{self.fixed(1000 * number, 1 if abs(number) >= 1e-4 else 3)}{NBSP}mg"
         text = self.scaled(number, ("g", "kg", "t"), 1000)
@@ -144,11 +144,9 @@ class Numbers:
             parts.append(f"{self.fixed(amount, digits)}{NBSP}{currency}")
         return " + ".join(parts) or DASH
 
-    def duration(self, seconds: object) -> str:
+    @_known
+    def duration(self, number: float) -> str:
         """The two largest units: 2 d 3 h, 1 h 12 min, 3 min 20 s, 45 s."""
-        number = finite(seconds)
-        if number is None:
-            return DASH
         if number < 59.5:
             return f"{self.fixed(number, 1 if number < 10 else 0)}{NBSP}s"
         (count, name), (left, rest) = parts_of(number)

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from tequio.core.errors import NetworkError, TequioError
+from tequio.core.texts.words import refusal
 
 SILENT = 10.0  # seconds that a client may take for its request
 
@@ -48,11 +49,8 @@ def served(host: str, port: int, made: Mapping[str, Page]) -> Iterator[str]:
     try:
         server = Server((host, port), Handler)
     except (OSError, OverflowError) as error:
-        raise NetworkError(
-            f"{host}:{port} cannot be listened on for metrics ({getattr(error, 'strerror', None) or error}).",
-            "",
-            "Choose another port.",
-        ) from None
+        why = str(getattr(error, "strerror", None) or error)
+        raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True)
     thread.start()
     try:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from tequio.core.errors import NetworkError
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def read_certificate(path: Path) -> Certificate:
     try:
         return _read(x509.load_pem_x509_certificate(path.read_bytes()))
     except (OSError, ValueError) as error:
-        raise NetworkError(f"{path} holds no certificate ({type(error).__name__}).", "", "Restore it.") from None
+        raise refusal(NetworkError, "certificate-unreadable", path=str(path), error=type(error).__name__) from None
 
 
 def parse_certificate(der: bytes) -> Certificate:
@@ -43,7 +44,7 @@ def parse_certificate(der: bytes) -> Certificate:
     try:
         return _read(x509.load_der_x509_certificate(der))
     except ValueError:
-        raise NetworkError("The certificate that was shown cannot be read.") from None
+        raise refusal(NetworkError, "shown-certificate-unreadable") from None
 
 
 def belongs(key: Path, certificate: Certificate) -> bool:

@@ -62,12 +62,9 @@ def read_invitation(path: Path) -> Invitation:
         raw = json.loads(read_regular(path, LARGEST).decode())
         _check_format(path, raw)
         invitation = Invitation(**raw)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}).", "", "Give the file that you were sent."
-        ) from None
-    except (ValueError, TypeError, RecursionError):
-        raise ConfigError(f"{path} is not an invitation.", "", "Give the file that you were sent, unchanged.") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or type(error).__name__
+        raise refusal(ConfigError, "invitation-unreadable", path=str(path), error=said) from None
     for key, value in raw.items():
         if not (_is_texts(value) if key == "files" else isinstance(value, str)):
             raise refusal(ConfigError, "invitation-not-text", path=str(path), key=key)

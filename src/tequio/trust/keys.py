@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.texts.words import refusal
 
 PrivateKey = ec.EllipticCurvePrivateKey
 SKEW = timedelta(minutes=10)  # certificates begin in the past: clocks differ
@@ -41,7 +42,7 @@ def write_secret(path: Path, data: bytes) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise ConfigError(f"{path} exists already.", "A key is never overwritten.", "Use another folder.") from None
+        raise refusal(ConfigError, "key-exists", path=str(path)) from None
     with os.fdopen(handle, "wb") as stream:
         stream.write(data)
 
@@ -86,11 +87,9 @@ def load_key(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise NetworkError(
-            f"{path} holds no key ({type(error).__name__}).", "", "Join again with a new invitation."
-        ) from None
+        raise refusal(NetworkError, "key-unreadable", path=str(path), error=type(error).__name__) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise NetworkError(f"{path} holds a key of another kind.", "Expected one on a NIST curve.", "Join again.")
+        raise refusal(NetworkError, "key-unreadable", path=str(path), error=type(key).__name__)
     return key
 
 
@@ -120,7 +119,7 @@ def new_server(authority: bytes, authority_key: bytes, hosts: list[str], days: i
     issuer = x509.load_pem_x509_certificate(authority)
     signer = load_pem_private_key(authority_key, None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise ConfigError("The authority's key is of another kind.", "Expected one on a NIST curve.")
+        raise refusal(ConfigError, "authority-key-of-other-kind")
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _certificate(_named(hosts[0]), issuer.subject, key.public_key(), days, issuer.not_valid_after_utc)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

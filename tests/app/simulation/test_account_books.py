@@ -109,8 +109,8 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
         say_accounts(run, own, "es")
         spanish = re.sub(r"\[energy\] [a-z]+ (o intensity|= false) en [a-z]+\.toml", "", capsys.readouterr().out)
         assert re.findall(english, spanish) == []
-        assert ("libros propios" in spanish) is own
-        assert "Gramos para una ficha del modelo: no se sabe. Privado en site1" in " ".join(spanish.split())
+        assert ("Cuentas propias" in spanish) is own
+        assert "Gramos para una ficha del modelo: no se sabe. Dato privado de site1" in " ".join(spanish.split())
 
     # the model card says grams where they are known, and that they are not where not
     known = {"emissions": 12.5, "source": "a test", "training_type": "fine-tuning"}
@@ -126,7 +126,7 @@ def test_a_run_tells_what_it_may_and_keeps_the_rest_in_the_books(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[energy]\ncountry = "Germny"\n', "nearest is Germany"),
+        ('[energy]\ncountry = "Germny"\n', "nearest: Germany"),
         ('[energy]\nzone = "DE"\n', "zone names one of several"),
         ("[energy]\npue = 0.5\n", "energy.pue"),
         ('[money]\ncurrency = "EUR"\n', "give per_kwh"),

@@ -17,6 +17,7 @@ from tequio.coordinator.byte_bounds import round_most
 from tequio.coordinator.round import open_state, run_round
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import ENGLISH
 from tequio.ledger.record import Ledger
 from tequio.participant.accounts import read_account_books
 from tequio.report.data.accounts import accounts
@@ -160,7 +161,7 @@ def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_p
     assert made["site0"]["fits"]["local"]["step"] < made["site1"]["fits"]["local"]["step"] or any(
         one["facts"].get("fit") == "local" for one in made["site0"]["cut"]["facts"]["cut"]
     )
-    assert "site0: a budget cut its personal model" in render(entries, "en")
+    assert "site0: a budget shortened the training of its personal model" in render(entries, "en")
     assert [row["name"] for row in against_alone(entries)["participants"]] == ["site1"]
 
 
@@ -190,13 +191,13 @@ def test_where_nothing_is_left_the_shared_model_is_delivered(
     print_summary(run, run / "report.html", summary(entries))
     printed, found = " ".join(capsys.readouterr().out.split()), summary(entries)
     for name in ("site0", "site1"):
-        words = f"{name}: a budget cut its personal model, and left no fair model trained alone, so its gain is over the base model"
-        assert f"{words}: local 0 of" in printed
+        words = ENGLISH("personal.base", name=name, how="local model: 0 of").removesuffix(".")
+        assert words in printed
     assert (found["comparison"], found["comparison_cut"]) == ("base", True)
     assert [person["versus"] for person in found["participants"]] == ["base", "base"]
     page, pagina = render(entries, "en"), render(entries, "es")
-    assert page.count("so its gain is over the base model: local 0 of") == 2
-    assert pagina.count("así que su ganancia es frente al modelo base") == 2
+    assert page.count("So its gain is over the base model: local model: 0 of") == 2
+    assert pagina.count("Por eso su mejora es frente al modelo base: modelo local: 0 de") == 2
 
 
 @pytest.mark.parametrize("shape", ["peers", "bases"])
@@ -222,7 +223,7 @@ def test_spent_budgets_end_the_rounds_of_peers_and_of_bases(
     assert outcome.end["reason"]["code"] == "own-budgets-spent"
     assert "round" not in kinds
     assert all(body["cut"] for body in kinds["personal"])
-    assert "the own budgets of" in render(entries, "en")
+    assert "have spent their own budgets" in render(entries, "en")
 
 
 def test_a_federations_budget_covers_the_personal_models_too(make_federation: Any, tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_a_budget_that_pays_for_no_round_is_said(
     entries, kinds = records(run)
     assert "round" not in kinds
     print_summary(run, run / "report.html", summary(entries))
-    assert "No round was made: the budget of energy is spent." in capsys.readouterr().out
+    assert "No round was completed: the budget of energy is spent." in capsys.readouterr().out
     page = render(entries, "en")
-    assert "No round was made: the budget of energy is spent. Whether joining pays" in page
+    assert "No round was completed: the budget of energy is spent. It is not known whether joining pays" in page
     assert "paid for none" not in page

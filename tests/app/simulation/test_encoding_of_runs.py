@@ -68,7 +68,7 @@ def test_a_run_says_what_was_left_out_and_an_old_one_is_opened(federation: Path,
     page, summary = write_report(run, "en", None)
     notes = summary["participants"][0]["notes"]
     assert (notes["cut"], notes["too_long"], notes["texts"]) == (0, 3, sum(site0["counts"].values()))
-    assert "3 of 36 pairs or chats were left out" in page.read_text(encoding="utf-8")
+    assert "3 of 36 pairs or chats were longer than" in page.read_text(encoding="utf-8")
     as_earlier(run)
     assert verify_run(run)["ok"]
     assert write_report(run, "en", None)[1]["finished"]

@@ -13,6 +13,7 @@ import pytest
 
 from builders import build_setup
 from tequio.app.assembly.build import read_participants
+from tequio.app.assembly.checks import check_pieces
 from tequio.app.network.hub.folder import init_coordinator_folder
 from tequio.app.network.participant.join import prepare
 from tequio.app.simulation.run import resume, start
@@ -145,7 +146,7 @@ def test_a_run_that_was_cut_off_ends_the_same(make_federation: Callable[..., Pat
 REFUSED: dict[str, dict[str, Any]] = {
     "masked-few": {"participants": 2},
     "masked-peers": {"topology": {"kind": "ring"}, "centre": False},
-    "masked-buffered": {"train": {"pace": "buffered", "round_seconds": 10.0}},
+    "masked-buffered": {"train": {"pace": "buffered", "round_seconds": 10.0}, "algorithm": {"reduce": "stack"}},
     "masked-cohort": {"train": {"cohort": 3}},
     "masked-lockstep": {"train": {"lockstep": 2}},
     "masked-reduce": {"algorithm": {"reduce": "fedit", "weights": "uniform"}},
@@ -158,19 +159,19 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("code", REFUSED)
 def test_what_does_not_go_with_masked_rounds_is_refused(make_federation: Callable[..., Path], code: str) -> None:
     config = load_federation(masked_federation(make_federation, **REFUSED[code]))
-    assert refused(lambda: read_participants(config)) == code
+    assert refused(lambda: check_pieces(config)) == code
 
 
 @pytest.mark.parametrize("watching", ["screen", "equity"])
 def test_screens_and_credits_are_refused(make_federation: Callable[..., Path], watching: str) -> None:
     section = {"screen": {"norm_bound": 2.0}} if watching == "screen" else {"equity": {"credit": True}}
     config = load_federation(masked_federation(make_federation, **section))
-    assert refused(lambda: read_participants(config)) == "sum-piece"
+    assert refused(lambda: check_pieces(config)) == "sum-piece"
 
 
 def test_several_bases_and_distilling_are_refused(make_two_bases: Callable[..., Path]) -> None:
     config = load_federation(make_two_bases(participants=6, **MASKED))
-    assert refused(lambda: read_participants(config)) == "masked-bases"
+    assert refused(lambda: check_pieces(config)) == "masked-bases"
 
 
 def test_a_participant_may_insist_on_masked_rounds(make_federation: Callable[..., Path], tmp_path: Path) -> None:

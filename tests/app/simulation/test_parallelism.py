@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from builders import refused
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.memory import process_memory
 from tequio.app.simulation.parallelism import choose_workers
 from tequio.app.simulation.run import start
@@ -44,14 +46,14 @@ def test_who_works_beside_whom(
 ) -> None:
     config = load_federation(make_federation(participants=3))
     torch.set_num_threads(cores)
-    assert choose_workers(config, asked, recorded) == workers
+    assert choose_workers(config, resolve_algorithm(config), asked, recorded) == workers
     assert torch.get_num_threads() == threads
 
 
 def test_workers_are_refused_where_the_run_began_with_several_threads(make_federation: Any) -> None:
     config = load_federation(make_federation())
-    with pytest.raises(ConfigError, match=r"--workers 2: The run began with 4 threads a participant"):
-        choose_workers(config, 2, 4)
+    with refused(ConfigError, "workers-of-one", asked=2):
+        choose_workers(config, resolve_algorithm(config), 2, 4)
 
 
 def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(make_federation: Any, tmp_path: Path) -> None:
@@ -76,10 +78,11 @@ def test_a_whole_run_is_the_same_to_the_bit_with_two_workers(make_federation: An
 def test_memory_counts_the_batches_of_a_lock_step(make_federation: Any) -> None:
     """Three participants in step hold three batches, however many more are asked for; alone each holds one."""
     one, three, many = (
-        process_memory(
-            load_federation(make_federation(participants=3, folder=f"f{n}", kind="causal", train={"lockstep": n})), 3
+        process_memory(config, resolve_algorithm(config), 3)
+        for config in (
+            load_federation(make_federation(participants=3, folder=f"f{n}", kind="causal", train={"lockstep": n}))
+            for n in (1, 3, 9)
         )
-        for n in (1, 3, 9)
     )
     assert three.activations == many.activations == 3 * one.activations
     assert three.logits == 3 * one.logits

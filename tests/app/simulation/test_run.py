@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from builders import build_setup, records, rounds
+from builders import build_setup, records, refused, rounds
 from tequio.app.simulation.run import resume, start
 from tequio.config import load_federation
 from tequio.coordinator.round import shared_model
@@ -220,8 +220,8 @@ def test_a_probe_gives_a_speed_that_a_resumed_run_keeps(make_federation: Any, tm
 def test_a_coordinators_run_is_sent_to_its_own_command(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "hub" / "run")
     Ledger.create(run.ledger_path, {"simulation": False, "participants": []}).close()
-    with pytest.raises(RunError, match="in the coordinator's folder: tequio coordinator start FOLDER"):
+    with refused(RunError, "record-of-network", command="tequio coordinator start FOLDER"):
         resume(run.path)
     (tmp_path / "hub" / COORDINATOR_FILE).touch()
-    with pytest.raises(RunError, match=f"Go on with: tequio coordinator start {tmp_path / 'hub'}$"):
+    with refused(RunError, "record-of-network", command=f"tequio coordinator start {tmp_path / 'hub'}"):
         resume(run.path)

@@ -118,11 +118,11 @@ def test_a_run_goes_on_with_the_same_intensities_only(make_shifted: Any, tmp_pat
 @pytest.mark.parametrize(
     ("shift", "words"),
     [
-        ({"start": "2026-03-03T00:00:00"}, "has no zone"),
+        ({"start": "2026-03-03T00:00:00"}, "has no time zone"),
         ({"slot_minutes": 7}, "whole number of slots"),
         ({"start": "2026-03-09T12:00:00Z"}, "does not cover the simulated time.*3 rounds need 2026-03-09T12:00:00Z to"),
         ({"deadline_hours": 1.5}, "deadline_hours = 1.5 is shorter than the work of site0"),
-        ({"kg_co2e": 0.05}, "does not pay the minimum"),
+        ({"kg_co2e": 0.05}, "is too small for the minimum"),
     ],
 )
 def test_what_cannot_be_is_refused(make_shifted: Any, tmp_path: Path, shift: dict[str, Any], words: str) -> None:

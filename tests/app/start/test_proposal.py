@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import SUBJECTS, sentences, write_jsonl
+from builders import SUBJECTS, refused, sentences, write_jsonl
 from tequio.app.assembly.build import read_participants
 from tequio.app.start import proposal
 from tequio.app.start.prepare import check, look, write
@@ -66,26 +66,26 @@ def test_too_little_memory_first_makes_the_batch_smaller(
     from tequio.planning import memory
 
     monkeypatch.setattr(memory, "available_bytes", lambda declared=None: 1)
-    with pytest.raises(ResourceError, match="smaller --base"):
+    with refused(ResourceError, "start-too-large"):
         propose(found(tmp_path), "fed", (str(tiny_bert), "test"))
 
 
 def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="there is no folder"):
+    with refused(BaseModelError, "base-folder-missing"):
         propose(found(tmp_path), "fed", (str(tmp_path / "absent"), "test"))
 
 
 def test_nothing_to_learn_is_said(tmp_path: Path, tiny_llama: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": " "}) + "\n")
-    with pytest.raises(DataError, match="there is nothing to learn"):
+    with refused(DataError, "nothing-to-learn"):
         propose(look([path]).found, "fed", (str(tiny_llama), "test"))
 
 
 def test_too_few_texts_are_found_before_anything_is_written(tmp_path: Path, tiny_bert: Path) -> None:
     rows = [{"text": f"my {word} was late", "label": ["bad", "good"][n % 2]} for n, word in enumerate(SUBJECTS[:2])]
     made = propose(look([write_jsonl(tmp_path / "a.jsonl", rows)]).found, "fed", (str(tiny_bert), "test"))
-    with pytest.raises(DataError, match=r"no usable example|too few"):
+    with refused(DataError, "split-share-too-small"):
         check(made, tmp_path / "fed")
 
 

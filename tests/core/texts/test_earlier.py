@@ -31,6 +31,24 @@ CASES = {
     "TrainingError: Participant a: training diverged. The loss became nan at step 7. Lower the rate.": Reason(
         "diverged", {"loss": "nan", "step": 7}
     ),
+    "TrainingError: The term kl needs public text.": Reason("term-without-text", {"term": "kl"}),
+    "TrainingError: The term transfer needs the centre's gradient.": Reason(
+        "term-without-centre", {"term": "transfer"}
+    ),
+    "TrainingError: Base small has no centre.": Reason("base-without-centre", {"base": "small"}),
+    "MessageError: the reply of a: it says that it made 9 steps of the 8 that it was asked for.": Reason(
+        "too-many-steps", {"source": "the reply of a", "steps": 9, "asked": 8}
+    ),
+    "MessageError: the reply of a: field 'metrics.loss' is refused (finite_number).": Reason(
+        "field-refused", {"source": "the reply of a", "field": "metrics.loss", "why": "finite_number"}
+    ),
+    "MessageError: the reply of a: field 'body' is refused: a number is not finite, or too large.": Reason(
+        "field-refused",
+        {"source": "the reply of a", "field": "body", "why": "a number is not finite, or too large"},
+    ),
+    "MessageError: the reply of a: field 'steps' is not of its type. Both sides need the same version.": Reason(
+        "field-unfit", {"source": "the reply of a", "field": "steps"}
+    ),
     "TrainingError: something new": Reason("failed", {"error": "TrainingError", "message": "something new"}),
     "the budget of carbon is spent": Reason("budget-spent", {"keys": ["kg_co2e"]}),
     "Rank 4, the largest that it can finish in time, with all 20 steps: about 26.8 s, within the deadline of 1e+03 s.": (

@@ -37,19 +37,24 @@ def made_in_source() -> Iterator[tuple[str, set[str] | None, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
-            place = 1 if node.func.id == "refusal" else 0
-            if node.func.id not in ("Reason", "refusal") or len(node.args) <= place:
+            place = {"refusal": 1, "partial": 2}.get(node.func.id, 0)
+            if node.func.id not in ("Reason", "refusal", "BadRow", "partial") or len(node.args) <= place:
+                continue
+            if node.func.id == "partial" and not (isinstance(node.args[0], ast.Name) and node.args[0].id == "refusal"):
                 continue
             codes = list(constants(node.args[place]))
             facts: set[str] | None = set() if len(node.args) == place + 1 else None
-            if place and all(keyword.arg for keyword in node.keywords):
+            if node.func.id in ("BadRow", "partial"):  # further facts are added later
+                facts = None
+            elif place and all(keyword.arg for keyword in node.keywords):
                 facts = {str(keyword.arg) for keyword in node.keywords}
             elif place:
                 facts = None
             elif len(node.args) == 2 and isinstance(node.args[1], ast.Dict):
                 facts = {str(key.value) for key in node.args[1].keys if isinstance(key, ast.Constant)}
             for code in codes:
-                yield code, facts, f"{path.name}:{node.lineno}"
+                of_others = {name for other in codes for name in needed(other)} - needed(code) if place else set()
+                yield code, None if facts is None else facts - of_others, f"{path.name}:{node.lineno}"
 
 
 def test_every_reason_of_the_source_has_its_text_and_just_the_facts_of_it() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tequio.core.canonical import Shape, pack_tensors, packed_size, unpack_tensors
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import HEAD_PREFIX, Dense, Entry, Factored, Update
 
 FORMAT = "tequio-code-1"
@@ -72,7 +73,7 @@ class Item:
 def to_items(update: Update) -> list[Item]:
     """The manifest of an update. Raises UpdateError if it holds NaN or infinity."""
     if not update.is_finite():
-        raise UpdateError("An update to be sent holds NaN or infinite numbers;", "expected finite ones.")
+        raise refusal(UpdateError, "sent-not-finite")
     return [to_item(name, entry) for name, entry in sorted(update.entries.items())]
 
 
@@ -134,8 +135,13 @@ def coded_layouts(items: Sequence[Item]) -> list[tuple[int, int]]:
 
 
 def _meta(label: str, spec: str, items: Sequence[Item], numbers: Mapping[str, int]) -> dict[str, Any]:
-    manifest = [[item.name, item.kind, *item.shape] for item in items]
-    return {"format": FORMAT, "codec": label, "spec": spec, "entries": manifest, **numbers}
+    return {
+        "format": FORMAT,
+        "codec": label,
+        "spec": spec,
+        "entries": [[item.name, item.kind, *item.shape] for item in items],
+        **numbers,
+    }
 
 
 @dataclass(frozen=True)
@@ -156,14 +162,14 @@ class Opened:
         """A flat tensor with `count` numbers of `dtype`."""
         tensor = self.tensors[name]
         if tensor.dtype != dtype or tuple(tensor.shape) != (count,):
-            raise damaged(self.source, f"Its tensor {name} does not have the size that its shapes ask for.")
+            raise damaged(self.source, "tensors")
         return tensor
 
     def number(self, key: str, low: int, high: int) -> int:
         """A whole number from low to high."""
         value = self.meta.get(key)
         if type(value) is not int or not low <= value <= high:
-            raise damaged(self.source, f"Its number {key} is not from {low} to {high}.")
+            raise damaged(self.source, "numbers")
         return value
 
     def update(self, matrices: Sequence[Tensor]) -> Update:
@@ -179,7 +185,7 @@ class Opened:
         }
         update = Update(entries, self.spec)
         if not update.is_finite():
-            raise damaged(self.source, "It decodes to NaN or infinite numbers.")
+            raise damaged(self.source, "values")
         return update
 
 
@@ -193,62 +199,62 @@ def unseal(data: bytes, source: str, label: str, names: Sequence[str], limit: in
     """Open an envelope of the codec `label` with tensors `names`. Raises UpdateError naming `source`."""
     flat, meta = unpack_tensors(_inflate(data, source, limit), source)
     if meta.get("format") != FORMAT or meta.get("codec") != label:
-        raise UpdateError(f"{source} is not an update coded as {label}.", "", "All must use one [algorithm] compress.")
+        raise refusal(UpdateError, "update-of-other-codec", source=source, codec=label)
     spec, entries = meta.get("spec", ""), meta.get("entries")
     if not _is_word(spec) or not isinstance(entries, list):
-        raise damaged(source, "Its manifest is not one.")
+        raise damaged(source, "manifest")
     items = _read_items(entries, source, limit)
     wanted = {*names, "exact"} if any(item.exact for item in items) else set(names)
     if set(flat) != wanted:
-        raise damaged(source, "Its tensors are not those of its codec.")
+        raise damaged(source, "tensors")
     return Opened(source, spec, items, flat, meta)
 
 
 def check_header(raw: bytes, source: str, limit: int) -> None:
     """Raise UpdateError unless `raw` is within the limit, and its list of tensors small enough to be read."""
     if len(raw) > limit or int.from_bytes(raw[:8], "little") > HEADER_LIMIT:
-        raise damaged(source, f"It is larger than the {limit} bytes expected at most, or lists too many tensors.")
+        raise damaged(source, "size")
 
 
-def damaged(source: str, why: str) -> UpdateError:
-    """The error for a coded update that its codec cannot have written."""
-    return UpdateError(f"{source} is damaged.", why, "Send it again; both sides must use the same settings.")
+def damaged(source: str, part: str) -> UpdateError:
+    """Build the error for a coded update that its codec cannot have written. part: what is wrong, as a text `coded.PART` names it."""
+    return refusal(UpdateError, "coded-update-damaged", source=source, part=part)
 
 
 def _inflate(data: bytes, source: str, limit: int) -> bytes:
     try:
         size = zstandard.get_frame_parameters(data).content_size
         if size > limit:  # a frame that does not say its size has the largest number here
-            raise damaged(source, f"It would unpack to more than {limit} bytes, or does not say to how many.")
+            raise damaged(source, "size")
         reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
         raw = reader.decompress(data, max_output_size=limit, allow_extra_data=False)
     except zstandard.ZstdError:
-        raise damaged(source, "It is not one zstd frame.") from None
+        raise damaged(source, "frame") from None
     check_header(raw, source, limit)
     return raw
 
 
 def _read_items(entries: list[Any], source: str, limit: int) -> tuple[Item, ...]:
     if len(entries) > MOST_ENTRIES:
-        raise damaged(source, f"It has more than {MOST_ENTRIES} entries.")
+        raise damaged(source, "size")
     items = tuple(_read_item(row, source, limit) for row in entries)
     if [item.name for item in items] != sorted({item.name for item in items}):
-        raise damaged(source, "Its entries are not sorted, or one comes twice.")
+        raise damaged(source, "order")
     count = sum(vectors * length for item in items for vectors, length in item.layout())
     if 4 * count > limit:
-        raise damaged(source, f"Its shapes ask for {4 * count} bytes, at most {limit} are expected.")
+        raise damaged(source, "size")
     return items
 
 
 def _read_item(row: Any, source: str, limit: int) -> Item:
     if not isinstance(row, list) or len(row) < 2:
-        raise damaged(source, "An entry of its manifest is not a list of name, kind and shape.")
+        raise damaged(source, "manifest")
     name, kind, shape = row[0], row[1], row[2:]
     if not _is_word(name) or kind not in ("f", "d", "F", "D"):
-        raise damaged(source, "An entry of its manifest has no proper name or kind.")
+        raise damaged(source, "name")
     axes = len(shape) == 3 if kind in "fF" else len(shape) <= MOST_AXES
     if not axes or not all(type(size) is int and 0 <= size <= limit for size in shape):
-        raise damaged(source, "An entry of its manifest has no proper shape.")
+        raise damaged(source, "shape")
     return Item(name, kind, tuple(shape))
 
 

@@ -50,7 +50,7 @@ class Eden:
     unbiased: bool = False
 
     def __post_init__(self) -> None:
-        require(self.bits in LEVELS, self.name, "bits", self.bits, "1, 2 or 4")
+        require(self.bits in LEVELS, self.name, "bits", self.bits, "1, 2, 4")
 
     @property
     def label(self) -> str:
@@ -92,11 +92,13 @@ class Eden:
         spin = opened.number("seed", 0, (1 << SEED_BITS) - 1)
         parts = cut(as_tensor(codes), sizes)
         levels = _levels(self.bits)
-        out: list[Tensor] = []
-        for index, (part, scale, shape) in enumerate(zip(parts, scales, layouts, strict=True)):
-            matrix = levels[part.int()].reshape(shape) * scale[:, None]
-            out.append(unrotate(matrix, spin, index))
-        return opened.update(out)
+        coded = enumerate(zip(parts, scales, layouts, strict=True))
+        return opened.update(
+            [
+                unrotate(levels[part.int()].reshape(shape) * scale[:, None], spin, index)
+                for index, (part, scale, shape) in coded
+            ]
+        )
 
 
 def _levels(bits: int) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tequio.algorithms.compress.codec import LIMIT, Codec
 from tequio.core.errors import UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Entry, Update, plain
 
 
@@ -20,8 +21,7 @@ def step(memory: Update, update: Update, codec: Codec, seed: int, decay: float =
     """
     for name, entry in update.entries.items():
         if not isinstance(entry, Dense):
-            why = "Its factors are drawn afresh each round, so the error of the last one means nothing now."
-            raise UpdateError(f"Entry {name} is factored: error feedback cannot be used.", why, "Use layout factors.")
+            raise refusal(UpdateError, "feedback-of-factors", entry=name)
     due = Update({name: entry for name, entry in memory.entries.items() if name in update.entries}, memory.spec)
     wanted = update.plus(due.scaled(decay))
     sent = codec.encode(wanted, seed)

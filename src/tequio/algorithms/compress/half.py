@@ -27,6 +27,7 @@ from tequio.algorithms.compress._halves import (
 )
 from tequio.algorithms.compress.codec import LIMIT
 from tequio.core.errors import ConfigError, UpdateError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Update
 
 
@@ -41,7 +42,8 @@ class Half:
 
     def __post_init__(self) -> None:
         if self.form not in ("fp16", "bf16"):
-            raise ConfigError(f"[algorithm] half: form = {self.form!r} is not known;", "expected fp16 or bf16.")
+            key = "[algorithm] half: form"
+            raise refusal(ConfigError, "out-of-range", key=key, value=self.form, limits="fp16, bf16")
 
     @property
     def label(self) -> str:
@@ -55,7 +57,7 @@ class Half:
         exponent = shared_exponent(float(flat.abs().max())) if flat.numel() and self.form == "fp16" else 0
         short = to_half(flat, exponent) if self.form == "fp16" else flat.bfloat16()
         if not bool(torch.isfinite(short).all()):
-            raise UpdateError("An update to be sent is too large for bfloat16;", "expected numbers under 3e38.")
+            raise refusal(UpdateError, "sent-too-large")
         return seal(self.label, update, items, {"values": to_planes(short)}, {"exponent": exponent})
 
     def most(self, items: Sequence[Item], spec: str) -> int:
@@ -68,8 +70,9 @@ class Half:
         opened = unseal(data, source, self.label, ("values",), limit)
         layouts = opened.layouts()
         sizes = [vectors * length for vectors, length in layouts]
-        planes = opened.tensor("values", 2 * sum(sizes))
-        exponent = opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT)
         dtype = torch.float16 if self.form == "fp16" else torch.bfloat16
-        flat = from_half(from_planes(planes, dtype), exponent)
+        flat = from_half(
+            from_planes(opened.tensor("values", 2 * sum(sizes)), dtype),
+            opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT),
+        )
         return opened.update([part.reshape(shape) for part, shape in zip(cut(flat, sizes), layouts, strict=True)])

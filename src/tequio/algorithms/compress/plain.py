@@ -49,7 +49,7 @@ class Plain:
         except UpdateError as error:
             if source in error.what:
                 raise
-            raise damaged(source, str(error)) from None
+            raise damaged(source, "tensors") from None
         if not update.is_finite():
-            raise damaged(source, "It holds NaN or infinite numbers.")
+            raise damaged(source, "values")
         return update

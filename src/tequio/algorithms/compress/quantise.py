@@ -57,8 +57,8 @@ class Quantise:
     unbiased: bool = True
 
     def __post_init__(self) -> None:
-        require(self.bits in (8, 4, 2), self.name, "bits", self.bits, "8, 4 or 2")
-        require(8 <= self.block <= 65536, self.name, "block", self.block, "8 to 65536")
+        require(self.bits in (8, 4, 2), self.name, "bits", self.bits, "8, 4, 2")
+        require(8 <= self.block <= 65536, self.name, "block", self.block, "8 ≤ block ≤ 65536")
 
     @property
     def label(self) -> str:
@@ -120,11 +120,12 @@ def piece_count(length: int, block: int) -> int:
 
 def read_scales(opened: Opened, counts: list[int]) -> list[Tensor]:
     """The scales of each matrix, float32; UpdateError unless finite and ≥ 0."""
-    planes = opened.tensor("scales", 2 * sum(counts))
-    exponent = opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT)
-    scales = from_half(from_planes(planes), exponent)
+    scales = from_half(
+        from_planes(opened.tensor("scales", 2 * sum(counts))),
+        opened.number("exponent", -EXPONENT_LIMIT, EXPONENT_LIMIT),
+    )
     if not bool(torch.isfinite(scales).all()) or bool((scales < 0.0).any()):
-        raise damaged(opened.source, "One of its scales is negative, infinite or NaN.")
+        raise damaged(opened.source, "scales")
     return cut(scales, counts)
 
 

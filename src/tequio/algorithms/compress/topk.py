@@ -64,8 +64,8 @@ class TopK:
     unbiased: bool = False
 
     def __post_init__(self) -> None:
-        require(0.0 < self.density <= 1.0, self.name, "density", self.density, "over 0 and at most 1")
-        require(self.bits in (2, 4, 8, 16), self.name, "bits", self.bits, "2, 4, 8 or 16")
+        require(0.0 < self.density <= 1.0, self.name, "density", self.density, "0 < density ≤ 1")
+        require(self.bits in (2, 4, 8, 16), self.name, "bits", self.bits, "2, 4, 8, 16")
 
     @property
     def label(self) -> str:
@@ -186,5 +186,5 @@ def _positions(opened: Opened, total: int) -> Ints:
     unary = opened.tensor("unary", min(opened.tensors["unary"].numel(), longest))
     positions = rice_decode(as_bytes(unary), low, width, count)
     if positions is None or (count and int(positions[-1]) >= total):
-        raise damaged(opened.source, "Its positions do not fit its shapes.")
+        raise damaged(opened.source, "positions")
     return positions

@@ -11,5 +11,4 @@ from torch.nn import functional as F
 
 def distil_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """logits: the student's, teacher: probabilities at temperature T, both (rows × classes). 0 where they agree."""
-    student = F.log_softmax(logits.float() / temperature, 1)
-    return F.kl_div(student, teacher, reduction="batchmean") * temperature**2
+    return F.kl_div(F.log_softmax(logits.float() / temperature, 1), teacher, reduction="batchmean") * temperature**2

@@ -26,7 +26,7 @@ class FedProx:
     for_centre: bool = True
 
     def __post_init__(self) -> None:
-        require(self.strength >= 0.0, "terms", self.name, self.strength, "0 or more", "local")
+        require(self.strength >= 0.0, "terms", self.name, self.strength, "fedprox ≥ 0", "local")
 
     def added(self, step: Step) -> Tensor:
         """μ/2·‖ΔW − ΔW_start‖²."""

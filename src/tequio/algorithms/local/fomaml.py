@@ -24,7 +24,7 @@ class FOMAML:
     batches: int = 2
 
     def __post_init__(self) -> None:
-        require(self.inner_rate > 0.0, self.name, "inner_rate", self.inner_rate, "more than 0", "local")
+        require(self.inner_rate > 0.0, self.name, "inner_rate", self.inner_rate, "inner_rate > 0", "local")
 
     def ahead(self, values: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """θ' = θ − α·g."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tequio.algorithms.settings import require
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import Need, Step
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class KL:
     for_centre: bool = True
 
     def __post_init__(self) -> None:
-        require(self.strength >= 0.0, "terms", self.name, self.strength, "0 or more", "local")
+        require(self.strength >= 0.0, "terms", self.name, self.strength, "kl ≥ 0", "local")
 
     def added(self, step: Step) -> Tensor:
         """β times the mean over rows of Σ p_base (log p_base − log p_θ), nats."""
         if step.public is None or step.base is None:
-            raise TrainingError("The term kl needs public text.")
+            raise refusal(TrainingError, "term-without-text", term=self.name)
         now, base = F.log_softmax(step.public.float(), -1), F.log_softmax(step.base.float(), -1)
         return self.strength * F.kl_div(now, base, reduction="batchmean", log_target=True)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tequio.algorithms.settings import require
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import Need, Step
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Replay:
     for_centre: bool = False
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.strength <= 1.0, "terms", self.name, self.strength, "a share from 0 to 1", "local")
+        require(0.0 <= self.strength <= 1.0, "terms", self.name, self.strength, "0 ≤ replay ≤ 1", "local")
 
     def added(self, step: Step) -> Tensor:
         """s·(public − own): what turns the own loss into the mixture."""
         if step.public is None or step.truth is None:
-            raise TrainingError("The term replay needs public text.")
+            raise refusal(TrainingError, "term-without-text", term=self.name)
         return self.strength * (F.cross_entropy(step.public.float(), step.truth) - step.own)

@@ -14,6 +14,7 @@ from tequio.algorithms.local._products import inner
 from tequio.algorithms.settings import require
 from tequio.core.errors import TrainingError
 from tequio.core.protocols import Need, Step
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Transfer:
     for_centre: bool = False
 
     def __post_init__(self) -> None:
-        require(self.strength >= 0.0, "terms", self.name, self.strength, "0 or more", "local")
+        require(self.strength >= 0.0, "terms", self.name, self.strength, "transfer ≥ 0", "local")
 
     def added(self, step: Step) -> Tensor:
         """w·⟨G, ΔW⟩: linear in the model, so its gradient is the same at every step."""
         if step.gradient is None:
-            raise TrainingError("The term transfer needs the centre's gradient.")
+            raise refusal(TrainingError, "term-without-centre", term=self.name)
         return self.strength * inner(step.gradient, step.now)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tequio.core.types import Trained
 from tequio.core.update import Update, zero
 
 
@@ -29,6 +30,22 @@ class Collected:
         """One more. Raises UpdateError if it belongs to another layout."""
         fitting = zero(self.spec).plus(update)
         return replace(self, updates=(*self.updates, fitting), coefficients=(*self.coefficients, coefficient))
+
+
+class Votes:
+    """What reduces share that must see all updates: each is kept, and both factors are trained."""
+
+    def trained(self, round_: int) -> Trained:
+        """Both, always."""
+        return "both"
+
+    def init(self, spec: str) -> Collected:
+        """Nothing yet."""
+        return Collected(spec)
+
+    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
+        """Keep it."""
+        return total.add(update, coefficient)
 
 
 def gram(retained: Collected, divisor: float) -> Tensor:

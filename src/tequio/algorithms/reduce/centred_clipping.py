@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tequio.algorithms.reduce._points import Collected, centre, distances, gram, median_votes
+from tequio.algorithms.reduce._points import Collected, Votes, centre, distances, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.protocols import Sees
-from tequio.core.types import Layout, Trained
+from tequio.core.types import Layout
 from tequio.core.update import Update
 
 START_STEPS = 100
@@ -22,7 +22,7 @@ START_SMOOTHING = 1e-6
 
 
 @dataclass(frozen=True)
-class CentredClipping:
+class CentredClipping(Votes):
     """`tau` is a length in the unit of the update's norm; None: `factor` times the median distance."""
 
     iterations: int = 3
@@ -35,21 +35,9 @@ class CentredClipping:
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
-        require(self.factor > 0.0, self.name, "factor", self.factor, "above 0")
-        require(self.tau is None or self.tau > 0.0, self.name, "tau", self.tau or 0.0, "above 0")
-
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Collected:
-        """Nothing yet."""
-        return Collected(spec)
-
-    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
-        """Keep it."""
-        return total.add(update, coefficient)
+        require(self.iterations >= 1, self.name, "iterations", self.iterations, "iterations ≥ 1")
+        require(self.factor > 0.0, self.name, "factor", self.factor, "factor > 0")
+        require(self.tau is None or self.tau > 0.0, self.name, "tau", self.tau or 0.0, "tau > 0")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The clipped mean."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.factors import padded_sum
+from tequio.algorithms.reduce._sums import Summed
 from tequio.core.protocols import Sees
-from tequio.core.types import Layout, Trained
-from tequio.core.update import Update, zero
+from tequio.core.types import Layout
 
 
 @dataclass(frozen=True)
-class FedIT:
+class FedIT(Summed):
     """Weighted mean of factor changes; what a lower rank does not have counts as 0."""
 
     name: str = "fedit"
@@ -23,19 +22,3 @@ class FedIT:
     streaming: bool = True
     nested: bool = False
     sees: Sees = "only the sum"
-
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Update:
-        """Nothing yet."""
-        return zero(spec)
-
-    def add(self, total: Update, update: Update, coefficient: float) -> Update:
-        """total + coefficient · update, coordinate by coordinate."""
-        return padded_sum(total, update.scaled(coefficient))
-
-    def result(self, total: Update, divisor: float) -> Update:
-        """The sum over the sum of weights."""
-        return total.scaled(1.0 / divisor)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.factors import padded_sum
+from tequio.algorithms.reduce._sums import Summed
 from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
-from tequio.core.update import Update, zero
 
 
 @dataclass(frozen=True)
-class FFA:
+class FFA(Summed):
     """Weighted mean of changes of B; a column that a lower rank does not train counts as 0."""
 
     name: str = "ffa"
@@ -27,15 +26,3 @@ class FFA:
     def trained(self, round_: int) -> Trained:
         """B, always."""
         return "b"
-
-    def init(self, spec: str) -> Update:
-        """Nothing yet."""
-        return zero(spec)
-
-    def add(self, total: Update, update: Update, coefficient: float) -> Update:
-        """total + coefficient · update, coordinate by coordinate."""
-        return padded_sum(total, update.scaled(coefficient))
-
-    def result(self, total: Update, divisor: float) -> Update:
-        """The sum over the sum of weights."""
-        return total.scaled(1.0 / divisor)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.reduce._points import Collected, centre, gram, median_votes
+from tequio.algorithms.reduce._points import Collected, Votes, centre, gram, median_votes
 from tequio.algorithms.settings import require
 from tequio.core.protocols import Sees
-from tequio.core.types import Layout, Trained
+from tequio.core.types import Layout
 from tequio.core.update import Update
 
 
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(Votes):
     """At most `iterations` steps; distances under `smoothing` × the median length count as that long."""
 
     iterations: int = 100
@@ -28,20 +28,8 @@ class GeometricMedian:
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, self.name, "iterations", self.iterations, "1 or more")
-        require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "above 0, at most 1")
-
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Collected:
-        """Nothing yet."""
-        return Collected(spec)
-
-    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
-        """Keep it."""
-        return total.add(update, coefficient)
+        require(self.iterations >= 1, self.name, "iterations", self.iterations, "iterations ≥ 1")
+        require(0.0 < self.smoothing <= 1.0, self.name, "smoothing", self.smoothing, "0 < smoothing ≤ 1")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The geometric median of the points."""

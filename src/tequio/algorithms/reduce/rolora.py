@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tequio.algorithms.factors import padded_sum
+from tequio.algorithms.reduce._sums import Summed
 from tequio.core.protocols import Sees
 from tequio.core.types import Layout, Trained
-from tequio.core.update import Update, zero
 
 
 @dataclass(frozen=True)
-class RoLoRA:
+class RoLoRA(Summed):
     """Weighted mean of changes of B, then of A; a row or column that a lower rank does not train counts as 0."""
 
     name: str = "rolora"
@@ -28,15 +27,3 @@ class RoLoRA:
     def trained(self, round_: int) -> Trained:
         """B in odd rounds (it starts at 0, so A could not learn before it), A in even ones."""
         return "b" if round_ % 2 else "a"
-
-    def init(self, spec: str) -> Update:
-        """Nothing yet."""
-        return zero(spec)
-
-    def add(self, total: Update, update: Update, coefficient: float) -> Update:
-        """total + coefficient · update, coordinate by coordinate."""
-        return padded_sum(total, update.scaled(coefficient))
-
-    def result(self, total: Update, divisor: float) -> Update:
-        """The sum over the sum of weights."""
-        return total.scaled(1.0 / divisor)

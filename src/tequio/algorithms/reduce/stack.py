@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tequio.algorithms.reduce._sums import Summed
 from tequio.core.protocols import Sees
-from tequio.core.types import Layout, Trained
-from tequio.core.update import Update, zero
+from tequio.core.types import Layout
+from tequio.core.update import Update
 
 
 @dataclass(frozen=True)
-class Stack:
+class Stack(Summed):
     """Exact weighted sum of low-rank updates."""
 
     name: str = "stack"
@@ -23,18 +24,6 @@ class Stack:
     nested: bool = False
     sees: Sees = "each update"
 
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Update:
-        """Nothing yet."""
-        return zero(spec)
-
     def add(self, total: Update, update: Update, coefficient: float) -> Update:
         """total + coefficient · update, by stacking."""
         return total.plus(update.scaled(coefficient))
-
-    def result(self, total: Update, divisor: float) -> Update:
-        """The sum over the sum of weights."""
-        return total.scaled(1.0 / divisor)

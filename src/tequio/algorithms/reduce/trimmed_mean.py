@@ -14,19 +14,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tequio.algorithms.reduce._points import Collected
+from tequio.algorithms.reduce._points import Collected, Votes
 from tequio.algorithms.settings import require
 from tequio.core.errors import RunError, UpdateError
+from tequio.core.grouping import grouped
 from tequio.core.protocols import Sees
 from tequio.core.texts.words import refusal
-from tequio.core.types import Layout, Trained
-from tequio.core.update import Dense, Entry, Update, plain
+from tequio.core.types import Layout
+from tequio.core.update import Dense, Update, plain
 
 FEWEST = 3
 
 
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Votes):
     """Fraction `trim` dropped at each end."""
 
     trim: float = 0.2
@@ -37,19 +38,7 @@ class TrimmedMean:
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 or more and under 0.5")
-
-    def trained(self, round_: int) -> Trained:
-        """Both, always."""
-        return "both"
-
-    def init(self, spec: str) -> Collected:
-        """Nothing yet."""
-        return Collected(spec)
-
-    def add(self, total: Collected, update: Update, coefficient: float) -> Collected:
-        """Keep it."""
-        return total.add(update, coefficient)
+        require(0.0 <= self.trim < 0.5, self.name, "trim", self.trim, "0 ≤ trim < 0.5")
 
     def result(self, total: Collected, divisor: float) -> Update:
         """The trimmed mean. Raises RunError under three updates."""
@@ -57,18 +46,16 @@ class TrimmedMean:
         if n < FEWEST:
             raise refusal(RunError, "too-few-updates-to-trim", count=n, fewest=FEWEST)
         points = [u.scaled(c * n / divisor) for u, c in zip(total.updates, total.coefficients, strict=True)]
-        names = sorted({name for point in points for name in point.entries})
-        entries: dict[str, Entry] = {}
-        for name in names:
-            values = [plain(point.entries[name]) for point in points if name in point.entries]
-            entries[name] = Dense(_trimmed(_padded(name, values), self.trim))
+        found = grouped((name, plain(entry)) for point in points for name, entry in point.entries.items())
+        entries = {name: Dense(_trimmed(_padded(name, found[name]), self.trim)) for name in sorted(found)}
         return Update(entries, total.spec)
 
 
 def _padded(name: str, values: list[Tensor]) -> Tensor:
     """(votes, …) with +∞ where a participant has no such coordinate."""
-    if len({value.ndim for value in values}) != 1:
-        raise UpdateError(f"Entry {name} is a vector in one update and a matrix in another.")
+    if odd := [value for value in values if value.ndim != values[0].ndim]:
+        shapes = {"shape": [*values[0].shape], "expected": [*odd[0].shape]}
+        raise refusal(UpdateError, "entry-shapes-differ", entry=name, **shapes)
     shape = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
     out = torch.full((len(values), *shape), math.inf)
     for row, value in zip(out, values, strict=True):

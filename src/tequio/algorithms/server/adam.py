@@ -25,9 +25,9 @@ class Adam:
     name: str = "adam"
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.beta1 < 1.0, self.name, "beta1", self.beta1, "0 or more and under 1")
-        require(0.0 <= self.beta2 <= 1.0, self.name, "beta2", self.beta2, "0 to 1")
-        require(self.tau >= 1e-15, self.name, "tau", self.tau, "1e-15 or more")
+        require(0.0 <= self.beta1 < 1.0, self.name, "beta1", self.beta1, "0 ≤ beta1 < 1")
+        require(0.0 <= self.beta2 <= 1.0, self.name, "beta2", self.beta2, "0 ≤ beta2 ≤ 1")
+        require(self.tau >= 1e-15, self.name, "tau", self.tau, "tau ≥ 1e-15")
 
     def init(self, spec: str) -> Update:
         """m = 0, v = τ²."""

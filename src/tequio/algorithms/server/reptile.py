@@ -20,7 +20,7 @@ class Reptile:
 
     def __post_init__(self) -> None:
         require(
-            0.0 < self.learning_rate <= 1.0, self.name, "learning_rate", self.learning_rate, "more than 0, at most 1"
+            0.0 < self.learning_rate <= 1.0, self.name, "learning_rate", self.learning_rate, "0 < learning_rate ≤ 1"
         )
 
     def init(self, spec: str) -> Update:

@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tequio.core.protocols import Facts, Sees
+from tequio.algorithms.weights.examples import Examples
+from tequio.core.protocols import Facts
 
 
 @dataclass(frozen=True)
-class FedNova:
+class FedNova(Examples):
     """wᵢ = nᵢ, cᵢ = nᵢ/τᵢ, scale τ_eff."""
 
     name: str = "fednova"
-    sees: Sees = "only the sum"
-
-    def weight(self, facts: Facts) -> float:
-        """nᵢ."""
-        return float(facts.examples)
 
     def coefficient(self, facts: Facts) -> float:
         """nᵢ/τᵢ."""

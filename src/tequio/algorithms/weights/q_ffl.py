@@ -26,7 +26,7 @@ class QFFL:
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.q <= 10.0, self.name, "q", self.q, "0 to 10")
+        require(0.0 <= self.q <= 10.0, self.name, "q", self.q, "0 ≤ q ≤ 10")
 
     def weight(self, facts: Facts) -> float:
         """excessᵢ^q; 1 where the excess is not known."""

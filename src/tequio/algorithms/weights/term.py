@@ -27,7 +27,7 @@ class Term:
     sees: Sees = "each update"
 
     def __post_init__(self) -> None:
-        require(0.0 <= self.t <= 10.0, self.name, "t", self.t, "0 to 10")
+        require(0.0 <= self.t <= 10.0, self.name, "t", self.t, "0 ≤ t ≤ 10")
 
     def weight(self, facts: Facts) -> float:
         """exp(t·(excessᵢ − 1)); 1 where the excess is not known."""

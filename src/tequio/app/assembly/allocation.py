@@ -7,14 +7,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tequio.app.assembly.algorithm import build_local, resolve_algorithm
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE
 from tequio.config import Federation, HardwareSection
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal
-from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
@@ -22,19 +21,17 @@ from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload
 from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 
-def allocate_all(
-    config: Federation, profiles: Mapping[int, ParticipantProfile], adapted: AdaptedModel
-) -> dict[str, Assignment]:
+def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfile]) -> dict[str, Assignment]:
     """Rank and steps of every participant from its hardware; the centre (index 0) makes as many steps as the median participant."""
-    out: dict[str, Assignment] = {}
+    config, out = context.config, dict[str, Assignment]()
     for index in sorted(profiles, reverse=True):  # the centre comes last
         who = profiles[index]
         steps = full_steps(config, who.batches["train"])
         if index == 0:
             median = sorted(a.steps for a in out.values())[len(out) // 2]
             steps = (config.centre.steps if config.centre else None) or median
-        hardware = build_hardware(who.name, who.hardware, who.speed, adapted.full)
-        out[who.name] = _in_windows(config, index, allocate(hardware, build_workload(config, who, steps, adapted)))
+        hardware = build_hardware(who.name, who.hardware, who.speed, context.adapted.full)
+        out[who.name] = _in_windows(config, index, allocate(hardware, build_workload(context, who, steps)))
     return out if config.privacy.mode == "open" else _masked(out)
 
 
@@ -79,20 +76,18 @@ def build_hardware(name: str, own: HardwareSection, measured: float | None, full
     return Hardware(own.tokens_per_second or measured, own.uplink_mbit, own.memory_gib, own.max_rank)
 
 
-def build_workload(config: Federation, profile: ParticipantProfile, steps: int, adapted: AdaptedModel) -> Workload:
+def build_workload(context: ModelContext, profile: ParticipantProfile, steps: int) -> Workload:
     """What a round of `steps` steps asks of this participant."""
+    config, adapted, local = context.config, context.adapted, context.algorithm.local
     whole = config.train.pace == "buffered" and profile.name != CENTRE  # who is slow is late instead of cut short
-    local = build_local(config)
-    drawn = local.built()[1].batches + int(local.needs("public"))  # batches a step
+    drawn = local.method.batches + int(local.needs("public"))  # batches a step
     shapes = adapted.shapes.values()
     if adapted.full:  # one rank, which no matrix exceeds; a declared or measured speed is that of the whole step
         rank = max(min(m, n) for m, n in shapes)
         ranks: tuple[int, ...] = (rank,)
         bytes_per_rank, rank_cost = math.ceil(4 * sum(m * n for m, n in shapes) / rank), 0.0
     else:
-        twice = (
-            2 if resolve_algorithm(config.algorithm).start.continues else 1
-        )  # a change of factors: up to twice their rank
+        twice = 2 if context.algorithm.start.continues else 1  # a change of factors: up to twice their rank
         ranks, rank_cost = tuple(sorted(set(config.adapter.ranks))), RANK_COST
         bytes_per_rank = 4 * twice * sum(m + n for m, n in shapes)
     return Workload(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from tequio.algorithms.compatibility import check_bound, check_buffered, check_votes
-from tequio.app.assembly.algorithm import build_distillation, build_local, resolve_algorithm
+from tequio.algorithms.compatibility import check_bound, check_votes
+from tequio.app.assembly.algorithm import Algorithm, resolve_algorithm
 from tequio.app.assembly.masked import check_masked
 from tequio.app.assembly.setup import RunSetup, class_count
 from tequio.app.assembly.topology import build_peers
@@ -26,18 +27,23 @@ def check_tells_carbon(who: str, file: ParticipantFile) -> None:
         raise refusal(ConfigError, "carbon-private" if placed else "carbon-without-place", who=who)
 
 
-def check_pieces(config: Federation) -> None:
-    """Raise ConfigError for an illegal chain."""
-    algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
-    check_masked(config)
+def check_pieces(config: Federation) -> Algorithm:
+    """Build the pieces of a federation. Raises ConfigError for an illegal chain."""
+    algorithm = resolve_algorithm(config)
+    check_masked(config, algorithm)
     build_peers(config)
     check_votes(algorithm.reduce, config.train.cohort or len(config.participants))
     check_bound(config.screen.norm_bound, algorithm.weights)
-    build_local(config)
-    if config.train.pace == "buffered":
-        check_buffered(algorithm.reduce, algorithm.start, config.screen.cosine, algorithm.feedback)
-    if config.distil is not None:
-        build_distillation(config.distil, algorithm.reduce, 1, config.seed)
+    return algorithm
+
+
+def join_groups(config: Federation, groups: Sequence[RunSetup]) -> RunSetup:
+    """One run of all groups, the main base's first. Raises what `check_teaching` raises, where [distil] has them teach one another."""
+    main, *others = groups
+    if (how := main.algorithm.distillation) is not None:
+        how = replace(how, rank=how.rank or max(group.run_spec.top_rank() for group in groups))
+        check_teaching(groups, how)
+    return replace(main, config=config, others=tuple(others), distillation=how)
 
 
 def check_teaching(groups: Sequence[RunSetup], how: Distillation) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tequio.app.assembly.algorithm import Algorithm, resolve_algorithm
 from tequio.app.assembly.memory import check_run_memory, resolve_dtype
 from tequio.app.assembly.site import build_site
 from tequio.config import Federation, ParticipantFile
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.measure.energy import Meter, open_meter
 from tequio.participant.accounts import AccountBook
 from tequio.participant.adapted_model import AdaptedModel, head_at_zero, head_from_descriptions
@@ -26,9 +28,10 @@ from tequio.participant.text_tasks import Causal, Classification, TextTask
 
 @dataclass(frozen=True)
 class ModelContext:
-    """One base loaded, with its task and the machine's meter."""
+    """One base loaded, with its task, the federation's pieces and the machine's meter."""
 
     config: Federation
+    algorithm: Algorithm
     adapted: AdaptedModel
     task: TextTask
     meter: Meter
@@ -39,22 +42,25 @@ def build_model_context(
     files: Mapping[str, ParticipantFile],
     among: ProcessGroup = ALONE,
     recorded: str | None = None,
+    algorithm: Algorithm | None = None,
 ) -> ModelContext:
     """Load the base for these participants, once it is known that it fits. among: the processes that keep it in shards.
 
     recorded: the digest that the record of a run has of this base, where the run began before (see `load_base`).
+    algorithm: the federation's pieces, where they are built already.
 
     Raises ResourceError where memory is too small, BaseModelError for the base, ConfigError for texts longer than it reads.
     """
     full = config.adapter.kind == "full"
     dtype = resolve_dtype(config)
-    check_run_memory(config, files, among.size)
+    algorithm = algorithm or resolve_algorithm(config)
+    check_run_memory(config, algorithm, files, among.size)
     base = load_base(config.base.model, config.task.kind, dtype, cache_folder(), among, recorded)
     if config.task.max_tokens > base.max_positions:
-        why = f"The base reads at most {base.max_positions} tokens."
-        raise ConfigError(f"[task] max_tokens = {config.task.max_tokens}.", why, "Lower it.")
+        facts = {"tokens": config.task.max_tokens, "most": base.max_positions}
+        raise refusal(ConfigError, "max-tokens-too-large", **facts)
     adapted = AdaptedModel(base, config.adapter.modules, config.adapter.scale, _head(config, base), full)
-    return ModelContext(config, adapted, build_task(config, base), open_meter())
+    return ModelContext(config, algorithm, adapted, build_task(config, base), open_meter())
 
 
 def at_coordinator(context: ModelContext) -> ModelContext:

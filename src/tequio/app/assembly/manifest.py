@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import tequio
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, public_digests
-from tequio.app.run_files import config_from_header
+from tequio.app.run_files import HEAD_FILE, base_file, config_from_header, save
 from tequio.config import MAIN, Federation, changes, stored
 from tequio.core.canonical import canonical_json, digest_json, digest_update
 from tequio.core.errors import RunError
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal
-from tequio.ledger.folder import LEDGER
+from tequio.ledger.folder import LEDGER, RunFolder
+from tequio.ledger.record import Ledger
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.encoding import VERSION
 from tequio.planning.allocation import Assignment
-
-BASE_KEYS = ("base", "spec", "head_digest", "centre")
 
 
 def participant_indices(config: Federation) -> dict[str, int]:
@@ -34,7 +35,6 @@ def participant_indices(config: Federation) -> dict[str, int]:
 
 def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How the run began: configuration, base, roster, versions."""
-    base = adapted.base
     plain = stored(config)
     versions = {"tequio": tequio.__version__, "torch": torch.__version__, "python": platform.python_version()}
     causal = config.task.kind == "causal"
@@ -43,6 +43,20 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
         "seed": config.seed,
         "config": plain,
         "config_digest": digest_json(plain),
+        **base_header(config, adapted),
+        "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
+        "participants": rows,
+        "simulation": True,
+        "versions": versions,
+        "choice_rule": CHOICE_RULE,
+        **({"encoding": VERSION} if causal else {}),
+    }
+
+
+def base_header(config: Federation, adapted: AdaptedModel) -> dict[str, Any]:
+    """One base: what it is, the layout of its adapter, and its head."""
+    base = adapted.base
+    return {
         "spec": adapted.spec,
         "base": {
             "model": config.base.model,
@@ -54,13 +68,44 @@ def build_header(config: Federation, adapted: AdaptedModel, rows: list[dict[str,
             **({"notes": list(base.notes)} if base.notes else {}),
         },
         "head_digest": digest_update(adapted.head_update()),
-        "task": {"kind": config.task.kind, "labels": list(config.task.label_names())},
-        "participants": rows,
-        "simulation": True,
-        "versions": versions,
-        "choice_rule": CHOICE_RULE,
-        **({"encoding": VERSION} if causal else {}),
     }
+
+
+def run_header(
+    config: Federation,
+    groups: Sequence[tuple[str, ModelContext, Sequence[dict[str, Any]]]],
+    centre: Centre,
+    public: PublicData,
+) -> dict[str, Any]:
+    """How a run of all groups began, whether on one machine or across a network.
+
+    Args:
+        config: the whole federation.
+        groups: each base's name, what is loaded of it and its rows, the centre's among them; that of [base] first.
+        centre, public: over the base of [base].
+    """
+    places, rows = participant_indices(config), [row for _, _, own in groups for row in own if row["name"] != CENTRE]
+    header = build_header(config, groups[0][1].adapted, sorted(rows, key=lambda row: places[row["name"]]))
+    centres = [next((row for row in own if row["name"] == CENTRE), None) for _, _, own in groups]
+    header |= {
+        "centre": centres[0],
+        "slices": {name: len(items) for name, items in centre.held_out.items()},
+        "public_data": public_digests(public.splits, public.slices, public.text),
+    }
+    if len(groups) > 1:
+        header["bases"] = {
+            name: {**base_header(context.config, context.adapted), "centre": row}
+            for (name, context, _), row in zip(groups[1:], centres[1:], strict=True)
+        }
+    return header
+
+
+def begin_record(folder: RunFolder, header: Mapping[str, Any], bases: Mapping[str, AdaptedModel]) -> Ledger:
+    """Write the head of each base, then the header as the first record. Return the ledger, open."""
+    for name, adapted in bases.items():
+        save(folder, base_file(name, HEAD_FILE), adapted.head_update())
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Ledger.create(folder.ledger_path, {**header, "created": created})
 
 
 def same_run(header: Mapping[str, Any], recorded: Mapping[str, Any], ledger: Path) -> list[str]:
@@ -103,8 +148,10 @@ def encoding_changed(kind: str, recorded: Mapping[str, Any]) -> list[str]:
     return [f"how texts become tokens ({versions}; finish that run with the version that began it)"]
 
 
-def participant_row(profile: ParticipantProfile, assignment: Assignment, full: bool) -> dict[str, Any]:
-    """Its row in the record of the run."""
+def participant_row(
+    profile: ParticipantProfile, assignment: Assignment, full: bool, base: str | None = None
+) -> dict[str, Any]:
+    """Its row in the record of the run; with several bases it says over which one, in its tier too."""
     tier = Reason("tier-full") if full else Reason("tier-rank", {"rank": assignment.rank})
     shown = {} if profile.name == CENTRE else profile.hardware.model_dump(exclude_none=True)
     row = {
@@ -117,28 +164,17 @@ def participant_row(profile: ParticipantProfile, assignment: Assignment, full: b
         "data": dict(profile.data),
         "batches": dict(profile.batches),
     }
-    return row if profile.name == CENTRE else row | {"measured_tokens_per_second": profile.speed}
-
-
-def label_base(row: dict[str, Any], base: str, several: bool) -> dict[str, Any]:
-    """The row; with several bases it says over which one, in its tier too."""
-    tier = Reason("tier-base", {"base": base, "tier": row["tier"]})
-    return {**row, "base": base, "tier": tier.as_record()} if several else row
+    if profile.name == CENTRE:
+        return row
+    if base is not None:
+        row |= {"base": base, "tier": Reason("tier-base", {"base": base, "tier": row["tier"]}).as_record()}
+    return row | {"measured_tokens_per_second": profile.speed}
 
 
 def comparable(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a participant, or what it says of itself, without what only says why: earlier versions wrote it in sentences."""
     return {key: value for key, value in row.items() if key not in ("reason", "tier")} | {
         "data": {key: value for key, value in (row.get("data") or {}).items() if key != "warnings"}
-    }
-
-
-def centre_header(rows: Sequence[Mapping[str, Any]], centre: Centre, public: PublicData) -> dict[str, Any]:
-    """What the record of a run says of its public data."""
-    return {
-        "centre": next((row for row in rows if row["name"] == CENTRE), None),
-        "slices": {name: len(items) for name, items in centre.held_out.items()},
-        "public_data": public_digests(public.splits, public.slices, public.text),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tequio.algorithms.compatibility import check_sum
-from tequio.app.assembly.algorithm import resolve_algorithm
+from tequio.app.assembly.algorithm import Algorithm
 from tequio.config import Federation, ParticipantFile, stored
 from tequio.config.privacy import MODES
 from tequio.coordinator.run_spec import RunSpec, Screening
@@ -30,12 +30,11 @@ class Masking:
     members: Mapping[int, Member]
 
 
-def check_masked(config: Federation) -> None:
+def check_masked(config: Federation, algorithm: Algorithm) -> None:
     """Raise ConfigError where [privacy] mode = "masked" does not go with the rest. An open
     federation always passes."""
     if config.privacy.mode == "open":
         return
-    algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
     members = len(config.participants)
     found = {
         "masked-peers": config.topology.kind != "star",
@@ -55,7 +54,7 @@ def check_masked(config: Federation) -> None:
         algorithm.reduce,
         algorithm.weights,
         algorithm.start,
-        algorithm.upload.codec(),
+        algorithm.upload.codec,
         watching,
         full,
     )

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tequio.app.assembly.algorithm import build_local
 from tequio.app.assembly.context import ModelContext
 from tequio.config import Federation
 from tequio.core.canonical import digest_json
 from tequio.core.errors import DataError
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Example, read_examples
 from tequio.participant.node import Encoded, Node, encode_splits
 from tequio.participant.public_text import Public, public_text
 from tequio.participant.splits import DataFiles, SplitRule, Splits, content_hash, load_splits
-from tequio.participant.text_tasks import Item, TextTask
+from tequio.participant.text_tasks import Item
 
 CENTRE = "centre"
 
@@ -51,7 +51,7 @@ def build_centre(context: ModelContext, public: PublicData) -> Centre:
     """Encode it. One half of each slice is the gate's, the other is kept for the end."""
     config, task = context.config, context.task
     data = None if public.splits is None else encode_splits(task, public.splits, CENTRE)
-    text = build_public_text(config, task, public.text, data)
+    text = build_public_text(context, public.text, data)
     most = config.gate.max_examples
     gate = {n: task.encode(examples[0::2][:most], n)[0] for n, examples in public.slices.items()}
     held_out = {n: task.encode(examples[1::2][: 2 * most], n)[0] for n, examples in public.slices.items()}
@@ -70,17 +70,16 @@ def public_examples(config: Federation) -> list[Example]:
     return list({content_hash(e): e for e in examples if e.text.strip()}.values())
 
 
-def build_public_text(
-    config: Federation, task: TextTask, text: Sequence[Example], centre: Encoded | None
-) -> Public | None:
+def build_public_text(context: ModelContext, text: Sequence[Example], centre: Encoded | None) -> Public | None:
     """In batches; None where no term looks at it. Raises DataError where the file has no text."""
-    if not build_local(config).needs("public"):
+    config = context.config
+    if not context.algorithm.local.needs("public"):
         return None
     items: Sequence[Item] = () if centre is None else centre.train
     if config.local.data is not None:
-        items = task.encode(text, "[local] data")[0]
+        items = context.task.encode(text, "[local] data")[0]
     if not items:
-        raise DataError(f"[local] data: {config.local.data} holds no text.", "", "Give it some, or leave the key out.")
+        raise refusal(DataError, "public-text-empty", path=config.local.data)
     return public_text(items, config.train.batch_size, derive(config.seed, "public"))
 
 
@@ -112,6 +111,5 @@ def _slice(config: Federation, name: str, path: Path, known: set[str]) -> list[E
     by_hash = {content_hash(e): e for e in examples if e.text.strip()}
     examples = [by_hash[key] for key in sorted(by_hash.keys() - known)]
     if len(examples) < 4:
-        why = f"It has {len(examples)} texts that the centre does not train on; at least 4 are needed."
-        raise DataError(f"[gate] slices: {name} ({path}) is too small.", why, "Add texts, or leave it out.")
+        raise refusal(DataError, "slice-too-small", name=name, path=path, count=len(examples))
     return examples

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tequio.app.assembly.algorithm import Algorithm, build_local
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
-from tequio.config import Federation
 from tequio.coordinator.run_spec import Member, RunSpec, Screening
-from tequio.participant.adapted_model import AdaptedModel
 from tequio.planning.allocation import Assignment
 
 
@@ -18,14 +16,9 @@ def build_members(profiles: Mapping[int, ParticipantProfile], given: Mapping[str
     return {i: Member(profiles[i].name, i, a.rank, a.steps, a.seconds) for i, a in shares.items()}
 
 
-def build_run_spec(
-    config: Federation,
-    algorithm: Algorithm,
-    members: Mapping[int, Member],
-    adapted: AdaptedModel,
-    top: int | None = None,
-) -> RunSpec:
+def build_run_spec(context: ModelContext, members: Mapping[int, Member], top: int | None = None) -> RunSpec:
     """The plan of all rounds, with its members by index (0: the centre). top: the largest rank, if not that of these members."""
+    config, algorithm, adapted = context.config, context.algorithm, context.adapted
     return RunSpec(
         seed=config.seed,
         rounds=config.train.rounds,
@@ -46,7 +39,7 @@ def build_run_spec(
         download=algorithm.download,
         feedback=algorithm.feedback,
         screening=Screening(**config.screen.model_dump()),
-        local=build_local(config),
+        local=algorithm.local,
         full=adapted.full,
         broadcast_rank=config.algorithm.broadcast_rank or 2 * (top or max(m.rank for m in members.values())),
         patience=config.train.patience,

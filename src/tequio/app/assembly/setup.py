@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.masked import Masking
-from tequio.config import MAIN, Federation
+from tequio.config import MAIN
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.distillation import Distillation
 from tequio.coordinator.gossip import Peers
 from tequio.coordinator.run_spec import RunSpec
-from tequio.measure.energy import Meter
-from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.distiller import PublicTexts
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
-from tequio.participant.text_tasks import Causal, Item, TextTask
+from tequio.participant.text_tasks import Causal, Item
 
 
 @dataclass(frozen=True)
-class RunSetup:
+class RunSetup(ModelContext):
     """A run ready to go. `nodes` by index (0 is the centre); `report_slices` are the halves the gate never sees."""
 
-    config: Federation
-    adapted: AdaptedModel
-    task: TextTask
     run_spec: RunSpec
     nodes: Mapping[int, Node]
     report_slices: Mapping[str, Sequence[Item]]
-    settings: Mapping[str, Settings]
-    header: Mapping[str, Any]
-    data_digests: Mapping[str, str]
-    meter: Meter
+    settings: Mapping[str, Settings] = field(default_factory=dict)
+    header: Mapping[str, Any] = field(default_factory=dict)
+    data_digests: Mapping[str, str] = field(default_factory=dict)
     peers: Peers | None = None
     name: str = MAIN
     others: tuple[RunSetup, ...] = ()

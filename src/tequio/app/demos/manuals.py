@@ -10,6 +10,8 @@ from tequio.app.demos import fetch, roff
 from tequio.app.demos.text import Sample, mask_email, normalise, shuffled, unique
 from tequio.app.demos.types import DemoData, Plan, Provenance, four_tiers, load, save
 from tequio.core.errors import DataError
+from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 
 VERSION = 1
 PACKAGE = "manpages-es"
@@ -106,8 +108,7 @@ def python_topics() -> list[str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        fix = "Use a full Python (on Debian: the package libpython3-stdlib)."
-        raise DataError("The manuals demo needs pydoc_data.topics,", "and this Python lacks it.", fix) from None
+        raise refusal(DataError, "demo-needs-manuals") from None
     return [topics[name] for name in sorted(topics)]
 
 
@@ -123,17 +124,16 @@ def provenance(package: fetch.DebianPackage, python: str) -> tuple[Provenance, .
             PACKAGE,
             package.version,
             "GPL-3+ (translations); each page keeps the licence of its original",
-            "manpages-l10n, as packaged by Debian. The version follows the machine's release. Translators' "
-            "footer cut off, tables left out, e-mail addresses masked.",
+            Reason("source-manpages").as_record(),
             package.sha256,
-            "participants (sections 1, 5, 7, 8) and half of the centre (sections 2, 3, 4, 6)",
+            Reason("used-for-sections").as_record(),
         ),
         Provenance(
             "pydoc_data.topics",
             python,
             "PSF-2.0",
-            "Python's own documentation, from the standard library of the running Python.",
+            Reason("source-pydoc").as_record(),
             "",
-            "the other half of the centre, and the slice `english` (other topics than the centre's)",
+            Reason("used-for-centre-and-english").as_record(),
         ),
     )

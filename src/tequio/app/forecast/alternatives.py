@@ -12,7 +12,7 @@ from typing import Any
 
 from tequio.app.forecast.placement import Placed, costs
 from tequio.core.reason import Reason
-from tequio.measure.money import break_even_hours
+from tequio.measure.money import added, break_even_hours
 from tequio.measure.site import JOULES_A_KWH, Site
 from tequio.planning.devices import Device, middle
 from tequio.planning.memory import ModelShape
@@ -27,17 +27,13 @@ def total(parts: Sequence[Placed]) -> dict[str, Any]:
     """Sums over participants and centre; None where a part is not known, money by currency."""
     rows = [(times(one.work, one.rates), one) for one in parts]
     every = [costs(one, spent.work) for spent, one in rows]
-    money: dict[str, float] = {}
-    for row in every:
-        for currency, amount in (row["money"] or {}).items():
-            money[currency] = money.get(currency, 0.0) + amount
     known = [row["grams"] for row in every]
     return {
         "seconds_of_work": math.fsum(spent.work for spent, _ in rows),
         "seconds": _together(rows),
         "joules": math.fsum(row["joules"] for row in every),
         "grams": None if any(g is None for g in known) else math.fsum(known),
-        "money": money or None,
+        "money": added(row["money"] or {} for row in every) or None,
         "priced": [sum(row["money"] is not None for row in every), len(every)],  # of how many the money is known
         "bytes_up": math.fsum(one.work.bytes_up * one.work.rounds for one in parts),
     }
@@ -61,19 +57,13 @@ def build_options(
     everybody = [*people, *([centre] if centre else [])]
     texts = float(sum(one.work.examples for one in everybody))
     whole = total(everybody)
-    own = [replace(one, work=one.work.alone()) for one in people]
-    separate = total(own)
+    separate = total([replace(one, work=one.work.alone()) for one in people])
     mean = sum(one.work.examples for one in people) / len(people)
-    out = [
-        _option("hybrid", "", texts, whole),
-        _option("alone", "", mean, separate),
-    ]
+    out = [_option("hybrid", "", texts, whole), _option("alone", "", mean, separate)]
     green = _green(people, centre, whole)
     if green is not None:
         out.append(green)
-    central = [device for name, device in devices.items() if name == CENTRAL]
-    central += [device for name, device in devices.items() if name != CENTRAL]
-    for device in central:
+    for device in sorted(devices.values(), key=lambda device: device.name != CENTRAL):
         rates = OnDevice(device, shape, factors.get(device.name, 1.0))
         seconds = math.fsum(times(one.work.in_rounds(), rates).work for one in everybody)
         joules = seconds * device.watts

@@ -62,8 +62,7 @@ def help_for_the_weakest(
     smallest = _smallest(weak, others, devices, shape)
     if smallest is not None:
         device, seconds = smallest
-        top = max(config.adapter.ranks)
-        work = _with(weak.work, top, full_steps(config, weak.work.examples))
+        work = _with(weak.work, max(config.adapter.ranks), full_steps(config, weak.work.examples))
         seconds = max(others, _round(work, OnDevice(device, shape)))
         levers.append(
             _lever(Reason("lever-hosted", {"device": device.name}), work.rank, work.steps, seconds, weak, now)
@@ -80,15 +79,14 @@ def help_for_the_weakest(
                 "gain": True,
             }
         )
-    levers = [lever for lever in levers if lever["gain"]]
-    levers.sort(key=lambda lever: (-lever["rank"], -lever["steps"], lever["round_seconds"]))
+    useful = [lever for lever in levers if lever["gain"]]
     return {
         "name": name,
         "rank": weak.work.rank,
         "steps": weak.work.steps,
         "round_seconds": round_of[name],
         "group_round_seconds": now,
-        "levers": levers,
+        "levers": sorted(useful, key=lambda lever: (-lever["rank"], -lever["steps"], lever["round_seconds"])),
     }
 
 
@@ -108,9 +106,7 @@ def _allotted(config: Federation, setup: RunSetup, name: str, hardware: Hardware
     mean = sum(len(item.ids) for item in node.data.train) / len(node.data.train)
     profile = ParticipantProfile(name, HardwareSection(), dict(row["batches"]), mean, {})
     try:
-        return allocate(
-            hardware, build_workload(config, profile, full_steps(config, profile.batches["train"]), setup.adapted)
-        )
+        return allocate(hardware, build_workload(setup, profile, full_steps(config, profile.batches["train"])))
     except ConfigError:
         return None
 
@@ -131,11 +127,8 @@ def _smallest(
 ) -> tuple[Device, float] | None:
     """The cheapest device on which it would not be the slowest any more."""
     priced = sorted((d for d in devices.values() if d.buy), key=lambda d: d.buy or (0.0, 0.0))
-    for device in priced:
-        seconds = _round(weak.work, OnDevice(device, shape))
-        if seconds <= others:
-            return device, seconds
-    return None
+    timed = ((device, _round(weak.work, OnDevice(device, shape))) for device in priced)
+    return next(((device, seconds) for device, seconds in timed if seconds <= others), None)
 
 
 def _twice(value: float | None) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ConfigError, RunError
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder, resume_command
 from tequio.ledger.record import Ledger
@@ -32,7 +33,7 @@ def known_factors(plan_of: str) -> dict[str, float]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise ConfigError(f"{path} is damaged.", "", "Delete it: the next plan begins without factors.") from None
+        raise refusal(ConfigError, "factors-damaged", path=path) from None
 
 
 def calibration_key(digest: str, threads: int, card: str | None = None) -> str:
@@ -52,7 +53,7 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
     if "facts" in header:
         raise refusal(RunError, "record-of-participant", run=str(run))
     if end is None:
-        raise RunError(f"{run} is not finished.", "", f"Go on with: {resume_command(run)}")
+        raise refusal(RunError, "run-unfinished", run=run, command=resume_command(run))
     if header["base"]["digest"] != plan["base"]["digest"] or header["name"] != plan["federation"]:
         facts = {"run": str(run), "name": header["name"], "planned": plan["federation"]}
         raise refusal(RunError, "run-of-other-plan", **facts)
@@ -80,10 +81,9 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
             }
         )
     if not rows:
-        raise RunError(f"{run} has none of the participants of the plan.")
+        raise refusal(RunError, "run-of-other-participants", run=run)
     simulation = header.get("simulation") is not False
     memory = _beside(plan["process_memory"], end.get("peak_bytes"))
-    card = _beside(plan.get("card_memory"), end.get("card_peak_bytes"))
     alike = [row for row in rows if _alike(row, simulation)]
     return {
         "simulation": simulation,
@@ -92,14 +92,17 @@ def compare(plan: Mapping[str, Any], run: Path) -> dict[str, Any]:
         "joules_ratio": _over(alike, "joules"),
         "memory": memory,
         "memory_ratio": memory["ratio"],
-        "card": card,
+        "card": _beside(plan.get("card_memory"), end.get("card_peak_bytes")),
     }
 
 
 def _beside(predicted: int | None, measured: int | None) -> dict[str, float | None]:
     """Bytes, and measured over predicted; None what is not known."""
-    ratio = measured / predicted if predicted and measured else None
-    return {"predicted": predicted, "measured": measured, "ratio": ratio}
+    return {
+        "predicted": predicted,
+        "measured": measured,
+        "ratio": measured / predicted if predicted and measured else None,
+    }
 
 
 def _alike(row: Mapping[str, Any], simulation: bool) -> bool:
@@ -116,11 +119,8 @@ def _over(rows: list[dict[str, Any]], what: str) -> float | None:
 
 def teachers(compared: Mapping[str, Any]) -> dict[str, list[float]]:
     """Measured over predicted, by machine, of those of whom the run says something."""
-    out: dict[str, list[float]] = {}
-    for row in compared["participants"]:
-        if _alike(row, compared["simulation"]) and row["ratio"] > 0:
-            out.setdefault(row["machine"], []).append(row["ratio"])
-    return out
+    rows = (row for row in compared["participants"] if _alike(row, compared["simulation"]) and row["ratio"] > 0)
+    return grouped((row["machine"], row["ratio"]) for row in rows)
 
 
 def not_learnt(compared: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from tequio.app.forecast.speed_probe import padded, pass_tokens, probe
 from tequio.config import Federation, ParticipantFile
 from tequio.core.errors import ConfigError
 from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.measure.site import Site
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings
@@ -68,10 +69,9 @@ def make_plan(
     earlier runs. tariff: USD/kWh of a bought device. own: with what participants do not tell, money, carbon and own budgets; such a plan
     is not to be passed on. Raises ConfigError for an unknown device, offering the nearest."""
     if config.bases:
-        why = "With several bases each group has its own model and speed."
-        raise ConfigError("tequio plan reckons with one base.", why, "Plan each base as a federation of its own.")
+        raise refusal(ConfigError, "plan-of-several-bases")
     factors, files = factors or {}, {name: file for name, (file, _) in roster.items()}
-    shape = load_model_shape(config)
+    shape = load_model_shape(config, setup.algorithm)
     named = {name: machine or file.hardware.device for name, file in files.items()}
     for name, device in named.items():
         _known(device, devices, None if machine else name)
@@ -99,10 +99,7 @@ def make_plan(
         site = build_site(file.energy, file.money) if own else disclosed_site(file.energy, file.money)
         people.append(placed(work, named[node.name], site, file.hardware.memory_gib))
     home = build_site(config.energy, config.money)
-    centre = None
-    if 0 in setup.nodes:
-        centre = placed(centre_work(config, setup), machine, home, None)
-    rows = [_row(config, shape, one) for one in people]
+    centre = placed(centre_work(config, setup), machine, home, None) if 0 in setup.nodes else None
     options = build_options(people, centre, home, shape, devices, factors)
     axes = compared([option for option in options if option.key != "central"])
     return {
@@ -115,11 +112,11 @@ def make_plan(
         if here is None
         else {k: v for k, v in asdict(next(iter(here.values()))).items() if k != "watts"},
         "factors": {one.machine: factors.get(one.machine, 1.0) for one in people},
-        "participants": rows,
+        "participants": [_row(config, shape, one) for one in people],
         "centre": None if centre is None else _row(config, shape, centre),
         "process_memory": process_bytes(config, setup, here is not None),
         "card": card_name(),
-        "card_memory": card_bytes(config, here is not None),
+        "card_memory": card_bytes(config, setup, here is not None),
         "own": own,
         "private": {} if own else {name: withheld for name, file in files.items() if (withheld := _withheld(file))},
         "budgets": budgets(config, files, people, centre, own),
@@ -156,17 +153,19 @@ def process_bytes(config: Federation, setup: RunSetup, probed: bool) -> int:
     Without a probe the sum of `planning.memory`, which takes updates as dense and rounds up.
     """
     if not probed:
-        return process_memory(config, len(config.participants)).total
+        return process_memory(config, setup.algorithm, len(config.participants)).total
     dense = 4 * sum(m * n for m, n in setup.adapted.shapes.values())
     factored = 4 * setup.run_spec.broadcast_rank * sum(m + n for m, n in setup.adapted.shapes.values())
     return peak_bytes() + STATE_COPIES * (dense if setup.adapted.full else min(dense, factored))
 
 
-def card_bytes(config: Federation, probed: bool) -> int | None:
+def card_bytes(config: Federation, setup: RunSetup, probed: bool) -> int | None:
     """Memory of this machine's graphics card: what the probe took, else the sum's part on it; None without one."""
     if probed:
         return card_peak_bytes()
-    return None if card_free_bytes() is None else on_card(process_memory(config, len(config.participants))).total
+    if card_free_bytes() is None:
+        return None
+    return on_card(process_memory(config, setup.algorithm, len(config.participants))).total
 
 
 LIMITS = ("limit-quality", "limit-times", "limit-devices", "limit-rents")
@@ -175,7 +174,6 @@ LIMITS = ("limit-quality", "limit-times", "limit-devices", "limit-rents")
 def estimate_work(config: Federation, setup: RunSetup, node: Node, file: ParticipantFile) -> Work:
     """A participant's work in the run to come."""
     member = next(m for m in setup.run_spec.members if m.name == node.name)
-    settings = setup.settings[node.name]
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
     looks = rounds + 1 if member in setup.run_spec.panel(config.train.rounds) else 0
@@ -184,8 +182,7 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
     size = setup.adapted.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)
     up = 4.0 * sum(m * n for m, n in size) if setup.adapted.full else per_rank * member.rank
-    down = up if setup.adapted.full else per_rank * setup.run_spec.broadcast_rank
-    fits, candidates, local = planned_fits(settings)
+    fits, candidates, local = planned_fits(setup.settings[node.name])
     return Work(
         name=node.name,
         rounds=rounds,
@@ -200,7 +197,7 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
         looks=candidates,
         tests=TESTS,
         bytes_up=up,
-        bytes_down=down,
+        bytes_down=up if setup.adapted.full else per_rank * setup.run_spec.broadcast_rank,
         uplink_mbit=file.hardware.uplink_mbit,
         full=setup.adapted.full,
         examples=len(node.data.train),
@@ -284,15 +281,16 @@ def _memory(config: Federation, shape: ModelShape, one: Placed) -> list[dict[str
         (Reason("plan-rank", {"rank": rank}), rank, False, shape.bytes_per_parameter)
         for rank in sorted(set(config.adapter.ranks))
     ]
-    kinds.append((Reason("plan-quantised"), max(config.adapter.ranks), False, QUANTISED))
-    kinds.append((Reason("plan-full"), 1, True, shape.bytes_per_parameter))
+    kinds += [
+        (Reason("plan-quantised"), max(config.adapter.ranks), False, QUANTISED),
+        (Reason("plan-full"), 1, True, shape.bytes_per_parameter),
+    ]
     out = []
     for kind, rank, full, size in kinds:
         sizes = replace(shape, bytes_per_parameter=size)
         scores = stored_score_bytes(batch.tokens) if one.card and not full else 0
         need = estimate_memory(sizes, batch, rank, scores, full=full, look=look_tokens(config))
         need = on_card(need) if one.card else need
-        quantised = size == QUANTISED
-        total = need.total - (need.folded_weights if quantised else 0)  # nothing can be folded into four bits
+        total = need.total - (need.folded_weights if size == QUANTISED else 0)  # nothing can be folded into four bits
         out.append({"kind": kind.as_record(), "need": total, "have": one.have, "fits": total <= one.have})
     return out

@@ -10,11 +10,8 @@ from tequio.app.forecast.calibration import HERE
 from tequio.app.forecast.placement import Placed, costs
 from tequio.config import Federation, ParticipantFile
 from tequio.coordinator.run_spec import Member
-from tequio.measure.budget import KEYS
-from tequio.measure.site import JOULES_A_KWH
+from tequio.measure.budget import UNITS, amounts
 from tequio.planning.workload import Times, times
-
-UNITS = {"kwh": "kWh", "kg_co2e": "kg CO2e", "hours": "h", "megabytes": "MB"}
 
 
 def budgets(
@@ -46,12 +43,13 @@ def _estimate(
     one: Placed, need: Mapping[str, float | None], file: ParticipantFile, currency: str
 ) -> dict[str, float | None]:
     """What of it the coordinator hears."""
-    row = dict(need)
-    row["kg_co2e"] = row["kg_co2e"] if file.energy.tell else None
     counts = file.money is not None and file.money.tell and file.money.currency == currency
-    row["money"] = row["money"] if counts else 0.0
-    row["megabytes"] = (one.work.bytes_up + one.work.bytes_down) * one.work.rounds / 1e6
-    return row
+    return {
+        **need,
+        "kg_co2e": need["kg_co2e"] if file.energy.tell else None,
+        "money": need["money"] if counts else 0.0,
+        "megabytes": (one.work.bytes_up + one.work.bytes_down) * one.work.rounds / 1e6,
+    }
 
 
 def speeds(
@@ -71,13 +69,8 @@ def _need(one: Placed, stage: Callable[[Times], float]) -> dict[str, float | Non
     """What a part of its work takes of one, by key of measure.budget."""
     seconds = stage(times(one.work, one.rates))
     cost = costs(one, seconds)
-    found: dict[str, float | None] = dict.fromkeys(KEYS)
-    found["kwh"] = cost["joules"] * one.site.pue / JOULES_A_KWH
-    found["kg_co2e"] = None if cost["grams"] is None else cost["grams"] / 1000.0
-    found["money"] = None if cost["money"] is None else math.fsum(cost["money"].values())
-    found["hours"] = seconds / 3600.0
-    found["megabytes"] = one.work.bytes_up * one.work.rounds / 1e6
-    return found
+    money = None if cost["money"] is None else math.fsum(cost["money"].values())
+    return amounts(cost["joules"] * one.site.pue, cost["grams"], money, seconds, one.work.bytes_up * one.work.rounds)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -86,6 +79,6 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _row(who: str | None, key: str, limit: float, need: Sequence[float | None], currency: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"who": who, "key": key, "limit": limit, "unit": UNITS.get(key, currency)}
+    row: dict[str, Any] = {"who": who, "key": key, "limit": limit, "unit": UNITS[key] or currency}
     ratios = [None if value is None else value / limit for value in need]
     return row | {"rounds": need[0], "whole": need[1], "ratio": ratios[0], "whole_ratio": ratios[1]}

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tequio.core.errors import TrainingError
+from tequio.core.texts.words import refusal
 from tequio.core.update import zero
 from tequio.measure.sensors import settle
 from tequio.participant.adapted_model import AdaptedModel
@@ -58,11 +59,10 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
     seconds = clock() - before
     adapted.fold_in(zero(adapted.spec))
     if not steps:
-        raise TrainingError("The probe:", "no step could be timed.")
-    evaluations = line(*zip(*looks, strict=True))
+        raise refusal(TrainingError, "probe-without-step")
     probed = Probed(
         steps=line(*zip(*steps, strict=True)),
-        evaluations=evaluations,
+        evaluations=line(*zip(*looks, strict=True)),
         turn=sorted(turns)[len(turns) // 2],
         watts=0.0,
         rank=rank,
@@ -76,8 +76,7 @@ def probe(nodes: Sequence[Node], rank: int, clock: Callable[[], float] = time.pe
 def spread(nodes: Sequence[Node]) -> list[Node]:
     """At most three: of the shortest, the middle and the longest texts."""
     ranked = sorted(nodes, key=lambda node: padded(node)[1])
-    picked = {0, len(ranked) // 2, len(ranked) - 1}
-    return [ranked[i] for i in sorted(picked)]
+    return [ranked[i] for i in sorted({0, len(ranked) // 2, len(ranked) - 1})]
 
 
 def padded(node: Node, seed: int = 0) -> tuple[float, float]:
@@ -155,8 +154,7 @@ def _turn(node: Node, rank: int, clock: Callable[[], float]) -> float:
     adapted = node.adapted
     _attached(adapted, rank)
     start = clock()
-    update = adapted.extract()
-    adapted.fold_in(update)
+    adapted.fold_in(adapted.extract())
     _attached(adapted, rank)
     return clock() - start
 

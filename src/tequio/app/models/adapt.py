@@ -8,23 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.context import ModelContext, build_task, read_splits
-from tequio.app.assembly.manifest import build_header, participant_row
+from tequio.app.assembly.manifest import begin_record, build_header, participant_row
 from tequio.app.assembly.memory import resolve_dtype
 from tequio.app.assembly.public_data import CENTRE
 from tequio.app.models.newcomer import build_newcomer
 from tequio.app.models.open import members, open_models, shared_name
-from tequio.app.run_files import HEAD_FILE, save
+from tequio.app.run_files import save
 from tequio.config import MAIN, Federation, load_participant
 from tequio.config.sections import RosterEntry
 from tequio.core.canonical import digest_update
 from tequio.core.errors import RunError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
-from tequio.ledger.record import Ledger
 from tequio.measure.energy import open_meter
 from tequio.participant.adapted_model import AdaptedModel
 from tequio.participant.export import adapter_files
@@ -43,17 +43,12 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
     file = load_participant(participant)
     opened = open_models(run, shared_name(base))[0]
     config = opened.config
-    if file.name in members(run):
-        why = "A member already has its personal model there."
-        raise RunError(f"{participant}: {file.name!r} is a member of {run}.", why, "Give the newcomer another name.")
-    if file.name == CENTRE:
-        raise RunError(
-            f"{participant}: the name {CENTRE!r} is taken by the central resource.", "", "Give another name."
-        )
+    if file.name in (CENTRE, *members(run)):
+        raise refusal(RunError, "newcomer-name-taken", path=participant, name=file.name, run=run)
     splits = read_splits(config, file)
     folder = RunFolder.create(out, private=True)
     adapted = opened.adapted(resolve_dtype(config))
-    context = ModelContext(config, adapted, build_task(config, adapted.base), open_meter())
+    context = ModelContext(config, resolve_algorithm(config), adapted, build_task(config, adapted.base), open_meter())
     newcomer = build_newcomer(context, file, splits)
     node, profile, assignment = newcomer.node, newcomer.profile, newcomer.assignment
     node = replace(node, books=node.books.opened(folder, f"participants/{file.name}"))
@@ -71,8 +66,14 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
             body["adapter"] = str(folder.path / "adapter")
         folder.write_atomic("result.json", json.dumps(body, indent=2, sort_keys=True).encode())
         own = config.model_copy(update={"participants": [*config.participants, RosterEntry(name=file.name)]})
-        row = participant_row(profile, assignment, adapted.full)
-        _record(folder, own, adapted, row, {**result.body, **digests, **MODELS}, digest_update(opened.model))
+        _record(
+            folder,
+            own,
+            adapted,
+            participant_row(profile, assignment, adapted.full),
+            {**result.body, **digests, **MODELS},
+            digest_update(opened.model),
+        )
     return body
 
 
@@ -90,7 +91,5 @@ def _record(
     """
     header = build_header(config, adapted, [dict(row)]) | {"simulation": False, "provenance": []}
     header |= {"facts": {"adapted": shared}}
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    save(folder, HEAD_FILE, adapted.head_update())
-    with Ledger.create(folder.ledger_path, header) as ledger:
+    with begin_record(folder, header, {MAIN: adapted}) as ledger:
         ledger.append("personal", personal)

@@ -70,7 +70,7 @@ def parse_rank(text: str) -> int | None:
     if text in ("0", "full"):
         return None
     if not text.isdecimal():
-        raise ConfigError(f"--rank {text}:", "expected a number from 1, or 0 or full for the exact rank.")
+        raise refusal(ConfigError, "option-unfit", option="--rank", value=text, names=["full", "0", "1", "2", "…"])
     return int(text)
 
 
@@ -79,7 +79,7 @@ def parse_dtype(text: str | None) -> torch.dtype | None:
     if text is None:
         return None
     if text not in DTYPES:
-        raise ConfigError(f"--dtype {text}:", f"expected one of {', '.join(DTYPES)}.")
+        raise refusal(ConfigError, "option-unfit", option="--dtype", value=text, names=list(DTYPES))
     dtype: torch.dtype = getattr(torch, text)
     return dtype
 
@@ -130,11 +130,10 @@ def _merged(
     if emissions is not None:
         card = card_text(opened, emissions, "merged", agreement=agreement)
         RunFolder(out).write_atomic(f"{opened.name}/merged/README.md", card.encode())
-    facts = None if agreement is None else agreement.facts()
     return {
         "merged": str(folder),
         "merged_dtype": str(dtype or adapted.base.stored).removeprefix("torch."),
-        "merged_agreement": facts,
+        "merged_agreement": None if agreement is None else agreement.facts(),
     }
 
 

@@ -65,15 +65,17 @@ def card_text(
     """
     config, base = opened.config, opened.config.base
     task = "text-classification" if config.task.kind == "classification" else "text-generation"
-    head = [f"base_model: {hub}"] if (hub := hub_id(base.model)) else []
-    head += [f"library_name: {'peft' if form == 'adapter' else 'transformers'}", f"pipeline_tag: {task}"]
-    head += _licence(base.licence)
-    head.append(f"tags: [{'lora, ' if form == 'adapter' else ''}federated-learning, tequio]")
-    if found["emissions"] is not None:
-        head.append("co2_eq_emissions:")
-        head += [f"  {key}: {json.dumps(value)}" for key, value in found.items()]
+    hub = hub_id(base.model)
+    head = [
+        *([f"base_model: {hub}"] if hub else []),
+        f"library_name: {'peft' if form == 'adapter' else 'transformers'}",
+        f"pipeline_tag: {task}",
+        *_licence(base.licence),
+        f"tags: [{'lora, ' if form == 'adapter' else ''}federated-learning, tequio]",
+    ]
     carbon = "not known: not everybody says where its electricity comes from"
     if found["emissions"] is not None:
+        head += ["co2_eq_emissions:", *(f"  {key}: {json.dumps(value)}" for key, value in found.items())]
         carbon = f"about {found['emissions']:.3g} g CO2e ({found['source']})"
     what = f"An adapter of rank {rank} for" if form == "adapter" else "A whole model, made of"
     lines = [

@@ -30,6 +30,6 @@ def build_newcomer(context: ModelContext, file: ParticipantFile, splits: Splits)
     config, examples = context.config, len(node.data.train)
     data = {**splits.facts(), **node.data.counts.facts(), "licence": file.data.licence, "consent": file.data.consent}
     profile = build_node_profile(node, file.hardware, data)
-    work = build_workload(config, profile, full_steps(config, examples), context.adapted)
+    work = build_workload(context, profile, full_steps(config, examples))
     assignment = allocate(build_hardware(file.name, file.hardware, None, context.adapted.full), work)
     return Newcomer(node, profile, assignment, personal_settings(config, examples, file.name, assignment))

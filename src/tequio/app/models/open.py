@@ -22,6 +22,7 @@ from tequio.app.saved_models import last_shared, read_familiarity, recorded_mode
 from tequio.config import MAIN, Federation
 from tequio.config.cache import cache_folder
 from tequio.core.errors import RunError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Update
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
@@ -83,8 +84,7 @@ def open_models(run: Path, who: str | None, general: bool = False) -> list[Opene
     wanted = sorted(known, key=lambda n: config.base_names().index(known[n][0])) if who is None else [who]
     for name in wanted:
         if name not in known:
-            these = ", ".join(known) or "none yet: the run has not come that far"
-            raise RunError(f"{run} has no model of {name!r}.", f"It has: {these}.", "Name one of these.")
+            raise refusal(RunError, "no-model-of", run=run, name=name, names=list(known) or None)
     digests, out = recorded_bases(header), []
     for name in wanted:
         base, path, digest = known[name]
@@ -106,10 +106,7 @@ def _general(
 ) -> tuple[Update, tuple[Update, Familiarity] | None]:
     familiarity, share = read_familiarity(folder, body), body.get("general", {}).get("share")
     if shared is None or (familiarity is None and share is None):
-        early = "general" not in body
-        why = "An earlier version made its personal model." if early else "Its shared model is not known here."
-        what = f"{folder.path} has no general model of {body['name']!r}."
-        raise RunError(what, why, "Use its shared model: give the name 'shared'.")
+        raise refusal(RunError, "no-general-model", folder=folder.path, name=body["name"])
     return (own, (shared, familiarity)) if familiarity is not None else (towards(shared, own, float(share)), None)
 
 

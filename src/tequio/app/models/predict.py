@@ -17,6 +17,7 @@ from tequio.app.models.open import SHARED, open_models
 from tequio.app.run_files import config_from_header, recorded_header
 from tequio.config import load_participant
 from tequio.core.errors import ConfigError, DataError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.data import SUFFIXES, read_texts
@@ -89,5 +90,5 @@ def read_prediction_texts(file: Path, columns: Sequence[str] = ("text", "prompt"
             (copy := Path(folder) / f"standard-input{ending}").write_bytes(raw)
             texts, name = read_texts(copy, columns), "Standard input"
     if not any(text is not None for text in texts):
-        raise DataError(f"{name} has no text.", f"Expected lines, or a column 'text' in one of {', '.join(SUFFIXES)}.")
+        raise refusal(DataError, "no-text-to-predict", file=name, names=list(SUFFIXES))
     return texts

@@ -10,6 +10,7 @@ from tequio.app.models.newcomer import build_newcomer
 from tequio.app.models.open import open_models, shared_name
 from tequio.config import MAIN, Federation, ParticipantFile
 from tequio.core.errors import RunError
+from tequio.core.texts.words import refusal
 from tequio.core.update import Dense, Update
 from tequio.participant.adapted_model import HEAD_WEIGHT
 from tequio.participant.exported import exported_folder, read_exported
@@ -50,11 +51,11 @@ def _opened(config: Federation, file: ParticipantFile, source: Path, base: str) 
         return context, read_exported(folder, context.adapted, config.base.model, labels)
     earlier = open_models(source, shared_name(base))[0]
     if earlier.config.task.kind != config.task.kind or earlier.config.task.label_names() != labels:
-        raise RunError(f"{source} has another task, or other labels, than the federation.", "", FIX)
+        raise refusal(RunError, "model-unfit", path=source, key="task")
     context = build_model_context(config, {file.name: file})
     adapted, model = context.adapted, earlier.model
     if earlier.model.spec != adapted.spec:
-        raise RunError(f"{source} was made on another base, or adapted other layers, than the federation.", "", FIX)
+        raise refusal(RunError, "model-unfit", path=source, key="base")
     if earlier.head is not None:  # it began from other words for the labels, perhaps
         moved = earlier.head - adapted.head_start[HEAD_WEIGHT].cpu()
         model = model.plus(Update({HEAD_WEIGHT: Dense(moved)}, adapted.spec))

@@ -41,9 +41,8 @@ def verify_run(run: Path) -> dict[str, Any]:
 
 def model_files(ledger: Ledger) -> dict[str, str]:
     """Every model file of a run -> its digest."""
-    files: dict[str, str] = {}
-    for entry in ledger.entries():
-        files |= _expected(entry.kind, dict(entry.body))
+    every = (_expected(entry.kind, dict(entry.body)) for entry in ledger.entries())
+    files = {file: digest for expected in every for file, digest in expected.items()}
     if (received := ledger.last(RECEIVED)) is not None:
         files[received.body["file"]] = received.body["digest"]
     return files

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tequio.app.assembly.algorithm import build_local
 from tequio.app.run_files import json_table
 from tequio.config import MAIN, Federation
 from tequio.core.errors import BaseModelError, ConfigError, DataError, NetworkError
@@ -21,7 +20,6 @@ from tequio.participant.base_files import digest_base_files
 
 FILES = "files.json"  # in a participant's folder: what its invitation said of these files
 LOCAL_DATA = "[local] data"
-AGAIN = "Ask the coordinator for a new invitation (tequio coordinator invite), and join again."
 
 
 def base_key(base: str) -> str:
@@ -74,7 +72,7 @@ def lines(config: Federation, base: str, files: Mapping[str, str]) -> list[str]:
     out = []
     if (data := config.local.data) is not None:
         if LOCAL_DATA not in files:
-            raise _unknown(f"{LOCAL_DATA} = {str(data)!r}")
+            raise refusal(ConfigError, "file-without-digest", key=LOCAL_DATA, path=data)
         terms = ", ".join(f"{name} {strength:g}" for name, strength in config.local.terms.items())
         out.append(f"{os.path.expanduser(data)}: texts for the local terms ({terms}). SHA-256 {files[LOCAL_DATA]}.")
     if (key := base_key(base)) in files:
@@ -105,7 +103,7 @@ def check_agreed(config: Federation, base: str, files: Mapping[str, str] | None,
     if files is None and begun:
         return
     agreed = files or {}
-    if config.local.data is not None and build_local(config).needs("public"):
+    if config.local.data is not None:
         _check(LOCAL_DATA, config.local.data, agreed)
     path = Path(config.base.model).expanduser()
     if not own_base and not begun and os.path.exists(path):
@@ -115,13 +113,8 @@ def check_agreed(config: Federation, base: str, files: Mapping[str, str] | None,
 def _check(key: str, path: Path, agreed: Mapping[str, str]) -> None:
     if key not in agreed:
         if key == LOCAL_DATA:
-            raise _unknown(f"{key} = {str(path)!r}")
+            raise refusal(ConfigError, "file-without-digest", key=key, path=path)
         raise refusal(ConfigError, "file-of-this-machine", key=key, path=str(path))
     if (found := _digest(key, path)) != agreed[key]:
         kind, code = (DataError, "file-of-another") if key == LOCAL_DATA else (BaseModelError, "base-of-another")
         raise refusal(kind, code, key=key, path=str(path), digest=agreed[key], found=found)
-
-
-def _unknown(what: str) -> ConfigError:
-    why = "It would be opened on this machine, and the invitation does not say which file it must be."
-    return ConfigError(f"{what} in federation.toml has no digest.", why, AGAIN)

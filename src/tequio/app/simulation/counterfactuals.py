@@ -21,6 +21,7 @@ from tequio.app.stages import Watch, WorkerSetups
 from tequio.core.canonical import digest_update
 from tequio.core.errors import LedgerError
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.update import Update, zero
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
@@ -176,7 +177,7 @@ def run_counterfactuals(
         watch("counterfactuals", "each model on everybody's test data", 1, 2)
         found = ledger.last("pooled")
         if found is None:
-            raise LedgerError("The ledger has no record of the model on everybody's data.")
+            raise refusal(LedgerError, "record-missing", path=folder.ledger_path, record="pooled")
         bodies = [entry.body for entry in ledger.entries("personal") if "general" in entry.body]
         generals = {body["name"]: read_familiarity(folder, body) or float(body["general"]["share"]) for body in bodies}
         ledger.append("everybody", everybody(places, workers, shared, found.body["everybody"], models, generals))

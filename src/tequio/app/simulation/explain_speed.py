@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tequio.app.assembly.build import build, read_participants
+from tequio.app.assembly.checks import check_pieces
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.simulation.parallelism import choose_workers
 from tequio.config import Federation
@@ -21,9 +22,9 @@ def explain(config: Federation, workers: int | None = None) -> dict[str, Any]:
 
     Loads the bases and reads the data, as a run does, and raises what a run raises.
     """
-    roster = read_participants(config)
-    count = choose_workers(config, workers)
-    setup = build(config, participants=roster)
+    algorithm, roster = check_pieces(config), read_participants(config)
+    count = choose_workers(config, algorithm, workers)
+    setup = build(config, participants=roster, algorithm=algorithm)
     lockstep = config.train.lockstep
     small = setup.adapted.device.type == "cuda" and lockstep < len(config.participants)
     bases = [_base(group, lockstep) for group in setup.groups]
@@ -57,7 +58,7 @@ def alone_for(group: RunSetup) -> str:
         return "the base is not computed by Tequio's own layers"
     if not group.adapted.stacks(config.task.max_tokens):
         return f"texts may have {config.task.max_tokens} tokens, over {LONGEST}"
-    if local.terms or local.method != "plain":
+    if local.terms or local.method_name != "plain":
         return "[local] adds to each one's steps"
     if config.topology.kind != "star":
         return "each peer has a model of its own"

@@ -10,17 +10,19 @@ from dataclasses import replace
 
 import torch
 
+from tequio.app.assembly.algorithm import Algorithm
 from tequio.app.assembly.memory import load_model_shape, process_memory
 from tequio.app.assembly.setup import RunSetup
 from tequio.config import Federation
 from tequio.core.errors import ConfigError
+from tequio.core.texts.words import refusal
 from tequio.participant.base import best_device
-from tequio.planning.memory import available_bytes, check_memory, installed_bytes
+from tequio.planning.memory import MemorySum, available_bytes, check_memory, installed_bytes
 
 WIDE = 1024  # hidden units from which several threads on one participant pay, where participants are too few to fill the cores
 
 
-def choose_workers(config: Federation, asked: int | None, recorded: int | None = None) -> int:
+def choose_workers(config: Federation, algorithm: Algorithm, asked: int | None, recorded: int | None = None) -> int:
     """How many participants work side by side; sets the threads of torch for the whole process.
 
     asked: None leaves the threads as they are (one participant at a time), 0 chooses, another number is taken, with one thread each.
@@ -33,34 +35,30 @@ def choose_workers(config: Federation, asked: int | None, recorded: int | None =
     most = min(cores if asked == 0 else asked, members)
     alone = best_device().type != "cpu" or (recorded or 1) > 1
     if alone and most > 1 and asked > 1:
-        why = "A GPU takes one at a time." if not recorded else f"The run began with {recorded} threads a participant."
-        raise ConfigError(f"--workers {asked}:", why, "Leave --workers out.")
-    if alone or (asked == 0 and not recorded and not _pays(config, most, cores)):
+        raise refusal(ConfigError, "workers-of-one", asked=asked)
+    if alone or (asked == 0 and not recorded and not _pays(config, algorithm, most, cores)):
         torch.set_num_threads(recorded or cores)
         return 1
     torch.set_num_threads(1)
     if asked > 1:
-        check_memory(
-            process_memory(config, len(config.participants), most),
-            available_bytes(None),
-            f"This machine, with --workers {most},",
-        )
-    while (
-        asked == 0 and most > 1 and process_memory(config, len(config.participants), most).total > available_bytes(None)
-    ):
+        check_memory(_needed(config, algorithm, most), available_bytes(None), f"This machine, with --workers {most},")
+    while asked == 0 and most > 1 and _needed(config, algorithm, most).total > available_bytes(None):
         most -= 1
     return most
 
 
-def _pays(config: Federation, most: int, cores: int) -> bool:
+def _needed(config: Federation, algorithm: Algorithm, models: int) -> MemorySum:
+    return process_memory(config, algorithm, len(config.participants), models)
+
+
+def _pays(config: Federation, algorithm: Algorithm, most: int, cores: int) -> bool:
     """Whether participants go side by side: half of the memory installed is enough, and threads would not fill the cores better."""
     if most < 2 or config.bases:  # several bases: what they need together is not summed up here
         return False
-    wide = load_model_shape(config).hidden >= WIDE
-    return (
-        not (wide and most < cores)
-        and process_memory(config, len(config.participants), most if wide else 2).total <= installed_bytes() // 2
-    )
+    wide = load_model_shape(config, algorithm).hidden >= WIDE
+    if wide and most < cores:
+        return False
+    return _needed(config, algorithm, most if wide else 2).total <= installed_bytes() // 2
 
 
 def side_by_side(setup: RunSetup, workers: int) -> tuple[RunSetup, ...]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,16 @@ import torch
 from tequio.app.assembly.budget import build_budget_tracker
 from tequio.app.assembly.build import build, read_participants
 from tequio.app.assembly.carbon_schedule import gone_on
-from tequio.app.assembly.manifest import check_same_run
+from tequio.app.assembly.checks import check_pieces
+from tequio.app.assembly.manifest import begin_record, check_same_run
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import (
-    HEAD_FILE,
     base_file,
     config_from_header,
     recorded_bases,
     recorded_header,
     recorded_rule,
     salt_file,
-    save,
     unbroken,
 )
 from tequio.app.run_source import check_unedited, remember_source
@@ -68,12 +65,6 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.workers import Job, Workers
 
 
-@contextmanager
-def _writing(folder: RunFolder, ledger_of: Callable[[], Ledger]) -> Iterator[Ledger]:
-    with folder.lock(), ledger_of() as ledger:
-        yield ledger
-
-
 def start(
     config: Federation,
     out: Path,
@@ -93,9 +84,9 @@ def start(
     watch("prepare", "reading data and base model", 0, 1)
     if counterfactuals and config.bases:
         raise refusal(ConfigError, "several-bases-pooled")
-    roster = read_participants(config)
-    count = choose_workers(config, workers)
-    setup = build(config, provenance, participants=roster)
+    algorithm, roster = check_pieces(config), read_participants(config)
+    count = choose_workers(config, algorithm, workers)
+    setup = build(config, provenance, participants=roster, algorithm=algorithm)
     if alone_rounds > 1:
         setup = _changed_settings(setup, lambda settings: settings.alone_for(alone_rounds))
     _show_notes(setup, watch)
@@ -105,10 +96,8 @@ def start(
     commitments = _commit_data(folder, setup)
     header = {**setup.header, "counterfactuals": counterfactuals, "commitment": commitments}
     header["threads"] = torch.get_num_threads()
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    for group in setup.groups:
-        save(folder, base_file(group.name, HEAD_FILE), group.adapted.head_update())
-    with _writing(folder, lambda: Ledger.create(folder.ledger_path, header)) as ledger:
+    bases = {group.name: group.adapted for group in setup.groups}
+    with folder.lock(), begin_record(folder, header, bases) as ledger:
         return _drive(folder, ledger, setup, count, counterfactuals, watch)
 
 
@@ -124,19 +113,10 @@ def _check_begun_here(run: Path, recorded: Mapping[str, Any]) -> None:
     if recorded.get("simulation") is not False:
         return
     facts, named = recorded.get("facts"), network_command(run) or network_command(run.resolve())
-    known = named and f"Go on with: {named}"
-    if facts is None:
-        fix = known or "Go on in the coordinator's folder: tequio coordinator start FOLDER"
-        raise RunError(f"{run} is a coordinator's record.", "`tequio run` did not begin it.", fix)
-    name = recorded["participants"][0]["name"]
-    if "adapted" in facts:
-        why, fix = "`tequio adapt` made it, and it is whole.", f"See it with: tequio report {run}"
-    else:
-        why, fix = (
-            "`tequio run` did not begin it.",
-            known or f"Go on in the folder of {name}: tequio participate FOLDER",
-        )
-    raise RunError(f"{run} is {name}'s own record.", why, fix)
+    if facts is not None and "adapted" in facts:
+        raise refusal(RunError, "record-of-adapt", run=run)
+    usual = "tequio coordinator start FOLDER" if facts is None else "tequio participate FOLDER"
+    raise refusal(RunError, "record-of-network", run=run, command=named or usual)
 
 
 def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_recorded: bool = False) -> Outcome:
@@ -147,7 +127,7 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
     command's.
     """
     folder = RunFolder.open(out)
-    with _writing(folder, lambda: unbroken(folder)) as ledger:
+    with folder.lock(), unbroken(folder) as ledger:
         recorded = recorded_header(ledger, folder)
         ended = ledger.last("end")
         if ended is not None:
@@ -159,8 +139,10 @@ def resume(out: Path, watch: Watch = silent, workers: int | None = None, as_reco
         config = config_from_header(recorded, folder.ledger_path)
         if not as_recorded:
             check_unedited(folder.path, config)
-        count = choose_workers(config, workers, recorded.get("threads"))
-        setup = build(config, tuple(recorded["provenance"]), speeds, bases=recorded_bases(recorded))
+        algorithm = check_pieces(config)
+        count = choose_workers(config, algorithm, workers, recorded.get("threads"))
+        bases = recorded_bases(recorded)
+        setup = build(config, tuple(recorded["provenance"]), speeds, bases=bases, algorithm=algorithm)
         rule = recorded_rule(recorded)
         setup = _changed_settings(setup, lambda settings: replace(settings, rule=rule))
         _show_notes(setup, watch)
@@ -279,7 +261,7 @@ def _rounds(ledger: Ledger, setup: RunSetup, places: WorkerSetups, watch: Watch)
             losses = made[MAIN].losses.values()
             mover(watch, "rounds")(0.0, sum(losses) / len(losses))
     if made is None:
-        raise RunError("No round was made.")
+        raise refusal(RunError, "no-round-made")
     return made
 
 

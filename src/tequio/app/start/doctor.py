@@ -194,8 +194,7 @@ def check_proxy() -> Check:
 def _host(address: str) -> str:
     try:
         parts = urlsplit(address if "//" in address else f"//{address}")
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.hostname or 'unreadable'}{port}"
+        return f"{parts.hostname or 'unreadable'}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
         return "unreadable"
 

@@ -14,9 +14,9 @@ from tequio.app.start.survey import Participant
 from tequio.core.errors import DataError
 from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Example, Options
-from tequio.participant.reading.labels import Labels, is_missing
+from tequio.participant.reading.labels import BadRow, Labels, is_missing
 from tequio.participant.reading.opened import open_file
-from tequio.participant.reading.shapes import BadRow, Missing, Plan, example, plan_for
+from tequio.participant.reading.shapes import Missing, Plan, example, plan_for
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
@@ -33,7 +33,7 @@ def rows_by(path: Any, column: str, shape: Shape, labels: tuple[str, ...]) -> tu
     for file in files_of(path, "--by:"):
         opened = open_file(Source(file, "--by:"), wanted, shape.options)
         if opened.fixed and column not in opened.names:
-            raise opened.source.fault(f"there is no column {column!r}.", "", "Name a column that the file has.")
+            raise refusal(DataError, "column-missing", file=opened.source.at(), column=column)
         plans: dict[tuple[str, ...], Plan] = {}
         for place, row in opened.read(None):
             value = row.get(column)
@@ -68,7 +68,7 @@ def _example(
     except Missing as error:
         raise refusal(DataError, "column-missing", file=source.at(place), column=error.column) from None
     except BadRow as error:
-        raise source.fault(error.what, error.why, error.fix, place) from None
+        raise error.at(source.at(place)) from None
 
 
 def write_groups(groups: Mapping[str, list[Example]], folder: Path) -> dict[str, Path]:
@@ -94,9 +94,7 @@ def _row(made: Example) -> dict[str, Any]:
 def participants_of(groups: Mapping[str, list[Example]], shape: Shape) -> tuple[Participant, ...]:
     """Return the participants that the groups make, counted."""
     own = Shape(shape.kind, Columns(), Options(), shape.opened)
-    out = []
-    for name, rows in groups.items():
-        person = Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows))
-        person.count(rows)
-        out.append(person)
-    return tuple(out)
+    people = tuple(Participant(name, Path(f"{name}.jsonl"), own, rows=len(rows)) for name, rows in groups.items())
+    for person in people:
+        person.count(groups[person.name])
+    return people

@@ -23,7 +23,6 @@ ENOUGH = 20  # rows from which a value of several words that occurs once is take
 SEVERAL = 4  # words
 TRUTH = {"true": "1", "false": "0"}
 WHOLE = re.compile(r"-?[0-9]+")
-HINT = "Name the column of labels: --column label=NAME. If there are none: --task causal."
 
 
 @dataclass

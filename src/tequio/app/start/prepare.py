@@ -35,7 +35,8 @@ def columns_of(pairs: Sequence[str]) -> Columns:
     for pair in pairs:
         role, equals, name = pair.partition("=")
         if role not in roles or not equals or not name:
-            raise ConfigError(f"--column {pair}:", f"expected ROLE=NAME, ROLE being one of {', '.join(roles)}.")
+            known = [f"{role}=NAME" for role in roles]
+            raise refusal(ConfigError, "option-unfit", option="--column", value=pair, names=known)
         given[role] = name
     return Columns(**given)
 
@@ -51,32 +52,22 @@ def look(
 
     A single folder or pattern means each of its files. Raises DataError naming the file.
     """
-    try:
-        return _look(files, by, columns or Columns(), options or Options(), task)
-    except DataError as error:
-        if "column" not in error.fix or "[data]" not in error.fix:
-            raise
-        here = "On this command line: --column ROLE=NAME, --header or --no-header."
-        raise DataError(error.what, error.why, f"{error.fix} {here}") from None
-
-
-def _look(files: Sequence[Path], by: str | None, own: Columns, how: Options, task: Kind | None) -> Look:
+    own, how = columns or Columns(), options or Options()
     paths = [path.expanduser().absolute() for path in files]
     if len(paths) == 1:
         paths = files_of(paths[0], "tequio:")
     if len(set(paths)) < len(paths):
         double = next(path for number, path in enumerate(paths) if path in paths[:number])
-        raise DataError(f"{double} is named twice.", "Each file becomes a participant.", "Name it once.")
+        raise refusal(DataError, "named-twice", path=double)
     if by is not None and len(paths) > 1:
-        raise ConfigError("--by splits one table,", f"and {len(paths)} files are named.", "Name one file.")
+        raise refusal(ConfigError, "several-files-by", count=len(paths))
     names = names_of(paths)
     shapes = [(n, p, shape_of(p, n, own, how, task)) for n, p in zip(names, paths, strict=True)]
     found = survey(shapes)
     if by is None:
         return Look(found, {})
     groups, without = rows_by(paths[0], by, shapes[0][2], found.labels)
-    people = participants_of(groups, shapes[0][2])
-    return Look(survey_of(found.kind, found.labels, people), groups, without)
+    return Look(survey_of(found.kind, found.labels, participants_of(groups, shapes[0][2])), groups, without)
 
 
 def new_folder(out: Path | None, name: str) -> Path:
@@ -94,13 +85,14 @@ def check(proposal: Any, folder: Path) -> dict[str, dict[str, int]]:
     from tequio.app.assembly.context import read_splits
     from tequio.config import Federation, ParticipantFile, validated
 
-    roster = [{"name": p["name"]} for p in proposal.participants]
-    config = validated({**proposal.federation, "participants": roster}, Federation, folder / "federation.toml")
-    counts = {}
-    for person in proposal.participants:
-        file = validated(person, ParticipantFile, folder / "participants" / f"{person['name']}.toml")
-        counts[file.name] = read_splits(config, file).facts()["counts"]
-    return counts
+    config = validated(
+        {**proposal.federation, "participants": [{"name": p["name"]} for p in proposal.participants]},
+        Federation,
+        folder / "federation.toml",
+    )
+    own = folder / "participants"
+    files = (validated(person, ParticipantFile, own / f"{person['name']}.toml") for person in proposal.participants)
+    return {file.name: read_splits(config, file).facts()["counts"] for file in files}
 
 
 def write(proposal: Any, seen: Look, folder: Path) -> Path:

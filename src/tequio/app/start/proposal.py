@@ -15,6 +15,7 @@ from tequio.app.start.survey import Participant, Survey
 from tequio.config import Federation, validated
 from tequio.config.cache import cache_folder
 from tequio.core.errors import ResourceError
+from tequio.core.texts.words import refusal
 
 MODULES = "attention"  # the layers of every family that are adapted
 # Multiplications of a run's training, at most. In bfloat16 on two AVX-512 cores 2.9e12 took 34 s of CPU (MiniLM, three
@@ -122,14 +123,11 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
     federation, needed, available = _fitted(federation, [p.name for p in found.participants])
     tokens = federation["task"]["max_tokens"]
     caps = _caps(found, lengths, federation, products)
+    foreign = sorted({p.language for p in found.participants if p.language and p.language != "English"})
     notes = []
-    if found.kind == "classification" and not licence.startswith("not"):
-        foreign = sorted({p.language for p in found.participants if p.language not in (None, "English")} - {None})
-        if foreign:
-            texts = " and ".join(str(language) for language in foreign)
-            notes.append(
-                f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model."
-            )
+    if foreign and found.kind == "classification" and not licence.startswith("not"):
+        texts = " and ".join(foreign)
+        notes.append(f"The base knows English; the texts are in {texts}. Consider --base with a multilingual model.")
     cut = {p.name: _cut(p, lengths[p.name], tokens) for p in found.participants}
     people = tuple(_file(p, caps.get(p.name)) for p in found.participants)
     return Proposal(federation, people, model, needed / 2**30, available / 2**30, cut, caps, tuple(notes))
@@ -138,9 +136,7 @@ def propose(found: Survey, name: str, base: tuple[str, str], rounds: int | None 
 def _nothing(person: Participant) -> Exception:
     from tequio.core.errors import DataError
 
-    rows = person.report.rows
-    why = f"{rows} rows were read and none is usable."
-    return DataError(f"Participant {person.name}: there is nothing to learn.", why, "Look with: tequio data look FILE")
+    return refusal(DataError, "nothing-to-learn", name=person.name, rows=person.report.rows)
 
 
 def _max_tokens(kind: str, lengths: Sequence[int]) -> int:
@@ -158,14 +154,15 @@ def _cut(person: Participant, lengths: Sequence[int], most: int) -> float:
 
 def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], int, int]:
     """Return the federation with a batch and lengths of text that fit this machine's memory."""
+    from tequio.app.assembly.algorithm import resolve_algorithm
     from tequio.app.assembly.memory import process_memory
-    from tequio.planning.memory import available_bytes, check_memory
+    from tequio.planning.memory import available_bytes
 
     available = available_bytes(None)
     while True:
         whole = {**federation, "participants": [{"name": name} for name in names]}
         config = validated(whole, Federation, Path("federation.toml"))
-        needed = process_memory(config, len(names))
+        needed = process_memory(config, resolve_algorithm(config), len(names))
         if needed.total <= available:
             return federation, needed.total, available
         train, task = federation["train"], federation["task"]
@@ -174,10 +171,8 @@ def _fitted(federation: dict[str, Any], names: Sequence[str]) -> tuple[dict[str,
         elif task["max_tokens"] >= 2 * LENGTHS[0]:
             federation = {**federation, "task": {**task, "max_tokens": task["max_tokens"] // 2}}
         else:
-            try:
-                check_memory(needed, available, "This machine")
-            except ResourceError as error:
-                raise ResourceError(error.what, error.why, "Close other programs, or give a smaller --base.") from None
+            facts = {"need": needed.total / 2**30, "free": available / 2**30}
+            raise refusal(ResourceError, "start-too-large", **facts)
 
 
 def _caps(
@@ -205,8 +200,7 @@ def _caps(
 
 
 def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
-    paths = person.paths
-    path = str(paths) if isinstance(paths, Path) else [str(p) for p in paths]
+    path = str(person.paths) if isinstance(person.paths, Path) else [str(p) for p in person.paths]
     data: dict[str, Any] = {"path": path, **person.shape.data}
     if cap is not None:
         data |= {"max_train": cap[0], "max_validation": max(LEAST, cap[0] // 2), "max_test": max(LEAST, cap[0])}
@@ -215,9 +209,11 @@ def _file(person: Participant, cap: tuple[int, int] | None) -> dict[str, Any]:
 
 def with_files(proposal: Proposal, files: Mapping[str, Path]) -> Proposal:
     """Return the proposal with each participant's data in the file that was written for it."""
-    people = []
-    for person in proposal.participants:
-        data = {"path": f"../data/{files[person['name']].name}"}
-        data |= {key: value for key, value in person["data"].items() if key.startswith("max_")}
-        people.append({**person, "data": data})
-    return replace(proposal, participants=tuple(people))
+
+    paths = {name: f"../data/{file.name}" for name, file in files.items()}
+    caps = [{key: n for key, n in person["data"].items() if key.startswith("max_")} for person in proposal.participants]
+    people = tuple(
+        {**person, "data": {"path": paths[person["name"]], **cap}}
+        for person, cap in zip(proposal.participants, caps, strict=True)
+    )
+    return replace(proposal, participants=people)

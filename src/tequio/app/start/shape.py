@@ -8,11 +8,13 @@ from itertools import islice
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.data import Columns, Kind, Options
 from tequio.participant.reading.labels import form_of, is_missing
-from tequio.participant.reading.names import PREFERENCE, looks_like_name, usual
+from tequio.participant.reading.names import PREFERENCE, found, looks_like_name, nearest, usual
 from tequio.participant.reading.opened import Opened, open_file
 from tequio.participant.reading.reader import reader_name
+from tequio.participant.reading.shapes import twice_as_long
 from tequio.participant.reading.sources import files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
@@ -59,26 +61,18 @@ class Shape:
 
 def shape_of(path: Any, who: str, given: Columns, options: Options, task: Kind | None = None) -> Shape:
     """Look at the first file that `path` means. Raises DataError that names file and remedy."""
-    file = files_of(path, reader_name(who))[0]
-    source = Source(file, reader_name(who))
+    source = Source(files_of(path, reader_name(who))[0], reader_name(who))
     opened, rows = _opened(source, given, options)
     names = list(opened.names) or list(dict.fromkeys(name for row in rows for name in row))
     if unknown := [name for name in given.given().values() if name not in names]:
-        fix = f"Its columns: {', '.join(filter(looks_like_name, names)) or 'none with a plain name'}."
-        if not (opened.genuine or opened.shown or not opened.fixed):
-            fix = "Name a column that the file has."
-        raise source.fault(f"there is no column {unknown[0]!r}.", "", fix, "")
+        why, shown = found(names, opened.genuine or not opened.fixed, opened.shown, ())
+        near = nearest(unknown[0], shown)
+        raise refusal(DataError, "data-column-missing", file=source.at(), names=unknown, why=why, nearest=near)
     kind = task or _kind(names, rows, given)
-    columns = given
-    if kind == "classification":
-        columns = _labelled(source, names, rows, given, opened)
-    options = replace(options, header=False) if _headless(opened, options) else options
-    taken = set(columns.given().values())
-    return Shape(kind, columns, options, opened, _group(names, rows, taken))
-
-
-def _headless(opened: Opened, options: Options) -> bool:
-    return opened.form.header is False and options.header is None
+    columns = _labelled(source, names, rows, given, opened) if kind == "classification" else given
+    headless = opened.form.header is False and options.header is None
+    options = replace(options, header=False) if headless else options
+    return Shape(kind, columns, options, opened, _group(names, rows, set(columns.given().values())))
 
 
 def _opened(source: Source, given: Columns, options: Options) -> tuple[Opened, list[Row]]:
@@ -152,8 +146,7 @@ def _kind(names: Sequence[str], rows: Sequence[Row], given: Columns) -> Kind:
         return "causal"
     if all(name in names for name in PREFERENCE):
         return "causal"
-    label = usual("label", names)
-    if label and (len(names) > 1):
+    if usual("label", names) and len(names) > 1:
         return "classification"
     others = [name for name in names if name.strip().casefold() not in GROUPS]
     return "classification" if len(names) > 1 and label_columns(others, rows) else "causal"
@@ -179,19 +172,13 @@ def _labelled(source: Source, names: Sequence[str], rows: Sequence[Row], given: 
 def _which(source: Source, role: str, found: Sequence[str], opened: Opened) -> DataError:
     certain = opened.genuine or opened.form.header is False or not opened.fixed or opened.shown
     shown = [name for name in found if certain and (looks_like_name(name) or name.isdigit())]
-    what = f"it is not clear which column holds the {role}."
-    why = f"Several could: {', '.join(shown)}." if len(shown) > 1 else ""
-    return source.fault(what, why, f"Name it: --column {role}=NAME (and --task causal if there are no labels).", "")
+    return refusal(DataError, "column-unclear", file=source.at(), role=role, names=shown or None)
 
 
 def _longest(names: Sequence[str], rows: Sequence[Row]) -> str | None:
     """Return the column whose different texts are together at least twice as long as those of any other."""
     texts = {n: {v for row in rows if isinstance(v := row.get(n), str)} for n in names}
-    lengths = {n: sum(map(len, values)) for n, values in texts.items()}
-    order = sorted((n for n in names if lengths[n]), key=lambda n: -lengths[n])
-    if len(order) == 1 or (order and lengths[order[0]] >= 2 * lengths[order[1]]):
-        return order[0]
-    return None
+    return twice_as_long(names, {n: sum(map(len, values)) for n, values in texts.items()})
 
 
 def _group(names: Sequence[str], rows: Sequence[Row], taken: Collection[str]) -> tuple[str, int] | None:

@@ -121,8 +121,7 @@ class Survey:
             out.append(f"{self.shared_texts} different texts occur at more than one participant.")
         for person in self.participants:
             if person.conflicting:
-                what = f"{person.conflicting} texts with two different labels will be left out"
-                out.append(f"{person.name}: {what}.")
+                out.append(f"{person.name}: {person.conflicting} texts with two different labels will be left out.")
             if self.kind == "classification":
                 out += _missing(person, self)
             if person.shape.group is not None and len(self.participants) == 1:
@@ -154,9 +153,7 @@ def survey(participants: Sequence[tuple[str, Paths, Shape]]) -> Survey:
         labelled, other = kinds["classification"], kinds["causal"]
         raise refusal(DataError, "several-tasks", one=str(labelled), other=str(other))
     kind = next(iter(kinds))
-    labels: tuple[str, ...] = ()
-    if kind == "classification":
-        labels = labels_of(participants)
+    labels = labels_of(participants) if kind == "classification" else ()
     read = tuple(_read(name, paths, shape, labels) for name, paths, shape in participants)
     return survey_of(kind, labels, read)
 
@@ -164,8 +161,7 @@ def survey(participants: Sequence[tuple[str, Paths, Shape]]) -> Survey:
 def survey_of(kind: Kind, labels: tuple[str, ...], read: tuple[Participant, ...]) -> Survey:
     """Return what participants hold together."""
     seen: Counter[bytes] = Counter(key for person in read for key in person.keys)
-    shared = sum(count > 1 for count in seen.values())
-    return Survey(kind, labels, read, shared)
+    return Survey(kind, labels, read, sum(count > 1 for count in seen.values()))
 
 
 def _read(name: str, paths: Paths, shape: Shape, labels: Sequence[str]) -> Participant:

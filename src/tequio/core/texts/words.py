@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from tequio.core.bounds import check_plain
@@ -111,15 +112,20 @@ class Shown:
 
 
 def refusal(kind: type[Refusal], code: str, /, **facts: Any) -> Refusal:
-    """Build an error of this kind whose words are the lines of the text of `code`: what is wrong, why, and what to do."""
+    """Build an error of this kind whose words are the lines of the text of `code`: what is wrong, why, and what to do.
+
+    facts: those that the text does not show are left out, so that one call may serve several codes. A path becomes text.
+    """
+    shown = {name: facts[name] for name in sorted(needed_facts(code))}
+    facts = {name: str(fact) if isinstance(fact, Path) else fact for name, fact in shown.items()}
     what, why, fix = ENGLISH.filled(f"reason.{code}", facts).split("\n")
     return kind(what, why, fix, Reason(code, facts))
 
 
 def refuse_first(kind: type[TequioError], found: Mapping[str, bool], /, **facts: Any) -> None:
-    """Raise the refusal of the first code that is found to hold, with those of the facts that its text shows."""
+    """Raise the refusal of the first code that is found to hold, if any; see `refusal`."""
     if code := next((code for code, holds in found.items() if holds), None):
-        raise refusal(kind, code, **{name: facts[name] for name in needed_facts(code)})
+        raise refusal(kind, code, **facts)
 
 
 def needed_facts(code: str) -> set[str]:

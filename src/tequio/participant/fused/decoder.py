@@ -59,8 +59,7 @@ def _norm(x: Tensor, module: Any) -> tuple[Tensor, Tensor]:
 def _norm_back(g: Tensor, x: Tensor, inverse: Tensor, module: Any, into: Tensor) -> Tensor:
     """The gradient of `_norm`'s x, added to `into`: with r = 1/rms, r·(g∘w) − x·r³·mean(g∘w∘x)."""
     if x.is_cuda and ONE_KERNEL:
-        wanted = [True, False]
-        own, _ = torch.ops.aten._fused_rms_norm_backward(g, x, [x.shape[1]], inverse, module.weight, wanted)
+        own, _ = torch.ops.aten._fused_rms_norm_backward(g, x, [x.shape[1]], inverse, module.weight, [True, False])
         return into.add_(own)
     wide, scaled = x.float(), (g * module.weight).float()
     share = (scaled * wide).mean(-1, keepdim=True).mul_(inverse).mul_(inverse)

@@ -54,8 +54,14 @@ class EncoderLayer:
     def __call__(self, x: Tensor, where: Where) -> Tensor:
         """(rows × width) to (rows × width)."""
         own, layer = self.layer.attention.self, self.layer
-        modules = [own.query, own.key, own.value, layer.attention.output.dense]
-        modules += [layer.intermediate.dense, layer.output.dense]
+        modules = [
+            own.query,
+            own.key,
+            own.value,
+            layer.attention.output.dense,
+            layer.intermediate.dense,
+            layer.output.dense,
+        ]
         out: Tensor = _Layer.apply(x, self, where, modules, *factors(modules))  # type: ignore[no-untyped-call]
         return out
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tequio.participant.reading.examples import Example, Turn
+from tequio.participant.reading.labels import BadRow
 
 ROLE = {
     "system": ("system", "developer", "context"),
@@ -18,44 +19,30 @@ ROLE_OF = {word: role for role, words in ROLE.items() for word in words}
 WHO, WHAT = ("role", "from", "speaker", "author"), ("content", "value", "text", "message")
 
 
-class BadChat(Exception):
-    """A chat cannot be read; what is wrong with it (and not what it holds), and what to do."""
-
-    def __init__(self, what: str, fix: str = "") -> None:
-        self.what, self.fix = what, fix
-        super().__init__(what)
-
-
 def turns_of(value: Any) -> list[Turn]:
-    """Return the turns of a chat; none for an empty value. Raises BadChat."""
+    """Return the turns of a chat; none for an empty value. Raises BadRow."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise BadChat("holds a text that is not valid JSON.", "Write the turns as a list.") from None
+            raise BadRow("chat-not-turns") from None
     if isinstance(value, Mapping) and isinstance(value.get("messages"), Sequence):
         value = value["messages"]
     if value is None or value == "":
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise BadChat(
-            f"holds {type(value).__name__}.",
-            'Expected a list of turns, {"role": "user", "content": "..."} each.',
-        )
+        raise BadRow("chat-not-turns")
     return [_turn(turn, number) for number, turn in enumerate(value, 1)]
 
 
 def _turn(turn: Any, number: int) -> Turn:
-    if not isinstance(turn, Mapping):
-        raise BadChat(f"holds {type(turn).__name__} as turn {number}.", "Expected role and content.")
-    who = next((turn[key] for key in WHO if key in turn), None)
-    what = next((turn[key] for key in WHAT if key in turn), None)
+    who = next((turn[key] for key in WHO if key in turn), None) if isinstance(turn, Mapping) else None
     if who is None:
-        raise BadChat(f"has no role in turn {number}.", "Expected the keys role and content, or from and value.")
+        raise BadRow("chat-turn-unfit", turn=number)
+    what = next((turn[key] for key in WHAT if key in turn), None)
     role = ROLE_OF.get(str(who).strip().casefold())
     if role is None:
-        known = ", ".join(word for words in ROLE.values() for word in words)
-        raise BadChat(f"has an unknown role in turn {number}.", f"Known roles: {known}.")
+        raise BadRow("chat-role-unknown", turn=number, names=list(ROLE_OF))
     return role, _content(what, number)
 
 
@@ -66,10 +53,7 @@ def _content(what: Any, number: int) -> str:
         return what
     if isinstance(what, Sequence) and all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in what):
         return "\n".join(str(part["text"]) for part in what)
-    raise BadChat(
-        f"holds something other than text in turn {number}.",
-        "Only texts are learnt: leave out images, sounds and tool calls.",
-    )
+    raise BadRow("chat-turn-unfit", turn=number)
 
 
 def example_of(turns: Sequence[Turn]) -> tuple[Example | None, str]:

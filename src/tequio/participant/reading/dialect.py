@@ -47,27 +47,20 @@ def find_table(lines: Lines, wanted: Wanted, prefer: str, separator: str | None,
         The table, or None where the file is blank.
     """
     sample, cut = _sample(lines())
-    skip = 0
-    while skip < len(sample) and not sample[skip].strip():
-        skip += 1
+    skip = next((place for place, line in enumerate(sample) if line.strip()), len(sample))
     if skip < len(sample) and (mark := SEP_LINE.fullmatch(sample[skip])):
         separator, skip = separator or mark[1], skip + 1
     if not any(line.strip() for line in sample[skip:]):
         return None
     if separator is None:
         order = sorted(SEPARATORS, key=lambda s: (s != prefer, s))
-        scores = {s: _score(sample, s, skip, cut, wanted) for s in order}
-        separator = max(order, key=lambda s: scores[s])
+        separator = max(order, key=lambda s: _score(sample, s, skip, cut, wanted))
     plain = Dialect(separator, skip=skip)
     fields = (field for _, row in _rows(sample, plain, cut) for field in row)
     plain = replace(plain, spaces=any(SPACED.fullmatch(field) for field in fields))
     dialect = _quoting(lines, plain, wanted)
-    rows = _rows(sample, dialect, cut)
-    if not rows:
-        rows = _rows(sample, replace(dialect, quoting="none"), cut)
-    if not rows:  # nothing but separators
-        return None
-    return named_table(dialect, rows, wanted, header)
+    rows = _rows(sample, dialect, cut) or _rows(sample, replace(dialect, quoting="none"), cut)
+    return named_table(dialect, rows, wanted, header) if rows else None  # None of nothing but separators
 
 
 def _sample(lines: Iterable[str]) -> tuple[list[str], bool]:

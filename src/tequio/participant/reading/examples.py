@@ -142,5 +142,4 @@ class ReadReport:
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON. For the participant's own machine only."""
-        files = [file.facts() for file in self.files]
-        return {"rows": self.rows, "left_out": self.left_out, "files": files}
+        return {"rows": self.rows, "left_out": self.left_out, "files": [file.facts() for file in self.files]}

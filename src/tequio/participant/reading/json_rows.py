@@ -75,18 +75,14 @@ def json_lines(text: Text) -> Iterator[Row]:
             depth, size = _Depth(), 0
         parts.append(line)
         size += len(line)
-        closed = bool(list(depth.ends(line)))
-        if closed and depth.depth == 0:
+        if list(depth.ends(line)) and depth.depth == 0:
             yield begun, _parsed("".join(parts), text.source, "line", begun)
             parts = []
         elif depth.in_string or depth.depth <= 0 or size > LONGEST:
             _parsed("".join(parts), text.source, "line", begun)
-            raise text.source.fault("not valid JSON.", where=f"line {begun}")
+            raise refusal(DataError, "json-malformed", file=text.source.at(f"line {begun}"))
     if parts:
         raise refusal(DataError, "json-open", file=text.source.at(f"line {begun}"))
-
-
-_HOW = 'Each row must be one object, {"text": "...", ...}.'
 
 
 def _whole(line: str) -> tuple[bool, Any]:
@@ -138,12 +134,8 @@ def _between(piece: str, place: int, state: str, source: Source, number: int) ->
         return place, state
     after = EXPECTED[state].get(piece[place])
     if after is None:
-        where = f"row {number + 1}"
-        if state in ("first", "next"):
-            raise source.fault("not a JSON object.", "", _HOW, where)
-        if state == "end":
-            raise source.flaw("holds more than one JSON array.", "", "Put all rows into one array.")
-        raise source.fault("not valid JSON.", "A comma or the array's end was expected.", "", where)
+        code = {"first": "json-not-an-object", "next": "json-not-an-object", "end": "json-several-arrays"}
+        raise refusal(DataError, code.get(state, "json-malformed"), file=source.at(f"row {number + 1}"))
     return (place if after == "inside" else place + 1), after
 
 
@@ -155,13 +147,13 @@ def _parsed(text: str, source: Source, unit: str, number: int) -> Mapping[str, A
         code = "json-two-in-a-line" if error.msg == "Extra data" else "json-invalid"
         raise refusal(DataError, code, file=source.at(f"{unit} {line}"), column=error.colno) from None
     except (ValueError, RecursionError):
-        raise source.fault("not valid JSON (at a number or the nesting).", where=f"{unit} {number}") from None
+        raise refusal(DataError, "json-malformed", file=source.at(f"{unit} {number}")) from None
     return _object(row, source, f"{unit} {number}")
 
 
 def _object(row: Any, source: Source, where: str) -> Mapping[str, Any]:
     if not isinstance(row, dict):
-        raise source.fault("not a JSON object.", "", _HOW, where)
+        raise refusal(DataError, "json-not-an-object", file=source.at(where))
     if row and all(isinstance(value, dict) and _numbered(value) for value in row.values()):
         raise refusal(DataError, "json-by-columns", file=source.at(where))
     inside = [key for key in WRAPPERS if isinstance(row.get(key), list) and row[key]]

@@ -8,6 +8,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from tequio.core.errors import DataError
+from tequio.core.grouping import grouped
+from tequio.core.texts.words import refusal
+
 MISSING = frozenset({"", "nan", "null", "<na>", "\\n", "#n/a"})
 WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 PAIRS = ({"true", "false"}, {"0", "1"})
@@ -15,12 +19,16 @@ ACROSS = {"true": "1", "false": "0", "1": "true", "0": "false"}
 BETWEEN = re.compile(r"[,;|/]")
 
 
-class UnknownLabel(Exception):
-    """A label is not an allowed one. `why` and `fix` explain it without quoting it."""
+class BadRow(Exception):
+    """A row cannot be used: a code of `core.texts` with facts, which never quote a text or a label."""
 
-    def __init__(self, what: str, why: str, fix: str) -> None:
-        self.what, self.why, self.fix = what, why, fix
-        super().__init__(what)
+    def __init__(self, code: str, /, **facts: Any) -> None:
+        self.code, self.facts = code, facts
+        super().__init__(code)
+
+    def at(self, place: str) -> DataError:
+        """Return the error that names the row's place."""
+        return refusal(DataError, self.code, file=place, **self.facts)
 
 
 class Labels:
@@ -31,9 +39,7 @@ class Labels:
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._exact = {label.strip(): label for label in labels}
-        forms: dict[str, list[str]] = {}
-        for label in labels:
-            forms.setdefault(form_of(label), []).append(label)
+        forms = grouped((form_of(label), label) for label in labels)
         self._by_form = {form: of[0] for form, of in forms.items() if len(of) == 1}
         self._two_values = set(self._by_form) in PAIRS
 
@@ -59,44 +65,23 @@ class Labels:
         return value.strip() in self._exact
 
     def match(self, value: Any, names: Sequence[str] = ()) -> str | None:
-        """Return the allowed label, or None for a row that has no label. Raises UnknownLabel."""
+        """Return the allowed label, or None for a row that has no label. Raises BadRow."""
         found = self._exact.get(value) if type(value) is str else None
-        if found is None:
-            found = self.find(value, names)
+        found = self.find(value, names) if found is None else found
         if found is not None:
             return found
         if is_missing(value) or (names and value == -1):  # -1: a class label that is not given
             return None
         raise self._unknown(value, names)
 
-    def _unknown(self, value: Any, names: Sequence[str]) -> UnknownLabel:
-        allowed = f"[task] labels allows: {', '.join(self._exact)}."
-        fix = "Correct the row, or add the label to federation.toml."
-        if isinstance(value, list | tuple | set):
-            return _several(allowed)
-        if isinstance(value, dict):
-            return UnknownLabel("the label is an object.", f"Expected a text or a number. {allowed}", fix)
-        if isinstance(value, str):
-            parts = [part.strip(" []\"'") for part in BETWEEN.split(value)]
-            if len(parts) > 1 and any(self.find(part) is not None for part in parts):
-                return _several(allowed)
-            near = [label for label in self._exact if _letters(label) == _letters(value)]
-            if near and _letters(value):
-                why = f"It differs from one of them only in case or spaces or signs: {near[0]}. {allowed}"
-                return UnknownLabel("the label is unknown.", why, fix)
-        if names:
-            why = f"It is a number of a class, and the file calls the classes: {', '.join(names)}. {allowed}"
-            return UnknownLabel("the label is unknown.", why, "Use these names in [task] labels.")
-        if isinstance(value, bool | int | float):
-            kind = "true or false" if isinstance(value, bool) else "a number"
-            return UnknownLabel("the label is unknown.", f"It is {kind}. {allowed}", fix)
-        return UnknownLabel("the label is unknown.", allowed, fix)
-
-
-def _several(allowed: str) -> UnknownLabel:
-    why = f"Several labels per text are not supported. {allowed}"
-    fix = "Give each text one label, or run one federation per label with yes and no."
-    return UnknownLabel("the label holds several labels.", why, fix)
+    def _unknown(self, value: Any, names: Sequence[str]) -> BadRow:
+        plain = value if isinstance(value, str) else ""
+        parts = [part.strip(" []\"'") for part in BETWEEN.split(plain)]
+        if isinstance(value, list | tuple | set) or (len(parts) > 1 and any(self.find(p) is not None for p in parts)):
+            return BadRow("several-labels")
+        if _letters(plain) and any(_letters(label) == _letters(plain) for label in self._exact):
+            return BadRow("label-nearly")
+        return BadRow("label-of-a-class" if names else "label-unknown")
 
 
 def is_missing(value: Any) -> bool:
@@ -119,5 +104,4 @@ def form_of(value: str | float) -> str:
 
 
 def _letters(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in plain if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if c.isalnum())

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from tequio.core.reason import Reason
 
 NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 USUAL = {
@@ -93,8 +96,8 @@ def looks_like_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def found(names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[str]) -> tuple[str, list[str]]:
-    """Return the columns found, in words and as a list.
+def found(names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[str]) -> tuple[Any, list[str]]:
+    """Return the columns found, as a reason in its recorded form and as a list.
 
     The first line of a table may be data, so its fields are shown only where one is a wanted or
     usual name and the rows have as many fields (`shown`); otherwise only their number is.
@@ -103,12 +106,12 @@ def found(names: Iterable[str], genuine: bool, shown: bool, wanted: Collection[s
     names = [name for name in names if name.strip()]
     certain = genuine or (shown and any(name in wanted or is_known(name) for name in names))
     if not certain or len(names) > MANY:
-        more = "" if certain else "; none has a usual name, so they may be data and are not shown"
-        return f"Columns found: {len(names)}{more}.", []
+        code = "columns-many" if certain else "columns-unsure"
+        return Reason(code, {"count": len(names)}).as_record(), []
     plain = [name for name in names if looks_like_name(name)]
     hidden = len(names) - len(plain)
-    more = f" (and {hidden} not shown, which may be data: they are not one word)" if hidden else ""
-    return f"Columns found: {', '.join(plain) or 'none'}{more}.", plain
+    facts: dict[str, Any] = {"names": plain or None} | ({"count": hidden} if hidden else {})
+    return Reason("columns-part" if hidden else "columns-found", facts).as_record(), plain
 
 
 def nearest(wanted: str, shown: Sequence[str]) -> str | None:

@@ -65,8 +65,8 @@ def open_file(source: Source, wanted: Wanted, options: Options) -> Opened:
     if head.startswith(b"PK\x03\x04"):
         return _xlsx(source, suffix, wanted, options)
     if suffix in (".parquet", ".xlsx"):
-        name = "Parquet" if suffix == ".parquet" else "an Excel workbook"
-        raise source.flaw(f"cannot be read as {name}.", "Its content is something else.", "Export it again.")
+        name = "Parquet" if suffix == ".parquet" else "Excel"
+        raise refusal(DataError, "file-cut-off", file=source.at(), format=name)
     if head.startswith(OLD_EXCEL):
         raise refusal(DataError, "old-excel", file=source.at())
     if suffix not in (*SUFFIXES, *PLAIN, ""):
@@ -81,8 +81,7 @@ def open_file(source: Source, wanted: Wanted, options: Options) -> Opened:
 
 
 def _unknown(source: Source, suffix: str) -> Exception:
-    accepted = f"Accepted: {', '.join(SUFFIXES)}, also compressed ({', '.join(PACKED)})."
-    return source.flaw(f"has the ending {suffix or '(none)'}.", accepted)
+    return refusal(DataError, "ending-unknown", file=source.at(), ending=suffix or "–", names=[*SUFFIXES, *PACKED])
 
 
 def _first_sign(text: Text) -> str:
@@ -104,10 +103,8 @@ def _parses(text: Text, first: str) -> bool:
 def _json(text: Text, first: str) -> Opened:
     form = Form("JSON array" if first == "[" else "JSON lines", text.compression, text.encoding, notes=text.notes)
 
-    def read(columns: Collection[str] | None) -> Iterator[Row]:
-        return json_array(text) if first == "[" else json_lines(text)
-
-    return Opened(text.source, form, (), False, "row" if first == "[" else "line", read)
+    read, unit = (json_array, "row") if first == "[" else (json_lines, "line")
+    return Opened(text.source, form, (), False, unit, lambda columns: read(text))
 
 
 def _parquet(source: Source, suffix: str) -> Opened:
@@ -120,7 +117,7 @@ def _table(text: Text, suffix: str, wanted: Wanted, options: Options) -> Opened:
     prefer = "\t" if suffix in (".tsv", ".tab") else ","
     table = find_table(text.lines, wanted, prefer, options.delimiter, options.header)
     if table is None:
-        raise source.fault("empty.", "Expected a first line with the column names.", where="line 1")
+        raise refusal(DataError, "table-empty", file=source.at())
     plain = suffix not in (".csv", ".tsv", ".tab")
     if plain and not wanted.is_header(table.names) and table.header and options.header is None:
         if suffix in JSON:
@@ -168,8 +165,7 @@ def _tabular(
             yield line, {name: row[i] for i, name in where}
 
     names = tuple(name for _, name in where)
-    unnamed = width - len(names)
-    return Opened(source, form, names, False, unit, read, unnamed, shown=table.even and table.header)
+    return Opened(source, form, names, False, unit, read, width - len(names), shown=table.even and table.header)
 
 
 def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Sequence[Any]:
@@ -182,7 +178,7 @@ def _evened(source: Source, row: Sequence[Any], width: int, where: str) -> Seque
 def _xlsx(source: Source, suffix: str, wanted: Wanted, options: Options) -> Opened:
     if suffix != ".xlsx":
         if suffix in ("", ".zip") or suffix in SUFFIXES:
-            raise source.flaw("is a ZIP archive.", "Archives are not read.", "Unpack it, and name the file inside.")
+            raise refusal(DataError, "file-is-an-archive", file=source.at())
         raise _unknown(source, suffix)
     book = open_workbook(source)
     table, width = _sheet_table(book, wanted, options)
@@ -201,6 +197,6 @@ def _sheet_table(book: Workbook, wanted: Wanted, options: Options) -> tuple[Tabl
         (number, ["" if value is None else str(value) for value in row]) for number, row in islice(book.rows(), SAMPLE)
     ]
     if not rows:
-        raise book.source.fault("empty.", "Expected a first row with the column names.", where="row 1")
+        raise refusal(DataError, "table-empty", file=book.source.at())
     table = named_table(Dialect(","), rows, wanted, options.header)
     return table, len(table.names)

@@ -57,11 +57,8 @@ def _opened(source: Source, columns: Collection[str] = ()) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(source.path) as file:
             yield file
-    except (OSError, ValueError, KeyError, arrow.ArrowException) as error:
-        used = f" Columns in use: {', '.join(columns)}." if columns else ""
-        raise source.flaw(
-            f"cannot be read as Parquet ({type(error).__name__}).{used}", "", "Export it again."
-        ) from None
+    except (OSError, ValueError, KeyError, arrow.ArrowException):
+        raise refusal(DataError, "file-cut-off", file=source.at(), format="Parquet") from None
 
 
 def _classes(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.examples import Columns, Options
+from tequio.participant.reading.labels import BadRow
 from tequio.participant.reading.names import found, usual
 from tequio.participant.reading.opened import Opened, open_file
-from tequio.participant.reading.shapes import BadRow, text_at
+from tequio.participant.reading.shapes import text_at
 from tequio.participant.reading.sources import SUFFIXES, ending, files_of
 from tequio.participant.reading.streams import Source, text_of
 from tequio.participant.reading.wanted import Wanted
@@ -37,9 +39,7 @@ def read_asked(path: Path, columns: Sequence[str] = TEXT_COLUMNS, options: Optio
     """
     files = files_of(path, WHO)
     if len(files) > 1:
-        raise DataError(
-            f"{WHO} {path} holds {len(files)} files.", "Answers are numbered by row of one file.", "Name one."
-        )
+        raise refusal(DataError, "several-files", path=path, count=len(files))
     (file,) = files
     source, options = Source(file, WHO), options or Options()
     if ending(file) not in SUFFIXES:
@@ -61,14 +61,13 @@ def _asked(opened: Opened, columns: Sequence[str]) -> Iterator[Asked]:
         try:
             text = text_at(row, name)
         except BadRow as error:
-            raise opened.source.fault(error.what, error.why, error.fix, where) from None
+            raise error.at(opened.source.at(where)) from None
         yield Asked(number, text if text.strip() else None)
 
 
 def _column(names: tuple[str, ...], columns: Sequence[str]) -> str | None:
-    for given in columns:
-        if given in names:
-            return given
+    if given := [name for name in columns if name in names]:
+        return given[0]
     if names == ("1",):
         return "1"
     return usual("prompt", names) or usual("text", names) if "text" in columns else None
@@ -76,5 +75,4 @@ def _column(names: tuple[str, ...], columns: Sequence[str]) -> str | None:
 
 def _no_text(opened: Opened, columns: Sequence[str], names: tuple[str, ...], where: str) -> DataError:
     why = found(names, opened.genuine, opened.shown, ())[0]
-    named = " or ".join(map(repr, columns))
-    return opened.source.fault(f"no text in a column {named}.", why, "Name the column: --column NAME", where)
+    return refusal(DataError, "no-text-column", file=opened.source.at(where), names=list(columns), why=why)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tequio.core.errors import DataError
+from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.examples import (
     LEFT_OUT,
     Columns,
@@ -17,10 +19,10 @@ from tequio.participant.reading.examples import (
     Options,
     ReadReport,
 )
-from tequio.participant.reading.labels import Labels
+from tequio.participant.reading.labels import BadRow, Labels
 from tequio.participant.reading.names import found, looks_like_name, nearest
 from tequio.participant.reading.opened import Opened, open_file
-from tequio.participant.reading.shapes import BadRow, Missing, Plan, example, plan_for
+from tequio.participant.reading.shapes import Missing, Plan, example, plan_for
 from tequio.participant.reading.sources import Paths, files_of
 from tequio.participant.reading.streams import Source
 from tequio.participant.reading.wanted import Wanted
@@ -80,8 +82,7 @@ class _File:
 
     def examples(self) -> Iterator[Example]:
         """Yield the usable rows as examples."""
-        columns = self._prepare()
-        for line, row in self.opened.read(columns):
+        for line, row in self.opened.read(self._prepare()):
             plan = self._plan(line, row)
             self.rows += 1
             if self.rows <= INSPECTED_ROWS:
@@ -89,7 +90,7 @@ class _File:
             try:
                 made, why = example(row, plan, self.wanted, self.opened.classes)
             except BadRow as error:
-                raise self._fault(line, error) from None
+                raise error.at(self._place(line)) from None
             if made is None:
                 self.left_out[why] += 1
             else:
@@ -113,7 +114,7 @@ class _File:
         used = set(self.usual.columns.values())
         if any(names.count(name) > 1 for name in used):
             place = "line 1" if self.opened.unit == "line" else ""
-            raise self.opened.source.fault("two columns have the same name.", "", "Rename one.", place)
+            raise refusal(DataError, "columns-alike", file=self.opened.source.at(place))
         self.names = dict.fromkeys(names)
         if self.opened.form.format == "Parquet":
             self.filled = set(names)
@@ -133,7 +134,7 @@ class _File:
         try:
             return plan_for(names, self.wanted, sample)
         except BadRow as error:
-            raise self._fault(None, error) from None
+            raise error.at(self._place(None)) from None
 
     def _plan(self, line: int, row: Mapping[str, Any]) -> Plan:
         if self.opened.fixed and self.usual is not None:
@@ -162,20 +163,14 @@ class _File:
         given = set(self.wanted.columns.given().values())
         why, shown = found(names, self.opened.genuine, self.opened.shown, given)
         if self.opened.form.header is False:
-            why = f"The table has {len(names)} columns, which are called 1 to {len(names)} without a header."
-            shown = []
+            why, shown = Reason("columns-numbered", {"count": len(names)}).as_record(), []
+        code = "data-column-or-header" if self.opened.form.header and not shown else "data-column-missing"
+        names = [error.column, *([error.or_else] if error.or_else else [])]
         near = nearest(error.column, shown)
-        what = f"there is no column {error.column!r}" + (f" (or {error.or_else})" if error.or_else else "") + "."
-        hint = f"Perhaps {near!r} is meant: name" if near else "Name"
-        fix = f"{hint} the column under [data] in participant.toml."
-        if self.opened.form.header and not shown:
-            fix += " If the first line is data, write header = false there; columns are then called 1, 2, ..."
-        place = "" if line is None else f"{self.opened.unit} {line}"
-        return self.opened.source.fault(what, why, fix, place)
+        return refusal(DataError, code, file=self._place(line), names=names, why=why, nearest=near)
 
-    def _fault(self, line: int | None, error: BadRow) -> DataError:
-        place = "" if line is None else f"{self.opened.unit} {line}"
-        return self.opened.source.fault(error.what, error.why, error.fix, place)
+    def _place(self, line: int | None) -> str:
+        return self.opened.source.at("" if line is None else f"{self.opened.unit} {line}")
 
     def report(self) -> FileReport:
         """Return what was found."""
@@ -184,17 +179,14 @@ class _File:
         unused = [name for name in self.names if name in self.filled and name not in used]
         sure = self.opened.genuine or self.opened.shown
         shown = tuple(name for name in unused if sure and looks_like_name(name))[:20]
-        hidden = len(unused) - len(shown)
         plan = plans[0] if plans else Plan({})
-        left_out = {why: self.left_out[why] for why in LEFT_OUT if self.left_out[why]}
-        columns, guessed = dict(plan.columns), plan.guessed
         return FileReport(
-            str(self.opened.source.path),
-            self.opened.form,
-            columns,
-            guessed,
-            shown,
-            hidden,
-            self.rows,
-            left_out,
+            file=str(self.opened.source.path),
+            form=self.opened.form,
+            columns=dict(plan.columns),
+            guessed=plan.guessed,
+            unused=shown,
+            unused_hidden=len(unused) - len(shown),
+            rows=self.rows,
+            left_out={why: self.left_out[why] for why in LEFT_OUT if self.left_out[why]},
         )

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tequio.participant.reading.chats import BadChat, example_of, turns_of
+from tequio.participant.reading.chats import example_of, turns_of
 from tequio.participant.reading.examples import Example
-from tequio.participant.reading.labels import UnknownLabel
+from tequio.participant.reading.labels import BadRow
 from tequio.participant.reading.names import PREFERENCE, USUAL, usual
 from tequio.participant.reading.wanted import Wanted
 
@@ -30,14 +30,6 @@ class Missing(Exception):
     def __init__(self, column: str, or_else: str = "") -> None:
         self.column, self.or_else = column, or_else
         super().__init__("a column is missing")
-
-
-class BadRow(Exception):
-    """A row cannot be used; never quotes it."""
-
-    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
-        self.what, self.why, self.fix = what, why, fix
-        super().__init__(what)
 
 
 def plan_for(names: Sequence[str], wanted: Wanted, sample: Sequence[Mapping[str, Any]] = ()) -> Plan:
@@ -86,10 +78,14 @@ def _plan(names: Sequence[str], columns: dict[str, str], given: Mapping[str, str
 def _longest(names: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the only column of texts, or the one whose texts are at least twice as long."""
     lengths = {name: sum(len(v) for row in sample if isinstance(v := row.get(name), str)) for name in names}
-    order = sorted((n for n in names if lengths[n]), key=lambda n: -lengths[n])
-    if len(order) == 1 or (order and lengths[order[0]] >= 2 * lengths[order[1]]):
-        return order[0]
-    return None
+    return twice_as_long(names, lengths)
+
+
+def twice_as_long(names: Sequence[str], lengths: Mapping[str, int]) -> str | None:
+    """Return the only name with a length above 0, or the one whose length is at least twice that of any other."""
+    order = sorted((name for name in names if lengths[name]), key=lambda name: -lengths[name])
+    leads = len(order) == 1 or (len(order) > 1 and lengths[order[0]] >= 2 * lengths[order[1]])
+    return order[0] if leads else None
 
 
 def _causal(names: Sequence[str], wanted: Wanted, given: Mapping[str, str]) -> Plan:
@@ -109,12 +105,7 @@ def _causal(names: Sequence[str], wanted: Wanted, given: Mapping[str, str]) -> P
         return _pair(names, wanted, given)
     except Missing:
         if all(name in names for name in PREFERENCE):
-            raise BadRow(
-                "the rows are preference pairs (chosen and rejected).",
-                "Training on preferences is not supported.",
-                'To learn the chosen responses only, write response = "chosen" (or messages = '
-                '"chosen" where it holds turns) under [data].',
-            ) from None
+            raise BadRow("preference-pairs") from None
         if (text := usual("text", names)) is not None:
             return _plan(names, {"text": text}, given)
         if len(names) == 1 and names[0] == "1":  # a table without a header
@@ -167,8 +158,8 @@ def example(
     column = columns["label"]
     try:
         label = wanted.labels.match(row.get(column), classes.get(column, ()))
-    except UnknownLabel as error:
-        raise BadRow(error.what, error.why, error.fix) from None
+    except BadRow as error:
+        raise BadRow(error.code, column=column) from None
     return (None, "unlabelled") if label is None else (Example(text, label=label), "")
 
 
@@ -188,11 +179,10 @@ def _answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Examp
 def _chat(row: Mapping[str, Any], column: str) -> tuple[Example | None, str]:
     try:
         turns = turns_of(row.get(column))
-    except BadChat as error:
-        raise BadRow(f"column {column!r} {error.what}", "", error.fix) from None
-    for _, content in turns:
-        if flaw := flaw_of(content):
-            raise BadRow(f"column {column!r} holds {flaw}.", "", "Remove it from the row.")
+    except BadRow as error:
+        raise BadRow(error.code, column=column, **error.facts) from None
+    if any(map(has_flaw, (content for _, content in turns))):
+        raise BadRow("text-with-flaw", column=column)
     return example_of(turns)
 
 
@@ -202,14 +192,12 @@ def text_at(row: Mapping[str, Any], column: str) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if not isinstance(value, str):
-        raise BadRow(f"column {column!r} holds {type(value).__name__}, expected text.")
-    if flaw := flaw_of(value):
-        raise BadRow(f"column {column!r} holds {flaw}.", "", "Remove it from the row.")
+        raise BadRow("not-a-text", column=column, kind=type(value).__name__)
+    if has_flaw(value):
+        raise BadRow("text-with-flaw", column=column)
     return value
 
 
-def flaw_of(text: str) -> str:
-    """Return what makes a text unusable for a tokenizer, in words; empty if nothing."""
-    if "\0" in text:
-        return "a NUL character"
-    return "half of a surrogate pair, which is no character" if SURROGATE.search(text) else ""
+def has_flaw(text: str) -> bool:
+    """Return whether a text holds a NUL or half of a surrogate pair, with which no tokenizer can work."""
+    return "\0" in text or SURROGATE.search(text) is not None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 PACKED = (".gz", ".zst", ".bz2", ".xz")
@@ -27,11 +28,10 @@ def files_of(paths: Paths, who: str) -> list[Path]:
     A folder means its files with an accepted ending, hidden ones aside; it is not searched deeper.
     Raises DataError where there is no such file.
     """
-    out: dict[Path, None] = {}
-    for path in [paths] if isinstance(paths, Path) else paths:
-        out |= dict.fromkeys(_files(path, who))
+    every = [paths] if isinstance(paths, Path) else paths
+    out = dict.fromkeys(file for path in every for file in _files(path, who))
     if not out:
-        raise DataError(f"{who} no file is named.", "The list of paths is empty.", "Name a file under [data].")
+        raise refusal(DataError, "no-file-named", who=who)
     return list(out)
 
 
@@ -44,15 +44,12 @@ def _files(path: Path, who: str) -> list[Path]:
         if glob.has_magic(str(path)):
             found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
             found = [file for file in found if file.is_file()]
-            if not found:
-                raise DataError(f"{who} no file matches {path}.", "", "Correct the pattern under [data].")
-            return found
-        raise DataError(
-            f"{who} there is no file {path}.", "", f"Correct the path, for participants under [data].{_near(path)}"
-        )
+            if found:
+                return found
+        raise refusal(DataError, "data-file-missing", file=f"{who} {path}", names=_near(path))
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it holds a NUL"
-        raise DataError(f"{who} {path} cannot be read ({why}).") from None
+        why = error.strerror if isinstance(error, OSError) else "NUL"
+        raise refusal(DataError, "unreadable", path=f"{who} {path}", error=why) from None
 
 
 def _inside(folder: Path, who: str) -> list[Path]:
@@ -62,17 +59,16 @@ def _inside(folder: Path, who: str) -> list[Path]:
         if file.is_file() and not file.name.startswith((".", "~$")) and ending(file) in SUFFIXES
     )
     if not found:
-        accepted = f"Accepted: {', '.join(SUFFIXES)}, also compressed ({', '.join(PACKED)})."
-        raise DataError(f"{who} {folder} is a folder", "without a data file in it.", accepted)
+        raise refusal(DataError, "folder-without-data", folder=f"{who} {folder}", names=[*SUFFIXES, *PACKED])
     return found
 
 
-def _near(path: Path) -> str:
-    """Return a hint to a file of the same stem in the same folder, if there is one."""
+def _near(path: Path) -> list[str] | None:
+    """Return the files of the same stem in the same folder, if there are any."""
     stem = path.name.split(".", 1)[0].casefold()
     try:
         names = sorted(os.listdir(path.parent))
     except OSError:
-        return ""
+        return None
     near = [n for n in names if stem and n.split(".", 1)[0].casefold() == stem and n != path.name]
-    return f" There is {near[0]} in that folder." if near else ""
+    return near[:3] or None

@@ -9,7 +9,7 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,17 +44,9 @@ class Source:
     path: Path
     who: str
 
-    def fault(self, what: str, why: str = "", fix: str = "", where: str = "") -> DataError:
-        """Return an error about this file. where: a place in it, such as `line 3`."""
-        return DataError(f"{self.at(where)}: {what}", why, fix)
-
     def at(self, where: str = "") -> str:
         """Return whose file it is, with a place in it, as errors name it."""
         return f"{self.who} {self.path}{f', {where}' if where else ''}"
-
-    def flaw(self, what: str, why: str = "", fix: str = "") -> DataError:
-        """Return an error about the whole file; `what` goes on after its name."""
-        return DataError(f"{self.who} {self.path} {what}", why, fix)
 
 
 @dataclass(frozen=True)
@@ -69,24 +61,24 @@ class Text:
     def lines(self) -> Iterator[str]:
         """Yield the lines with their ends (LF, CRLF or CR), without a byte-order mark."""
         with self.open() as stream:
-            first = True
-            for line in stream:
-                yield line.removeprefix("\ufeff") if first else line
-                first = False
+            yield from _unmarked(stream)
 
     def chunks(self) -> Iterator[str]:
         """Yield the characters in pieces, without a byte-order mark."""
         with self.open() as stream:
-            first = True
-            while piece := stream.read(CHUNK):
-                yield piece.removeprefix("\ufeff") if first else piece
-                first = False
+            yield from _unmarked(iter(lambda: stream.read(CHUNK), ""))
 
     @contextmanager
     def open(self) -> Iterator[io.TextIOWrapper]:
         """Open the file as characters; line ends stay as they are."""
         with readable(self.source) as binary:
             yield io.TextIOWrapper(binary, encoding=self.encoding, newline="")
+
+
+def _unmarked(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the pieces of a text, the first one without a byte-order mark."""
+    for number, piece in enumerate(pieces):
+        yield piece if number else piece.removeprefix("\ufeff")
 
 
 class _Zstd(io.RawIOBase):
@@ -133,29 +125,25 @@ def readable(source: Source) -> Iterator[io.BufferedReader]:
         with open_regular(source.path) as raw:
             kind = compression_of(raw.read(8))
             raw.seek(0)
-            yield io.BufferedReader(cast(io.RawIOBase, _decompressed(raw, kind)), CHUNK)
+            unpacked = UNPACKED[kind](raw) if kind else raw
+            yield io.BufferedReader(cast(io.RawIOBase, unpacked), CHUNK)
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile):
         raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
     except UnicodeError as error:
         name = error.encoding if isinstance(error, UnicodeDecodeError) else "the given encoding"
         raise refusal(DataError, "file-of-other-encoding", file=source.at(), encoding=name) from None
     except OSError as error:
-        damaged = kind and error.errno is None
-        raise source.flaw(f"cannot be read as {kind}." if damaged else f"cannot be read ({error.strerror}).") from None
+        if kind and error.errno is None:
+            raise refusal(DataError, "file-cut-off", file=source.at(), format=kind) from None
+        raise refusal(DataError, "unreadable", path=source.at(), error=error.strerror) from None
 
 
-def _decompressed(raw: BinaryIO, kind: str) -> object:
-    match kind:
-        case "gzip":
-            return gzip.GzipFile(fileobj=raw)
-        case "zstd":
-            return _Zstd(raw)
-        case "bzip2":
-            return bz2.BZ2File(raw)
-        case "xz":
-            return lzma.LZMAFile(raw)
-        case _:
-            return raw
+UNPACKED: Mapping[str, Callable[[BinaryIO], object]] = {
+    "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
+    "zstd": _Zstd,
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+}
 
 
 def text_of(source: Source, given: str | None = None) -> Text:
@@ -166,15 +154,11 @@ def text_of(source: Source, given: str | None = None) -> Text:
         return Text(source, kind, given)
     with readable(source) as stream:
         head = stream.read(CHUNK)
-        encoding = _marked(head) or _utf16(head)
+        encoding = next((name for bom, name in BOMS if head.startswith(bom)), "") or _utf16(head)
         if encoding and encoding != "utf-8":
             _check(source, stream, head, encoding)
             return Text(source, kind, encoding)
         return _utf8_or_western(source, kind, stream, head)
-
-
-def _marked(head: bytes) -> str:
-    return next((name for bom, name in BOMS if head.startswith(bom)), "")
 
 
 def _utf16(head: bytes) -> str:

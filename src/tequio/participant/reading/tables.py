@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Literal
 
 Quoting = Literal["double", "backslash", "none"]
@@ -38,17 +39,9 @@ class BadRecord(Exception):
 
 def records(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
     """Yield (first line, number of lines, fields) of each record that is not blank. Raises BadRecord."""
-    rows = _records(_after(lines, dialect.skip), dialect)
-    for start, count, fields in rows:
+    for start, count, fields in _records(islice(lines, dialect.skip, None), dialect):
         if any(fields) and any(field.strip() for field in fields):
             yield start + dialect.skip, count, fields
-
-
-def _after(lines: Iterable[str], skip: int) -> Iterator[str]:
-    stream = iter(lines)
-    for _ in range(skip):
-        next(stream, None)
-    return stream
 
 
 def _records(lines: Iterator[str], dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:

@@ -24,10 +24,8 @@ class Wanted:
 
     def known_in(self, names: Sequence[str]) -> int:
         """Return how many roles of this task find a usual name among these."""
-        if self.kind == "classification":
-            roles = ["text", "label"]
-        else:
-            roles = [role for role in USUAL if role not in ("label", "input")]
+        labelled, others = ["text", "label"], [role for role in USUAL if role not in ("label", "input")]
+        roles = labelled if self.kind == "classification" else others
         return sum(usual(role, names) is not None for role in roles)
 
     def is_header(self, fields: Sequence[str]) -> bool:

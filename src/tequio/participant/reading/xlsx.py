@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from tequio.core.errors import DataError
+from tequio.core.texts.words import refusal
 from tequio.participant.reading.streams import Source
 
 
@@ -33,8 +36,8 @@ class Workbook:
                     values = [_plain(cell) for cell in cells]
                     if any(value is not None and str(value).strip() for value in values):
                         yield number, values
-            except Exception as error:  # a damaged archive or its XML can raise anything inside openpyxl
-                raise _damaged(self.source, error) from None
+            except Exception:  # a damaged archive or its XML can raise anything inside openpyxl
+                raise refusal(DataError, "file-cut-off", file=self.source.at(), format="Excel") from None
             finally:
                 book.close()
 
@@ -43,11 +46,10 @@ def open_workbook(source: Source) -> Workbook:
     """Open a workbook and count its sheets. Raises DataError where it is damaged or openpyxl is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        book = _load(source)
-        sheets = len(book.worksheets)
-        book.close()
+        with closing(_load(source)) as book:
+            sheets = len(book.worksheets)
     if not sheets:
-        raise source.flaw("has no sheet with cells.", "", "Save the data as a sheet, or as CSV.")
+        raise refusal(DataError, "workbook-empty", file=source.at())
     return Workbook(source, sheets)
 
 
@@ -55,17 +57,11 @@ def _load(source: Source) -> Any:
     try:
         import openpyxl
     except ImportError:
-        fix = 'Install it with: pip install "tequio[xlsx]", or save the sheet as CSV.'
-        raise source.flaw("is an Excel workbook,", "which needs the package openpyxl.", fix) from None
+        raise refusal(DataError, "excel-package", file=source.at()) from None
     try:
         return openpyxl.load_workbook(source.path, read_only=True, data_only=True)
-    except Exception as error:  # a damaged archive or its XML can raise anything inside openpyxl
-        raise _damaged(source, error) from None
-
-
-def _damaged(source: Source, error: Exception) -> Exception:
-    what = f"cannot be read as an Excel workbook ({type(error).__name__})."
-    return source.flaw(what, "", "Save it again as .xlsx, or as CSV.")
+    except Exception:  # a damaged archive or its XML can raise anything inside openpyxl
+        raise refusal(DataError, "file-cut-off", file=source.at(), format="Excel") from None
 
 
 def _plain(cell: Any) -> Any:

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from tequio.app.assembly.site import build_price
 from tequio.config.accounting import EnergySection, MoneySection
+from tequio.core.grouping import grouped
 from tequio.core.texts.words import Words
+from tequio.measure.money import added
 from tequio.measure.site import JOULES_A_KWH, sci
 from tequio.report.data.records import (
     Json,
@@ -25,6 +27,7 @@ from tequio.report.data.records import (
     bodies,
     config_of,
     last_body,
+    rounds_of,
     row_energy,
     row_money,
     table,
@@ -42,29 +45,24 @@ BOUNDARY = "rounds with their evaluation and coordination, all epochs, rejected 
 def accounts(entries: Sequence[Record]) -> Json:
     """participants, coordinator, total, sci: joules, grams, embodied grams, money by currency; None where not known."""
     run = last_body(entries, "run")
-    rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
-    personal = bodies(entries, "personal")
+    rounds = rounds_of(entries)
     alone = run.get("simulation") is not False
     centre = str(table(run.get("centre")).get("name"))
     names = [str(p.get("name")) for p in tables(run.get("participants"))]
     names += [str(table(b.get("participant")).get("name")) for b in bodies(entries, "joined")]
-    people: dict[str, list[Mapping[str, Any]]] = {name: [] for name in dict.fromkeys(names)}
-    for row in (row for body in rounds for row in work_rows(body)):
-        people.setdefault(str(row.get("name")), []).append(row)
-    trained = {name: list(rows) for name, rows in people.items()}
-    for body in personal:
-        people.setdefault(str(body.get("name")), []).append(body)
+    worked = grouped((str(row.get("name")), row) for body in rounds for row in work_rows(body))
+    made = grouped((str(body.get("name")), body) for body in bodies(entries, "personal"))
+    trained = {name: worked.get(name, []) for name in dict.fromkeys([*names, *worked])}
+    people = {name: [*trained.get(name, []), *made.get(name, [])] for name in dict.fromkeys([*trained, *made])}
     own = {name: sums(rows) for name, rows in people.items() if name != centre}
     rest = _rest(rounds, own.keys() if alone else ())
-    config = config_of(run)
-    coordinator = sums(rest) | {"money": _coordinator_money(config, rest)}
-    parts = [*own.values(), coordinator]
+    coordinator = sums(rest) | {"money": _coordinator_money(config_of(run), rest)}
     in_rounds = [sums(rows) for name, rows in trained.items() if name != centre] + [coordinator]
     tokens = total(row.get("tokens") for rows in trained.values() for row in rows) or 0.0
     return {
         "participants": [{"name": name, **account} for name, account in own.items()],
         "coordinator": coordinator,
-        "total": _joined(parts),
+        "total": _joined([*own.values(), coordinator]),
         "sci": _sci(_joined(in_rounds), tokens),
     }
 
@@ -80,22 +78,16 @@ def sums(rows: Iterable[Mapping[str, Any]]) -> Json:
     records = [record for row in rows if (record := row_energy(row))]
     joules = total(r.get("joules") for r in records)
     placed = [r for r in records if finite(r.get("intensity")) is not None]
-    made = [r for r in records if finite(r.get("embodied")) is not None]
+
     known = total(r.get("joules") for r in placed) or 0.0
-    money: dict[str, float] = {}
-    for row in rows:
-        given = row_money(row)
-        if (amount := finite(given.get("amount"))) is not None:
-            currency = str(given.get("currency"))
-            money[currency] = money.get(currency, 0.0) + amount
     return {
         "joules": joules,
         "seconds": total(r.get("seconds") for r in records),
         "grams": total(record_grams(r) for r in placed),
         "grams_share": known / joules if joules else None,
-        "embodied": total(r.get("embodied") for r in made),
+        "embodied": total(r.get("embodied") for r in records),
         "intensity": _intensity(placed),
-        "money": money,
+        "money": added({found["currency"]: found["amount"]} for row in rows if (found := row_money(row))),
         "unusable": sum(map(unusable, rows)),
     }
 
@@ -123,15 +115,13 @@ def _intensity(placed: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _rest(rounds: Sequence[Mapping[str, Any]], inside: Iterable[str]) -> list[Json]:
     """The coordinator's energy of each round, the centre's with it: without what participants in its process drew."""
-    names = set(inside)
-    out: list[Json] = []
+    names, out = set(inside), []
     for body in rounds:
         record = table(body.get("energy"))
         whole = finite(record.get("joules"))
-        if whole is None:
-            continue
-        drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
-        out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
+        if whole is not None:
+            drawn = total(hosted(row_energy(row)) for row in work_rows(body) if row.get("name") in names) or 0.0
+            out.append({"energy": {**record, "joules": max(0.0, whole - drawn)}})
     return out
 
 
@@ -150,10 +140,6 @@ def _coordinator_money(config: Mapping[str, Any], rest: Sequence[Json]) -> dict[
 
 
 def _joined(parts: Sequence[Json]) -> Json:
-    money: dict[str, float] = {}
-    for part in parts:
-        for currency, amount in part["money"].items():
-            money[currency] = money.get(currency, 0.0) + amount
     joules = total(p["joules"] for p in parts)
     known = total((p["joules"] or 0.0) * (p["grams_share"] or 0.0) for p in parts) or 0.0
     return {
@@ -161,7 +147,7 @@ def _joined(parts: Sequence[Json]) -> Json:
         "grams": total(p["grams"] for p in parts),
         "grams_share": known / joules if joules else None,
         "embodied": total(p["embodied"] for p in parts),
-        "money": money,
+        "money": added(p["money"] for p in parts),
     }
 
 

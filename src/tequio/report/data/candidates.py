@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
 from tequio.report.data.records import Json, scores, table
 from tequio.report.format import finite
 
@@ -57,11 +58,11 @@ def classes(body: Mapping[str, Any], labels: Sequence[Any]) -> Json | None:
     if not given or not isinstance(support, list) or not 0 < len(support) <= len(labels):
         return None
     names = [str(label) for label in labels]
-    taken: dict[int, list[tuple[int, int]]] = {}
-    for cell in cells if isinstance(cells, list) else []:
-        row = [_count(value) for value in cell] if isinstance(cell, list) else []
-        if len(row) == 3 and None not in row and max(row[0] or 0, row[1] or 0) < len(names) and row[0] != row[1]:
-            taken.setdefault(row[0] or 0, []).append((row[2] or 0, row[1] or 0))
+    taken = grouped(
+        (truth, (times, said))
+        for truth, said, times in _counts(cells, 3)
+        if truth < len(names) and said < len(names) and truth != said
+    )
     label = _count(baseline.get("label"))
     return {
         "balanced_accuracy": _shares(given.get("balanced_accuracy")),
@@ -88,12 +89,15 @@ def _shares(given: Any) -> Json:
     return {model: finite(table(given).get(model)) for model in ("base", "local", "shared", "personal")}
 
 
+def _counts(rows: Any, width: int) -> list[list[int]]:
+    """The rows of a list that hold so many counts, and nothing else."""
+    lists = [row for row in rows if isinstance(row, list)] if isinstance(rows, list) else []
+    found = [[count for value in row if (count := _count(value)) is not None] for row in lists if len(row) == width]
+    return [row for row in found if len(row) == width]
+
+
 def _range(given: Any, index: int) -> list[int] | None:
-    found = given[index] if isinstance(given, list) and index < len(given) else None
-    if not isinstance(found, list) or len(found) != 2:
-        return None
-    low, high = (_count(value) for value in found)
-    return None if low is None or high is None else [low, high]
+    return next(iter(_counts(given[index : index + 1], 2)), None) if isinstance(given, list) else None
 
 
 def _count(value: Any) -> int | None:
@@ -128,12 +132,6 @@ def data_notes(listed: Mapping[str, Any], max_tokens: float | None, labels: Sequ
         "rare_test": sum(0 < test.get(name, 0) < 5 for name in names) if names and test else 0,
         "classes": len(names),
     }
-
-
-def noted(notes: Json) -> bool:
-    """Whether there is anything to mind."""
-    keys = ("left_out", "cut", "too_long", "one_class", "missing", "missing_test", "rare_test")
-    return any(notes[key] for key in keys)
 
 
 def label_names(run: Mapping[str, Any]) -> list[Any]:

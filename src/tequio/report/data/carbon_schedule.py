@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
 from tequio.measure.site import JOULES_A_KWH
 from tequio.report.data.records import (
     Json,
@@ -33,15 +35,8 @@ def shifted(entries: Sequence[Record]) -> Json | None:
     rounds = [body for body in bodies(entries, "round") if table(body.get("shift"))]
     if not given:
         return None
-    rows: dict[str, list[Json]] = {}
-    rested: dict[str, int] = {}
-    for body in rounds:
-        trained = {str(row.get("name")): row_energy(row) for row in tables(body.get("train"))}
-        for work in tables(body["shift"].get("work")):
-            name = str(work.get("name"))
-            rows.setdefault(name, []).append(_row(work, trained.get(name, {})))
-        for name in body["shift"].get("rested", ()):
-            rested[str(name)] = rested.get(str(name), 0) + 1
+    rows = grouped(pair for body in rounds for pair in _rows(body))
+    rested = Counter(str(name) for body in rounds for name in body["shift"].get("rested", ()))
     names = list(dict.fromkeys([*rows, *rested]))
     people = [_of(rows.get(name, [])) | {"name": name, "rested": rested.get(name, 0)} for name in names]
     last = table(rounds[-1].get("shift")) if rounds else {}
@@ -60,6 +55,13 @@ def shifted(entries: Sequence[Record]) -> Json | None:
     }
 
 
+def _rows(body: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    """(name, row) of each who worked in a round."""
+    trained = {str(row.get("name")): row_energy(row) for row in tables(body.get("train"))}
+    for work in tables(body["shift"].get("work")):
+        yield str(work.get("name")), _row(work, trained.get(str(work.get("name")), {}))
+
+
 def _row(work: Mapping[str, Any], energy: Mapping[str, Any]) -> Json:
     """One round of one: joules as measured, and grams at both times."""
     joules = finite(energy.get("joules"))
@@ -76,5 +78,4 @@ def _row(work: Mapping[str, Any], energy: Mapping[str, Any]) -> Json:
 
 def _of(rows: Sequence[Json]) -> Json:
     sums: Json = {key: total(row[key] for row in rows) for key in KEYS}
-    saved = 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None
-    return {"rounds": len(rows), **sums, "saved": saved}
+    return {"rounds": len(rows), **sums, "saved": 1.0 - sums["grams"] / sums["at_once"] if sums["at_once"] else None}

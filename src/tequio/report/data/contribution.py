@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
 from tequio.measure.statistics import gini, jain
 from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import (
@@ -36,24 +37,21 @@ def giving(entries: Sequence[Record], people: Sequence[Json], accounts: Json) ->
     spent = {a["name"]: a for a in accounts["participants"]}
     credits = _credits(entries)
     alone = _summed(rounds, "leave_one_out")
-    rows: list[Json] = []
-    for person in people:
-        name = person["name"]
-        mine = [row for body in rounds for row in work_rows(body) if row.get("name") == name]
-        own = spent.get(name, {})
-        rows.append(
-            {
-                "name": name,
-                "rank": person["rank"],
-                "examples": person["data"]["train"],
-                "tokens": total(row.get("tokens") for row in mine),
-                "joules": own.get("joules"),
-                "money": own.get("money") or {},
-                "credit": credits.get(name),
-                "leave_one_out": alone.get(name),
-                "benefit": person["benefit"],
-            }
-        )
+    worked = grouped((str(row.get("name")), row) for body in rounds for row in work_rows(body))
+    rows: list[Json] = [
+        {
+            "name": person["name"],
+            "rank": person["rank"],
+            "examples": person["data"]["train"],
+            "tokens": total(row.get("tokens") for row in worked.get(person["name"], [])),
+            "joules": spent.get(person["name"], {}).get("joules"),
+            "money": spent.get(person["name"], {}).get("money") or {},
+            "credit": credits.get(person["name"]),
+            "leave_one_out": alone.get(person["name"]),
+            "benefit": person["benefit"],
+        }
+        for person in people
+    ]
     even: Json = {key: _evenness([row[key] for row in rows]) for key in GIVEN}
     even["benefit"] = _evenness([None if r["benefit"] is None else 1.0 - r["benefit"] for r in rows])
     return {"participants": rows, "evenness": even, **_statement(rows, config_of(last_body(entries, "run")))}
@@ -64,22 +62,19 @@ def _credits(entries: Sequence[Record]) -> dict[str, float]:
 
     Empty where it did not fall, or where on the whole nobody agreed.
     """
-    before = table(last_body(entries, "start")).get("mean_validation_loss")
+    first = finite(last_body(entries, "start").get("mean_validation_loss"))
     accepted = [body for body in bodies(entries, "round") if body.get("accepted")]
     losses = [v for body in accepted if (v := finite(body.get("mean_validation_loss"))) is not None]
     agreed = _summed(accepted, "agreement")
     whole = math.fsum(agreed.values())
-    first = finite(before)
     if first is None or not losses or whole <= 0:
         return {}
     return {name: (first - min(losses)) * value / whole for name, value in agreed.items()}
 
 
 def _summed(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
-    found: dict[str, list[Any]] = {}
-    for body in rounds:
-        for row in tables(body.get("credit")):
-            found.setdefault(str(row.get("name")), []).append(row.get(key))
+    rows = (row for body in rounds for row in tables(body.get("credit")))
+    found = grouped((str(row.get("name")), row.get(key)) for row in rows)
     sums = {name: total(values) for name, values in found.items()}
     return {name: value for name, value in sums.items() if value is not None}
 
@@ -113,15 +108,11 @@ def _statement(rows: Sequence[Json], config: Mapping[str, Any]) -> Json:
         said["statement"] = "behind"
     if said["statement"] == "even":
         return said
-    changes = []
-    if table(config.get("algorithm")).get("weights") not in BY_NEED:
-        changes.append("weights")
-    if poor[-1]["rank"] < rich[0]["rank"]:
-        changes.append("ranks")
     texts = [mean(r["examples"] for r in part) or 0.0 for part in (poor, rich)]
-    if texts[0] < FEW * texts[1]:
-        changes.append("texts")
-    given = [r["credit"] for r in poor if r["credit"] is not None]
-    if given and math.fsum(given) > 0:
-        changes.append("hosted")
-    return said | {"changes": changes or ["hosted"]}
+    helps = {
+        "weights": table(config.get("algorithm")).get("weights") not in BY_NEED,
+        "ranks": poor[-1]["rank"] < rich[0]["rank"],
+        "texts": texts[0] < FEW * texts[1],
+        "hosted": math.fsum(r["credit"] for r in poor if r["credit"] is not None) > 0,
+    }
+    return said | {"changes": [key for key, helped in helps.items() if helped] or ["hosted"]}

@@ -108,12 +108,12 @@ def means(people: Sequence[Json]) -> Json:
     def over(model: str, key: str) -> float | None:
         return mean(p["test"][model][key] for p in people if p["test"][model])
 
-    def gained(key: str) -> float | None:
-        return mean(p["gain"][key]["mean"] for p in people if p["gain"][key])
-
     losses = {model: over(model, "loss") for model in MODELS}
     return {
-        "gain": {key: gained(key) for key in ("loss", "accuracy", "relative")},
+        "gain": {
+            key: mean(p["gain"][key]["mean"] for p in people if p["gain"][key])
+            for key in ("loss", "accuracy", "relative")
+        },
         "loss": losses,
         "perplexity": {m: perplexity(v) for m, v in losses.items()},
         "accuracy": {model: over(model, "accuracy") for model in MODELS},
@@ -127,11 +127,9 @@ def _together(people: Sequence[Json]) -> Json | None:
     if not counted:
         return None
 
-    def all_of(model: str) -> int | None:
-        known = [p["right"][model] for p in counted]
-        return None if None in known else sum(known)
-
-    return {"examples": sum(p["test"]["personal"]["examples"] for p in counted)} | {m: all_of(m) for m in MODELS}
+    known = {model: [p["right"][model] for p in counted] for model in MODELS}
+    right = {model: None if None in counts else sum(counts) for model, counts in known.items()}
+    return {"examples": sum(p["test"]["personal"]["examples"] for p in counted), **right}
 
 
 def equity(people: Sequence[Json]) -> Json:
@@ -176,8 +174,12 @@ def _ahead(people: Sequence[Json]) -> Json:
     """By the measure of the verdicts: of how many the figure is known, above zero, and who is furthest ahead and behind."""
     known = sorted((p for p in people if p["outcome"]["effect"]), key=lambda p: p["outcome"]["effect"]["mean"])
     ends = {end: p["name"] for end, p in zip(("behind", "first"), (known[:1] + known[-1:]), strict=False)}
-    above = sum(p["outcome"]["effect"]["mean"] > 0 for p in known)
-    return {"known": len(known), "above": above, "behind": ends.get("behind"), "first": ends.get("first")}
+    return {
+        "known": len(known),
+        "above": sum(p["outcome"]["effect"]["mean"] > 0 for p in known),
+        "behind": ends.get("behind"),
+        "first": ends.get("first"),
+    }
 
 
 def _left_behind(rho: float | None, count: int) -> str | None:

@@ -79,6 +79,16 @@ def total(values: Iterable[Any]) -> float | None:
     return math.fsum(known) if known else None
 
 
+def rounds_of(entries: Sequence[Record]) -> list[Mapping[str, Any]]:
+    """The bodies of all that happened in rounds: the start, waiting, the rounds themselves."""
+    return [body for kind in ("start", "wait", "round") for body in bodies(entries, kind)]
+
+
+def is_causal(run: Mapping[str, Any]) -> bool:
+    """Whether the task of a run is language modelling."""
+    return table(run.get("task")).get("kind") not in (None, "classification")
+
+
 def whole(values: Iterable[Any]) -> int:
     """Sum of the known values as a count."""
     return int(total(values) or 0)
@@ -94,10 +104,9 @@ def scores(value: Any) -> Json | None:
     if loss is None and accuracy is None:
         return None
     low, high = wilson(accuracy, examples)
-    perplexity = math.exp(loss) if loss is not None and loss < 700 else None
     return {
         "loss": loss,
-        "perplexity": perplexity,
+        "perplexity": math.exp(loss) if loss is not None and loss < 700 else None,
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.core.grouping import grouped
 from tequio.core.texts.earlier import read_record
 from tequio.report.data.accounts import work_rows
 from tequio.report.data.records import Json, mean, plausible_loss, row_energy, table, tables, total
@@ -15,25 +16,21 @@ from tequio.report.format import finite
 
 def training(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     """What each trainer did over all rounds, the centre included."""
-    rows: dict[str, list[Mapping[str, Any]]] = {}
-    status: dict[str, Counter[str]] = {}
-    for body in rounds:
-        for row in work_rows(body):  # what is in flight has cost already
-            rows.setdefault(str(row.get("name")), []).append(row)
-        for row in tables(body.get("admissions")):
-            status.setdefault(str(row.get("name")), Counter())[str(row.get("status"))] += 1
+    # what is in flight has cost already
+    rows = grouped((str(row.get("name")), row) for body in rounds for row in work_rows(body))
+    admissions = (row for body in rounds for row in tables(body.get("admissions")))
+    status = grouped((str(row.get("name")), str(row.get("status"))) for row in admissions)
     keys = ("bytes_up", "bytes_down", "tokens", "steps")
-    out: dict[str, Json] = {}
-    for name in {**rows, **status}:
+
+    def made(name: str) -> Json:
         mine = rows.get(name, [])
-        energies = [row_energy(row) for row in mine]
-        times = [row.get("seconds", e.get("seconds")) for row, e in zip(mine, energies, strict=True)]
-        out[name] = {key: total(row.get(key) for row in mine) for key in keys} | {
-            "joules": total(e.get("joules") for e in energies),
-            "seconds": total(times),
-            "admissions": dict(status.get(name, {})),
+        return {key: total(row.get(key) for row in mine) for key in keys} | {
+            "joules": total(row_energy(row).get("joules") for row in mine),
+            "seconds": total(row.get("seconds", row_energy(row).get("seconds")) for row in mine),
+            "admissions": dict(Counter(status.get(name, []))),
         }
-    return out
+
+    return {name: made(name) for name in {**rows, **status}}
 
 
 def round_rows(

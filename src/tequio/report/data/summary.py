@@ -24,6 +24,7 @@ from tequio.report.data.records import (
     config_of,
     energy_rows,
     interval,
+    is_causal,
     last_body,
     mean,
     row_energy,
@@ -56,14 +57,15 @@ def summary(entries: Sequence[Record]) -> Json:
     personal = {str(body.get("name")): body for body in bodies(entries, "personal")}
     comparison = comparison_basis(personal.values())
     waits = bodies(entries, "wait")
-    trained = training([last_body(entries, "start"), *waits, *rounds])
+    worked = [last_body(entries, "start"), *waits, *rounds]
+    trained = training(worked)
     later = [body.get("participant") for body in bodies(entries, "joined")]
     listed = {str(p.get("name")): p for p in (*tables(run.get("participants")), *tables(later))}
     centre = table(run.get("centre"))
     home = at_home(entries)
     made = [not body.get("alone") for body in bodies(entries, "personal")]
     names = list(listed) or [n for n in {**trained, **personal} if n != centre.get("name")]
-    causal = table(run.get("task")).get("kind") not in (None, "classification")
+    causal = is_causal(run)
     config = table(run.get("config"))
     basis = Basis(
         comparison,
@@ -96,7 +98,7 @@ def summary(entries: Sequence[Record]) -> Json:
         "general": _general(last_body(entries, "general")),
         "public_slices": sorted(table(run.get("slices"))) or sorted(table(table(config.get("gate")).get("slices"))),
         "cost": _cost(
-            [last_body(entries, "start"), *waits, *rounds],
+            worked,
             list(personal.values()),
             last_body(entries, "pooled"),
             trained,
@@ -104,7 +106,7 @@ def summary(entries: Sequence[Record]) -> Json:
             run.get("simulation") is not False,
             spent["total"]["joules"],
         )
-        | elapsed([last_body(entries, "start"), *waits, *rounds], list(personal.values())),
+        | elapsed(worked, list(personal.values())),
         "accounts": spent,
         "giving": giving(entries, people, spent),
         "alone": against_alone(entries),
@@ -125,17 +127,18 @@ def summary(entries: Sequence[Record]) -> Json:
 
 def _algorithm(config: Mapping[str, Any]) -> str:
     """The pieces by name, in the words of federation.toml."""
-    chosen = table(config.get("algorithm"))
-    pieces = [f"{kind} = {chosen[kind]}" for kind in PIECES if kind in chosen]
-    local = table(config.get("local"))
-    pieces += [f"{name} = {strength}" for name, strength in table(local.get("terms")).items()]
-    pieces += [f"method = {method}" for method in (local.get("method"),) if method not in (None, "plain")]
+    chosen, local, how = (table(config.get(key)) for key in ("algorithm", "local", "distil"))
+    kind, method = table(config.get("topology")).get("kind"), local.get("method")
     tries = table(config.get("gate")).get("interpolate")
-    kind = table(config.get("topology")).get("kind")
-    pieces = ([f"topology = {kind}"] if kind not in (None, "star") else []) + pieces
-    pieces += [f"interpolate = {tries}"] if tries else []
-    how = table(config.get("distil"))
-    return ", ".join(pieces + ([f"distil = {how.get('ensemble')} of {how.get('teachers')}"] if how else []))
+    pieces = [
+        f"topology = {kind}" if kind not in (None, "star") else "",
+        *(f"{piece} = {chosen[piece]}" for piece in PIECES if piece in chosen),
+        *(f"{name} = {strength}" for name, strength in table(local.get("terms")).items()),
+        f"method = {method}" if method not in (None, "plain") else "",
+        f"interpolate = {tries}" if tries else "",
+        f"distil = {how.get('ensemble')} of {how.get('teachers')}" if how else "",
+    ]
+    return ", ".join(filter(None, pieces))
 
 
 def _base(run: Mapping[str, Any]) -> Json:
@@ -184,10 +187,8 @@ def _everybody(body: Mapping[str, Any], pooled: Mapping[str, Any]) -> Json | Non
             "perplexity_high": perplexity(max(losses, default=None)),
             "participants": len(known),
         }
-    for model in ("base", "shared"):
-        out[model] = scores(body.get(model))
-    out["pooled"] = scores(body.get("pooled")) or scores(pooled.get("everybody"))
-    return out
+    both = {model: scores(body.get(model)) for model in ("base", "shared")}
+    return out | both | {"pooled": scores(body.get("pooled")) or scores(pooled.get("everybody"))}
 
 
 def _general(body: Mapping[str, Any]) -> Json | None:
@@ -198,13 +199,14 @@ def _general(body: Mapping[str, Any]) -> Json | None:
     if not both:
         return None
 
-    def over(model: str, key: str) -> float | None:
-        values = [s[model][key] for s in both]
-        return None if any(v is None for v in values) else mean(values)
-
-    means = {model: {key: over(model, key) for key in ("accuracy", "loss")} for model in ("base", "shared")}
+    scored = {m: {key: [s[m][key] for s in both] for key in ("accuracy", "loss")} for m in ("base", "shared")}
+    means = {
+        model: {key: None if None in values else mean(values) for key, values in by_key.items()}
+        for model, by_key in scored.items()
+    }
     for one in means.values():
         one["perplexity"] = perplexity(one["loss"])
+
     judged = [s["gain"] for s in both if s["gain"]]
     return {
         "slices": slices,
@@ -216,16 +218,17 @@ def _general(body: Mapping[str, Any]) -> Json | None:
 
 def _general_slice(given: Mapping[str, Any]) -> Json:
     """detectable: the smallest fall that this many texts would have shown."""
-    base, gain = scores(given.get("base")), _general_gain(table(given.get("gain")))
+    base, of = scores(given.get("base")), table(given.get("gain"))
+    # one interval, or of the two under `accuracy` and `loss` the accuracy's where there is one
+    gain = interval(of) or interval(of.get("accuracy")) or interval(of.get("loss"))
     answers = base is not None and base["accuracy"] is not None
     half = None if gain is None else gain["high"] - gain["mean"]
-    smallest = detectable(half, base["examples"] if base and answers else None)
-    return {"base": base, "shared": scores(given.get("shared")), "gain": gain, "detectable": smallest}
-
-
-def _general_gain(given: Mapping[str, Any]) -> Json | None:
-    """One interval, or of the two under `accuracy` and `loss` the accuracy's where there is one."""
-    return interval(given) or interval(given.get("accuracy")) or interval(given.get("loss"))
+    return {
+        "base": base,
+        "shared": scores(given.get("shared")),
+        "gain": gain,
+        "detectable": detectable(half, base["examples"] if base and answers else None),
+    }
 
 
 def _cost(

@@ -112,13 +112,11 @@ def _by_loss(
         said = "gains" if loss and loss["low"] > 0.0 else "loses" if loss and loss["high"] < 0.0 else "too_few"
         return {"verdict": "too_few" if "log_ratio" in given else said, "examples": examples}
     found = judge(ratio, examples or 0, smallest)
-    effect = {key: fall(value) for key, value in asdict(ratio).items()}
-    needed = found.needed if examples else None
     return {
         "verdict": found.code,
-        "effect": effect,
+        "effect": {key: fall(value) for key, value in asdict(ratio).items()},
         "examples": examples,
-        "needed": needed,
+        "needed": found.needed if examples else None,
         "wanted": None if found.wanted is None else fall(found.wanted),
     }
 

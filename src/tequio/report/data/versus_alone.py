@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tequio.measure.money import added
 from tequio.measure.statistics import gini, jain
 from tequio.report.data.accounts import sums, work_rows
 from tequio.report.data.records import (
@@ -17,7 +18,9 @@ from tequio.report.data.records import (
     Record,
     at_home,
     bodies,
+    is_causal,
     last_body,
+    rounds_of,
     row_energy,
     row_money,
     table,
@@ -36,16 +39,14 @@ def against_alone(entries: Sequence[Record]) -> Json:
     Empty for runs that did not measure the local model apart, and for a participant's own record, which has no rounds (`of_books` has); who
     a budget cut is not compared.
     """
-    rounds = [*bodies(entries, "start"), *bodies(entries, "wait"), *bodies(entries, "round")]
-    run, rows = last_body(entries, "run"), []
-    causal = table(run.get("task")).get("kind") not in (None, "classification")
+    run, rounds, rows = last_body(entries, "run"), rounds_of(entries), []
     smallest = smallest_effect(table(run.get("config")))
     for body in () if at_home(entries) else bodies(entries, "personal"):
         if not table(body.get("local_cost")) or body.get("cut"):  # a budget cut what it trained alone, too
             continue
         name, own = str(body.get("name")), table(body["local_cost"])
         worked = [row for round_ in rounds for row in work_rows(round_) if str(row.get("name")) == name]
-        rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body, causal, smallest)})
+        rows.append(compared(name, worked, body, own) | {"as_good": _as_good(body, is_causal(run), smallest)})
     known = [row for row in rows if row["as_good"] is not None]
     saved = [max(0.0, row["avoided"]["joules"] or 0.0) for row in rows]
     uneven = len(saved) < 2 or sum(saved) <= 0
@@ -103,9 +104,8 @@ def _plain(found: Json) -> Json:
 
 def _left(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Json:
     """An energy record without one of its parts, at the intensity that leaves the grams of the rest."""
-    out: Json = dict(whole)
-    for key in ("joules", "seconds", "embodied"):
-        out[key] = _minus(finite(whole.get(key)), finite(part.get(key)))
+    keys = ("joules", "seconds", "embodied")
+    out: Json = {**whole, **{key: _minus(finite(whole.get(key)), finite(part.get(key))) for key in keys}}
     first, second = finite(whole.get("intensity")), finite(part.get("intensity"))
     if first is not None and second is not None and out["joules"]:
         out["intensity"] = (whole["joules"] * first - part["joules"] * second) / out["joules"]
@@ -131,12 +131,6 @@ def _as_good(body: Mapping[str, Any], causal: bool, smallest: float) -> bool | N
 
 def _sum(parts: Sequence[Json]) -> Json:
     """Of all; a sum of which a part is not known is not known. Money by currency, of who tells it."""
-    out: Json = {}
-    for key in KEYS:
-        values = [part[key] for part in parts]
-        out[key] = None if None in values else total(values)
-    money: dict[str, float] = {}
-    for part in parts:
-        for currency, amount in part["money"].items():
-            money[currency] = money.get(currency, 0.0) + amount
-    return out | {"money": money}
+    columns = {key: [part[key] for part in parts] for key in KEYS}
+    out: Json = {key: None if None in values else total(values) for key, values in columns.items()}
+    return out | {"money": added(part["money"] for part in parts)}

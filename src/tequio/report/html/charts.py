@@ -93,10 +93,10 @@ def rows(caption: Caption, axis: Axis, items: Sequence[Row]) -> Safe:
     """Interval rows, one under the other: label at the left, value at the right, dots and line beneath."""
     top = 24 if axis.ends else 6
     height = top + ROW * len(items) + 24
-    grid = [_vertical(axis.scale.at(t), top, height - 22, t == 0) for t in axis.scale.ticks]
-    ends = []
-    if axis.ends:
-        ends = [_text("0", 12, axis.ends[0], "soft"), _text("100%", 12, axis.ends[1], "soft end")]
+    places = [(f"{axis.scale.at(tick)}%", "grid" if tick else "zero") for tick in axis.scale.ticks]
+    grid = [el("line", class_=style, x1=x, x2=x, y1=top, y2=height - 22) for x, style in places]
+    left, right = axis.ends or ("", "")
+    ends = [_text("0", 12, left, "soft"), _text("100%", 12, right, "soft end")] if axis.ends else []
     drawn = [_row(item, axis.scale, top + i * ROW) for i, item in enumerate(items)]
     return _figure(caption, height, [*grid, *ends, *drawn, *_ticks(axis, height - 6)])
 
@@ -158,11 +158,9 @@ def curves(caption: Caption, axis: Axis, drawn: Curves) -> Safe:
         parts.append(el("line", class_="best", x1=f"{x}%", x2=f"{x}%", y1=top - 8, y2=bottom))
         parts.append(_text(f"{x}%", top - 12, drawn.best[1], f"soft {side}"))
     parts.append(_lines(across, up, drawn, height))
-    for round_, point in drawn.mean:
-        parts.append(_dot(across.at(round_), up.at(point.value), point.style))
-    every = max(1, math.ceil(last / 10))
-    for round_ in range(0, last + 1, every):
-        parts.append(_text(f"{across.at(round_)}%", bottom + 20, str(round_), "soft middle"))
+    parts += [_dot(across.at(round_), up.at(point.value), point.style) for round_, point in drawn.mean]
+    named = range(0, last + 1, max(1, math.ceil(last / 10)))
+    parts += [_text(f"{across.at(round_)}%", bottom + 20, str(round_), "soft middle") for round_ in named]
     return _figure(caption, height, [*parts, _text("100%", height - 4, drawn.rounds, "soft end")])
 
 
@@ -204,10 +202,10 @@ def divided(caption: Caption, parts: Sequence[tuple[int, str]]) -> Safe:
 
 def glyph(style: str) -> Safe:
     """A small mark for legends and tables; it repeats what the word beside it says."""
-    mark = el("line", class_=style, x1=0, x2=16, y1=7, y2=7) if style in {"mean", "thin"} else None
-    if style == "band":
-        mark = el("rect", class_="band", x=0, y=2, width=16, height=10)
-    return el("svg", mark or _dot(8, 7, style, ""), class_="glyph", width=16, height=14, aria_hidden="true")
+    line = el("line", class_=style, x1=0, x2=16, y1=7, y2=7)
+    marks = {"mean": line, "thin": line, "band": el("rect", class_="band", x=0, y=2, width=16, height=10)}
+    mark = marks.get(style) or _dot(8, 7, style, "")
+    return el("svg", mark, class_="glyph", width=16, height=14, aria_hidden="true")
 
 
 def shorten(label: str, most: int = LABEL) -> str:
@@ -217,21 +215,17 @@ def shorten(label: str, most: int = LABEL) -> str:
 
 def _dot(x: float, y: float, style: str, unit: str = "%") -> Safe:
     """Filled circle, open circle (too few texts), square (keeps its own) or diamond (loses, rejected)."""
-    if style.split()[0] == "kept_local":
-        square = el("rect", class_=f"dot {style}", x=-4.6, y=-4.6, width=9.2, height=9.2)
-        return el("svg", square, x=f"{x:g}{unit}", y=y, overflow="visible", class_="place")
-    if style.split()[0] in {"loses", "rejected"}:
-        diamond = el("path", class_=f"dot {style}", d="M0 -6.4 L6.4 0 L0 6.4 L-6.4 0 Z")
-        return el("svg", diamond, x=f"{x:g}{unit}", y=y, overflow="visible", class_="place")
-    return el("circle", class_=f"dot {style}", cx=f"{x:g}{unit}", cy=y, r=5)
+    drawn, kind = f"dot {style}", style.split()[0]
+    if kind not in {"kept_local", "loses", "rejected"}:
+        return el("circle", class_=drawn, cx=f"{x:g}{unit}", cy=y, r=5)
+    square = el("rect", class_=drawn, x=-4.6, y=-4.6, width=9.2, height=9.2)
+    diamond = el("path", class_=drawn, d="M0 -6.4 L6.4 0 L0 6.4 L-6.4 0 Z")
+    shape = square if kind == "kept_local" else diamond
+    return el("svg", shape, x=f"{x:g}{unit}", y=y, overflow="visible", class_="place")
 
 
 def _text(x: str, y: float, words: str, style: str) -> Safe:
     return el("text", words, x=x, y=y, class_=style)
-
-
-def _vertical(x: float, y1: float, y2: float, zero: bool) -> Safe:
-    return el("line", class_="zero" if zero else "grid", x1=f"{x}%", x2=f"{x}%", y1=y1, y2=y2)
 
 
 def _ticks(axis: Axis, y: float) -> list[Safe]:
@@ -246,10 +240,8 @@ def _ticks(axis: Axis, y: float) -> list[Safe]:
 def _levels(up: Scale, labels: Sequence[str]) -> list[Safe]:
     parts: list[Safe] = []
     for tick, label in zip(up.ticks, labels, strict=True):
-        y = up.at(tick)
-        style = "zero" if tick == 0 else "grid"
-        parts.append(el("line", class_=style, x1="0", x2="100%", y1=y, y2=y))
-        parts.append(_text("0", y - 5, label, "soft"))
+        y, style = up.at(tick), "zero" if tick == 0 else "grid"
+        parts += [el("line", class_=style, x1="0", x2="100%", y1=y, y2=y), _text("0", y - 5, label, "soft")]
     return parts
 
 

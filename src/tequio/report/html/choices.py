@@ -55,9 +55,8 @@ def classes_part(page: Page) -> Safe | None:
     people = [p for p in page.people if p["classes"]]
     if not people:
         return None
-    head = [w("col.participant"), w("col.trivial")]
-    head += [f"{w('col.balanced')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
-    head += [f"{w('col.macro')}, {w(f'col.{model}')}#" for model in ("alone", "kept")]
+    figures = [(key, model) for key in ("balanced", "macro") for model in ("alone", "kept")]
+    head = [w("col.participant"), w("col.trivial"), *(f"{w(f'col.{k}')}, {w(f'col.{m}')}#" for k, m in figures)]
     return join(
         el("h3", w("classes.title")),
         el("p", _classes_here(page, people)),
@@ -81,25 +80,26 @@ def _classes_here(page: Page, people: Sequence[Json]) -> str:
 def _class_row(page: Page, person: Json) -> list[Cell]:
     found, n = person["classes"], page.n
     baseline = found["baseline"]
-    always = DASH
-    if baseline["label"] is not None:
-        always = page.w("classes.always", label=baseline["label"], accuracy=n.percent(baseline["accuracy"], 0))
+    always = page.w("classes.always", label=baseline["label"], accuracy=n.percent(baseline["accuracy"], 0))
     rest = [
         n.percent(found[key][model], 0) for key in ("balanced_accuracy", "macro_f1") for model in ("local", "personal")
     ]
-    trivial = under(n.percent(baseline["balanced_accuracy"], 0), always if always != DASH else None)
+    trivial = under(n.percent(baseline["balanced_accuracy"], 0), None if baseline["label"] is None else always)
     return [person["name"], trivial, *rest]
 
 
 def _recalls(page: Page, person: Json) -> Safe:
     w, n = page.w, page.n
     head = [w("col.class"), f"{w('col.texts')}#", f"{w('col.right.alone')}#", f"{w('col.right.kept')}#", w("col.taken")]
-    body: list[list[Cell]] = []
-    for row in person["classes"]["rows"]:
-        taken = ", ".join(f"{other['label']} ({n.fixed(other['count'])})" for other in row["taken_for"])
-        right = [_range(page, row["right"][model]) for model in ("local", "personal")]
-        count = FEW if row["support"] is None else n.fixed(row["support"])
-        body.append([row["label"], count, *right, taken or DASH])
+    body: list[list[Cell]] = [
+        [
+            row["label"],
+            FEW if row["support"] is None else n.fixed(row["support"]),
+            *(_range(page, row["right"][model]) for model in ("local", "personal")),
+            ", ".join(f"{other['label']} ({n.fixed(other['count'])})" for other in row["taken_for"]) or DASH,
+        ]
+        for row in person["classes"]["rows"]
+    ]
     title = w("classes.of", name=person["name"])
     return folded(title, grid(title, head, body))
 

@@ -17,23 +17,24 @@ def given_and_got(page: Page) -> Safe | None:
     tried = any(r["leave_one_out"] is not None for r in rows)
     keys = ["texts", "tokens", "energy", "money", *(["credit"] if credited else []), *(["without"] if tried else [])]
     head = [w("col.participant"), *[f"{w(f'give.{key}')}#" for key in keys], f"{w('give.got')}#"]
-    body: list[list[Cell]] = []
-    for r in rows:
-        cells: list[Cell] = [
+    body: list[list[Cell]] = [
+        [
             r["name"],
             n.fixed(r["examples"]),
             n.fixed(r["tokens"]),
             n.energy(r["joules"]),
             n.money(r["money"]),
+            *([n.signed(r["credit"], 4)] if credited else []),
+            *([n.signed(r["leave_one_out"], 4)] if tried else []),
+            page.share(r["benefit"]),
         ]
-        cells += [n.signed(r["credit"], 4)] if credited else []
-        cells += [n.signed(r["leave_one_out"], 4)] if tried else []
-        body.append([*cells, page.share(r["benefit"])])
+        for r in rows
+    ]
     even = found["evenness"]
-    keys = [k for k in (*GIVEN, "benefit") if even[k]["gini"] is not None]
     parts = [
         w("give.even", what=w(f"give.of.{k}"), gini=n.fixed(even[k]["gini"], 2), jain=n.fixed(even[k]["jain"], 2))
-        for k in keys
+        for k in (*GIVEN, "benefit")
+        if even[k]["gini"] is not None
     ]
     return join(
         el("h3", w("give.title")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from tequio.core.grouping import grouped
+from tequio.core.texts.words import Words
 from tequio.report.data.records import Json
 from tequio.report.format import DASH
 from tequio.report.html.charts import Axis, Caption, Curves, Point, curves, scale
@@ -19,9 +21,7 @@ def rounds(page: Page) -> Safe:
     w, n, found = page.w, page.n, page.s["rounds"]
     if not found["total"]:
         return opening(w("curve.none"), w("curve.what"))
-    limit = w("curve.not")
-    if found["rejected"]:
-        limit = f"{w('curve.rejected')} {limit}"
+    limit = f"{w('curve.rejected')} {w('curve.not')}" if found["rejected"] else w("curve.not")
     before, best = found["start"]["loss"], _best_loss(found)
     change = None if not before or best is None else (before - best) / before
     here = w(
@@ -48,10 +48,8 @@ def _between_peers(page: Page) -> Safe | None:
 
 
 def _best_loss(found: Json) -> float | None:
-    if found["best"] == 0:
-        start: float | None = found["start"]["loss"]
-        return start
-    return next((r["loss"] for r in found["history"] if r["round"] == found["best"]), None)
+    made = [{"round": 0, **found["start"]}, *found["history"]]
+    return next((r["loss"] for r in made if r["round"] == found["best"]), None)
 
 
 def _curve(page: Page) -> Safe:
@@ -65,7 +63,10 @@ def _curve(page: Page) -> Safe:
     ]
     if not drawn:
         return Safe("")
-    lines = _lines([(0, start["participants"]), *[(r["round"], r["participants"]) for r in accepted]])
+    stages = [(0, start["participants"]), *[(r["round"], r["participants"]) for r in accepted]]
+    lines = grouped(
+        (name, (round_, loss)) for round_, losses in stages for name, loss in losses.items() if loss is not None
+    )
     band = _band(lines) if len(lines) > MANY else []
     thin = [] if band else list(lines.values())
     values = [p.value for _, p in drawn if p.style != "rejected"] or [drawn[0][1].value]
@@ -91,21 +92,9 @@ def _curve(page: Page) -> Safe:
     return figure(w("fig.curve"), drawing, legend(marks))
 
 
-def _lines(stages: Sequence[tuple[int, Json]]) -> dict[str, list[tuple[int, float]]]:
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for round_, losses in stages:
-        for name, loss in losses.items():
-            if loss is not None:
-                lines.setdefault(name, []).append((round_, loss))
-    return lines
-
-
 def _band(lines: dict[str, list[tuple[int, float]]]) -> list[tuple[int, float, float]]:
     """(round, 10th, 90th percentile) of the participants, by nearest rank."""
-    at: dict[int, list[float]] = {}
-    for line in lines.values():
-        for round_, loss in line:
-            at.setdefault(round_, []).append(loss)
+    at = grouped(place for line in lines.values() for place in line)
     return [
         (r, sorted(v)[round(0.1 * (len(v) - 1))], sorted(v)[round(0.9 * (len(v) - 1))]) for r, v in sorted(at.items())
     ]
@@ -145,8 +134,13 @@ def general(page: Page) -> Safe:
     if not found and not page.s["public_slices"] and not any(r["gate"] for r in page.s["rounds"]["history"]):
         return el("p", w("general.off"))
     if found and pair:
-        worse = w.plural("general.worse", found["worse"], n.fixed(found["worse"]))
-        here = w("general.here", before=pair[1], after=pair[2], measure=w(f"name.{pair[0]}"), worse=worse)
+        here = w(
+            "general.here",
+            before=pair[1],
+            after=pair[2],
+            measure=w(f"name.{pair[0]}"),
+            worse=w.plural("general.worse", found["worse"], n.fixed(found["worse"])),
+        )
     seen = [
         f"{page.slice(name)} {_size(page, one)}"
         for name, one in (found or {"slices": {}})["slices"].items()
@@ -173,11 +167,8 @@ def _slices(page: Page) -> Safe:
     for name, one in found["slices"].items():
         base, shared, gain = one["base"] or {}, one["shared"] or {}, one["gain"]
         accuracy = base.get("accuracy") is not None
-        if accuracy:
-            before, after = (n.percent(x.get("accuracy")) for x in (base, shared))
-        else:
-            before, after = (n.fixed(x.get("loss"), 3) for x in (base, shared))
-        body.append([page.slice(name), before, after, _change(page, gain, accuracy), n.fixed(base.get("examples"))])
+        both = [n.percent(x.get("accuracy")) if accuracy else n.fixed(x.get("loss"), 3) for x in (base, shared)]
+        body.append([page.slice(name), *both, _change(page, gain, accuracy), n.fixed(base.get("examples"))])
     return join(el("h3", w("table.general")), grid(w("table.general"), head, body))
 
 
@@ -195,13 +186,12 @@ def _gates(page: Page) -> Safe:
     if not judged:
         return Safe("")
     best = next((r for r in judged if r["round"] == found["best"]), None)
-    under_it = el("p", w("gate.smallest"), class_="under")
     rejected = [r for r in judged if not r["accepted"] and r is not best]
     opened = _gate(page, best or judged[-1])
     rest = [_gate(page, r) for r in rejected if best or r is not judged[-1]]
     return join(
         opened[0],
-        under_it,
+        el("p", w("gate.smallest"), class_="under"),
         opened[1],
         folded(w("show.gates"), *[part for gate in rest for part in gate]) if rest else None,
     )
@@ -213,9 +203,8 @@ def _gate(page: Page, round_: Json) -> tuple[Safe, Safe]:
     head = [w("col.slice"), *[f"{w(f'col.{k}')}#" for k in ("before", "after", "change", "limit", "detectable")]]
     body: list[list[Cell]] = []
     for name, g in round_["gate"].items():
-        span = None
-        if g["low"] is not None and g["high"] is not None:
-            span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3))
+        known = g["low"] is not None and g["high"] is not None
+        span = n.between(n.signed(g["low"], 3), n.signed(g["high"], 3)) if known else None
         change = under(n.signed(g["change"], 3), span)
         limits = [n.signed(g[key], 3) for key in ("limit", "detectable")]
         body.append([page.slice(name), n.fixed(g["base"], 3), n.fixed(g["candidate"], 3), change, *limits])
@@ -250,9 +239,7 @@ def origin(page: Page) -> Safe:
 
 def _ended(page: Page) -> Safe | None:
     reason = page.s["rounds"]["reason"]
-    if not reason:
-        return None
-    return el("p", page.w("end.reason", reason=page.w.reason(reason)))
+    return el("p", page.w("end.reason", reason=page.w.reason(reason))) if reason else None
 
 
 def _sources(page: Page) -> list[list[Cell]]:
@@ -262,16 +249,15 @@ def _sources(page: Page) -> list[list[Cell]]:
     out: list[list[Cell]] = [[page.model, DASH, str(base.get("licence") or DASH), note]]
     for item in s["provenance"]:
         name, version, licence = (str(item.get(k) or DASH) for k in ("name", "version", "licence"))
-        out.append([name, version, licence, el("span", _note(item) or DASH, lang=None if w.lang == "en" else "en")])
+        out.append([name, version, licence, _note(item, w) or DASH])
     licences = Counter(str(p["licence"]) for p in page.people if p["licence"])
-    for licence, count in licences.items():
-        out.append([w("origin.private"), DASH, licence, page.people_count(count)])
-    return out
+    private = w("origin.private")
+    return out + [[private, DASH, licence, page.people_count(count)] for licence, count in licences.items()]
 
 
-def _note(item: Json) -> str:
-    """What a provenance record says in words, under whichever of these names."""
-    return " ".join(f"{str(item[k]).rstrip('.')}." for k in ("note", "used_for", "upstream") if item.get(k))
+def _note(item: Json, w: Words) -> str:
+    """What a provenance record says, under whichever of these names."""
+    return " ".join(f"{w.reason(item[k]).strip('“”.')}." for k in ("note", "used_for", "upstream") if item.get(k))
 
 
 def _refused(page: Page) -> Safe:
@@ -357,11 +343,12 @@ def limits(page: Page) -> Safe:
     s, w, n = page.s, page.w, page.n
     tests = [p["test"]["base"]["examples"] for p in page.people if p["test"]["base"]]
     smallest = min((t for t in tests if t is not None), default=None)
-    items = [w("limits.seed", seed=n.plain(s["seed"]))]
-    if smallest is not None:
-        items.append(w("limits.small", n=n.fixed(smallest)))
-    items += [w(f"limits.{key}") for key in ("data", "use", "privacy", "energy")]
-    items.append(w("limits.simulation") if s["simulation"] else w("limits.claims"))
+    keys = ("data", "use", "privacy", "energy", "simulation" if s["simulation"] else "claims")
+    items = [
+        w("limits.seed", seed=n.plain(s["seed"])),
+        *([] if smallest is None else [w("limits.small", n=n.fixed(smallest))]),
+        *(w(f"limits.{key}") for key in keys),
+    ]
     return join(
         el("p", w("limits.lead"), class_="lead"),
         el("ul", *[el("li", item) for item in items], class_="limits"),

@@ -19,17 +19,8 @@ def headline(page: Page) -> Safe:
         here.append(w(key, n=together[0], before=together[1], after=together[2]))
     elif s["measure"] == "perplexity" and gain is not None and abs(gain) >= 0.0005:
         before, after = _before_after(page)
-        measure = w(f"name.{s['measure']}")
-        here.append(
-            w(
-                "head.here",
-                relative=page.relative(gain),
-                versus=page.versus,
-                measure=measure,
-                before=before,
-                after=after,
-            )
-        )
+        facts = {"relative": page.relative(gain), "versus": page.versus, "before": before, "after": after}
+        here.append(w("head.here", measure=w(f"name.{s['measure']}"), **facts))
     return join(
         el("p", _sentence(page), class_="verdict"),
         el("dl", *_keys(page), class_="keys"),
@@ -52,26 +43,23 @@ def _verdict(page: Page) -> str:
     counts, known = s["verdicts"], sum(s["verdicts"][k] for k in VERDICTS)
     if not known:
         return w("head.unknown", rounds=page.rounds_count(s["rounds"]["total"]))
-    gains, loses, keeps = counts["gains"], counts["loses"], counts["kept_local"]
     if s["comparison"] == "base":
         return base_sentence(page)
-    short = s["not_compared"]
+    gains, keeps, short = counts["gains"], counts["kept_local"], s["not_compared"]
     if gains == known and not short:
         return w("head.one") if known == 1 else w("head.all", n=n.fixed(known))
     if keeps == known and not short:
         return w("head.alone")
     paid = w("head.compared" if short else "head.some", g=n.fixed(gains), n=n.fixed(known))
     parts = [paid if gains else w("head.nobody")]
-    if loses:
-        parts.append(w.plural("head.loses", loses, n.fixed(loses)))
-    if same := counts["no_difference"]:
-        parts.append(w.plural("head.same", same, n.fixed(same)))
-    if few := counts["too_few"]:
-        parts.append(w.plural("head.few", few, n.fixed(few)))
-    if keeps:
-        parts.append(w.plural("head.keeps", keeps, n.fixed(keeps)))
-    if short:
-        parts.append(w.plural("head.short", short, n.fixed(short)))
+    rest = {
+        "loses": counts["loses"],
+        "same": counts["no_difference"],
+        "few": counts["too_few"],
+        "keeps": keeps,
+        "short": short,
+    }
+    parts += [w.plural(f"head.{key}", count, n.fixed(count)) for key, count in rest.items() if count]
     return " ".join(parts)
 
 
@@ -91,8 +79,7 @@ def _keys(page: Page) -> list[Safe]:
     s, w = page.s, page.w
     counts = page.counts()
     marks = [el("span", glyph(key), words) for key, words in counts.items()]
-    desc = ", ".join(counts.values())
-    bar = divided(Caption("k1", w("key.who"), desc), [(s["verdicts"][k], k) for k in VERDICTS])
+    bar = divided(Caption("k1", w("key.who"), ", ".join(counts.values())), [(s["verdicts"][k], k) for k in VERDICTS])
     who: list[object] = [el("dd", DASH, class_="big")]
     if any(s["verdicts"][k] for k in VERDICTS):
         who = [el("dd", *marks, class_="counts"), el("dd", bar)]
@@ -123,8 +110,7 @@ def _key_gain(page: Page) -> tuple[str, str, str]:
     if gain is None:
         return w("key.gain"), DASH, w("each.here.none")
     before, after = _before_after(page)
-    one = w("key.gain.one", relative=page.relative(gain))
-    measure = w(f"name.{s['measure']}")
+    one, measure = w("key.gain.one", relative=page.relative(gain)), w(f"name.{s['measure']}")
     return w("key.gain"), f"{before} → {after}", f"{measure}; {one}"
 
 

@@ -160,10 +160,9 @@ def grid(label: str, head: Sequence[str], body: Sequence[Sequence[Cell]], foot: 
 
 def _line(row: Sequence[Cell], styles: Sequence[str | None], names: Sequence[str]) -> Safe:
     """Roles and names of columns, for on a narrow screen rows are no table rows any more."""
-    first = el("th", row[0], scope="row", class_=styles[0], role="rowheader")
     rest = zip(row[1:], styles[1:], names[1:], strict=True)
     cells = [el("td", el("span", c), class_=s, role="cell", data_label=name) for c, s, name in rest]
-    return el("tr", first, *cells, role="row")
+    return el("tr", el("th", row[0], scope="row", class_=styles[0], role="rowheader"), *cells, role="row")
 
 
 def under(main: Cell, small: str | None) -> Safe:

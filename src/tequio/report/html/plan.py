@@ -77,11 +77,9 @@ def _each(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     for row in plan_rows(plan, w):
         seconds = row["seconds"]
         rounds = seconds["train"] + seconds["evaluate"] + seconds["network"]
-        money = n.money(row["money"] or {})
-        cells = [n.fixed(row["rank"]), n.duration(rounds), n.duration(seconds["personal"]), n.energy(row["joules"])]
-        body.append(
-            [row["name"], machines([row["machine"]], w), *cells, n.mass(row["grams"]), money, n.size(row["bytes_up"])]
-        )
+        times = [n.duration(rounds), n.duration(seconds["personal"])]
+        spent = [n.energy(row["joules"]), n.mass(row["grams"]), n.money(row["money"] or {}), n.size(row["bytes_up"])]
+        body.append([row["name"], machines([row["machine"]], w), n.fixed(row["rank"]), *times, *spent])
     whole = plan["total"]
     foot: list[Cell] = [w("total"), "", "", n.duration(whole["seconds"]), "", n.energy(whole["joules"])]
     priced, of = whole.get("priced", (1, 1))
@@ -123,14 +121,19 @@ def _three(value: float, n: Numbers) -> str:
 def _memory(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
     kinds = [m["kind"] for m in plan["participants"][0]["memory"]]
     head = [w("col.participant"), f"{w('plan.have')}#", *[f"{w.reason(kind)}#" for kind in kinds]]
-    body: list[list[Cell]] = []
-    for row in plan_rows(plan, w):
-        cells = [f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]]
-        body.append([row["name"], n.size(row["memory"][0]["have"]), *cells])
-    what = w("plan.memory.what", n=n.size(plan["process_memory"]))
-    if plan.get("card_memory"):
-        what = f"{what} {w('plan.memory.card', n=n.size(plan['card_memory']))}"
-    return join(el("p", what), grid(w("plan.memory"), head, body))
+    body: list[list[Cell]] = [
+        [
+            row["name"],
+            n.size(row["memory"][0]["have"]),
+            *(f"{n.size(m['need'])}{'' if m['fits'] else ' ✗'}" for m in row["memory"]),
+        ]
+        for row in plan_rows(plan, w)
+    ]
+    what = [
+        w("plan.memory.what", n=n.size(plan["process_memory"])),
+        *([w("plan.memory.card", n=n.size(plan["card_memory"]))] if plan.get("card_memory") else []),
+    ]
+    return join(el("p", " ".join(what)), grid(w("plan.memory"), head, body))
 
 
 def _ways(plan: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
@@ -255,11 +258,10 @@ def _after(after: Mapping[str, Any], w: Words, n: Numbers) -> Safe:
         for row in after["participants"]
     ]
     factors = corrected(after.get("factors", {}), w, lambda factor: n.fixed(factor, 3))
-    memory = n.fixed(after["memory_ratio"], 2)
     card = (after.get("card") or {}).get("ratio")
     untaught = not_learnt(after, w)
     return join(
-        el("p", w("plan.after.what", memory=memory, factors=factors or w("none"))),
+        el("p", w("plan.after.what", memory=n.fixed(after["memory_ratio"], 2), factors=factors or w("none"))),
         el("p", w("plan.after.card", memory=n.fixed(card, 2))) if card else None,
         el("p", untaught) if untaught else None,
         grid(w("plan.after"), head, body),

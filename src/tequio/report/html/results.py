@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tequio.core.grouping import grouped
 from tequio.report.data.participants import MODELS
 from tequio.report.data.records import Json
 from tequio.report.data.verdicts import VERDICTS
@@ -64,9 +65,8 @@ def participants(page: Page) -> Safe:
 
 def _gain_axis(page: Page, people: Sequence[Json]) -> Axis:
     along = scale([v for p in people for v in p["outcome"]["effect"].values()], zero=True)
-    labels = [page.n.signed(100 * tick, 0 if _step(along) >= 0.999 else 1) for tick in along.ticks]
-    if page.s["measure"] != "accuracy":
-        labels = percent_labels(page, along, sign=True)
+    points = [page.n.signed(100 * tick, 0 if _step(along) >= 0.999 else 1) for tick in along.ticks]
+    labels = points if page.s["measure"] == "accuracy" else percent_labels(page, along, sign=True)
     return Axis(along, labels, (page.w("axis.worse"), page.w("axis.better")))
 
 
@@ -87,11 +87,10 @@ def _gain_caption(page: Page) -> Caption:
 
 
 def _gain_rows(page: Page, people: Sequence[Json]) -> Safe:
-    items = []
-    for p in people:
-        r = p["outcome"]["effect"]
-        dots = [(r["mean"], p["verdict"])]
-        items.append(Row(p["name"], effect_in_words(page, p), dots, (r["low"], r["high"])))
+    effects = [(p, p["outcome"]["effect"]) for p in people]
+    items = [
+        Row(p["name"], effect_in_words(page, p), [(r["mean"], p["verdict"])], (r["low"], r["high"])) for p, r in effects
+    ]
     return rows(_gain_caption(page), _gain_axis(page, people), items)
 
 
@@ -161,11 +160,14 @@ def _test_row(page: Page, p: Json, models: Sequence[str]) -> list[Cell]:
     keeps = page.w("keeps", choice=page.choice(p["chosen"])) if p["chosen"] and not own else None
     said = [part for part in (counts_in_words(page, p), keeps, needed_in_words(page, p)) if part]
     examples = (p["test"]["personal"] or p["test"]["base"] or {}).get("examples")
-    row: list[Cell] = [p["name"], under(page.verdict(p["verdict"]), ". ".join(said) or None), page.n.fixed(examples)]
-    row += [_score(page, p, model) for model in models]
     main = effect_in_words(page, p)
-    row.append(main if main == DASH else under(main, bounds_in_words(page, p)))
-    return row
+    return [
+        p["name"],
+        under(page.verdict(p["verdict"]), ". ".join(said) or None),
+        page.n.fixed(examples),
+        *(_score(page, p, model) for model in models),
+        main if main == DASH else under(main, bounds_in_words(page, p)),
+    ]
 
 
 def _score(page: Page, p: Json, model: str) -> Cell:
@@ -195,9 +197,7 @@ def _kit(page: Page) -> Safe:
     full = grid(title, head, [_kit_row(page, p) for p in page.people])
     if len(page.people) <= MANY:
         return join(*opened, full)
-    groups: dict[tuple[str, float | None], list[Json]] = {}
-    for p in page.people:
-        groups.setdefault((w.reason(p["tier"]) or DASH, p["rank"]), []).append(p)
+    groups = grouped(((w.reason(p["tier"]) or DASH, p["rank"]), p) for p in page.people)
     short = [
         w("col.tier"),
         f"{w('col.rank')}#",
@@ -275,13 +275,11 @@ def equity(page: Page) -> Safe:
     }
     stats = [stat(w(f"stat.{key}"), value, w(f"stat.{key}.note")) for key, value in small.items() if value != DASH]
     spread: list[Safe | None] = [el("dl", *stats, class_="stats"), _rank_rows(page) if found["by_rank"] else None]
-    parts = spread
+    opened = [opening(f"{here} {_left_behind(page)}", what, w("fair.not")), *spread]
     if page.s["measure"] == "accuracy":
         first = join(el("p", here, class_="lead"), el("p", w("fair.not"), class_="not"))
-        parts = [folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
-    else:
-        first = opening(f"{here} {_left_behind(page)}", what, w("fair.not"))
-    return join(first, *parts, given_and_got(page), alone_part(page))
+        opened = [first, folded(w("fair.loss"), el("p", what), el("p", _left_behind(page)), *spread)]
+    return join(*opened, given_and_got(page), alone_part(page))
 
 
 def _left_behind(page: Page) -> str:
@@ -321,24 +319,25 @@ def everybody(page: Page) -> Safe:
     if not found:
         later = s["counterfactuals"] and not s["finished"]
         return opening(w("all.later"), w("all.what")) if later else el("p", w("all.off"))
-    measure = w(f"name.{s['measure']}")
     values = {model: page.metric(found.get(model)) for model in (*MODELS, "general", "pooled")}
     shown = {model: page.shown(v) for model, v in values.items()}
-    here = w("all.here", measure=measure, **{k: shown[k] for k in ("local", "personal", "shared", "pooled")})
+    here = w(
+        "all.here",
+        measure=w(f"name.{s['measure']}"),
+        **{k: shown[k] for k in ("local", "personal", "shared", "pooled")},
+    )
     closed = _closed(page, found)
     if closed is not None and closed > 0:
         here += " " + w("all.closed", closed=page.n.percent(closed, 0))
-    items, described = [], []
-    for model in EVERYBODY:
-        value = values[model]
-        if value is None:
-            continue
-        span = _span(page, found[model]) if model in ("local", "personal", "general") else None
-        style = {"base": "plain hollow", "local": "plain", "pooled": "plain hollow"}.get(model, "gains")
-        items.append(Row(w(f"model.{model}"), shown[model], [(value, style)], span))
-        described.append(f"{w(f'model.{model}')} {shown[model]}")
+    spans = {m: _span(page, found[m]) for m in ("local", "personal", "general") if values[m] is not None}
+    styles = {"base": "plain hollow", "local": "plain", "pooled": "plain hollow"}
+    items = [
+        Row(w(f"model.{m}"), shown[m], [(value, styles.get(m, "gains"))], spans.get(m))
+        for m in EVERYBODY
+        if (value := values[m]) is not None
+    ]
     title = w("fig.all", measure=w(f"measure.{s['measure']}"))
-    caption = Caption("c-all", title, w("fig.all.desc", rows=", ".join(described)))
+    caption = Caption("c-all", title, w("fig.all.desc", rows=", ".join(f"{item.label} {item.value}" for item in items)))
     chart = figure(title, rows(caption, _all_axis(page, items), items), _what_each(page, found)) if items else None
     return join(opening(here, w("all.what"), w("all.not")), chart)
 

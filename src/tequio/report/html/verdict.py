@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tequio.report.data.candidates import noted
 from tequio.report.data.records import Json
 from tequio.report.format import DASH
 from tequio.report.html.page import Page
@@ -21,14 +20,13 @@ def counts_in_words(page: Page, person: Json) -> str | None:
 
 
 def needed_in_words(page: Page, person: Json) -> str | None:
-    """'About 400 test texts would show a difference of 4.2 points', where there are too few."""
+    """'About 400 test texts would be needed to show a difference of 4.2 points', where there are too few."""
     found, n = person["outcome"], page.n
     if found["needed"] is None or found["wanted"] is None:
         return None
     by_loss = found["measure"] == "loss"
     wanted = page.w("percent.loss", n=n.percent(found["wanted"])) if by_loss else points_in_words(page, found["wanted"])
-    unit = page.w(f"unit.{page.s['measure']}")
-    return page.w("needed", n=n.fixed(found["needed"]), unit=unit, wanted=wanted)
+    return page.w("needed", n=n.fixed(found["needed"]), unit=page.w(f"unit.{page.s['measure']}"), wanted=wanted)
 
 
 def points_in_words(page: Page, share: float) -> str:
@@ -68,26 +66,17 @@ def notes_in_words(page: Page, person: Json) -> list[str]:
     """What to mind of a participant's data, one sentence each: rows left out and why, texts cut, classes missing or rare."""
     w, n, found = page.w, page.n, person["notes"]
     said: list[str] = []
-    if not noted(found):
-        return said
     if found["left_out"]:
         reasons = ", ".join(_reason(page, code, count) for code, count in found["left_out"].items())
         left = n.fixed(sum(found["left_out"].values()))
         said.append(w("notes.rows", left=left, rows=n.fixed(found["rows"]), reasons=reasons))
-    if found["cut"]:
-        of, tokens = n.fixed(found["texts"]), n.fixed(found["max_tokens"])
-        said.append(w("notes.cut", n=n.fixed(found["cut"]), of=of, tokens=tokens))
-    if found["too_long"]:
-        of, tokens = n.fixed(found["texts"]), n.fixed(found["max_tokens"])
-        said.append(w("notes.too_long", n=n.fixed(found["too_long"]), of=of, tokens=tokens))
+    of, tokens = n.fixed(found["texts"]), n.fixed(found["max_tokens"])
+    cut = [key for key in ("cut", "too_long") if found[key]]
+    said += [w(f"notes.{key}", n=n.fixed(found[key]), of=of, tokens=tokens) for key in cut]
     if found["one_class"]:
         said.append(w("notes.one"))
-    if found["missing"]:
-        said.append(w.plural("notes.missing", found["missing"], n.fixed(found["missing"])))
-    if found["missing_test"]:
-        said.append(w.plural("notes.untested", found["missing_test"], n.fixed(found["missing_test"])))
-    if found["rare_test"]:
-        said.append(w.plural("notes.rare", found["rare_test"], n.fixed(found["rare_test"])))
+    counts = {"missing": found["missing"], "untested": found["missing_test"], "rare": found["rare_test"]}
+    said += [w.plural(f"notes.{key}", count, n.fixed(count)) for key, count in counts.items() if count]
     return [words[:1].upper() + words[1:] for words in said]
 
 

@@ -32,7 +32,7 @@ from tequio.core.errors import MessageError, NetworkError, ResourceError, Update
 from tequio.core.events import EventHandler
 from tequio.core.messages import LIMIT, pack_message
 from tequio.core.replies import unread_request
-from tequio.core.texts.words import refusal
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import Failure
 from tequio.runtimes.flower.enrolment_client import foreign, not_ours
 from tequio.runtimes.flower.envelope import (
@@ -153,7 +153,7 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
                 if how
                 else f"no connection ({type(error).__name__}{f' {status}' if status else ''})"
             )
-            advice = proxy_advice(identity.address)
+            advice = ENGLISH.reason(proxy_advice(identity.address))
             words = f"{said}; next try in {duration(wait)}{f'. {advice}' if advice else ''}"
             log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
             stop.wait(wait)
@@ -226,7 +226,7 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientS
         while time.monotonic() < end:
             found = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=identity))
             if not found.object_found:
-                raise UpdateError("A part of a message is gone at the coordinator.", "It expired, or the run ended.")
+                raise refusal(UpdateError, "part-gone")
             if found.object_available:
                 return find_part(found.object_content, identity)
             time.sleep(WAIT[0])
@@ -289,7 +289,7 @@ class Session:
         answer = call_next(context)
         theirs = answer.headers.get(SPOKEN, "")
         if answer.status_code == DIFFERS or (answer.is_success and not same_version(theirs)):
-            raise difference(theirs, f"The coordinator at {self._address}")
+            raise difference(theirs, "coordinator")
         self._confirmed(answer.headers.get(RECORDED, ""))
         return answer
 

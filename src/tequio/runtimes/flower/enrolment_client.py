@@ -20,9 +20,9 @@ def reach(address: str, authority: str) -> None:
     """Raises NetworkError if the coordinator does not answer, does not show the right certificate, or has another version."""
     status, found = _ask(address, authority, "GET", "/tequio/health", None)
     if status not in (OK, RESTING):
-        raise NetworkError(f"{address} says that it is not well ({status}).", "", "Tell the coordinator.")
+        raise refusal(NetworkError, "coordinator-unwell", address=address, status=status)
     if not same_version(found.get("speaks", "")):
-        raise difference(found.get("speaks", ""), f"The coordinator at {address}")
+        raise difference(found.get("speaks", ""), "coordinator")
 
 
 def take_leave(address: str, authority: str, request: Mapping[str, str]) -> str:
@@ -54,9 +54,7 @@ def enrol(address: str, authority: str, name: str, token: str, public_key: str) 
     try:
         return int(found["node"])
     except (KeyError, ValueError):
-        raise NetworkError(
-            f"{address} answered something else than a number.", "", "Is it a Tequio coordinator?"
-        ) from None
+        raise refusal(NetworkError, "not-tequio", address=address, next=proxy_advice(address)) from None
 
 
 def _ask(
@@ -75,14 +73,12 @@ def _ask(
     except (ssl.SSLError, httpx.HTTPError) as error:
         if how := foreign(error):
             raise not_ours(address, how) from None
-        why = f"({type(error).__name__}: {str(error)[:120]})"
-        fix = proxy_advice(address) or "Is the coordinator started, and is the address right?"
-        raise NetworkError(f"{address} cannot be reached {why}.", "", fix) from None
+        why = f"{type(error).__name__}: {str(error)[:120]}"
+        raise refusal(NetworkError, "unreachable", address=address, error=why, next=proxy_advice(address)) from None
     except httpx.InvalidURL:
-        raise NetworkError(f"{address!r} is no address.", "Expected host:port.", "Ask for a new invitation.") from None
+        raise refusal(NetworkError, "address-unfit", address=address) from None
     except ImportError:  # a SOCKS proxy needs a package that is not there
         raise refusal(NetworkError, "socks-proxy", address=address, next=proxy_advice(address)) from None
     except ValueError:
-        fix = proxy_advice(address) or "Is it a Tequio coordinator?"
-        raise NetworkError(f"{address} answered something else than expected.", "", fix) from None
+        raise refusal(NetworkError, "not-tequio", address=address, next=proxy_advice(address)) from None
     return answer.status_code, {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

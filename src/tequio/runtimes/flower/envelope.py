@@ -23,6 +23,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_id
 
 from tequio.core.errors import MessageError, ResourceError
+from tequio.core.texts.words import refusal
 
 RECORD, HEAD, PARTS, SIZE = "tequio", "head", "parts", "bytes"
 TYPE = "train"  # Flower routes by this word; what we ask stands in our own bytes
@@ -106,9 +107,9 @@ def open_message(
     found = records.get(RECORD, {})
     head, parts, size = found.get(HEAD), found.get(PARTS), found.get(SIZE)
     if not isinstance(head, bytes) or not isinstance(parts, list) or type(size) is not int:
-        raise MessageError("A message that came is not one of Tequio's.", "", "Look at who may reach the coordinator.")
+        raise refusal(MessageError, "message-foreign")
     if max(size, len(head)) > limit:
-        raise MessageError(f"A message has {max(size, len(head))} bytes,", f"at most {limit} are allowed.")
+        raise refusal(MessageError, "message-too-large", size=max(size, len(head)), most=limit)
     places: dict[str, Place] = {}
     if not parts and size == len(head):
         return head, places
@@ -122,7 +123,7 @@ def open_message(
         data[end : end + len(part)] = part
         end += len(part)
     if end != size:
-        raise MessageError("A message that came is damaged.", "It is not as long as it says.")
+        raise refusal(MessageError, "message-damaged")
     return data, places  # type: ignore[return-value]  # nobody writes to it any more, and a copy would double the memory
 
 
@@ -135,8 +136,8 @@ def _room(size: int, folder: Path | None) -> bytearray | mmap.mmap:
             os.posix_fallocate(file.fileno(), 0, size)
             return mmap.mmap(file.fileno(), size)
         except OSError as error:
-            why = f"A message of {size} bytes does not fit ({error.strerror})."
-            raise ResourceError(f"The disk of {folder or tempfile.gettempdir()} is full.", why, "Free space.") from None
+            facts = {"folder": folder or tempfile.gettempdir(), "size": size, "error": error.strerror}
+            raise refusal(ResourceError, "disk-full", **facts) from None
 
 
 def read_letter(proto: Any) -> Message:
@@ -174,11 +175,11 @@ def remaining(message: Message) -> float:
 def find_part(content: bytes, identity: str) -> bytes:
     """A part, as it lies in Flower's object of this id. Raises MessageError if it is not what its name says."""
     if get_object_id(content) != identity:
-        raise MessageError("A message that came is damaged.", "A part is not what its name says.")
+        raise refusal(MessageError, "message-damaged")
     try:
         body: bytes = get_object_body(content, ArrayChunk)
     except (ValueError, UnicodeDecodeError):
-        raise MessageError("A message that came is damaged.", "A part is not one of a message.") from None
+        raise refusal(MessageError, "message-damaged") from None
     return body
 
 

@@ -29,6 +29,7 @@ from starlette.routing import Route
 from tequio.core.bounds import one_line
 from tequio.core.errors import NetworkError, TequioError
 from tequio.core.events import EventHandler
+from tequio.core.texts.words import refusal
 from tequio.runtimes.flower.forwarding import forwarded
 from tequio.runtimes.flower.intake import (
     BODY,
@@ -125,9 +126,8 @@ def claimed(host: str, port: int) -> Iterator[socket.socket]:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             own.bind((host, port))
         except OSError as error:
-            why = f"({error.strerror or error})"
-            fix = "Is the port taken, or is the address another machine's? Choose with --host and --port."
-            raise NetworkError(f"{host}:{port} cannot be listened on {why}.", "", fix) from None
+            why = error.strerror or str(error)
+            raise refusal(NetworkError, "cannot-listen", address=f"{host}:{port}", error=why) from None
         yield own
 
 
@@ -164,7 +164,7 @@ def open_gateway(
         thread.start()
         while not listener.started:
             if not thread.is_alive():
-                raise NetworkError("The gateway does not listen.", "", "Is the certificate's key the right one?")
+                raise refusal(NetworkError, "gateway-silent")
             time.sleep(0.02)
         try:
             yield sessions
@@ -208,8 +208,8 @@ def _application(
         """The refusal, where a participant states other versions than ours."""
         if same_version(theirs):
             return None
-        refused(request, "version", difference(theirs, "A participant").why.rstrip("."))
-        return JSONResponse({"error": str(difference(SPEAKS, "The coordinator", theirs))}, DIFFERS, {SPOKEN: SPEAKS})
+        refused(request, "version", difference(theirs, "participant").why.rstrip("."))
+        return JSONResponse({"error": str(difference(SPEAKS, "coordinator", theirs))}, DIFFERS, {SPOKEN: SPEAKS})
 
     async def fleet(request: Request) -> Response:
         if request.url.path not in PATHS:

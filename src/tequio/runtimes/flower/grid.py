@@ -32,9 +32,11 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from tequio.core.errors import NetworkError
+from tequio.core.texts.words import refusal
 from tequio.runtimes.flower.superlink import START, Server, control
 
 PATIENCE = 2 * START  # seconds in which a question to the server is asked again
+LOG = "superlink/superlink.log"  # in the coordinator's folder
 PAUSE = 1.0  # seconds between two tries to take a place
 GIVEN_UP = (401, 403)  # what it says to who has no place any more
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
@@ -83,14 +85,13 @@ class CoordinatorGrid:
             return question(self.grid)
         except httpx.HTTPError as error:
             if not _given_up(error):
-                raise _silent(error) from None
+                raise refusal(NetworkError, "superlink-silent", path=LOG) from None
         self._log(
             "SuperLink gave the coordinator's place up; a new one is taken, and what was on its way is sent again."
         )
         self.close(done=False)
         self._take_patiently()
-        why = "It had not heard of the coordinator for a minute by this machine's clock, twice."
-        raise Moved("SuperLink gave the coordinator's place up.", why, "Keep the machine awake and its clock steady.")
+        raise refusal(Moved, "place-given-up")
 
     def ask_again(self, question: Callable[[HttpGrid], Result]) -> Result:
         """`ask`, once more where there was a new place to take."""
@@ -118,7 +119,7 @@ class CoordinatorGrid:
                 return
             except httpx.HTTPError as error:
                 if not isinstance(error, httpx.TransportError) or time.monotonic() > end:
-                    raise _silent(error) from None
+                    raise refusal(NetworkError, "superlink-silent", path=LOG) from None
             time.sleep(PAUSE)
 
     def _take(self) -> None:
@@ -152,11 +153,6 @@ def open_grid(
         done = True
     finally:
         taken.close(done)
-
-
-def _silent(error: Exception) -> NetworkError:
-    why = f"{type(error).__name__}; superlink/superlink.log in the coordinator's folder says more."
-    return NetworkError("SuperLink does not answer.", why, "Start again: nothing that was finished is lost.")
 
 
 def _given_up(error: Exception) -> bool:
@@ -201,6 +197,4 @@ def _token(server: Server, authority: bytes, run: int) -> str:
             if got.token and got.task.run_id == run:
                 return str(got.token)
             time.sleep(0.05)
-    raise NetworkError(
-        "SuperLink did not hand out the coordinator's task.", "", f"See {server.folder / 'superlink.log'}."
-    )
+    raise refusal(NetworkError, "superlink-silent", path=LOG)

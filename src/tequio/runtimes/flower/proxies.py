@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 from urllib.request import getproxies_environment, proxy_bypass
 
 from tequio.core.addresses import split_address
+from tequio.core.reason import Reason
 
 HERE = ("127.0.0.1", "localhost", "::1")  # a proxy would look for these on its own machine
 
@@ -34,8 +36,8 @@ def proxy_variable(address: str) -> str:
     return next((name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)), "")
 
 
-def proxy_advice(address: str) -> str:
-    """Return what to do where a connection to `address` failed and a proxy was asked for it; nothing where none was."""
+def proxy_advice(address: str) -> dict[str, Any] | str:
+    """Return what to do where a connection to `address` failed and a proxy was asked for it, as a reason; else nothing."""
     name = proxy_variable(address)
     if not name:
         return ""
@@ -43,4 +45,4 @@ def proxy_advice(address: str) -> str:
         host = split_address(address)[0]
     except ValueError:
         host = address
-    return f"The proxy in {name} was asked for it. To connect directly, set NO_PROXY={host} (or unset {name})."
+    return Reason("proxy-asked", {"name": name, "host": host}).as_record()

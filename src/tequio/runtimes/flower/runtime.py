@@ -26,7 +26,7 @@ from tequio.core.errors import MessageError, NetworkError, ResourceError, Update
 from tequio.core.messages import LIMIT, kind_of, pack_message
 from tequio.core.reason import Reason
 from tequio.core.replies import read_reply, refused_reply, reply_limit
-from tequio.core.texts.words import ENGLISH, sent_reason
+from tequio.core.texts.words import ENGLISH, refusal, sent_reason
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
 from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, read_letter, seal
@@ -324,7 +324,7 @@ class FlowerRuntime:
         while (content := self._content(identity)) is None and time.monotonic() < end:
             time.sleep(PART[0])
         if not content:
-            raise UpdateError("a part of its reply is missing.", "Its connection ended, or the part expired.")
+            raise refusal(UpdateError, "part-gone")
         return find_part(content, identity)
 
     def read(self, message: Message, task: Request) -> Reply | Failure:
@@ -335,9 +335,9 @@ class FlowerRuntime:
         try:
             data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
         except MessageError as error:
-            return refused_reply(task, str(error))
+            return refused_reply(task, error.as_reason().after(str(error)))
         except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
-            return Failure(task.round, task.index, task.name, NetworkError.__name__, str(error))
+            return Failure.of(task, NetworkError(str(error)), error.reason)
         return read_reply(data, task, limit)
 
 

@@ -24,6 +24,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from tequio.core.errors import NetworkError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import own_folder
 
 START, STOP = 90.0, 10.0  # seconds that the server has to come up, and to go
@@ -82,7 +83,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _command(server: Server) -> list[str]:
     program = shutil.which("flower-superlink", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
-        raise NetworkError("flower-superlink is not installed.", "", 'Install it with: pip install "tequio[flower]"')
+        raise refusal(NetworkError, "superlink-missing")
     command = [program, "--host", "127.0.0.1", "--port", str(server.port), "--isolation", "process"]
     command += ["--superexec-auth-secret-file", str(server.secret), "--enable-supernode-auth"]
     command += ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)]
@@ -142,15 +143,15 @@ def _await(server: Server, processes: list[subprocess.Popen[bytes]]) -> None:
     while time.monotonic() < end:
         process = processes[-1]
         if len(processes) >= STARTS and process.poll() is not None:
-            why = f"It ended {STARTS} times, with status {process.returncode}; {server.folder / 'superlink.log'} says why."
-            raise NetworkError("SuperLink did not start.", why, f"Is port {server.port} taken?")
+            facts = {"count": STARTS, "status": process.returncode, "port": server.port}
+            raise refusal(NetworkError, "superlink-ended", path=server.folder / "superlink.log", **facts)
         try:
             nodes(server)
         except httpx.TransportError:
             time.sleep(0.1)
             continue
         return
-    raise NetworkError(f"SuperLink did not answer within {START:.0f} s.", f"See {server.folder / 'superlink.log'}.")
+    raise refusal(NetworkError, "superlink-silent", path=server.folder / "superlink.log")
 
 
 def nodes(server: Server) -> dict[bytes, int]:
@@ -202,8 +203,8 @@ def unregister(server: Server, public_keys: Iterable[bytes]) -> list[bytes]:
         for key in gone:
             with control(server) as asked:
                 asked.UnregisterNode(UnregisterNodeRequest(node_id=known[key]))
-    except httpx.HTTPError as error:
-        raise NetworkError(f"SuperLink did not unregister a participant ({type(error).__name__}).") from None
+    except httpx.HTTPError:
+        raise refusal(NetworkError, "superlink-silent", path=server.folder / "superlink.log") from None
     return gone
 
 

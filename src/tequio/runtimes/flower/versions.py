@@ -6,8 +6,11 @@ coordinator refuses, or the participant ends; no work is done.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tequio.core.errors import NetworkError
 from tequio.core.messages import FORMAT
+from tequio.core.texts.words import refusal
 from tequio.ledger.chain import RECORD_VERSION
 
 SPEAKS = f"{FORMAT}, tequio-record-{RECORD_VERSION}"
@@ -20,14 +23,7 @@ def same_version(theirs: str) -> bool:
     return theirs == SPEAKS
 
 
-def difference(theirs: str, whose: str, ours: str = SPEAKS) -> NetworkError:
-    """Return the error that names both versions. whose: "The coordinator at …", which has `theirs`; `ours` is of the one who reads it."""
-    what = f"{whose} and this machine have different versions of Tequio."
-    why = f"{whose} has {_stated(theirs)}, this machine has {_stated(ours)}."
-    fix = "Install the same version of Tequio on both; runs that have begun can be continued with the newer one."
-    return NetworkError(what, why, fix)
-
-
-def _stated(versions: str) -> str:
-    earlier = "an earlier version, which does not state itself (tequio-record-1)"
-    return f"version {versions[:100]!r}" if versions else earlier
+def difference(theirs: str, whose: Literal["coordinator", "participant"], ours: str = SPEAKS) -> NetworkError:
+    """Return the error that names both versions. whose: the side that has `theirs`; `ours` is of the one that reads it."""
+    stated, own = (versions[:100] or "tequio-record-1" for versions in (theirs, ours))  # the earliest stated none
+    return refusal(NetworkError, "versions-differ", side=whose, stated=stated, own=own)

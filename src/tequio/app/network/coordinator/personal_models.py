@@ -32,7 +32,7 @@ from tequio.core.errors import LedgerError, MessageError, NetworkError
 from tequio.core.events import EventHandler
 from tequio.core.reason import Reason
 from tequio.core.replies import read_personal_outcome
-from tequio.core.texts.words import ENGLISH
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import Failure, PersonaliseRequest, Reply
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -176,7 +176,7 @@ def reopen(run: Path, personal_phase: PersonalPhase) -> None:
         header = recorded_header(ledger, folder)
         rows, found = _owed(personal_phase.hub, header, ledger), ledger.last("shared")
         if found is None:
-            raise LedgerError(f"{run} has no record of a shared model.", "", "Run `tequio verify`.")
+            raise refusal(LedgerError, "record-missing", path=run, record="shared")
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
         shared = {base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"]) for base in bases}
@@ -195,8 +195,7 @@ def _task(
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Their rows, by index."""
-    rows = [*header["participants"], *(entry.body["participant"] for entry in ledger.entries("joined"))]
-    known, without = {row["name"]: row for row in rows}, _personal(ledger) | left(hub).keys()
+    known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
     names = [entry["name"] for entry in header["config"]["participants"]]
     return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
 

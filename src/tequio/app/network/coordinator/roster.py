@@ -13,7 +13,7 @@ from typing import Any
 
 from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.context import ModelContext
-from tequio.app.assembly.manifest import comparable, label_base, participant_row
+from tequio.app.assembly.manifest import comparable, participant_row
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.hub.folder import count_invitations, left, node_numbers
 from tequio.config import Federation
@@ -29,6 +29,7 @@ from tequio.core.replies import read_description
 from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import DescribeRequest, Failure
 from tequio.ledger.record import Ledger
+from tequio.planning.allocation import Assignment
 from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.2  # seconds between two looks at who is there
@@ -148,8 +149,10 @@ class Roster:
         self._verify(self._describe(known), None)
         changed = self.barred_members()
         if changed and len(self.members) - len(changed) < (self.config.train.quorum or 1):
-            raise RunError(
-                "The run cannot go on.", ENGLISH.each(changed), "Put it back as it was, or begin in a new folder."
+            raise refusal(
+                RunError,
+                "members-barred",
+                barred=[{"name": name, "reason": why.as_record()} for name, why in changed.items()],
             )
 
     def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
@@ -267,35 +270,37 @@ class Roster:
     def _within(self, index: int, profile: ParticipantProfile) -> dict[str, Any]:
         """What changes of an old part where data or machine allow less now: a participant refuses what exceeds its own bounds."""
         base, row = self.base_of(index), self.rows[index]
-        config = self.config.part(base)
-        given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
+        given = allocate_all(self.contexts[base], {index: profile})[profile.name]
         part = replace(given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"])))
         if (part.rank, part.steps) == (int(row["rank"]), int(row["steps"])):
             return {}
-        new = participant_row(profile, part, config.adapter.kind == "full")
-        return label_base(new, base, bool(self.config.bases))
+        return self.row(base, profile, part)
 
     def _join(self, index: int, facts: Mapping[str, Any], run_spec: RunSpec, round_: int) -> None:
         """Allot a part to who came late, and record it."""
         base, top = self.base_of(index), run_spec.top_rank()
-        config = self.config.part(base)
+        context = self.contexts[base]
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
-            ranks = [rank for rank in config.adapter.ranks if rank <= top]
-            config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"ranks": ranks})})
+            ranks = [rank for rank in self.config.adapter.ranks if rank <= top]
+            adapter = self.config.adapter.model_copy(update={"ranks": ranks})
+            context = replace(context, config=context.config.model_copy(update={"adapter": adapter}))
         profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:
-            given = allocate_all(config, {index: profile}, self.contexts[base].adapted)[profile.name]
+            given = allocate_all(context, {index: profile})[profile.name]
         except ConfigError as error:
             self._bar(index, error.as_reason())
             return
-        row = label_base(participant_row(profile, given, config.adapter.kind == "full"), base, bool(self.config.bases))
-        self._record(index, row, str(facts["commitment"]), round_)
+        self._record(index, self.row(base, profile, given), str(facts["commitment"]), round_)
         self.say(
             f"{profile.name} joins in round {round_}: {ENGLISH.reason(given.reason)}",
             "joins-late",
             participant=profile.name,
             round=round_,
         )
+
+    def row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
+        """The row of one who trains over this base, or of its centre."""
+        return participant_row(profile, given, self.contexts[base].adapted.full, base if self.config.bases else None)
 
     def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
         """One joins, or comes back with another salt; round_: from which on (None: when the coordinator was started again)."""

@@ -8,31 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
+from tequio.app.assembly.algorithm import Algorithm
 from tequio.app.assembly.allocation import allocate_all
 from tequio.app.assembly.budget import allowances, build_budget_tracker
-from tequio.app.assembly.checks import check_teaching
+from tequio.app.assembly.checks import join_groups
 from tequio.app.assembly.context import ModelContext, at_coordinator, build_model_context
-from tequio.app.assembly.manifest import (
-    BASE_KEYS,
-    build_header,
-    centre_header,
-    check_same_run,
-    label_base,
-    participant_indices,
-    participant_row,
-)
+from tequio.app.assembly.manifest import begin_record, check_same_run, run_header
 from tequio.app.assembly.profile import build_centre_profile
 from tequio.app.assembly.public_data import CENTRE, Centre, PublicData, build_centre
 from tequio.app.assembly.run_spec import build_run_spec
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.network.coordinator.personal_models import PersonalPhase
 from tequio.app.network.coordinator.roster import Roster
-from tequio.app.run_files import HEAD_FILE, base_file, recorded_bases, recorded_header, save, unbroken
+from tequio.app.run_files import base_file, begun_header, recorded_bases, recorded_header, unbroken
 from tequio.app.stages import Outcome, Watch, end, general, mover, shared_models, tell_plan
 from tequio.config import MAIN, Federation
 from tequio.coordinator.buffered_network import Windows
@@ -45,7 +36,7 @@ from tequio.core.durations import duration
 from tequio.core.errors import NetworkError, RunError
 from tequio.core.events import EventHandler
 from tequio.core.protocols import Runtime
-from tequio.core.texts.words import ENGLISH
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.core.types import Failure, PersonaliseRequest, Reply, Request
 from tequio.core.update import Update
 from tequio.ledger.folder import RunFolder
@@ -58,10 +49,9 @@ from tequio.runtimes.workers import Workers
 
 @dataclass(frozen=True)
 class Seat:
-    """What the coordinator has for one base: the federation of those who train over it, the base, the centre."""
+    """What the coordinator has for one base: what is loaded of it, for the federation of those who train over it, and the centre."""
 
     name: str
-    config: Federation
     context: ModelContext
     centre: Centre
 
@@ -84,22 +74,18 @@ class Turn:
         yield from self.net.exchange(tasks)
 
 
-def build_seats(config: Federation, public: PublicData, run: Path) -> tuple[Seat, ...]:
+def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, run: Path) -> tuple[Seat, ...]:
     """One a base, that of [base] first; each centre with its error-feedback memory in the run's folder."""
-    begun = (run / "ledger.sqlite").exists()
-    seats, known = [], {}
-    if begun:
-        folder = RunFolder.open(run)
-        with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-            known = recorded_bases(recorded_header(ledger, folder))
+    header, seats = begun_header(run), []
+    known = {} if header is None else recorded_bases(header)
     for name in config.base_names():
         part = config.part(name)
-        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name)))
+        context = at_coordinator(build_model_context(part, {}, recorded=known.get(name), algorithm=algorithm))
         centre = build_centre(context, public)
         if centre.node is not None:
             memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))
             centre = replace(centre, node=replace(centre.node, memory=memory))
-        seats.append(Seat(name, part, context, centre))
+        seats.append(Seat(name, context, centre))
     return tuple(seats)
 
 
@@ -120,7 +106,7 @@ def conduct(
                 mover(watch, "rounds")(0.0, sum(losses.values()) / len(losses))
             _say_round(round_, rounds, body, roster.say)
         if states is None:
-            raise RunError("No round was made.")
+            raise refusal(RunError, "no-round-made")
         roster.say("The rounds are over.", "rounds-over", stage="personal models")
         main, *others = [
             replace(group, run_spec=roster.current_spec(group.run_spec, group.name)) for group in setup.groups
@@ -158,30 +144,23 @@ def _made(
 
 def _whole(roster: Roster, seats: Sequence[Seat], header: Mapping[str, Any]) -> RunSetup:
     """All groups. Raises ConfigError or ResourceError where they cannot teach one another, and are asked to."""
-    main, *others = [_group_setup(seat, roster, header) for seat in seats]
-    how, config = None, roster.config
-    if config.distil is not None:
-        top = max(group.run_spec.top_rank() for group in (main, *others))
-        how = build_distillation(config.distil, main.run_spec.aggregator, top, config.seed)
-        check_teaching((main, *others), how)
-    return replace(main, config=config, others=tuple(others), distillation=how)
+    return join_groups(roster.config, [_group_setup(seat, roster, header) for seat in seats])
 
 
 def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSetup:
     """One group, with the parts that the record gave its members."""
-    config, adapted, node = seat.config, seat.context.adapted, seat.centre.node
     row = header["centre"] if seat.name == MAIN else header["bases"][seat.name]["centre"]
     members = {i: roster.members[i] for i in sorted(roster.members) if roster.base_of(i) == seat.name}
     began = [each for each in header["participants"] if each.get("base", MAIN) == seat.name]
     if row is not None:
         members[0] = Member(CENTRE, 0, int(row["rank"]), int(row["steps"]))
         began.append(row)
-    algorithm = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
-    run_spec = build_run_spec(config, algorithm, members, adapted, max(int(each["rank"]) for each in began))
-    nodes = {} if node is None else {0: node}
-    held_out, meter = seat.centre.held_out, seat.context.meter
     return RunSetup(
-        config, adapted, seat.context.task, run_spec, nodes, held_out, {}, header, {}, meter, name=seat.name
+        **vars(seat.context),
+        run_spec=build_run_spec(seat.context, members, max(int(each["rank"]) for each in began)),
+        nodes={} if seat.centre.node is None else {0: seat.centre.node},
+        report_slices=seat.centre.held_out,
+        name=seat.name,
     )
 
 
@@ -210,51 +189,41 @@ def _ledger(
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
             recorded = recorded_header(ledger, folder)
-            check_same_run(path, _now(roster.config, seats, public), recorded)
+            # without those who take part: they are asked what they have, and may not be there yet
+            check_same_run(path, _header(roster.config, seats, public, {}), recorded)
             roster.restore(recorded, ledger)
             yield folder, ledger
         return
     header = _begin(roster, seats, public)
     folder = RunFolder.create(path, private=True)
-    for seat in seats:
-        save(folder, base_file(seat.name, HEAD_FILE), seat.context.adapted.head_update())
-    header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    with folder.lock(), Ledger.create(folder.ledger_path, header) as ledger:
+    bases = {seat.name: seat.context.adapted for seat in seats}
+    with folder.lock(), begin_record(folder, header, bases) as ledger:
         yield folder, ledger
 
 
-def _now(config: Federation, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
-    """The header without those who take part: they are asked what they have, and may not be there yet."""
-    header = build_header(config, seats[0].context.adapted, []) | centre_header([], seats[0].centre, public)
-    bases = {seat.name: build_header(seat.config, seat.context.adapted, []) for seat in seats[1:]}
-    return header | ({"bases": bases} if bases else {})
+def _header(
+    config: Federation, seats: Sequence[Seat], public: PublicData, rows: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """How the run begins. rows: by base."""
+    groups = [(seat.name, seat.context, rows.get(seat.name, ())) for seat in seats]
+    return run_header(config, groups, seats[0].centre, public)
 
 
 def _begin(roster: Roster, seats: Sequence[Seat], public: PublicData) -> dict[str, Any]:
     """Wait for a quorum, and allot everybody's part: the header of the record."""
-    profiles, several, rows = roster.start(), len(seats) > 1, list[dict[str, Any]]()
-    headers: dict[str, dict[str, Any]] = {}
+    profiles, rows = roster.start(), dict[str, Sequence[dict[str, Any]]]()
     for seat in seats:
-        config, adapted, node = seat.config, seat.context.adapted, seat.centre.node
         own = {i: said for i, said in profiles.items() if roster.base_of(i) == seat.name}
         if not own:
-            raise NetworkError(f"Nobody is there who trains over base {seat.name}.", "", "Invite somebody anew.")
-        if node is not None and public.splits is not None:
-            own[0] = build_centre_profile(config, node, public.splits)
-        given, full = allocate_all(config, own, adapted), config.adapter.kind == "full"
-        parts = {i: participant_row(own[i], given[own[i].name], full) for i in sorted(own)}
-        named = {i: label_base(row, seat.name, several) for i, row in parts.items() if i > 0}
-        for i, row in named.items():
-            roster.register(i, row, roster.commitments[i])
-        rows += named.values()
-        headers[seat.name] = build_header(config, adapted, []) | centre_header(
-            list(parts.values()), seat.centre, public
-        )
-    places = participant_indices(roster.config)
-    header = build_header(roster.config, seats[0].context.adapted, sorted(rows, key=lambda row: places[row["name"]]))
-    header |= {key: headers[MAIN][key] for key in ("centre", "slices", "public_data")}
-    if several:
-        header["bases"] = {seat.name: {key: headers[seat.name][key] for key in BASE_KEYS} for seat in seats[1:]}
+            raise refusal(NetworkError, "base-without-participants", base=seat.name)
+        if seat.centre.node is not None and public.splits is not None:
+            own[0] = build_centre_profile(seat.context.config, seat.centre.node, public.splits)
+        given = allocate_all(seat.context, own)
+        parts = {i: roster.row(seat.name, own[i], given[own[i].name]) for i in sorted(own)}
+        for i in sorted(own.keys() - {0}):
+            roster.register(i, parts[i], roster.commitments[i])
+        rows[seat.name] = list(parts.values())
+    header = _header(roster.config, seats, public, rows)
     header |= {"simulation": False, "provenance": [], "counterfactuals": False}
     header |= {"commitment": {roster.names[i]: said for i, said in roster.commitments.items()}}
     header |= {"invitations": {roster.names[i]: roster.invited.get(i, 0) for i in roster.commitments}}

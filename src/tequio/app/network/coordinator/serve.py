@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tequio.algorithms.compatibility import check_buffered
-from tequio.app.assembly.algorithm import build_distillation, resolve_algorithm
+from tequio.app.assembly.algorithm import Algorithm, resolve_algorithm
 from tequio.app.assembly.masked import check_network_mode
 from tequio.app.assembly.public_data import read_public
 from tequio.app.network.chosen_files import check_unchanged
@@ -73,7 +72,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
     raise_descriptor_limit()
     hub_files = open_coordinator_folder(folder)
     config = load_federation(Path(hub_files.federation))
-    _check(config)
+    algorithm = _check(config)
     check_unchanged(config, hub_files.files, (folder / RUN / LEDGER).exists())
     with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
         ended = _ended(folder / "run")
@@ -85,7 +84,7 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
         check_keys(folder, hub_files)
         with claimed(host, port or split_address(hub_files.address)[1]) as own:
             if ended is None:
-                return _coordinate(folder, hub_files, config, host, own, times, health, watch)
+                return _coordinate(folder, hub_files, config, algorithm, host, own, times, health, watch)
             _say_reopened(late, waiting, times.grace, health)
             with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
                 personal_phase = _personal_phase(folder, config, net, times, health.tell)
@@ -98,6 +97,7 @@ def _coordinate(
     folder: Path,
     hub_files: CoordinatorFolder,
     config: Federation,
+    algorithm: Algorithm,
     host: str,
     own: socket.socket,
     times: Times,
@@ -106,7 +106,7 @@ def _coordinate(
 ) -> Outcome:
     watch("prepare", "base model and public data", 0, 1)
     public = read_public(config)
-    seats = build_seats(config, public, folder / "run")
+    seats = build_seats(config, algorithm, public, folder / "run")
     with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
         contexts = {seat.name: seat.context for seat in seats}
         roster = Roster(folder, config, contexts, net, times.wait, health.tell)
@@ -196,10 +196,10 @@ def _ended(run: Path) -> Outcome | None:
     return None if end is None else Outcome(run, end.body)
 
 
-def _check(config: Federation) -> None:
-    """What a network cannot do yet, with the way out, and pieces that do not go together."""
+def _check(config: Federation) -> Algorithm:
+    """The pieces. Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do not go together."""
     check_network_mode(config)
-    pieces = resolve_algorithm(config.algorithm, config.adapter.kind == "full")
+    algorithm = resolve_algorithm(config)
     several = bool(config.bases) or config.distil is not None
     found = {
         "network-topology": config.topology.kind != "star",
@@ -207,10 +207,7 @@ def _check(config: Federation) -> None:
         "network-windows": config.train.pace == "buffered" and several,
     }
     refuse_first(ConfigError, found)
-    if config.distil is not None:
-        build_distillation(config.distil, pieces.reduce, 1, config.seed)
-    if config.train.pace == "buffered":
-        check_buffered(pieces.reduce, pieces.start, config.screen.cosine, pieces.feedback)
+    return algorithm
 
 
 def _free_port() -> int:

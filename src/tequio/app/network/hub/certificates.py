@@ -26,7 +26,8 @@ from tequio.app.network.hub.folder import (
 )
 from tequio.core.errors import ConfigError, NetworkError, TequioError
 from tequio.core.events import EventHandler
-from tequio.core.texts.words import refusal
+from tequio.core.reason import Reason
+from tequio.core.texts.words import ENGLISH, refusal
 from tequio.ledger.folder import RunFolder
 from tequio.trust.certificates import Certificate, belongs, read_certificate
 from tequio.trust.keys import new_server, replace_secret
@@ -41,13 +42,12 @@ class NamedCertificate:
 
     words: str
     path: Path
-    fix: str
+    fix: Reason
 
 
 def list_certificates(folder: Path, hub_files: CoordinatorFolder) -> list[NamedCertificate]:
     """Those that participants see, and SuperLink's where it has others."""
-    ours = f"tequio coordinator renew {folder}"
-    anew = "It is in every invitation: make a new folder with `tequio coordinator init`, and invite anew."
+    ours, anew = Reason("renew-here", {"folder": str(folder)}), Reason("renew-with-invitations")
     inside = [
         NamedCertificate("SuperLink's certificate", folder / CERTIFICATE, ours),
         NamedCertificate("SuperLink's authority", folder / AUTHORITY, anew),
@@ -57,7 +57,7 @@ def list_certificates(folder: Path, hub_files: CoordinatorFolder) -> list[NamedC
             NamedCertificate("the certificate", folder / CERTIFICATE, ours),
             NamedCertificate("its authority", folder / AUTHORITY, anew),
         ]
-    theirs = "Renew it at its authority, and start the coordinator again."
+    theirs = Reason("renew-elsewhere")
     shown = [("the certificate", hub_files.certificate), ("its authority", hub_files.authority)]
     return [*(NamedCertificate(words, folder / name, theirs) for words, name in shown), *inside]
 
@@ -67,22 +67,19 @@ def days_left(certificate: Certificate) -> float:
     return (certificate.ends - datetime.now(UTC)).total_seconds() / DAY
 
 
-def ending(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
-    """A sentence for each that ends soon, has ended, or cannot be read."""
+def ending(folder: Path, hub_files: CoordinatorFolder) -> list[dict[str, Any]]:
+    """A reason, in its recorded form, for each that ends soon, has ended, or cannot be read."""
     found = []
     for shown in list_certificates(folder, hub_files):
         try:
             certificate = read_certificate(shown.path)
         except TequioError as error:
-            found.append(str(error))
+            found.append(error.as_reason().as_record())
             continue
         if (days := days_left(certificate)) < SOON:
-            how = (
-                f"ends on {certificate.ends:%Y-%m-%d}, in {days:.0f} days"
-                if days > 0
-                else "has ended: nobody can connect"
-            )
-            found.append(f"{shown.words} {how}. {shown.fix}")
+            code = "certificate-ending" if days > 0 else "certificate-ended"
+            facts = {"path": str(shown.path), "date": f"{certificate.ends:%Y-%m-%d}", "next": shown.fix.as_record()}
+            found.append(Reason(code, facts).as_record())
     return found
 
 
@@ -91,14 +88,15 @@ def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
     for shown in list_certificates(folder, hub_files):
         found = read_certificate(shown.path)
         if days_left(found) <= 0:
-            raise NetworkError(f"{shown.path} ended on {found.ends:%Y-%m-%d}.", "Nobody could connect.", shown.fix)
+            date = f"{found.ends:%Y-%m-%d}"
+            raise refusal(NetworkError, "certificate-ended", path=shown.path, date=date, next=shown.fix.as_record())
 
 
-def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, str, str]]:
-    """(file, what is wrong with it, what to do) of each secret and key that cannot do its work."""
-    secret, copy = folder / SECRET, "Restore it from a copy."
+def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, ConfigError]]:
+    """(file, error) of each secret and key that cannot do its work."""
+    secret = folder / SECRET
     if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
-        yield secret, "is empty or cut" if secret.exists() else "is missing", copy
+        yield secret, refusal(ConfigError, "secret-cut", path=secret)
     pairs = {folder / KEY: folder / CERTIFICATE, folder / hub_files.key: folder / hub_files.certificate}
     if (folder / AUTHORITY_KEY).exists():
         pairs[folder / AUTHORITY_KEY] = folder / AUTHORITY
@@ -107,17 +105,17 @@ def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path,
             fits = belongs(key, read_certificate(path))
         except TequioError:  # of the certificate, which is told where certificates are
             fits = key.exists()
-        if not fits:
-            ours = f"{copy} Or make a new pair: tequio coordinator renew {folder}"
-            wrong = f"is not the key of {path}" if key.exists() else "is missing"
-            yield key, wrong, ours if key == folder / KEY else copy
+        if not fits and key == folder / KEY:
+            yield key, refusal(ConfigError, "own-key-unfit", path=key, certificate=path, folder=folder)
+        elif not fits:
+            yield key, refusal(ConfigError, "key-unfit", path=key, certificate=path)
 
 
 def check_keys(folder: Path, hub_files: CoordinatorFolder) -> None:
     """Raises ConfigError naming a secret or key without which the coordinator cannot start; the authority's is for renewing alone."""
-    for path, wrong, fix in unusable(folder, hub_files):
+    for path, error in unusable(folder, hub_files):
         if path != folder / AUTHORITY_KEY:
-            raise ConfigError(f"{path} {wrong}.", "", fix)
+            raise error
 
 
 def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> Callable[[], None]:
@@ -128,8 +126,8 @@ def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> 
         nonlocal reminded
         if time.monotonic() - reminded >= DAY:
             reminded = time.monotonic()
-            for words in ending(folder, hub_files):
-                tell(words, "certificate-ends", "warning")
+            for reason in ending(folder, hub_files):
+                tell(ENGLISH.reason(reason), "certificate-ends", "warning")
 
     return look
 

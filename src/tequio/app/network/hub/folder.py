@@ -152,7 +152,7 @@ def init_coordinator_folder(
     address = public_address(address)
     host, _ = split_address(address)
     if (folder / COORDINATOR_FILE).exists():
-        raise ConfigError(f"{folder} is a coordinator's folder already.", "", "Name a new one.")
+        raise refusal(ConfigError, "path-exists", path=folder / COORDINATOR_FILE)
     tokens = {entry.name: new_token() for entry in config.participants}
     place = RunFolder(own_folder(folder))
     authority, authority_key = new_authority(config.name, AUTHORITY_DAYS)
@@ -186,7 +186,7 @@ def invite(folder: Path, name: str) -> Path:
     with changing(folder):
         hub_files = open_coordinator_folder(folder)
         if name not in hub_files.tokens:
-            raise ConfigError(f"{name!r} is not on the roster.", f"There are: {', '.join(hub_files.tokens)}.")
+            raise refusal(ConfigError, "not-on-roster", name=name, names=list(hub_files.tokens))
         token = new_token()
         invited = {**hub_files.invited, name: hub_files.invited.get(name, 0) + 1}
         chosen = hub_files.files or coordinator_digests(load_federation(Path(hub_files.federation)))
@@ -220,7 +220,7 @@ def enrolled(folder: Path) -> dict[str, dict[str, str]]:
     for name, row in rows.items():
         known = _is_table(row, str) and row.keys() >= {"public_key", "node"}
         if not known or not (row["node"].isdecimal() and row.get("invitation", "0").isdecimal()):
-            raise ConfigError(f"{path} is damaged.", f"The row of {name!r} is not one.", "Restore it from a copy.")
+            raise refusal(ConfigError, "coordinator-damaged", path=path, key=name)
     return rows
 
 
@@ -244,7 +244,7 @@ def withdrawn(folder: Path) -> dict[str, str]:
     path = folder / WITHDRAWN
     keys = json_table(path) if path.exists() else {}
     if not _is_table(keys, str):
-        raise ConfigError(f"{path} is damaged.", "Expected keys and whose they were.", "Restore it from a copy.")
+        raise refusal(ConfigError, "damaged", path=path)
     return keys
 
 
@@ -291,4 +291,4 @@ def _text(path: Path) -> str:
     try:
         return read_regular(path, LARGEST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({type(error).__name__}).") from None
+        raise refusal(ConfigError, "unreadable", path=path, error=type(error).__name__) from None

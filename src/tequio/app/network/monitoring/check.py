@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +22,8 @@ from tequio.app.network.hub.folder import AUTHORITY_KEY, KEY, SECRET, Coordinato
 from tequio.app.network.monitoring.health import read_health
 from tequio.core.addresses import public_address, split_address
 from tequio.core.errors import ConfigError, TequioError
+from tequio.core.reason import Reason
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import COORDINATOR_FILE, open_to_others
 from tequio.runtimes.flower import exposure_probe
 from tequio.trust.certificates import Certificate, belongs, parse_certificate, read_certificate
@@ -33,12 +35,17 @@ Status = Literal["ok", "warning", "FAIL"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do where it is not well."""
+    """One line: what was looked at, how it is, and what was found, with what to do where it is not well."""
 
     check: str
     status: Status
-    what: str
-    fix: str = ""
+    found: TequioError
+
+    def as_row(self) -> dict[str, Any]:
+        """Return it as plain JSON: what was found and its fix in words, and the reason in its recorded form."""
+        what = f"{self.found.what} {self.found.why}".strip()
+        reason = self.found.as_reason().as_record()
+        return {"check": self.check, "status": self.status, "what": what, "fix": self.found.fix, "reason": reason}
 
 
 def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]:
@@ -47,20 +54,18 @@ def check_coordinator(folder: Path, address: str | None) -> list[dict[str, Any]]
     Raises ConfigError if the folder is no coordinator's, or the address none.
     """
     if not (folder / COORDINATOR_FILE).exists():
-        raise ConfigError(
-            f"{folder} is not a coordinator's folder.", f"Expected {COORDINATOR_FILE} in it.", "Name another."
-        )
+        raise refusal(ConfigError, "not-a-coordinator", folder=folder, file=COORDINATOR_FILE)
     try:
         hub_files = open_coordinator_folder(folder)
     except TequioError as error:
-        return [asdict(Finding("agreement", "FAIL", f"{error.what} {error.why}", error.fix))]
+        return [Finding("agreement", "FAIL", error).as_row()]
     host, port = split_address(public_address(address or hub_files.address))
-    findings = [Finding("agreement", "ok", "federation.toml has the digest that participants agreed to.")]
+    findings = [Finding("agreement", "ok", refusal(ConfigError, "found-agreed"))]
     findings += _secrets(folder, hub_files)
     findings += _certificates(folder, hub_files, host)
     findings += _ports(folder)
     findings += _outside(folder, hub_files, host, port)
-    return [asdict(found) for found in findings]
+    return [found.as_row() for found in findings]
 
 
 def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
@@ -71,18 +76,18 @@ def _secrets(folder: Path, hub_files: CoordinatorFolder) -> Iterator[Finding]:
         files.append(key)
     loose = [path for path in files if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
     for path in loose:
-        what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o})."
-        yield Finding("secrets", "FAIL", what, f"chmod 600 {path}; take it as known, and make a new one.")
+        mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
+        yield Finding("secrets", "FAIL", refusal(ConfigError, "found-loose-secret", path=path, mode=mode))
     if not loose:
-        yield Finding("secrets", "ok", f"{len(files)} keys, secrets and invitations are readable by their owner alone.")
-    for path, wrong, fix in unusable(folder, hub_files):
-        yield Finding("secrets", "FAIL", f"{path} {wrong}.", fix)
+        yield Finding("secrets", "ok", refusal(ConfigError, "found-secrets", count=len(files)))
+    for _, error in unusable(folder, hub_files):
+        yield Finding("secrets", "FAIL", error)
     for path in [p for p in (folder, folder / "superlink") if p.exists() and open_to_others(p)]:
-        what = f"{path} can be read by others ({stat.S_IMODE(path.stat().st_mode):o}): messages and models are in it."
-        yield Finding("secrets", "FAIL", what, f"chmod 700 {path}")
+        mode = f"{stat.S_IMODE(path.stat().st_mode):o}"
+        yield Finding("secrets", "FAIL", refusal(ConfigError, "found-open-folder", path=path, mode=mode))
     open_ = [p for p in (folder / "tls", folder / "invitations") if p.exists() and p.stat().st_mode & 0o022]
     for path in open_:
-        yield Finding("secrets", "FAIL", f"Others may write in {path}.", f"chmod go-w {path}")
+        yield Finding("secrets", "FAIL", refusal(ConfigError, "found-writable-folder", path=path))
 
 
 def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iterator[Finding]:
@@ -91,7 +96,7 @@ def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iter
         try:
             found = read_certificate(certificate_.path)
         except TequioError as error:
-            yield Finding("certificate", "FAIL", error.what, error.fix)
+            yield Finding("certificate", "FAIL", error)
             continue
         yield _lasting(certificate_, found)
         if certificate_.words == "the certificate":
@@ -99,47 +104,41 @@ def _certificates(folder: Path, hub_files: CoordinatorFolder, host: str) -> Iter
 
 
 def _lasting(certificate_: NamedCertificate, found: Certificate) -> Finding:
-    days, until = days_left(found), f"{found.ends:%Y-%m-%d}"
+    days, path = days_left(found), certificate_.path
+    facts = {"path": path, "date": f"{found.ends:%Y-%m-%d}", "days": round(days), "next": certificate_.fix.as_record()}
     if days <= 0:
-        return Finding(
-            "certificate", "FAIL", f"{certificate_.words} ended on {until}: nobody can connect.", certificate_.fix
-        )
+        return Finding("certificate", "FAIL", refusal(ConfigError, "certificate-ended", **facts))
     if found.begins > datetime.now(UTC):
-        return Finding(
-            "certificate", "FAIL", f"{certificate_.words} is not valid yet.", "Is this machine's clock right?"
-        )
-    what, late = f"{certificate_.words}: {days:.0f} days left (until {until}).", days < SOON
-    return Finding("certificate", "warning" if late else "ok", what, certificate_.fix if late else "")
+        return Finding("certificate", "FAIL", refusal(ConfigError, "found-certificate-early", path=path))
+    late = days < SOON
+    error = refusal(ConfigError, "found-days-short" if late else "found-days-left", **facts)
+    return Finding("certificate", "warning" if late else "ok", error)
 
 
-def _fitting(found: Certificate, host: str, key: Path, fix: str) -> Finding:
+def _fitting(found: Certificate, host: str, key: Path, fix: Reason) -> Finding:
     if not belongs(key, found):
-        return Finding("certificate", "FAIL", f"{key} is not the key of the certificate.", "Give the right pair.")
+        return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-key", path=key))
     if not found.names(host):
-        what = f"the certificate is for {', '.join(found.hosts)}, not for {host}."
-        return Finding("certificate", "FAIL", what, f"{fix} Or give participants another address.")
-    return Finding("certificate", "ok", f"it is for {host}, and its key is there.")
+        facts = {"names": list(found.hosts), "host": host, "next": fix.as_record()}
+        return Finding("certificate", "FAIL", refusal(ConfigError, "found-other-host", **facts))
+    return Finding("certificate", "ok", refusal(ConfigError, "found-certificate-of-host", host=host))
 
 
 def _ports(folder: Path) -> Iterator[Finding]:
     """What listens on this machine: SuperLink on loopback alone, the metrics page as it was told."""
     server = _listening(_number(folder / "superlink/superlink.pid"))
     if server is None:
-        yield Finding("ports", "warning", "SuperLink does not run here: its port was not looked at.", "Start it first.")
+        yield Finding("ports", "warning", refusal(ConfigError, "found-no-superlink"))
     else:
         wide = [where for where in server if not _loopback(where[0])]
         for ip, port in wide:
-            fix = "Stop the coordinator: nothing but its door may be reachable."
-            yield Finding("ports", "FAIL", f"SuperLink listens on {ip}:{port}, not on loopback alone.", fix)
+            yield Finding("ports", "FAIL", refusal(ConfigError, "found-superlink-open", address=f"{ip}:{port}"))
         if not wide:
-            yield Finding("ports", "ok", f"SuperLink listens on loopback alone ({len(server)} port).")
+            yield Finding("ports", "ok", refusal(ConfigError, "found-superlink", count=len(server)))
     health = read_health(folder)
     metrics = (health or {}).get("metrics")
     if health and health["alive"] and metrics and not _loopback(str(metrics).rpartition(":")[0]):
-        fix = "Give --metrics a port alone, or let only your monitoring reach it."
-        yield Finding(
-            "ports", "warning", f"/metrics is open to the network at {metrics}, with participants' names.", fix
-        )
+        yield Finding("ports", "warning", refusal(ConfigError, "found-metrics-open", address=str(metrics)))
 
 
 def _number(path: Path) -> int | None:
@@ -175,44 +174,40 @@ def _outside(folder: Path, hub_files: CoordinatorFolder, host: str, port: int) -
     try:
         shown = parse_certificate(exposure_probe.handshake(host, port, None))
     except ssl.SSLError as error:
-        yield Finding(
-            "reach", "FAIL", f"{where} speaks no TLS ({error.reason}).", "Is a proxy in between? Pass TLS through."
-        )
+        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-tls", address=where, error=str(error.reason)))
         return
     except (OSError, TequioError) as error:
-        fix = "Is the coordinator started, and does the firewall let this port through?"
-        yield Finding("reach", "FAIL", f"{where} does not answer ({type(error).__name__}).", fix)
+        why = type(error).__name__
+        yield Finding("reach", "FAIL", refusal(ConfigError, "found-no-answer", address=where, error=why))
         return
     authority = (folder / hub_files.authority).read_bytes()
     yield _shown(folder / hub_files.certificate, shown, host, port, authority.decode())
     old = exposure_probe.old_tls(host, port)
     if old is None:
-        yield Finding("tls", "warning", "Whether TLS below 1.2 is refused was not tried: this machine cannot speak it.")
+        yield Finding("tls", "warning", refusal(ConfigError, "found-old-tls-untried"))
     elif old:
-        yield Finding(
-            "tls", "FAIL", "TLS below 1.2 is accepted.", "A proxy in between must pass TLS through untouched."
-        )
+        yield Finding("tls", "FAIL", refusal(ConfigError, "found-old-tls"))
     else:
-        yield Finding("tls", "ok", "TLS below 1.2 is refused.")
+        yield Finding("tls", "ok", refusal(ConfigError, "found-new-tls"))
     plain = exposure_probe.plain_http(host, port)
     if plain is not None and plain < 400:
-        yield Finding("plain", "FAIL", f"Plain HTTP is answered ({plain}).", "Let nothing answer without TLS there.")
+        yield Finding("plain", "FAIL", refusal(ConfigError, "found-plain-http", status=plain))
     else:
-        yield Finding("plain", "ok", "Plain HTTP is not answered.")
-    yield _refused("paths", "of Flower's and of ours, asked for without a key", exposure_probe.open_paths(where))
-    yield _refused("join", "wrong requests to join", exposure_probe.joining(where))
+        yield Finding("plain", "ok", refusal(ConfigError, "found-no-plain-http"))
+    yield _refused("paths", exposure_probe.open_paths(where))
+    yield _refused("join", exposure_probe.joining(where))
     status = exposure_probe.unknown_key(where, authority)
     if status is None:
-        yield Finding("key", "warning", "An unknown key could not be tried.", "See the lines above.")
+        yield Finding("key", "warning", refusal(ConfigError, "found-key-untried"))
     elif status < 400:
-        yield Finding("key", "FAIL", "An unknown key is let in.", "Stop the coordinator, and report it.")
+        yield Finding("key", "FAIL", refusal(ConfigError, "found-key-let-in"))
     else:
-        yield Finding("key", "ok", f"An unknown key is refused ({status}).")
+        yield Finding("key", "ok", refusal(ConfigError, "found-key-refused", status=status))
     said = exposure_probe.health(where)
     if said is None or said.get("ok") is not True:
-        yield Finding("health", "FAIL", "/tequio/health does not say that all is well.", "See the coordinator's log.")
+        yield Finding("health", "FAIL", refusal(ConfigError, "found-unwell"))
     else:
-        yield Finding("health", "ok", "/tequio/health says that all is well.")
+        yield Finding("health", "ok", refusal(ConfigError, "found-well"))
 
 
 def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str) -> Finding:
@@ -220,27 +215,25 @@ def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str)
     try:
         exposure_probe.handshake(host, port, authority)
     except ssl.SSLCertVerificationError as error:
-        name = error.verify_code in NAME
-        fix = "Participants must use a name that is in it." if name else "Is it renewed, and is this the right machine?"
-        return Finding("shown", "FAIL", f"Participants refuse the certificate: {error.verify_message}.", fix)
+        code = "found-shown-other-name" if error.verify_code in NAME else "found-shown-distrusted"
+        return Finding("shown", "FAIL", refusal(ConfigError, code, message=error.verify_message))
     except OSError as error:
-        return Finding("shown", "FAIL", f"No connection ({type(error).__name__}).", "Try again.")
+        facts = {"address": f"{host}:{port}", "error": type(error).__name__}
+        return Finding("shown", "FAIL", refusal(ConfigError, "found-no-answer", **facts))
     if shown.digest != read_certificate(file).digest:
-        what = "The certificate that is shown is not the one on disk."
-        return Finding("shown", "warning", what, "Start the coordinator again, if it was renewed.")
-    return Finding("shown", "ok", "The certificate that is shown is the one on disk, and participants trust it.")
+        return Finding("shown", "warning", refusal(ConfigError, "found-shown-other"))
+    return Finding("shown", "ok", refusal(ConfigError, "found-shown"))
 
 
-def _refused(check: str, words: str, tried: Iterator[tuple[str, int, bool]]) -> Finding:
+def _refused(check: str, tried: Iterator[tuple[str, int, bool]]) -> Finding:
     """One line for many tries."""
     rows = list(tried)
     wrong = [(name, status) for name, status, refused in rows if not refused]
     reached = [f"{name} ({status})" for name, status in wrong if 0 < status < 500]
     silent = [f"{name} ({status})" for name, status in wrong if not 0 < status < 500]
+    facts = {"tried": check, "tries": len(rows), "count": len(reached or silent), "names": (reached or silent)[:5]}
     if reached:
-        what = f"{len(reached)} of {len(rows)} {words} are not refused: {', '.join(reached[:5])}."
-        return Finding(check, "FAIL", what, "Is this the coordinator's door? Nothing else may be reachable there.")
+        return Finding(check, "FAIL", refusal(ConfigError, "found-reached", **facts))
     if silent:
-        what = f"{len(silent)} of {len(rows)} {words} got no clear answer: {', '.join(silent[:5])}."
-        return Finding(check, "warning", what, "Look at the coordinator's log, and try again.")
-    return Finding(check, "ok", f"All {len(rows)} {words} are refused.")
+        return Finding(check, "warning", refusal(ConfigError, "found-unclear", **facts))
+    return Finding(check, "ok", refusal(ConfigError, "found-refused", **facts))

@@ -19,7 +19,9 @@ from tequio.app.network.monitoring.totals import RunTotals
 from tequio.app.run_files import json_table
 from tequio.config import whole
 from tequio.core.errors import ConfigError
+from tequio.core.reason import Reason
 from tequio.core.texts.earlier import read_record
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import BUNDLE, COORDINATOR_FILE, IDENTITY, RUN
 from tequio.participant.accounts import read_account_books
 
@@ -33,11 +35,8 @@ def read_status(folder: Path) -> dict[str, Any]:
         return coordinator_status(folder, RunTotals(folder / "run/ledger.sqlite").read(), read_health(folder))
     if (folder / IDENTITY).exists():
         return _participant_status(folder)
-    why = f"Expected {COORDINATOR_FILE} or {IDENTITY} in it."
-    fix = "Name the folder that `tequio coordinator init` or `tequio join` made."
-    if (folder / "ledger.sqlite").exists():
-        why, fix = "It is a run.", f"See it with: tequio report {folder}"
-    raise ConfigError(f"{folder} is neither a coordinator's folder nor a participant's.", why, fix)
+    code = "folder-is-a-run" if (folder / "ledger.sqlite").exists() else "folder-of-no-network"
+    raise refusal(ConfigError, code, folder=folder)
 
 
 def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] | None) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
         "centre": {name: row for name, row in totals.people.items() if name not in hub.tokens},
         "refusals": health["refusals"] if health else {},
         "last_error": health["last_error"] if health else None,
-        "note": note,
+        "note": read_record(note),
         "missing": missing,
         "certificates": certificates.ending(folder, hub),
         "ended": None if totals.ended is None else read_record(totals.ended["reason"]),
@@ -113,9 +112,9 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
         following = None if alive else again
-    unheard = "The coordinator has not heard of the personal model yet." if made and not over else None
+    unheard = Reason("personal-unheard") if made and not over else None
     if over and not totals.heard:
-        unheard = "The federation ended; the coordinator did not confirm that it recorded the personal model."
+        unheard = Reason("personal-unconfirmed")
     return {
         "role": "participant",
         "name": name,
@@ -137,7 +136,7 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         "alone": alone,
         "left": left and left["left"],
         "bundle": left and left["bundle"],
-        "note": _silence(health) or (left["note"] if left else unheard),
+        "note": read_record(_silence(health) or (left["note"] if left else unheard)),
         "next": _wake(health, again) or (left["next"] if left else following),
     }
 
@@ -145,12 +144,10 @@ def _participant_status(folder: Path) -> dict[str, Any]:
 def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) -> dict[str, Any]:
     """Of a participant that left: when, where that lies which it took along, what to know of it, and how to go on."""
     name, bundle = str(identity["name"]), Path(identity.get("bundle", folder / BUNDLE))
-    informed = identity.get("told") == "yes"
-    words = "the coordinator was told" if informed else "the coordinator was not told: leave again with another --out"
-    note, following = f"{name} left the federation on {identity['left']}; {words}.", None
     taken = RunTotals(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
-    if taken is not None:
-        note += f" What it took along: {bundle}."
+    facts = {"name": name, "when": identity["left"], "bundle": None if taken is None else str(bundle)}
+    note = Reason("left-on" if identity.get("told") == "yes" else "left-unannounced", facts)
+    following = None
     if made:
         own = taken.people.get(name, {}) if taken is not None else {}
         where = bundle if own.get("personal") or own.get("alone") else folder / RUN
@@ -182,30 +179,27 @@ def _awake(health: Mapping[str, Any] | None) -> bool:
     return health is not None and bool(health["alive"]) and not health.get("silent")
 
 
-def _silence(health: Mapping[str, Any] | None) -> str | None:
+def _silence(health: Mapping[str, Any] | None) -> Reason | None:
     """What a person should know of a process that does not respond."""
     if health is None or not health.get("silent"):
         return None
-    seen = datetime.fromisoformat(health["seen"])
-    why = "is paused" if health["paused"] else "hangs, or cannot write to its folder"
-    return f"Process {health['process']}, not responding since {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}, {why}."
+    facts = {"process": health["process"], "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"}
+    return Reason("process-paused" if health["paused"] else "process-hangs", facts)
 
 
-def _last_seen(health: Mapping[str, Any] | None) -> str | None:
+def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
     """When a coordinator that runs no more was there; None where one runs, or where it came to its end."""
     if health is None or health["alive"] or health["stage"] == "ended":
         return None
-    seen = datetime.fromisoformat(health["seen"])
-    return f"No coordinator runs. The last one was there until {seen:%H:%M:%S} UTC of {seen:%Y-%m-%d}."
+    return Reason("no-coordinator", {"until": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"})
 
 
-def _deserted(people: Sequence[Mapping[str, Any]]) -> str | None:
+def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
     """Since when nobody is connected of those who joined; None where somebody is, or where it is not known."""
     joined = [row for row in people if row["enrolled"] and not row["left"]]
     if not joined or any(row["connected"] is not False for row in joined):
         return None
-    since = max(str(row["since"]) for row in joined)
-    return f"No participant is connected since {since}. The round waits until one comes back."
+    return Reason("nobody-connected", {"since": max(str(row["since"]) for row in joined)})
 
 
 def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:

@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tequio.app.assembly.algorithm import Algorithm, build_local, resolve_algorithm
+from tequio.app.assembly.algorithm import Algorithm
 from tequio.app.assembly.allocation import build_workload, full_steps
+from tequio.app.assembly.context import ModelContext
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.config import Federation
 from tequio.core.bounds import one_line
 from tequio.core.errors import AgreementError
 from tequio.core.messages import Message, kind_of
 from tequio.core.seeds import derive
+from tequio.core.texts.words import refusal
 from tequio.core.types import DescribeRequest, EvaluateRequest, PersonaliseRequest, TrainRequest
 from tequio.core.update import Dense, Factored, Update, plain
-from tequio.participant.adapted_model import AdaptedModel
+from tequio.planning.allocation import Workload
 from tequio.planning.learning_rate import round_rate
 
 REPEATS = 10  # times that one round may be tried again with other content, after restarts of the coordinator
@@ -38,10 +40,8 @@ class Agreement:
         config: federation.toml, of its base alone.
         index: its place on the whole roster, from 1.
         algorithm: the pieces that were agreed.
-        terms: strengths of the local terms by name, as its requests carry them.
-        gradient: whether a term needs the centre's gradient.
         ranks: the ladder within its own `max_rank`.
-        steps: fewest and most local steps of a round, for its own number of training texts.
+        work: what a round asks of it, for its own number of training texts: fewest and most local steps, for instance.
         spec: digest of base and adapter layout.
         shapes: (m, n) of each adapted module.
         heads: shape of each tensor of the head.
@@ -52,10 +52,8 @@ class Agreement:
     config: Federation
     index: int
     algorithm: Algorithm
-    terms: Mapping[str, float]
-    gradient: bool
     ranks: tuple[int, ...]
-    steps: tuple[int, int]
+    work: Workload
     spec: str
     shapes: Mapping[str, tuple[int, int]]
     heads: Mapping[str, tuple[int, ...]]
@@ -80,28 +78,25 @@ class Agreement:
         return 1 + others + int(self.distils)
 
 
-def build_agreement(federation: Federation, profile: ParticipantProfile, adapted: AdaptedModel) -> Agreement:
+def build_agreement(federation: Federation, profile: ParticipantProfile, context: ModelContext) -> Agreement:
     """Derive the bounds of one participant.
 
     Args:
         federation: the whole federation.toml that its folder joined.
         profile: what it told the coordinator of itself; the assignment follows from it.
-        adapted: its base with the agreed layout.
+        context: its base with the agreed layout, and the agreed pieces.
     """
-    config = federation.part(federation.base_of(profile.name))
-    local = build_local(config)
+    config, adapted = federation.part(federation.base_of(profile.name)), context.adapted
     index = next(i for i, entry in enumerate(federation.participants, 1) if entry.name == profile.name)
-    work = build_workload(config, profile, full_steps(config, profile.batches["train"]), adapted)
+    work = build_workload(context, profile, full_steps(config, profile.batches["train"]))
     most = profile.hardware.max_rank
     taught = 0 if federation.distil is None else federation.distil.rank or 0
     return Agreement(
         config=config,
         index=index,
-        algorithm=resolve_algorithm(config.algorithm, adapted.full),
-        terms=local.terms_of(index),
-        gradient=local.needs("gradient"),
+        algorithm=context.algorithm,
         ranks=tuple(rank for rank in work.ranks if most is None or rank <= most),
-        steps=(work.min_steps, work.steps),
+        work=work,
         spec=adapted.spec,
         shapes=dict(adapted.shapes),
         heads={name: tuple(tensor.shape) for name, tensor in adapted.head_start.items()},
@@ -134,9 +129,8 @@ def check_task(task: Message, agreed: Agreement) -> None:
 
 def departure(key: str, asked: Any, agreed: str) -> AgreementError:
     """Make the error for one key: what was asked, and what was agreed in words."""
-    why = "The coordinator departs from the federation.toml that this participant joined; nothing was done."
-    fix = "Ask as agreed, or invite participants to another federation.toml in a new folder."
-    return AgreementError(one_line(f"{key}: {_shown(asked)} asked, {agreed} agreed."), why, fix)
+    facts = {"key": one_line(key), "asked": one_line(_shown(asked)), "agreed": one_line(agreed)}
+    return refusal(AgreementError, "not-as-agreed", **facts)
 
 
 @dataclass
@@ -189,13 +183,13 @@ def _check_train(task: TrainRequest, agreed: Agreement) -> None:
     _same_table("train.upload_settings", task.upload_settings, pieces.upload.settings)
     _equal("train.feedback", task.feedback, pieces.feedback)
     _between("train.memory_round", task.memory_round, 0, 0 if pieces.feedback is None else task.round - 1)
-    _same_table("train.terms", task.terms, agreed.terms)
-    _equal("train.method", task.method, agreed.config.local.method)
-    _same_table("train.method_settings", task.method_settings, agreed.config.local.method_settings)
+    _same_table("train.terms", task.terms, pieces.local.terms_of(agreed.index))
+    _equal("train.method", task.method, pieces.local.method_name)
+    _same_table("train.method_settings", task.method_settings, pieces.local.method_settings)
     _check_budget("train", task.budget, agreed)
     _equal("train.hours", len(task.hours), 0)
     _check_model("train.held", task.held, agreed)
-    if task.gradient is not None and not agreed.gradient:
+    if task.gradient is not None and not pieces.local.needs("gradient"):
         raise departure("train.gradient", "a gradient", "none")
     if task.gradient is not None:
         _check_model("train.gradient", task.gradient, agreed)
@@ -210,7 +204,7 @@ def _check_part(kind: str, rank: int, steps: int, agreed: Agreement) -> None:
     """Compare rank and steps with what a coordinator can assign to this participant."""
     if rank not in agreed.ranks:
         raise departure(f"{kind}.rank", rank, f"one of {', '.join(map(str, agreed.ranks))}")
-    _between(f"{kind}.steps", steps, *agreed.steps)
+    _between(f"{kind}.steps", steps, agreed.work.min_steps, agreed.work.steps)
 
 
 def _check_budget(kind: str, budget: Mapping[str, float], agreed: Agreement) -> None:

@@ -24,6 +24,7 @@ from tequio.app.run_files import json_table
 from tequio.config import Federation, ParticipantFile, federation_of_text, load_federation, load_participant
 from tequio.core.canonical import digest
 from tequio.core.errors import ConfigError, NetworkError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import IDENTITY, RunFolder, own_folder
 from tequio.runtimes.flower.enrolment_client import enrol, reach
 from tequio.trust.certificates import read_certificate
@@ -87,12 +88,9 @@ def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, 
     asked = read_invitation(invitation)
     config = federation_of_text(asked.federation, f"federation.toml in {invitation}")
     if asked.name not in {entry.name for entry in config.participants}:
-        raise ConfigError(f"{invitation}: {asked.name!r} is not on the roster in it.", "", "Ask for a new invitation.")
+        raise refusal(ConfigError, "invitation-of-nobody", path=invitation, name=asked.name)
     if not participant.exists():
-        fix = f'Write it: name = "{asked.name}", then [data] and path = "my-data.jsonl" (or .csv); every key is in docs/configuration.md.'
-        raise ConfigError(
-            f"There is no file {participant}.", "It says where your data are, and what this machine can do.", fix
-        )
+        raise refusal(ConfigError, "participant-file-missing", path=participant, name=asked.name)
     file = load_participant(participant, asked.name)
     check_network_mode(config)
     check_least_mode(config, asked.name, file)
@@ -114,7 +112,7 @@ def join_federation(ready: Ready, out: Path) -> Path:
         (out / key).unlink()
         if not any(out.iterdir()):
             out.rmdir()
-        raise NetworkError(f"{asked.address} refused:", node)
+        raise refusal(NetworkError, "join-refused", address=asked.address, why=node)
     folder = RunFolder(out)
     folder.write_atomic(AUTHORITY, asked.authority.encode())
     folder.write_atomic(FEDERATION, asked.federation.encode())
@@ -132,10 +130,9 @@ def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
         return None
     before = read_identity(out)
     if before["name"] != asked.name or (out / FEDERATION).read_text(encoding="utf-8") != asked.federation:
-        why = f"It is that of {before['name']}, in the federation that it joined."
-        raise ConfigError(f"{out} belongs to another participant.", why, "Name another with --out.")
+        raise refusal(ConfigError, "folder-of-another", folder=out, name=before["name"])
     if before.get("invitation", token_hash(asked.token)) == token_hash(asked.token):
-        raise ConfigError(f"{out} has joined already.", "", f"Go on with: tequio participate {out}")
+        raise refusal(ConfigError, "joined-already", folder=out)
     return before
 
 
@@ -143,14 +140,11 @@ def read_identity(folder: Path) -> dict[str, str]:
     """identity.json. Raises ConfigError if the folder did not join, or it is damaged."""
     path = folder / IDENTITY
     if not path.is_file():
-        fix = "Join first: tequio join INVITATION participant.toml"
-        raise ConfigError(f"{folder} has not joined a federation.", f"Expected {IDENTITY} in it.", fix)
+        raise refusal(ConfigError, "not-joined", folder=folder, file=IDENTITY)
     identity = {key: str(value) for key, value in json_table(path).items()}
     missing = {"name", "address", "node", "participant"} - identity.keys()
     if missing or not identity["node"].isdecimal() or int(identity["node"]) < 1:
-        why = f"{min(missing, default='node')!r} in it is missing or wrong."
-        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
-        raise ConfigError(f"{path} is damaged.", why, fix)
+        raise refusal(ConfigError, "identity-damaged", path=path, key=min(missing, default="node"))
     return identity
 
 
@@ -158,8 +152,7 @@ def read_agreed(folder: Path) -> Federation:
     """Return federation.toml as this folder joined it. Raises ConfigError where the file was changed since."""
     path, said = folder / FEDERATION, read_identity(folder).get("federation")
     if said is not None and path.is_file() and digest(path.read_bytes()) != said:
-        why = "It no longer has the digest of the one that this participant joined, with which requests are compared."
-        raise ConfigError(f"{path} was changed.", why, "Restore it from your invitation.")
+        raise refusal(ConfigError, "agreed-text-changed", path=path)
     return load_federation(path)
 
 
@@ -169,8 +162,7 @@ def read_authority(folder: Path) -> str:
     try:
         read_certificate(path)
     except NetworkError:
-        fix = "Restore it from a copy, or ask the coordinator for a new invitation, and join anew."
-        raise NetworkError(f"{path} holds no certificate.", "It is missing, empty, cut or changed.", fix) from None
+        raise refusal(NetworkError, "no-certificate", path=path) from None
     return path.read_text(encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from tequio.app.network.participant.join import FEDERATION, KEY, read_authority,
 from tequio.app.run_files import read_model
 from tequio.core.canonical import pack
 from tequio.core.errors import ConfigError, LedgerCorrupt, NetworkError
+from tequio.core.texts.words import refusal
 from tequio.ledger.folder import BUNDLE, IDENTITY, RUN, RunFolder, own_folder
 from tequio.ledger.record import Ledger
 from tequio.ledger.store import copy
@@ -43,7 +44,7 @@ def leave_federation(folder: Path, out: Path | None, emissions: Emissions | None
     """
     identity, run, bundle = read_identity(folder), folder / RUN, out or folder / BUNDLE
     if bundle.exists() and (not bundle.is_dir() or any(bundle.iterdir())):
-        raise ConfigError(f"{bundle} is there already.", "A bundle is written into a new folder.", "Name one: --out")
+        raise refusal(ConfigError, "path-exists", path=bundle)
     begun = (run / "ledger.sqlite").exists()
     with RunFolder.open(run).lock() if begun else nullcontext():
         why = "" if identity.get("told") == "yes" else _tell(folder, identity)
@@ -86,7 +87,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
     place.write_atomic(README, _readme(name, models).encode())
     found = verify_run(fresh)
     if not found["ok"]:
-        raise LedgerCorrupt(f"{run} is damaged: {found['problems'][0]}", "", "Restore it from a copy.")
+        raise refusal(LedgerCorrupt, "records-damaged", place=str(run), why=str(found["problems"][0]).rstrip("."))
     if bundle.exists():
         bundle.rmdir()
     os.replace(fresh, bundle)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tequio.app.assembly.allocation import build_hardware, build_workload, full_steps, personal_settings
+from tequio.app.assembly.allocation import build_hardware, personal_settings
 from tequio.app.assembly.profile import ParticipantProfile
 from tequio.app.network.participant.join import read_identity
 from tequio.app.network.participant.serve import ParticipantService, open_participant
@@ -54,5 +54,4 @@ def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
     if "rank" in record and "steps" in record:
         return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
     adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
-    work = build_workload(resident.config, said, full_steps(resident.config, said.batches["train"]), adapted)
-    return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), work)
+    return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), resident.agreed.work)

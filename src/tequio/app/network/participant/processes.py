@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tequio.app.assembly.allocation import personal_settings
 from tequio.app.assembly.context import ModelContext, build_model_context, build_node, read_splits
@@ -15,15 +13,14 @@ from tequio.app.assembly.public_data import build_public_text, public_examples
 from tequio.app.network.chosen_files import check_agreed, read_agreed_files
 from tequio.app.network.participant.agreement import build_agreement, check_task
 from tequio.app.network.participant.join import read_agreed, read_identity
-from tequio.app.run_files import recorded_bases, recorded_header, recorded_rule
+from tequio.app.run_files import begun_header, recorded_bases, recorded_rule
 from tequio.config import MAIN, Federation, HardwareSection, ParticipantFile, load_participant
 from tequio.core.errors import AgreementError, ConfigError, TrainingError, UpdateError
 from tequio.core.messages import REQUESTS, answer, unpack_message
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refuse_first
 from tequio.core.types import EvaluateRequest, PersonaliseRequest, Reply, TrainRequest
-from tequio.ledger.folder import RUN, RunFolder
-from tequio.ledger.record import Ledger
+from tequio.ledger.folder import RUN
 from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.node import Node
 from tequio.participant.personal import Settings, personalise
@@ -53,7 +50,7 @@ def loaded(
     folder: Path, file: ParticipantFile, together: ProcessGroup
 ) -> tuple[Federation, Splits, ModelContext, Node]:
     """What was agreed for its base, the data, the base, and the participant on it."""
-    whole, header = read_agreed(folder), _recorded_header(folder / RUN)
+    whole, header = read_agreed(folder), begun_header(folder / RUN)
     recorded = None if header is None else recorded_bases(header)[MAIN]
     base = whole.base_of(file.name)
     config = whole.part(base)
@@ -64,17 +61,8 @@ def loaded(
     splits = read_splits(config, file)
     among = together if file.team.shard_base else ALONE
     context = build_model_context(config, {file.name: file}, among, recorded)
-    node = build_node(context, file, splits, build_public_text(config, context.task, public_examples(config), None))
+    node = build_node(context, file, splits, build_public_text(context, public_examples(config), None))
     return config, splits, context, replace(node, together=together)
-
-
-def _recorded_header(run: Path) -> Mapping[str, Any] | None:
-    """Return how a participant's own record began, if it has begun one."""
-    if not (run / "ledger.sqlite").exists():
-        return None
-    folder = RunFolder.open(run)
-    with Ledger.open(folder.ledger_path, read_only=True) as ledger:
-        return recorded_header(ledger, folder)
 
 
 @dataclass(frozen=True)
@@ -95,7 +83,7 @@ class Follower:
 
     def personalise(self, task: PersonaliseRequest) -> Reply:
         """Take part in making the personal model."""
-        rule = recorded_rule(_recorded_header(self.folder / RUN) or {})  # the first process began the record
+        rule = recorded_rule(begun_header(self.folder / RUN) or {})  # the first process began the record
         personalise(self.node, task.held, own_settings(self.config, self.node, task, rule))
         return Reply(task.round, task.index, task.name)
 
@@ -105,7 +93,7 @@ def follow(folder: Path, together: ProcessGroup) -> None:
     file = load_participant(Path(read_identity(folder)["participant"]))
     config, _, context, node = loaded(folder, file, together)
     # by the file alone: the first process has compared with what it told, and all must go the same way
-    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context.adapted)
+    agreed = build_agreement(read_agreed(folder), build_node_profile(node, HardwareSection(), {}), context)
     probe = probing(node)
     while data := together.hand_on():
         if data == PROBE:

@@ -10,12 +10,12 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
-from tequio.app.assembly.manifest import build_header, encoding_changed
+from tequio.app.assembly.manifest import begin_record, build_header, encoding_changed
 from tequio.app.assembly.masked import check_least_mode
 from tequio.app.assembly.profile import ParticipantProfile, build_profile
 from tequio.app.assembly.site import read_carbon_forecast
@@ -25,9 +25,9 @@ from tequio.app.network.participant.agreement import Agreement, Asked, build_agr
 from tequio.app.network.participant.availability import closed, pointing_out
 from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
-from tequio.app.run_files import HEAD_FILE, SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
+from tequio.app.run_files import SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
 from tequio.app.saved_models import keep_personal, keep_received, received_before, recorded_personal, sent_with
-from tequio.config import Federation, ParticipantFile, load_participant
+from tequio.config import MAIN, Federation, ParticipantFile, load_participant
 from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
 from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
@@ -106,7 +106,7 @@ class ParticipantService:
         except (TrainingError, UpdateError) as error:
             failure = Failure.of(task, error)
         except ValueError:  # a number that JSON has no word for
-            failure = Failure.of(task, TrainingError("a result is not a finite number"), Reason("result-not-finite"))
+            failure = Failure.of(task, refusal(TrainingError, "result-not-finite"))
         log(split_words(failure.message)[0], "task-failed", "error", kind=kind, round=task.round, error=failure.error)
         return pack_message(failure)
 
@@ -269,11 +269,11 @@ def open_participant(
                 recorded = recorded_header(ledger, place)
                 facts = dict(recorded["facts"])
                 if differences := encoding_changed(config.task.kind, recorded):
-                    raise RunError(f"{folder} cannot be resumed.", f"Changed since it joined: {differences[0]}.")
+                    raise refusal(RunError, "run-changed", path=folder, differences=differences[0])
                 salt = (run / salt_file(file.name)).read_text()
                 if digest_json([salt, splits.digest()]) != facts["commitment"] or facts["spec"] != context.adapted.spec:
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
-                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context.adapted)
+                agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
                 asked = Asked(received_before(ledger))
                 yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
             return
@@ -283,8 +283,6 @@ def open_participant(
         facts = {"spec": context.adapted.spec, "told": said.facts(), "commitment": digest_json([salt, splits.digest()])}
         row = {"name": file.name, "hardware": said.facts()["hardware"], "data": said.data, "batches": said.batches}
         header = build_header(config, context.adapted, [row]) | {"simulation": False, "provenance": [], "facts": facts}
-        header["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        save(place, HEAD_FILE, context.adapted.head_update())
-        with Ledger.create(place.ledger_path, header) as ledger:
-            agreed = build_agreement(whole, said, context.adapted)
+        with begin_record(place, header, {MAIN: context.adapted}) as ledger:
+            agreed = build_agreement(whole, said, context)
             yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked())
