@@ -142,7 +142,18 @@ def test_the_starter_claims_no_licence_for_a_model_of_the_users(
 def test_each_section_has_its_comment(tmp_path: Path) -> None:
     tables: dict[str, Any] = {
         name: {}
-        for name in ("train", "algorithm", "local", "gate", "screen", "topology", "personal", "equity", "budget")
+        for name in (
+            "train",
+            "algorithm",
+            "local",
+            "gate",
+            "screen",
+            "topology",
+            "personal",
+            "equity",
+            "budget",
+            "privacy",
+        )
     }
     further = {"bases": [{"name": "mini", "model": "m"}], "distil": {}}
     accounts = {"energy": {}, "money": {"currency": "EUR", "per_kwh": 0.3}}
@@ -158,7 +169,7 @@ def test_each_section_has_its_comment(tmp_path: Path) -> None:
     sections = [
         name for name in (*Federation.model_fields, *ParticipantFile.model_fields) if name not in ("name", "seed")
     ]
-    assert len(sections) == 27  # twenty of federation.toml, seven of participant.toml
+    assert len(sections) == 29  # 21 of federation.toml, eight of participant.toml
     for name in sections:
         file = "participant" if name in ("data", "hardware", "team", "schedule") else "federation"
         header = f"[[{name}]]" if name in ("participants", "bases") else f"[{name}]"

@@ -12,15 +12,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+from tequio.app.assembly.masked import Masking
 from tequio.app.assembly.setup import RunSetup
 from tequio.app.run_files import SHARED_FILE, base_file, save
 from tequio.config import MAIN
 from tequio.coordinator.gossip import PeerState
 from tequio.coordinator.interpolation import Point, best, points, record
+from tequio.coordinator.masked import SumRounds
 from tequio.coordinator.multi_base import States
 from tequio.coordinator.round import shared_model
 from tequio.core.canonical import digest_json, digest_update
-from tequio.core.protocols import Runtime
+from tequio.core.protocols import Participant, Runtime
 from tequio.core.reason import Reason
 from tequio.core.seeds import derive
 from tequio.core.types import State
@@ -29,6 +31,8 @@ from tequio.ledger.chain import VERSION, Entry
 from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.fit import Moved, ignore_moves
+from tequio.participant.masked import MaskedNode
+from tequio.participant.node import Node
 from tequio.participant.personal import gain, score
 from tequio.planning.gpu_memory import card_peak_bytes
 from tequio.planning.memory import peak_bytes
@@ -127,10 +131,21 @@ def mover(watch: Watch, stage: str) -> Moved:
     return partial(watch.move, stage) if isinstance(watch, FineWatch) else ignore_moves
 
 
-def embedded_runtime(places: WorkerSetups, base: str, watch: Callable[[Any], None] | None = None) -> Embedded:
-    """The participants of one base, at all places."""
-    first, *others = [place.group(base).nodes for place in places]
-    return Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
+def embedded_runtime(
+    places: WorkerSetups, base: str, watch: Callable[[Any], None] | None = None
+) -> Embedded | SumRounds:
+    """The participants of one base, at all places; in masked rounds only sums come of them."""
+    masking = places[0].group(base).masking
+    first, *others = [_answering(place.group(base).nodes, masking) for place in places]
+    runtime = Embedded(first, watch, tuple(others), places[0].config.train.lockstep)
+    return runtime if masking is None else SumRounds(runtime, masking.plan)
+
+
+def _answering(nodes: Mapping[int, Node], masking: Masking | None) -> Mapping[int, Participant]:
+    """Return who answers requests: the nodes themselves, or in masked rounds participants that give nothing in the clear."""
+    if masking is None:
+        return nodes
+    return {i: MaskedNode(node, masking.members[i], masking.plan) if i else node for i, node in nodes.items()}
 
 
 def shared_models(

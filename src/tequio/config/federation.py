@@ -27,6 +27,7 @@ from tequio.config.methods import (
     TopologySection,
 )
 from tequio.config.presets import resolved
+from tequio.config.privacy import PrivacySection
 from tequio.config.sections import (
     MAIN,
     AdapterSection,
@@ -78,6 +79,7 @@ class Federation(Section):
     money: MoneySection | None = None
     budget: BudgetSection = BudgetSection()
     shift: ShiftSection | None = None
+    privacy: PrivacySection = PrivacySection()
     participants: Annotated[list[RosterEntry], Field(min_length=1)]
 
     @model_validator(mode="before")

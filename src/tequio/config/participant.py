@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tequio.config.accounting import BudgetSection, EnergySection, MoneySection
 from tequio.config.fields import Count, File, Files, Name, Positive, Section, Unfit, Words, checked, refuse
+from tequio.config.privacy import LeastPrivacySection
 from tequio.core.reason import Reason
 from tequio.planning.schedule import DAYS, Day, parse_window
 
@@ -251,6 +252,7 @@ class ParticipantFile(Section):
     money: MoneySection | None = None
     budget: BudgetSection = BudgetSection()
     schedule: ScheduleSection | None = None
+    privacy: LeastPrivacySection = LeastPrivacySection()
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> ParticipantFile:

@@ -5,8 +5,8 @@ A round may also learn the sum alone (`OpenedSum`): then no single update, norm 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tequio.algorithms.factors import padded_sum
@@ -21,6 +21,7 @@ class OpenedSum:
     """What a round knows where single updates stay hidden.
 
     update: Σ cᵢ Δᵢ of the participants in it, in common coordinates. weight: Σ wᵢ. rows: who is in it, for the record; without norms.
+    figures: what else the sum told, for the record.
     """
 
     update: Update
@@ -28,6 +29,7 @@ class OpenedSum:
     rows: Sequence[dict[str, Any]]
     refused: Sequence[Refused] = ()
     centre: Admitted | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Aggregate:
     rows: list[dict[str, Any]]
     alarms: list[Alarm]
     admitted: Sequence[Admitted] = ()  # the participants', where credits are asked for
+    figures: Mapping[str, float] = field(default_factory=dict)  # what a sum told beside the update
 
 
 def weighed(admitted: Admitted, run_spec: RunSpec) -> dict[str, Any]:
@@ -88,7 +91,9 @@ def opened(found: OpenedSum, run_spec: RunSpec) -> Aggregate:
     """The aggregate of a sum that was opened as one."""
     total = run_spec.aggregator.add(run_spec.aggregator.init(run_spec.spec), found.update, 1.0)
     rows = [*([] if found.centre is None else [weighed(found.centre, run_spec)]), *found.rows]
-    return Aggregate(total, len(found.rows), found.weight, 1.0, list(found.refused), found.centre, rows, [])
+    return Aggregate(
+        total, len(found.rows), found.weight, 1.0, list(found.refused), found.centre, rows, [], (), found.figures
+    )
 
 
 def mix(fold: Aggregate, run_spec: RunSpec) -> Update:

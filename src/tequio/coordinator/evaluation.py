@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from tequio.coordinator.admission import reply_cost
 from tequio.coordinator.run_spec import Member
 from tequio.core.errors import MessageError
+from tequio.core.protocols import Runtime
 from tequio.core.reason import Reason
 from tequio.core.replies import too_many
 from tequio.core.texts.words import sent_reason
-from tequio.core.types import Failure, Reply
+from tequio.core.types import EvaluateRequest, Failure, Reply
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,31 @@ class Evaluation:
     refused: frozenset[str] = (
         frozenset()
     )  # of those that failed: whose reply cannot be used, which says nothing of the model
+    summed: Mapping[str, float] = field(default_factory=dict)  # means that a sum told, where no single figure is known
+
+    @property
+    def known(self) -> bool:
+        """Return whether a participant's validation data were looked at."""
+        return bool(self.validation or self.summed)
 
     def losses(self) -> dict[str, float]:
         """Validation loss by participant."""
         return {name: float(scores["loss"]) for name, scores in self.validation.items()}
+
+
+@runtime_checkable
+class LooksAtSums(Protocol):
+    """A runtime whose participants give no loss of their own."""
+
+    def look(self, requests: Iterable[EvaluateRequest], panel: Sequence[Member]) -> Evaluation:
+        """Have a model scored, and tell what the sum tells."""
+
+
+def ask_panel(requests: Iterable[EvaluateRequest], panel: Sequence[Member], runtime: Runtime) -> Evaluation:
+    """Have a panel score a model: each for itself, or as a sum where the runtime gives no more."""
+    if isinstance(runtime, LooksAtSums):
+        return runtime.look(requests, panel)
+    return collect_evaluation(runtime.exchange(requests), panel)
 
 
 def collect_evaluation(replies: Iterable[Reply | Failure], panel: Sequence[Member]) -> Evaluation:
@@ -84,3 +106,9 @@ def failure_reason(failure: Failure) -> Reason:
 def recorded(reasons: Mapping[str, Reason]) -> dict[str, dict[str, Any]]:
     """Return the reasons of participants for the record."""
     return {name: reason.as_record() for name, reason in reasons.items()}
+
+
+def record_sums(trained: Mapping[str, float], seen: Mapping[str, float]) -> dict[str, Any]:
+    """Return what sums told, for the record of a masked round; nothing of an open one."""
+    found = {"train": dict(trained), "validation": dict(seen)}
+    return {"sums": {key: value for key, value in found.items() if value}} if trained or seen else {}

@@ -25,7 +25,7 @@ from tequio.coordinator import contribution
 from tequio.coordinator.admission import Admitted, Refused, admit
 from tequio.coordinator.aggregation import Aggregate, OpenedSum, aggregate, mix, opened
 from tequio.coordinator.centre_gradient import central_gradient
-from tequio.coordinator.evaluation import Evaluation, collect_evaluation, failure_reason, recorded
+from tequio.coordinator.evaluation import Evaluation, ask_panel, failure_reason, record_sums, recorded
 from tequio.coordinator.gate import Slice, judge, verdict
 from tequio.coordinator.run_spec import Member, RunSpec
 from tequio.coordinator.screening import screened
@@ -64,12 +64,9 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
     if run_spec.aggregator.layout == "factors":
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
     evaluation = evaluate(0, shared, run_spec, runtime)
-    if not evaluation.validation or (run_spec.centre and run_spec.centre.name in evaluation.failed):
-        raise refusal(
-            RunError,
-            "base-not-evaluated",
-            failed=[{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()],
-        )
+    if not evaluation.known or (run_spec.centre and run_spec.centre.name in evaluation.failed):
+        failed = [{"name": name, "reason": why.as_record()} for name, why in evaluation.failed.items()]
+        raise refusal(RunError, "base-not-evaluated", failed=failed)
     state = State(
         round=0,
         shared=shared,
@@ -89,6 +86,7 @@ def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, An
         "not_evaluated": recorded(evaluation.failed),
         "evaluation": list(evaluation.costs),
         "slices": {name: {"loss": statistics.fmean(x), "examples": len(x)} for name, x in evaluation.slices.items()},
+        **record_sums({}, evaluation.summed),
     }
 
 
@@ -319,9 +317,7 @@ def _broadcast(state: State, step: Update, run_spec: RunSpec) -> tuple[Update, U
 def evaluate(round_: int, shared: Update, run_spec: RunSpec, runtime: Runtime) -> Evaluation:
     """Score a shared model with the panel (mean over its members, each counting the same) and on the slices."""
     held, panel = shared_model(shared, run_spec), run_spec.panel(round_)
-    return collect_evaluation(
-        runtime.exchange(EvaluateRequest(round_, m.index, m.name, held, run_spec.after) for m in panel), panel
-    )
+    return ask_panel((EvaluateRequest(round_, m.index, m.name, held, run_spec.after) for m in panel), panel, runtime)
 
 
 def _progress(state: State, round_: int, evaluation: Evaluation) -> State:
@@ -397,4 +393,5 @@ def _record(
         },
         "step_scale": after.step_scale,
         "digest": digest_update(after.shared),
+        **record_sums(fold.figures, evaluation.summed),
     }

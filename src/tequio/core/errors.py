@@ -12,6 +12,7 @@ TequioError                      what is wrong, why, and what to do
 ├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
 ├── NetworkError                 the coordinator or a participant cannot be reached, or is not who it should be
 ├── AgreementError               a request departs from the federation.toml that the participant agreed to
+├── ProtectionError              a secure sum, or the protection that a participant asks for, is not possible
 └── LedgerError                  the ledger cannot be read or written
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
@@ -122,6 +123,12 @@ class AgreementError(TequioError):
     """A request departs from the federation.toml that the participant agreed to."""
 
     exit_code = 14
+
+
+class ProtectionError(TequioError):
+    """A secure sum, or the protection that a participant asks for, is not possible."""
+
+    exit_code = 16
 
 
 class LedgerError(TequioError):

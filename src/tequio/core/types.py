@@ -162,6 +162,24 @@ Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | P
 
 
 @dataclass(frozen=True)
+class SumRequest(Addressed):
+    """Take one step of a secure sum: announce keys, share secrets, send what was asked for under masks, give shares that open the sum.
+
+    purpose, round, attempt, head, trained, rate: which sum, as `trust.secure_sum.plan` reads them. payload: what the step goes by: the
+    directory, the inbox, the survivors. request: what to train or evaluate (step `mask`). It crosses no network yet.
+    """
+
+    purpose: Literal["train", "validate"]
+    attempt: int
+    head: str
+    step: Literal["announce", "share", "mask", "unmask"]
+    payload: bytes = b""
+    trained: Trained = "b"
+    rate: float = 0.0
+    request: TrainRequest | EvaluateRequest | None = None
+
+
+@dataclass(frozen=True)
 class Reply(Addressed):
     """What comes back. `metrics` are means over the participant's own data; never a text, a label or a sample.
 
@@ -192,7 +210,7 @@ class Failure(Addressed):
     message: str  # words for a person, with the reason at their end where it has a code (`core.reason`)
 
     @classmethod
-    def of(cls, request: Request, error: Exception, reason: Reason | None = None) -> Failure:
+    def of(cls, request: Request | SumRequest, error: Exception, reason: Reason | None = None) -> Failure:
         """Build the failure of a request by an error, with its reason or this one."""
         found = reason or getattr(error, "reason", None)
         words = str(error) if found is None else found.after(str(error))

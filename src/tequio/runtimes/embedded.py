@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tequio.core.errors import TrainingError, UpdateError
+from tequio.core.errors import ProtectionError, TrainingError, UpdateError
 from tequio.core.messages import answer
 from tequio.core.protocols import Participant
-from tequio.core.types import Failure, Reply, Request, TrainRequest
+from tequio.core.texts.words import refusal
+from tequio.core.types import Failure, Reply, Request, SumRequest, TrainRequest
 from tequio.participant.lockstep import alike, train_together
+from tequio.participant.masked import MaskedNode
 from tequio.participant.node import Node
 from tequio.runtimes.workers import Job, Workers
 
@@ -33,7 +35,7 @@ class Embedded:
     others: tuple[Mapping[int, Participant], ...] = ()
     lockstep: int = 1
 
-    def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
+    def exchange(self, tasks: Iterable[Request | SumRequest]) -> Iterator[Reply | Failure]:
         """In the order of the tasks, however many work at once. What a participant cannot do comes back as a Failure."""
         places = (self.participants, *self.others)
         with Workers(len(places)) as workers:
@@ -42,7 +44,8 @@ class Embedded:
                 job = workers.submit_when_free(partial(_answers, places, bundle))
                 if self.watch is not None:
                     for task in bundle:
-                        self.watch(task)
+                        if (shown := task.request if isinstance(task, SumRequest) else task) is not None:
+                            self.watch(shown)
                 waiting.append(job)
                 while waiting and (waiting[0].ready or len(waiting) >= AHEAD * workers.count):
                     yield from waiting.popleft().result()
@@ -50,9 +53,9 @@ class Embedded:
                 yield from waiting.popleft().result()
         give_back_memory()
 
-    def _bundles(self, tasks: Iterable[Request]) -> Iterator[list[Request]]:
+    def _bundles(self, tasks: Iterable[Request | SumRequest]) -> Iterator[list[Request | SumRequest]]:
         """Tasks that are made together, in their order: which, does not depend on how many work side by side."""
-        bundle: list[Request] = []
+        bundle: list[Request | SumRequest] = []
         for task in tasks:
             if bundle and not (len(bundle) < self.lockstep and self._alike(bundle[0], task)):
                 yield bundle
@@ -61,7 +64,7 @@ class Embedded:
         if bundle:
             yield bundle
 
-    def _alike(self, first: Request, task: Request) -> bool:
+    def _alike(self, first: Request | SumRequest, task: Request | SumRequest) -> bool:
         if not isinstance(first, TrainRequest) or not isinstance(task, TrainRequest):
             return False
         one, other = (self.participants.get(t.index) for t in (first, task))
@@ -71,7 +74,7 @@ class Embedded:
 
 
 def _answers(
-    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Request], worker: int
+    places: tuple[Mapping[int, Participant], ...], bundle: Sequence[Request | SumRequest], worker: int
 ) -> list[Reply | Failure]:
     if len(bundle) == 1:
         return [_answer(places, bundle[0], worker)]
@@ -84,10 +87,15 @@ def _answers(
     return [Failure.of(t, a) if isinstance(a, TrainingError) else a for t, a in zip(trained, answers, strict=True)]
 
 
-def _answer(places: tuple[Mapping[int, Participant], ...], task: Request, worker: int) -> Reply | Failure:
+def _answer(places: tuple[Mapping[int, Participant], ...], task: Request | SumRequest, worker: int) -> Reply | Failure:
+    participant = places[worker][task.index]
     try:
-        return answer(places[worker][task.index], task)
-    except (TrainingError, UpdateError) as error:
+        if not isinstance(task, SumRequest):
+            return answer(participant, task)
+        if isinstance(participant, MaskedNode):
+            return participant.add_up(task)
+        raise refusal(ProtectionError, "no-secure-sum", name=task.name)
+    except (TrainingError, UpdateError, ProtectionError) as error:
         return Failure.of(task, error)
 
 

@@ -18,6 +18,7 @@ from tequio.participant.choice import CHOICE_RULE
 from tequio.participant.personal import Settings
 from tequio.participant.personal_budget import FitBudget
 from tequio.planning.allocation import RANK_COST, Assignment, Hardware, Workload, allocate
+from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 
 def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfile]) -> dict[str, Assignment]:
@@ -31,7 +32,20 @@ def allocate_all(context: ModelContext, profiles: Mapping[int, ParticipantProfil
             steps = (config.centre.steps if config.centre else None) or median
         hardware = build_hardware(who.name, who.hardware, who.speed, context.adapted.full)
         out[who.name] = _in_windows(config, index, allocate(hardware, build_workload(context, who, steps)))
-    return out
+    return out if config.privacy.mode == "open" else _masked(out)
+
+
+def _masked(given: Mapping[str, Assignment]) -> dict[str, Assignment]:
+    """The assignments of masked rounds: no rank above the one that enough participants train, for its sum would rest in every round."""
+    ranks = sorted((assignment.rank for name, assignment in given.items() if name != CENTRE), reverse=True)
+    usable = ranks[min(LEAST_MEMBERS, len(ranks)) - 1]
+    return {name: one if name == CENTRE or one.rank <= usable else _capped(one, usable) for name, one in given.items()}
+
+
+def _capped(assignment: Assignment, rank: int) -> Assignment:
+    """Return an assignment of a smaller rank, saying why."""
+    facts = {"allotted": assignment.reason.as_record(), "rank": rank, "fewest": LEAST_MEMBERS}
+    return replace(assignment, rank=rank, reason=Reason("allotted-masked", facts))
 
 
 def full_steps(config: Federation, examples: int) -> int:

@@ -16,6 +16,7 @@ from tequio.app.assembly.carbon_schedule import build_carbon_schedule, check_shi
 from tequio.app.assembly.checks import check_pieces, check_tells_carbon, join_groups
 from tequio.app.assembly.context import at_coordinator, build_model_context, build_node, read_splits
 from tequio.app.assembly.manifest import participant_indices, participant_row, run_header
+from tequio.app.assembly.masked import build_masking, check_least_mode
 from tequio.app.assembly.profile import build_centre_profile, build_profile
 from tequio.app.assembly.public_data import Centre, PublicData, build_centre, read_public
 from tequio.app.assembly.run_spec import build_members, build_run_spec
@@ -32,6 +33,8 @@ ParticipantData = Mapping[str, tuple[ParticipantFile, Splits]]
 def read_participants(config: Federation) -> ParticipantData:
     """What participants bring. It needs no base: one is looked for when this is right, and when the pieces are known to go together."""
     files = {entry.name: load_participant(entry.file, entry.name) for entry in config.participants}
+    for who, file in files.items():
+        check_least_mode(config, who, file)
     for energy, money in ((config.energy, config.money), *((f.energy, f.money) for f in files.values())):
         build_site(energy, money)  # a file of intensities that cannot be used is found before the base is loaded
     if config.budget.kg_co2e is not None:
@@ -96,9 +99,10 @@ def _build_group(
     if centre.node is not None and public.splits is not None:
         nodes[0], profiles[0] = centre.node, build_centre_profile(config, centre.node, public.splits)
     given = allocate_all(context, profiles)
+    run_spec = build_run_spec(context, build_members(profiles, given))
     setup = RunSetup(
         **vars(context),
-        run_spec=build_run_spec(context, build_members(profiles, given)),
+        run_spec=run_spec,
         nodes=nodes,
         report_slices=centre.held_out,
         settings={
@@ -106,6 +110,7 @@ def _build_group(
         },
         peers=peers,
         name=name,
+        masking=build_masking(config, run_spec),
     )
     full, base = context.adapted.full, name if whole.bases else None
     return setup, centre, [participant_row(profiles[i], given[profiles[i].name], full, base) for i in sorted(profiles)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tequio.algorithms.compatibility import check_bound, check_votes
 from tequio.app.assembly.algorithm import Algorithm, resolve_algorithm
+from tequio.app.assembly.masked import check_masked
 from tequio.app.assembly.setup import RunSetup, class_count
 from tequio.app.assembly.topology import build_peers
 from tequio.config import Federation, ParticipantFile
@@ -29,6 +30,7 @@ def check_tells_carbon(who: str, file: ParticipantFile) -> None:
 def check_pieces(config: Federation) -> Algorithm:
     """Build the pieces of a federation. Raises ConfigError for an illegal chain."""
     algorithm = resolve_algorithm(config)
+    check_masked(config, algorithm)
     build_peers(config)
     check_votes(algorithm.reduce, config.train.cohort or len(config.participants))
     check_bound(config.screen.norm_bound, algorithm.weights)

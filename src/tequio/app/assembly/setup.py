@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tequio.app.assembly.context import ModelContext
+from tequio.app.assembly.masked import Masking
 from tequio.config import MAIN
 from tequio.coordinator.carbon_schedule import Shift
 from tequio.coordinator.distillation import Distillation
@@ -33,6 +34,7 @@ class RunSetup(ModelContext):
     others: tuple[RunSetup, ...] = ()
     distillation: Distillation | None = None
     shift: Shift | None = None
+    masking: Masking | None = None  # of masked rounds
 
     @property
     def participants(self) -> list[Node]:

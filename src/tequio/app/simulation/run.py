@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ from tequio.coordinator.federate import federate, star
 from tequio.coordinator.gossip import PeerState
 from tequio.coordinator.gossip_loop import peer_rounds
 from tequio.coordinator.limits import StarLimits
+from tequio.coordinator.masked import SumRounds
 from tequio.coordinator.multi_base import States, group_rounds
+from tequio.coordinator.round import run_round
 from tequio.core.canonical import digest_json
 from tequio.core.errors import ConfigError, RunError
 from tequio.core.texts.words import refusal
@@ -286,7 +289,9 @@ def _made(
     if not setup.others and setup.distillation is None:
         tracker = build_budget_tracker(setup.config, ledger, one_process=True)
         shift = None if setup.shift is None else gone_on(setup.shift, ledger)
-        for state, _ in federate(star(setup.run_spec, runtime), ledger, setup.meter, limits=StarLimits(tracker, shift)):
+        limits = StarLimits(tracker, shift)
+        way = partial(run_round, gather=runtime.gather) if isinstance(runtime, SumRounds) else None
+        for state, _ in federate(star(setup.run_spec, runtime, way), ledger, setup.meter, limits=limits):
             yield {MAIN: state}
         return
     groups = [Group(g.name, g.run_spec, embedded_runtime(places, g.name, report_task), g.public) for g in setup.groups]

@@ -159,6 +159,7 @@ def _header(run: Mapping[str, Any]) -> Json:
         "provenance": [dict(item) for item in tables(run.get("provenance"))],
         "simulation": run.get("simulation"),
         "counterfactuals": run.get("counterfactuals"),
+        "masked": table(config_of(run).get("privacy")).get("mode") == "masked",
     }
 
 

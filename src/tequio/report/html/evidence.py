@@ -34,7 +34,8 @@ def rounds(page: Page) -> Safe:
         accepted=n.fixed(found["accepted"]),
         rejected=n.fixed(found["rejected"]),
     )
-    return join(opening(here, w("curve.what"), limit), _between_peers(page), _curve(page), _round_table(page))
+    masked = el("p", w("curve.masked")) if page.s["masked"] else None
+    return join(opening(here, w("curve.what"), limit), masked, _between_peers(page), _curve(page), _round_table(page))
 
 
 def _between_peers(page: Page) -> Safe | None:
@@ -81,7 +82,8 @@ def _curve(page: Page) -> Safe:
         rejected=n.fixed(found["rejected"]),
     )
     marks = [("mean", w("legend.mean")), *([("rejected", w("legend.rejected"))] if found["rejected"] else [])]
-    marks.append(("band", w("legend.band")) if band else ("thin", w("legend.each")))
+    if lines:  # none where rounds were masked
+        marks.append(("band", w("legend.band")) if band else ("thin", w("legend.each")))
     drawing = curves(
         Caption("c-curve", w("fig.curve"), desc),
         Axis(up, [n.fixed(t, digits) for t in up.ticks]),

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tequio.app.assembly.masked import check_network_mode
 from tequio.app.network.chosen_files import coordinator_digests
 from tequio.app.run_files import json_table
 from tequio.config import Federation, load_federation
@@ -152,6 +153,7 @@ def init_coordinator_folder(
     if folder.is_file():
         raise refusal(ConfigError, "folder-is-a-file", folder=str(folder), path=str(federation), address=address)
     config, text = load_federation(federation), _text(federation)
+    check_network_mode(config)
     chosen = coordinator_digests(config)
     address = public_address(address)
     host, _ = split_address(address)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tequio.app.assembly.context import read_splits
+from tequio.app.assembly.masked import check_least_mode, check_network_mode
 from tequio.app.models.trial import try_at_home
 from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
@@ -89,8 +90,10 @@ def _read(invitation: Path, participant: Path) -> tuple[Invitation, str, Federat
         raise refusal(ConfigError, "invitation-of-nobody", path=invitation, name=asked.name)
     if not participant.exists():
         raise refusal(ConfigError, "participant-file-missing", path=participant, name=asked.name)
-    base = config.base_of(asked.name)
-    return asked, base, config.part(base), load_participant(participant, asked.name)
+    base, file = config.base_of(asked.name), load_participant(participant, asked.name)
+    check_network_mode(config)
+    check_least_mode(config, asked.name, file)
+    return asked, base, config.part(base), file
 
 
 def join_federation(ready: Ready, out: Path) -> Path:

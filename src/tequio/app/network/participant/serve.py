@@ -16,6 +16,7 @@ from threading import Event, Timer
 from typing import Any
 
 from tequio.app.assembly.manifest import begin_record, build_header, encoding_changed
+from tequio.app.assembly.masked import check_least_mode
 from tequio.app.assembly.profile import ParticipantProfile, build_profile
 from tequio.app.assembly.site import read_carbon_forecast
 from tequio.app.network.monitoring.health import Health
@@ -193,6 +194,7 @@ def serve_participant(folder: Path, health: Health, together: ProcessGroup = ALO
     who = Identity(identity["address"], authority.encode(), key, int(identity["node"]), folder)
     stop = Event()
     pages, file = participant_pages(health), load_participant(own_file, name)
+    check_least_mode(read_agreed(folder), name, file)
     with (
         health.answering(pages),
         open_participant(folder, file, health.tell, together) as resident,
