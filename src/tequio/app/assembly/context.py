@@ -103,16 +103,12 @@ def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
     return replace(meter, site=build_site(file.energy, file.money), host=host)
 
 
-def _columns(file: ParticipantFile) -> Columns:
-    d = file.data
-    return Columns(d.text, d.label, d.prompt, d.response, d.input, d.messages)
-
-
 def read_splits(config: Federation, file: ParticipantFile) -> Splits:
     """A participant's data, split."""
     d = file.data
     rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
     files = DataFiles(d.path, d.train, d.validation, d.test)
+    columns = Columns(d.text, d.label, d.prompt, d.response, d.input, d.messages)
     options = Options(d.delimiter, d.encoding, d.header)
     kind, labels = config.task.kind, config.task.label_names()
-    return load_splits(files, _columns(file), rule, kind, labels, file.name, options=options)
+    return load_splits(files, columns, rule, kind, labels, file.name, options=options)
