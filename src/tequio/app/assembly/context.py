@@ -75,8 +75,12 @@ def build_node(
     size, meter = context.config.train.batch_size, _meter(file, context.meter, hosted)
     money, ours = file.money, context.config.money
     tell = money is not None and money.tell
-    counted = tell and money is not None and ours is not None and money.currency == ours.currency
-    books = AccountBook(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
+    books = AccountBook(
+        tell_carbon=file.energy.tell,
+        tell_money=tell,
+        limits=file.budget.limits(),
+        counted=tell and money is not None and ours is not None and money.currency == ours.currency,
+    )
     return Node(file.name, context.adapted, context.task, data, size, meter, public=public, books=books)
 
 
