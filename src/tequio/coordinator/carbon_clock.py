@@ -224,8 +224,13 @@ class _Ahead:
     def __call__(self, t: int) -> Floats:
         now, left = self.begin + timedelta(seconds=t * self.slot), self.length - t
         forecast = self.outlook.forecast(now, left - 1, self.slot)
-        past = np.concatenate((self.past, self.values[:t]))[-DAYS * self.per_day :]
-        return courses(past, float(self.values[t]), forecast, left, self.per_day)
+        return courses(
+            np.concatenate((self.past, self.values[:t]))[-DAYS * self.per_day :],
+            float(self.values[t]),
+            forecast,
+            left,
+            self.per_day,
+        )
 
 
 def _spans(slots: Sequence[int], worker: Worker, begin: datetime, terms: Terms) -> tuple[Span, ...]:

@@ -36,8 +36,13 @@ class Shift:
         """Round `round_`; None where the budget allows none."""
         roster = replace(run_spec, resting=frozenset()).roster(round_)
         names = [member.name for member in roster if member.index > 0]
-        workers = {member.name: self.workers[member.name] for member in roster}
-        found = advance(self.clock, round_ - run_spec.centre_first, workers, names, self.terms)
+        found = advance(
+            self.clock,
+            round_ - run_spec.centre_first,
+            {member.name: self.workers[member.name] for member in roster},
+            names,
+            self.terms,
+        )
         if found is None:
             return None
         clock, work = found

@@ -21,8 +21,15 @@ def central_gradient(round_: int, held: Update, run_spec: RunSpec, runtime: Runt
     if run_spec.centre is None or not run_spec.local.needs("gradient"):
         return None
     centre = run_spec.centre
-    seed = derive(run_spec.seed, "gradient", round_)
-    task = GradientRequest(round_, centre.index, centre.name, held, run_spec.broadcast_rank, centre.steps, seed)
+    task = GradientRequest(
+        round_,
+        centre.index,
+        centre.name,
+        held,
+        run_spec.broadcast_rank,
+        centre.steps,
+        derive(run_spec.seed, "gradient", round_),
+    )
     problem: Reason | None = Reason("no-reply")
     for reply in runtime.exchange([task]):
         if isinstance(reply, Failure):

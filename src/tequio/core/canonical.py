@@ -94,12 +94,14 @@ def pack(update: Update) -> bytes:
 
 def packed_update_size(update: Update) -> int:
     """len(pack(update)), without packing it."""
-    shapes = {
-        key: (part.dtype, tuple(part.shape))
-        for name, entry in update.entries.items()
-        for key, part in _parts(name, entry).items()
-    }
-    return packed_size(shapes, {"format": FORMAT, "spec": update.spec})
+    return packed_size(
+        {
+            key: (part.dtype, tuple(part.shape))
+            for name, entry in update.entries.items()
+            for key, part in _parts(name, entry).items()
+        },
+        {"format": FORMAT, "spec": update.spec},
+    )
 
 
 def unpack(data: bytes, source: str = "update") -> Update:

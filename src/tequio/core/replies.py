@@ -100,15 +100,18 @@ def check_reply(found: Reply | Failure, task: Request) -> None:
         if not (found.error.isascii() and found.error.isalpha() and len(found.error) <= 64):
             raise refusal(MessageError, "field-unfit", source=source, field="error")
         return
-    shown = {
-        "forms": sum(form is not None for form in (found.update, found.payload, found.parts)),
-        "energy": None if found.energy is None else asdict(found.energy),
-        "money": None if found.money is None else asdict(found.money),
-        "metrics": dict(found.metrics),
-        "slices": dict(found.slices),
-        **{key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")},
-    }
-    _validate(REPLY_SCHEMAS[type(task)], shown, source)
+    _validate(
+        REPLY_SCHEMAS[type(task)],
+        {
+            "forms": sum(form is not None for form in (found.update, found.payload, found.parts)),
+            "energy": None if found.energy is None else asdict(found.energy),
+            "money": None if found.money is None else asdict(found.money),
+            "metrics": dict(found.metrics),
+            "slices": dict(found.slices),
+            **{key: getattr(found, key) for key in ("steps", "tokens", "examples", "note", "body")},
+        },
+        source,
+    )
     if isinstance(task, TrainRequest) and found.tokens > MOST_TOKENS * found.steps:
         raise refusal(MessageError, "too-many-tokens", source=source, most=MOST_TOKENS)
     if isinstance(task, TrainRequest) and found.steps > task.steps:

@@ -213,8 +213,13 @@ class Failure(Addressed):
     def of(cls, request: Request | SumRequest, error: Exception, reason: Reason | None = None) -> Failure:
         """Build the failure of a request by an error, with its reason or this one."""
         found = reason or getattr(error, "reason", None)
-        words = str(error) if found is None else found.after(str(error))
-        return cls(request.round, request.index, request.name, type(error).__name__, words)
+        return cls(
+            request.round,
+            request.index,
+            request.name,
+            type(error).__name__,
+            str(error) if found is None else found.after(str(error)),
+        )
 
 
 @dataclass(frozen=True)

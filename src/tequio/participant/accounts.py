@@ -70,8 +70,11 @@ class AccountBook:
         try:
             for row in map(json.loads, whole.splitlines()):
                 energy = Energy(**{f: row[f] for f in Energy.__dataclass_fields__ if f != "hosted"})
-                money = row["money"] and row["money"]["amount"]
-                spending.add(str(row["work"]), cost(energy, money, row.get("bytes", 0.0)), int(row.get("steps", 0)))
+                spending.add(
+                    str(row["work"]),
+                    cost(energy, row["money"] and row["money"]["amount"], row.get("bytes", 0.0)),
+                    int(row.get("steps", 0)),
+                )
         except (ValueError, KeyError, TypeError):
             raise refusal(ConfigError, "damaged", path=path) from None
         return AccountBook(folder, under, self.tell_carbon, self.tell_money, self.limits, spending, self.counted)

@@ -136,8 +136,11 @@ class AdaptedModel:
                 raise refusal(UpdateError, "start-unfit", entry=name, rank=rank, shape=[m, n])
             known = Factored(b=entry.b / root, a=entry.a / root)
             fresh = rank - known.rank
-            a = torch.cat([known.a, fresh_a(fresh, n, generator)])
-            layer.attach(a, torch.cat([known.b, torch.zeros(m, fresh)], 1), self.scale)
+            layer.attach(
+                torch.cat([known.a, fresh_a(fresh, n, generator)]),
+                torch.cat([known.b, torch.zeros(m, fresh)], 1),
+                self.scale,
+            )
             self._start[name] = known
         return self._parameters()
 

@@ -70,5 +70,11 @@ def build_objective(task: TrainRequest, adapted: AdaptedModel, public: Public | 
     if not terms:
         return Objective(method=method)
     gradient = None if task.gradient is None else still(task.gradient, adapted.device)
-    order = None if public is None else public.order(derive(task.seed, "public"))
-    return Objective(terms, method, still(adapted.moving()), gradient, public, order)
+    return Objective(
+        terms,
+        method,
+        still(adapted.moving()),
+        gradient,
+        public,
+        None if public is None else public.order(derive(task.seed, "public")),
+    )

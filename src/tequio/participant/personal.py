@@ -148,8 +148,11 @@ def personalise(
             share = _general(looks, chosen)
             general = {"way": "weights", "share": share}
             ends = {0.0: tested[SHARED], 1.0: tested["personal"]}
-            between = looks.model(_between(recipes[chosen], share))
-            tested["general"] = ends[share] if share in ends else score(node, between, node.data.test)
+            tested["general"] = (
+                ends[share]
+                if share in ends
+                else score(node, looks.model(_between(recipes[chosen], share)), node.data.test)
+            )
     own, own_money = node.entered("local", None, alone.energy)
     rest, rest_money = node.entered("personal", None, reading.energy)
     energy = own.plus(rest)

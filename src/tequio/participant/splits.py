@@ -18,7 +18,7 @@ from typing import Any
 from tequio.core.errors import ConfigError, DataError
 from tequio.core.reason import Reason
 from tequio.core.texts.words import refusal, refuse_first
-from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading, ReadReport
+from tequio.participant.data import Columns, Example, Kind, Options, Paths, Reading
 
 LONG = 100_000  # characters
 NAMES = ("train", "validation", "test")
@@ -69,8 +69,6 @@ class Splits:
     test: tuple[Example, ...]
     rows: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
-    reading: Mapping[str, ReadReport] = field(default_factory=dict, compare=False)
-    """What the reader found, by source (`train`, ...). It names files and columns: not for the ledger."""
 
     def facts(self) -> dict[str, Any]:
         """What may be shown: counts, class balance, what was dropped, warnings. Counts of rows, never their content.
@@ -148,14 +146,7 @@ def load_splits(
             raise _too_few(what, name, (len(split[name]), minimum), (rows[source_name], usable[source_name]), share)
     examples = _collected(sources, split, given) if capped else _flat(found)
     train, validation, test = (tuple(examples[key] for key in split[name]) for name in NAMES)
-    return Splits(
-        train,
-        validation,
-        test,
-        sum(rows.values()),
-        dict(dropped),
-        {name: source.report for name, source in sources.items()},
-    )
+    return Splits(train, validation, test, sum(rows.values()), dict(dropped))
 
 
 def _shown(paths: Paths | None) -> str:

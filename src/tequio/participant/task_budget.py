@@ -47,8 +47,15 @@ def upload_bytes(adapted: AdaptedModel, task: TrainRequest) -> int:
     if task.layout != "product":
         moves = {} if task.start is None else parted(task.start, task.trained)[0].entries
     rank = task.rank if task.start is None else 2 * task.rank
-    codec = codec_by_name(task.upload, **task.upload_settings)
-    return upload_most(codec, adapted.spec, adapted.shapes, heads, adapted.full, rank, moves)
+    return upload_most(
+        codec_by_name(task.upload, **task.upload_settings),
+        adapted.spec,
+        adapted.shapes,
+        heads,
+        adapted.full,
+        rank,
+        moves,
+    )
 
 
 def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, float]:

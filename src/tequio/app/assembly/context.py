@@ -75,8 +75,12 @@ def build_node(
     size, meter = context.config.train.batch_size, _meter(file, context.meter, hosted)
     money, ours = file.money, context.config.money
     tell = money is not None and money.tell
-    counted = tell and money is not None and ours is not None and money.currency == ours.currency
-    books = AccountBook(tell_carbon=file.energy.tell, tell_money=tell, limits=file.budget.limits(), counted=counted)
+    books = AccountBook(
+        tell_carbon=file.energy.tell,
+        tell_money=tell,
+        limits=file.budget.limits(),
+        counted=tell and money is not None and ours is not None and money.currency == ours.currency,
+    )
     return Node(file.name, context.adapted, context.task, data, size, meter, public=public, books=books)
 
 
@@ -103,16 +107,12 @@ def _meter(file: ParticipantFile, shared: Meter, hosted: bool) -> Meter:
     return replace(meter, site=build_site(file.energy, file.money), host=host)
 
 
-def _columns(file: ParticipantFile) -> Columns:
-    d = file.data
-    return Columns(d.text, d.label, d.prompt, d.response, d.input, d.messages)
-
-
 def read_splits(config: Federation, file: ParticipantFile) -> Splits:
     """A participant's data, split."""
     d = file.data
     rule = SplitRule(d.validation_share, d.test_share, d.max_train, d.max_validation, d.max_test)
     files = DataFiles(d.path, d.train, d.validation, d.test)
+    columns = Columns(d.text, d.label, d.prompt, d.response, d.input, d.messages)
     options = Options(d.delimiter, d.encoding, d.header)
     kind, labels = config.task.kind, config.task.label_names()
-    return load_splits(files, _columns(file), rule, kind, labels, file.name, options=options)
+    return load_splits(files, columns, rule, kind, labels, file.name, options=options)

@@ -20,8 +20,13 @@ def build_site(energy: EnergySection, money: MoneySection | None) -> Site:
     if energy.country is not None:
         known.append(country_intensity(energy.country))
     embodied = None if energy.embodied_kg is None else 1000.0 * energy.embodied_kg
-    price = None if money is None else build_price(money, energy.life_years)
-    return Site(tuple(known), energy.pue, embodied, energy.life_years, price)
+    return Site(
+        tuple(known),
+        energy.pue,
+        embodied,
+        energy.life_years,
+        None if money is None else build_price(money, energy.life_years),
+    )
 
 
 def disclosed_site(energy: EnergySection, money: MoneySection | None) -> Site:

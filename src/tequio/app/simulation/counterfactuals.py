@@ -102,7 +102,7 @@ def everybody(
         if isinstance(share, float):
             keys[name]["general"] = on_all(towards(shared, models[name][0], share))
     near = (
-        workers.submit(partial(_embedded, places))
+        workers.submit(lambda k: embeddings(places[k].adapted, [item.ids for item in _items(places[k])]))
         if any(isinstance(x, Familiarity) for x in generals.values())
         else None
     )
@@ -132,10 +132,6 @@ class OnAll:
 
 def _items(setup: RunSetup) -> list[Item]:
     return [item for node in setup.participants for item in node.data.test]
-
-
-def _embedded(places: tuple[RunSetup, ...], worker: int) -> Tensor:
-    return embeddings(places[worker].adapted, [item.ids for item in _items(places[worker])])
 
 
 def _on_all(places: tuple[RunSetup, ...], model: Update, worker: int) -> OnAll:

@@ -91,10 +91,14 @@ def seal(data: bytes, run: int, source: int, target: int, group: str, ttl: float
     )
     message.metadata.__dict__["_message_id"] = message.object_id
     places = dict(order)
-    tree = ObjectTree(
-        object_id=message.metadata.message_id, children=[ObjectTree(object_id=identity) for identity in places]
+    return Envelope(
+        message,
+        ObjectTree(
+            object_id=message.metadata.message_id, children=[ObjectTree(object_id=identity) for identity in places]
+        ),
+        data,
+        places,
     )
-    return Envelope(message, tree, data, places)
 
 
 def open_message(

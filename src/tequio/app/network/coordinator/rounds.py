@@ -84,8 +84,10 @@ def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, ru
         )
         centre = build_centre(context, public)
         if centre.node is not None:
-            memory = Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))
-            centre = replace(centre, node=replace(centre.node, memory=memory))
+            centre = replace(
+                centre,
+                node=replace(centre.node, memory=Residual(RunFolder(run), base_file(name, f"participants/{CENTRE}"))),
+            )
         seats.append(Seat(name, context, centre))
     return tuple(seats)
 

@@ -229,8 +229,15 @@ def _shown(file: Path, shown: Certificate, host: str, port: int, authority: str)
     try:
         exposure_probe.handshake(host, port, authority)
     except ssl.SSLCertVerificationError as error:
-        code = "found-shown-other-name" if error.verify_code in NAME else "found-shown-distrusted"
-        return Finding("shown", "FAIL", refusal(ConfigError, code, message=error.verify_message))
+        return Finding(
+            "shown",
+            "FAIL",
+            refusal(
+                ConfigError,
+                "found-shown-other-name" if error.verify_code in NAME else "found-shown-distrusted",
+                message=error.verify_message,
+            ),
+        )
     except OSError as error:
         return Finding(
             "shown",

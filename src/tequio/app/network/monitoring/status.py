@@ -153,8 +153,10 @@ def _left(folder: Path, identity: Mapping[str, Any], begun: bool, made: bool) ->
     """Of a participant that left: when, where that lies which it took along, what to know of it, and how to go on."""
     name, bundle = str(identity["name"]), Path(identity.get("bundle", folder / BUNDLE))
     taken = RunTotals(bundle / "ledger.sqlite").read() if bundle.is_dir() else None
-    facts = {"name": name, "when": identity["left"], "bundle": None if taken is None else str(bundle)}
-    note = Reason("left-on" if identity.get("told") == "yes" else "left-unannounced", facts)
+    note = Reason(
+        "left-on" if identity.get("told") == "yes" else "left-unannounced",
+        {"name": name, "when": identity["left"], "bundle": None if taken is None else str(bundle)},
+    )
     following = None
     if made:
         own = taken.people.get(name, {}) if taken is not None else {}

@@ -43,11 +43,9 @@ class RunTotals:
             self.took_part |= {row["name"] for row in body["participants"]}
         elif kind == "joined":
             self.took_part.add(body["participant"]["name"])
-        elif kind in ("start", "round"):
-            self._add_round(body)
-            self._add_energy(body)
-            self._add_wire(body.get("wire", {}))
-        elif kind == "wait":
+        elif kind in ("start", "round", "wait"):
+            if kind != "wait":
+                self._add_round(body)
             self._add_energy(body)
             self._add_wire(body.get("wire", {}))
         elif kind == "personal":

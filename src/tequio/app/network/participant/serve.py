@@ -122,7 +122,7 @@ class ParticipantService:
             if task.feedback is not None and self.node.together.size > 1:
                 self._memory().load(task.memory_round, self.node.adapted.spec, task.name)
         wanted = isinstance(task, TrainRequest | EvaluateRequest)
-        if wanted or (isinstance(task, PersonaliseRequest) and self._personal() is None):
+        if wanted or (isinstance(task, PersonaliseRequest) and recorded_personal(self.ledger, alone=False) is None):
             self.node.together.hand_on(data)
 
     def _memory(self) -> Residual:
@@ -143,12 +143,9 @@ class ParticipantService:
             self.ledger.append("described", {"round": task.round})
         return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
 
-    def _personal(self) -> Mapping[str, Any] | None:
-        return recorded_personal(self.ledger, alone=False)
-
     def personalise(self, task: PersonaliseRequest) -> Reply:
         """Make and keep the personal model; only means of it are told, and digests. Asked again, the first outcome is told."""
-        body = self._personal()
+        body = recorded_personal(self.ledger, alone=False)
         if body is None:
             rule = recorded_rule(recorded_header(self.ledger, self.folder))
             made = personalise(self.node, task.held, own_settings(self.config, self.node, task, rule), task.budget)
