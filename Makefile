@@ -1,11 +1,11 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured. soak: long hostile runs.
+# demo: a whole federation on real data. test: style, types, layers, fast tests. test-all: slow tests too; CI runs both. bench, study: what pays, measured. soak: long hostile runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench soak study docs clean
+.PHONY: demo test test-slow test-all check bench soak study docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,9 +25,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/english.py
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-all: test test-slow
 
 bench: $(VENV)/.dev
 	for script in $(filter-out benchmarks/soak_%,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done

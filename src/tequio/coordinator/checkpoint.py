@@ -1,7 +1,5 @@
 """The state as bytes and back: safetensors, exact to the bit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +21,11 @@ def pack_state(state: State) -> bytes:
         **{part: getattr(state, part) for part in PARTS},
         **{f"flights/{flight.index}": flight.update for flight in state.flights},
     }
-    flat = {f"{part}/{name}": tensor for part, update in updates.items() for name, tensor in to_tensors(update).items()}
+    flat = {
+        f"{part}/{name}": tensor
+        for part, update in updates.items()
+        for name, tensor in to_tensors(update).items()
+    }
     numbers: dict[str, Any] = {
         "round": state.round,
         "best_loss": state.best_loss,
@@ -58,7 +60,9 @@ def unpack_state(data: bytes, source: str) -> State:
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
-    parts: dict[str, Any] = {part: from_tensors(below(f"{part}/", flat), spec, source) for part in PARTS}
+    parts: dict[str, Any] = {
+        part: from_tensors(below(f"{part}/", flat), spec, source) for part in PARTS
+    }
     flying = below("flights/", flat)
     flights = tuple(
         InFlightUpdate(**row, update=from_tensors(below(f"{row['index']}/", flying), spec, source))
@@ -69,13 +73,20 @@ def unpack_state(data: bytes, source: str) -> State:
 
 def below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in flat.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in flat.items()
+        if name.startswith(prefix)
+    }
 
 
 def pack_states(states: Mapping[str, State]) -> bytes:
     """The states of several groups as one checkpoint."""
     return pack_tensors(
-        {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()},
+        {
+            name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8)
+            for name, s in states.items()
+        },
         {"groups": list(states)},
     )
 
@@ -86,4 +97,7 @@ def unpack_states(data: bytes, source: str) -> dict[str, State]:
     names = [str(name) for name in meta.get("groups", [])]
     if sorted(names) != sorted(blobs):
         raise refusal(UpdateError, "checkpoint-damaged", source=source)
-    return {name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}") for name in names}
+    return {
+        name: unpack_state(blobs[name].numpy().tobytes(), f"{source}, base {name}")
+        for name in names
+    }

@@ -1,9 +1,8 @@
 """Peer-to-peer rounds for the loop of `federate.py`: the checkpoint is everybody's.
 
-In a simulation one process holds all peers, so one transaction can hold them all, and patience can look at the mean of their losses.
+In a simulation one process holds all peers, so one transaction can hold them all, and patience can
+look at the mean of their losses.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -61,6 +60,7 @@ def unpack_peers(data: bytes, source: str) -> PeerState:
     flat, numbers = unpack_tensors(data, source)
     spec, members = str(numbers.pop("spec")), [int(i) for i in numbers.pop("members")]
     parts: dict[str, Any] = {
-        part: {i: from_tensors(below(f"{part}/{i}/", flat), spec, source) for i in members} for part in PARTS
+        part: {i: from_tensors(below(f"{part}/{i}/", flat), spec, source) for i in members}
+        for part in PARTS
     }
     return PeerState(**parts, **numbers)

@@ -1,9 +1,9 @@
-"""The run of rounds of several groups, each over its own base, in lock-step; and of one group whose rounds end in distillation.
+"""The run of rounds of several groups, each over its own base, in lock-step; and of one group whose
+rounds end in distillation.
 
-A round is one record and one checkpoint, of all groups: after a crash the whole round is made again, to the same bits.
+A round is one record and one checkpoint, of all groups: after a crash the whole round is made
+again, to the same bits.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
@@ -43,13 +43,18 @@ def group_rounds(groups: Sequence[Group], how: Distillation | None) -> Rounds[St
         states = unpack_states(data, source)
         if list(states) != [group.name for group in groups]:
             raise refusal(
-                RunError, "checkpoint-of-other-bases", found=[*states], expected=[group.name for group in groups]
+                RunError,
+                "checkpoint-of-other-bases",
+                found=[*states],
+                expected=[group.name for group in groups],
             )
         return states
 
     return Rounds(
         run_specs=tuple(group.run_spec for group in groups),
-        replanned=lambda change: group_rounds([replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how),
+        replanned=lambda change: group_rounds(
+            [replace(g, run_spec=change(g.run_spec, g.name)) for g in groups], how
+        ),
         begin=lambda: open_groups(groups),
         advance=lambda states: run_groups(states, groups, how),
         ended=ended,
@@ -71,7 +76,10 @@ def open_groups(groups: Sequence[Group]) -> tuple[States, dict[str, Any]]:
 def run_groups(
     states: Mapping[str, State], groups: Sequence[Group], how: Distillation | None
 ) -> tuple[States, dict[str, Any]]:
-    """One round of every group, then, where it is due, distillation. Raises RunError, naming the base, if a group has no update."""
+    """One round of every group, then, where it is due, distillation.
+
+    Raises RunError, naming the base, if a group has no update.
+    """
     after: States = {}
     bodies: dict[str, dict[str, Any]] = {}
     heard = []
@@ -80,18 +88,28 @@ def run_groups(
         own = how is not None and how.teachers == "participants" and _due(before.round + 1, how)
         try:
             advance = run_round if group.run_spec.window_seconds is None else run_window
-            after[group.name], bodies[group.name] = advance(before, group.run_spec, listening if own else group.runtime)
+            after[group.name], bodies[group.name] = advance(
+                before, group.run_spec, listening if own else group.runtime
+            )
         except RunError as error:
             raise (error if len(groups) == 1 else error.within(f"Base {group.name}")) from None
-        admitted = {row["name"] for row in bodies[group.name]["admissions"] if row["status"] == "admitted"}
+        admitted = {
+            row["name"] for row in bodies[group.name]["admissions"] if row["status"] == "admitted"
+        }
         heard += models_heard(group, before, listening.heard, admitted)
     body: dict[str, Any] = {}
     if how is not None and _due(after[groups[0].name].round, how):
         after, body = distil(
-            after, groups, heard if how.teachers == "participants" else models_shared(groups, after), how
+            after,
+            groups,
+            heard if how.teachers == "participants" else models_shared(groups, after),
+            how,
         )
         bodies = {name: _retold(one, body["groups"][name]) for name, one in bodies.items()}
-        plain = {n: {k: v for k, v in row.items() if k != "validation"} for n, row in body["groups"].items()}
+        plain = {
+            n: {k: v for k, v in row.items() if k != "validation"}
+            for n, row in body["groups"].items()
+        }
         body = {"distil": body | {"groups": plain}}
     return after, _joined(bodies) | body
 
@@ -102,7 +120,12 @@ def _due(round_: int, how: Distillation) -> bool:
 
 def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a round after what was taught: bytes of the way down, scores, digest."""
-    body = {**body, "train": [{**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]]}
+    body = {
+        **body,
+        "train": [
+            {**r, "bytes_down": r["bytes_down"] + row.get("bytes_down", 0)} for r in body["train"]
+        ],
+    }
     if not row["accepted"]:
         return body
     return body | {
@@ -114,7 +137,11 @@ def _retold(body: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The records of the groups as one of the same form; what belongs to a base stands again under `bases`. One group: as it is."""
+    """The records of the groups as one of the same form; what belongs to a base stands again under
+    `bases`.
+
+    One group: as it is.
+    """
     parts = list(bodies.values())
     if len(parts) == 1:
         return parts[0]
@@ -136,14 +163,21 @@ def _joined(bodies: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
             out[key] = value
     out["mean_validation_loss"] = math.fsum(losses) / len(losses) if losses else None
     own = ("accepted", "reason", "mean_validation_loss", "step_scale", "digest")
-    out["bases"] = {group: {key: body[key] for key in own if key in body} for group, body in bodies.items()}
+    out["bases"] = {
+        group: {key: body[key] for key in own if key in body} for group, body in bodies.items()
+    }
     if "step" in out:
         out["step"] = any(body["step"] for body in parts)
     if "accepted" in out:
         out["bytes_broadcast"] = sum(body["bytes_broadcast"] for body in parts)
         out["accepted"] = all(body["accepted"] for body in parts)
         out["reason"] = Reason(
-            "each-base", {"bases": [{"name": group, "reason": body["reason"]} for group, body in bodies.items()]}
+            "each-base",
+            {
+                "bases": [
+                    {"name": group, "reason": body["reason"]} for group, body in bodies.items()
+                ]
+            },
         ).as_record()
         out["digest"] = digest_json([body["digest"] for body in parts])
         out["step_scale"] = min(body["step_scale"] for body in parts)

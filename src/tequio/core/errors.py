@@ -5,22 +5,21 @@ TequioError                      what is wrong, why, and what to do
 ├── DataError                    a participant's data cannot be used as they are
 ├── BaseModelError               the base model cannot be loaded, or lacks the named modules
 ├── ResourceError                not enough memory or disk, or the folder is read-only
-├── UpdateError                  an update or adapter is malformed, corrupted or belongs to another model
-│   └── MessageError             a message that came over a network is malformed, or its figures are not plausible
+├── UpdateError                  an update or adapter is malformed, corrupted or of another model
+│   └── MessageError             a message over a network is malformed, or not plausible
 ├── TrainingError                training diverged or gave NaN
 │   └── BudgetError              a participant does not train: its own budget is spent
-├── RunError                     the run as a whole cannot go on (no participant left, wrong folder, unknown name)
-├── NetworkError                 the coordinator or a participant cannot be reached, or is not who it should be
-├── AgreementError               a request departs from the federation.toml that the participant agreed to
-├── ProtectionError              a secure sum, or the protection that a participant asks for, is not possible
+├── RunError                     the run as a whole cannot continue (no participant left, wrong folder)
+├── NetworkError                 coordinator or participant cannot be reached, or has another identity
+├── AgreementError               a request departs from the federation.toml that was agreed
+├── ProtectionError              a secure sum, or the protection that is asked for, is not possible
 └── LedgerError                  the ledger cannot be read or written
     ├── LedgerCorrupt            a record does not match its hash, or the chain is broken
     └── RunBusy                  another process is writing this run
 
-Each message names the file, key or participant. Only `cli` and `report` print. `exit_code` is what the command returns.
+Each message names the file, key or participant. Only `cli` and `report` print. `exit_code` is what
+the command returns.
 """
-
-from __future__ import annotations
 
 from typing import Any, Self
 
@@ -28,14 +27,18 @@ from tequio.core.reason import Reason
 
 
 class TequioError(Exception):
-    """Base of the tree. `what` names the thing, `why` says what was expected, `fix` says what to do.
+    """Base of the tree.
+
+    `what` names the thing, `why` says what was expected, `fix` says what to do.
 
     reason: the same as a code with facts, where it has one: tests compare it, and records hold it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, why: str = "", fix: str = "", reason: Reason | None = None) -> None:
+    def __init__(
+        self, what: str, why: str = "", fix: str = "", reason: Reason | None = None
+    ) -> None:
         self.what, self.why, self.fix, self.reason = what, why, fix, reason
         super().__init__(" ".join(part.rstrip() for part in (what, why, fix) if part))
 
@@ -66,7 +69,10 @@ class ConfigError(TequioError):
 
 
 class DataError(TequioError):
-    """A participant's data cannot be used as they are. Never quotes a text or a label's value of a sample."""
+    """A participant's data cannot be used as they are.
+
+    Never quotes a text or a label's value of a sample.
+    """
 
     exit_code = 3
 

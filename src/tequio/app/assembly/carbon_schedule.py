@@ -1,6 +1,6 @@
-"""[shift]: from configuration and participants' files of intensities to a simulated clock, and back from a ledger to where it stood."""
-
-from __future__ import annotations
+"""[shift]: from configuration and participants' files of intensities to a simulated clock, and back
+from a ledger to where it stood.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -59,7 +59,10 @@ def check_shift(config: Federation, files: Files) -> None:
     for who, energy in _places(config, files):
         refuse_first(
             ConfigError,
-            {"shift-place": energy.intensity is None and energy.country is None, "shift-private": not energy.tell},
+            {
+                "shift-place": energy.intensity is None and energy.country is None,
+                "shift-private": not energy.tell,
+            },
             who=who,
         )
         if energy.intensity is not None:
@@ -70,9 +73,17 @@ def check_shift(config: Federation, files: Files) -> None:
             "shift-power": terms.grams is not None and file.hardware.tdp_watts is None,
             "shift-speed": given.work_hours is None and not speed,
         }
-        refuse_first(ConfigError, found, who=who, key="[hardware] tokens_per_second to its participant.toml")
-    slow = given.work_hours is None and config.centre is not None and config.centre.tokens_per_second is None
-    refuse_first(ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]")
+        refuse_first(
+            ConfigError, found, who=who, key="[hardware] tokens_per_second to its participant.toml"
+        )
+    slow = (
+        given.work_hours is None
+        and config.centre is not None
+        and config.centre.tokens_per_second is None
+    )
+    refuse_first(
+        ConfigError, {"shift-speed": slow}, who="the centre", key="tokens_per_second to [centre]"
+    )
 
 
 def _places(config: Federation, files: Files) -> Iterator[tuple[str, EnergySection]]:
@@ -105,12 +116,16 @@ def build_carbon_schedule(
 ) -> Shift | None:
     """The clock before the first round; None without [shift].
 
-    Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum of rounds is expected to take.
+    Raises ConfigError where a deadline is shorter than the work, or the budget than what a minimum
+    of rounds is expected to take.
     """
     terms = build_terms(config)
     if terms is None:
         return None
-    workers = {m.name: _worker(config, files, m, nodes[m.index].meter.site, terms) for m in run_spec.members}
+    workers = {
+        m.name: _worker(config, files, m, nodes[m.index].meter.site, terms)
+        for m in run_spec.members
+    }
     names = list(workers)
     if run_spec.centre is not None:
         workers[CENTRE] = _worker(config, files, run_spec.centre, site, terms)

@@ -1,6 +1,6 @@
-"""Make every participant's personal model in this process, or read it back where the ledger says that it is done."""
-
-from __future__ import annotations
+"""Make every participant's personal model in this process, or read it back where the ledger says
+that it is done.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -24,7 +24,9 @@ from tequio.runtimes.workers import Workers
 def mean_of_peers(
     folder: RunFolder, ledger: Ledger, state: PeerState, setup: RunSetup
 ) -> tuple[dict[str, Update], dict[str, Update]]:
-    """(the mean of the peers' models, which only a simulation can compute and reports show as shared; each peer's own by name)."""
+    """(the mean of the peers' models, which only a simulation can compute and reports show as
+    shared; each peer's own by name).
+    """
     shared = mean(state.best)
     if ledger.last("shared") is None:
         ledger.append(
@@ -49,7 +51,8 @@ def personal_models(
     workers: Workers,
     watch: Watch,
 ) -> dict[str, tuple[Update, Update]]:
-    """(delivered, local) of every participant; made, or read back where the ledger says that they are done.
+    """(delivered, local) of every participant; made, or read back where the ledger says that they
+    are done.
 
     shared: by participant; peers have a model each.
     """
@@ -60,7 +63,14 @@ def personal_models(
     moved = mover(watch, "personal")
     jobs = {
         node.name: workers.submit(
-            partial(_personalised, places, node.name, shared[node.name], allowed.get(node.name, {}), moved)
+            partial(
+                _personalised,
+                places,
+                node.name,
+                shared[node.name],
+                allowed.get(node.name, {}),
+                moved,
+            )
         )
         for node in nodes
         if node.name not in recorded
@@ -70,8 +80,12 @@ def personal_models(
         if node.name in recorded:
             body = recorded[node.name]
             models[node.name] = (
-                read_model(folder, f"participants/{node.name}/personal.safetensors", body["digest"]),
-                read_model(folder, f"participants/{node.name}/local.safetensors", body["local_digest"]),
+                read_model(
+                    folder, f"participants/{node.name}/personal.safetensors", body["digest"]
+                ),
+                read_model(
+                    folder, f"participants/{node.name}/local.safetensors", body["local_digest"]
+                ),
             )
             continue
         result = jobs.pop(node.name).result()
@@ -82,7 +96,12 @@ def personal_models(
 
 
 def _personalised(
-    places: WorkerSetups, name: str, shared: Update, allowed: Mapping[str, float], moved: Moved, worker: int
+    places: WorkerSetups,
+    name: str,
+    shared: Update,
+    allowed: Mapping[str, float],
+    moved: Moved,
+    worker: int,
 ) -> Personal:
     group = next(group for group in places[worker].groups if name in group.settings)
     node = next(node for node in group.participants if node.name == name)
