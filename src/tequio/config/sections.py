@@ -165,9 +165,9 @@ class AdapterSection(Section):
     modules: Annotated[
         Modules,
         Field(
-            description="Linear layers that get an adapter, by the last part of their name (`query`) "
-            'or in full. `"attention"` or `"all"` chooses those of the base\'s family, never the output '
-            "layer."
+            description="Linear layers that get an adapter, by the last part of their name "
+            '(`query`) or in full. `"attention"` or `"all"` chooses those of the base\'s family, '
+            "never the output layer."
         ),
     ]
     ranks: Annotated[
@@ -219,9 +219,9 @@ class TrainSection(Section):
     round_seconds: Annotated[
         Positive | None,
         Field(
-            description="Time that a round may take, in seconds. It sizes ranks and steps before the "
-            'run and cuts nobody off. With `pace = "buffered"` it is the length of a window and sizes '
-            "nothing."
+            description="Time that a round may take, in seconds. It sizes ranks and steps before "
+            'the run and cuts nobody off. With `pace = "buffered"` it is the length of a window '
+            "and sizes nothing."
         ),
     ] = None
     patience: Annotated[

@@ -9,8 +9,8 @@ TequioError                      what is wrong, why, and what to do
 │   └── MessageError             a message over a network is malformed, or not plausible
 ├── TrainingError                training diverged or gave NaN
 │   └── BudgetError              a participant does not train: its own budget is spent
-├── RunError                     the run as a whole cannot continue (no participant left, wrong folder)
-├── NetworkError                 coordinator or participant cannot be reached, or has another identity
+├── RunError                     the run as a whole cannot continue (nobody left, wrong folder)
+├── NetworkError                 coordinator or participant is out of reach, or another one
 ├── AgreementError               a request departs from the federation.toml that was agreed
 ├── ProtectionError              a secure sum, or the protection that is asked for, is not possible
 └── LedgerError                  the ledger cannot be read or written

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 COMMON = {
-    "English": "the and is of to was for this with that are you have not it be at my they were from",
+    "English": "the and is of to was for this with that are you have not it be at my they were "
+    "from",
     "Spanish": "el los las que y del por con una para es muy pero como no lo está fue todo más",
     "Portuguese": "os as que do da não uma com para é muito mas em dos ao foi isso você está mais",
     "French": "le les des et est une que pour dans pas avec sur mais très qui au ce je nous était",

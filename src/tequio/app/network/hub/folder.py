@@ -8,7 +8,7 @@ secret             between SuperLink and us, on this machine only
 invitations/       one file a participant, to be given to it by a way that both trust
 enrolled.json      participant -> its key and number, and when it left; written when it joins
 withdrawn.json     keys that count no more -> whose they were
-unconfirmed.json   participant -> digest of its recorded personal model, until it knows of the record
+unconfirmed.json   participant -> digest of its recorded personal model, until it knows of that
 superlink/ run/    the server's database and log; the run, with its ledger
 """
 
