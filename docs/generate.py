@@ -1,7 +1,4 @@
-"""Writes configuration.md, commands.md, errors.md and messages.*.txt from the code, so that they
-stay true:
-
-`python docs/generate.py`.
+"""Write the pages that follow from the code, so that they stay true: `python docs/generate.py`.
 
 Keys come from the pydantic models, commands from typer, errors from the tree; meanings.toml has
 what stands in none of these.
@@ -11,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -25,7 +23,9 @@ from tequio.cli.main import app
 from tequio.config.presets import PRESETS, leaves
 from tequio.config.reference import FILES, about, keys
 from tequio.core import errors
-from tequio.core.texts.words import TEXTS, Lang, Words
+from tequio.core.texts.words import ENGLISH, TEXTS, Lang, Words
+
+END = re.compile(r"(?<=[.!?]) +(?=[A-Z`*(\[])")  # of a sentence
 
 
 def flat(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,8 +51,42 @@ def pages() -> dict[str, str]:
         "algorithms.md": algorithms(),
         "commands.md": commands(),
         "errors.md": error_page(),
+        "refusals.md": refusals(),
     }
+    made = {name: one_sentence_a_line(text) for name, text in made.items()}
     return made | {f"messages.{lang}.txt": messages(lang) for lang in typing.get_args(Lang)}
+
+
+def one_sentence_a_line(text: str) -> str:
+    """Break the prose of a page after each sentence; tables, code and headings stay."""
+    out, fenced = list[str](), False
+    for line in text.split("\n"):
+        fenced = fenced != line.startswith("```")
+        if fenced or re.match(r"[|#<]|\s*$", line):
+            out.append(line)
+            continue
+        out.append(END.sub("\n  " if line.startswith("- ") else "\n", line))
+    return "\n".join(out)
+
+
+def refusals() -> str:
+    """Every refusal in one form: its code, what is wrong, why, and what to do, with sample facts."""
+    samples = tomllib.loads((DOCS / "messages.toml").read_text(encoding="utf-8"))
+    out = [
+        NOTE.format(source="core/texts/en.toml"),
+        "# Refusals\n",
+        "Tequio refuses what it cannot do right, and says what is wrong, why, and what to do. "
+        "With `--json` an error has its code as `reason.code`; find that code on this page. "
+        "Names and numbers below are samples. "
+        "[errors.md](errors.md) lists the kinds of errors and their exit codes.\n",
+        "| code | what is wrong | why | what to do |\n|---|---|---|---|",
+    ]
+    for key, text in TEXTS["en"].items():
+        if key.startswith("reason.") and text.count("\n") == 2:
+            lines = ENGLISH.filled(key, samples).split("\n")
+            cells = [line.replace("|", "\\|").strip() or "–" for line in lines]
+            out.append(f"| `{key.removeprefix('reason.')}` | {' | '.join(cells)} |")
+    return "\n".join(out) + "\n"
 
 
 def messages(lang: Lang) -> str:
@@ -99,12 +133,13 @@ def algorithms() -> str:
         "Keys without a table are of `[algorithm]`.\n",
         "- **Pieces** make the method. Another value beside the preset is refused, with the key: "
         "leave out that key, or the preset.\n- **Starting values** are set where your file writes "
-        "none of them; yours count, except 0 and empty, which would switch the piece off and are "
-        "refused. Steps of `diloco` are set together: one of yours replaces all three.\n- **All "
+        "none of them. Yours count; 0 and empty are refused, for they would switch the piece "
+        "off. Steps of `diloco` are set together: one of yours replaces all three.\n- **All "
         "other keys are yours**: codecs, screening, gate, centre, personal models. "
         "[choosing-algorithms.md](choosing-algorithms.md) says what was measured.\n",
-        "The preset is replaced by its keys when the file is read: the run's record holds these keys, and a run with a preset is "
-        "bit-for-bit identical to one with the same keys written out. "
+        "The preset is replaced by its keys when the file is read, and the run's record holds "
+        "these keys. A run with a preset is bit-for-bit identical to one with the same keys "
+        "written out. "
         "In every method local steps are AdamW's with the rates of `[train]`, and what is averaged is a LoRA adapter and the head "
         'unless `adapter.kind = "full"`.\n',
         "| preset | paper | pieces | starting values | when to use | difference from the paper |",
@@ -136,7 +171,7 @@ def commands() -> str:
     out = [
         NOTE.format(source="cli/main.py"),
         "# Commands\n",
-        "`-h` or `--help` after any command shows the same in the terminal. With `--json` a "
+        "With `-h` or `--help`, any command shows the same in the terminal. With `--json` a "
         "command prints one JSON value, and an error as `error`, `what`, `why` and `fix`. Exit "
         "codes: [errors.md](errors.md).\n",
     ]

@@ -88,8 +88,9 @@ def masked_sum(values: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     directory = collector.directory({i: m.announce(context) for i, m in members.items()})
     inboxes = collector.inboxes({i: m.share(context, directory) for i, m in members.items()})
     sent = {
-        i: m.mask(context, b"", inboxes[i], lambda i=i: (values[i], {})) for i, m in members.items()
-    }  # type: ignore[misc]
+        i: m.mask(context, b"", inboxes[i], lambda i=i: (values[i], {}))  # type: ignore[misc]
+        for i, m in members.items()
+    }
     for index, vector in sent.items():
         collector.receive(index, vector)
     survivors = frozenset(collector.close())

@@ -246,9 +246,10 @@ class TeamSection(Section):
 
 
 class ScheduleSection(Section):
-    """[schedule] When this machine takes part across a network, in its local time. Outside it is
-    disconnected and counts as away; a window over midnight belongs to the day on which it begins,
-    and a request that was begun is finished.
+    """[schedule] When this machine takes part across a network, in its local time.
+
+    Outside these hours it is disconnected and counts as away. A window over midnight belongs to
+    the day on which it begins. A request that was begun is finished.
     """
 
     hours: Annotated[

@@ -111,8 +111,9 @@ def estimate_memory(
                             probabilities alone are kept, 0 where it is flash. It counts full
                             training: LoRA kept 23 (BERT) and 36 (Llama) bytes of 34, and 45 and 62
                             of 68, in our measurements
-    logits                  12·b·s·V where the model is causal; of `loss_cells`, not b·s·V, where
-                            those are fewer; or what an evaluation's take above activations, 8·`look`·V, where its
+    logits                  12·b·s·V where the model is causal; of `loss_cells`, not b·s·V,
+                            where those are fewer; or what an evaluation takes above
+                            activations, 8·`look`·V, where its
                             batches of `look` tokens are the larger ones
     runtime                 `runtime_bytes`: interpreter and libraries; 0 where loaded already
 
