@@ -22,7 +22,7 @@ def test_a_participant_that_is_barred_again_and_again_cannot_fill_the_log() -> N
     throttle("south cannot take part", "barred", "warning", participant="south")
     assert [words.split()[0] for event, words in log_lines if event == "barred"] == ["north"] * int(BURST) + ["south"]
     throttle.flush()
-    assert log_lines[-1] == ("refused-more", "refused: 940 more requests (north barred), not told one by one")
+    assert log_lines[-1] == ("refused-more", "refused: 940 more requests (north barred), not logged one by one")
 
 
 def test_a_coordinator_cannot_fill_the_log_of_a_participant(tmp_path: Path) -> None:

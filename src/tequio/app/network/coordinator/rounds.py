@@ -92,7 +92,7 @@ def build_seats(config: Federation, algorithm: Algorithm, public: PublicData, ru
 def conduct(
     path: Path, roster: Roster, seats: Sequence[Seat], public: PublicData, personal_phase: PersonalPhase, watch: Watch
 ) -> Outcome:
-    """Begin the run, or go on with it, to its end."""
+    """Begin the run, or resume it, and bring it to its end."""
     with _ledger(path, roster, seats, public) as (folder, ledger):
         roster.ledger, header = ledger, recorded_header(ledger, folder)
         setup = _whole(roster, seats, header)
@@ -107,7 +107,7 @@ def conduct(
             _say_round(round_, rounds, body, roster.say)
         if states is None:
             raise refusal(RunError, "no-round-made")
-        roster.say("The rounds are over.", "rounds-over", stage="personal models")
+        roster.say("All rounds are done.", "rounds-over", stage="personal models")
         main, *others = [
             replace(group, run_spec=roster.current_spec(group.run_spec, group.name)) for group in setup.groups
         ]
@@ -129,7 +129,7 @@ def conduct(
 def _made(
     setup: RunSetup, turns: Mapping[str, Turn], ledger: Ledger, roster: Roster
 ) -> Iterator[tuple[States, dict[str, Any] | None]]:
-    """What is known after each committed round: the states by base, and the record."""
+    """Yield the states by base, and the record, after each committed round."""
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, turns[g.name], g.public) for g in setup.groups]
         yield from federate(group_rounds(groups, setup.distillation), ledger, setup.meter, roster)
@@ -143,12 +143,15 @@ def _made(
 
 
 def _whole(roster: Roster, seats: Sequence[Seat], header: Mapping[str, Any]) -> RunSetup:
-    """All groups. Raises ConfigError or ResourceError where they cannot teach one another, and are asked to."""
+    """Join the groups of all bases.
+
+    Raises ConfigError or ResourceError if they must teach one another and cannot.
+    """
     return join_groups(roster.config, [_group_setup(seat, roster, header) for seat in seats])
 
 
 def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSetup:
-    """One group, with the parts that the record gave its members."""
+    """Return one group, with the parts that its members have in the record."""
     row = header["centre"] if seat.name == MAIN else header["bases"][seat.name]["centre"]
     members = {i: roster.members[i] for i in sorted(roster.members) if roster.base_of(i) == seat.name}
     began = [each for each in header["participants"] if each.get("base", MAIN) == seat.name]
@@ -165,7 +168,7 @@ def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSe
 
 
 def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: EventHandler) -> None:
-    """One event a round, and one for each whose update does not count."""
+    """Log one event per round, and one for each participant whose update does not count."""
     if body is None:
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
@@ -184,12 +187,15 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
 def _ledger(
     path: Path, roster: Roster, seats: Sequence[Seat], public: PublicData
 ) -> Iterator[tuple[RunFolder, Ledger]]:
-    """The run's folder and ledger, new or gone on with. Raises RunError if what it began with has changed."""
+    """Open the run's folder and ledger, new or resumed.
+
+    Raises RunError if what it began with has changed.
+    """
     if (path / "ledger.sqlite").exists():
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
             recorded = recorded_header(ledger, folder)
-            # without those who take part: they are asked what they have, and may not be there yet
+            # without the participants: they send their profiles later, and may not be connected yet
             check_same_run(path, _header(roster.config, seats, public, {}), recorded)
             roster.restore(recorded, ledger)
             yield folder, ledger

@@ -89,7 +89,7 @@ def coordinator_status(folder: Path, totals: RunTotals, health: dict[str, Any] |
 
 
 def _rounds(totals: RunTotals) -> int | None:
-    """How many rounds a run may have; None where it has not begun."""
+    """Return how many rounds a run may have; None where it has not begun."""
     found: int | None = whole(totals.header.get("config")).get("train", {}).get("rounds")
     return found
 
@@ -104,11 +104,11 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     made, alone = own.get("personal"), own.get("alone")
     alive = _awake(health)
     found = health or {}
-    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: the coordinator said that it is over
+    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: the coordinator has ended it
     state, again = _state(health, over, totals.header != {}), f"tequio participate {folder}"
     left = _left(folder, identity, totals.header != {}, bool(made or alone)) if "left" in identity else None
     if health is None or not health["alive"]:
-        state = "left" if left else "alone" if alone and not made else state  # alone: the federation may go on
+        state = "left" if left else "alone" if alone and not made else state  # alone: the federation may continue
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
         following = None if alive else again
@@ -175,12 +175,12 @@ def _state(health: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
 
 
 def _awake(health: Mapping[str, Any] | None) -> bool:
-    """Whether a process runs, and what it says is of now."""
+    """Return whether a process runs and its file is up to date."""
     return health is not None and bool(health["alive"]) and not health.get("silent")
 
 
 def _silence(health: Mapping[str, Any] | None) -> Reason | None:
-    """What a person should know of a process that does not respond."""
+    """Return what a person should know of a process that does not respond."""
     if health is None or not health.get("silent"):
         return None
     facts = {"process": health["process"], "since": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"}
@@ -188,14 +188,14 @@ def _silence(health: Mapping[str, Any] | None) -> Reason | None:
 
 
 def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
-    """When a coordinator that runs no more was there; None where one runs, or where it came to its end."""
+    """Return when a stopped coordinator last ran; None where one runs, or where the run has ended."""
     if health is None or health["alive"] or health["stage"] == "ended":
         return None
     return Reason("no-coordinator", {"until": f"{datetime.fromisoformat(health['seen']):%Y-%m-%d %H:%M:%S} UTC"})
 
 
 def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
-    """Since when nobody is connected of those who joined; None where somebody is, or where it is not known."""
+    """Return since when no enrolled participant is connected; None where one is, or if unknown."""
     joined = [row for row in people if row["enrolled"] and not row["left"]]
     if not joined or any(row["connected"] is not False for row in joined):
         return None
@@ -203,14 +203,14 @@ def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
 
 
 def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:
-    """The command to go on with where a process does not respond. again: what starts one."""
+    """Return the command to resume with where a process does not respond. again: what starts one."""
     if health is None or not health.get("silent"):
         return None
     return f"kill -CONT {health['process']}" if health["paused"] else f"kill -9 {health['process']}; {again}"
 
 
 def _process(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The live process, with what its health page says. None if none runs."""
+    """Return the live process, with the facts of its health page; None if none runs."""
     if health is None or not health["alive"]:
         return None
     row = {key: health.get(key) for key in ("process", "begun", "seen", "metrics", "superlink")}

@@ -13,11 +13,14 @@ from tequio.measure.intensity import Intensity
 from tequio.planning.carbon_aware import greenest_of_day
 from tequio.planning.schedule import is_open, next_opening, parse_window
 
-GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
+GONE = 600.0  # seconds without the coordinator, after which the log says how to continue alone
 
 
 def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None) -> str:
-    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of its electricity's carbon."""
+    """Return why this machine does not take part at `now`, local time; an empty text where it does.
+
+    forecast: of its electricity's carbon.
+    """
     if schedule is None:
         return ""
     if is_open(window := parse_window(schedule.hours), schedule.days, now):
@@ -38,7 +41,10 @@ def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Inten
 
 
 def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> EventHandler:
-    """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a personal model can be made alone."""
+    """Return `tell` with one addition: how to make a personal model alone.
+
+    It is logged once, where the coordinator cannot be reached for `after` seconds.
+    """
     lost: float | None = None
     said = False
 
@@ -50,8 +56,9 @@ def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> Event
             lost = (time.monotonic() if lost is None else lost) if gone else None
         if lost is not None and not said and time.monotonic() - lost >= after:
             said = True
-            words = f"No connection for {duration(after)}. It is tried for ever; the federation may be over. "
-            words += f"For a personal model now, stop this, and: tequio island {folder}"
+            words = f"No connection for {duration(after)}. Still retrying; "
+            words += "the federation may have ended. "
+            words += f"To make a personal model now, stop this and run: tequio island {folder}"
             tell(words, "coordinator-gone", "warning")
 
     return log

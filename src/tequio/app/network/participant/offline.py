@@ -1,6 +1,8 @@
-"""Going on alone: a personal model from the last shared model known and one's own data, with no network and no coordinator.
+"""A personal model from the last known shared model and the participant's own data, with no
+coordinator.
 
-It is recorded in the participant's own ledger. Cut off anywhere, nothing half-made counts: the same command begins again and ends the same.
+It is recorded in the participant's own ledger. If it is interrupted anywhere, the same command
+begins again with the same result.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from tequio.planning.allocation import Assignment, allocate
 
 
 def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, Any]:
-    """Make it, or tell the one that is made. Raises ConfigError if the folder did not join, RunError if its data changed since."""
+    """Make the personal model, or return the one that is made.
+
+    Raises ConfigError if the folder did not join, RunError if its data changed since.
+    """
     identity = read_identity(folder)
     with open_participant(folder, load_participant(Path(identity["participant"]), identity["name"]), log) as resident:
         found = load_shared(resident.folder, resident.ledger)
@@ -38,7 +43,8 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
         if federated is not None:  # made from the last shared model there will be
             done = federated
         elif done is None or done["begun"] != begun:
-            said = f"the shared model of round {begun['round']}" if found else "the base: no shared model is known here"
+            said = "the base, because no shared model is known here"
+            said = f"the shared model of round {begun['round']}" if found else said
             log(f"making a personal model from {said}")
             given = _given(resident, dict(record))
             rule = recorded_rule(recorded_header(resident.ledger, resident.folder))
@@ -50,7 +56,7 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
 
 
 def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
-    """Rank and steps of a round: those that the coordinator gave, else what the own hardware allows."""
+    """Return rank and steps of a round: the coordinator's, else what the own hardware allows."""
     if "rank" in record and "steps" in record:
         return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
     adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
