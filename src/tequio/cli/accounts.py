@@ -23,7 +23,11 @@ def accounts(
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Say what a run took, by participant: energy, CO2e (location-based), money in each one's currency; SCI; grams for a model card."""
+    """Print what a run took, by participant: energy, CO2e (location-based), money; SCI; grams for a
+    model card.
+
+    Money is in each participant's currency.
+    """
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger
     from tequio.participant.accounts import read_account_books

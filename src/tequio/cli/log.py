@@ -23,7 +23,7 @@ Metrics = Annotated[
     str | None,
     typer.Option("--metrics", help="Port on loopback for /metrics (Prometheus) and /health; or host:port."),
 ]
-Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object a line.")]
+Log = Annotated[Literal["plain", "json"], typer.Option("--log", help="Events as words, or one JSON object per line.")]
 LogFile = Annotated[
     Path | None, typer.Option("--log-file", help="Append events to this file. Default: standard error.")
 ]

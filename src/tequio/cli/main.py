@@ -93,7 +93,7 @@ def run(
         Path | None,
         typer.Option("--out", help="Folder for the run. Default: runs/NAME-SEED beside federation.toml."),
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run instead.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Resume this run instead.")] = None,
     counterfactuals: Annotated[
         bool,
         typer.Option("--counterfactuals/--no-counterfactuals", help="Also train what federation is compared with."),
@@ -104,7 +104,7 @@ def run(
     ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the seed in federation.toml.", min=0)] = None,
     explain_speed: Annotated[
-        bool, typer.Option("--explain-speed", help="Only say how it would be computed here, and why.")
+        bool, typer.Option("--explain-speed", help="Only explain how this machine would compute it, and why.")
     ] = False,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -157,7 +157,7 @@ def demo(
     ] = True,
     prepare: Annotated[bool, typer.Option("--prepare", help="Only fetch, and write the files.")] = False,
     participants: Annotated[
-        int | None, typer.Option("--participants", help="Only the first so many. Default: all.", min=1)
+        int | None, typer.Option("--participants", help="Use only the first N participants. Default: all.", min=1)
     ] = None,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -222,7 +222,8 @@ def verify(folder: Run, json: Json = False) -> None:
 def predict(
     folder: Run,
     participant: Annotated[
-        str, typer.Argument(help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further base.")
+        str,
+        typer.Argument(help="A participant; 'shared' for the shared model, 'shared-BASE' for that of a further base."),
     ],
     text: Annotated[
         str | None, typer.Argument(help="A text, or a prompt; - for those on standard input, one per line.")
@@ -235,14 +236,14 @@ def predict(
         str | None, typer.Option("--column", help="Column with the texts. Default: as the participant's file calls it.")
     ] = None,
     general: Annotated[
-        bool, typer.Option("--general", help="The participant's model for everybody's texts, not only for its own.")
+        bool, typer.Option("--general", help="Use the participant's model for texts of all kinds, not only its own.")
     ] = False,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
+        int, typer.Option("--max-new-tokens", help="Most new tokens of a language model.", min=1)
     ] = 60,
     json: Json = False,
 ) -> None:
-    """A participant's model on a text, or on each text of a file."""
+    """Predict with a participant's model: one text, or each text of a file."""
     from tequio.app.preflight import check_file, check_run
 
     if text == "-" and file is None:
@@ -291,7 +292,9 @@ def adapt(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """A newcomer starts from a finished federation: its personal model from few examples, and whether that beat starting alone."""
+    """Make a newcomer's personal model from a finished run and few examples, and compare with
+    starting alone.
+    """
     from tequio.app.preflight import check_participant, check_run
 
     check_run(folder)
@@ -311,7 +314,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="Folder. Default: export in the run.")] = None,
     merged: Annotated[bool, typer.Option("--merged", help="Also write the merged model (large).")] = False,
     rank: Annotated[
-        str, typer.Option("--rank", help="Largest rank of an adapter; 0 or full keeps the exact rank.")
+        str, typer.Option("--rank", help="Largest rank of an adapter; 0 or full for the exact rank.")
     ] = "16",
     dtype: Annotated[
         str | None,
@@ -354,7 +357,10 @@ def version(json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake in the command line, too."""
+    """Run the command line: every Tequio error becomes one message and an exit code.
+
+    With --json a mistake in the command line does, too.
+    """
     read_names_as_utf8()
     prepare_process()
     prepare_streams()
