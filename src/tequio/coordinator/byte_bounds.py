@@ -1,4 +1,4 @@
-"""How many bytes a round may take at most, known before it begins: ranks, layout and codecs say it, whatever the numbers will be."""
+"""Upper bounds of the bytes per round, before it begins: they follow from ranks, layout and codecs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _upload_most(state: State, run_spec: RunSpec, member: Member) -> int:
 
 
 def broadcast_most(state: State, run_spec: RunSpec) -> int:
-    """The step that goes to everybody: as factors, or whole where the rank allows it."""
+    """Return the bytes of the step that all get: as factors, or whole where the rank allows it."""
     codec, heads = run_spec.download.codec, run_spec.head_shapes
     if run_spec.aggregator.layout != "product":
         return codec.most(announced({**entry_shapes(state.shared.entries), **heads}), run_spec.spec)
@@ -47,7 +47,11 @@ def broadcast_most(state: State, run_spec: RunSpec) -> int:
 
 
 def task_most(state: State, run_spec: RunSpec) -> int:
-    """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
+    """Return the most bytes that go down with a task.
+
+    They are the whole model, for participants of a cohort or a late start, and the centre's
+    gradient.
+    """
     late = run_spec.centre_first and state.round == run_spec.centre_first
     model = packed_update_size(state.shared) if run_spec.cohort is not None or late else 0
     if run_spec.centre is None or not run_spec.local.needs("gradient"):

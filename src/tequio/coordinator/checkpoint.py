@@ -1,4 +1,4 @@
-"""The state as bytes and back: safetensors, exact to the bit."""
+"""The state as bytes and back, bit-for-bit identical: safetensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = ("shared", "pending", "momentum", "best")
 
 
 def pack_state(state: State) -> bytes:
-    """Equal states give equal bytes."""
+    """Return a state as bytes; equal states give equal bytes."""
     flat: dict[str, Tensor] = {}
     for part in PARTS:
         update: Update = getattr(state, part)
@@ -45,7 +45,7 @@ def pack_state(state: State) -> bytes:
 
 
 def unpack_state(data: bytes, source: str) -> State:
-    """The inverse. Raises UpdateError naming `source`."""
+    """Read a state from bytes. Raises UpdateError naming `source`."""
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
@@ -63,7 +63,7 @@ def _below(prefix: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
-    """All of it but the tensors."""
+    """Return all of it except the tensors."""
     return {
         "index": flight.index,
         "sent": flight.sent,
@@ -75,13 +75,13 @@ def _numbers(flight: InFlightUpdate) -> dict[str, Any]:
 
 
 def pack_states(states: Mapping[str, State]) -> bytes:
-    """The states of several groups as one checkpoint."""
+    """Return the states of several groups as one checkpoint."""
     blobs = {name: torch.frombuffer(bytearray(pack_state(s)), dtype=torch.uint8) for name, s in states.items()}
     return pack_tensors(blobs, {"groups": list(states)})
 
 
 def unpack_states(data: bytes, source: str) -> dict[str, State]:
-    """The inverse, in the same order. Raises UpdateError naming `source`."""
+    """Read the states of several groups, in the same order. Raises UpdateError naming `source`."""
     blobs, meta = unpack_tensors(data, source)
     names = [str(name) for name in meta.get("groups", [])]
     if sorted(names) != sorted(blobs):

@@ -40,7 +40,7 @@ from tequio.core.update import Update, is_matrix, zero
 
 
 class ShortRound(RunError):
-    """Fewer usable replies than the quorum: no step was made and the state is as it was. `body`: what happened, for the record."""
+    """A round with too few usable replies: the state is unchanged. body: the round's record."""
 
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
         facts = {"round": round_, "usable": usable, "quorum": quorum}
@@ -55,7 +55,7 @@ BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 
 def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
-    """The state before any training, and the record of the base's scores on validation data and public slices."""
+    """Return the first state, and the record of base scores on validation data and public slices."""
     nothing = shared = zero(run_spec.spec)
     if run_spec.aggregator.layout == "factors":
         shared = initial_factors(run_spec.shapes, run_spec.top_rank(), derive(run_spec.seed, "factors"), run_spec.spec)
@@ -92,7 +92,7 @@ class Gather(Protocol):
     def __call__(
         self, tasks: Iterator[Request], roster: Sequence[Member], state: State, run_spec: RunSpec, runtime: Runtime, /
     ) -> Iterator[Admitted | Refused] | OpenedSum:
-        """Hand out the training tasks of the roster, in its order; what came back."""
+        """Hand out the training tasks of the roster, in its order; return the outcome."""
 
 
 def open_replies(
@@ -105,7 +105,7 @@ def open_replies(
 def run_round(
     state: State, run_spec: RunSpec, runtime: Runtime, gather: Gather = open_replies
 ) -> tuple[State, dict[str, Any]]:
-    """Round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
+    """Make round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
     roster = run_spec.roster(state.round + 1)
     gradient = central_gradient(state.round + 1, shared_model(state.shared, run_spec), run_spec, runtime)
     # dispatch, admit and screen, folding as replies come
@@ -123,7 +123,7 @@ def run_round(
 def conclude(
     state: State, fold: Aggregate, run_spec: RunSpec, runtime: Runtime, gradient: Update | None = None
 ) -> tuple[State, dict[str, Any]]:
-    """From the sum to the next state and the record: centre, step, broadcast, gate."""
+    """Turn the sum into the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
     made = _candidate(state, fold, run_spec)
     # gate
@@ -188,7 +188,10 @@ def _credit(
 
 
 def _memories(state: State, fold: Aggregate, run_spec: RunSpec) -> Mapping[str, int]:
-    """Of whom this round took something: the memory after it counts. Who failed, or a rejected round, keeps the one before."""
+    """Return the participants whose memory after this round counts, because it used their updates.
+
+    A participant that failed keeps its memory of before, and so do all in a rejected round.
+    """
     if run_spec.feedback is None:
         return state.memory_rounds
     return {**state.memory_rounds, **{row["name"]: state.round + 1 for row in fold.rows}}
@@ -238,7 +241,7 @@ def training_tasks(
 
 
 def _begin(shared: Update, rank: int, run_spec: RunSpec) -> tuple[Update, Update | None]:
-    """What a participant of this rank holds frozen, and what it goes on with."""
+    """Return what a participant of this rank holds frozen, and the factors that it trains."""
     if run_spec.aggregator.layout == "product":
         return run_spec.start.begin(shared, rank)
     held = heads(shared)
@@ -348,14 +351,14 @@ def _down(
 
 
 def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
-    """What goes down with a task: the whole model to who is drawn now and then or begins late, and the centre's gradient."""
+    """Return a task's bytes: the model, for a cohort or a late start, and the centre's gradient."""
     late = run_spec.centre_first and state.round == run_spec.centre_first
     model = packed_update_size(state.shared) if run_spec.cohort is not None or late else 0
     return model + (0 if gradient is None else packed_update_size(gradient))
 
 
 def admissions(rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]) -> list[dict[str, Any]]:
-    """Who was admitted, and who was not and why."""
+    """Return which participants were admitted, and which were not and why."""
     admitted: list[dict[str, Any]] = [{"name": row["name"], "status": "admitted", "reason": None} for row in rows]
     return admitted + [{"name": r.member.name, "status": r.status, "reason": r.reason.as_record()} for r in refused]
 

@@ -40,10 +40,10 @@ class Participant(Protocol):
 
 
 class Runtime(Protocol):
-    """Carries tasks to participants and their replies back."""
+    """Carry tasks to participants and their replies back."""
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """Yield one Reply or Failure a task, in order of arrival."""
+        """Yield one Reply or Failure per task, in order of arrival."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ Sees = Literal["each update", "norms", "only the sum"]
 
 
 class Weighting(Protocol):
-    """Turns replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be summed as it arrives."""
+    """Turn replies into coefficients. The aggregate is scale(all) · Σ cᵢ Δᵢ / Σ wᵢ, so it can be
+    summed as it arrives.
+    """
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Weighting(Protocol):
 
 
 class Aggregator(Protocol):
-    """Adds updates up. The accumulator is the piece's own: nobody else looks into it.
+    """Add updates up. The accumulator is the piece's own: no other code looks into it.
 
     A streaming piece keeps it at a constant size, however many updates go in; one that must see all updates keeps them.
     """
@@ -140,11 +142,14 @@ class Start(Protocol):
         """Whether participants lack a part of G: the new G is then the mean of what they end with, G₊ = Σ wᵢBᵢAᵢ / Σ wᵢ."""
 
     def begin(self, shared: Update, rank: int) -> tuple[Update, Update | None]:
-        """(what is held frozen, heads included; factored entries to go on with, or None for fresh factors)."""
+        """Return what is held frozen, heads included, and the factored entries to train further.
+
+        The entries are None for fresh factors.
+        """
 
 
 class ServerOptimizer(Protocol):
-    """Turns the aggregated change (the pseudo-gradient, in descent direction) into a step."""
+    """Turn the aggregated change (the pseudo-gradient, in descent direction) into a step."""
 
     @property
     def name(self) -> str:
@@ -180,7 +185,7 @@ class Step:
 
 
 class LocalTerm(Protocol):
-    """What is added to the loss of a local step. Strength 0 is no term."""
+    """A term that is added to the loss of a local step. Strength 0 is no term."""
 
     @property
     def name(self) -> str:
@@ -225,10 +230,10 @@ class Ensemble(Protocol):
         """How configuration calls it."""
 
     def term(self, logits: Tensor, temperature: float) -> Tensor:
-        """What is averaged, of logits (rows × classes)."""
+        """Return the quantity to average, from logits (rows × classes)."""
 
     def teacher(self, mean: Tensor) -> Tensor:
-        """Probabilities (rows × classes) of the mean of terms."""
+        """Return the probabilities (rows × classes) of the mean of terms."""
 
 
 class Distiller(Protocol):

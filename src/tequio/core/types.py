@@ -90,8 +90,9 @@ class Money:
 class TrainRequest:
     """Train for one round.
 
-    start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product: factored entries, scale included, to be
-    filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model that training starts from.
+    start: the factors to train further. Layout factors: coordinates `module:a`, `module:b`. Layout
+    product: factored entries, scale included, to be filled with fresh ranks up to `rank`; None for
+    fresh factors only. held + start is the model that training starts from.
     """
 
     round: int
@@ -170,7 +171,9 @@ Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | P
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back. `metrics` are means over the participant's own data; never a text, a label or a sample.
+    """The reply to a request.
+
+    metrics: means over the participant's own data; never a text, a label or a sample.
 
     `slices` holds per-example losses of *public* slices, and only the centre fills it.
     """

@@ -1,4 +1,8 @@
-"""16 bits a number: float16 under one shared power of two (relative error ≤ 2^−11 near the largest numbers), or bfloat16 (≤ 2^−8)."""
+"""Codecs of 16 bits per number.
+
+They are float16 under one shared power of two (relative error ≤ 2^−11 near the largest numbers), or
+bfloat16 (≤ 2^−8).
+"""
 
 from __future__ import annotations
 

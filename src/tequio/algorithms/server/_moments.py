@@ -13,10 +13,11 @@ from tequio.core.update import Update, plain, zero
 
 
 def moments(memory: Update, change: Update, floor: float) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Entry -> (m, v, Δ) of one shape. What is not in the memory yet is m = 0, v = `floor`; what did not change is Δ = 0.
+    """Return, by entry, (m, v, Δ) of one shape.
 
-    A change of fewer ranks than the memory's (its top participant was absent), or of more, is padded in the same way.
-    Raises UpdateError if the two belong to different layouts.
+    An entry that is not in the memory yet has m = 0 and v = `floor`; one that did not change has Δ
+    = 0. A change of fewer ranks than the memory's (its top participant was absent), or of more, is
+    padded in the same way. Raises UpdateError if the two belong to different layouts.
     """
     known = {name.split("/", 1)[1]: plain(memory.entries[name]) for name in memory.entries if name.startswith("m/")}
     moved = {name: plain(entry) for name, entry in zero(memory.spec).plus(change).entries.items()}
