@@ -1,6 +1,6 @@
 """Find mistakes in files and paths before torch is imported, which takes seconds: TOML, data files, bases, runs.
 
-What is found here is found again, in more detail, when the files are read.
+Each fault that is found here is found again, in more detail, when the files are read.
 """
 
 from __future__ import annotations

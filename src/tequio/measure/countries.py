@@ -74,7 +74,7 @@ CODES = {
     **dict.fromkeys(("america latina", "south america", "scandinavia", "benelux", "balkans"), UNION),
     **dict.fromkeys(("xk", "xkx", "kosovo", "kosova"), "country-without-average"),
 }
-"""What is no country of the table, in plain letters -> the code of its refusal."""
+"""Names that are no country of the table, in plain letters -> the code of the refusal."""
 SIDES = ("north", "south", "east", "west", "new", "saint", "st.", "islands", "island", "norte", "sur", "nord", "sud")
 FORMAL = re.compile(
     r"\b(the|of|and|republic|kingdom|state|states|union|commonwealth|federal|federation|federative|democratic|people's|peoples|"

@@ -20,7 +20,10 @@ PROBE = b"probe"  # handed on to the other processes of a participant: make a st
 
 @dataclass(frozen=True)
 class ParticipantProfile:
-    """Counts and machine, never data. batches: items by split; mean_tokens: of a training item; speed: probed tokens a second."""
+    """Hold what a participant declares: counts and its machine, never data.
+
+    batches: items by split. mean_tokens: of a training item. speed: probed tokens per second.
+    """
 
     name: str
     hardware: HardwareSection
@@ -71,7 +74,7 @@ def build_node_profile(node: Node, hardware: HardwareSection, data: Mapping[str,
 
 
 def _speed(section: HardwareSection, node: Node, measured: float | None) -> float | None:
-    """Probed tokens a second, where nothing is declared and a probe is asked for."""
+    """Return the probed tokens per second, where none are declared and a probe is asked for."""
     if section.tokens_per_second is not None or not section.probe:
         return None
     return measured or _probe(node)

@@ -25,7 +25,10 @@ FEW = 0.5  # of the median: with fewer examples than this, texts help most
 def help_for_the_weakest(
     config: Federation, setup: RunSetup, people: Sequence[Placed], devices: Mapping[str, Device], shape: ModelShape
 ) -> dict[str, Any] | None:
-    """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever changes; None with one participant."""
+    """Return the weakest participant and what each lever changes; None with one participant.
+
+    The weakest has the smallest rank, then the fewest of its steps, then the lowest speed.
+    """
     if len(people) < 2:
         return None
     round_of = {one.work.name: _round(one.work, one.rates) for one in people}

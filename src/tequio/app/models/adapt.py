@@ -36,9 +36,10 @@ MODELS = {"file": "personal.safetensors", "local_file": "local.safetensors"}
 def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str, Any]:
     """Make the newcomer's candidates from the run's shared model (that of `base`), choose on its validation data, measure on its test data.
 
-    The local baseline gets the steps that a member of the run with these data and this hardware would have made. Writes into `out`
-    (a new or empty folder): result.json, both models, a record and the account book of it and, but for whole weights, adapter/ in PEFT's
-    format. Raises RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
+    The local baseline gets the steps that a member of the run with these data and this hardware
+    would have made. Writes into `out` (a new or empty folder): result.json, both models, a record
+    and its account book and, except for whole weights, adapter/ in PEFT's format. Raises RunError
+    if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
     opened = open_models(run, shared_name(base))[0]
@@ -85,7 +86,9 @@ def _record(
     personal: Mapping[str, Any],
     shared: str,
 ) -> None:
-    """As a participant's own record of a federation. It is written last, so that what was cut off can be begun anew.
+    """Write it like a participant's own record of a federation.
+
+    It is written last, so that an interrupted command can begin again.
 
     shared: digest of the model that it started from.
     """
