@@ -104,11 +104,12 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     made, alone = own.get("personal"), own.get("alone")
     alive = _awake(health)
     found = health or {}
-    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: the coordinator has ended it
+    over = bool(made) and (totals.heard or found.get("stage") == "ended")  # ended: by the coordinator
     state, again = _state(health, over, totals.header != {}), f"tequio participate {folder}"
     left = _left(folder, identity, totals.header != {}, bool(made or alone)) if "left" in identity else None
     if health is None or not health["alive"]:
-        state = "left" if left else "alone" if alone and not made else state  # alone: the federation may continue
+        # alone: the federation may continue
+        state = "left" if left else "alone" if alone and not made else state
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
         following = None if alive else again
