@@ -1,6 +1,6 @@
-"""Settings of the process that must be made before torch is loaded: how its threads wait, and how much it keeps for later."""
-
-from __future__ import annotations
+"""Settings of the process that must be made before torch is loaded: how its threads wait, and how
+much it keeps for later.
+"""
 
 import os
 import tempfile
@@ -11,11 +11,15 @@ from tequio.runtimes.flower.proxies import keep_loopback_direct
 
 DEFAULTS = MappingProxyType(
     {
-        # Threads that wait: asleep at once, waking them takes a third of a small step; spinning for milliseconds, as is the
-        # default, takes many times the work on a busy machine. A thousand turns, a few microseconds, is good on both.
+        # Threads that wait: asleep at once, waking them takes a third of a small step; spinning for
+        # milliseconds, as is the
+        # default, takes many times the work on a busy machine. A thousand turns, a few
+        # microseconds, is good on both.
         "GOMP_SPINCOUNT": "1000",
-        # Torch's own cache of prepared operations: texts have many lengths, so the default of 1024 only fills memory.
-        # How many matrix products oneDNN keeps depends on the task: `participant.base.keep_products` sets it.
+        # Torch's own cache of prepared operations: texts have many lengths, so the default of 1024
+        # only fills memory.
+        # How many matrix products oneDNN keeps depends on the task:
+        # `participant.base.keep_products` sets it.
         "LRU_CACHE_CAPACITY": "16",
     }
 )

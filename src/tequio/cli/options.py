@@ -1,6 +1,6 @@
-"""What the commands share: options, the threads of torch, an orderly end at Ctrl-C, and the report at the end of a run."""
-
-from __future__ import annotations
+"""What the commands share: options, the threads of torch, an orderly end at Ctrl-C, and the report
+at the end of a run.
+"""
 
 import os
 import signal
@@ -15,7 +15,9 @@ import typer
 from tequio.cli import output
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Lang = Annotated[Literal["en", "es"], typer.Option("--lang", help="Language of report and summary.")]
+Lang = Annotated[
+    Literal["en", "es"], typer.Option("--lang", help="Language of report and summary.")
+]
 Threads = Annotated[int, typer.Option("--threads", help="CPU cores to use; 0 means all.", min=0)]
 
 

@@ -1,6 +1,6 @@
-"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside what was measured."""
-
-from __future__ import annotations
+"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside
+what was measured.
+"""
 
 import json as json_
 from pathlib import Path
@@ -19,29 +19,39 @@ def plan(
     machine: Annotated[
         str | None,
         typer.Option(
-            "--machine", help="A device of the catalogue for all participants. Default: their own, else this one."
+            "--machine",
+            help="A device of the catalogue for all participants. Default: their own, else this "
+            "one.",
         ),
     ] = None,
     devices: Annotated[
-        Path | None, typer.Option("--devices", help="TOML with devices of your own, over the catalogue.")
+        Path | None,
+        typer.Option("--devices", help="TOML with devices of your own, over the catalogue."),
     ] = None,
     tariff: Annotated[
-        float | None, typer.Option("--tariff", help="US dollars per kWh, for machines that are bought.", min=0)
+        float | None,
+        typer.Option("--tariff", help="US dollars per kWh, for machines that are bought.", min=0),
     ] = None,
     after: Annotated[
         Path | None,
         typer.Option(
-            "--after", help="A finished run of the last plan: set the two side by side, and correct the next."
+            "--after",
+            help="A finished run of the last plan: set the two side by side, and correct the next.",
         ),
     ] = None,
     own: Annotated[
         bool,
         typer.Option(
-            "--own", help="With participants' private money, carbon and budgets: for yourself, not to pass on."
+            "--own",
+            help="With participants' private money, carbon and budgets: for yourself, not to pass "
+            "on.",
         ),
     ] = False,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Also try one round, to predict for each whether joining pays.")
+        bool,
+        typer.Option(
+            "--pilot", help="Also try one round, to predict for each whether joining pays."
+        ),
     ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
@@ -70,7 +80,9 @@ def plan(
         output.emit(result, json, lambda: print_after(result, lang), lang)
         return
     set_threads(threads)
-    found = tequio.forecast(federation, machine=machine, devices=devices, tariff=tariff, own=own, pilot=pilot)
+    found = tequio.forecast(
+        federation, machine=machine, devices=devices, tariff=tariff, own=own, pilot=pilot
+    )
     result = dict(found.facts)
     path = write_plan(home, result, lang)
     output.emit(result | {"page": str(path)}, json, lambda: print_plan(result, path, lang), lang)

@@ -6,8 +6,6 @@ that is unanswered when the coordinator ends is sent again after it. A reply tha
 is in the checkpoint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -34,7 +32,9 @@ class Windowed(Protocol):
 
 @dataclass
 class Asked:
-    """When a task was sent: its round, the accepted steps since, and the bytes that went down with it."""
+    """When a task was sent: its round, the accepted steps since, and the bytes that went down
+    with it.
+    """
 
     sent: int
     staleness: int = 0
@@ -49,8 +49,13 @@ class Windows:
     asked: dict[int, Asked] = field(default_factory=dict)
     round: int = 0  # the window's
 
-    def __call__(self, state: State, run_spec: RunSpec, runtime: Runtime, /) -> tuple[State, dict[str, Any]]:
-        """Window state.round + 1. Raises ShortRound if nothing has arrived and nobody is at work."""
+    def __call__(
+        self, state: State, run_spec: RunSpec, runtime: Runtime, /
+    ) -> tuple[State, dict[str, Any]]:
+        """Window state.round + 1.
+
+        Raises ShortRound if nothing has arrived and nobody is at work.
+        """
         return run_window(state, run_spec, runtime, self)
 
     def working(self) -> Set[int]:
@@ -70,21 +75,29 @@ class Windows:
 
         They may answer these tasks or earlier ones.
         """
-        came = {reply.index: reply for reply in self.net.window(tasks, run_spec.window_seconds or 0.0)}
+        came = {
+            reply.index: reply for reply in self.net.window(tasks, run_spec.window_seconds or 0.0)
+        }
         known = (*((run_spec.centre,) if run_spec.centre else ()), *run_spec.members)
         members = [member for member in known if member.index in came]
         return members, (self._of(came[member.index]) for member in members)
 
     def _of(self, reply: Reply | Failure) -> Reply | Failure:
         """A reply to what was asked, as one of this round; another is refused for its round."""
-        return replace(reply, round=self.round) if reply.round == self.asked[reply.index].sent else reply
+        return (
+            replace(reply, round=self.round)
+            if reply.round == self.asked[reply.index].sent
+            else reply
+        )
 
     def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
         """Return an update that has arrived: it counts from this window on."""
         index, facts = admitted.member.index, asdict(admitted.facts)
         asked = self.asked[index]
         row = {**admitted.row, "sent": asked.sent, "bytes_down": asked.down}
-        return InFlightUpdate(index, asked.sent, round_, asked.staleness, admitted.update, facts, row)
+        return InFlightUpdate(
+            index, asked.sent, round_, asked.staleness, admitted.update, facts, row
+        )
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
         """Return the participants that are still at work, for the record.

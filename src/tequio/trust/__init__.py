@@ -2,5 +2,6 @@
 
 Only this folder knows `cryptography`.
 
-State in, files out; secrets are written readable by their owner alone, and are never printed, logged or recorded.
+State in, files out; secrets are written readable by their owner alone, and are never printed,
+logged or recorded.
 """

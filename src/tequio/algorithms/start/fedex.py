@@ -6,8 +6,6 @@ weights. Here G is the exact mean. A participant of rank r continues from P_r(G)
 approximation of rank r, and G − P_r(G) is folded. So all start from one function.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tequio.algorithms.start._balanced import balanced

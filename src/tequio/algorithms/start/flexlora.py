@@ -5,8 +5,6 @@ see what P_r leaves out, so participants of unequal ranks start from different f
 trials that trained worse than `fedex`, and could diverge.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tequio.algorithms.start._balanced import balanced
@@ -23,5 +21,7 @@ class FlexLoRA:
 
     def begin(self, shared: Update, rank: int) -> tuple[Update, Update]:
         """(heads, P_r(G)); the sum lacks G − P_r(G)."""
-        heads = {name: entry for name, entry in shared.entries.items() if not is_matrix(name, entry)}
+        heads = {
+            name: entry for name, entry in shared.entries.items() if not is_matrix(name, entry)
+        }
         return Update(heads, shared.spec), balanced(shared, rank)

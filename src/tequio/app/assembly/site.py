@@ -1,6 +1,6 @@
-"""From [energy] and [money] to a place: where a machine stands, whose electricity it draws, and what it costs."""
-
-from __future__ import annotations
+"""From [energy] and [money] to a place: where a machine stands, whose electricity it draws, and
+what it costs.
+"""
 
 from dataclasses import replace
 
@@ -13,7 +13,10 @@ from tequio.measure.site import Site
 
 
 def build_site(energy: EnergySection, money: MoneySection | None) -> Site:
-    """The place. Raises ConfigError for a file of intensities that cannot be used, naming its line."""
+    """The place.
+
+    Raises ConfigError for a file of intensities that cannot be used, naming its line.
+    """
     known: list[Intensity] = []
     if energy.intensity is not None:
         known.append(read_intensity(energy.intensity, energy.zone))

@@ -8,8 +8,6 @@ task or an answer was lost on the way, and it sends the task again. The particip
 that it has done from memory.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +19,18 @@ from typing import Any
 
 import httpx
 from flwr.app.message import Message
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.interceptors.http.utils import add_headers
@@ -53,12 +60,19 @@ from tequio.runtimes.flower.proxies import proxy_advice
 from tequio.runtimes.flower.versions import DIFFERS, SPEAKS, SPOKEN, difference, same_version
 from tequio.trust.keys import PrivateKey, public_bytes
 
-HEARTBEAT = 10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
-BEAT = 4.0  # seconds between two; a connection that rests for five is closed, and a new one costs more than a heartbeat
+HEARTBEAT = (
+    10.0  # seconds, the least that the server takes: a dead participant is noticed after twice that
+)
+# seconds between two; a connection that rests for five is closed, and a new one costs more than a
+# heartbeat
+BEAT = 4.0
 WAIT = (
     0.05,
     0.5,
-)  # seconds between two questions for work, where the coordinator does not hold them: at first, and later
+    # seconds between two questions for work, where the coordinator does not hold them: at first,
+    # and
+    # later
+)
 HELD = 1.0  # seconds that a question took which was held
 CACHED_BYTES = 1 << 28  # bytes of the largest cached task, so that its parts need not travel twice
 PART_PATIENCE = 60.0  # seconds for which a part of a task may be on its way to the server
@@ -131,7 +145,9 @@ class ClientState:
             self.log("the coordinator recorded the personal model", "recorded", digest=digest)
 
 
-def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: "") -> None:
+def serve(
+    identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: ""
+) -> None:
     """Work until `stop` is set or the federation has ended; stay disconnected while it is `closed`.
 
     Raises NetworkError if the coordinator refuses this participant's key or has another version, or
@@ -152,7 +168,9 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
         except (httpx.RequestError, httpx.HTTPStatusError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             if status in REFUSED:
-                raise refusal(NetworkError, "participant-refused", address=identity.address) from None
+                raise refusal(
+                    NetworkError, "participant-refused", address=identity.address
+                ) from None
             if status == TAKEN:
                 raise refusal(NetworkError, "place-taken") from None
             if status == OVER:
@@ -166,12 +184,21 @@ def serve(identity: Identity, answer: Answer, stop: Event, log: EventHandler, cl
             )
             advice = ENGLISH.reason(proxy_advice(identity.address))
             words = f"{said}; next try in {duration(wait)}{f'. {advice}' if advice else ''}"
-            log(words, "disconnected", "warning", error=type(error).__name__, status=status, wait=wait)
+            log(
+                words,
+                "disconnected",
+                "warning",
+                error=type(error).__name__,
+                status=status,
+                wait=wait,
+            )
             stop.wait(wait)
             wait = min(2 * wait, BACKOFF[1])
 
 
-def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop: Event, closed: Closed) -> None:
+def _work(
+    client: FleetHttpClient, identity: Identity, state: ClientState, stop: Event, closed: Closed
+) -> None:
     node, idle, log = Node(node_id=identity.node), WAIT[0], state.log
     while not stop.is_set() and not closed():
         _deliver(client, node, state)
@@ -206,9 +233,13 @@ def _work(client: FleetHttpClient, identity: Identity, state: ClientState, stop:
 
 
 def _unread(error: MessageError | ResourceError) -> Failure:
-    """Answer in fixed words, so that the coordinator does not send the message again until its deadline."""
+    """Answer in fixed words, so that the coordinator does not send the message again until its
+    deadline.
+    """
     if isinstance(error, ResourceError):
-        return unread_request("The request does not fit on the participant's disk.", ResourceError.__name__)
+        return unread_request(
+            "The request does not fit on the participant's disk.", ResourceError.__name__
+        )
     return unread_request("The message of the request is damaged, or too large.")
 
 
@@ -231,7 +262,10 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientS
     node, run, (before, places) = Node(node_id=own.node), asked.metadata.run_id, state.last
 
     def part(identity: str) -> bytes:
-        if identity in places and (again := part_in(before, places[identity], identity)) is not None:
+        if (
+            identity in places
+            and (again := part_in(before, places[identity], identity)) is not None
+        ):
             return again
         end = time.monotonic() + PART_PATIENCE
         while time.monotonic() < end:
@@ -257,24 +291,38 @@ def _confirm(client: FleetHttpClient, node: Node, state: ClientState) -> None:
     """
     if state.read is not None:
         meta, state.read = state.read.metadata, None
-        done = ConfirmMessageReceivedRequest(node=node, run_id=meta.run_id, message_object_id=meta.message_id)
+        done = ConfirmMessageReceivedRequest(
+            node=node, run_id=meta.run_id, message_object_id=meta.message_id
+        )
         client.ConfirmMessageReceived(done)
 
 
 def _reply(node: Node, asked: Message, data: bytes) -> Envelope:
     meta = asked.metadata
-    return seal(data, meta.run_id, node.node_id, meta.src_node_id, meta.group_id, remaining(asked), meta.message_id)
+    return seal(
+        data,
+        meta.run_id,
+        node.node_id,
+        meta.src_node_id,
+        meta.group_id,
+        remaining(asked),
+        meta.message_id,
+    )
 
 
 def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
     letter = out.letter
     if out.missing is None:
-        message = PushMessagesRequest(node=node, messages_list=[letter.proto()], message_object_trees=[letter.tree])
+        message = PushMessagesRequest(
+            node=node, messages_list=[letter.proto()], message_object_trees=[letter.tree]
+        )
         message.clientapp_runtime_list.append(0.0)
         taken = client.PushMessages(message)
         out.missing, out.session = list(taken.objects_to_push), taken.session_id
     for identity, content in letter.wanted(out.missing):
-        part = PushObjectRequest(node=node, run_id=letter.message.metadata.run_id, session_id=out.session)
+        part = PushObjectRequest(
+            node=node, run_id=letter.message.metadata.run_id, session_id=out.session
+        )
         part.object_id, part.object_content = identity, content
         client.PushObject(part)
         out.missing.remove(identity)
@@ -299,7 +347,9 @@ class Session:
     coordinator recorded our personal model. Raises NetworkError where the versions differ.
     """
 
-    def __init__(self, name: str, address: str, confirmed: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, name: str, address: str, confirmed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._name, self._address, self._confirmed = name, address, confirmed
 
     def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
@@ -324,7 +374,9 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
         NodeAuthHttpInterceptor(identity.key, identity.key.public_key()),
         Session(state.session, identity.address, state.confirmed),
     ]
-    with _FleetClient.from_server_address(identity.address, False, identity.authority, interceptors) as client:
+    with _FleetClient.from_server_address(
+        identity.address, False, identity.authority, interceptors
+    ) as client:
         if state.active:
             client.SendNodeHeartbeat(_alive(identity.node))
         else:
@@ -344,7 +396,9 @@ def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClie
             beat.join()
             if not staying:
                 state.active = False
-                with suppress(httpx.HTTPError, NetworkError):  # else it will be noticed by the missing heartbeat
+                with suppress(
+                    httpx.HTTPError, NetworkError
+                ):  # else it will be noticed by the missing heartbeat
                     client.DeactivateNode(DeactivateNodeRequest(node_id=identity.node))
 
 

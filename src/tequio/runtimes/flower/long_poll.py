@@ -9,8 +9,6 @@ last task. Suppose a question finds nothing after the one that took a task. Then
 holds no task: the task or its answer was lost on the way.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass
@@ -38,14 +36,22 @@ class LongPoll:
         self._came = Condition()
         self._sent: dict[int, int] = {}  # node -> tasks sent so far
         self._fetched: dict[int, int] = {}  # node -> how many of these it has fetched
-        self._empty: set[int] = set()  # nodes for which the server had no task once, so that those sent since are all
+        self._empty: set[int] = (
+            set()
+        )  # nodes for which the server had no task once, so that those sent since are all
         self._answers: set[int] = set()
         self._questions: dict[int, int] = {}  # node -> questions so far
         self._took: dict[int, int] = {}  # node -> the last question that took a task
-        self._idle: dict[int, int] = {}  # node -> the last question that found none, since a task was last sent
-        self._recorded: dict[int, str] = {}  # node -> digest of its personal model, which the coordinator recorded
+        self._idle: dict[
+            int, int
+        ] = {}  # node -> the last question that found none, since a task was last sent
+        self._recorded: dict[
+            int, str
+        ] = {}  # node -> digest of its personal model, which the coordinator recorded
         self._served: dict[int, str] = {}  # node -> the digest that an answer to it named
-        self._heard: dict[int, str] = {}  # node -> the digest that it has read, as far as can be known
+        self._heard: dict[
+            int, str
+        ] = {}  # node -> the digest that it has read, as far as can be known
         self._asleep: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
 
     def task(self, node: int) -> None:
@@ -92,7 +98,9 @@ class LongPoll:
         with self._came:
             if not some:
                 self._empty.add(node)
-            known = node in self._empty  # else the server may have tasks that an earlier coordinator sent
+            known = (
+                node in self._empty
+            )  # else the server may have tasks that an earlier coordinator sent
             taken = min(sent, self._fetched.get(node, 0) + 1) if known else UNKNOWN
             self._fetched[node] = taken if some else sent
             if some:
@@ -106,7 +114,9 @@ class LongPoll:
             return self._idle.get(node, 0) > self._took.get(node, 0)
 
     def confirm(self, node: int, digest: str) -> None:
-        """Note that the coordinator recorded the node's personal model, and confirm it to the node."""
+        """Note that the coordinator recorded the node's personal model, and confirm it to the
+        node.
+        """
         with self._came:
             self._recorded[node] = digest
             waiting = self._asleep.get(node)
@@ -147,7 +157,9 @@ class LongPoll:
             self._came.notify_all()
 
     def answers(self, seconds: float) -> set[int]:
-        """Return the nodes that answered since the last call; wait up to `seconds` for the first."""
+        """Return the nodes that answered since the last call; wait up to `seconds` for the
+        first.
+        """
         end = time.monotonic() + seconds
         with self._came:
             while not self._answers and (left := end - time.monotonic()) > 0:

@@ -10,8 +10,6 @@ participant that asks for work while its answer is awaited: its task or its answ
 depends on one message. The centre (index 0) trains in the coordinator's own process.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -21,7 +19,11 @@ from typing import Any
 
 from flwr.app.message import Message
 from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.superlink.grid import HttpGrid
 
@@ -32,7 +34,14 @@ from tequio.core.replies import read_reply, refused_reply, reply_limit
 from tequio.core.texts.words import ENGLISH, refusal, sent_reason
 from tequio.core.types import Failure, Reply, Request
 from tequio.runtimes.embedded import Embedded
-from tequio.runtimes.flower.envelope import Envelope, find_part, list_parts, open_message, read_letter, seal
+from tequio.runtimes.flower.envelope import (
+    Envelope,
+    find_part,
+    list_parts,
+    open_message,
+    read_letter,
+    seal,
+)
 from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
@@ -41,7 +50,11 @@ LOOK = 2.0  # seconds between two looks at all participants, while no answer com
 PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and to wait for all parts
 BACK = 30.0  # seconds in which a lost participant may come back before a round continues alone
 AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
-LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+LOST = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+)
 GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
 
@@ -107,15 +120,22 @@ class FlowerRuntime:
     flying: dict[int, SentRequest] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)  # index -> name
     late: list[dict[str, Any]] = field(default_factory=list)
-    waiting: dict[int, SentRequest] = field(default_factory=dict)  # tasks of the exchange that goes on
+    waiting: dict[int, SentRequest] = field(
+        default_factory=dict
+    )  # tasks of the exchange that goes on
     absent: dict[str, float] = field(default_factory=dict)  # name -> since when it should connect
 
     def connections(self) -> dict[int, str]:
         """Return the connected participants, by index, and since when (as the server writes it)."""
-        online = {node.node_id: str(node.last_activated_at) for node in self.place.ask_again(HttpGrid.get_nodes)}
+        online = {
+            node.node_id: str(node.last_activated_at)
+            for node in self.place.ask_again(HttpGrid.get_nodes)
+        }
         return {index: online[node] for index, node in self.nodes.items() if node in online}
 
-    def exchange(self, tasks: Iterable[Request], within: float | None = None) -> Iterator[Reply | Failure]:
+    def exchange(
+        self, tasks: Iterable[Request], within: float | None = None
+    ) -> Iterator[Reply | Failure]:
         """Yield one Reply or Failure per task, in order of arrival.
 
         Those of this process come first, while the others work. within: seconds, where it is less
@@ -157,18 +177,24 @@ class FlowerRuntime:
         return set(self.flying)
 
     def awaited(self) -> list[Awaited]:
-        """Return the participants that the coordinator waits for now; another thread may call it."""
+        """Return the participants that the coordinator waits for now; another thread may call
+        it.
+        """
         now = time.monotonic()
         sent = [*self.waiting.copy().values(), *self.flying.copy().values()]
         rows = [Awaited(one.task.name, kind_of(one.task), now - one.at, one.again) for one in sent]
-        return rows + [Awaited(name, "", now - since, 0) for name, since in self.absent.copy().items()]
+        return rows + [
+            Awaited(name, "", now - since, 0) for name, since in self.absent.copy().items()
+        ]
 
     def expect(self, names: Iterable[str]) -> None:
         """Note the participants that should connect; no names: none any more."""
         now = time.monotonic()
         self.absent = {name: self.absent.get(name, now) for name in names}
 
-    def _hand_out(self, tasks: Iterable[Request], waiting: dict[int, SentRequest]) -> Iterator[Reply | Failure]:
+    def _hand_out(
+        self, tasks: Iterable[Request], waiting: dict[int, SentRequest]
+    ) -> Iterator[Reply | Failure]:
         """Send each task and note it in `waiting`.
 
         Yield a Failure for each participant that cannot be asked, and the replies of this process.
@@ -181,7 +207,9 @@ class FlowerRuntime:
             if task.index in self.here.participants:
                 local.append(task)
             elif task.index in busy:
-                away.append(_failure(task, Reason("still-at-work", {"round": busy[task.index].task.round})))
+                away.append(
+                    _failure(task, Reason("still-at-work", {"round": busy[task.index].task.round}))
+                )
             elif task.index not in connected:
                 away.append(_failure(task, Reason("not-connected")))
             else:
@@ -189,7 +217,9 @@ class FlowerRuntime:
         yield from away
         yield from self.here.exchange(local)
 
-    def arrivals(self, waiting: dict[int, SentRequest], end: float, ordered: bool = False) -> Iterator[Reply | Failure]:
+    def arrivals(
+        self, waiting: dict[int, SentRequest], end: float, ordered: bool = False
+    ) -> Iterator[Reply | Failure]:
         """Yield the replies until `end` (seconds, monotonic), and take their tasks out of
         `waiting`.
 
@@ -198,7 +228,9 @@ class FlowerRuntime:
         """
         due, checked = set[int](), time.monotonic()
         while waiting:
-            for index, sent in list(waiting.items()):  # one by one: only one reply is held at a time
+            for index, sent in list(
+                waiting.items()
+            ):  # one by one: only one reply is held at a time
                 if sent.lost is not None or (index not in due and sent.letter is None):
                     continue
                 sent = waiting[index] = self._check_connection(sent)
@@ -206,7 +238,9 @@ class FlowerRuntime:
                 if self._whole(sent) and (first or not list_parts(sent.letter)):
                     del waiting[index]
                     yield self.answer(sent)
-            for index in [i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back]:
+            for index in [
+                i for i, sent in waiting.items() if sent.away(time.monotonic()) > self.back
+            ]:
                 yield _failure(waiting.pop(index).task, Reason("connection-lost"))
             left = end - time.monotonic()
             if not waiting or left <= 0.0:
@@ -223,26 +257,40 @@ class FlowerRuntime:
         """
         connected = self.connections() if self.pending else {}
         for index, sent in list(self.pending.items()):
-            idle = self._holds_nothing(index)  # before the look for its answer, which it sends first
+            idle = self._holds_nothing(
+                index
+            )  # before the look for its answer, which it sends first
             sent = self.pending[index] = self._check_connection(sent)
-            whole, there = self._whole(sent), connected.get(index, sent.connection) == sent.connection
+            whole, there = (
+                self._whole(sent),
+                connected.get(index, sent.connection) == sent.connection,
+            )
             if not whole and there and sent.lost is None and not idle:
                 continue  # still at work, as far as is known
             del self.pending[index]
             after = time.monotonic() - sent.at
-            row = {"name": sent.task.name, "sent": sent.task.round, "task": type(sent.task).__name__}
+            row = {
+                "name": sent.task.name,
+                "sent": sent.task.round,
+                "task": type(sent.task).__name__,
+            }
             reason = Reason("round-over" if whole else "task-lost" if there else "asked-again")
             found = self.answer(sent) if whole else None
             if sent.lost is not None:
                 found = _failure(sent.task, Reason("connection-lost"))
             if isinstance(found, Failure):
                 reason = sent_reason(found.message, found.error)
-            self.late.append(row | {"late_seconds": max(0.0, after - self.deadline), "reason": reason.as_record()})
+            self.late.append(
+                row
+                | {"late_seconds": max(0.0, after - self.deadline), "reason": reason.as_record()}
+            )
 
     def carried(self) -> dict[str, Any]:
         """Return the bytes to and from each participant, and late replies, since the last call."""
         self.settle()
-        wire = {name: self.traffic.take(self.nodes[index]) for index, name in sorted(self.asked.items())}
+        wire = {
+            name: self.traffic.take(self.nodes[index]) for index, name in sorted(self.asked.items())
+        }
         late, self.late = self.late, []
         return {"wire": wire} | ({"late": late} if late else {})
 
@@ -265,7 +313,8 @@ class FlowerRuntime:
         """Send a task again to a participant that connected again, or that lost the task that it
         was sent.
 
-        The server delivers a message once, and the participant may have been killed or cut off as it came.
+        The server delivers a message once, and the participant may have been killed or cut off as
+        it came.
         """
         connected = self.connections()
         for index, sent in waiting.items():
@@ -279,18 +328,28 @@ class FlowerRuntime:
             waiting[index] = replace(sending, at=sent.at, again=sent.again + 1)
 
     def _check_loss(self, index: int, sent: SentRequest) -> SentRequest:
-        """Return the task with its answer, or as lost where its participant asks for work instead."""
+        """Return the task with its answer, or as lost where its participant asks for work
+        instead.
+        """
         known = sent.letter is not None or sent.lost is not None
         if known or _pauses(sent) or not self._holds_nothing(index):
             return sent
-        found = self._check_connection(sent)  # a participant asks for work only after the whole answer has arrived
-        return found if found.letter is not None else replace(found, lost=found.lost or time.monotonic())
+        found = self._check_connection(
+            sent
+        )  # a participant asks for work only after the whole answer has arrived
+        return (
+            found
+            if found.letter is not None
+            else replace(found, lost=found.lost or time.monotonic())
+        )
 
     def _holds_nothing(self, index: int) -> bool:
         return index in self.nodes and self.long_poll.holds_nothing(self.nodes[index])
 
     def _check_connection(self, sent: SentRequest) -> SentRequest:
-        """With its answer, or that its participant is not connected any more, where the server says so."""
+        """With its answer, or that its participant is not connected any more, where the server says
+        so.
+        """
         if sent.letter is not None and not list_parts(sent.letter):
             return sent
         if sent.run != self.place.run:
@@ -299,7 +358,9 @@ class FlowerRuntime:
             return sent
         asked = PullAppMessagesRequest(message_ids=[sent.message])
         try:
-            found = self.place.ask(lambda grid: grid._runtime_client.PullMessages(asked)).messages_list
+            found = self.place.ask(
+                lambda grid: grid._runtime_client.PullMessages(asked)
+            ).messages_list
         except Moved:
             return replace(sent, lost=time.monotonic())
         letter = read_letter(found[0]) if found else None
@@ -341,7 +402,10 @@ class FlowerRuntime:
         return bytes(found.object_content) if found.object_available else None
 
     def _part(self, identity: str, end: float) -> bytes:
-        """A part, waited for until `end` (seconds, monotonic). Raises UpdateError if it does not come."""
+        """A part, waited for until `end` (seconds, monotonic).
+
+        Raises UpdateError if it does not come.
+        """
         while (content := self._content(identity)) is None and time.monotonic() < end:
             time.sleep(PART[0])
         if not content:
@@ -349,15 +413,22 @@ class FlowerRuntime:
         return find_part(content, identity)
 
     def read(self, message: Message, task: Request) -> Reply | Failure:
-        """The reply in a message, of the participant that was asked and for the round that was asked."""
+        """The reply in a message, of the participant that was asked and for the round that was
+        asked.
+        """
         if message.has_error():
             return _failure(task, Reason("connection-lost"))
         limit, end = reply_limit(task, self.limit), time.monotonic() + PART[1]
         try:
-            data, _ = open_message(message, limit, lambda identity: self._part(identity, end), self.folder)
+            data, _ = open_message(
+                message, limit, lambda identity: self._part(identity, end), self.folder
+            )
         except MessageError as error:
             return refused_reply(task, error.as_reason().after(str(error)))
-        except (UpdateError, ResourceError) as error:  # a part did not come, or there is no room for what it sends
+        except (
+            UpdateError,
+            ResourceError,
+        ) as error:  # a part did not come, or there is no room for what it sends
             return Failure.of(task, NetworkError(str(error)), error.reason)
         return read_reply(data, task, limit)
 
@@ -369,7 +440,9 @@ def post(grid: HttpGrid, letter: Envelope) -> None:
         PushAppMessagesRequest(messages_list=[letter.proto()], message_object_trees=[letter.tree])
     )
     for identity, content in letter.wanted(list(taken.objects_to_push)):
-        part = PushObjectRequest(node=grid.node, run_id=grid.run.run_id, session_id=taken.session_id)
+        part = PushObjectRequest(
+            node=grid.node, run_id=grid.run.run_id, session_id=taken.session_id
+        )
         part.object_id, part.object_content = identity, content
         server.PushObject(part)
 

@@ -4,8 +4,6 @@ which key.
 At the end the gateway dismisses all participants.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from threading import Event
@@ -33,7 +31,10 @@ class Sessions:
         self._over.set()
         self._long_poll.everybody()
         end = time.monotonic() + DISMISSAL
-        while any(seen > time.monotonic() - AWAY for seen in list(self._here.values())) and time.monotonic() < end:
+        while (
+            any(seen > time.monotonic() - AWAY for seen in list(self._here.values()))
+            and time.monotonic() < end
+        ):
             time.sleep(0.05)
 
     def dismissed(self, request: Request) -> bool:

@@ -6,8 +6,6 @@ those that do not come, and they may come later: a finished run opens again for 
 have no personal model yet.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -64,7 +62,10 @@ class PersonalPhase:
     _since: dict[int, float] = field(default_factory=dict)
 
     def ask(
-        self, ledger: Ledger, tasks: Iterable[PersonaliseRequest], barred: Mapping[str, Reason] = MappingProxyType({})
+        self,
+        ledger: Ledger,
+        tasks: Iterable[PersonaliseRequest],
+        barred: Mapping[str, Reason] = MappingProxyType({}),
     ) -> None:
         """Have each participant make its model from the shared one, once, and record what it
         reports.
@@ -82,7 +83,11 @@ class PersonalPhase:
         while owed:
             self.net.settle()
             there = self.here()
-            now = [i for i in owed if i in there and i not in self.net.pending and asked.get(i) != there[i]]
+            now = [
+                i
+                for i in owed
+                if i in there and i not in self.net.pending and asked.get(i) != there[i]
+            ]
             asked |= {i: there[i] for i in now}
             for reply in self.net.exchange([owed[i] for i in now]) if now else ():
                 if isinstance(reply, Reply):
@@ -93,7 +98,9 @@ class PersonalPhase:
                         del owed[reply.index]
                     continue
                 why[reply.index] = failure_reason(reply)
-                if reply.index in self.net.pending or _away(reply):  # asked again once it is free, or there
+                if reply.index in self.net.pending or _away(
+                    reply
+                ):  # asked again once it is free, or there
                     asked.pop(reply.index)
             awaited = [i for i in owed if i not in there or asked.get(i) != there[i]]
             if not awaited or time.monotonic() > end:
@@ -114,7 +121,10 @@ class PersonalPhase:
         try:
             body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
         except MessageError as error:
-            return Reason("unreadable-outcome", {"why": error.reason.as_record() if error.reason else str(error)})
+            return Reason(
+                "unreadable-outcome",
+                {"why": error.reason.as_record() if error.reason else str(error)},
+            )
         if digest := _digest(body):
             note_unheard(self.hub, reply.name, digest)
         wire = self.net.traffic.take(self.net.nodes[reply.index])  # since the last round
@@ -145,7 +155,11 @@ class PersonalPhase:
         """
         quiet, nodes = time.monotonic() + QUIET, node_numbers(self.hub)
         said = False
-        while waiting := [name for name in self.note_heard(run) if time.monotonic() < self._until(nodes.get(name, 0))]:
+        while waiting := [
+            name
+            for name in self.note_heard(run)
+            if time.monotonic() < self._until(nodes.get(name, 0))
+        ]:
             if not said and time.monotonic() > quiet:
                 said, names = True, ", ".join(waiting)
                 words = (
@@ -158,9 +172,15 @@ class PersonalPhase:
         self.net.expect(())
 
     def note_heard(self, run: Path) -> list[str]:
-        """Note which participants know that their personal models are recorded; return the others."""
+        """Note which participants know that their personal models are recorded; return the
+        others.
+        """
         rows, nodes = unheard(self.hub, run), node_numbers(self.hub)
-        heard = {name for name, digest in rows.items() if self.net.long_poll.heard(nodes.get(name, 0), digest)}
+        heard = {
+            name
+            for name, digest in rows.items()
+            if self.net.long_poll.heard(nodes.get(name, 0), digest)
+        }
         note_heard(self.hub, heard)
         return [name for name in rows if name not in heard]
 
@@ -185,7 +205,10 @@ class PersonalPhase:
 def owed(hub: Path, run: Path) -> list[str]:
     """Return the participants of a run that made no personal model, without those that left."""
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        return [row["name"] for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()]
+        return [
+            row["name"]
+            for row in _owed(hub, recorded_header(ledger, RunFolder(run)), ledger).values()
+        ]
 
 
 def reopen(run: Path, personal_phase: PersonalPhase) -> None:
@@ -198,14 +221,24 @@ def reopen(run: Path, personal_phase: PersonalPhase) -> None:
             raise refusal(LedgerError, "record-missing", path=run, record="shared")
         of = {MAIN: found.body, **found.body.get("bases", {})}
         bases = {row.get("base", MAIN) for row in rows.values()}
-        shared = {base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"]) for base in bases}
-        allowed = allowances(config_from_header(header, folder.ledger_path), ledger, one_process=False)
+        shared = {
+            base: read_model(folder, base_file(base, SHARED_FILE), of[base]["digest"])
+            for base in bases
+        }
+        allowed = allowances(
+            config_from_header(header, folder.ledger_path), ledger, one_process=False
+        )
         tasks = [_task(i, row, shared, of) for i, row in rows.items()]
-        personal_phase.ask(ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks])
+        personal_phase.ask(
+            ledger, [replace(task, budget=allowed.get(task.name, {})) for task in tasks]
+        )
 
 
 def _task(
-    index: int, row: Mapping[str, Any], shared: Mapping[str, Update], of: Mapping[str, Mapping[str, Any]]
+    index: int,
+    row: Mapping[str, Any],
+    shared: Mapping[str, Update],
+    of: Mapping[str, Mapping[str, Any]],
 ) -> PersonaliseRequest:
     base = row.get("base", MAIN)
     round_, rank, steps = int(of[base]["round"]), int(row["rank"]), int(row["steps"])
@@ -214,9 +247,14 @@ def _task(
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
     """Return the rows of the participants that made no personal model, by index."""
-    known, without = {row["name"]: row for row in participant_rows(ledger)}, _personal(ledger) | left(hub).keys()
+    known, without = (
+        {row["name"]: row for row in participant_rows(ledger)},
+        _personal(ledger) | left(hub).keys(),
+    )
     names = [entry["name"] for entry in header["config"]["participants"]]
-    return {i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without}
+    return {
+        i: known[name] for i, name in enumerate(names, 1) if name in known and name not in without
+    }
 
 
 def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:

@@ -5,8 +5,6 @@ A run begins with a quorum of the roster. A participant that comes later joins a
 One that leaves costs the others nothing, and one that comes back has its old part.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -36,7 +34,10 @@ from tequio.runtimes.flower.runtime import FlowerRuntime
 
 LOOK = 0.2  # seconds between two looks at which participants are connected
 ANSWER = 60.0  # seconds within which a participant that has just connected must send its profile
-PAUSE, TRIES = 2.0, 10  # seconds more before each further try of a round, and tries before the run ends
+PAUSE, TRIES = (
+    2.0,
+    10,
+)  # seconds more before each further try of a round, and tries before the run ends
 
 
 def participant_names(config: Federation) -> dict[int, str]:
@@ -50,7 +51,9 @@ def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int,
     The keys that count are read again from the folder.
     """
     numbers = node_numbers(folder)
-    net.nodes = {i: numbers[name] for i, name in participant_names(config).items() if name in numbers}
+    net.nodes = {
+        i: numbers[name] for i, name in participant_names(config).items() if name in numbers
+    }
     return net.connections()
 
 
@@ -72,7 +75,9 @@ class Roster:
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     commitments: dict[int, str] = field(default_factory=dict)
     ledger: Ledger | None = None
-    asked: dict[int, str] = field(default_factory=dict)  # index -> the connection in which it was asked
+    asked: dict[int, str] = field(
+        default_factory=dict
+    )  # index -> the connection in which it was asked
     barred: dict[int, Reason] = field(default_factory=dict)  # index -> why it cannot take part
     # Barred participants whose replies cannot be used: the quorum does not count them.
     unreadable: set[int] = field(default_factory=set)
@@ -113,7 +118,11 @@ class Roster:
         end, announced = time.monotonic() + self.wait, ""
         while True:
             self.net.settle()
-            there = [i for i, since in self.here().items() if i not in self.net.pending and self._may(i, since)]
+            there = [
+                i
+                for i, since in self.here().items()
+                if i not in self.net.pending and self._may(i, since)
+            ]
             if len(there) >= self.quorum:
                 self.net.expect(())
                 return
@@ -126,8 +135,16 @@ class Roster:
                 self.say(words, "waiting", stage="waiting", missing=missing)
                 announced = missing
             if time.monotonic() > end:
-                barred = [{"name": self.names[i], "reason": why.as_record()} for i, why in self.barred.items()]
-                facts = {"names": absent, "there": len(there), "quorum": self.quorum, "seconds": self.wait}
+                barred = [
+                    {"name": self.names[i], "reason": why.as_record()}
+                    for i, why in self.barred.items()
+                ]
+                facts = {
+                    "names": absent,
+                    "there": len(there),
+                    "quorum": self.quorum,
+                    "seconds": self.wait,
+                }
                 facts |= {"barred": barred} if barred else {}
                 raise refusal(NetworkError, "quorum-barred" if barred else "quorum-absent", **facts)
             time.sleep(LOOK)
@@ -141,7 +158,9 @@ class Roster:
         facts: dict[int, dict[str, Any]] = {}
         while len(facts) < self.quorum:
             self.wait_for_quorum()
-            facts |= self._describe({i: since for i, since in self.here().items() if self.asked.get(i) != since})
+            facts |= self._describe(
+                {i: since for i, since in self.here().items() if self.asked.get(i) != since}
+            )
             if len(self.names) - len(self.barred) < self.quorum:
                 name, why = self.names[min(self.barred)], self.barred[min(self.barred)]
                 raise refusal(NetworkError, "cannot-take-part", name=name, why=why.as_record())
@@ -203,8 +222,12 @@ class Roster:
         Participants that left or cannot take part are not in it.
         """
         gone = left(self.folder).keys() | {self.names[i] for i in self.barred}
-        members = (self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base)
-        return replace(run_spec, members=tuple(member for member in members if member.name not in gone))
+        members = (
+            self.members[i] for i in sorted(self.members) if i > 0 and self.base_of(i) == base
+        )
+        return replace(
+            run_spec, members=tuple(member for member in members if member.name not in gone)
+        )
 
     def on_short_round(self, short: ShortRound) -> None:
         """Log why the round was short, and wait for a quorum.
@@ -231,12 +254,18 @@ class Roster:
         """
         body = self.net.carried()
         if barred := self.barred_members():
-            body["barred"] = [{"name": name, "reason": why.as_record()} for name, why in barred.items()]
+            body["barred"] = [
+                {"name": name, "reason": why.as_record()} for name, why in barred.items()
+            ]
         for late in body.get("late", []):
             at = f"{duration(late['late_seconds'])} after its deadline"
             words = f"{late['name']}: its reply to round {late['sent']} does not count ({at})"
             words += f": {ENGLISH.reason(late['reason'])}"
-            fields = {"participant": late["name"], "sent": late["sent"], "reason": late["reason"]["code"]}
+            fields = {
+                "participant": late["name"],
+                "sent": late["sent"],
+                "reason": late["reason"]["code"],
+            }
             self.say(words, "reply-late", "warning", **fields)
         return body
 
@@ -254,14 +283,19 @@ class Roster:
         for reply in self.net.exchange(tasks, ANSWER):
             i = reply.index
             if isinstance(reply, Failure) and reply.error == NetworkError.__name__:
-                self.say(f"{reply.name} did not send its profile: {ENGLISH.reason(failure_reason(reply))}")
+                self.say(
+                    f"{reply.name} did not send its profile: "
+                    f"{ENGLISH.reason(failure_reason(reply))}"
+                )
                 continue
             self.asked[i] = connected[i]
             self.barred.pop(i, None)
             self.unreadable.discard(i)
             if isinstance(reply, Failure):  # not asked again before it connects again
                 self.unreadable.add(i)
-                self._bar(i, Reason("unreadable-profile", {"why": failure_reason(reply).as_record()}))
+                self._bar(
+                    i, Reason("unreadable-profile", {"why": failure_reason(reply).as_record()})
+                )
                 continue
             try:
                 facts = read_description(reply)
@@ -293,7 +327,9 @@ class Roster:
         for i, said in facts.items():
             own = ParticipantProfile.of(self.names[i], said["told"])
             now = {"data": dict(own.data), "batches": dict(own.batches)}
-            same = canonical_json(comparable(now)) == canonical_json(comparable({k: self.rows[i][k] for k in now}))
+            same = canonical_json(comparable(now)) == canonical_json(
+                comparable({k: self.rows[i][k] for k in now})
+            )
             if invited.get(i, 0) > self.invited.get(i, 0):
                 fresh = {**self.rows[i], **now}
                 try:
@@ -315,7 +351,9 @@ class Roster:
         """
         base, row = self.base_of(index), self.rows[index]
         given = allocate_all(self.contexts[base], {index: profile})[profile.name]
-        part = replace(given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"])))
+        part = replace(
+            given, rank=min(given.rank, int(row["rank"])), steps=min(given.steps, int(row["steps"]))
+        )
         if (part.rank, part.steps) == (int(row["rank"]), int(row["steps"])):
             return {}
         return self.row(base, profile, part)
@@ -327,7 +365,9 @@ class Roster:
         if run_spec.aggregator.layout == "factors":  # made for the participants of the first round
             ranks = [rank for rank in self.config.adapter.ranks if rank <= top]
             adapter = self.config.adapter.model_copy(update={"ranks": ranks})
-            context = replace(context, config=context.config.model_copy(update={"adapter": adapter}))
+            context = replace(
+                context, config=context.config.model_copy(update={"adapter": adapter})
+            )
         profile = ParticipantProfile.of(self.names[index], facts["told"])
         try:
             given = allocate_all(context, {index: profile})[profile.name]
@@ -344,9 +384,13 @@ class Roster:
 
     def row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
         """Return the row of a participant that trains this base, or of its centre."""
-        return participant_row(profile, given, self.contexts[base].adapted.full, base if self.config.bases else None)
+        return participant_row(
+            profile, given, self.contexts[base].adapted.full, base if self.config.bases else None
+        )
 
-    def _record(self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None) -> None:
+    def _record(
+        self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None
+    ) -> None:
         """Record that a participant joins, or comes back with another salt.
 
         round_: the round from which it takes part; None when the coordinator was started again.
@@ -364,7 +408,9 @@ class Roster:
         known = {(e.body["name"], e.body["invitation"]) for e in self.ledger.entries("left")}
         for name, invitation in left(self.folder).items():
             if (name, invitation) not in known:
-                self.ledger.append("left", {"round": self.made, "name": name, "invitation": invitation})
+                self.ledger.append(
+                    "left", {"round": self.made, "name": name, "invitation": invitation}
+                )
 
     def _invited(self) -> dict[int, int]:
         """Return, by index, how often each enrolled participant was invited again."""
@@ -374,5 +420,7 @@ class Roster:
     def register(self, index: int, row: Mapping[str, Any], commitment: str) -> None:
         """Add a participant with its part, from its row in the record."""
         sizes = {split: int(count) for split, count in row.get("batches", {}).items()}
-        self.members[index] = Member(str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes)
+        self.members[index] = Member(
+            str(row["name"]), index, int(row["rank"]), int(row["steps"]), sizes=sizes
+        )
         self.rows[index], self.commitments[index] = dict(row), commitment

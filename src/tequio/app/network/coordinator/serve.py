@@ -5,8 +5,6 @@ data and the shared model. It never sees data or personal models: a participant 
 the shared one, and reports means.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +63,9 @@ class Times:
     grace: float = 0.0
 
 
-def coordinate(folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch) -> Outcome:
+def coordinate(
+    folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch
+) -> Outcome:
     """Start the federation of this folder, or resume it, to its end. Events go to `health`.
 
     A finished one is opened again, for `times.grace`, where a participant has not made its personal
@@ -77,7 +77,11 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
     config = load_federation(Path(hub_files.federation))
     algorithm = _check(config)
     check_unchanged(config, hub_files.files, (folder / RUN / LEDGER).exists())
-    with RunFolder(folder).lock(), health.answering(coordinator_pages(folder, health)), health.written_to(folder):
+    with (
+        RunFolder(folder).lock(),
+        health.answering(coordinator_pages(folder, health)),
+        health.written_to(folder),
+    ):
         ended = _ended(folder / "run")
         late = [] if ended is None else owed(folder, folder / "run")
         waiting = [] if ended is None else list(unheard(folder, folder / "run"))
@@ -87,7 +91,9 @@ def coordinate(folder: Path, host: str, port: int | None, times: Times, health: 
         check_keys(folder, hub_files)
         with claimed(host, port or split_address(hub_files.address)[1]) as own:
             if ended is None:
-                return _coordinate(folder, hub_files, config, algorithm, host, own, times, health, watch)
+                return _coordinate(
+                    folder, hub_files, config, algorithm, host, own, times, health, watch
+                )
             _say_reopened(late, waiting, times.grace, health)
             with _opened(folder, hub_files, host, own, health, times.deadline) as (sessions, net):
                 personal_phase = _personal_phase(folder, config, net, times, health.tell)
@@ -122,7 +128,9 @@ def _coordinate(
 def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
     about = [f"{', '.join(late)} made no personal model yet"] if late else []
     about += (
-        [f"{', '.join(waiting)} did not learn yet that the coordinator recorded the personal model"] if waiting else []
+        [f"{', '.join(waiting)} did not learn yet that the coordinator recorded the personal model"]
+        if waiting
+        else []
     )
     words = f"All rounds are done; {'; '.join(about)}."
     words += f" The coordinator stays open for up to {duration(grace)}."
@@ -152,7 +160,9 @@ def _opened(
 ) -> Iterator[tuple[Sessions, FlowerRuntime]]:
     """Run the server and the gateway until the block ends."""
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
-    server = Server(_free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths))
+    server = Server(
+        _free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths)
+    )
     members, say = Membership(folder, server, health.tell), health.tell
     listen = Gateway(folder / hub_files.certificate, folder / hub_files.key, server)
     with (
@@ -163,7 +173,9 @@ def _opened(
     ):
         at = f"{host}:{own.getsockname()[1]}"
         health.look = partial(_look, server, reminder(folder, hub_files, say))
-        net = FlowerRuntime(own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder)
+        net = FlowerRuntime(
+            own_place, {}, Embedded({}), deadline, listen.long_poll, listen.traffic, server.folder
+        )
         health.waits = partial(_waits, net)
         say(f"Listening on {at}.", "listening", address=at)
         yield sessions, net
@@ -205,7 +217,11 @@ def _ended(run: Path) -> Outcome | None:
 
 
 def _check(config: Federation) -> Algorithm:
-    """The pieces. Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do not go together."""
+    """The pieces.
+
+    Raises ConfigError for what a network cannot do yet, with the way out, and for pieces that do
+    not go together.
+    """
     algorithm = resolve_algorithm(config)
     several = bool(config.bases) or config.distil is not None
     found = {

@@ -5,8 +5,6 @@ The folder decides (folder.py). It is read each time, so `tequio coordinator inv
 coordinator runs. SuperLink follows it: the node of a key that is no longer valid is unregistered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
-"""A participant without its coordinator: outside its own hours, or because the coordinator is gone."""
-
-from __future__ import annotations
+"""A participant without its coordinator: outside its own hours, or because the coordinator is
+gone.
+"""
 
 import time
 from datetime import datetime
@@ -16,7 +16,9 @@ from tequio.planning.schedule import is_open, next_opening, parse_window
 GONE = 600.0  # seconds without the coordinator, after which the log says how to continue alone
 
 
-def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None) -> str:
+def closed(
+    schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None
+) -> str:
     """Return why this machine does not take part at `now`, local time; an empty text where it does.
 
     forecast: of its electricity's carbon.
@@ -26,7 +28,10 @@ def closed(schedule: ScheduleSection | None, now: datetime, forecast: Intensity 
     if is_open(window := parse_window(schedule.hours), schedule.days, now):
         return _waiting_for_green(schedule, now.astimezone(), forecast)
     opens = next_opening(window, schedule.days, now)
-    return f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, local time."
+    return (
+        f"Outside of the hours in [schedule]: disconnected until {opens:%A %Y-%m-%d %H:%M}, "
+        "local time."
+    )
 
 
 def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Intensity | None) -> str:
@@ -36,8 +41,15 @@ def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Inten
     green, opens = greenest_of_day(slots, now, schedule.greenest_hours)
     if green:
         return ""
-    until = "the next day" if opens is None else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
-    return f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected until {until}."
+    until = (
+        "the next day"
+        if opens is None
+        else f"{opens.astimezone(now.tzinfo):%A %Y-%m-%d %H:%M}, local time"
+    )
+    return (
+        f"Not one of the {schedule.greenest_hours:g} greenest hours of the day: disconnected "
+        f"until {until}."
+    )
 
 
 def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> EventHandler:

@@ -5,8 +5,6 @@ It is recorded in the participant's own ledger. If it is interrupted anywhere, t
 begins again with the same result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,9 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
     Raises ConfigError if the folder did not join, RunError if its data changed since.
     """
     identity = read_identity(folder)
-    with open_participant(folder, load_participant(Path(identity["participant"]), identity["name"]), log) as resident:
+    with open_participant(
+        folder, load_participant(Path(identity["participant"]), identity["name"]), log
+    ) as resident:
         found = load_shared(resident.folder, resident.ledger)
         model, record = found or (zero(resident.node.adapted.spec), {})
         begun = {"round": int(record.get("round", 0)), "digest": digest_update(model)}
@@ -50,14 +50,27 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
             rule = recorded_rule(recorded_header(resident.ledger, resident.folder))
             texts, name = len(resident.node.data.train), resident.node.name
             settings = personal_settings(resident.config, texts, name, given, rule)
-            done = save_alone(resident.folder, resident.ledger, personalise(resident.node, model, settings), begun)
+            done = save_alone(
+                resident.folder, resident.ledger, personalise(resident.node, model, settings), begun
+            )
         test = done["test"]
-    return {"name": identity["name"], "run": str(folder / RUN), "chosen": done["chosen"], "from": begun, "test": test}
+    return {
+        "name": identity["name"],
+        "run": str(folder / RUN),
+        "chosen": done["chosen"],
+        "from": begun,
+        "test": test,
+    }
 
 
 def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
     """Return rank and steps of a round: the coordinator's, else what the own hardware allows."""
     if "rank" in record and "steps" in record:
         return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
-    adapted, said = resident.node.adapted, ParticipantProfile.of(resident.node.name, resident.facts["told"])
-    return allocate(build_hardware(said.name, said.hardware, said.speed, adapted.full), resident.agreed.work)
+    adapted, said = (
+        resident.node.adapted,
+        ParticipantProfile.of(resident.node.name, resident.facts["told"]),
+    )
+    return allocate(
+        build_hardware(said.name, said.hardware, said.speed, adapted.full), resident.agreed.work
+    )
