@@ -52,7 +52,7 @@ def whole(root: Path, toml: Path, disturbed: bool) -> tuple[str, dict[str, Any]]
         }
         if disturbed:
             assert "is started again" in log.read_text(), "SuperLink was killed before it listened"
-            until(lambda: "The rounds are over." in log.read_text())
+            until(lambda: "All rounds are done." in log.read_text())
             health = json.loads((hub / "vitals.json").read_text())
             with suppress(ProcessLookupError):
                 os.kill(int(health["process"]), signal.SIGKILL)

@@ -295,7 +295,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(
         in card.text
     )
     said = tequio("leave", folder, "--yes")
-    assert "was not told" in said
+    assert "was not notified" in said
     stands = read_status(folder)
     assert (stands["state"], stands["left"]) == ("left", read_identity(folder)["left"])
     assert (stands["bundle"], stands["next"]) == (

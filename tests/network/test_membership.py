@@ -358,13 +358,13 @@ def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_wel
         made = kinds(record).count("round")
         folders["site2"].rename(tmp_path / "thief")
         tequio("coordinator", "invite", hub, "site2")
-        assert "was not told" in tequio("leave", folders["site1"], "--yes")
+        assert "was not notified" in tequio("leave", folders["site1"], "--yes")
         log.write_text("")
         running.enter_context(background(log, "coordinator", "start", hub, "--wait", "10", *ALONE))
         until(lambda: "Waiting for" in log.read_text())
-        assert "The key with which site2 joined counts no more." in log.read_text()
+        assert "The key with which site2 joined is no longer valid." in log.read_text()
         assert "refused this participant" in tequio("participate", tmp_path / "thief", fails=True)
-        assert "was told" in tequio(
+        assert "was notified" in tequio(
             "leave", folders["site1"], "--yes", "--out", tmp_path / "bundle"
         )
         tequio(

@@ -91,7 +91,7 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
             assert codes == ["not-connected", "failed", "unreadable-outcome"]
             assert missing["participants"][1]["reason"]["facts"]["error"] == "TrainingError"
             assert [words for event, words in said if event == "waiting"] == [
-                "Waiting at most 20 s for late, never to fetch the shared model."
+                "Waiting up to 20 s for late, never to fetch the shared model."
             ]
             lines = [words for event, words in said if event == "personal-missing"]
             assert f"start again: tequio coordinator start {tmp_path}" in lines[0]
@@ -198,7 +198,7 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(
         assert said[1:] == [
             "sent 9 bytes",
             "the coordinator recorded it",
-            "no connection; the personal model is made, but the coordinator has not heard of it",
+            "no connection; the personal model is made, but the coordinator has not confirmed it",
         ]
         again = Event()
         Ending(ledger, again, tell, linger=0.0)  # the process was started again

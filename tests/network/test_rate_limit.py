@@ -28,7 +28,7 @@ def test_a_participant_that_is_barred_again_and_again_cannot_fill_the_log() -> N
     throttle.flush()
     assert log_lines[-1] == (
         "refused-more",
-        "refused: 940 more requests (north barred), not told one by one",
+        "refused: 940 more requests (north barred), not logged one by one",
     )
 
 

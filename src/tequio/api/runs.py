@@ -225,7 +225,7 @@ class Run(Mapping[str, Participant]):
         return self
 
     def stop(self) -> Run:
-        """End a run that is going on between two pieces of work. What is committed stays.
+        """Stop a running run between two pieces of work. Everything that is committed stays.
 
         `tequio.run(run)` continues it.
         """

@@ -2,7 +2,7 @@
 
 TOML, data files, bases, runs.
 
-What is found here is found again, in more detail, when the files are read.
+Each fault that is found here is found again, in more detail, when the files are read.
 """
 
 import glob

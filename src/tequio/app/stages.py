@@ -1,5 +1,5 @@
-"""What comes after the rounds: the shared models, the personal ones, counterfactuals, general
-capability, the closing record.
+"""The stages after the rounds: shared and personal models, counterfactuals, general capability, the
+last record.
 
 Every stage commits what it found before the next begins, and reads back what the ledger says is
 done.

@@ -27,10 +27,10 @@ def accounts(
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Say what a run took, by participant: energy, CO2e (location-based), money in each one's
-    currency;
+    """Print what a run took, by participant: energy, CO2e (location-based), money; SCI; grams for a
+    model card.
 
-    SCI; grams for a model card.
+    Money is in each participant's currency.
     """
     from tequio.ledger.folder import RunFolder
     from tequio.ledger.record import Ledger

@@ -20,7 +20,7 @@ def import_(
     file: File,
     source: Annotated[
         Literal["uk", "carbon-aware", "electricity-maps", "watttime"],
-        typer.Option("--from", help="Who published it."),
+        typer.Option("--from", help="The publisher."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="The CSV to write. Default: intensity.csv here.")
@@ -72,7 +72,7 @@ def import_(
 
 @carbon.command()
 def check(file: File, json: Json = False) -> None:
-    """Read a canonical CSV strictly, and say what is in it."""
+    """Read a canonical CSV strictly, and print what is in it."""
     from tequio.measure.intensity_files import check_file
 
     found = check_file(file)
@@ -86,7 +86,7 @@ def countries(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Annual averages by country, with their year and source."""
+    """Print annual averages by country, with their year and source."""
     from tequio.measure.intensity_files import table_of
 
     found = table_of(name)

@@ -21,7 +21,7 @@ def explain(
     ],
     json: Json = False,
 ) -> None:
-    """Say what a key of federation.toml or participant.toml means, its type, and its default."""
+    """Print what a key of federation.toml or participant.toml means, its type, and its default."""
     from tequio.config.reference import find
 
     found = find(key)
@@ -39,13 +39,11 @@ def explain(
 @config.command("schema")
 def schema(
     file: Annotated[
-        Literal["federation", "participant"], typer.Argument(help="Of which file.")
+        Literal["federation", "participant"], typer.Argument(help="The file to describe.")
     ] = "federation",
     json: Json = False,
 ) -> None:
-    """Print the JSON Schema (Draft 2020-12) of federation.toml or participant.toml, with which
-    editors explain and check keys.
-    """
+    """Print the JSON Schema (Draft 2020-12) of federation.toml or participant.toml, for editors."""
     from tequio.config.reference import schema as schema_of
 
     output.emit(schema_of(file), True, lambda: None)

@@ -33,7 +33,7 @@ def coordinator_init(
     ] = None,
     key: Annotated[Path | None, typer.Option("--key", help="Its key, PEM.")] = None,
     authority: Annotated[
-        Path | None, typer.Option("--authority", help="Who signed it, PEM.")
+        Path | None, typer.Option("--authority", help="The certificate that signed it, PEM.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -61,19 +61,20 @@ def coordinator_init(
 @coordinator.command("invite")
 def coordinator_invite(
     folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
-    name: Annotated[str, typer.Argument(help="Who, as the roster in federation.toml calls it.")],
+    name: Annotated[str, typer.Argument(help="The participant's name in federation.toml.")],
     json: Json = False,
 ) -> None:
-    """Invite one on the roster anew: the invitation before, and the key that joined with it, count
-    no more.
+    """Invite a participant of the roster again.
+
+    Its earlier invitation and key are no longer valid.
     """
     from tequio.app.network.hub.folder import invite
 
     path = invite(folder, name)
 
     words = (
-        f"Wrote {path}, a secret for {name}. The invitation before it counts no more,",
-        "nor does the key that joined with it. A coordinator that runs need not be stopped.",
+        f"Wrote {path}, a secret for {name}. The earlier invitation is no longer valid,",
+        "nor is the key that joined with it. A running coordinator need not be stopped.",
     )
     output.emit({"name": name, "invitation": str(path)}, json, lambda: output.say(*words))
 
@@ -84,7 +85,7 @@ def coordinator_locate(
     federation: Annotated[Path, typer.Argument(help="Where federation.toml is now, unchanged.")],
     json: Json = False,
 ) -> None:
-    """Repair a folder that was moved: keep where its federation.toml is now."""
+    """Repair a folder that was moved: record where its federation.toml is now."""
     from tequio.app.network.hub.folder import locate_federation
 
     locate_federation(folder, federation)
@@ -101,8 +102,8 @@ def coordinator_renew(
     folder: Annotated[Path, typer.Argument(help="Folder that `coordinator init` made.")],
     json: Json = False,
 ) -> None:
-    """Make a new certificate, by the authority that is in the invitations: participants connect
-    again as they are.
+    """Make a new certificate, signed by the authority in the invitations. Participants just
+    reconnect.
     """
     from tequio.app.network.hub.certificates import renew
 
@@ -140,7 +141,7 @@ def coordinator_start(
         float,
         typer.Option(
             "--grace",
-            help="Minutes to wait, after the last round, for participants that are away.",
+            help="Minutes to wait, after the last round, for offline participants.",
             min=0,
         ),
     ] = 10.0,
@@ -151,9 +152,9 @@ def coordinator_start(
     log_file: LogFile = None,
     json: Json = False,
 ) -> None:
-    """Start, or go on with, the federation; ends with the report.
+    """Start the federation, or resume it; ends with the report.
 
-    One that is over opens again for who has no personal model yet.
+    A finished one opens again for participants that have no personal model yet.
     """
     from tequio.app.network.coordinator.serve import Times, coordinate
     from tequio.app.network.monitoring.health import Health
@@ -179,8 +180,8 @@ def coordinator_check(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Look at secrets, certificates and ports, and at what a stranger reaches from outside; exit
-    code 1 if something fails.
+    """Check secrets, certificates, ports, and what a stranger reaches. Exit code 1 if a check
+    fails.
     """
     from tequio.app.network.monitoring.check import check_coordinator
 

@@ -28,9 +28,9 @@ DEFAULTS = MappingProxyType(
 def prepare_process() -> None:
     """Set what the environment does not set already. Without effect once torch is loaded.
 
-    What is made can be changed by its owner only where the umask would let anybody change it (000,
-    for instance). Connections to this machine itself go through no proxy; without a home folder,
-    what can be fetched again goes to the temporary one.
+    Only the owner can change new files where the umask would let anybody change them (000, for
+    instance). Connections to this machine itself go through no proxy. Without a home folder, files
+    that can be fetched again go to the temporary one.
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -27,7 +27,7 @@ Metrics = Annotated[
 ]
 Log = Annotated[
     Literal["plain", "json"],
-    typer.Option("--log", help="Events as words, or one JSON object a line."),
+    typer.Option("--log", help="Events as words, or one JSON object per line."),
 ]
 LogFile = Annotated[
     Path | None,

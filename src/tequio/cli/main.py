@@ -119,7 +119,7 @@ def run(
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this run instead.")
+        Path | None, typer.Option("--resume", help="Resume this run instead.")
     ] = None,
     counterfactuals: Annotated[
         bool,
@@ -140,7 +140,9 @@ def run(
     ] = None,
     explain_speed: Annotated[
         bool,
-        typer.Option("--explain-speed", help="Only say how it would be computed here, and why."),
+        typer.Option(
+            "--explain-speed", help="Only explain how this machine would compute it, and why."
+        ),
     ] = False,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -203,7 +205,9 @@ def demo(
     ] = False,
     participants: Annotated[
         int | None,
-        typer.Option("--participants", help="Only the first so many. Default: all.", min=1),
+        typer.Option(
+            "--participants", help="Use only the first N participants. Default: all.", min=1
+        ),
     ] = None,
     threads: Threads = 0,
     workers: Workers = 0,
@@ -291,8 +295,8 @@ def predict(
     participant: Annotated[
         str,
         typer.Argument(
-            help="Whose model; 'shared' for the general one, 'shared-BASE' for that of a further "
-            "base."
+            help="A participant; 'shared' for the shared model, 'shared-BASE' for that of a "
+            "further base."
         ),
     ],
     text: Annotated[
@@ -314,15 +318,16 @@ def predict(
     general: Annotated[
         bool,
         typer.Option(
-            "--general", help="The participant's model for everybody's texts, not only for its own."
+            "--general",
+            help="Use the participant's model for texts of all kinds, not only its own.",
         ),
     ] = False,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", help="Language models: at most so many.", min=1)
+        int, typer.Option("--max-new-tokens", help="Most new tokens of a language model.", min=1)
     ] = 60,
     json: Json = False,
 ) -> None:
-    """A participant's model on a text, or on each text of a file."""
+    """Predict with a participant's model: one text, or each text of a file."""
     from tequio.app.preflight import check_file, check_run
 
     if text == "-" and file is None:
@@ -382,8 +387,8 @@ def adapt(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """A newcomer starts from a finished federation: its personal model from few examples, and
-    whether that beat starting alone.
+    """Make a newcomer's personal model from a finished run and few examples, and compare with
+    starting alone.
     """
     from tequio.app.preflight import check_participant, check_run
 
@@ -411,7 +416,7 @@ def export(
     ] = False,
     rank: Annotated[
         str,
-        typer.Option("--rank", help="Largest rank of an adapter; 0 or full keeps the exact rank."),
+        typer.Option("--rank", help="Largest rank of an adapter; 0 or full for the exact rank."),
     ] = "16",
     dtype: Annotated[
         str | None,
@@ -459,8 +464,9 @@ def version(json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: every Tequio error becomes one message and an exit code; with --json a mistake
-    in the command line, too.
+    """Run the command line: every Tequio error becomes one message and an exit code.
+
+    With --json a mistake in the command line does, too.
     """
     read_names_as_utf8()
     prepare_process()

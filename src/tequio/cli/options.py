@@ -30,10 +30,7 @@ def set_threads(threads: int) -> None:
 
 @contextmanager
 def stoppable(words: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM close what is open and end the command between two commits;
-
-    `words` say how to go on.
-    """
+    """End the command at Ctrl-C or SIGTERM, between two commits; `words` say how to resume."""
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -49,8 +46,8 @@ def stoppable(words: Callable[[], str]) -> Iterator[None]:
 
 
 def go_on_with(again: str) -> str:
-    """What is said where a command that can go on was stopped."""
-    return f"Stopped. What was finished is kept. Go on with: {again}"
+    """Return the message where a command that can be resumed was stopped."""
+    return f"Stopped. All finished work is kept. Resume with: {again}"
 
 
 def stopped_words(folder: Path) -> str:
@@ -80,8 +77,9 @@ def finish(
 
 
 def looks_like_a_file(text: str) -> bool:
-    """Whether a text to predict is rather the name of a file: it exists, or it is one word with the
-    ending of a data file.
+    """Return whether a text to predict is rather a file's name.
+
+    It is if the file exists, or if it is one word with the ending of a data file.
     """
     endings = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".txt")
     return len(text.split()) == 1 and (text.lower().endswith(endings) or Path(text).is_file())

@@ -140,8 +140,8 @@ def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Leave a federation: the coordinator is told, and models, record and report are put into one
-    folder to go on alone.
+    """Leave a federation: notify the coordinator, and put models, record and report into one
+    folder.
     """
     from tequio.app.network.participant.leave import leave_federation
     from tequio.cli.accounts import run_emissions
@@ -160,17 +160,19 @@ def leave(
 
     def words() -> None:
         if result["told"]:
-            output.out.print(f"{result['name']} left. The coordinator was told.", markup=False)
+            words = f"{result['name']} left. The coordinator was notified."
+            output.out.print(words, markup=False)
         else:
-            output.out.print(f"The coordinator was not told: {result['why']}", markup=False)
+            words = f"The coordinator was not notified: {result['why']}"
+            output.out.print(words, markup=False)
             output.out.print(
-                "It will see you as away. To tell it later, leave again with another --out."
+                "It will see you as offline. To notify it, leave again with another --out."
             )
         if result["bundle"] is None:
             output.out.print("There is nothing to take along: `tequio participate` never ran here.")
         else:
             output.out.print(
-                f"Yours to go on with: {result['bundle']}; README.md in it says how.", markup=False
+                f"To continue alone, use {result['bundle']}; its README.md says how.", markup=False
             )
 
     output.emit(result, json, words)
@@ -181,8 +183,8 @@ def offline(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Go on alone, with no network: a personal model from the last shared model that came and your
-    own data.
+    """Continue alone, without network: make a personal model from the last shared model and your
+    data.
     """
     from tequio.app.network.participant.offline import personalise_offline
 
@@ -199,8 +201,8 @@ def offline(
 
 
 def _check_joined(folder: Path) -> None:
-    """Raises the error of a folder that did not join, or of a participant.toml that is wrong,
-    before torch is imported.
+    """Raise the error of a folder that did not join, or of a wrong participant.toml, before torch
+    loads.
     """
     import json
 

@@ -20,8 +20,8 @@ def plan(
         str | None,
         typer.Option(
             "--machine",
-            help="A device of the catalogue for everybody. Default: as each says, else this "
-            "machine.",
+            help="A device of the catalogue for all participants. Default: their own, else this "
+            "one.",
         ),
     ] = None,
     devices: Annotated[
@@ -30,7 +30,7 @@ def plan(
     ] = None,
     tariff: Annotated[
         float | None,
-        typer.Option("--tariff", help="US dollars a kWh, for machines that are bought.", min=0),
+        typer.Option("--tariff", help="US dollars per kWh, for machines that are bought.", min=0),
     ] = None,
     after: Annotated[
         Path | None,
@@ -50,15 +50,17 @@ def plan(
     pilot: Annotated[
         bool,
         typer.Option(
-            "--pilot", help="Also try one round: foretells for each whether joining will pay."
+            "--pilot", help="Also try one round, to predict for each whether joining pays."
         ),
     ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it;
-    a page and plan.json are written.
+    """Forecast memory, time, energy, carbon and money, per participant and in total. Writes
+    plan.json.
+
+    It also compares other ways to run it, and writes a page.
     """
     from tequio.app.preflight import check_federation, check_run
 
@@ -87,7 +89,7 @@ def plan(
 
 
 def last_plan(home: Path) -> dict[str, Any]:
-    """plan.json in a federation's folder. Raises ConfigError where there is none."""
+    """Read plan.json in a federation's folder. Raises ConfigError where there is none."""
     from tequio.core.errors import ConfigError
 
     try:

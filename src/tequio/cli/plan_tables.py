@@ -136,7 +136,7 @@ def _one_process(result: Mapping[str, Any], w: Words) -> str:
 
 
 def _declared(result: Mapping[str, Any], w: Words) -> None:
-    """What is left out as private; budgets and declared speeds beside the forecast."""
+    """Print what is left out as private, and budgets and declared speeds beside the forecast."""
     if result["private"]:
         private = {
             name: [w.name("forecast.kept", one) for one in what]

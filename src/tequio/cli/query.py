@@ -23,7 +23,7 @@ def query(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read a run's record with SQL. Nothing is changed, and the run may go on meanwhile."""
+    """Read a run's record with SQL. Nothing is changed, and the run may continue meanwhile."""
     if csv and json:
         raise typer.BadParameter("give --csv or --json, one of the two")
     from tequio.ledger.folder import RunFolder

@@ -21,8 +21,8 @@ def status(
     folder: Annotated[Path, typer.Argument(help="Folder of a coordinator, or of a participant.")],
     json: Json = False,
 ) -> None:
-    """Say how a federation across a network stands: rounds, who is there, bytes, errors, and what
-    to do next.
+    """Print the state of a federation across a network: rounds, connections, bytes, errors, and
+    what to do.
     """
     from tequio.app.network.monitoring.status import read_status
 
@@ -82,7 +82,7 @@ def _coordinator(found: Mapping[str, Any]) -> None:
         counts = ", ".join(
             f"{reason} {count}" for reason, count in sorted(found["refusals"].items())
         )
-        output.say(f"Refused at the door: {counts}.")
+        output.say(f"Rejected connections: {counts}.")
     _end(found)
 
 
@@ -152,7 +152,7 @@ def _process(found: Mapping[str, Any]) -> str:
 
 
 def _wait(row: Mapping[str, Any]) -> str:
-    """Write for whom the coordinator waits, and since when."""
+    """Print which participants the coordinator waits for, and since when."""
     since = datetime.fromisoformat(row["since"])
     length = duration(max(0.0, (datetime.now(UTC) - since).total_seconds()))
     what = f"to answer ({row['task']})" if row["task"] else "to connect"

@@ -1,4 +1,4 @@
-"""The end of a run in the terminal: who gained, what it cost, where the report is."""
+"""The end of a run in the terminal: the gain of each participant, the cost, where the report is."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -166,8 +166,9 @@ def print_adapted(result: Mapping[str, Any]) -> None:
 
 
 def _unfinished(w: Words, folder: Path, home: bool) -> str:
-    """With how to go on; home: a participant's own record, or a copy that went along with who
-    left.
+    """Return the words on an unfinished run and how to resume it.
+
+    home: it is a participant's own record, or the copy of a participant that left.
     """
     if not home:
         return w("say.unfinished.run", command=f"tequio run --resume {folder}")
@@ -178,7 +179,7 @@ def _unfinished(w: Words, folder: Path, home: bool) -> str:
 
 
 def print_provenance(provenance: Sequence[Mapping[str, Any]]) -> None:
-    """What was fetched, under which licence, and what for."""
+    """Print what was fetched, under which licence, and what for."""
     for piece in provenance:
         version = f" {piece['version']}" if piece["version"] else ""
         output.err.print(

@@ -1,8 +1,6 @@
-"""What is wrong with a value of a configuration file, in words: key, what was expected, what was
-got, what to do.
+"""Faults of a configuration file in words: the key, what was expected, what was found, what to do.
 
-Nothing of the validator's own wording is passed on; what it finds that is not known here is said in
-general words.
+The validator's own wording is never passed on. A fault that is not known here gets general words.
 """
 
 import difflib
@@ -74,8 +72,9 @@ def explain(
 
 
 def _unknown(where: str, loc: tuple[Any, ...], value: Any, model: type[BaseModel]) -> Reason:
-    """What is said of a key that is not known: another library's name, a key of another table, a
-    slip of the pen, or none of these.
+    """Return the reason for an unknown key.
+
+    It may be another library's name, a key of another table, a slip of the pen, or none of these.
     """
     name, known = str(loc[-1]), _keys_at(model, loc[:-1])
     plain = {key.lower(): key for key in known}

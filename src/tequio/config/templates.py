@@ -55,7 +55,7 @@ def _key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A basic string: JSON's, but for DEL, which TOML wants escaped too."""
+    """Return a basic string: JSON's, except for DEL, which TOML wants escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

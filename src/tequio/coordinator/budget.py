@@ -4,10 +4,9 @@ round, and when to stop.
 What remains is spread evenly over the rounds that remain (over fewer, where it would not pay for a
 step of each in all of them), less what a round costs beside training and what the last look at
 everybody's models will take, and over members by their steps. A participant that would overrun its
-part makes fewer steps and says so; where not even one more round of one step each would fit, no
-round is begun. Bytes
-are not spread: a round is begun where the largest that it can be still fits. What is left after the
-    rounds is for personal models.
+part makes fewer steps and reports it. No round begins where not even a round of one step each would
+fit. Bytes are not spread: a round begins where its largest possible size still fits. The rest after
+the rounds is for personal models.
 """
 
 import math

@@ -1,15 +1,16 @@
 """Buffered asynchronous rounds: windows of fixed length, so that a slow participant is late instead
 of cut short.
 
-FedBuff (Nguyen et al., arXiv 2106.06639): who is idle at the start of a window trains on the shared
-model of that moment. A reply counts in the window in which it arrives; one that was sent s steps of
-the shared model ago counts (1 + s)^-½ of its weight, and its change is added to the newer model. A
-window with fewer replies than `buffer` makes no step, and its replies wait for the next.
+FedBuff (Nguyen et al., arXiv 2106.06639): participants that are idle at the start of a window train
+on the current shared model. A reply counts in the window in which it arrives. One whose task was
+sent s steps of the shared model ago counts (1 + s)^-½ of its weight, and its change is added to the
+newer model. A window with fewer replies than `buffer` makes no step, and its replies wait for the
+next.
 
     Δ = scale · Σ (1 + sᵢ)^-½ cᵢ Δᵢ / Σ wᵢ
 
-Where time is simulated, who is without a known speed, and the centre, are in time. With everybody
-in time, a window is a round, bit-for-bit identical.
+Where time is simulated, participants without a known speed, and the centre, are in time. When all
+are in time, a window is bit-for-bit identical to a round.
 """
 
 import math
@@ -40,50 +41,57 @@ COST = ("seconds", "joules", "energy", "money")
 
 
 class Arrivals(Protocol):
-    """When replies come: as participants' speeds say (`Simulated`), or when they do
-    (`buffered_network.Windows`).
+    """Decide when replies come: by the participants' speeds (`Simulated`), or as they arrive.
+
+    `buffered_network.Windows` takes them as they arrive.
     """
 
     def working(self) -> Set[int]:
-        """Who has a task and has not answered, by index."""
+        """Return the indices of the participants that have a task and have not answered."""
 
     def ask(self, idle: Sequence[Member], round_: int, bytes_down: int) -> None:
-        """Note who is about to be sent a task in this round, and what goes down with it."""
+        """Note which participants are about to get a task in this round, and its bytes."""
 
     def gather(
         self, tasks: Iterable[Request], idle: Sequence[Member], run_spec: RunSpec, runtime: Runtime
     ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
-        """Hand out the tasks: who answers in this window, and what, as replies of this round."""
+        """Hand out the tasks; return the participants that answer in this window, and their
+        replies.
+
+        The replies are those of this round.
+        """
 
     def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
-        """An update that came, its row weighed, and the round from which it counts."""
+        """Return an update that came, its row weighed, with the round from which it counts."""
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
-        """Who is still at work after the window, for the record; whether the shared model moved."""
+        """Return, for the record, the participants that are still at work after the window.
+
+        accepted: whether the shared model moved.
+        """
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Time is simulated: a reply is trained when it is sent for, and held until its participant's
-    speed says.
-    """
+    """Simulate time: train a reply when its task is sent, and hold it as long as the speed says."""
 
     def working(self) -> Set[int]:
-        """Nobody: everybody has answered, and what is on its way is in the state."""
+        """Return nothing: all have answered, and updates in flight are in the state."""
         return frozenset()
 
     def ask(self, idle: Sequence[Member], round_: int, bytes_down: int) -> None:
-        """Nothing to note: they answer at once."""
+        """Do nothing: participants answer at once."""
 
     def gather(
         self, tasks: Iterable[Request], idle: Sequence[Member], run_spec: RunSpec, runtime: Runtime
     ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
-        """Everybody's, at once."""
+        """Return the replies of all participants, at once."""
         return idle, runtime.exchange(tasks)
 
     def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
-        """An update trained now. arrival: seconds since the first window began (None: speed not
-        known, in time).
+        """Return an update trained now.
+
+        arrival: seconds since the first window began; None where the speed is not known (in time).
         """
         window, member = run_spec.window_seconds or math.inf, admitted.member
         seconds = None if member.index == 0 else member.seconds
@@ -95,7 +103,7 @@ class Simulated:
         )
 
     def passed(self, run_spec: RunSpec, accepted: bool) -> list[dict[str, Any]]:
-        """Nobody."""
+        """Return nothing."""
         return []
 
 
@@ -215,8 +223,8 @@ def _in_flight(flights: Sequence[InFlightUpdate]) -> list[dict[str, Any]]:
 
 
 def _timeless(flights: Sequence[InFlightUpdate]) -> tuple[InFlightUpdate, ...]:
-    """Without measured time and energy: a state is the same to the bit however fast the machine
-    was.
+    """Remove measured time and energy: states are bit-for-bit identical at any speed of the
+    machine.
     """
     return tuple(replace(flight, row={**flight.row, **dict.fromkeys(COST)}) for flight in flights)
 

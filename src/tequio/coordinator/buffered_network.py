@@ -1,9 +1,9 @@
-"""Buffered rounds with real arrivals: who is late works on while the others go on, and counts in
-the window in which its reply comes.
+"""Buffered rounds with real arrivals: a late participant works on, and counts in the window of its
+reply.
 
-The window is that of `buffered.py`; here nobody says when a reply will come. What is at work when
-the coordinator ends is asked again after it; what has arrived and waits for a step is in the
-checkpoint.
+The window is that of `buffered.py`; here the arrival of a reply is not known beforehand. A task
+that is unanswered when the coordinator ends is sent again after it. A reply that waits for a step
+is in the checkpoint.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -21,12 +21,12 @@ class Windowed(Protocol):
     """A runtime in which replies may take longer than a window."""
 
     def working(self) -> Iterable[int]:
-        """Who has a task and has not answered, by index."""
+        """Return the indices of the participants that have a task and have not answered."""
 
     def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
-        """Hand out tasks; what comes within `seconds`, to these or to earlier ones.
+        """Hand out tasks; yield the replies within `seconds` to these or to earlier tasks.
 
-        It ends sooner where nothing is left to come.
+        It ends sooner where no reply is left to come.
         """
 
 
@@ -59,7 +59,7 @@ class Windows:
         return run_window(state, run_spec, runtime, self)
 
     def working(self) -> Set[int]:
-        """As the network says."""
+        """Return the participants that the network waits for."""
         return frozenset(self.net.working())
 
     def ask(self, idle: Sequence[Member], round_: int, bytes_down: int) -> None:
@@ -70,8 +70,10 @@ class Windows:
     def gather(
         self, tasks: Iterable[Request], idle: Sequence[Member], run_spec: RunSpec, runtime: Runtime
     ) -> tuple[Sequence[Member], Iterable[Reply | Failure]]:
-        """Whoever answers within the window, to these tasks or to earlier ones; the centre
+        """Return the participants that answer within the window, and their replies; the centre
         first.
+
+        They may answer these tasks or earlier ones.
         """
         came = {
             reply.index: reply for reply in self.net.window(tasks, run_spec.window_seconds or 0.0)
@@ -89,7 +91,7 @@ class Windows:
         )
 
     def flight(self, admitted: Admitted, round_: int, run_spec: RunSpec) -> InFlightUpdate:
-        """One that has arrived: it counts from this window on."""
+        """Return an update that has arrived: it counts from this window on."""
         index, facts = admitted.member.index, asdict(admitted.facts)
         asked = self.asked[index]
         row = {**admitted.row, "sent": asked.sent, "bytes_down": asked.down}

@@ -1,5 +1,5 @@
-"""How many bytes a round may take at most, known before it begins: ranks, layout and codecs say it,
-whatever the numbers will be.
+"""Upper bounds of the bytes per round, before it begins: they follow from ranks, layout and
+codecs.
 """
 
 from tequio.algorithms.compress._bounds import entry_shapes, upload_most
@@ -51,7 +51,7 @@ def _upload_most(state: State, run_spec: RunSpec, member: Member) -> int:
 
 
 def broadcast_most(state: State, run_spec: RunSpec) -> int:
-    """The step that goes to everybody: as factors, or whole where the rank allows it."""
+    """Return the bytes of the step that all get: as factors, or whole where the rank allows it."""
     codec, heads = run_spec.download.codec, run_spec.head_shapes
     if run_spec.aggregator.layout != "product":
         return codec.most(announced({**entry_shapes(state.shared.entries), **heads}), run_spec.spec)
@@ -70,8 +70,10 @@ def broadcast_most(state: State, run_spec: RunSpec) -> int:
 
 
 def task_most(state: State, run_spec: RunSpec) -> int:
-    """What goes down with a task: the whole model to who is drawn now and then or begins late, and
-    the centre's gradient.
+    """Return the most bytes that go down with a task.
+
+    They are the whole model, for participants of a cohort or a late start, and the centre's
+    gradient.
     """
     model = task_bytes(state, run_spec, None)
     if run_spec.centre is None or not run_spec.local.needs("gradient"):

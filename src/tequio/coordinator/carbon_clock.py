@@ -1,5 +1,5 @@
-"""Carbon-aware rounds in simulated time: who takes part, in which hours each works, and when the
-next round begins.
+"""Carbon-aware rounds in simulated time: which participants work, in which hours, and when a round
+begins.
 
 State in, state out, from configuration and files of intensities alone: a run that was cut off
 decides the same again. Each works in the greenest slots before the round's deadline, chosen one by
@@ -29,12 +29,12 @@ NEARLY = 1e-9  # of a round: rounding of shares that add up to one
 
 @dataclass(frozen=True)
 class Terms:
-    """What was agreed. slot, deadline: seconds. shifted: else all work at once. rounds: those in
-    which participants take part.
+    """Hold the agreed terms.
 
-    grams: what participants' training may emit at rated power, None for no budget; minimum: share
-        of the rounds that each takes part
-    in whatever it emits; quorum: participants without whom no round is made.
+    slot, deadline: seconds. shifted: else all work at once. rounds: those in which participants
+    take part. grams: what participants' training may emit at rated power, None for no budget.
+    minimum: share of the rounds that each takes part in, whatever it emits. quorum: participants
+    without which no round is made.
     """
 
     begin: datetime
@@ -49,14 +49,15 @@ class Terms:
 
     @property
     def least(self) -> int:
-        """Rounds that each takes part in."""
+        """Return the rounds that each takes part in at least."""
         return math.ceil(self.minimum * self.rounds - NEARLY)
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Who works: seconds a round, watts while it does (rated, PUE inside; only for a budget), and
-    what is known of its electricity.
+    """Hold what the clock knows of a participant.
+
+    seconds: per round. watts: rated, PUE inside; only for a budget. outlook: of its electricity.
     """
 
     seconds: float
@@ -64,7 +65,7 @@ class Worker:
     outlook: CarbonForecast
 
     def grams(self, intensity: float) -> float:
-        """Of one round's work, at rated power."""
+        """Return the grams of one round's work, at rated power."""
         return self.watts * self.seconds / JOULES_A_KWH * intensity
 
 
@@ -85,7 +86,7 @@ class Clock:
 
     @property
     def spent(self) -> float:
-        """Grams of all."""
+        """Return the grams of all."""
         return math.fsum(self.used.values())
 
     def dearer(self, name: str) -> float:
@@ -96,7 +97,7 @@ class Clock:
         return self.used[name] / hoped if hoped else 1.0
 
     def facts(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the clock as JSON."""
         times = {"now": self.now.isoformat(), "plain": self.plain.isoformat()}
         by_name = {"used": self.used, "hoped": self.hoped, "made": self.made, "saved": self.saved}
         return {
@@ -107,7 +108,7 @@ class Clock:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Clock:
-        """The inverse of `facts`."""
+        """Read what `facts` returned."""
         now, plain = (datetime.fromisoformat(facts[key]) for key in ("now", "plain"))
         return cls(now, plain, facts["used"], facts["hoped"], facts["made"], facts["saved"])
 
@@ -122,7 +123,7 @@ class Work:
 
 
 def opening(terms: Terms, participants: Sequence[str]) -> Clock:
-    """Before the first round.
+    """Return the clock before the first round.
 
     Shares begin unequally saved up, so that not all sit out the same round.
     """
@@ -141,10 +142,8 @@ def advance(
     participants: Sequence[str],
     terms: Terms,
 ) -> tuple[Clock, dict[str, Work]] | None:
-    """The clock after round `round_` of those in which participants take part, and the work of who
-    takes part;
-
-    None: the budget is spent.
+    """Return the clock after round `round_`, and the work of its participants; None: the budget is
+    spent.
 
     workers: by name, in order; who of them is none of `participants` (the centre) takes part in any
         case.
@@ -187,7 +186,7 @@ def _added(so_far: Mapping[str, Number], more: Mapping[str, Number]) -> dict[str
 def work_costs(
     clock: Clock, workers: Mapping[str, Worker], participants: Sequence[str], terms: Terms
 ) -> dict[str, float]:
-    """Grams that the next round is expected to take of each, at rated power."""
+    """Return the grams that the next round should take of each, at rated power."""
     return {
         name: workers[name].grams(_expected(workers[name], clock.now, terms))
         for name in participants
@@ -197,9 +196,9 @@ def work_costs(
 def _taking(
     clock: Clock, round_: int, costs: Mapping[str, float], terms: Terms
 ) -> tuple[list[str], Clock] | None:
-    """Who takes part, in order, and the clock with the shares that are then saved up;
+    """Return the participants of the round, in order, and the clock with their saved shares.
 
-    None where nobody may.
+    It is None where no participant may work.
     """
     whole, remain = terms.grams or 0.0, terms.rounds - round_ + 1
     left = whole * (1.0 + NEARLY) - clock.spent
@@ -241,7 +240,7 @@ def _shares(
 
 
 def _expected(worker: Worker, now: datetime, terms: Terms) -> float:
-    """g/kWh that this round's work is expected to have."""
+    """Return the g/kWh that this round's work should have."""
     need = needed_slots(worker.seconds, terms)
     if not terms.shifted:
         return float(_Ahead(worker, now, need, terms)(0).mean())
@@ -290,7 +289,7 @@ class _Ahead:
 
 
 def _spans(slots: Sequence[int], worker: Worker, begin: datetime, terms: Terms) -> tuple[Span, ...]:
-    """Whole slots but for the last, neighbours as one."""
+    """Return the slots as spans, whole except the last, neighbours as one."""
     out: list[tuple[float, float]] = []
     left = worker.seconds
     for slot in slots:
@@ -308,10 +307,10 @@ def _end(span: Span) -> datetime:
 
 
 def needed_slots(seconds: float, terms: Terms) -> int:
-    """Slots of so much work."""
+    """Return the number of slots of this work."""
     return max(1, math.ceil(seconds / terms.slot - NEARLY))
 
 
 def slots_per_day(terms: Terms) -> int:
-    """Slots until the deadline."""
+    """Return the number of slots until the deadline."""
     return math.floor(terms.deadline / terms.slot + NEARLY)

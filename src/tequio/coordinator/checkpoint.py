@@ -1,4 +1,4 @@
-"""The state as bytes and back: safetensors, exact to the bit."""
+"""The state as bytes and back, bit-for-bit identical: safetensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def pack_state(state: State) -> bytes:
 
 
 def unpack_state(data: bytes, source: str) -> State:
-    """The inverse. Raises UpdateError naming `source`."""
+    """Read a state from bytes. Raises UpdateError naming `source`."""
     flat, numbers = unpack_tensors(data, source)
     spec = str(numbers.pop("spec"))
     slices = {name: tuple(losses) for name, losses in numbers.pop("base_slices").items()}
@@ -92,7 +92,7 @@ def pack_states(states: Mapping[str, State]) -> bytes:
 
 
 def unpack_states(data: bytes, source: str) -> dict[str, State]:
-    """The inverse, in the same order. Raises UpdateError naming `source`."""
+    """Read the states of several groups, in the same order. Raises UpdateError naming `source`."""
     blobs, meta = unpack_tensors(data, source)
     names = [str(name) for name in meta.get("groups", [])]
     if sorted(names) != sorted(blobs):

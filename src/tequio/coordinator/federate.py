@@ -27,28 +27,28 @@ Replan = Callable[[RunSpec, str], RunSpec]
 
 
 class Record(Protocol):
-    """What this module needs of the ledger."""
+    """The part of a ledger that this module needs."""
 
     def append(self, kind: str, body: dict[str, Any], state: bytes | None = None) -> Any:
         """Commit one record, and the checkpoint with it, in one transaction."""
 
     def checkpoint(self) -> tuple[Any, bytes] | None:
-        """The last checkpoint."""
+        """Return the last checkpoint."""
 
 
 class Host(Protocol):
-    """Who knows the participants where they come and go: across a network."""
+    """The participants of a run across a network, where they come and go."""
 
     def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
-        """The plan of one base with those who came since; asked before each round."""
+        """Return the plan of one base with the participants that came since; called before each
+        round.
+        """
 
     def on_short_round(self, short: ShortRound) -> None:
-        """Wait until it is worth another try. Raises `short` or NetworkError where it is not."""
+        """Wait until another try makes sense. Raises `short` or NetworkError where it does not."""
 
     def traffic(self) -> dict[str, Any]:
-        """For the record: what went over the network since it was last asked, and what came
-        late.
-        """
+        """Return, for the record, the network's bytes since the last call, and late replies."""
 
 
 class Made(Protocol):
@@ -56,7 +56,7 @@ class Made(Protocol):
 
     @property
     def round(self) -> int:
-        """How many are made."""
+        """Return how many rounds are made."""
 
     @property
     def stale_rounds(self) -> int:
@@ -80,7 +80,7 @@ class Limits(Protocol[S_in]):
 
 @dataclass(frozen=True)
 class Rounds(Generic[S]):
-    """What is run round by round, from a state of its own kind to the next.
+    """Hold the functions that run round by round, from a state of one kind to the next.
 
     run_specs: the plan of each base, that of [base] first; replanned: the same with other plans.
         begin: the state before any training, and
@@ -100,16 +100,16 @@ class Rounds(Generic[S]):
 
 
 class Advance(Protocol):
-    """One round of a star: `run_round`, `run_window` or such."""
+    """One round of a star: `run_round`, `run_window` or the like."""
 
     def __call__(
         self, state: State, run_spec: RunSpec, runtime: Runtime, /
     ) -> tuple[State, dict[str, Any]]:
-        """The next state and the record."""
+        """Return the next state and the record."""
 
 
 def finished(state: Made, run_spec: RunSpec) -> bool:
-    """Whether a state has all rounds behind it, or no more patience."""
+    """Return whether a state has all rounds behind it, or no more patience."""
     return state.round >= run_spec.rounds or state.stale_rounds >= run_spec.patience
 
 

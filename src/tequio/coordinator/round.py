@@ -46,10 +46,7 @@ from tequio.core.update import Update, is_matrix, zero
 
 
 class ShortRound(RunError):
-    """Fewer usable replies than the quorum: no step was made and the state is as it was.
-
-    `body`: what happened, for the record.
-    """
+    """A round with too few usable replies: the state is unchanged. body: the round's record."""
 
     def __init__(self, round_: int, usable: int, quorum: int, refused: Sequence[Refused]) -> None:
         facts = {"round": round_, "usable": usable, "quorum": quorum}
@@ -76,8 +73,8 @@ BETTER = 1e-4  # relative fall of the validation loss that counts as progress
 
 
 def open_state(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any]]:
-    """The state before any training, and the record of the base's scores on validation data and
-    public slices.
+    """Return the first state, and the record of base scores on validation data and public
+    slices.
     """
     nothing = shared = zero(run_spec.spec)
     if run_spec.aggregator.layout == "factors":
@@ -131,7 +128,7 @@ class Gather(Protocol):
         runtime: Runtime,
         /,
     ) -> Iterator[Admitted | Refused] | OpenedSum:
-        """Hand out the training tasks of the roster, in its order; what came back."""
+        """Hand out the training tasks of the roster, in its order; return the outcome."""
 
 
 def open_replies(
@@ -149,7 +146,10 @@ def open_replies(
 def run_round(
     state: State, run_spec: RunSpec, runtime: Runtime, gather: Gather = open_replies
 ) -> tuple[State, dict[str, Any]]:
-    """Round state.round + 1. Raises ShortRound if fewer updates than the quorum can be used."""
+    """Make round state.round + 1.
+
+    Raises ShortRound if fewer updates than the quorum can be used.
+    """
     roster = run_spec.roster(state.round + 1)
     gradient = central_gradient(
         state.round + 1, shared_model(state.shared, run_spec), run_spec, runtime
@@ -176,7 +176,7 @@ def conclude(
     runtime: Runtime,
     gradient: Update | None = None,
 ) -> tuple[State, dict[str, Any]]:
-    """From the sum to the next state and the record: centre, step, broadcast, gate."""
+    """Turn the sum into the next state and the record: centre, step, broadcast, gate."""
     round_ = state.round + 1
     made = _candidate(state, fold, run_spec)
     # gate
@@ -314,7 +314,7 @@ def training_tasks(
 
 
 def _begin(shared: Update, rank: int, run_spec: RunSpec) -> tuple[Update, Update | None]:
-    """What a participant of this rank holds frozen, and what it goes on with."""
+    """Return what a participant of this rank holds frozen, and the factors that it trains."""
     if run_spec.aggregator.layout == "product":
         return run_spec.start.begin(shared, rank)
     held = heads(shared)
@@ -464,9 +464,7 @@ def _down(
 
 
 def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
-    """What goes down with a task: the whole model to who is drawn now and then or begins late, and
-    the centre's gradient.
-    """
+    """Return a task's bytes: the model, for a cohort or a late start, and the centre's gradient."""
     late = run_spec.centre_first and state.round == run_spec.centre_first
     model = packed_update_size(state.shared) if run_spec.cohort is not None or late else 0
     return model + (0 if gradient is None else packed_update_size(gradient))
@@ -475,7 +473,7 @@ def task_bytes(state: State, run_spec: RunSpec, gradient: Update | None) -> int:
 def admissions(
     rows: Sequence[Mapping[str, Any]], refused: Sequence[Refused]
 ) -> list[dict[str, Any]]:
-    """Who was admitted, and who was not and why."""
+    """Return which participants were admitted, and which were not and why."""
     admitted: list[dict[str, Any]] = [
         {"name": row["name"], "status": "admitted", "reason": None} for row in rows
     ]

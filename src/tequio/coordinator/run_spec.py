@@ -1,6 +1,4 @@
-"""What stays the same for a whole run: who takes part with which rank and steps, and the chosen
-pieces.
-"""
+"""The constants of a run: its participants with their ranks and steps, and the chosen pieces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,9 +26,9 @@ from tequio.planning.learning_rate import round_rate
 
 @dataclass(frozen=True)
 class Member:
-    """One participant's part: index (the centre is 0), rank and local steps a round; the seconds it
-    needs, None if not known.
+    """One participant's part: index (the centre is 0), rank and local steps per round.
 
+    seconds: the time it needs per round, None if not known.
     sizes: its items by split, as it joined with them; empty where they are not compared (in one
         process).
     """
@@ -118,7 +116,7 @@ class RunSpec:
     cohort: how many members train in a round, and how many evaluate; None for all.
     quorum: usable replies without which a round makes no step.
     centre_first: rounds that the centre trains alone before the others begin; the rate then begins
-        anew.
+    again.
     window_seconds: length of a window of buffered rounds, None where rounds wait for everybody;
         buffer: replies that a step needs.
     """
@@ -180,8 +178,9 @@ class RunSpec:
         return 0 < round_ <= self.centre_first
 
     def roster(self, round_: int) -> tuple[Member, ...]:
-        """Who trains in a round: the centre first, then everybody, or a uniform sample of `cohort`,
-        in order of index.
+        """Return the members that train in a round, in order of index, the centre first.
+
+        All train, or a uniform sample of `cohort`.
 
         A centre that does not count (λ = 1) does not train, unless the participants' updates are
         compared with its.

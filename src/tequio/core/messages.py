@@ -1,11 +1,10 @@
-"""Tasks and replies as bytes: what crosses a network.
+"""Tasks and replies as bytes, for a network: safetensors with a JSON header for all that are no
+tensors.
 
-One safetensors message: a JSON header with the plain fields, tensors for updates.
-
-Reading fails closed: only the kinds that the reader allows, only the fields of that kind, each of
-its own type and within the bounds of `core.bounds`, no more bytes than `limit`. Numbers come back
-to the bit. Nothing is ever unpickled. What the fields of a reply must be beyond that says
-`core.replies`.
+Reading fails closed: it accepts only the kinds that the reader allows, only the fields of that
+kind, each of its own type and within the bounds of `core.bounds`, and no more bytes than `limit`.
+Numbers come back bit-for-bit identical. Nothing is ever unpickled. `core.replies` checks replies
+further.
 """
 
 import re

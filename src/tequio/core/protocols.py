@@ -46,10 +46,10 @@ class Participant(Named, Protocol):
 
 
 class Runtime(Protocol):
-    """Carries tasks to participants and their replies back."""
+    """Carry tasks to participants and their replies back."""
 
     def exchange(self, tasks: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """Yield one Reply or Failure a task, in order of arrival."""
+        """Yield one Reply or Failure per task, in order of arrival."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ class Start(Named, Protocol):
         """
 
     def begin(self, shared: Update, rank: int) -> tuple[Update, Update | None]:
-        """(what is held frozen, heads included; factored entries to go on with, or None for fresh
-        factors).
+        """Return what is held frozen, heads included, and the factored entries to train further.
+
+        The entries are None for fresh factors.
         """
 
 
@@ -226,10 +227,10 @@ class Ensemble(Named, Protocol):
     """How several models' predictions become one teacher: teacher(Σ wₖ term(zₖ) / Σ wₖ)."""
 
     def term(self, logits: Tensor, temperature: float) -> Tensor:
-        """What is averaged, of logits (rows × classes)."""
+        """Return the quantity to average, from logits (rows × classes)."""
 
     def teacher(self, mean: Tensor) -> Tensor:
-        """Probabilities (rows × classes) of the mean of terms."""
+        """Return the probabilities (rows × classes) of the mean of terms."""
 
 
 class Distiller(Protocol):

@@ -76,8 +76,8 @@ class MoneySchema(Schema):
 
 
 class ReplySchema(Schema):
-    """What is common to all replies: no update, no figure, no body unless the kind of request asks
-    for one.
+    """The fields of all replies: no update, no figure, no body unless the kind of request asks for
+    one.
     """
 
     steps: Count

@@ -114,10 +114,9 @@ class Addressed:
 class TrainRequest(Addressed):
     """Train for one round.
 
-    start: what to go on with. Layout factors: coordinates `module:a`, `module:b`. Layout product:
-        factored entries, scale included, to be
-    filled with fresh ranks up to `rank`; None for fresh factors only. held + start is the model
-    that training starts from.
+    start: the factors to train further. Layout factors: coordinates `module:a`, `module:b`. Layout
+    product: factored entries, scale included, to be filled with fresh ranks up to `rank`; None for
+    fresh factors only. held + start is the model that training starts from.
     """
 
     layout: Layout
@@ -221,7 +220,7 @@ class SumRequest(Addressed):
 class Reply(Addressed):
     """What comes back.
 
-    `metrics` are means over the participant's own data; never a text, a label or a sample.
+    metrics: means over the participant's own data; never a text, a label or a sample.
 
     `slices` holds per-example losses of *public* slices, and only the centre fills it.
     """

@@ -234,7 +234,7 @@ class Update:
 
         Entries already small enough, and vectors, go whole into the head. QR of both factors, then
         the SVD of the small core R_B·R_Aᵀ: ΔW is never formed. The prefix of length r of a head is
-        the best rank-r approximation. Matrices held `Dense` are split too, but for those of a head
+        the best rank-r approximation. Matrices held `Dense` are split too, except those of a head
         (see `is_matrix`).
         """
         head: dict[str, Entry] = {}

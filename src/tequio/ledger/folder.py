@@ -206,10 +206,9 @@ def open_to_others(path: Path) -> bool:
 
 
 def network_command(run: Path) -> str | None:
-    """The command that goes on with a run across a network, from the name and place of its
-    folder;
+    """Return the command that resumes a run across a network; None for another run.
 
-    None for another one.
+    It follows from the name and place of the run's folder.
     """
     if run.name == RUN and (run.parent / IDENTITY).exists():
         return f"tequio participate {run.parent}"
@@ -219,13 +218,14 @@ def network_command(run: Path) -> str | None:
 
 
 def resume_command(run: Path) -> str:
-    """The command that goes on with the run in this folder."""
+    """Return the command that resumes the run in this folder."""
     return network_command(run) or network_command(run.resolve()) or f"tequio run --resume {run}"
 
 
 def go_on(path: Path) -> str:
-    """The command that goes on with the run to which a file belongs, for the end of a sentence;
-    what has no ledger yet is begun again.
+    """Return the command that resumes the run to which a file belongs, for the end of a sentence.
+
+    A run that has no ledger yet is begun again.
     """
     for folder in path.parents:
         if (named := network_command(folder)) is not None:

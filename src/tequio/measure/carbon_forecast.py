@@ -1,8 +1,8 @@
-"""What is known of a grid's carbon intensity at a time, on a raster of slots: values so far, and
-the latest forecast made by then.
+"""A grid's carbon intensity as known at a time, in slots: values so far, and the latest forecast by
+then.
 
-Nothing of the future but forecasts is looked at: what comes beyond their end is for others to
-guess. The value of the slot that begins now counts as known.
+Of the future it reads forecasts only; other modules guess beyond their end. The value of the slot
+that begins now counts as known.
 """
 
 from bisect import bisect_right
@@ -48,8 +48,9 @@ class CarbonForecast:
         )[::-1]
 
     def forecast(self, now: datetime, slots: int, seconds: float) -> Floats:
-        """What is expected of the slots after the one that begins now, as said last; of at most
-        `slots`, as far as it goes.
+        """Return the latest forecast for the slots after the one that begins now; at most `slots`.
+
+        It has fewer values where the forecast ends earlier.
         """
         made = bisect_right(self.forecasts, now, key=lambda f: f.windows[0].issued or now)
         if made == 0:

@@ -80,7 +80,7 @@ CODES = {
     ),
     **dict.fromkeys(("xk", "xkx", "kosovo", "kosova"), "country-without-average"),
 }
-"""What is no country of the table, in plain letters -> the code of its refusal."""
+"""Names that are no country of the table, in plain letters -> the code of the refusal."""
 SIDES = (
     "north",
     "south",

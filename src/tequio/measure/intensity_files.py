@@ -39,7 +39,7 @@ def import_file(
 
 
 def check_file(path: Path) -> dict[str, Any]:
-    """What is in a canonical CSV. Raises ConfigError naming the line."""
+    """Return the contents of a canonical CSV. Raises ConfigError naming the line."""
     return {"file": str(path), "series": _series(read_windows(path))}
 
 

@@ -1,6 +1,5 @@
-"""What runs where the private data are: reading data, holding the base model, the local loop, the
-personal model.
+"""The code beside the private data: reader, base model, local loop, personal model.
 
-Nothing here knows the coordinator. What leaves is a `Reply`: an update and means, never a text, a
+Nothing here knows the coordinator. Only a `Reply` leaves: an update and means, never a text, a
 label or a sample.
 """

@@ -1,10 +1,8 @@
-"""A participant's own account book: one line a piece of work, with energy, carbon and money.
+"""A participant's own account book: one line per piece of work, with energy, carbon and money.
 
-It stays in the participant's folder.
-
-What was begun and lost (a process killed before its round was committed) stands in it too: the
-electricity was drawn. The coordinator hears of carbon and of money only what participant.toml
-allows.
+It stays in the participant's folder. Lost work (a process killed before its round was committed)
+stands in it too: the electricity was drawn. The coordinator gets carbon and money only as
+participant.toml allows.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ LOGIT_SCALE = 10.0
 
 @dataclass(frozen=True)
 class Attached:
-    """What is attached to an adapted model:
+    """Hold the parts attached to an adapted model: (a, b) of each layer, and the head.
 
-    (a, b) of each layer, the head, and what `extract` compares them with.
+    It also holds what `extract` compares them with.
     """
 
     factors: Mapping[str, tuple[nn.Parameter, nn.Parameter]]
@@ -276,8 +276,9 @@ class AdaptedModel:
         return _moved(name, a, b, start, self._trained)
 
     def moving(self) -> Update:
-        """What is being trained, on the device and with gradient: s·B·A, or W − (W₀ + H), a module;
-        and the head as it is.
+        """Return the update that is being trained, on the device and with gradient.
+
+        It is s·B·A, or W − (W₀ + H), per module; and the head as it is.
         """
         entries: dict[str, Entry] = {name: Dense(tensor) for name, tensor in self.head.items()}
         for name, layer in self.layers.items():

@@ -109,7 +109,7 @@ def base_file_paths(folder: Path) -> list[Path]:
 def check_files(files: BaseFiles) -> None:
     """Raise BaseModelError for a file that is no ordinary one, or larger than such a file can be.
 
-    The base may have been chosen by somebody else: a named pipe would let its reader wait for ever.
+    Another person may have chosen the base, and reading a named pipe would never end.
     """
     for path in base_file_paths(files.folder):
         small = (

@@ -34,7 +34,7 @@ Recipe = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is kept, and the facts of why, for the record."""
+    """Hold the chosen model's name, and the facts of the choice, for the record."""
 
     name: str
     facts: Mapping[str, Any]

@@ -1,9 +1,9 @@
 """Attention of a model in training on a CPU: plain for short texts, where the flash kernel's
 backward pass is slow.
 
-MiniLM in bf16, one core: 1.5 times the steps a second at 25 tokens, 1.4 at 64; SmolLM2: no
-difference at 96. The choice is made call by call from what is called, never by a switch of the
-whole process: two adapted models may be at work at once.
+MiniLM in bf16, one core: 1.5 times the steps per second at 25 tokens, 1.4 at 64; SmolLM2: no
+difference at 96. Each call chooses from its own arguments. No switch of the whole process is used:
+two adapted models may be at work at once.
 """
 
 from typing import Any

@@ -30,8 +30,9 @@ MOST_TEXTS = 1000  # training texts that are remembered: spread over all
 
 @dataclass(frozen=True)
 class Familiarity:
-    """What tells how like one's own training texts a text is. texts: their embeddings (texts ×
-    hidden), of unit length.
+    """Measure how similar a text is to the participant's own training texts.
+
+    texts: their embeddings (rows × hidden), of unit length.
     """
 
     texts: Tensor

@@ -2,7 +2,7 @@
 frozen weight for all of their texts,
 small ones with each one's own factors, and for each its own loss, clipping and state of AdamW.
 
-What a participant learns is what it would learn alone, but for rounding. Ranks may differ: smaller
+A participant learns what it would learn alone, except for rounding. Ranks may differ: smaller
 factors are filled up with zeros, whose gradients are zero. The factors of G participants are
 stacked, a (G × r × n) and b (G × m × r); so are heads.
 """

@@ -2,8 +2,8 @@
 
 AdamW on the factors (and head), gradient clipped at 1, no schedule of its own.
 
-What is minimised, the own loss or more, and where its gradient is taken, says an `Objective`.
-Losses that are reported are the own ones.
+An `Objective` says what is minimised, the own loss or more, and where its gradient is taken.
+Reported losses are the own ones.
 
 Raises ConfigError where several processes meet a term or a method,
 TrainingError when the loss is NaN or infinite, or when training diverges.

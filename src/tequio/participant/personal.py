@@ -131,9 +131,9 @@ def personalise(
     """Make the candidates, choose on validation, then measure base, local, shared and the chosen
     one on test.
 
-    What is left of the own budget, and `allowed` of the federation's, by key, bounds it: fewer
+    The rest of the own budget, and `allowed` of the federation's, by key, bound it: there are fewer
     steps and candidates, at worst none, and then the shared model is delivered. Base and shared
-    model are looked at in any case.
+    model are evaluated in any case.
     """
     data, readings = (node.data.train, node.data.validation), list[Reading]()
     budgeted = _budget_for(node, readings, settings, allowed or {})

@@ -136,7 +136,9 @@ class PersonalModelBudget:
         return self._counted(rates) if self.limits else rates
 
     def may_look(self, passes: float = 1.0) -> bool:
-        """Whether one more candidate can be scored, or so many passes over validation data made."""
+        """Return whether one more candidate can be scored, or `passes` over validation data
+        made.
+        """
         return self._fits({key: passes * value for key, value in self.look.items()})
 
     def fair(self, name: str, made: int, fit: FitBudget) -> bool:
@@ -146,7 +148,7 @@ class PersonalModelBudget:
         return made >= FAIR * fit.steps or not self._cuts(name)
 
     def note(self) -> Reason | None:
-        """What was made less of, and why; None where everything fitted."""
+        """Return what was cut, and why; None where everything fitted."""
         facts = {
             "cut": [one.as_record() for one in self.cut],
             "keys": [key for key in KEYS if key in self.short],
@@ -154,7 +156,7 @@ class PersonalModelBudget:
         return Reason("personal-cut", facts) if self.cut else None
 
     def _cuts(self, name: str) -> list[str]:
-        """The codes of what was cut of one training."""
+        """Return the codes of what was cut of one training."""
         return [one.code for one in self.cut if one.facts.get("fit") == name]
 
     def _counted(self, rates: Sequence[float]) -> Iterator[float]:
@@ -182,7 +184,7 @@ class PersonalModelBudget:
         return {key: share * self.look.get(key, 0.0) for key in self.limits}
 
     def _room(self, looks: int) -> dict[str, float]:
-        """What is left when the test data were looked at, and so many candidates scored."""
+        """Return the rest of the budget after `looks` scored candidates and the test."""
         passes, now = looks + self.tested * self.test / max(1, self.validation), self._now()
         return {
             key: limit - now[key] - passes * self.look.get(key, 0.0)

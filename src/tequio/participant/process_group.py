@@ -3,8 +3,8 @@ each takes its part of every batch.
 
 The first one speaks with the coordinator and hands each task on; the others make the same steps.
 Gradients of the factors are added up (gloo on CPUs, NCCL on GPUs), weighted by each part's share of
-the batch, so the step is that of one process but for rounding. The frozen base is whole in each
-process, or in shards (`shards`). Nothing is unpickled: what is handed on are bytes.
+the batch, so the step is that of one process except for rounding. The frozen base is whole in each
+process, or in shards (`shards`). Nothing is unpickled: the processes hand on bytes.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class Residual:
     """Memories by round: files `under`/memory-ROUND.safetensors of `folder`, or kept in this object
     where there is no folder.
 
-    since: of rounds up to this one there is none: a participant that lost its folder began anew
-        after it.
+    since: there is no memory of rounds up to this one: a participant that lost its folder began
+        again after it.
     """
 
     folder: RunFolder | None = None

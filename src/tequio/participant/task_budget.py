@@ -70,8 +70,9 @@ def upload_bytes(adapted: AdaptedModel, task: TrainRequest) -> int:
 
 
 def _beyond(books: AccountBook, looks: float, steps: float = 0.0) -> dict[str, float]:
-    """What is left beside so many passes over validation data; steps: that a pass takes as long
-    as.
+    """Return the rest of the budget after `looks` passes over validation data.
+
+    steps: the steps that take as long as one pass.
     """
     spending = books.spending
     look = spending.look or {key: steps * value for key, value in spending.step.items()}

@@ -105,17 +105,17 @@ def estimate_memory(
     folded weights          Σ m·n · bytes: the adapted layers keep W₀ beside W₀ + H
     shared update           Σ m·n · 4 · shared_copies: H in float32, dense (its largest form)
     adapters and optimizer  Σ r·(m + n) · 16
-    activations             s·b·h·L · 34 bytes at 2 bytes per number, twice that at 4
-                            (Korthikanti et al., arXiv 2205.05198), and `scores`·a·s²·b·L more for
-                            the scores of a heads: 5 where attention is plain, 2 where its
-                            probabilities alone are kept, 0 where it is flash. It counts full
-                            training: LoRA kept 23 (BERT) and 36 (Llama) bytes of 34, and 45 and 62
-                            of 68, in our measurements
-    logits                  12·b·s·V where the model is causal; of `loss_cells`, not b·s·V,
-                            where those are fewer; or what an evaluation takes above
-                            activations, 8·`look`·V, where its
-                            batches of `look` tokens are the larger ones
-    runtime                 `runtime_bytes`: interpreter and libraries; 0 where loaded already
+    activations             s·b·h·L · 34 bytes at 2 bytes per number, twice that at 4 (Korthikanti
+                            et al., arXiv 2205.05198), and `scores`·a·s²·b·L more for the scores of
+                            a heads: 5 where attention is plain, 2 where its probabilities alone are
+                            kept, 0 where it is flash. It counts full training: LoRA kept 23 (BERT)
+                            and 36 (Llama) bytes of 34, and 45 and 62 of 68, in our measurements
+                            logits                  12·b·s·V where the model is causal; of
+                            `loss_cells` and not b·s·V where those are fewer; or what an
+                            evaluation's take above activations, 8·`look`·V, where its batches of
+                            `look` tokens are the larger ones runtime
+                            `runtime_bytes`: interpreter and libraries; 0 where they are loaded
+                            already
 
     full: whole weights are trained, whatever the rank: adapters and optimizer are Σ m·n · 16
         (float32 master weight,

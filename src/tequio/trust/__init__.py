@@ -1,6 +1,6 @@
-"""Who is who: certificates of a federation, keys of participants, invitations; and secure sums.
+"""Identities: certificates of a federation, keys of participants, invitations.
 
-The only folder that knows `cryptography`.
+Only this folder knows `cryptography`.
 
 State in, files out; secrets are written readable by their owner alone, and are never printed,
 logged or recorded.

@@ -1,5 +1,7 @@
-"""16 bits a number: float16 under one shared power of two (relative error ≤ 2^−11 near the largest
-numbers), or bfloat16 (≤ 2^−8).
+"""Codecs of 16 bits per number.
+
+They are float16 under one shared power of two (relative error ≤ 2^−11 near the largest numbers), or
+bfloat16 (≤ 2^−8).
 """
 
 from collections.abc import Sequence

@@ -73,8 +73,9 @@ def distances(inner: Tensor, votes: Tensor) -> Tensor:
 
 
 def centre(retained: Collected, votes: Tensor, divisor: float) -> Update:
-    """v = Σ bᵢ cᵢ Δᵢ / divisor, by stacking; with all votes 1 these are the operations of `stack`,
-    to the bit.
+    """Return v = Σ bᵢ cᵢ Δᵢ / divisor, by stacking.
+
+    With all votes 1 the result is bit-for-bit identical to that of `stack`.
     """
     total = zero(retained.spec)
     for update, coefficient, vote in zip(

@@ -15,11 +15,10 @@ from tequio.core.update import Update, plain, zero
 def moments(
     memory: Update, change: Update, floor: float
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Entry -> (m, v, Δ) of one shape.
+    """Return, by entry, (m, v, Δ) of one shape.
 
-    What is not in the memory yet is m = 0, v = `floor`; what did not change is Δ = 0.
-
-    A change of fewer ranks than the memory's (its top participant was absent), or of more, is
+    An entry that is not in the memory yet has m = 0 and v = `floor`; one that did not change has Δ
+    = 0. A change of fewer ranks than the memory's (its top participant was absent), or of more, is
     padded in the same way. Raises UpdateError if the two belong to different layouts.
     """
     known = {

@@ -1,6 +1,5 @@
-"""How participants start a round from the folded shared model (layout product): fresh factors, or
-its own best ones (FedEx, FlexLoRA).
+"""Ways to start a round from the folded shared model (layout product).
 
-`begin(shared, rank)` returns what a participant of that rank holds frozen and the factors that it
-goes on with.
+A participant starts with fresh factors, or the best ones of the shared model (FedEx, FlexLoRA).
+`begin(shared, rank)` returns the part that it holds frozen, and the factors that it trains.
 """

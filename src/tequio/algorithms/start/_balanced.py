@@ -7,9 +7,7 @@ from torch import Tensor
 
 from tequio.core.update import Entry, Factored, Update, is_matrix
 
-# of the largest singular value: below, a direction is rounding (float32), and no direction to go on
-# with
-NOISE = 1e-5
+NOISE = 1e-5  # of the largest singular value: a direction below it is rounding (float32), not used
 
 
 def balanced(shared: Update, rank: int) -> Update:

@@ -1,8 +1,8 @@
-"""FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal ranks: go on with the best factors of
-the shared model.
+"""FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal ranks: train the shared model's best
+factors.
 
 The paper folds what averaged factors cannot express, mean(BA) − mean(B)·mean(A), into the frozen
-weights. Here G is the exact mean, a participant of rank r goes on with P_r(G), its best
+weights. Here G is the exact mean. A participant of rank r continues from P_r(G), its best
 approximation of rank r, and G − P_r(G) is folded. So all start from one function.
 """
 

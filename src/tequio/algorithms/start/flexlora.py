@@ -1,8 +1,7 @@
-"""FlexLoRA (Bai et al., arXiv 2402.11505): go on with the best factors of the shared model, and
-with nothing else.
+"""FlexLoRA (Bai et al., arXiv 2402.11505): train the shared model's best factors, and nothing else.
 
-G = Σ wᵢBᵢAᵢ / Σ wᵢ, and a participant of rank r starts from P_r(G), its truncated SVD. What P_r
-leaves out it does not see, so participants of unequal ranks start from different functions; in our
+G = Σ wᵢBᵢAᵢ / Σ wᵢ, and a participant of rank r starts from P_r(G), its truncated SVD. It does not
+see what P_r leaves out, so participants of unequal ranks start from different functions. In our
 trials that trained worse than `fedex`, and could diverge.
 """
 

@@ -66,10 +66,10 @@ def build(
 ) -> RunSetup:
     """Build everything. Raises the error of whatever is wrong, naming file, key or participant.
 
-    measured: participant -> tokens a second as the run's ledger has them, so that a resumed run
-        probes nothing again.
-    bases: base -> its digest as the run's ledger has it. participants: what they bring, where it
-        has been read already.
+    measured: participant -> tokens per second in the run's ledger, so that a resumed run probes
+        nothing again.
+    bases: base -> its digest in the run's ledger. participants: what they bring, where it has been
+        read already.
     algorithm: the pieces, where `check_pieces` has built them already.
     """
     algorithm = algorithm or check_pieces(config)

@@ -168,7 +168,9 @@ def _worker(config: Federation, files: Files, member: Member, site: Site, terms:
 
 
 def intensity_digests(config: Federation, files: Files) -> dict[str, str]:
-    """Of the files by which it is decided: a run goes on with the same ones only."""
+    """Return the digests of the files that decide the schedule; a run resumes only with the same
+    ones.
+    """
     paths = {who: energy.intensity for who, energy in _places(config, files)}
     return {who: digest(path.read_bytes()) for who, path in paths.items() if path is not None}
 

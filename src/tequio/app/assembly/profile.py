@@ -22,8 +22,9 @@ PROBE = b"probe"  # handed on to the other processes of a participant: make a st
 
 @dataclass(frozen=True)
 class ParticipantProfile:
-    """Counts and machine, never data. batches: items by split; mean_tokens: of a training item;
-    speed: probed tokens a second.
+    """Hold what a participant declares: counts and its machine, never data.
+
+    batches: items by split. mean_tokens: of a training item. speed: probed tokens per second.
     """
 
     name: str

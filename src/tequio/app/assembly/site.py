@@ -46,10 +46,9 @@ def private_fields(energy: EnergySection, money: MoneySection | None) -> list[st
 
 
 def read_carbon_forecast(energy: EnergySection) -> Intensity | None:
-    """What is expected of the electricity in the hours to come: the forecast made last, else the
-    values themselves;
+    """Return the expected carbon intensity of the coming hours; None without a file.
 
-    None without a file.
+    It is the latest forecast, or the values themselves where there is none.
     """
     if energy.intensity is None:
         return None

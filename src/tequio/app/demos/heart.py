@@ -26,7 +26,7 @@ LABELS = {
     "disease": "a patient with heart disease: narrowed coronary arteries",
     "no disease": "a patient with a healthy heart",
 }
-FASTEST = 4000.0  # tokens a second, MiniLM in bf16 on one CPU core
+FASTEST = 4000.0  # tokens per second, MiniLM in bf16 on one CPU core
 SEX = {"Male": "man", "Female": "woman"}
 PAIN = {
     "typical angina": "typical angina",

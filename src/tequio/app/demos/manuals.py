@@ -19,7 +19,7 @@ PUBLIC_SECTIONS = ("man2", "man3", "man4", "man6")
 PER_PARTICIPANT, CENTRE_HALF, PER_SLICE = 400, 200, 200
 SHORTEST, LOW, HIGH = 200, 600, 1200
 HEADING = 40
-FASTEST = 300.0  # tokens a second, SmolLM2-135M in bf16 on one CPU core
+FASTEST = 300.0  # tokens per second, SmolLM2-135M in bf16 on one CPU core
 
 
 def prepare(cache: Path, seed: int = 0) -> DemoData:

@@ -40,7 +40,7 @@ LABELS = {
 }
 PER_PARTICIPANT, CENTRE, PER_SLICE = 700, 2000, 400
 MIN_CONFIDENCE = 0.6
-FASTEST = 4000.0  # tokens a second, MiniLM in bf16 on one CPU core
+FASTEST = 4000.0  # tokens per second, MiniLM in bf16 on one CPU core
 # All non-ASCII bytes of this English corpus are encoding damage, mixed with underscores.
 DAMAGE = re.compile(r"_*[^\x00-\x7f](?:_|[^\x00-\x7f])*")
 

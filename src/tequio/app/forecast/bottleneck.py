@@ -29,10 +29,9 @@ def help_for_the_weakest(
     devices: Mapping[str, Device],
     shape: ModelShape,
 ) -> dict[str, Any] | None:
-    """Who is weakest (smallest rank, then fewest of its steps, then slowest) and what each lever
-    changes;
+    """Return the weakest participant and what each lever changes; None with one participant.
 
-    None with one participant.
+    The weakest has the smallest rank, then the fewest of its steps, then the lowest speed.
     """
     if len(people) < 2:
         return None

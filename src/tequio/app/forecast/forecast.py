@@ -208,7 +208,7 @@ def estimate_work(config: Federation, setup: RunSetup, node: Node, file: Partici
     tokens, length = padded(node)
     rounds = config.train.rounds - (config.centre.first if config.centre else 0)
     looks = rounds + 1 if member in setup.run_spec.panel(config.train.rounds) else 0
-    if config.train.cohort is not None:  # drawn anew for each round: so many on average
+    if config.train.cohort is not None:  # drawn again for each round: this many on average
         rounds = max(1, round(rounds * config.train.cohort / len(config.participants)))
     size = setup.adapted.shapes.values()
     per_rank = 4.0 * sum(m + n for m, n in size)

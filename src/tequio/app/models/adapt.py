@@ -39,8 +39,8 @@ def adapt(run: Path, participant: Path, out: Path, base: str = MAIN) -> dict[str
 
     The local baseline gets the steps that a member of the run with these data and this hardware
     would have made. Writes into `out` (a new or empty folder): result.json, both models, a record
-    and the account book of it and, but for whole weights, adapter/ in PEFT's format. Raises
-    RunError if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
+    and its account book and, except for whole weights, adapter/ in PEFT's format. Raises RunError
+    if the run has no shared model yet, ConfigError or DataError for the newcomer's files.
     """
     file = load_participant(participant)
     opened = open_models(run, shared_name(base))[0]
@@ -101,9 +101,9 @@ def _record(
     personal: Mapping[str, Any],
     shared: str,
 ) -> None:
-    """As a participant's own record of a federation.
+    """Write it like a participant's own record of a federation.
 
-    It is written last, so that what was cut off can be begun anew.
+    It is written last, so that an interrupted command can begin again.
 
     shared: digest of the model that it started from.
     """

@@ -23,10 +23,9 @@ MOST = 500  # texts (or blocks of tokens) compared at most
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared:
+    """Hold the comparison of an exported model with its original.
 
-    `equal` is the share of equal predictions; of a causal model the losses are compared.
-
+    equal: the share of equal predictions; for a causal model the losses are compared instead.
     count: validation texts, or blocks of tokens of a causal model. loss and exported: nats per
         token.
     """

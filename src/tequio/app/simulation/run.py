@@ -327,7 +327,7 @@ def _rounds(
 def _made(
     ledger: Ledger, setup: RunSetup, places: WorkerSetups, report_task: Callable[[Any], None]
 ) -> Iterator[States | PeerState]:
-    """What is known after each committed round: the states by base, or the peers'."""
+    """Yield the states by base, or the peers', after each committed round."""
     runtime = embedded_runtime(places, MAIN, report_task)
     if setup.peers is not None:
         for peers, _ in federate(

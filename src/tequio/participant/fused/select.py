@@ -1,9 +1,9 @@
 """Which models are trained layer by layer here, and what an adapted model then asks: hidden states
 and losses.
 
-A model that is of a known family is tried beside transformers' own code on a few tokens before it
-is taken; whatever else there is goes the way of transformers. What was chosen, and why, is a
-sentence that reports can print.
+A model of a known family is compared with transformers' own code on a few tokens before it is used
+here. All other models use transformers' code. Reports can print the choice and its reason as a
+sentence.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DECODERS, ENCODERS = ("llama", "mistral", "qwen2"), ("bert",)
 LONGEST = (
     512  # tokens: beyond, attention's probabilities, length² of each layer, are better not kept
 )
-ROWS = 16  # kernels are made anew for every number of rows, so few numbers are better
+ROWS = 16  # kernels are compiled again for every number of rows, so few numbers are better
 NEAR = {
     torch.float32: 1e-4,
     torch.bfloat16: 5e-2,

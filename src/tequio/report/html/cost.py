@@ -104,7 +104,7 @@ def _grams(page: Page, row: Json) -> Cell:
 
 
 def _carbon(page: Page) -> Safe | None:
-    """What is known of carbon and money."""
+    """Return the part on carbon and money; None where nothing is known of them."""
     w, n, found = page.w, page.n, page.s["accounts"]
     whole, intensity = found["total"], found["sci"]
     if whole["grams"] is None and not whole["money"]:

@@ -22,7 +22,7 @@ WIDTH, HEIGHT, EDGE = 640, 320, 48
 def write_plan(folder: Path, plan: Mapping[str, Any], lang: Lang) -> Path:
     """Write plan.json and plan.LANG.html into the federation's folder; returns the page.
 
-    Pages of the last plan in other languages are written anew. Only the owner can read what has
+    Pages of the last plan in other languages are written again. Only the owner can read files with
     private figures (`own`).
     """
     place, own = RunFolder(folder), bool(plan.get("own"))

@@ -1,11 +1,11 @@
-"""A participant's resident process: it holds the model for its whole life, asks the coordinator for
-tasks, and answers with updates.
+"""A participant's resident process: it holds the model, asks the coordinator for tasks, and sends
+updates.
 
-It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. A lost
-connection is tried again for ever, and an answer that could not be sent is sent then. It asks for
-work only when it holds neither a task nor an answer, so the coordinator sees from a question that a
-task or an answer was lost on the way, and sends the task again; a task that was done is answered
-from memory.
+It accepts the kinds of task that it knows and nothing else; no code can be shipped to it. It
+retries a lost connection without limit, and then sends the answer that it could not send. It asks
+for work only when it holds neither a task nor an answer. So a question tells the coordinator that a
+task or an answer was lost on the way, and it sends the task again. The participant answers a task
+that it has done from memory.
 """
 
 import secrets
@@ -74,9 +74,7 @@ WAIT = (
     # later
 )
 HELD = 1.0  # seconds that a question took which was held
-CACHED_BYTES = (
-    1 << 28
-)  # bytes of the largest task that is kept, so that parts which come again need not travel again
+CACHED_BYTES = 1 << 28  # bytes of the largest cached task, so that its parts need not travel twice
 PART_PATIENCE = 60.0  # seconds for which a part of a task may be on its way to the server
 PAUSE = 1.0  # seconds between two looks at whether it is still closed
 BACKOFF = (0.5, 15.0)  # seconds between two tries to reach a coordinator that does not answer
@@ -85,21 +83,19 @@ REFUSED = (401, 403, 412)  # what the server says to a key that it does not know
 OVER = 410  # when the federation has come to its end
 GONE = (403, 404)  # and to a participant that works for a run that has ended
 
-DROPPED = "dropped a task or an answer of a run that is over: the coordinator was started again"
+DROPPED = "dropped a task or an answer of a run that has ended: the coordinator was started again"
 
 Answer = Callable[[bytes], bytes | None]
-"""Our message in, our message out; None: not to be answered."""
+"""Take a message and return the answer; None where there is none to send."""
 Closed = Callable[[], str]
-"""Why not to be connected now, in words; nothing where we may.
-
-Asked between two tasks, so that one in work is finished.
+"""Return why not to connect now, in words; an empty text where we may. Called only between tasks.
 """
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this participant is to the coordinator: where that is, the certificate that it must show,
-    our own key and number.
+    """Hold what connects this participant to its coordinator: address, certificate, own key and
+    number.
 
     folder: where very large tasks lie while they are worked on.
     """
@@ -113,8 +109,10 @@ class Identity:
 
 @dataclass
 class Outgoing:
-    """An answer on its way: what of it the server still misses (None: it has not been asked), and
-    its word for this sending.
+    """Hold an answer on its way.
+
+    missing: the parts that the server still needs, None before the first question. session: the
+    server's name of this sending.
     """
 
     letter: Envelope
@@ -124,12 +122,11 @@ class Outgoing:
 
 @dataclass
 class ClientState:
-    """What outlives a connection: the name of this process for the gateway, how it answers, and the
-    answer that is not sent yet.
+    """Hold what outlives a connection: this process's name for the gateway, and the unsent answer.
 
-    active: it was connected before. last: the last large task, and where its parts lie in it. read:
-        its message, to be confirmed.
-    recorded: digest of our personal model, once the coordinator has said that it recorded it.
+    active: it was connected before. last: the last large task, and where its parts lie in it.
+    read: its message, to be confirmed. recorded: digest of our personal model, once the coordinator
+    has confirmed that it recorded it.
     """
 
     answer: Answer
@@ -151,7 +148,7 @@ class ClientState:
 def serve(
     identity: Identity, answer: Answer, stop: Event, log: EventHandler, closed: Closed = lambda: ""
 ) -> None:
-    """Work until `stop` is set, or the federation is over; disconnected while it is `closed`.
+    """Work until `stop` is set or the federation has ended; stay disconnected while it is `closed`.
 
     Raises NetworkError if the coordinator refuses this participant's key or has another version, or
     another process took its place.
@@ -177,7 +174,7 @@ def serve(
             if status == TAKEN:
                 raise refusal(NetworkError, "place-taken") from None
             if status == OVER:
-                log(f"{identity.address} says that the federation is over", "over")
+                log(f"{identity.address} reports that the federation has ended", "over")
                 return
             how = foreign(error)
             said = (
@@ -217,9 +214,7 @@ def _work(
                 data = _pull(client, identity, asked, state)
             except (MessageError, ResourceError) as error:
                 log(f"refused a message: {error}", "message-refused", "warning")
-                if (
-                    not asked.metadata.message_id
-                ):  # Flower could not read it, so nobody knows what it asks
+                if not asked.metadata.message_id:  # Flower could not read it: no known request
                     continue
                 reply: bytes | None = pack_message(_unread(error))
             else:
@@ -228,9 +223,7 @@ def _work(
             state.unsent = None if reply is None else Outgoing(_reply(node, asked, reply))
             _confirm(client, node, state)
             _deliver(client, node, state)
-        except (
-            UpdateError
-        ) as error:  # not a task that we know: no work is done for it, and none of ours leaves
+        except UpdateError as error:  # not a task that we know: do no work for it, and send nothing
             log(f"refused a message: {error}", "message-refused", "warning")
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in GONE:
@@ -250,7 +243,7 @@ def _unread(error: MessageError | ResourceError) -> Failure:
 
 
 def _deliver(client: FleetHttpClient, node: Node, state: ClientState) -> None:
-    """Send what is unsent; it stays so where the connection fails, and goes on where it was."""
+    """Send the unsent answer; where the connection fails, the next call sends the rest."""
     if state.unsent is None:
         return
     try:
@@ -290,8 +283,10 @@ def _pull(client: FleetHttpClient, own: Identity, asked: Message, state: ClientS
 
 
 def _confirm(client: FleetHttpClient, node: Node, state: ClientState) -> None:
-    """The server may forget a large task; said when the work is done, for others may be sent the
-    same parts until then.
+    """Confirm a large task, so that the server may forget it.
+
+    This is done after the work: until then the server may send the same parts to other
+    participants.
     """
     if state.read is not None:
         meta, state.read = state.read.metadata, None
@@ -334,8 +329,8 @@ def _push(client: FleetHttpClient, node: Node, out: Outgoing) -> None:
 
 
 class _FleetClient(FleetHttpClient):  # type: ignore[misc]  # Flower's class has no types
-    """Flower's client, for which a body that is none of Flower's is a lost connection: something in
-    between wrote it.
+    """Flower's client; a body that is not Flower's counts as a lost connection, for a proxy wrote
+    it.
     """
 
     def _unary_unary(self, **asked: Any) -> Any:
@@ -346,11 +341,10 @@ class _FleetClient(FleetHttpClient):  # type: ignore[misc]  # Flower's class has
 
 
 class Session:
-    """Names this process to the gateway, which lets only the newest of a key's processes work; each
-    side states its versions.
+    """Name this process to the gateway, and compare the versions of both sides.
 
-    It also passes on that the coordinator recorded our personal model. Raises NetworkError where
-    the versions differ.
+    The gateway lets only the newest of a key's processes work. It also passes on that the
+    coordinator recorded our personal model. Raises NetworkError where the versions differ.
     """
 
     def __init__(
@@ -370,10 +364,10 @@ class Session:
 
 @contextmanager
 def _connected(identity: Identity, state: ClientState) -> Iterator[FleetHttpClient]:
-    """A client whose node is active, with a heartbeat beside it.
+    """Open a client whose node is active, with a heartbeat beside it.
 
-    A node that was killed is still active there, so it is put out first. Who only lost the
-    connection takes up where it was: what it had in hand is still waited for.
+    A killed node is still active at the server, so it is deactivated first. A process that only
+    lost its connection resumes: the coordinator still waits for the task that it holds.
     """
     with _FleetClient.from_server_address(
         identity.address,
@@ -430,4 +424,4 @@ def _beat(client: FleetHttpClient, node: int, over: Event) -> None:
         try:
             client.SendNodeHeartbeat(_alive(node))
         except (httpx.HTTPError, NetworkError):
-            continue  # the loop beside it notices, and connects anew
+            continue  # the main loop notices, and connects again

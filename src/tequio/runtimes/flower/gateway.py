@@ -87,8 +87,7 @@ STRANGE = dict.fromkeys((401, 403, PRECONDITION), _KEY) | dict.fromkeys(
 # tells a participant the digest of its personal model that the coordinator recorded
 RECORDED = "tequio-recorded"
 OVER = 410  # to who asks for work when the federation has come to its end
-# names a participant's process; the newest of a key's works, the others are told
-SESSION = "tequio-session"
+SESSION = "tequio-session"  # names a participant's process; only the newest of a key's works
 TAKEN = 409  # what the others are told
 FRESH, SOON = (
     5.0,
@@ -132,10 +131,7 @@ class Gateway:
 
 @contextmanager
 def claimed(host: str, port: int) -> Iterator[socket.socket]:
-    """The address, ours from here on; nobody is answered yet.
-
-    Raises NetworkError if it cannot be had.
-    """
+    """Claim the address; no request is answered yet. Raises NetworkError if it is not available."""
     with ExitStack() as open_:
         try:
             family = socket.getaddrinfo(
@@ -285,7 +281,7 @@ def _application(
             refused(request, "full", "too many bodies at a time")
             return unread(request, 503, {"retry-after": str(LATER)})
         if answer.status_code == 401:
-            signatures.forget(key)  # it counts no more
+            signatures.forget(key)  # it is no longer valid
         return answer
 
     async def handed_on(request: Request, body: IO[bytes], node: int) -> Response:

@@ -84,7 +84,7 @@ class CoordinatorGrid:
         return int(self.grid.run.run_id)
 
     def ask(self, question: Callable[[HttpGrid], Result]) -> Result:
-        """An answer of the server.
+        """Return an answer of the server.
 
         Raises NetworkError where it gives none, Moved where there was a new place to take first.
         """
@@ -94,22 +94,22 @@ class CoordinatorGrid:
             if not _given_up(error):
                 raise refusal(NetworkError, "superlink-silent", path=LOG) from None
         self._log(
-            "SuperLink gave the coordinator's place up; a new one is taken, and what was on its "
-            "way is sent again."
+            "SuperLink gave up the coordinator's place. The coordinator takes a new one, and sends "
+            "again what was on its way."
         )
         self.close(done=False)
         self._take_patiently()
         raise refusal(Moved, "place-given-up")
 
     def ask_again(self, question: Callable[[HttpGrid], Result]) -> Result:
-        """`ask`, once more where there was a new place to take."""
+        """Call `ask`, and once more where there was a new place to take."""
         try:
             return self.ask(question)
         except Moved:
             return self.ask(question)
 
     def close(self, done: bool) -> None:
-        """Leave it; `done`: its work is."""
+        """Leave the server; done: the work is done."""
         if self._beat.is_running:
             self._beat.stop()
         if done:

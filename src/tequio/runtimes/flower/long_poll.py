@@ -1,12 +1,12 @@
-"""Who has a task to fetch, and who has answered: exchange and gateway, in one process, tell each
-other, so that nobody asks in vain.
+"""Signals between exchange and gateway, in one process: a task is ready to fetch, or an answer has
+come.
 
-The gateway holds a participant's question for work until its long poll rings; the exchange sleeps
-until somebody answered.
+The gateway holds a participant's question for work until there is a task. The exchange sleeps until
+an answer comes.
 
 A participant does one thing after another: it asks for work only when it has sent the answer to its
-last task. So a question that finds nothing, after the one that took a task, says that its
-participant holds no task: the task or its answer was lost on the way.
+last task. Suppose a question finds nothing after the one that took a task. Then its participant
+holds no task: the task or its answer was lost on the way.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ UNKNOWN = -1  # no number of tasks sent: the next question is not held
 
 @dataclass(frozen=True)
 class Question:
-    """A participant's question for work: its number among those of its node, and how many tasks had
-    been sent to the node by then.
+    """A participant's question for work.
+
+    number: among those of its node. sent: how many tasks had been sent to the node by then.
     """
 
     node: int
@@ -29,12 +30,12 @@ class Question:
 
 
 class LongPoll:
-    """One for a coordinator. Nodes are named by their numbers."""
+    """Hold the signals of one coordinator. Nodes are named by their numbers."""
 
     def __init__(self) -> None:
         self._came = Condition()
         self._sent: dict[int, int] = {}  # node -> tasks sent so far
-        self._fetched: dict[int, int] = {}  # node -> of which it has had so many
+        self._fetched: dict[int, int] = {}  # node -> how many of these it has fetched
         self._empty: set[int] = (
             set()
         )  # nodes for which the server had no task once, so that those sent since are all
@@ -54,7 +55,7 @@ class LongPoll:
         self._asleep: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Event]] = {}
 
     def task(self, node: int) -> None:
-        """A task was sent to this node."""
+        """Note that a task was sent to this node."""
         with self._came:
             self._sent[node] = self._sent.get(node, 0) + 1
             self._idle.pop(node, None)
@@ -103,25 +104,23 @@ class LongPoll:
                 self._found_none(node, question.number)
 
     def holds_nothing(self, node: int) -> bool:
-        """Return whether a node that was sent a task asks for work all the same: the task, or its
-        answer, was lost.
-        """
+        """Return whether a node asks for work although it got a task: task or answer was lost."""
         with self._came:
             return self._idle.get(node, 0) > self._took.get(node, 0)
 
     def confirm(self, node: int, digest: str) -> None:
-        """Note that the coordinator recorded the node's personal model, and have the node hear
-        of it.
+        """Note that the coordinator recorded the node's personal model, and confirm it to the
+        node.
         """
         with self._came:
             self._recorded[node] = digest
             self._wake(node)
 
     def serve(self, node: int, last: bool = False) -> str:
-        """Return the digest of the node's personal model that the coordinator recorded, for an
-        answer to this node; nothing if none.
+        """Return the digest of the node's recorded personal model, for an answer to this node.
 
-        last: the node asks for nothing after this answer, so it counts as heard at once.
+        It is empty if none is recorded. last: the node asks for nothing after this answer, so it
+        counts as confirmed at once.
         """
         with self._came:
             digest = self._recorded.get(node, "")
@@ -130,28 +129,29 @@ class LongPoll:
             return digest
 
     def acknowledge(self, node: int) -> None:
-        """Note that the node asks again, or goes: it has read the answer before, for it does one
-        thing after another.
+        """Note that the node asks again, or leaves, and so has read the answer before.
+
+        It does one thing after another.
         """
         with self._came:
             if node in self._served:
                 self._heard[node] = self._served[node]
 
     def heard(self, node: int, digest: str) -> bool:
-        """Return whether the node has heard that its personal model, with this digest, was
-        recorded.
-        """
+        """Return whether the node knows that its personal model, with this digest, is recorded."""
         with self._came:
             return self._heard.get(node) == digest
 
     def answered(self, node: int) -> None:
-        """An answer of this node is there."""
+        """Note that an answer of this node has come."""
         with self._came:
             self._answers.add(node)
             self._came.notify_all()
 
     def answers(self, seconds: float) -> set[int]:
-        """Who answered since this was last asked; waits for the first one, at most so long."""
+        """Return the nodes that answered since the last call; wait up to `seconds` for the
+        first.
+        """
         end = time.monotonic() + seconds
         with self._came:
             while not self._answers and (left := end - time.monotonic()) > 0:

@@ -1,14 +1,13 @@
-"""The coordinator's runtime over a network: tasks out as messages, replies in one by one as they
-arrive, until all came or time is up.
+"""The coordinator's runtime over a network: it sends tasks, and takes replies until all came or
+time is up.
 
-Errors are data: who is away, late or answers nonsense is a Failure of this exchange, and the round
-goes on without it. Nothing is lost
-silently: a reply after the deadline is looked for until it expires, and told as late. Whose
-    connection is lost has a while to come back;
-who connects anew is sent its task again: a process that had done it answers from memory, a new one
-    does it anew, with the same result.
-So is a participant that asks for work while its answer is awaited: its task or its answer was lost.
-Nothing depends on one message. The centre (index 0) trains in the coordinator's own process.
+Errors are data: a participant that is offline, late or answers nonsense is a Failure of this
+exchange, and the round continues without it. Nothing is lost silently: the coordinator looks for a
+late reply until it expires, and reports it as late. A participant that lost its connection has a
+while to come back. One that connects again is sent its task again: a process that had done it
+answers from memory, and a new process does it again, with the same result. The same holds for a
+participant that asks for work while its answer is awaited: its task or its answer was lost. Nothing
+depends on one message. The centre (index 0) trains in the coordinator's own process.
 """
 
 import time
@@ -47,14 +46,9 @@ from tequio.runtimes.flower.grid import CoordinatorGrid, Moved
 from tequio.runtimes.flower.long_poll import LongPoll
 from tequio.runtimes.flower.traffic import Traffic
 
-LOOK = 2.0  # seconds between two looks at everybody, while the long poll tells of no answer
-PART = (
-    0.1,
-    60.0,
-    # seconds between two looks for a part of an answer, and for which all of its parts are waited
-    # for
-)
-BACK = 30.0  # seconds in which who was lost may come back, before the others go on without it
+LOOK = 2.0  # seconds between two looks at all participants, while no answer comes
+PART = (0.1, 60.0)  # seconds between two looks for a part of an answer, and to wait for all parts
+BACK = 30.0  # seconds in which a lost participant may come back before a round continues alone
 AGAIN = (2.0, 8.0)  # seconds between two sendings of a task that was lost: at first, and later
 LOST = (
     ErrorCode.NODE_UNAVAILABLE,
@@ -66,12 +60,12 @@ GRACE = 60.0  # seconds that a task lives beyond twice the deadline
 
 @dataclass(frozen=True)
 class SentRequest:
-    """A task on its way: the message's id and run, when it was sent (seconds, monotonic), and the
-    participant's connection then.
+    """A task on its way: the message's id and run, and the participant's connection when it was
+    sent.
 
-    lost: when its connection was lost (seconds, monotonic); None while it is there. letter: its
-        answer, of which parts may be on the way.
-    newest: when it was sent last (seconds, monotonic); again: how often it was sent again.
+    at: when it was sent (seconds, monotonic). lost: when its connection was lost (seconds,
+    monotonic); None while it is connected. letter: its answer, of which parts may be on the way.
+    newest: when it was sent last (seconds, monotonic). again: how often it was sent again.
     """
 
     message: str
@@ -85,15 +79,15 @@ class SentRequest:
     again: int = 0
 
     def away(self, now: float) -> float:
-        """Seconds since the connection was lost; 0 while it is there."""
+        """Return the seconds since the connection was lost; 0 while it is there."""
         return 0.0 if self.lost is None else now - self.lost
 
 
 @dataclass(frozen=True)
 class Awaited:
-    """A participant that the coordinator waits for, the kind of its task (empty: it is to connect),
-    and for how many seconds.
+    """A participant that the coordinator waits for.
 
+    kind: of its task; empty where it has to connect. seconds: how long it has been waited for.
     again: how often the task was sent again.
     """
 
@@ -105,14 +99,12 @@ class Awaited:
 
 @dataclass
 class FlowerRuntime:
-    """Participants elsewhere: node number by index. `here` are those in this process;
+    """Exchange messages with participants across a network.
 
-    `deadline` in seconds for one exchange.
-
-    folder: where very large answers lie while they are read.
-    A task that is not answered in time is `pending`: its participant is asked nothing until it
-    answers or twice the deadline is over. With windows a task is `flying` until it is answered, or
-    the deadline is over.
+    nodes: node number by index. here: the participants in this process. deadline: seconds for one
+    exchange. folder: where very large answers lie while they are read. A task that is not answered
+    in time is `pending`: its participant gets no other until it answers or twice the deadline has
+    passed. With windows a task is `flying` until its answer or the deadline.
     """
 
     place: CoordinatorGrid
@@ -131,14 +123,10 @@ class FlowerRuntime:
     waiting: dict[int, SentRequest] = field(
         default_factory=dict
     )  # tasks of the exchange that goes on
-    absent: dict[str, float] = field(
-        default_factory=dict
-    )  # name -> since when it is waited for to connect
+    absent: dict[str, float] = field(default_factory=dict)  # name -> since when it should connect
 
     def connections(self) -> dict[int, str]:
-        """Of every participant that is connected now, by index: since when (as the server
-        writes it).
-        """
+        """Return the connected participants, by index, and since when (as the server writes it)."""
         online = {
             node.node_id: str(node.last_activated_at)
             for node in self.place.ask_again(HttpGrid.get_nodes)
@@ -148,10 +136,10 @@ class FlowerRuntime:
     def exchange(
         self, tasks: Iterable[Request], within: float | None = None
     ) -> Iterator[Reply | Failure]:
-        """One Reply or Failure a task, in order of arrival; first those of this process, while the
-        others work.
+        """Yield one Reply or Failure per task, in order of arrival.
 
-        within: seconds, where it is less than the deadline.
+        Those of this process come first, while the others work. within: seconds, where it is less
+        than the deadline.
         """
         limit = min(self.deadline, within or self.deadline)
         end, waiting = time.monotonic() + limit, dict[int, SentRequest]()
@@ -170,9 +158,9 @@ class FlowerRuntime:
             yield _failure(sent.task, Reason("late-reply", {"seconds": limit}))
 
     def window(self, tasks: Iterable[Request], seconds: float) -> Iterator[Reply | Failure]:
-        """Hand out tasks; what comes within `seconds`, to these or to earlier ones.
+        """Hand out tasks; yield the replies within `seconds` to these or to earlier tasks.
 
-        It ends sooner where nothing is left to come.
+        It ends sooner where no reply is left to come.
         """
         end = time.monotonic() + seconds
         yield from self._hand_out(tasks, self.flying)
@@ -183,11 +171,15 @@ class FlowerRuntime:
                 yield _failure(sent.task, Reason("late-reply", {"seconds": self.deadline}))
 
     def working(self) -> set[int]:
-        """Who has a task of a window and has not answered."""
+        """Return the indices of the participants that have a task of a window and have not
+        answered.
+        """
         return set(self.flying)
 
     def awaited(self) -> list[Awaited]:
-        """Return whom the coordinator waits for now; another thread may ask."""
+        """Return the participants that the coordinator waits for now; another thread may call
+        it.
+        """
         now = time.monotonic()
         sent = [*self.waiting.copy().values(), *self.flying.copy().values()]
         rows = [Awaited(one.task.name, kind_of(one.task), now - one.at, one.again) for one in sent]
@@ -196,15 +188,16 @@ class FlowerRuntime:
         ]
 
     def expect(self, names: Iterable[str]) -> None:
-        """Note who is waited for to connect; nobody any more where there are no names."""
+        """Note the participants that should connect; no names: none any more."""
         now = time.monotonic()
         self.absent = {name: self.absent.get(name, now) for name in names}
 
     def _hand_out(
         self, tasks: Iterable[Request], waiting: dict[int, SentRequest]
     ) -> Iterator[Reply | Failure]:
-        """Send each task and note it in `waiting`; yield who cannot be asked, and the replies of
-        this process.
+        """Send each task and note it in `waiting`.
+
+        Yield a Failure for each participant that cannot be asked, and the replies of this process.
         """
         self.settle()
         local: list[Request] = []
@@ -227,10 +220,11 @@ class FlowerRuntime:
     def arrivals(
         self, waiting: dict[int, SentRequest], end: float, ordered: bool = False
     ) -> Iterator[Reply | Failure]:
-        """What comes until `end` (seconds, monotonic); who answered is taken out of `waiting`.
+        """Yield the replies until `end` (seconds, monotonic), and take their tasks out of
+        `waiting`.
 
-        ordered: large answers in the order of `waiting`, so that who folds in that order need not
-            keep them: they wait at the server.
+        ordered: large answers come in the order of `waiting`. A caller that folds in that order
+        need not hold them: they wait at the server.
         """
         due, checked = set[int](), time.monotonic()
         while waiting:
@@ -255,11 +249,11 @@ class FlowerRuntime:
             due = {index for index in waiting if self.nodes[index] in rung}
             if time.monotonic() - checked > LOOK:
                 self._again(waiting)
-                due, checked = set(waiting), time.monotonic()  # nobody rings for who was killed
+                due, checked = set(waiting), time.monotonic()  # a killed process sends no signal
 
     def settle(self) -> None:
-        """Look for replies to tasks of exchanges that are over: they are told as late, and their
-        participants are free again.
+        """Look for replies to tasks of earlier exchanges: report them as late, and free their
+        participants.
         """
         connected = self.connections() if self.pending else {}
         for index, sent in list(self.pending.items()):
@@ -272,7 +266,7 @@ class FlowerRuntime:
                 connected.get(index, sent.connection) == sent.connection,
             )
             if not whole and there and sent.lost is None and not idle:
-                continue  # still at work, as far as anybody knows
+                continue  # still at work, as far as is known
             del self.pending[index]
             after = time.monotonic() - sent.at
             row = {
@@ -292,9 +286,7 @@ class FlowerRuntime:
             )
 
     def carried(self) -> dict[str, Any]:
-        """Bytes that went to and from each participant, and late replies; both since this was last
-        asked.
-        """
+        """Return the bytes to and from each participant, and late replies, since the last call."""
         self.settle()
         wire = {
             name: self.traffic.take(self.nodes[index]) for index, name in sorted(self.asked.items())
@@ -318,8 +310,8 @@ class FlowerRuntime:
         return SentRequest(letter.identity, self.place.run, task, now, connection, newest=now)
 
     def _again(self, waiting: dict[int, SentRequest]) -> None:
-        """Send a task again to a participant that connected anew, or that holds no task although it
-        was sent one.
+        """Send a task again to a participant that connected again, or that lost the task that it
+        was sent.
 
         The server delivers a message once, and the participant may have been killed or cut off as
         it came.
@@ -337,8 +329,8 @@ class FlowerRuntime:
             )
 
     def _check_loss(self, index: int, sent: SentRequest) -> SentRequest:
-        """Return it with its answer, or as lost where its participant asks for work and no answer
-        is there.
+        """Return the task with its answer, or as lost where its participant asks for work
+        instead.
         """
         known = sent.letter is not None or sent.lost is not None
         if known or _pauses(sent) or not self._holds_nothing(index):

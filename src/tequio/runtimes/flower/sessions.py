@@ -1,5 +1,7 @@
-"""Who is at the gateway: whose nodes are connected, which process works for which key, and how all
-are told that it is over.
+"""The connections at the gateway: which keys' nodes are connected, and which process works for
+which key.
+
+At the end the gateway dismisses all participants.
 """
 
 import time
@@ -11,19 +13,19 @@ from starlette.requests import Request
 from tequio.runtimes.flower.long_poll import LongPoll
 
 KEY = "flwr-public-key"
-AWAY, DISMISSAL = 30.0, 5.0  # seconds after which one is away, and in which all are told
+AWAY, DISMISSAL = 30.0, 5.0  # seconds after which a node is offline, and in which all are dismissed
 MOST = 10_000  # connected at most
 MANY = 64  # former processes of a key that are remembered
 
 
 class Sessions:
-    """Whose nodes are connected (by their keys), and how they are told that it is over."""
+    """Hold the keys whose nodes are connected, and dismiss them when the federation has ended."""
 
     def __init__(self, long_poll: LongPoll) -> None:
         self._over, self._here, self._long_poll = Event(), dict[str, float](), long_poll
 
     def dismiss(self) -> None:
-        """Tell everybody, as they ask for work, that there will be none; at most FAREWELL
+        """Tell all participants, as they ask for work, that there will be none; at most DISMISSAL
         seconds.
         """
         self._over.set()
@@ -36,7 +38,7 @@ class Sessions:
             time.sleep(0.05)
 
     def dismissed(self, request: Request) -> bool:
-        """Note a request; whether its answer is that it is over."""
+        """Note a request; return whether its answer is that the federation has ended."""
         key, what = request.headers.get(KEY, ""), request.url.path.rpartition("/")[2]
         dismissed = self._over.is_set() and what == "pull-messages"
         if dismissed or what == "deactivate-node":
@@ -48,9 +50,8 @@ class Sessions:
 
 @dataclass
 class Connections:
-    """Which process works for which key: the one that came last.
-
-    Those before it are told that their place is taken.
+    """Hold the process that works for each key: the newest. Older ones learn that their place is
+    taken.
     """
 
     now: dict[str, str] = field(default_factory=dict)
@@ -58,8 +59,9 @@ class Connections:
     former: dict[str, list[str]] = field(default_factory=dict)
 
     def free(self, key: str, session: str, path: str) -> bool:
-        """Whether this process may ask: it is the one that works, or it comes to take the place and
-        did not have it before.
+        """Return whether this process may ask.
+
+        It may if it is the one that works, or if it takes the place and did not have it before.
         """
         if session in self.former.get(key, ()):
             return False
@@ -69,7 +71,7 @@ class Connections:
         )
 
     def taken(self, key: str, session: str) -> None:
-        """This process came, and SuperLink knows its key."""
+        """Note that this process came, and SuperLink knows its key."""
         before = self.now.get(key)
         if session in self.former.get(key, ()):
             return  # a question that was under way when its place was taken

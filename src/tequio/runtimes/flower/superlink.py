@@ -121,7 +121,7 @@ def _guard(
     over: Event,
     log: Callable[[str], None],
 ) -> None:
-    """Start it again where it ends, until `over`; it finds its state in its database.
+    """Start SuperLink again where it ends, until `over`; it finds its state in its database.
 
     The last of `processes` is the one that runs.
     """
@@ -130,7 +130,8 @@ def _guard(
         if processes[-1].poll() is None:
             continue
         pause = AGAIN[0] if time.monotonic() - begun > START else min(2 * pause, AGAIN[1])
-        log(f"SuperLink ended with status {processes[-1].returncode}; it is started again.")
+        status = processes[-1].returncode
+        log(f"SuperLink ended with status {status}; the coordinator starts it again.")
         if over.wait(pause):
             return
         processes.append(_spawn(server, command))

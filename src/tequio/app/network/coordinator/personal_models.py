@@ -1,8 +1,9 @@
-"""The end of a federation across a network: everybody makes its personal model at home, and the
-record has what they tell.
+"""The end of a federation across a network: each participant makes its personal model and reports
+on it.
 
-Who is away when the rounds are over is waited for a while; who does not come then is recorded, and
-may come later: a run that is over is opened again for those who are owed a model.
+After the last round the coordinator waits a while for participants that are offline. It records
+those that do not come, and they may come later: a finished run opens again for participants that
+have no personal model yet.
 """
 
 import re
@@ -38,16 +39,18 @@ from tequio.ledger.folder import RunFolder
 from tequio.ledger.record import Ledger
 from tequio.runtimes.flower.runtime import FlowerRuntime
 
-LOOK = 0.5  # seconds between two looks at who has come
-QUIET = 3.0  # seconds in which those who are connected hear of their models
+LOOK = 0.5  # seconds between two looks at which participants have connected
+QUIET = 3.0  # seconds within which connected participants learn that their models are recorded
 DIGEST = re.compile("[0-9a-f]{64}")
 AWAY = Reason("not-connected")
 
 
 @dataclass(frozen=True)
 class PersonalPhase:
-    """here: who is connected, and since when, by index. grace: seconds for who is away; hub: the
-    coordinator's folder, for a person.
+    """Hold what the coordinator needs while participants make their personal models.
+
+    here: returns the connected participants by index, and since when. grace: seconds to wait for
+    offline ones. hub: the coordinator's folder, for messages.
     """
 
     hub: Path
@@ -55,9 +58,8 @@ class PersonalPhase:
     here: Callable[[], Mapping[int, str]]
     grace: float
     say: EventHandler
-    _since: dict[int, float] = field(
-        default_factory=dict
-    )  # node -> when this process could tell it first of its model
+    # Node -> when it could first learn that its model is recorded.
+    _since: dict[int, float] = field(default_factory=dict)
 
     def ask(
         self,
@@ -65,12 +67,13 @@ class PersonalPhase:
         tasks: Iterable[PersonaliseRequest],
         barred: Mapping[str, Reason] = MappingProxyType({}),
     ) -> None:
-        """Have each make its model of the shared one, once; record what they tell, and who made
-        none.
+        """Have each participant make its model from the shared one, once, and record what it
+        reports.
+
+        Participants that made none are recorded, too. It ends when all have made theirs, or `grace`
+        seconds after the connected ones were done.
 
         barred: participants that are not asked, and why.
-
-        It ends when all have, or `grace` after those who are here were done.
         """
         done, end = _personal(ledger), float("inf")
         barred = {name: reason for name, reason in barred.items() if name not in done}
@@ -112,8 +115,8 @@ class PersonalPhase:
             self._tell_missing(ledger, {owed[i].name: why[i] for i in owed} | dict(barred))
 
     def _keep(self, ledger: Ledger, reply: Reply) -> Reason | None:
-        """Record what one tells of its model, under its own name; returns why not, where that
-        cannot be used.
+        """Record what a participant reports of its model; return why not, where that cannot be
+        used.
         """
         try:
             body = read_personal_outcome(reply, _sizes(ledger).get(reply.name, {}))
@@ -131,8 +134,9 @@ class PersonalPhase:
         return None
 
     def _confirm_recorded(self, ledger: Ledger) -> None:
-        """Have each participant hear of the personal model that was recorded, also before this
-        start: until then it stays.
+        """Confirm to each participant that its personal model is recorded, also before this start.
+
+        A participant stays connected until it knows.
         """
         nodes = node_numbers(self.hub)
         for entry in ledger.entries("personal"):
@@ -145,8 +149,9 @@ class PersonalPhase:
             self.net.long_poll.confirm(node, digest)
 
     def await_heard(self, run: Path) -> None:
-        """Wait until all have heard that their personal models are on record, each at most `grace`
-        after it could.
+        """Wait until all participants know that their personal models are on record.
+
+        Each has at most `grace` seconds from the moment at which it could know.
         """
         quiet, nodes = time.monotonic() + QUIET, node_numbers(self.hub)
         said = False
@@ -169,7 +174,9 @@ class PersonalPhase:
         self.net.expect(())
 
     def note_heard(self, run: Path) -> list[str]:
-        """Remember which participants have heard of their personal models; returns the others."""
+        """Note which participants know that their personal models are recorded; return the
+        others.
+        """
         rows, nodes = unheard(self.hub, run), node_numbers(self.hub)
         heard = {
             name
@@ -211,7 +218,7 @@ class PersonalPhase:
 
 
 def owed(hub: Path, run: Path) -> list[str]:
-    """Who took part in a run and made no personal model, without those who left."""
+    """Return the participants of a run that made no personal model, without those that left."""
     with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
         return [
             row["name"]
@@ -220,7 +227,7 @@ def owed(hub: Path, run: Path) -> list[str]:
 
 
 def reopen(run: Path, personal_phase: PersonalPhase) -> None:
-    """Let those make their personal model who are owed one, in a run that is over."""
+    """Let participants without a personal model make it, in a run that has ended."""
     folder = RunFolder.open(run)
     with folder.lock(), unbroken(folder) as ledger:
         header = recorded_header(ledger, folder)
@@ -253,7 +260,7 @@ def _task(
 
 
 def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Mapping[str, Any]]:
-    """Their rows, by index."""
+    """Return the rows of the participants that made no personal model, by index."""
     known, without = (
         {row["name"]: row for row in participant_rows(ledger)},
         _personal(ledger) | left(hub).keys(),
@@ -266,7 +273,7 @@ def _owed(hub: Path, header: Mapping[str, Any], ledger: Ledger) -> dict[int, Map
 
 
 def _sizes(ledger: Ledger) -> dict[str, Mapping[str, int]]:
-    """Of each participant, its items by split, as it joined with them."""
+    """Return the number of items by split with which each participant joined."""
     return {str(row["name"]): row["batches"] for row in participant_rows(ledger)}
 
 

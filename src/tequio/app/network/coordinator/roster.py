@@ -1,8 +1,8 @@
-"""Who takes part across a network, and from when on: asked on arrival what it has, allotted its
-part once, and recorded.
+"""The participants of a run across a network: each sends its profile, gets its part once, and is
+recorded.
 
-A run begins with a quorum of the roster. Who comes later joins at the next round; who goes costs
-nothing; who comes back has its old part.
+A run begins with a quorum of the roster. A participant that comes later joins at the next round.
+One that leaves costs the others nothing, and one that comes back has its old part.
 """
 
 import time
@@ -32,8 +32,8 @@ from tequio.ledger.record import Ledger
 from tequio.planning.allocation import Assignment
 from tequio.runtimes.flower.runtime import FlowerRuntime
 
-LOOK = 0.2  # seconds between two looks at who is there
-ANSWER = 60.0  # seconds that who has just come has to say what it has
+LOOK = 0.2  # seconds between two looks at which participants are connected
+ANSWER = 60.0  # seconds within which a participant that has just connected must send its profile
 PAUSE, TRIES = (
     2.0,
     10,
@@ -41,12 +41,15 @@ PAUSE, TRIES = (
 
 
 def participant_names(config: Federation) -> dict[int, str]:
-    """The whole roster by index, from 1."""
+    """Return the names of the whole roster by index, from 1."""
     return {i: entry.name for i, entry in enumerate(config.participants, 1)}
 
 
 def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int, str]:
-    """Who is connected, and since when, by index; whose key counts is read anew."""
+    """Return the participants that are connected, by index, and since when.
+
+    The keys that count are read again from the folder.
+    """
     numbers = node_numbers(folder)
     net.nodes = {
         i: numbers[name] for i, name in participant_names(config).items() if name in numbers
@@ -56,7 +59,9 @@ def connected(folder: Path, config: Federation, net: FlowerRuntime) -> dict[int,
 
 @dataclass
 class Roster:
-    """folder: the coordinator's folder. contexts: by base. wait: seconds to wait for a quorum.
+    """Hold the participants of a run: their parts, their connections, and why some are barred.
+
+    folder: the coordinator's folder. contexts: by base. wait: seconds to wait for a quorum.
     rows, commitments: by index.
     """
 
@@ -73,22 +78,20 @@ class Roster:
     asked: dict[int, str] = field(
         default_factory=dict
     )  # index -> the connection in which it was asked
-    barred: dict[int, Reason] = field(
-        default_factory=dict
-    )  # index -> why it cannot take part, while it is what it is
-    unreadable: set[int] = field(
-        default_factory=set
-    )  # of those, whose reply cannot be used: nobody waits for them
-    invited: dict[int, int] = field(
-        default_factory=dict
-    )  # index -> how often it was invited anew, as the record knows
+    barred: dict[int, Reason] = field(default_factory=dict)  # index -> why it cannot take part
+    # Barred participants whose replies cannot be used: the quorum does not count them.
+    unreadable: set[int] = field(default_factory=set)
+    # Index -> how often it was invited again, as recorded.
+    invited: dict[int, int] = field(default_factory=dict)
     made: int = 0  # rounds
     tries: tuple[int, int] = (0, 0)  # round, and how often it was short
 
     @property
     def quorum(self) -> int:
-        """So many must be there to begin: as federation.toml says, or all who did not leave and
-        whose replies can be used.
+        """Return how many participants must be connected to begin.
+
+        It is the number in federation.toml, or else all participants that did not leave and whose
+        replies can be used.
         """
         without = left(self.folder).keys() | {self.names[i] for i in self.unreadable}
         without |= {self.names[i] for i in self.barred if i in self.members}
@@ -96,21 +99,21 @@ class Roster:
 
     @property
     def names(self) -> dict[int, str]:
-        """The whole roster by index, from 1."""
+        """Return the names of the whole roster by index, from 1."""
         return participant_names(self.config)
 
     def base_of(self, index: int) -> str:
-        """Over which base one of the roster trains."""
+        """Return the base that a participant trains."""
         return self.config.participants[index - 1].base
 
     def here(self) -> dict[int, str]:
-        """Who is connected, and since when."""
+        """Return the participants that are connected, by index, and since when."""
         return connected(self.folder, self.config, self.net)
 
     def wait_for_quorum(self) -> None:
-        """Wait for a quorum of those who can take part and are free.
+        """Wait for a quorum of participants that can take part and are free.
 
-        Raises NetworkError naming who is missing.
+        Raises NetworkError naming the missing ones.
         """
         end, announced = time.monotonic() + self.wait, ""
         while True:
@@ -151,7 +154,8 @@ class Roster:
             time.sleep(LOOK)
 
     def start(self) -> dict[int, ParticipantProfile]:
-        """What those say of themselves who are there; their parts are not allotted yet.
+        """Return the profiles of the participants that are connected; their parts are not allotted
+        yet.
 
         Raises NetworkError if they are too few.
         """
@@ -169,10 +173,10 @@ class Roster:
         return {i: ParticipantProfile.of(self.names[i], facts[i]["told"]) for i in sorted(facts)}
 
     def restore(self, header: Mapping[str, Any], ledger: Ledger) -> None:
-        """Wait for a quorum, unless the rounds are over; who took part before has the part that it
-        had.
+        """Wait for a quorum, unless all rounds are done; participants keep the parts that they had.
 
-        One that came back as another is left out. Raises RunError if those that remain are too few.
+        One that came back with other data is left out. Raises RunError if those that remain are too
+        few.
         """
         indices = {name: i for i, name in self.names.items()}
         self.invited = {indices[name]: n for name, n in header.get("invitations", {}).items()}
@@ -198,7 +202,10 @@ class Roster:
             )
 
     def admit_newcomers(self, run_spec: RunSpec, round_: int, base: str) -> RunSpec:
-        """The plan of one base with those who came since the last round; each has a record."""
+        """Return the plan of one base with the participants that came since the last round.
+
+        Each of them is recorded.
+        """
         self.made = round_ - 1
         self._leaves()
         gone = left(self.folder)
@@ -214,8 +221,9 @@ class Roster:
         return self.current_spec(run_spec, base)
 
     def current_spec(self, run_spec: RunSpec, base: str) -> RunSpec:
-        """The plan of one base with everybody who takes part by now, without those who left or
-        cannot take part.
+        """Return the plan of one base with all its present participants.
+
+        Participants that left or cannot take part are not in it.
         """
         gone = left(self.folder).keys() | {self.names[i] for i in self.barred}
         members = (
@@ -226,7 +234,7 @@ class Roster:
         )
 
     def on_short_round(self, short: ShortRound) -> None:
-        """Tell why, and wait for a quorum.
+        """Log why the round was short, and wait for a quorum.
 
         Raises `short` where the same round has failed too often: waiting does not mend it.
         """
@@ -234,19 +242,19 @@ class Roster:
         self.tries = (round_, self.tries[1] + 1 if self.tries[0] == round_ else 1)
         if self.tries[1] >= TRIES:
             raise short
-        self.say(
-            f"{short.what} It is tried again. {short.why}", "round-short", "warning", round=round_
-        )
+        words = f"{short.what} The coordinator tries it again. {short.why}"
+        self.say(words, "round-short", "warning", round=round_)
         time.sleep(PAUSE * self.tries[1])
         self.wait_for_quorum()
 
     def barred_members(self) -> dict[str, Reason]:
-        """By name, why those who took part cannot any more."""
+        """Return, by name, why some participants of the run cannot take part any more."""
         return {self.names[i]: why for i, why in sorted(self.barred.items()) if i in self.members}
 
     def traffic(self) -> dict[str, Any]:
-        """What the network carried, for the record, and who was barred meanwhile; late replies are
-        said, too.
+        """Return what the network carried and which participants are barred, for the record.
+
+        Late replies are logged, too.
         """
         body = self.net.carried()
         if barred := self.barred_members():
@@ -270,12 +278,13 @@ class Roster:
         return body
 
     def _may(self, index: int, since: str) -> bool:
-        """Not barred, or connected anew since it was."""
+        """Return whether a participant is not barred, or has connected again since it was."""
         return index not in self.barred or self.asked.get(index) != since
 
     def _describe(self, connected: Mapping[int, str]) -> dict[int, dict[str, Any]]:
-        """What each of these says of itself; who does not answer, or cannot take part, is said and
-        left out.
+        """Ask each of these for its profile, and return the profiles that can be used, by index.
+
+        A participant that does not answer or cannot take part is logged and left out.
         """
         found: dict[int, dict[str, Any]] = {}
         for reply in self.net.exchange(
@@ -322,11 +331,11 @@ class Roster:
         )
 
     def _verify(self, facts: Mapping[int, Mapping[str, Any]], round_: int | None) -> None:
-        """Bar who was there before and is not what it was.
+        """Bar each participant whose data are not those that it had before.
 
-        Who lost its folder lost its salt too, so nobody can tell whether its data are the same.
-        That is taken only from who was invited anew since the record last heard of it; it has its
-        old part, and the record has what it says of itself now.
+        A participant that lost its folder lost its salt too, so its data cannot be compared with
+        those before. It is admitted only if it was invited again since its last record. It then has
+        its old part, and the record has its new profile.
         """
         invited = self._invited()
         for i, said in facts.items():
@@ -343,14 +352,16 @@ class Roster:
                     self._bar(i, error.as_reason())
                     continue
                 self._record(i, fresh, str(said["commitment"]), round_)
-                self.say(f"{self.names[i]} is back: it joined anew.")
+                self.say(f"{self.names[i]} is back: it joined again with a new invitation.")
             elif not same or said["commitment"] != self.commitments[i]:
-                anew = f"tequio coordinator invite {self.folder} {self.names[i]}"
-                self._bar(i, Reason("other-data"), f" To let it take part, invite it again: {anew}")
+                again = f"tequio coordinator invite {self.folder} {self.names[i]}"
+                fix = f" To let it take part, invite it again: {again}"
+                self._bar(i, Reason("other-data"), fix)
 
     def _within(self, index: int, profile: ParticipantProfile) -> dict[str, Any]:
-        """What changes of an old part where data or machine allow less now: a participant refuses
-        what exceeds its own bounds.
+        """Return what changes of an old part where data or machine allow less now.
+
+        A participant refuses what exceeds its own bounds.
         """
         base, row = self.base_of(index), self.rows[index]
         given = allocate_all(self.contexts[base], {index: profile})[profile.name]
@@ -362,7 +373,7 @@ class Roster:
         return self.row(base, profile, part)
 
     def _join(self, index: int, facts: Mapping[str, Any], run_spec: RunSpec, round_: int) -> None:
-        """Allot a part to who came late, and record it."""
+        """Allot a part to a participant that came late, and record it."""
         base, top = self.base_of(index), run_spec.top_rank()
         context = self.contexts[base]
         if run_spec.aggregator.layout == "factors":  # which were made for those who began
@@ -387,7 +398,7 @@ class Roster:
         )
 
     def row(self, base: str, profile: ParticipantProfile, given: Assignment) -> dict[str, Any]:
-        """The row of one who trains over this base, or of its centre."""
+        """Return the row of a participant that trains this base, or of its centre."""
         return participant_row(
             profile, given, self.contexts[base].adapted.full, base if self.config.bases else None
         )
@@ -395,8 +406,9 @@ class Roster:
     def _record(
         self, index: int, row: Mapping[str, Any], commitment: str, round_: int | None
     ) -> None:
-        """One joins, or comes back with another salt; round_: from which on (None: when the
-        coordinator was started again).
+        """Record that a participant joins, or comes back with another salt.
+
+        round_: the round from which it takes part; None when the coordinator was started again.
         """
         if self.ledger is not None:
             self.ledger.append(
@@ -412,7 +424,7 @@ class Roster:
         self.register(index, row, commitment)
 
     def _leaves(self) -> None:
-        """Record who left since."""
+        """Record the participants that left since the last record."""
         if self.ledger is None:
             return
         known = {(e.body["name"], e.body["invitation"]) for e in self.ledger.entries("left")}
@@ -423,7 +435,7 @@ class Roster:
                 )
 
     def _invited(self) -> dict[int, int]:
-        """By index, how often each who is enrolled was invited anew."""
+        """Return, by index, how often each enrolled participant was invited again."""
         times = count_invitations(self.folder)
         return {i: times[name] for i, name in self.names.items() if name in times}
 

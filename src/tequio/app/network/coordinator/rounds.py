@@ -114,7 +114,7 @@ def conduct(
     personal_phase: PersonalPhase,
     watch: Watch,
 ) -> Outcome:
-    """Begin the run, or go on with it, to its end."""
+    """Begin the run, or resume it, and bring it to its end."""
     with _ledger(path, roster, seats, public) as (folder, ledger):
         roster.ledger, header = ledger, recorded_header(ledger, folder)
         setup = _whole(roster, seats, header)
@@ -129,7 +129,7 @@ def conduct(
             _say_round(round_, rounds, body, roster.say)
         if states is None:
             raise refusal(RunError, "no-round-made")
-        roster.say("The rounds are over.", "rounds-over", stage="personal models")
+        roster.say("All rounds are done.", "rounds-over", stage="personal models")
         main, *others = [
             replace(group, run_spec=roster.current_spec(group.run_spec, group.name))
             for group in setup.groups
@@ -163,7 +163,7 @@ def conduct(
 def _made(
     setup: RunSetup, turns: Mapping[str, Turn], ledger: Ledger, roster: Roster
 ) -> Iterator[tuple[States, dict[str, Any] | None]]:
-    """What is known after each committed round: the states by base, and the record."""
+    """Yield the states by base, and the record, after each committed round."""
     if setup.others or setup.distillation is not None:
         groups = [Group(g.name, g.run_spec, turns[g.name], g.public) for g in setup.groups]
         yield from federate(group_rounds(groups, setup.distillation), ledger, setup.meter, roster)
@@ -182,15 +182,15 @@ def _made(
 
 
 def _whole(roster: Roster, seats: Sequence[Seat], header: Mapping[str, Any]) -> RunSetup:
-    """All groups.
+    """Join the groups of all bases.
 
-    Raises ConfigError or ResourceError where they cannot teach one another, and are asked to.
+    Raises ConfigError or ResourceError if they must teach one another and cannot.
     """
     return join_groups(roster.config, [_group_setup(seat, roster, header) for seat in seats])
 
 
 def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSetup:
-    """One group, with the parts that the record gave its members."""
+    """Return one group, with the parts that its members have in the record."""
     row = header["centre"] if seat.name == MAIN else header["bases"][seat.name]["centre"]
     members = {
         i: roster.members[i] for i in sorted(roster.members) if roster.base_of(i) == seat.name
@@ -209,7 +209,7 @@ def _group_setup(seat: Seat, roster: Roster, header: Mapping[str, Any]) -> RunSe
 
 
 def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: EventHandler) -> None:
-    """One event a round, and one for each whose update does not count."""
+    """Log one event per round, and one for each participant whose update does not count."""
     if body is None:
         say(f"At round {round_} of {rounds}.", "begun", stage="rounds", round=round_, rounds=rounds)
         return
@@ -240,7 +240,7 @@ def _say_round(round_: int, rounds: int, body: Mapping[str, Any] | None, say: Ev
 def _ledger(
     path: Path, roster: Roster, seats: Sequence[Seat], public: PublicData
 ) -> Iterator[tuple[RunFolder, Ledger]]:
-    """The run's folder and ledger, new or gone on with.
+    """Open the run's folder and ledger, new or resumed.
 
     Raises RunError if what it began with has changed.
     """
@@ -248,7 +248,7 @@ def _ledger(
         folder = RunFolder.open(path)
         with folder.lock(), unbroken(folder) as ledger:
             recorded = recorded_header(ledger, folder)
-            # without those who take part: they are asked what they have, and may not be there yet
+            # without the participants: they send their profiles later, and may not be connected yet
             check_same_run(path, _header(roster.config, seats, public, {}), recorded)
             roster.restore(recorded, ledger)
             yield folder, ledger

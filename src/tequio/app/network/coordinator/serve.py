@@ -1,8 +1,8 @@
-"""A federation across a network, the coordinator's side: who is invited joins, says what it has,
-trains; the record is that of any run.
+"""A federation across a network, on the coordinator's side; its record is that of any run.
 
-The coordinator holds the base, the public data and the shared model. It never sees data or personal
-models: a participant makes its own from the shared one, and tells means.
+Invited participants join, send their profiles and train. The coordinator holds the base, the public
+data and the shared model. It never sees data or personal models: a participant makes its own from
+the shared one, and reports means.
 """
 
 import socket
@@ -54,8 +54,9 @@ from tequio.runtimes.flower.superlink import Server, bound_log, present, running
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: to wait for a quorum to be there, for one exchange of a round, and in the end for
-    who is away then.
+    """Hold three waits in seconds.
+
+    They are for a quorum, for one exchange of a round, and in the end for offline participants.
     """
 
     wait: float
@@ -66,12 +67,10 @@ class Times:
 def coordinate(
     folder: Path, host: str, port: int | None, times: Times, health: Health, watch: Watch
 ) -> Outcome:
-    """Start the federation of this folder, or go on with it, to its end.
+    """Start the federation of this folder, or resume it, to its end. Events go to `health`.
 
-    What happens is told to `health`.
-
-    One that is over is opened again, for `times.grace`, where somebody did not make its personal
-    model yet, or did not hear that it was recorded. Raises NetworkError if no quorum is there in
+    A finished one is opened again, for `times.grace`, where a participant has not made its personal
+    model yet, or does not know that it was recorded. Raises NetworkError if no quorum connects in
     time, ConfigError for what cannot run over a network yet.
     """
     raise_descriptor_limit()
@@ -136,7 +135,7 @@ def _coordinate(
 def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Health) -> None:
     about = [f"{', '.join(late)} made no personal model yet"] if late else []
     about += (
-        [f"{', '.join(waiting)} did not hear yet that the personal model was recorded"]
+        [f"{', '.join(waiting)} did not learn yet that the coordinator recorded the personal model"]
         if waiting
         else []
     )
@@ -149,17 +148,14 @@ def _say_reopened(late: list[str], waiting: list[str], grace: float, health: Hea
 
 
 def _dismiss(sessions: Sessions, personal_phase: PersonalPhase, run: Path, health: Health) -> None:
-    """Tell everybody that it is over, once all have heard of their personal models or their time
-    for that is up.
+    """Dismiss all participants, once they know that their personal models are recorded or time is
+    up.
     """
     personal_phase.await_heard(run)
     sessions.dismiss()
     for name in personal_phase.note_heard(run):
-        words = (
-            f"{name} did not hear that its personal model was recorded, so it tries again and "
-            "again."
-        )
-        fix = f"To tell it, start again: tequio coordinator start {personal_phase.hub}"
+        words = f"{name} does not know that its personal model is recorded, so it keeps retrying."
+        fix = f"To confirm it, start again: tequio coordinator start {personal_phase.hub}"
         health.tell(f"{words} {fix}", "unconfirmed", "warning", participant=name)
 
 
@@ -172,7 +168,7 @@ def _opened(
     health: Health,
     deadline: float,
 ) -> Iterator[tuple[Sessions, FlowerRuntime]]:
-    """Server and gateway, until the block ends."""
+    """Run the server and the gateway until the block ends."""
     paths = [folder / name for name in (CERTIFICATE, KEY, AUTHORITY, SECRET)]
     server = Server(
         _free_port(), (folder / "superlink").resolve(), *(path.resolve() for path in paths)

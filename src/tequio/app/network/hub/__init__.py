@@ -1,4 +1,4 @@
-"""What lies in the coordinator's folder: its keys and certificates, the roster, and enrolment.
+"""The coordinator's folder: its keys and certificates, the roster, and enrolment.
 
 Commands and the running coordinator read and write it here.
 """

@@ -51,8 +51,8 @@ class _Changed(Exception):
 
 @dataclass(frozen=True)
 class Backup:
-    """What was made: its path, the number of files and bytes, the run's last record, and what is
-    not in it.
+    """Hold the result of a backup: path, files, bytes, the run's last record, and what it leaves
+    out.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Backup:
     outside: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
-        """The same for `--json`."""
+        """Return the same for `--json`."""
         return {**vars(self), "path": str(self.path), "outside": list(self.outside)}
 
 
@@ -100,7 +100,7 @@ def _check_target(folder: Path, target: Path) -> None:
 
 
 def _archive(target: Path) -> str | None:
-    """The mode in which tarfile writes this target; None for a folder."""
+    """Return the mode in which tarfile writes this target; None for a folder."""
     return next((mode for end, mode in ARCHIVES.items() if target.name.endswith(end)), None)
 
 
@@ -133,7 +133,7 @@ def _made(folder: Path, hub_files: CoordinatorFolder, place: Path) -> dict[str, 
 
 
 def _copied(folder: Path, copy: Path) -> tuple[int, str]:
-    """Copy the folder once. Returns number and hash of its last record.
+    """Copy the folder once, and return number and hash of its last record.
 
     Raises _Changed or FileNotFoundError to try again.
     """
@@ -162,7 +162,7 @@ def _copied(folder: Path, copy: Path) -> tuple[int, str]:
 
 
 def _copy_tree(source: Path, copy: Path) -> None:
-    """Copy a file, or a folder with all in it, but for what is of a process only.
+    """Copy a file, or a folder with all in it, except the files of a running process.
 
     Raises RunError for a link or a device.
     """
@@ -219,8 +219,8 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _outside(folder: Path, hub_files: CoordinatorFolder) -> list[str]:
-    """Every file and folder elsewhere that the coordinator opens, in order: a backup has none
-    of them.
+    """Return the files and folders elsewhere that the coordinator opens, sorted; a backup has
+    none.
     """
     named = [folder / path for path in (hub_files.certificate, hub_files.key, hub_files.authority)]
     try:
@@ -274,7 +274,7 @@ def _finished(place: Path, target: Path, made: dict[str, Any]) -> Backup:
 
 
 def _write_archive(stream: Any, mode: str, place: Path, target: Path) -> None:
-    """One folder named as the archive is, without its ending."""
+    """Return the name of the archive's one folder: that of the archive without its ending."""
     name = target.name
     for end in ARCHIVES:
         name = name.removesuffix(end)
@@ -287,7 +287,7 @@ def _write_archive(stream: Any, mode: str, place: Path, target: Path) -> None:
 
 
 def _nameless(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without the user's name and number: who unpacks it owns it."""
+    """Remove the user's name and number: the user that unpacks the archive owns the files."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     return entry

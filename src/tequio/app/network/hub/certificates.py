@@ -46,7 +46,7 @@ class NamedCertificate:
 
 
 def list_certificates(folder: Path, hub_files: CoordinatorFolder) -> list[NamedCertificate]:
-    """Those that participants see, and SuperLink's where it has others."""
+    """Return the certificates that participants see, and SuperLink's where it has others."""
     ours, anew = Reason("renew-here", {"folder": str(folder)}), Reason("renew-with-invitations")
     inside = [
         NamedCertificate("SuperLink's certificate", folder / CERTIFICATE, ours),
@@ -63,12 +63,14 @@ def list_certificates(folder: Path, hub_files: CoordinatorFolder) -> list[NamedC
 
 
 def days_left(certificate: Certificate) -> float:
-    """Days until it ends; negative where it has ended."""
+    """Return the days until it ends; negative where it has ended."""
     return (certificate.ends - datetime.now(UTC)).total_seconds() / DAY
 
 
 def ending(folder: Path, hub_files: CoordinatorFolder) -> list[dict[str, Any]]:
-    """A reason, in its recorded form, for each that ends soon, has ended, or cannot be read."""
+    """Return a recorded reason for each certificate that ends soon, has ended, or cannot be
+    read.
+    """
     found = []
     for shown in list_certificates(folder, hub_files):
         try:
@@ -88,7 +90,7 @@ def ending(folder: Path, hub_files: CoordinatorFolder) -> list[dict[str, Any]]:
 
 
 def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
-    """Raises NetworkError where one has ended, so that nobody could connect."""
+    """Raise NetworkError where one has ended, so that no participant could connect."""
     for shown in list_certificates(folder, hub_files):
         found = read_certificate(shown.path)
         if days_left(found) <= 0:
@@ -102,7 +104,7 @@ def check_lasting(folder: Path, hub_files: CoordinatorFolder) -> None:
 
 
 def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path, ConfigError]]:
-    """(file, error) of each secret and key that cannot do its work."""
+    """Return (file, error) of each secret and key that cannot be used."""
     secret = folder / SECRET
     if not secret.exists() or secret.stat().st_size < SECRET_BYTES:
         yield secret, refusal(ConfigError, "secret-cut", path=secret)
@@ -127,8 +129,9 @@ def unusable(folder: Path, hub_files: CoordinatorFolder) -> Iterator[tuple[Path,
 
 
 def check_keys(folder: Path, hub_files: CoordinatorFolder) -> None:
-    """Raises ConfigError naming a secret or key without which the coordinator cannot start; the
-    authority's is for renewing alone.
+    """Raise ConfigError naming a secret or key without which the coordinator cannot start.
+
+    The authority's key is needed for renewing alone.
     """
     for path, error in unusable(folder, hub_files):
         if path != folder / AUTHORITY_KEY:
@@ -136,7 +139,7 @@ def check_keys(folder: Path, hub_files: CoordinatorFolder) -> None:
 
 
 def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> Callable[[], None]:
-    """Call it often: it tells what ends soon, once a day."""
+    """Return a function to call often: once per day it logs the certificates that end soon."""
     reminded = -DAY
 
     def look() -> None:
@@ -150,7 +153,8 @@ def reminder(folder: Path, hub_files: CoordinatorFolder, tell: EventHandler) -> 
 
 
 def renew(folder: Path) -> dict[str, Any]:
-    """A new certificate and key for the same hosts, by the authority that participants know.
+    """Make a new certificate and key for the same hosts, signed by the authority that participants
+    know.
 
     Returns until when it and the authority last, and whether it is the one that participants see
     (not so with a real authority's files). Cut off between its two files, it is to be done again.

@@ -1,8 +1,8 @@
-"""Who belongs to a federation while its coordinator runs: who joins, leaves, is invited anew.
+"""The membership of a federation while its coordinator runs: participants join, leave or are
+invited again.
 
-The folder is what counts (folder.py): it is read each time, so `tequio coordinator invite` needs no
-coordinator that is stopped. SuperLink
-follows it: the node of a key that counts no more is unregistered.
+The folder decides (folder.py). It is read each time, so `tequio coordinator invite` works while the
+coordinator runs. SuperLink follows it: the node of a key that is no longer valid is unregistered.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from tequio.core.errors import NetworkError
 from tequio.core.events import EventHandler
 from tequio.runtimes.flower.superlink import Server, register, unregister
 
-LOOK = 1.0  # seconds between two looks at whether somebody was invited anew
+LOOK = 1.0  # seconds between two looks at whether a participant was invited again
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What the gateway asks about people."""
+    """Hold what the gateway needs to let participants join and leave."""
 
     folder: Path
     server: Server
@@ -36,7 +36,7 @@ class Membership:
     _lock: Lock = field(default_factory=Lock)
 
     def enrol(self, name: str, token: str, public_key: str) -> int:
-        """The number of who joins. Raises NetworkError to refuse."""
+        """Enrol a participant and return its node number. Raises NetworkError to refuse."""
         with changing(self.folder):
             check_enrolment(self.folder, name, token, public_key)
             node = register(self.server, public_key.encode())
@@ -44,22 +44,19 @@ class Membership:
             return node
 
     def leave(self, wanted: dict[str, str]) -> None:
-        """One leaves. Raises NetworkError to refuse."""
+        """Let a participant leave. Raises NetworkError to refuse."""
         with changing(self.folder):
             write_leave(self.folder, wanted)
         self.say(f"{wanted['name']} left the federation.", "left", participant=wanted["name"])
         self.tidy()
 
     def tidy(self) -> None:
-        """Unregister who has a key that counts no more."""
+        """Unregister the nodes whose keys are no longer valid."""
         with self._lock:
             names = {key.encode(): name for key, name in withdrawn(self.folder).items()}
             for key in unregister(self.server, names) if names else []:
-                self.say(
-                    f"The key with which {names[key]} joined counts no more.",
-                    "withdrawn",
-                    participant=names[key],
-                )
+                words = f"The key with which {names[key]} joined is no longer valid."
+                self.say(words, "withdrawn", participant=names[key])
 
     @contextmanager
     def watched(self) -> Iterator[None]:

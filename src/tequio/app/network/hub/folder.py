@@ -1,4 +1,4 @@
-"""The coordinator's folder: certificates, secret, invitations, and who has joined.
+"""The coordinator's folder: certificates, secret, invitations, and enrolled participants.
 
 `tequio coordinator init` makes it.
 
@@ -58,8 +58,8 @@ class CoordinatorFolder:
 
     The path is absolute here, and as seen from the folder in the file.
 
-    invited: how often one was invited anew. files: digests of the files that participants open
-        (chosen_files.py).
+    invited: how often each was invited again. files: digests of the files that participants open
+    (chosen_files.py).
     """
 
     federation: str
@@ -74,7 +74,10 @@ class CoordinatorFolder:
 
 
 def read_coordinator_folder(folder: Path) -> CoordinatorFolder:
-    """Raises ConfigError if it is none, or damaged."""
+    """Read the folder's settings.
+
+    Raises ConfigError if it is no coordinator's folder, or damaged.
+    """
     path = folder / COORDINATOR_FILE
     if not path.is_file():
         raise refusal(ConfigError, "not-a-coordinator", folder=str(folder), file=COORDINATOR_FILE)
@@ -223,11 +226,11 @@ def init_coordinator_folder(
 
 
 def invite(folder: Path, name: str) -> Path:
-    """A new invitation for one on the roster, and its path; the token before it and the key that
-    joined with that count no more.
+    """Write a new invitation for a participant on the roster, and return its path.
 
-    A coordinator that runs reads the folder anew, so it need not be stopped. Raises ConfigError for
-    who is not on the roster.
+    The earlier token, and the key that joined with it, are no longer valid. A running coordinator
+    reads the folder again, so it need not be stopped. Raises ConfigError for a name that is not on
+    the roster.
     """
     with changing(folder):
         hub_files = open_coordinator_folder(folder)
@@ -269,16 +272,17 @@ def invite(folder: Path, name: str) -> Path:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
-    """Who belongs is changed by one at a time, threads and processes alike."""
+    """Let one thread of one process at a time change the membership."""
     with (folder / "enrolment.lock").open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def enrolled(folder: Path) -> dict[str, dict[str, str]]:
-    """Participant -> {"public_key":
+    """Return, by participant, its row of enrolment.
 
-    PEM, "node": number, "invitation": how often it was invited anew, "left": when}.
+    A row is {"public_key": PEM, "node": number, "invitation": how often it was invited again,
+    "left": when}.
     """
     path = folder / ENROLLED
     rows = json_table(path) if path.exists() else {}
@@ -290,24 +294,26 @@ def enrolled(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def count_invitations(folder: Path) -> dict[str, int]:
-    """Participant -> how often it had been invited anew when it joined."""
+    """Return, by participant, how often it had been invited again when it joined."""
     return {name: int(row.get("invitation", 0)) for name, row in enrolled(folder).items()}
 
 
 def left(folder: Path) -> dict[str, int]:
-    """Those who left -> how often they had been invited anew when they had joined."""
+    """Return the participants that left, with how often each had been invited again when it
+    joined.
+    """
     return {
         name: n for name, n in count_invitations(folder).items() if "left" in enrolled(folder)[name]
     }
 
 
 def node_numbers(folder: Path) -> dict[str, int]:
-    """Participant -> its number, of those who joined and did not leave."""
+    """Return the node numbers of the participants that joined and did not leave."""
     return {name: int(row["node"]) for name, row in enrolled(folder).items() if "left" not in row}
 
 
 def withdrawn(folder: Path) -> dict[str, str]:
-    """Keys (PEM) that count no more -> whose they were."""
+    """Return the keys (PEM) that are no longer valid, with their participants."""
     path = folder / WITHDRAWN
     keys = json_table(path) if path.exists() else {}
     if not _is_table(keys, str):
@@ -322,9 +328,9 @@ def _withdraw(folder: Path, name: str, public_key: str) -> None:
 
 
 def write_leave(folder: Path, wanted: dict[str, str]) -> None:
-    """Keep that one left: its key counts no more.
+    """Note that a participant left: its key is no longer valid.
 
-    Raises NetworkError unless its owner says so, now.
+    Raises NetworkError unless the key's owner asks for it, now.
     """
     rows = enrolled(folder)
     name = wanted["name"]
@@ -341,8 +347,9 @@ def write_leave(folder: Path, wanted: dict[str, str]) -> None:
 
 
 def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> None:
-    """Raises NetworkError unless this token may enrol this key: one key a token, and the same key
-    may come again.
+    """Raise NetworkError unless this token may enrol this key.
+
+    There is one key per token, and the same key may come again.
     """
     expected = open_coordinator_folder(folder).tokens.get(name, "")
     known = enrolled(folder).get(name)
@@ -359,7 +366,7 @@ def check_enrolment(folder: Path, name: str, token: str, public_key: str) -> Non
 
 
 def write_enrolment(folder: Path, name: str, public_key: str, node: int) -> None:
-    """Keep who joined."""
+    """Note a participant that joined."""
     times = open_coordinator_folder(folder).invited.get(name, 0)
     rows = enrolled(folder) | {
         name: {"public_key": public_key, "node": str(node), "invitation": str(times)}

@@ -24,12 +24,8 @@ from tequio.ledger.folder import RunFolder
 from tequio.runtimes.http_pages import Page, served
 
 FILE = "vitals.json"
-BEAT = (
-    5  # seconds between two looks at who is connected; also how old a running process's file may be
-)
-SILENCE = (
-    6 * BEAT
-)  # seconds after which a running process whose file is not written anew counts as not responding
+BEAT = 5  # seconds between two looks at the connections; also the greatest age of a live file
+SILENCE = 6 * BEAT  # seconds without a new file, after which a running process is not responding
 # bytes of the file at least, so that it can still say how the process ended where the disk is full
 SPARE = 8192
 TICK = 1.0  # seconds between two looks whether there is something to write
@@ -61,7 +57,7 @@ def now() -> str:
 
 
 class Health:
-    """Tell it events: it counts them, and passes them on."""
+    """Count the events of a process, and pass them on."""
 
     def __init__(
         self, role: Role, passed_on: EventHandler, metrics: tuple[str, int] | None = None
@@ -138,14 +134,17 @@ class Health:
         self._passed_on(words, event, level, **fields)
 
     def facts(self) -> dict[str, Any]:
-        """A copy of what is known now."""
+        """Return a copy of the facts that are known now."""
         with self._lock:
             copy: dict[str, Any] = json.loads(json.dumps(self._facts))
         return copy
 
     @contextmanager
     def written_to(self, folder: Path) -> Iterator[None]:
-        """Keep the file until the block ends; tell how it ended. The folder must be ours alone."""
+        """Write the file until the block ends, and log how it ended.
+
+        The folder must be ours alone.
+        """
         stop = Event()
         writer = Thread(target=self._keep, args=(folder, stop), daemon=True)
         writer.start()
@@ -220,10 +219,10 @@ class Health:
 
 
 def _overwrite(path: Path, data: bytes) -> None:
-    """Write into the file as it is: on a full disk no other can be made, and its own space is
+    """Write into the existing file: on a full disk no other can be made, and its own space is
     enough.
 
-    Not whole or not at all.
+    The write is not atomic.
     """
     with (
         suppress(OSError),

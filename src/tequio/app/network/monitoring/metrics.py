@@ -27,7 +27,7 @@ Sample = tuple[Mapping[str, str], float | int | None]
 
 
 def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
-    """The two pages of a coordinator."""
+    """Return the two pages of a coordinator."""
     totals, lock = RunTotals(folder / "run/ledger.sqlite"), Lock()
 
     def status() -> dict[str, Any]:
@@ -52,7 +52,10 @@ def coordinator_pages(folder: Path, health: Health) -> dict[str, Page]:
 
 
 def participant_pages(health: Health) -> dict[str, Page]:
-    """The two pages of a participant. It is well without a connection: it tries for ever."""
+    """Return the two pages of a participant.
+
+    It is healthy without a connection: it keeps retrying.
+    """
 
     def metrics() -> tuple[int, str, str]:
         return 200, KIND, _participant(health.facts())
@@ -143,7 +146,7 @@ def _coordinator(found: Mapping[str, Any], totals: RunTotals) -> str:
             metric(
                 "tequio_door_refusals_total",
                 "counter",
-                "Requests refused at the door.",
+                "Requests that the gateway refused.",
                 [
                     ({"reason": reason}, count)
                     for reason, count in sorted(found["refusals"].items())
@@ -231,7 +234,7 @@ def _merged(counts: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str, 
 def metric(
     name: str, kind: Literal["gauge", "counter"], help_: str, samples: Iterable[Sample]
 ) -> str:
-    """One metric in the text format; samples without a number are left out."""
+    """Return one metric in the text format, without the samples that have no number."""
     lines = [f"# HELP {name} {help_}", f"# TYPE {name} {kind}"]
     for labels, value in samples:
         if value is not None and math.isfinite(value):

@@ -1,5 +1,5 @@
-"""Events of which the other side decides how many there are: they are logged one by one only so
-fast; the others are counted.
+"""A limit for events that the other side causes: a few are logged one by one, the others are
+counted.
 
 Strangers decide how many refusals the gateway has: without a bound a scanner could fill the disk
 with our log. For each reason its own bound, so that many wrong paths do not hide one wrong token. A
@@ -33,7 +33,7 @@ BY_COORDINATOR = frozenset(
 
 
 class Throttle:
-    """Tell it events: all pass but for those refusals that are too many, and those of `events`."""
+    """Pass events on, except refusals, and the kinds in `events`, beyond the limit."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Throttle:
             self._passed_on(words, event, level, **fields)
 
     def flush(self) -> None:
-        """Tell how many were not told since this was last asked."""
+        """Log how many events were not logged since the last call."""
         with self._lock:
             held, self._held = self._held, {}
         for reason, count in sorted(held.items()):

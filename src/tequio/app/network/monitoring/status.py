@@ -119,7 +119,7 @@ def coordinator_status(
 
 
 def _rounds(totals: RunTotals) -> int | None:
-    """How many rounds a run may have; None where it has not begun."""
+    """Return how many rounds a run may have; None where it has not begun."""
     found: int | None = whole(totals.header.get("config")).get("train", {}).get("rounds")
     return found
 
@@ -137,7 +137,7 @@ def _participant_status(folder: Path) -> dict[str, Any]:
     found = health or {}
     over = bool(made) and (
         totals.heard or found.get("stage") == "ended"
-    )  # ended: the coordinator said that it is over
+    )  # ended: by the coordinator
     state, again = _state(health, over, totals.header != {}), f"tequio participate {folder}"
     left = (
         _left(folder, identity, totals.header != {}, bool(made or alone))
@@ -145,9 +145,8 @@ def _participant_status(folder: Path) -> dict[str, Any]:
         else None
     )
     if health is None or not health["alive"]:
-        state = (
-            "left" if left else "alone" if alone and not made else state
-        )  # alone: the federation may go on
+        # alone: the federation may continue
+        state = "left" if left else "alone" if alone and not made else state
     following: str | None = f'tequio predict {run} {name} "a text"'
     if not over and (alive or made or not alone):
         following = None if alive else again
@@ -225,12 +224,12 @@ def _state(health: Mapping[str, Any] | None, ended: bool, begun: bool) -> str:
 
 
 def _awake(health: Mapping[str, Any] | None) -> bool:
-    """Whether a process runs, and what it says is of now."""
+    """Return whether a process runs and its file is up to date."""
     return health is not None and bool(health["alive"]) and not health.get("silent")
 
 
 def _silence(health: Mapping[str, Any] | None) -> Reason | None:
-    """What a person should know of a process that does not respond."""
+    """Return what a person should know of a process that does not respond."""
     if health is None or not health.get("silent"):
         return None
     return Reason(
@@ -243,9 +242,9 @@ def _silence(health: Mapping[str, Any] | None) -> Reason | None:
 
 
 def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
-    """When a coordinator that runs no more was there;
+    """Return when a stopped coordinator last ran;
 
-    None where one runs, or where it came to its end.
+    None where one runs, or where the run has ended.
     """
     if health is None or health["alive"] or health["stage"] == "ended":
         return None
@@ -256,10 +255,7 @@ def _last_seen(health: Mapping[str, Any] | None) -> Reason | None:
 
 
 def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
-    """Since when nobody is connected of those who joined;
-
-    None where somebody is, or where it is not known.
-    """
+    """Return since when no enrolled participant is connected; None where one is, or if unknown."""
     joined = [row for row in people if row["enrolled"] and not row["left"]]
     if not joined or any(row["connected"] is not False for row in joined):
         return None
@@ -267,7 +263,9 @@ def _deserted(people: Sequence[Mapping[str, Any]]) -> Reason | None:
 
 
 def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:
-    """The command to go on with where a process does not respond. again: what starts one."""
+    """Return the command to resume with where a process does not respond. again: what starts
+    one.
+    """
     if health is None or not health.get("silent"):
         return None
     return (
@@ -278,7 +276,7 @@ def _wake(health: Mapping[str, Any] | None, again: str) -> str | None:
 
 
 def _process(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The live process, with what its health page says. None if none runs."""
+    """Return the live process, with the facts of its health page; None if none runs."""
     if health is None or not health["alive"]:
         return None
     return {

@@ -1,5 +1,5 @@
-"""What was agreed is enforced here: each request is compared with federation.toml before anything
-is allocated or done for it.
+"""The agreement, enforced: each request is compared with federation.toml before any work is done
+for it.
 
 The bounds of a participant follow from the federation.toml that its folder joined, its own profile
 and the layout of its base. Nothing in this module computes on tensors except to see whether a first
@@ -35,7 +35,7 @@ CLOSE = 1e-9  # relative difference of two numbers that were computed by one for
 
 @dataclass(frozen=True)
 class Agreement:
-    """What one participant agreed to.
+    """Hold what one participant agreed to.
 
     Attributes:
         config: federation.toml, of its base alone.
@@ -149,8 +149,8 @@ def departure(key: str, asked: Any, agreed: str) -> AgreementError:
 
 @dataclass
 class Asked:
-    """What one round has been asked with so far, so that the same round cannot be asked with ever
-    other content.
+    """Hold the requests of each round so far, so that one round cannot be asked with ever new
+    content.
 
     models: by round, the shared model, rank and steps that were trained with. variants: what else
         differed, by kind and round.
@@ -328,7 +328,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a person: short, whatever was asked."""
+    """Return a value as short text for a person, whatever was asked."""
     if value is None:
         return "none"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > WIDEST:

@@ -13,14 +13,15 @@ from tequio.measure.intensity import Intensity
 from tequio.planning.carbon_aware import greenest_of_day
 from tequio.planning.schedule import is_open, next_opening, parse_window
 
-GONE = 600.0  # seconds without the coordinator, after which it is said how to go on alone
+GONE = 600.0  # seconds without the coordinator, after which the log says how to continue alone
 
 
 def closed(
     schedule: ScheduleSection | None, now: datetime, forecast: Intensity | None = None
 ) -> str:
-    """Why this machine does not take part at `now`, local time; nothing where it does. forecast: of
-    its electricity's carbon.
+    """Return why this machine does not take part at `now`, local time; an empty text where it does.
+
+    forecast: of its electricity's carbon.
     """
     if schedule is None:
         return ""
@@ -53,8 +54,9 @@ def _waiting_for_green(schedule: ScheduleSection, now: datetime, forecast: Inten
 
 
 def pointing_out(folder: Path, tell: EventHandler, after: float = GONE) -> EventHandler:
-    """`tell`, and once, where the coordinator cannot be reached for `after` seconds, that a
-    personal model can be made alone.
+    """Return `tell` with one addition: how to make a personal model alone.
+
+    It is logged once, where the coordinator cannot be reached for `after` seconds.
     """
     lost: float | None = None
     said = False

@@ -1,5 +1,5 @@
-"""Joining a federation: what an invitation and a participant's own file come to, what will leave
-the machine, and the folder made.
+"""Joining a federation: check an invitation with a participant's own file, show what leaves, make
+the folder.
 
 key.pem          this participant's key; never leaves
 identity.json    where the coordinator is, our number there, our key, the digest of federation.toml
@@ -37,14 +37,14 @@ from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
 
 KEY, AUTHORITY, FEDERATION = "key.pem", "authority.pem", "federation.toml"
-SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
+SECOND_KEY = "key-2.pem"  # of a participant that joins again; the next one is key.pem again
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything checked, nothing written or sent yet.
+    """Hold a checked invitation; nothing is written or sent yet.
 
-    `leaves`: lines for a person, what will leave this machine.
+    leaves: what will leave this machine, in lines for a person.
     """
 
     invitation: Invitation
@@ -71,9 +71,8 @@ def prepare(invitation: Path, participant: Path) -> Ready:
 
 
 def try_before(invitation: Path, participant: Path, source: Path) -> dict[str, Any]:
-    """Try an earlier shared model on this participant's own data.
-
-    Nobody is connected to, and nothing is written.
+    """Try an earlier shared model on this participant's own data, with no connection and no file
+    written.
 
     Args:
         invitation: of the federation that may be joined.
@@ -116,11 +115,10 @@ def _read(
 
 
 def join_federation(ready: Ready, out: Path) -> Path:
-    """Make the key, enrol it, write the folder.
+    """Make the key, enrol it, and write the folder.
 
-    A folder that joined before can join anew with a new invitation: its run goes on.
-
-    Where no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if
+    A folder that joined before can join again with a new invitation, and its run continues. Where
+    no answer came, a second try uses the same key: it may be enrolled. Raises NetworkError if
     refused; then nothing is left behind.
     """
     asked, before = ready.invitation, _before(ready.invitation, out)
@@ -160,9 +158,9 @@ def join_federation(ready: Ready, out: Path) -> Path:
 
 
 def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
-    """Who this folder was so far.
+    """Return the present identity of this folder.
 
-    Raises ConfigError where this invitation is none to join anew with.
+    Raises ConfigError where this invitation cannot be used to join again.
     """
     if not (out / IDENTITY).exists():
         return None
@@ -178,7 +176,7 @@ def _before(asked: Invitation, out: Path) -> dict[str, str] | None:
 
 
 def read_identity(folder: Path) -> dict[str, str]:
-    """identity.json. Raises ConfigError if the folder did not join, or it is damaged."""
+    """Read identity.json. Raises ConfigError if the folder did not join, or it is damaged."""
     path = folder / IDENTITY
     if not path.is_file():
         raise refusal(ConfigError, "not-joined", folder=folder, file=IDENTITY)
@@ -201,7 +199,7 @@ def read_agreed(folder: Path) -> Federation:
 
 
 def read_authority(folder: Path) -> str:
-    """authority.pem, the certificate that the coordinator must show.
+    """Read authority.pem, the certificate that the coordinator must show.
 
     Raises NetworkError where there is none in it.
     """
@@ -260,7 +258,7 @@ def _leaves(
         f"  - {_accounts(file)}",
         "What will not: texts, labels or losses of single examples, your personal model, paths, "
         "your key.",
-        f"Your data: {_paths(file)}. Nobody else reads them.",
+        f"Your data: {_paths(file)}. Neither the coordinator nor other participants read them.",
         *_opened(chosen),
         "The coordinator sees each of your updates, and an update can tell something about the "
         "data it was made from.",

@@ -1,5 +1,5 @@
-"""Leaving a federation: the coordinator is told, if it can be reached, and what is ours is put into
-one folder that needs nobody.
+"""Leaving a federation: notify the coordinator, if it can be reached, and write one self-contained
+folder.
 
 The bundle is a run of its own: `tequio verify`, `predict`, `export` and `report` work on it. No
 key, token, salt or data are in it.
@@ -74,7 +74,9 @@ def leave_federation(
 
 
 def _tell(folder: Path, identity: dict[str, str]) -> str:
-    """Nothing where the coordinator took it, else why not."""
+    """Send the request to leave; return an empty text where the coordinator took it, else why
+    not.
+    """
     try:
         key, authority = load_key(folder / identity.get("key", KEY)), read_authority(folder)
         return take_leave(
@@ -85,7 +87,7 @@ def _tell(folder: Path, identity: dict[str, str]) -> str:
 
 
 def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) -> list[str]:
-    """The models in it. It appears whole or not at all."""
+    """Write the bundle and return its models. It appears whole or not at all."""
     run, fresh = folder / RUN, bundle.with_name(f".{bundle.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)  # of a try that was cut off
     copy(run / "ledger.sqlite", own_folder(fresh) / "ledger.sqlite")
@@ -121,7 +123,7 @@ def _bundle(folder: Path, name: str, bundle: Path, emissions: Emissions | None) 
 
 
 def _readme(name: str, models: list[str]) -> str:
-    """How to go on alone, in plain words, English and Spanish."""
+    """Return how to continue alone, in plain words, English and Spanish."""
     whose = name if name in models or not models else models[0]
     return (
         TEXT.replace("MODELS", ", ".join(models) or "–")

@@ -1,8 +1,8 @@
-"""Going on alone: a personal model from the last shared model known and one's own data, with no
-network and no coordinator.
+"""A personal model from the last known shared model and the participant's own data, with no
+coordinator.
 
-It is recorded in the participant's own ledger. Cut off anywhere, nothing half-made counts: the same
-command begins again and ends the same.
+It is recorded in the participant's own ledger. If it is interrupted anywhere, the same command
+begins again with the same result.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from tequio.planning.allocation import Assignment, allocate
 
 
 def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, Any]:
-    """Make it, or tell the one that is made.
+    """Make the personal model, or return the one that is made.
 
     Raises ConfigError if the folder did not join, RunError if its data changed since.
     """
@@ -43,11 +43,8 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
         if federated is not None:  # made from the last shared model there will be
             done = federated
         elif done is None or done["begun"] != begun:
-            said = (
-                f"the shared model of round {begun['round']}"
-                if found
-                else "the base: no shared model is known here"
-            )
+            said = "the base, because no shared model is known here"
+            said = f"the shared model of round {begun['round']}" if found else said
             log(f"making a personal model from {said}")
             given = _given(resident, dict(record))
             rule = recorded_rule(recorded_header(resident.ledger, resident.folder))
@@ -67,9 +64,7 @@ def personalise_offline(folder: Path, log: Callable[[str], None]) -> dict[str, A
 
 
 def _given(resident: ParticipantService, record: dict[str, Any]) -> Assignment:
-    """Rank and steps of a round: those that the coordinator gave, else what the own hardware
-    allows.
-    """
+    """Return rank and steps of a round: the coordinator's, else what the own hardware allows."""
     if "rank" in record and "steps" in record:
         return Assignment(int(record["rank"]), int(record["steps"]), None, Reason("as-asked"))
     adapted, said = (

@@ -1,6 +1,4 @@
-"""The processes of one participant: what each of them loads, and what those do that do not speak
-with the coordinator.
-"""
+"""The processes of one participant: what each loads, and what all but the first do."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,8 +30,9 @@ from tequio.planning.allocation import Assignment
 def own_settings(
     config: Federation, node: Node, task: PersonaliseRequest, rule: str = CHOICE_RULE
 ) -> Settings:
-    """How a participant makes its personal model, asked by this task; rule: by which its own record
-    says that it chooses.
+    """Return how a participant makes the personal model that this task asks for.
+
+    rule: the rule of choice in its own record.
     """
     return personal_settings(
         config,
@@ -63,7 +62,9 @@ def check_together(config: Federation, file: ParticipantFile, together: ProcessG
 def loaded(
     folder: Path, file: ParticipantFile, together: ProcessGroup
 ) -> tuple[Federation, Splits, ModelContext, Node]:
-    """What was agreed for its base, the data, the base, and the participant on it."""
+    """Load the agreement for the participant's base, the data, the base, and the participant on
+    it.
+    """
     whole, header = read_agreed(folder), begun_header(folder / RUN)
     recorded = None if header is None else recorded_bases(header)[MAIN]
     base = whole.base_of(file.name)
@@ -88,7 +89,7 @@ def loaded(
 
 @dataclass(frozen=True)
 class Follower:
-    """One of several processes that train together, but the first: it answers nobody, and keeps
+    """One of several processes that train together, except the first: it sends and stores
     nothing.
     """
 

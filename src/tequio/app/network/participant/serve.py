@@ -1,10 +1,9 @@
-"""A participant at its own machine: its data and model wired once, the coordinator's tasks
-answered, its personal model made and kept here.
+"""A participant on its own machine: it loads data and model once, answers tasks, and keeps its
+personal model.
 
-What leaves are updates, means and counts. The data, the paths of their files and the personal model
-stay in the participant's folder,
-which is a run of its own: `tequio verify`, `predict` and `export` work on it, with no network at
-    all.
+Only updates, means and counts leave. The data, the paths of their files and the personal model stay
+in the participant's folder, which is a run of its own: `tequio verify`, `predict` and `export` work
+on it without any network.
 """
 
 import secrets
@@ -74,11 +73,10 @@ from tequio.participant.residual import Residual
 from tequio.runtimes.flower.client import Identity, serve
 from tequio.trust.keys import load_key
 
-# seconds after the coordinator has confirmed the personal model, in which it can be asked for again
-LINGER = 5.0
+LINGER = 5.0  # seconds after the confirmation of the personal model, in which it can be asked again
 DELIVERED = "delivered"  # the record of that
 ENDING = ("recorded", "disconnected", "over")  # events that matter to when it ends
-UNTOLD = Reason("own-budget-private").as_record()  # what the coordinator hears of what that cut
+UNTOLD = Reason("own-budget-private").as_record()  # sent instead of what the own budget cut
 
 
 UNREADABLE = "It cannot read the request. Both sides need the same version of Tequio."
@@ -87,13 +85,11 @@ NOT_MINE = "The request is for another participant. Look at who was invited with
 
 @dataclass(frozen=True)
 class ParticipantService:
-    """What answers: the node, what this participant says of itself (`facts`), its folder and its
-    own ledger.
+    """Answer the coordinator's requests with the node, the profile (`facts`), the folder and its
+    ledger.
 
-    agreed: the bounds of each request, and asked: what came so far. Both are of the folder's
-        federation.toml.
-    last: digest of the last task that was done, and the reply; asked the same again, it is not done
-        again.
+    agreed: the bounds of each request. asked: the requests so far. Both follow from the folder's
+    federation.toml. last: digest of the last task that was done, and the reply, to send again.
     """
 
     config: Federation
@@ -107,10 +103,10 @@ class ParticipantService:
     last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
-        """One message in, one out.
+        """Answer one message with one message.
 
-        A request that cannot be read or done, or that departs from what was agreed, comes back as a
-        Failure; for the first and the last nothing is done.
+        The answer is a Failure for a request that cannot be read or done, or that departs from the
+        agreement. For an unreadable or departing request no work is done.
         """
         if (again := self.last.get(digest(data))) is not None:
             return again
@@ -119,7 +115,7 @@ class ParticipantService:
         except MessageError as error:
             return _refuse_unread(UNREADABLE, str(error), log)
         if isinstance(task, Reply | Failure):
-            return _refuse_unread(UNREADABLE, "A reply came where a task was expected.", log)
+            return _refuse_unread(UNREADABLE, "Expected a task, but received a reply.", log)
         if task.name != self.node.name:
             return _refuse_unread(
                 NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log
@@ -159,8 +155,9 @@ class ParticipantService:
         return pack_message(failure)
 
     def _share(self, task: Message, data: bytes) -> None:
-        """Have the other processes take part, once nothing that only this one keeps can stop it:
-        they could not be called back.
+        """Hand the task to the other processes, after all checks that only this process can make.
+
+        The others could not be called back.
         """
         if isinstance(task, EvaluateRequest):
             self.asked.check_look(task.round, digest(data), self.agreed)
@@ -193,15 +190,15 @@ class ParticipantService:
         return self.node.evaluate(task)
 
     def describe(self, task: DescribeRequest) -> Reply:
-        """Say what this participant has, as `facts`."""
+        """Return the profile of this participant, as `facts`."""
         if self.ledger.last("described") is None:
             self.ledger.append("described", {"round": task.round})
         return Reply(task.round, task.index, task.name, body=canonical_json(self.facts).decode())
 
     def personalise(self, task: PersonaliseRequest) -> Reply:
-        """Make and keep the personal model; only means of it are told, and digests.
+        """Make and store the personal model, and report only its means and digests.
 
-        Asked again, the first outcome is told.
+        Asked again, it reports the first outcome.
         """
         body = recorded_personal(self.ledger, alone=False)
         if body is None:
@@ -236,8 +233,9 @@ class ParticipantService:
 
 
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
-    """Log why no work is done for a message, and answer in fixed words, so that the coordinator
-    does not send it again.
+    """Log why no work is done for a message, and answer in fixed words.
+
+    The answer keeps the coordinator from sending the message again.
     """
     log(f"refused a message: {one_line(why)}", "message-refused", "warning")
     return pack_message(unread_request(answered))
@@ -246,7 +244,7 @@ def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
 def serve_participant(
     folder: Path, health: Health, together: ProcessGroup = ALONE
 ) -> dict[str, Any]:
-    """Take part until the personal model is made; what happens is told to `health`.
+    """Take part until the personal model is made; events go to `health`.
 
     Raises ConfigError if the folder did not join, RunError if the data changed since.
     together: the processes that train, of which this is the first; the others `follow`.
@@ -284,12 +282,11 @@ def serve_participant(
 
 
 class Ending:
-    """When a participant's work is over: some seconds after the coordinator has confirmed that it
-    recorded this personal model.
+    """End a participant's work some seconds after the coordinator confirmed the personal model.
 
-    That an answer was sent is no such word: a coordinator that is killed then has not recorded it,
-    and asks again when it is started. Until then a coordinator that is away is tried again and
-    again, however long.
+    A sent answer is no confirmation: a coordinator that is killed then has not recorded the model,
+    and asks again when it is started. Until then the participant retries an absent coordinator
+    without limit.
     """
 
     def __init__(
@@ -300,22 +297,19 @@ class Ending:
             self._soon()
 
     def tell(self, words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
-        """Hear what happens, and pass it on."""
+        """Handle one event, and pass it on."""
         words += self._note(event, fields)
         self._passed_on(words, event, level, **fields)
 
     def _note(self, event: str, fields: Mapping[str, Value]) -> str:
-        """Record a confirmation; what to add to the words of an event where there is none yet."""
+        """Record a confirmation; return what to add to an event's words where there is none yet."""
         made = recorded_personal(self._ledger, alone=False) if event in ENDING else None
         if made is None or self._ledger.last(DELIVERED) is not None:
             return ""
         if event == "disconnected":
-            return "; the personal model is made, but the coordinator has not heard of it"
+            return "; the personal model is made, but the coordinator has not confirmed it"
         if event == "over":
-            return (
-                "; it did not confirm that it recorded the personal model, which lies here all "
-                "the same"
-            )
+            return "; it did not confirm that it recorded the personal model, which is stored here"
         if fields.get("digest") == made["digest"]:
             self._ledger.append(DELIVERED, {})
             self._soon()
@@ -331,9 +325,7 @@ class Ending:
 def open_participant(
     folder: Path, file: ParticipantFile, log: Callable[[str], None], together: ProcessGroup = ALONE
 ) -> Iterator[ParticipantService]:
-    """Everything loaded, once for the life of the process; the run's folder is ours alone
-    meanwhile.
-    """
+    """Load everything once for the life of the process, and lock the run's folder meanwhile."""
     log("reading data and base model")
     config, splits, context, node = loaded(folder, file, together)
     whole = read_agreed(folder)
