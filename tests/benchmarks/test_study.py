@@ -111,6 +111,7 @@ def test_a_picture_stands_alone_and_places_points_by_powers_of_ten() -> None:
     assert "&lt;a&gt;: 1.000" in svg
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_question_runs_as_a_toy_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,7 @@ def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(words: tu
     assert "--help" in error["fix"]
 
 
+@pytest.mark.slow
 def test_how_a_run_would_be_computed_is_said_without_running(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(participants=2)
     said = tequio("run", path, "--explain-speed", "--threads", "1", "--json")
@@ -71,6 +72,7 @@ def test_how_a_run_would_be_computed_is_said_without_running(make_federation: An
     assert tequio("run", "--resume", tmp_path, "--explain-speed").returncode == 2
 
 
+@pytest.mark.slow
 def test_lock_step_is_said_in_words(make_federation: Any) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "[train] lockstep = 3: 2 participants at a time make their steps together."),

@@ -40,6 +40,7 @@ def tables(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_from_three_tables_to_a_prediction_in_one_command(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
     done = tequio("start", *tables, "--yes", "--rounds", "1", "--base", tiny_bert, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_from_three_tables_to_a_prediction_in_one_command(tables: list[Path], tm
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_with_json_nothing_is_asked_and_nothing_written_without_yes(
     tables: list[Path], tmp_path: Path, tiny_bert: Path
 ) -> None:
@@ -74,6 +76,7 @@ def test_with_json_nothing_is_asked_and_nothing_written_without_yes(
     assert ended["summary"]["finished"]
 
 
+@pytest.mark.slow
 def test_it_asks_once_and_no_means_no(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
     done = tequio("start", *tables[:2], "--base", tiny_bert, cwd=tmp_path, answer="n\n")
     assert done.returncode == 1
@@ -84,6 +87,7 @@ def test_it_asks_once_and_no_means_no(tables: list[Path], tmp_path: Path, tiny_b
     assert (tmp_path / "my-federation" / "participants" / "norte.toml").is_file()
 
 
+@pytest.mark.slow
 def test_one_file_is_enough_and_its_meaning_is_said(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
     done = tequio("start", tables[0], "--base", tiny_bert, "--yes", "--rounds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -128,6 +132,7 @@ def test_a_mistake_is_reported_without_torch(tables: list[Path], tmp_path: Path)
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_looking_prints_no_text_unless_it_is_asked_for(tables: list[Path], tmp_path: Path, tiny_bert: Path) -> None:
     shown = tequio("data", "look", *tables, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
@@ -142,6 +147,7 @@ def test_looking_prints_no_text_unless_it_is_asked_for(tables: list[Path], tmp_p
     assert sum(person["labels"].values()) == 60
 
 
+@pytest.mark.slow
 def test_the_doctor_says_it_in_json_and_in_words(tmp_path: Path) -> None:
     found: dict[str, Any] = json.loads(tequio("doctor", "--json", cwd=tmp_path).stdout)
     assert found["ok"] is True

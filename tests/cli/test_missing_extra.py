@@ -18,6 +18,7 @@ def without(package: str, folder: Path, *words: str) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", start], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "words"),
     [

@@ -46,6 +46,7 @@ def test_whatever_is_printed_can_be_shown(encoding: str) -> None:
     assert "Cuánto…".encode("ascii", NAME) == b"Cuanto..."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
 def test_light_commands_in_such_a_terminal(tmp_path: Path, variables: dict[str, str]) -> None:
     for words in (["--help"], ["run", "--help"], ["carbon", "countries"], ["version"], ["init", tmp_path / "ñandú €"]):
@@ -80,6 +81,7 @@ def test_brackets_and_colons_are_printed_as_they_are(tmp_path: Path) -> None:
     assert str(folder / "[/x].toml") in missing.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_run_in_a_narrow_ascii_terminal_ends_well(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
     federation = make_federation(centre=False, folder="fed [x] ñ")
     ours, theirs = pty.openpty()

@@ -43,6 +43,7 @@ def test_the_version_stands_in_one_place() -> None:
     assert ROOT / project["tool"]["hatch"]["version"]["path"] == PACKAGE / "__init__.py"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_module_and_all_data(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
@@ -54,6 +55,7 @@ def test_the_wheel_has_every_module_and_all_data(wheel: Path) -> None:
     assert wheel.name == f"tequio-{tequio.__version__}-py3-none-any.whl"
 
 
+@pytest.mark.slow
 def test_the_wheel_is_installed_and_runs_without_the_sources(wheel: Path, tmp_path: Path) -> None:
     """In an empty folder, with this environment's dependencies and nothing of the repository on the path."""
     place = tmp_path / "site"

@@ -27,6 +27,7 @@ from tequio.core.errors import ResourceError
 from tequio.ledger.record import Ledger, verify
 
 
+@pytest.mark.slow
 def test_kill_9_at_ten_random_moments(tmp_path: Path) -> None:
     """One ledger, ten writers in turn; each is killed while it appends checkpoints of 1 MB."""
     path = tmp_path / "ledger.sqlite"

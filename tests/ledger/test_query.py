@@ -121,6 +121,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
         read_query(tmp_path / "nothing", "SELECT 1")
 
 
+@pytest.mark.slow
 def test_it_reads_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger.create(path, {"name": "small"}).close()

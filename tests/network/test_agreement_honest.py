@@ -89,6 +89,7 @@ def test_no_request_of_a_demo_is_refused(make_federation: Any, tmp_path: Path, d
     coordinate_all(setup, whole, compared(setup, whole), tmp_path / "ledger.sqlite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "causal"])
 def test_no_request_of_a_template_is_refused(tiny_bert: Path, tiny_llama: Path, tmp_path: Path, kind: Any) -> None:
     labelled = kind == "classification"

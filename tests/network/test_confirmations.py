@@ -77,6 +77,7 @@ def test_only_models_on_record_are_waited_for(tmp_path: Path) -> None:
     assert unheard(tmp_path, tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tmp_path: Path) -> None:
     said, heard, stop = list[str](), list[Value](), Event()
 

@@ -80,6 +80,7 @@ def absurd(task: TrainRequest) -> list[tuple[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_participant_stays_up_and_does_the_next_legal_request(
     hub: Live, folder: Path, service: ParticipantService
 ) -> None:

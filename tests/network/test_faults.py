@@ -43,7 +43,7 @@ from tequio.runtimes.flower.runtime import post
 from tequio.trust.keys import key_bytes, new_authority, new_key
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 
 
 TASK = DescribeRequest(4, 1, "north")

@@ -35,6 +35,7 @@ def test_space_counts_as_short_below_what_is_spared(tmp_path: Path, monkeypatch:
     assert not intake.short_of_space(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 def test_an_answer_waits_while_the_disk_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def test_two_bases_give_the_tensors_of_one_process(make_two_bases: Any, tmp_path
     assert answer["predictions"][0]["label"] in ("good", "bad")
 
 
+@pytest.mark.slow
 def test_opened_again_each_is_sent_the_model_of_its_own_base(make_two_bases: Any, tmp_path: Path) -> None:
     """A run as it stands when nobody has made a personal model, and real nodes that say what they were sent."""
     one = start(load_federation(make_two_bases(participants=2, train={"rounds": 1})), tmp_path / "one", False).folder

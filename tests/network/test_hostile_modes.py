@@ -42,7 +42,11 @@ from tequio.participant.personal import personalise
 from tequio.report.write import write_report
 from tequio.runtimes.embedded import Embedded
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
 HONEST = ("site0", "site1")
 FIRST = {f"site{i}": mode for i, mode in enumerate(MODES, 2)}
 LATER = [mode for mode in MODES if mode.stage == "describe"]

@@ -25,7 +25,7 @@ def every_confusion(labels: int, texts: int) -> tuple[list[int], list[int]]:
     return truth.tolist(), np.tile(np.repeat(np.arange(labels), texts), labels).tolist()
 
 
-@pytest.mark.parametrize(("labels", "texts"), [(300, 5), (300, 60), (140, 5)])
+@pytest.mark.parametrize(("labels", "texts"), [(300, 5), pytest.param(300, 60, marks=pytest.mark.slow), (140, 5)])
 def test_the_outcome_of_several_hundred_classes_is_read(labels: int, texts: int) -> None:
     """As it travels, with every cell of the confusion counts full; those of 140 classes are all there."""
     truth, given = every_confusion(labels, texts)

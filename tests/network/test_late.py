@@ -19,7 +19,7 @@ from tequio.core.types import DescribeRequest, Failure, Reply
 from tequio.ledger.folder import open_to_others
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 
 
 def asked(round_: int = 1, index: int = 1, name: str = "north") -> DescribeRequest:

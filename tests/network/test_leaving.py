@@ -121,6 +121,7 @@ def trained(
     return reply.update
 
 
+@pytest.mark.slow
 def test_on_an_offline_it_goes_on_from_the_last_shared_model(make_federation: Any, tmp_path: Path) -> None:
     """With no network: from the base where nothing is known, then from what came last; then predict, export, verify and report."""
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
@@ -176,6 +177,7 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(make_federation
     assert body["cut"]["facts"]["cut"][0]["code"] == "fit-shortened"
 
 
+@pytest.mark.slow
 def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_federation: Any, tmp_path: Path) -> None:
     """Killed before it was heard of: to be told by `participate`. Over all the same, where the coordinator says so."""
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
@@ -212,6 +214,7 @@ def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(make_fede
     assert (stands["state"], stands["note"], stands["next"]) == ("finished", None, used)
 
 
+@pytest.mark.slow
 def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: Any, tmp_path: Path) -> None:
     """Without a network at first: it is said, and the bundle is whole; then the coordinator is told."""
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):
@@ -278,6 +281,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(make_federation: A
     assert node_numbers(hub) == {}
 
 
+@pytest.mark.slow
 def test_outside_its_hours_it_is_disconnected_and_says_until_when(make_federation: Any, tmp_path: Path) -> None:
     """The same folder at two local times: three hours before the window, where it does not even try; and within."""
     with opened(make_federation, tmp_path, train=FOUR) as (hub, people):

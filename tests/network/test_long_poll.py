@@ -42,6 +42,7 @@ def test_the_first_question_goes_through_and_the_next_is_held_for_as_long_as_was
     assert time.monotonic() - began >= 0.3
 
 
+@pytest.mark.slow
 def test_a_task_wakes_the_question_of_its_node_and_no_other() -> None:
     long_poll = LongPoll()
     asked(long_poll, 1)

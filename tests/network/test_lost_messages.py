@@ -154,6 +154,7 @@ def test_tasks_of_an_earlier_coordinator_do_not_stand_between_a_participant_and_
 # over a real line
 
 
+@pytest.mark.slow
 def test_a_task_that_is_lost_on_its_way_is_sent_again_within_seconds(hub: Live) -> None:
     """The line breaks as the task passes, twice; the participant does it once."""
     answer, armed = Memory(), Event()
@@ -175,6 +176,7 @@ def test_a_task_that_is_lost_on_its_way_is_sent_again_within_seconds(hub: Live) 
         assert net.awaited() == []
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live) -> None:
     """The line breaks as the answer travels, then as the server's word that it has it travels back."""
     answer, armed, passed = Memory("x" * LARGE), Event(), Event()
@@ -203,6 +205,7 @@ def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live)
     assert answer.done == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_answer_that_the_server_gave_out_to_nobody_is_asked_for_again(hub: Live) -> None:
     """As where SuperLink is killed while it hands the answer to the coordinator: it never gives it a second time."""
     answer = Memory()
@@ -218,6 +221,7 @@ def test_an_answer_that_the_server_gave_out_to_nobody_is_asked_for_again(hub: Li
     assert answer.done == [7]
 
 
+@pytest.mark.slow
 def test_resets_at_random_moments_stop_nothing(hub: Live) -> None:
     """Rounds go on while the line breaks again and again, and each ends long before its deadline."""
     draw, over, answer = random.Random(5), Event(), Memory("x" * LARGE)
@@ -255,6 +259,7 @@ def test_a_line_that_swallows_everything_for_a_while_costs_less_than_a_minute(hu
         assert isinstance(reply, Reply)
 
 
+@pytest.mark.slow
 def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_then_is_free(hub: Live) -> None:
     """The task cannot be read there; it is not sent to it without end, and the next one finds it free."""
     seen = list[float]()
@@ -281,6 +286,7 @@ def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_th
         assert [row["reason"]["code"] for row in net.carried()["late"]] == ["task-lost"]
 
 
+@pytest.mark.slow
 def test_whom_an_exchange_waits_for_can_be_asked_meanwhile(hub: Live) -> None:
     started, go = Event(), Event()
 

@@ -107,6 +107,7 @@ def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
         reach("127.0.0.1:port", new_authority("ours", 1)[0].decode())
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation: Any, tmp_path: Path) -> None:
     toml = make_federation(base={"model": str(tmp_path / "nowhere")})
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
@@ -171,6 +172,7 @@ def test_a_refused_join_leaves_nothing_that_blocks_the_next(make_federation: Any
         assert not (tmp_path / "thief").exists()
 
 
+@pytest.mark.slow
 def test_an_invitation_is_not_spent_on_data_that_cannot_be_used(make_federation: Any, tmp_path: Path) -> None:
     """Its file is not there, is a folder without data, or has an unknown label; then it is mended, and the same invitation joins."""
     with opened(make_federation, tmp_path) as (hub, people):
@@ -225,6 +227,7 @@ def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_fe
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 80])
 def test_a_damaged_authority_is_named_with_the_way_out(make_federation: Any, tmp_path: Path, length: int) -> None:
     """Joining anew is one."""

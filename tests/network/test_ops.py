@@ -214,6 +214,7 @@ def written_by(folder: Path, process: int, **facts: Any) -> None:
     (folder / FILE).write_text(json.dumps(health.facts() | own | facts))
 
 
+@pytest.mark.slow
 def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, tmp_path: Path) -> None:
     """Paused, and hanging: its state, since when, and what to do; who is connected is not known then. One that is over is left alone."""
     hub, site0 = tmp_path / "hub", tmp_path / "site0"
@@ -245,6 +246,7 @@ def test_a_process_that_writes_no_more_is_not_responding(make_federation: Any, t
         process.kill()
 
 
+@pytest.mark.slow
 def test_status_of_a_folder_that_is_neither(tmp_path: Path) -> None:
     assert "neither a coordinator's folder nor a participant's" in tequio("status", tmp_path, fails=True)
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}):

@@ -91,6 +91,7 @@ def slowly(content: bytes) -> str:
     return str(get_object_id(content))
 
 
+@pytest.mark.slow
 def test_an_answer_lives_no_longer_than_its_task_however_long_it_takes_to_cut() -> None:
     """SuperLink drops an answer that says it would, and tells nobody."""
     asked = seal(b"", 1, 2, 3, "1", 60.0).message
@@ -107,6 +108,7 @@ def test_equal_tensors_for_several_are_equal_parts_whatever_else_the_tasks_say()
     assert one.identity != other.identity
 
 
+@pytest.mark.slow
 def test_tensors_that_a_participant_has_do_not_travel_again(hub: Live) -> None:
     node, size = hub.enrol(), len(pack_message(task(1)))
     net = hub.net(node, deadline=120.0)
@@ -123,6 +125,7 @@ def test_tensors_that_a_participant_has_do_not_travel_again(hub: Live) -> None:
     assert again < 0.01 * size
 
 
+@pytest.mark.slow
 def test_large_answers_wait_at_the_server_for_their_turn(hub: Live) -> None:
     """The second participant is ready first; the first one's answer is handed over before it all the same."""
     one, two, go = hub.enrol(), hub.enrol(), Event()
@@ -147,6 +150,7 @@ def test_large_answers_wait_at_the_server_for_their_turn(hub: Live) -> None:
         assert bytes(reply.payload) == pack_message(task(index))
 
 
+@pytest.mark.slow
 def test_a_large_answer_that_was_there_counts_though_another_never_came(hub: Live) -> None:
     one, two, go = hub.enrol(), hub.enrol(), Event()
     net = hub.net(one, two, deadline=6.0)
@@ -163,6 +167,7 @@ def test_a_large_answer_that_was_there_counts_though_another_never_came(hub: Liv
     assert isinstance(there, Reply), there
 
 
+@pytest.mark.slow
 def test_a_large_answer_goes_on_where_it_was_when_the_network_is_back(hub: Live) -> None:
     node, relay = hub.enrol(), Relay(hub.port)
     net = hub.net(node, deadline=200.0)

@@ -54,6 +54,7 @@ def odd(data: bytes) -> bytes:
     return pack_message(Reply(task.round, task.index, task.name, body="[1"))
 
 
+@pytest.mark.slow
 def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: Path) -> None:
     """One is there, one comes when it is waited for, one never, two cannot; those who have no model are asked when it is opened again."""
     names = {1: "here", 2: "late", 3: "never", 4: "unable", 5: "odd"}
@@ -130,6 +131,7 @@ def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(tmp
         relay.close()
 
 
+@pytest.mark.slow
 def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path: Path) -> None:
     """A real node with nobody at the address; a while outside of its own hours is no such while."""
     lines: list[str] = []
@@ -186,6 +188,7 @@ def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(tmp
         assert again.wait(60)
 
 
+@pytest.mark.slow
 def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
     """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
     toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"

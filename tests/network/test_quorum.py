@@ -73,6 +73,7 @@ def buffered(make_federation: Any, **changes: Any) -> tuple[RunSetup, RunSpec]:
     return w, replace(w.run_spec, members=members, window_seconds=10.0, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffer", [1, 2])
 def test_real_arrivals_are_added_up_as_simulated_ones(make_federation: Any, buffer: int) -> None:
     """The second needs 24 s, three windows: it is two steps stale and counts 3^-½ of one vote in two, 0.28868, wherever it was held."""
@@ -140,6 +141,7 @@ class Waits:
         return {"wire": {}}
 
 
+@pytest.mark.slow
 def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
     make_federation: Any, tmp_path: Path
 ) -> None:

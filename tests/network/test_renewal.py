@@ -52,6 +52,7 @@ def made(make_federation: Any, root: Path, days: int) -> Path:
     return root / "hub"
 
 
+@pytest.mark.slow
 def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federation: Any, tmp_path: Path) -> None:
     hub, said = made(make_federation, tmp_path, 5), list[str]()
 

@@ -62,6 +62,7 @@ def test_a_key_that_is_not_listed_signs_nothing() -> None:
     assert signer(signatures, {**signed(known), "flwr-signature": signed(other)["flwr-signature"]}) is None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 def test_a_question_in_the_name_of_another_says_nothing_of_that_one(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tequio.trust.invitation import read_invitation
 from tequio.trust.keys import PrivateKey, new_key, public_bytes
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings(FLOWERS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings(FLOWERS)]
 
 
 def signed(key: PrivateKey, age: float) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tequio.app.simulation.run import start
 from tequio.config import load_federation
 from tequio.participant.accounts import read_account_books
 
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")]
 
 
 def sent(run: Path, *names: str) -> int:

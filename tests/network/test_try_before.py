@@ -19,6 +19,8 @@ from tequio.app.simulation.run import start
 from tequio.cli.main import app
 from tequio.config import load_federation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def asked(make_federation: Any, tmp_path: Path) -> tuple[str, str]:

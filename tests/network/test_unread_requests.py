@@ -110,6 +110,7 @@ def test_only_such_a_failure_has_no_round() -> None:
         assert found.message == "its reply is of another round or participant"
 
 
+@pytest.mark.slow
 def test_the_round_goes_on_at_once_and_the_participant_does_the_next_task(
     hub: Live, service: ParticipantService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ from tequio.runtimes.flower.versions import SPEAKS
 from tequio.trust.keys import public_bytes
 
 FLOWERS = "ignore:GitWildMatchPattern:DeprecationWarning"  # Flower's own use of a library
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings(FLOWERS)]
 OTHER = "tequio-message-7, tequio-record-9"
 
 

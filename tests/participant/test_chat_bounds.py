@@ -45,6 +45,7 @@ def test_a_chat_is_what_the_library_writes_in_this_process(tokenizer: Any, answe
     assert "晚" in expected
 
 
+@pytest.mark.slow
 def test_loops_without_end_are_stopped_by_the_processors_time(tokenizer: Any) -> None:
     """10^15 steps; and the next chat is written, by a new process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

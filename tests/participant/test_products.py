@@ -115,6 +115,7 @@ def test_loading_a_base_sets_how_many_products_are_cached(
     assert os.environ[PRODUCT_CACHE] == (own or str(PRODUCTS[kind]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(best_dtype() != torch.bfloat16 or torch.cuda.is_available(), reason="oneDNN computes in bfloat16")
 @pytest.mark.parametrize("cached", [None, PRODUCTS["classification"]])
 def test_a_second_step_prepares_no_product(shared_keys: Path, tmp_path: Path, cached: int | None) -> None:

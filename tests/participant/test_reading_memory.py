@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 MIB = 1 << 20
 # ru_maxrss would begin at the parent's size at the fork; VmHWM is the peak of this program alone.
 PEAK = """

@@ -124,6 +124,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_field_may_be_missing_or_wrong(data: st.DataObject) -> None:

@@ -144,6 +144,7 @@ def joules(run: Path, name: str) -> dict[str, float]:
 LONG = {"local_rates": [5e-3, 2e-3], "private_rates": [2e-3], "private_epochs": 20.0}
 
 
+@pytest.mark.slow
 def test_an_own_budget_covers_the_personal_model_too(make_federation: Any, tmp_path: Path) -> None:
     """Enough for the rounds and for about a third of the personal model."""
     path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG, centre=False)
@@ -226,6 +227,7 @@ def test_spent_budgets_end_the_rounds_of_peers_and_of_bases(
     assert "have spent their own budgets" in render(entries, "en")
 
 
+@pytest.mark.slow
 def test_a_federations_budget_covers_the_personal_models_too(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=80, train={"rounds": 1, "max_steps": 4}, personal=LONG)
     start(load_federation(path), tmp_path / "plain", False)

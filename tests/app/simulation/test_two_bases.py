@@ -108,6 +108,7 @@ def test_a_newcomer_chooses_the_base(path: Path, tmp_path: Path) -> None:
         adapt(run, newcomer, tmp_path / "other", "smal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["classification"], indirect=True)
 @pytest.mark.parametrize("teachers", ["groups", "participants"])
 def test_a_run_cut_off_in_a_round_ends_as_an_unbroken_one(path: Path, tmp_path: Path, teachers: str) -> None:

@@ -34,6 +34,7 @@ from tequio.runtimes.flower.client import Session
 from tequio.runtimes.flower.versions import SPEAKS
 from tequio.trust.keys import PrivateKey, new_key, public_bytes
 
+pytestmark = pytest.mark.slow
 SOFT = 512  # descriptors of the process that is attacked
 GREETING, BODY, REST = 3.0, 3.0, 4.0  # seconds
 CROWD = 64  # connections of one address that no participant uses
