@@ -1,11 +1,12 @@
-# demo: a whole federation on real data. test: everything CI runs. check: style, types, layers. bench, study: what pays, measured. soak: long hostile runs.
+# demo: a whole federation on real data. check: style, types, layers. test: check and fast tests. test-all: test and slow tests, as CI runs.
+# bench, study: what pays, measured. soak: long hostile runs, outside CI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench soak study docs clean
+.PHONY: demo check test test-slow test-all bench soak study docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,7 +28,13 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-all: test
+	$(MAKE) test-slow
 
 bench: $(VENV)/.dev
 	for script in $(filter-out benchmarks/soak_%,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
