@@ -33,8 +33,7 @@ test: check
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
 
-test-all: test
-	$(MAKE) test-slow
+test-all: test test-slow
 
 bench: $(VENV)/.dev
 	for script in $(filter-out benchmarks/soak_%,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done

@@ -86,9 +86,7 @@ def test_defaults_and_absolute_paths(tmp_path: Path) -> None:
     assert (found.seed, found.train.rounds, found.train.patience, found.adapter.ranks) == (0, 3, 3, [2, 4, 8, 16])
 
 
-def test_paths_start_at_the_files_folder_whatever_the_current_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_start_at_the_files_folder_not_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fed" / "models" / "mini").mkdir(parents=True)
     write(tmp_path / "fed", changed('"org/model"', '"models/mini"'))
     write(tmp_path / "fed", changed('"ana.jsonl"', '"../ana.jsonl"', PARTICIPANT), "ana.toml")
@@ -99,9 +97,7 @@ def test_paths_start_at_the_files_folder_whatever_the_current_one(
     assert load_participant(Path("fed/ana.toml"), "ana").data.path == tmp_path / "fed" / ".." / "ana.jsonl"
 
 
-def test_a_home_folder_is_opened_and_an_unknown_one_is_just_a_missing_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_folder_is_opened_and_an_unknown_one_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     found = load(tmp_path, changed('"ana.toml"', '"~/ana.toml"'))
     assert found.participants[0].file == tmp_path / "home" / "ana.toml"
@@ -167,7 +163,7 @@ def test_a_missing_key_is_named(tmp_path: Path, old: str, key: str) -> None:
     assert f"the key {key!r} is missing" in refusal(tmp_path, changed(old, ""))
 
 
-def test_a_participant_without_a_file_is_named_where_it_should_run_here(tmp_path: Path) -> None:
+def test_a_local_participant_without_a_file_is_named(tmp_path: Path) -> None:
     """On the roster it may lack one, for it may be elsewhere; a run on this machine needs it."""
     roster = load_federation(write(tmp_path, changed('file = "ana.toml"', ""))).participants
     with refused(ConfigError, "roster-without-file", name="ana"):

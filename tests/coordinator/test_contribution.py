@@ -100,9 +100,7 @@ def federated(w_: World, who: tuple[int, ...], run_spec: RunSpec) -> tuple[np.nd
 
 @pytest.mark.parametrize("weights", ["uniform", "examples", "norm_equalised"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
-    make_federation: Any, seed: int, weights: str
-) -> None:
+def test_credits_rank_like_shapley_values_with_noise_last(make_federation: Any, seed: int, weights: str) -> None:
     path = make_federation(rows=40, centre=False, algorithm={"weights": weights}, equity={"credit": True})
     run_spec = build_setup(path).run_spec
     w_, people = world(seed), range(len(SIZES))

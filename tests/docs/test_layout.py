@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("src", "tests", "benchmarks")
 LONGEST = 400  # lines of a file
+LONGEST_NAME = 60  # characters of a test's name
 MOST = 14  # entries at the top of `app`
 FORBIDDEN = {
     *("house", "office", "ground", "told", "kept", "apart", "island", "farewell", "vitals", "tally"),
@@ -98,12 +99,28 @@ def lost_tests(root: Path) -> list[str]:
     return sorted(lost)
 
 
+def long_test_names(root: Path) -> list[str]:
+    """Each name of a test that has more than `LONGEST_NAME` characters, with its file and its length."""
+    found = []
+    for path in modules(root, "tests"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ""
+            if name.startswith("test_") and len(name) > LONGEST_NAME:
+                found.append(f"{path.relative_to(root)}:{node.lineno}: {name} ({len(name)})")
+    return sorted(found)
+
+
 def test_no_name_is_of_the_private_language() -> None:
     assert private_words(ROOT) == []
 
 
 def test_no_file_is_long() -> None:
     assert long_files(ROOT) == []
+
+
+def test_no_test_has_a_long_name() -> None:
+    """A name says subject, condition and result."""
+    assert long_test_names(ROOT) == []
 
 
 def test_the_top_of_app_is_read_at_a_glance() -> None:
@@ -133,7 +150,7 @@ def untidy(tmp_path: Path) -> Path:
         "src/tequio/app/empty/notes.txt": "no code",
         "tests/app/test_a.py": "x = 1\n" * (LONGEST + 1),
         "tests/rooms/test_b.py": "x = 1\n" * LONGEST,
-        "tests/laws/test_c.py": "",
+        "tests/laws/test_c.py": f"def test_{'a' * 55}() -> None: ...\n\n\ndef test_{'b' * 56}() -> None: ...\n",
         "tests/test_d.py": "",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +166,7 @@ def test_what_breaks_a_rule_is_named(untidy: Path) -> None:
         "src/tequio/app/stages.py:5: ApartHotel",
     ]
     assert long_files(untidy) == ["tests/app/test_a.py: 401 lines"]
+    assert long_test_names(untidy) == [f"tests/laws/test_c.py:4: test_{'b' * 56} (61)"]
     assert entries(untidy / "src/tequio/app") == ["door_bell", "stages"]
     assert silent_packages(untidy / "src/tequio") == ["tequio/app"]
     assert lost_tests(untidy) == ["tests/rooms", "tests/test_d.py"]

@@ -101,7 +101,7 @@ def test_mistakes_are_named(ledger: Path, sql: str) -> None:
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 
 
-def test_a_query_ends_after_its_time_and_before_a_writer_gives_up(ledger: Path) -> None:
+def test_a_long_query_ends_before_a_writer_gives_up(ledger: Path) -> None:
     assert code(ledger, f"{FOR_EVER} SELECT max(i) FROM n", seconds=0.2) == "query-too-long"
     assert query.SECONDS < store.BUSY_SECONDS
 

@@ -78,7 +78,7 @@ def test_only_models_on_record_are_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tmp_path: Path) -> None:
+def test_one_cut_off_at_its_confirmation_hears_of_it_later(tmp_path: Path) -> None:
     said, heard, stop = list[str](), list[Value](), Event()
 
     def say(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -123,7 +123,7 @@ def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_over_is_opened_for_a_participant_that_did_not_hear(make_federation: Any, tmp_path: Path) -> None:
+def test_a_finished_run_is_opened_for_one_that_did_not_hear(make_federation: Any, tmp_path: Path) -> None:
     toml, hub = make_federation(participants=2, train={"rounds": 1}), tmp_path / "hub"
     record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}"
     with federation(tmp_path, toml, address) as folders:

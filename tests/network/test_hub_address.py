@@ -101,9 +101,7 @@ def test_a_hub_moved_with_its_federation_is_found(tmp_path: Path, make_federatio
     assert not Path(json.loads((moved / "hub" / COORDINATOR_FILE).read_text())["federation"]).is_absolute()
 
 
-def test_a_folder_of_an_earlier_version_with_a_whole_path_is_read(
-    tmp_path: Path, make_federation: Callable[..., Path]
-) -> None:
+def test_an_earlier_folder_with_a_whole_path_is_read(tmp_path: Path, make_federation: Callable[..., Path]) -> None:
     federation = make_federation()
     init_coordinator_folder(tmp_path / "hub", federation, "127.0.0.1:9443")
     path = tmp_path / "hub" / COORDINATOR_FILE

@@ -34,7 +34,7 @@ def asked(long_poll: LongPoll, node: int) -> None:
     long_poll.fetched(question(long_poll, node, LONG), False)
 
 
-def test_the_first_question_goes_through_and_the_next_is_held_for_as_long_as_was_said() -> None:
+def test_the_first_question_passes_and_the_next_is_held() -> None:
     long_poll = LongPoll()
     asked(long_poll, 1)
     began = time.monotonic()

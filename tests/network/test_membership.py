@@ -97,7 +97,7 @@ def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
     assert "next try" in lines[0]
 
 
-def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
+def test_nobody_there_and_a_damaged_certificate_say_different() -> None:
     with refused(NetworkError, "unreachable", next=""):
         reach(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0].decode())
     for damaged in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
@@ -118,7 +118,7 @@ def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(make_federation
     assert "Errno" not in said
 
 
-def test_invited_anew_the_old_token_and_the_old_key_count_no_more(make_federation: Any, tmp_path: Path) -> None:
+def test_after_a_new_invitation_old_token_and_key_count_no_more(make_federation: Any, tmp_path: Path) -> None:
     with opened(make_federation, tmp_path) as (hub, people):
         first = asked(hub, people)
         folder = join_federation(first, tmp_path / "site0")
@@ -206,7 +206,7 @@ def test_init_with_its_arguments_swapped_says_how_it_goes(make_federation: Any, 
     assert f"tequio coordinator init {tmp_path / 'hub'} {toml} --address 127.0.0.1:9443" in str(caught.value)
 
 
-def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(make_federation: Any, tmp_path: Path) -> None:
+def test_a_taken_metrics_port_is_reported_before_an_evaluation(make_federation: Any, tmp_path: Path) -> None:
     """By participant and coordinator; nothing else is said to be wrong then."""
     toml = make_federation(participants=1, base={"model": str(tmp_path / "nowhere")})
     init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
@@ -282,9 +282,7 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(make_federation: A
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_well(
-    make_federation: Any, tmp_path: Path
-) -> None:
+def test_a_run_ends_well_though_one_returns_and_one_leaves(make_federation: Any, tmp_path: Path) -> None:
     """With error feedback, whose memory was lost too; the coordinator is stopped and started in between."""
     coded = {"reduce": "rolora", "upload": "topk", "upload_settings": {"density": 0.5, "bits": 8.0}, "feedback": 1.0}
     toml = make_federation(participants=3, train={"rounds": 5, "patience": 99}, algorithm=coded)

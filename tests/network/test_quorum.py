@@ -142,9 +142,7 @@ class Waits:
 
 
 @pytest.mark.slow
-def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
-    make_federation: Any, tmp_path: Path
-) -> None:
+def test_a_round_under_the_quorum_makes_no_step_and_is_repeated(make_federation: Any, tmp_path: Path) -> None:
     """And the run ends with the tensors of one in which nobody failed."""
     w = build_setup(make_federation(participants=3, train={"rounds": 2, "quorum": 3}))
     assert w.run_spec.quorum == 3

@@ -53,7 +53,7 @@ def made(make_federation: Any, root: Path, days: int) -> Path:
 
 
 @pytest.mark.slow
-def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(make_federation: Any, tmp_path: Path) -> None:
+def test_one_that_ends_soon_is_reported_until_it_is_renewed(make_federation: Any, tmp_path: Path) -> None:
     hub, said = made(make_federation, tmp_path, 5), list[str]()
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -140,7 +140,7 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(make_federation
     assert paths[0].read_bytes() == before
 
 
-def test_one_that_has_ended_is_reported_before_anything_is_loaded(make_federation: Any, tmp_path: Path) -> None:
+def test_an_ended_one_is_reported_before_anything_is_loaded(make_federation: Any, tmp_path: Path) -> None:
     hub = made(make_federation, tmp_path, 0)
     with refused(NetworkError, "certificate-ended", path=str(hub / CERTIFICATE)):
         coordinate(hub, "127.0.0.1", None, Times(1.0, 1.0), Health("coordinator", ignore_events), lambda *_: None)

@@ -54,9 +54,7 @@ def test_a_folder_without_a_model_is_refused(asked: tuple[str, str], tmp_path: P
     assert not (tmp_path / "site0").exists()
 
 
-def test_a_base_of_the_coordinators_choice_is_opened_only_where_it_is_the_coordinators(
-    asked: tuple[str, str], tmp_path: Path
-) -> None:
+def test_a_chosen_base_is_opened_only_if_it_is_the_coordinators(asked: tuple[str, str], tmp_path: Path) -> None:
     """As when `participate` opens it: the invitation says which files the base must have."""
     export_models(tmp_path / "run", "shared", tmp_path / "exported", merged=False)
     text = Path(asked[0]).read_text(encoding="utf-8")

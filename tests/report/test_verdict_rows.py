@@ -85,7 +85,7 @@ def test_counts_lead_on_the_page_and_on_the_terminal(capsys: pytest.CaptureFixtu
     assert "too few test texts to tell (shared)" in printed
 
 
-def test_one_model_under_two_names_is_no_difference_and_has_no_interval() -> None:
+def test_one_model_under_two_names_has_no_difference_or_interval() -> None:
     """A participant whose local and shared model are both the base."""
     body = personal((3, 0, 0, 2))
     body["test"]["personal"] = body["test"]["local"]
@@ -123,7 +123,7 @@ def test_no_fall_of_a_loss_passes_100_percent() -> None:
         assert found["effect"]["low"] < 0 < found["effect"]["mean"] < found["effect"]["high"] <= 1.0
 
 
-def test_losses_without_a_bounded_ratio_are_too_few_without_a_number() -> None:
+def test_losses_without_a_bounded_ratio_have_no_number() -> None:
     gain = {"loss": {"mean": 0.6, "low": 0.2, "high": 4.0}, "accuracy": None, "log_ratio": None, "pairs": None}
     test = {"local": {"loss": 1.0, "examples": 3}, "personal": {"loss": 0.4, "examples": 3}}
     body = {"name": "a", "chosen": "shared", "test": test, "gains": {"personal_over_local": gain}}
@@ -132,7 +132,7 @@ def test_losses_without_a_bounded_ratio_are_too_few_without_a_number() -> None:
     assert "too few test texts" in render(run_of(body, kind="causal"), "en")
 
 
-def test_elapsed_time_is_that_on_the_clock_beside_the_sum_of_work(capsys: pytest.CaptureFixture[str]) -> None:
+def test_elapsed_time_is_on_the_clock_beside_the_sum_of_work(capsys: pytest.CaptureFixture[str]) -> None:
     """Rounds 100 s; two personal models of 60 s, begun 20 s apart: 180 s on the clock, 220 s of work."""
     bodies = [
         personal((40, 6, 9, 5), seconds=60.0, energy={"joules": 9.0, "began": f"2026-11-30T10:00:{second}+00:00"})
@@ -276,7 +276,7 @@ def test_unmeasured_sections_are_one_line_that_names_the_setting() -> None:
     assert part.count("<p") == 1
 
 
-def test_the_total_of_carbon_is_that_of_the_accounts_and_empty_columns_are_left_out() -> None:
+def test_carbon_is_the_accounts_total_and_empty_columns_go() -> None:
     energy = {"joules": 3.6e6, "seconds": 10.0, "method": "rapl", "intensity": 100.0, "pue": 1.0, "uncertainty": 0.1}
     body = personal((40, 6, 9, 5), energy=energy, seconds=10.0)
     first = run_of(body)[0]

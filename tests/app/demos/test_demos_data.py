@@ -140,7 +140,7 @@ def test_patient_sentence_in_full() -> None:
     )
 
 
-def test_patient_sentence_omits_what_is_missing_and_the_swiss_zero() -> None:
+def test_patient_sentence_omits_what_is_missing_and_swiss_zero() -> None:
     empty = dict.fromkeys(("trestbps", "fbs", "restecg", "thalch", "exang", "slope", "ca", "thal"), "")
     row = {**PATIENT, **empty, "sex": "Female", "cp": "asymptomatic", "chol": "0", "oldpeak": "0"}
     assert heart.sentence(row) == "63-year-old woman; no chest pain; ST depression 0 mm."

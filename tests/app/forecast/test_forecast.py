@@ -212,7 +212,7 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     assert planned(path, machine="L4")["declared"] == []
 
 
-def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federation: Any, tmp_path: Path) -> None:
+def test_private_figures_are_in_no_plan_but_an_own_one(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=40, participants=3, centre=False)
     tables = {
         "site0": '[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n[energy]\ncountry = "NO"\ntell = false\n[budget]\nkwh = 0.00765\n',
@@ -239,9 +239,7 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(make_federa
         assert ("do not pass it on" in written[1]) == own
 
 
-def test_pages_with_private_figures_are_their_owners_alone_and_none_stays_behind(
-    make_federation: Any, tmp_path: Path
-) -> None:
+def test_private_pages_are_closed_to_others_and_are_removed(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=40, centre=False)
     file = path.parent / "participants" / "site0.toml"
     file.write_text(f'{file.read_text()}\n[money]\ncurrency = "VND"\nper_kwh = 1234567.0\n')
@@ -275,7 +273,7 @@ def test_break_even_counts_the_tariff(make_federation: Any) -> None:
     assert dear["H100 SXM"] == pytest.approx(buy / (rent - 0.7 * 0.3))
 
 
-def test_a_participants_own_record_is_not_what_a_plan_is_held_against(tmp_path: Path) -> None:
+def test_a_plan_is_not_compared_with_a_participants_own_record(tmp_path: Path) -> None:
     with Ledger.create(tmp_path / "ledger.sqlite", {"facts": {"spec": "x"}}):
         pass
     with pytest.raises(RunError, match="Name the run of the coordinator"):
