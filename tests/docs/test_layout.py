@@ -103,10 +103,10 @@ def long_test_names(root: Path) -> list[str]:
     """Each name of a test that has more than `LONGEST_NAME` characters, with its file and its length."""
     found = []
     for path in modules(root, "tests"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ""
-            if name.startswith("test_") and len(name) > LONGEST_NAME:
-                found.append(f"{path.relative_to(root)}:{node.lineno}: {name} ({len(name)})")
+        functions = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.FunctionDef)]
+        tests = [(n.lineno, n.name) for n in functions if n.name.startswith("test_")]
+        where = path.relative_to(root)
+        found += [f"{where}:{line}: {name} ({len(name)})" for line, name in tests if len(name) > LONGEST_NAME]
     return sorted(found)
 
 
