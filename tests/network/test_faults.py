@@ -1,4 +1,6 @@
-"""The fault table of docs/network.md: each fault ends in a named error or a recovered exchange; nothing is lost, no secret is written."""
+"""The fault table of docs/network.md: each fault ends in a named error or a recovered exchange;
+nothing is lost, no secret is written.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,9 @@ def test_an_unknown_key_is_refused_by_name_and_reported(hub: Live) -> None:
 
 
 @pytest.mark.parametrize("days", [1, -1])
-def test_a_clock_a_day_off_is_refused_and_named(hub: Live, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_a_day_off_is_refused_and_named(
+    hub: Live, days: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client's clock itself: the time that it signs and sends."""
     from flwr.supernode import node_auth_http_interceptor as signing
 
@@ -134,7 +138,9 @@ def test_what_is_no_task_is_refused_by_the_node_which_lives_on(hub: Live) -> Non
 def test_a_too_long_body_is_refused_at_the_gateway_and_reported(hub: Live) -> None:
     body = b"\x00" * ((16 << 20) + 1)
     with httpx.Client(verify=hub.context()) as client:
-        answer = client.post(f"https://{hub.address}/v1/fleet/push-messages", content=body, timeout=120.0)
+        answer = client.post(
+            f"https://{hub.address}/v1/fleet/push-messages", content=body, timeout=120.0
+        )
     assert answer.status_code == 413
     assert any("more than 16 MiB" in line for line in hub.log_lines)
 
@@ -173,7 +179,12 @@ def test_superlink_killed_with_a_task_in_hand_loses_no_reply(hub: Live) -> None:
 
 def give_up(hub: Live) -> None:
     """As if the machine had slept: the server has not heard of its tasks' holders in time."""
-    with closing(sqlite3.connect(hub.folder / "superlink" / "superlink.sqlite", timeout=60.0)) as database, database:
+    with (
+        closing(
+            sqlite3.connect(hub.folder / "superlink" / "superlink.sqlite", timeout=60.0)
+        ) as database,
+        database,
+    ):
         changed = database.execute(
             "UPDATE task SET active_until = '2000-01-01 00:00:00' WHERE active_until IS NOT NULL"
         )
@@ -181,7 +192,9 @@ def give_up(hub: Live) -> None:
 
 
 def test_a_place_given_up_is_taken_again_and_its_task_sent_again(hub: Live) -> None:
-    """Nobody is interrupted; one that had answered before answers again, one that had not has its task sent anew."""
+    """Nobody is interrupted; one that had answered before answers again, one that had not has its
+    task sent anew.
+    """
     quick, slow, taken, go = hub.enrol(), hub.enrol(), Event(), Event()
 
     def waits(data: bytes) -> bytes:
@@ -199,7 +212,10 @@ def test_a_place_given_up_is_taken_again_and_its_task_sent_again(hub: Live) -> N
             until(lambda: hub.grid.run != before)
             go.set()
             replies = got.result(timeout=200)
-        assert {reply.name for reply in replies if isinstance(reply, Reply)} == {"north", "south"}, replies
+        assert {reply.name for reply in replies if isinstance(reply, Reply)} == {
+            "north",
+            "south",
+        }, replies
         assert other.ended == []
         give_up(hub)  # with nothing on its way
         (reply,) = net.exchange([TASK])
@@ -238,7 +254,11 @@ def test_an_expired_certificate_is_refused_and_nothing_is_sent(hub: Live, tmp_pa
             with suppress(OSError):
                 while True:
                     caller, _ = listener.accept()
-                    with closing(caller), suppress(OSError), context.wrap_socket(caller, server_side=True) as inner:
+                    with (
+                        closing(caller),
+                        suppress(OSError),
+                        context.wrap_socket(caller, server_side=True) as inner,
+                    ):
                         heard.append(inner.recv(100))
 
         Thread(target=answer, daemon=True).start()
@@ -266,7 +286,9 @@ def expired() -> tuple[bytes, bytes, bytes]:
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(today - timedelta(days=30))
         .not_valid_after(today - timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
         .sign(signer, hashes.SHA256())
     )
     return authority, certificate.public_bytes(Encoding.PEM), key_bytes(key)
@@ -275,7 +297,9 @@ def expired() -> tuple[bytes, bytes, bytes]:
 # the coordinator
 
 
-def make_roster(hub: Live, config: Any, context: Any, folder: Path, nodes: dict[str, int], said: list[str]) -> Roster:
+def make_roster(
+    hub: Live, config: Any, context: Any, folder: Path, nodes: dict[str, int], said: list[str]
+) -> Roster:
     folder.mkdir(exist_ok=True)
     rows = {name: {"public_key": "", "node": str(node)} for name, node in nodes.items()}
     (folder / "enrolled.json").write_text(json.dumps(rows))
@@ -305,15 +329,23 @@ def says(spec: str, rows: int = 48) -> Any:
     return answer
 
 
-def test_another_base_or_version_is_named_and_left_out(hub: Live, make_federation: Any, tmp_path: Path) -> None:
-    """With a quorum the others begin without it; without one nobody does, and the error says who and why."""
+def test_another_base_or_version_is_named_and_left_out(
+    hub: Live, make_federation: Any, tmp_path: Path
+) -> None:
+    """With a quorum the others begin without it; without one nobody does, and the error says who
+    and why.
+    """
     one, two, three, said = hub.enrol(), hub.enrol(), hub.enrol(), list[str]()
     nodes = {"site0": one, "site1": two, "site2": three}
     whole = load_federation(make_federation(participants=3))
     context = build_model_context(whole, {})
     spec = context.adapted.spec
     garbled = says(spec, rows=0)
-    with at_work(resident(hub, one, says(spec)), resident(hub, two, says("another")), resident(hub, three, garbled)):
+    with at_work(
+        resident(hub, one, says(spec)),
+        resident(hub, two, says("another")),
+        resident(hub, three, garbled),
+    ):
         strict = make_roster(hub, whole, context, tmp_path / "a", nodes, said)
         with pytest.raises(NetworkError, match=r"site1 cannot take part.*base model.*version"):
             strict.start()
@@ -326,7 +358,9 @@ def test_another_base_or_version_is_named_and_left_out(hub: Live, make_federatio
         assert any("site1 cannot take part" in line for line in said)
 
 
-def test_one_back_with_other_data_is_barred_and_the_run_stops(hub: Live, make_federation: Any, tmp_path: Path) -> None:
+def test_one_back_with_other_data_is_barred_and_the_run_stops(
+    hub: Live, make_federation: Any, tmp_path: Path
+) -> None:
     node, said = hub.enrol(), list[str]()
     config = load_federation(make_federation(participants=1))
     context = build_model_context(config, {})
@@ -340,8 +374,12 @@ def test_one_back_with_other_data_is_barred_and_the_run_stops(hub: Live, make_fe
             again.restore(header, ledger)
 
 
-def test_a_full_disk_is_named_and_the_run_resumes_afterwards(make_federation: Any, tmp_path: Path) -> None:
-    """SQLite may not have another page after round 1; with room again the run ends as an unbroken one."""
+def test_a_full_disk_is_named_and_the_run_resumes_afterwards(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """SQLite may not have another page after round 1; with room again the run ends as an
+    unbroken one.
+    """
     w = build_setup(make_federation(participants=2, train={"rounds": 3}))
     runtime, path = Embedded(w.nodes), tmp_path / "ledger.sqlite"
     with Ledger.create(tmp_path / "whole.sqlite", {"name": "whole"}) as ledger:
@@ -365,7 +403,9 @@ def test_a_full_disk_is_named_and_the_run_resumes_afterwards(make_federation: An
 
 
 def test_no_secret_is_in_a_log(hub: Live) -> None:
-    """After all of the above: what door, node and server wrote holds no key, no shared secret, no task token."""
+    """After all of the above: what door, node and server wrote holds no key, no shared secret, no
+    task token.
+    """
     log = (hub.folder / "superlink" / "superlink.log").read_bytes()
     written = "\n".join(hub.log_lines).encode() + log
     assert log

@@ -1,4 +1,6 @@
-"""The end of a federation: who is away is waited for and recorded, and may come when the run is opened again; who finds nobody is told."""
+"""The end of a federation: who is away is waited for and recorded, and may come when the run is
+opened again; who finds nobody is told.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def made(data: bytes) -> bytes:
 def unable(data: bytes) -> bytes:
     task = unpack_message(data, "a task", REQUESTS)
     assert not isinstance(task, Reply | Failure)
-    return pack_message(Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number"))
+    return pack_message(
+        Failure(task.round, task.index, task.name, "TrainingError", "its loss is no number")
+    )
 
 
 def odd(data: bytes) -> bytes:
@@ -56,7 +60,9 @@ def odd(data: bytes) -> bytes:
 
 @pytest.mark.slow
 def test_one_away_is_waited_for_and_one_missing_is_recorded(tmp_path: Path) -> None:
-    """One is there, one comes when it is waited for, one never, two cannot; those who have no model are asked when it is opened again."""
+    """One is there, one comes when it is waited for, one never, two cannot; those who have no model
+    are asked when it is opened again.
+    """
     names = {1: "here", 2: "late", 3: "never", 4: "unable", 5: "odd"}
     tasks = [PersonaliseRequest(5, i, name, Update({}, "spec"), 2, 3) for i, name in names.items()]
     said: list[tuple[str, str]] = []
@@ -69,7 +75,9 @@ def test_one_away_is_waited_for_and_one_missing_is_recorded(tmp_path: Path) -> N
             if event == "waiting":
                 running.enter_context(at_work(resident(hub, nodes[2], made)))
 
-        said_at_once = [resident(hub, nodes[i], answer) for i, answer in ((1, made), (4, unable), (5, odd))]
+        said_at_once = [
+            resident(hub, nodes[i], answer) for i, answer in ((1, made), (4, unable), (5, odd))
+        ]
         running.enter_context(at_work(*said_at_once))
         until(lambda: len(net.connections()) == 3, 60)
         personal_phase = PersonalPhase(tmp_path, net, net.connections, 20.0, tell)
@@ -90,7 +98,11 @@ def test_one_away_is_waited_for_and_one_missing_is_recorded(tmp_path: Path) -> N
             running.enter_context(at_work(resident(hub, nodes[3], made)))
             until(lambda: len(net.connections()) == 5, 60)
             personal_phase.ask(ledger, tasks)
-            assert [entry.body["name"] for entry in ledger.entries("personal")] == ["here", "late", "never"]
+            assert [entry.body["name"] for entry in ledger.entries("personal")] == [
+                "here",
+                "late",
+                "never",
+            ]
             last = ledger.last("missing")
             assert last is not None
             assert [row["name"] for row in last.body["participants"]] == ["unable", "odd"]
@@ -113,7 +125,9 @@ def test_one_lost_while_it_makes_its_model_is_asked_again(tmp_path: Path) -> Non
 
     def ask(personal_phase: PersonalPhase) -> list[str]:
         with Ledger.create(tmp_path / "ledger.sqlite", {"name": "x"}) as ledger:
-            personal_phase.ask(ledger, [PersonaliseRequest(5, 1, "north", Update({}, "spec"), 2, 3)])
+            personal_phase.ask(
+                ledger, [PersonaliseRequest(5, 1, "north", Update({}, "spec"), 2, 3)]
+            )
             return [entry.kind for entry in ledger.entries()]
 
     with live(tmp_path / "hub") as hub, ThreadPoolExecutor(1) as pool:
@@ -141,7 +155,10 @@ def test_without_a_coordinator_one_hears_once_how_to_continue(tmp_path: Path) ->
 
     log = pointing_out(tmp_path / "north", tell, 1.0)
     log("Outside of the hours", "disconnected")
-    stop, here = Event(), Identity(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0], new_key(), 1)
+    stop, here = (
+        Event(),
+        Identity(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0], new_key(), 1),
+    )
     node = Thread(target=serve, args=(here, lambda _: None, stop, log), daemon=True)
     node.start()
     until(lambda: sum("next try" in line for line in lines) >= 4, 60)
@@ -164,10 +181,14 @@ def test_one_ends_only_when_the_coordinator_heard_of_its_model(tmp_path: Path) -
     with Ledger.create(tmp_path / "ledger.sqlite", {"name": "run"}) as ledger:
         over = Event()
         ending = Ending(ledger, over, tell, linger=0.0)
-        ending.tell("the coordinator recorded it", "recorded", digest="ab")  # and nothing is made here
+        ending.tell(
+            "the coordinator recorded it", "recorded", digest="ab"
+        )  # and nothing is made here
         ledger.append("personal", {"name": "site0", "digest": "ab"})
         ending.tell("sent 9 bytes", "sent")  # what else it answers is no confirmation
-        ending.tell("the coordinator recorded it", "recorded", digest="cd")  # nor is that of another model
+        ending.tell(
+            "the coordinator recorded it", "recorded", digest="cd"
+        )  # nor is that of another model
         ending.tell("no connection", "disconnected", "warning")
         assert not over.wait(0.2)
         assert said[1:] == [
@@ -189,9 +210,16 @@ def test_one_ends_only_when_the_coordinator_heard_of_its_model(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp_path: Path) -> None:
-    """Killed after the first round; the coordinator ends without it, says so, and lets it make its model when it is started again."""
-    toml, hub = make_federation(participants=2, train={"rounds": 8, "patience": 9}), tmp_path / "hub"
+def test_one_that_is_over_opens_again_for_who_was_away(
+    make_federation: Any, tmp_path: Path
+) -> None:
+    """Killed after the first round; the coordinator ends without it, says so, and lets it make its
+    model when it is started again.
+    """
+    toml, hub = (
+        make_federation(participants=2, train={"rounds": 8, "patience": 9}),
+        tmp_path / "hub",
+    )
     record, address = hub / "run" / "ledger.sqlite", f"127.0.0.1:{free_port()}"
     with federation(tmp_path, toml, address, options=["--grace", "0"]) as folders:
         site0 = background(tmp_path / "site0.log", "participate", folders["site0"], *ALONE)
@@ -208,12 +236,17 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
     assert "Without a personal model: site1 (" in tequio("status", hub)
     tequio("coordinator", "start", hub, "--grace", "0")  # nothing is opened
     (tmp_path / "coordinator.log").write_text("")
-    with background(tmp_path / "coordinator.log", "coordinator", "start", hub, *ALONE) as coordinator:
+    with background(
+        tmp_path / "coordinator.log", "coordinator", "start", hub, *ALONE
+    ) as coordinator:
         until(lambda: ready(tmp_path))
         with background(tmp_path / "site1.log", "participate", folders["site1"], *ALONE) as back:
             assert coordinator.wait(300) == 0
             assert back.wait(60) == 0
-    assert "site1 made no personal model yet. Open at most 10 min " in (tmp_path / "coordinator.log").read_text()
+    assert (
+        "site1 made no personal model yet. Open at most 10 min "
+        in (tmp_path / "coordinator.log").read_text()
+    )
     with Ledger.open(record, read_only=True) as ledger:
         entries = [(entry.kind, entry.body) for entry in ledger.entries()]
     assert [body["name"] for kind, body in entries if kind == "personal"] == ["site0", "site1"]
@@ -221,4 +254,8 @@ def test_one_that_is_over_opens_again_for_who_was_away(make_federation: Any, tmp
     for run in (hub / "run", folders["site1"] / "run"):
         assert json.loads(tequio("verify", run, "--json"))["ok"]
     over = json.loads(tequio("status", hub, "--json"))
-    assert (over["state"], over["missing"], over["next"]) == ("finished", {}, f"tequio report {hub / 'run'}")
+    assert (over["state"], over["missing"], over["next"]) == (
+        "finished",
+        {},
+        f"tequio report {hub / 'run'}",
+    )

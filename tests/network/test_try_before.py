@@ -1,4 +1,6 @@
-"""`tequio join --try`: an earlier model is tried at home; nobody listens, nothing is sent, and no folder is made."""
+"""`tequio join --try`: an earlier model is tried at home; nobody listens, nothing is sent, and no
+folder is made.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,18 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def asked(make_federation: Any, tmp_path: Path) -> tuple[str, str]:
-    """(an invitation to a coordinator that is not there, the participant's file); a run lies in run/."""
+    """(an invitation to a coordinator that is not there, the participant's file); a run lies in
+    run/.
+    """
     toml = make_federation(participants=2)
     start(load_federation(toml), tmp_path / "run", counterfactuals=False)
     _, invitations = init_coordinator_folder(tmp_path / "hub", toml, f"127.0.0.1:{free_port()}")
     return str(invitations[0]), str(toml.parent / "participants" / "site0.toml")
 
 
-def test_it_says_whether_joining_would_pay_and_joins_nothing(asked: tuple[str, str], tmp_path: Path) -> None:
+def test_it_says_whether_joining_would_pay_and_joins_nothing(
+    asked: tuple[str, str], tmp_path: Path
+) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     said = CliRunner().invoke(app, ["join", *asked, "--try", str(tmp_path / "run"), "--json"])
     assert said.exit_code == 0, said.output
@@ -39,7 +45,9 @@ def test_it_says_whether_joining_would_pay_and_joins_nothing(asked: tuple[str, s
     assert row["verdict"] in ("pays", "does_not_pay", "open")
     assert row["low"] <= row["benefit"] <= row["high"]
     assert row["verdict"] == "open" or row["texts"] >= 20
-    spanish = CliRunner().invoke(app, ["join", *asked, "--try", str(tmp_path / "run"), "--lang", "es"])
+    spanish = CliRunner().invoke(
+        app, ["join", *asked, "--try", str(tmp_path / "run"), "--lang", "es"]
+    )
     words = " ".join(spanish.output.split())
     assert f"según {row['texts']} textos de validación" in words
     assert "Usted no se ha unido" in words
@@ -54,7 +62,9 @@ def test_a_folder_without_a_model_is_refused(asked: tuple[str, str], tmp_path: P
     assert not (tmp_path / "site0").exists()
 
 
-def test_a_chosen_base_is_opened_only_if_it_is_the_coordinators(asked: tuple[str, str], tmp_path: Path) -> None:
+def test_a_chosen_base_is_opened_only_if_it_is_the_coordinators(
+    asked: tuple[str, str], tmp_path: Path
+) -> None:
     """As when `participate` opens it: the invitation says which files the base must have."""
     export_models(tmp_path / "run", "shared", tmp_path / "exported", merged=False)
     text = Path(asked[0]).read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""A base that somebody else chose cannot hang its reader or fill its memory: each try is one error that names it."""
+"""A base that somebody else chose cannot hang its reader or fill its memory: each try is one error
+that names it.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,14 @@ def change(folder: Path, **values: Any) -> None:
         ({"num_hidden_layers": 4000, "num_local_experts": 16000}, "layers × experts = 64,000,000"),
     ],
 )
-def test_too_many_parts_are_refused_before_any_is_built(llama: Path, values: Any, words: str, tmp_path: Path) -> None:
+def test_too_many_parts_are_refused_before_any_is_built(
+    llama: Path, values: Any, words: str, tmp_path: Path
+) -> None:
     change(llama, **values)
-    for read in (lambda: load(llama), lambda: model_shape(str(llama), "causal", ["q_proj"], torch.float32, tmp_path)):
+    for read in (
+        lambda: load(llama),
+        lambda: model_shape(str(llama), "causal", ["q_proj"], torch.float32, tmp_path),
+    ):
         with refused(BaseModelError, "base-unlikely", name=str(llama)) as caught:
             read()
         assert words in str(caught.value)
@@ -55,10 +62,23 @@ def test_too_many_parts_are_refused_before_any_is_built(llama: Path, values: Any
 
 def test_real_shapes_are_within_the_bounds() -> None:
     """Those of DeepSeek V3, Llama 3.1 405B, GPT-Neo 2.7B and a Qwen2-VL."""
-    check_counts("deepseek", {"num_hidden_layers": 61, "n_routed_experts": 256, "num_attention_heads": 128})
-    check_counts("llama", {"num_hidden_layers": 126, "max_position_embeddings": 131072, "vocab_size": 128256})
-    check_counts("neo", {"attention_types": [[["global", "local"], 16]], "attention_layers": ["global"] * 32})
-    check_counts("qwen", {"vision_config": {"depth": 32, "embed_dim": 1280}, "max_window_layers": 80, "head_dim": 128})
+    check_counts(
+        "deepseek", {"num_hidden_layers": 61, "n_routed_experts": 256, "num_attention_heads": 128}
+    )
+    check_counts(
+        "llama", {"num_hidden_layers": 126, "max_position_embeddings": 131072, "vocab_size": 128256}
+    )
+    check_counts(
+        "neo", {"attention_types": [[["global", "local"], 16]], "attention_layers": ["global"] * 32}
+    )
+    check_counts(
+        "qwen",
+        {
+            "vision_config": {"depth": 32, "embed_dim": 1280},
+            "max_window_layers": 80,
+            "head_dim": 128,
+        },
+    )
 
 
 @pytest.mark.parametrize("values", [{"vocab_size": 10**9}, {"intermediate_size": 10**8}])
@@ -68,7 +88,9 @@ def test_a_model_larger_than_its_files_is_refused_before_memory(llama: Path, val
         load(llama)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+)
 def test_a_pipe_in_place_of_a_file_of_the_base_is_named(llama: Path, name: str) -> None:
     (llama / name).unlink(missing_ok=True)
     os.mkfifo(llama / name)
@@ -106,5 +128,7 @@ def test_the_digest_of_a_base_covers_every_file_that_can_be_read(llama: Path) ->
 @pytest.mark.parametrize("path", ["pipe.jsonl", "/dev/zero"])
 def test_data_that_are_no_ordinary_file_are_named(tmp_path: Path, path: str) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(DataError, match=r"cannot be read \(it is a (named pipe|device), and only ordinary files"):
+    with pytest.raises(
+        DataError, match=r"cannot be read \(it is a (named pipe|device), and only ordinary files"
+    ):
         read_examples(tmp_path / path, Columns(), "causal", (), "[gate] slices, a")

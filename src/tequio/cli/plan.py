@@ -1,6 +1,6 @@
-"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside what was measured."""
-
-from __future__ import annotations
+"""`tequio plan`: what a federation will take before it runs, and after a run the forecast beside
+what was measured.
+"""
 
 import json as json_
 from pathlib import Path
@@ -18,41 +18,59 @@ def plan(
     machine: Annotated[
         str | None,
         typer.Option(
-            "--machine", help="A device of the catalogue for everybody. Default: as each says, else this machine."
+            "--machine",
+            help="A device of the catalogue for everybody. Default: as each says, else this "
+            "machine.",
         ),
     ] = None,
     devices: Annotated[
-        Path | None, typer.Option("--devices", help="TOML with devices of your own, over the catalogue.")
+        Path | None,
+        typer.Option("--devices", help="TOML with devices of your own, over the catalogue."),
     ] = None,
     tariff: Annotated[
-        float | None, typer.Option("--tariff", help="US dollars a kWh, for machines that are bought.", min=0)
+        float | None,
+        typer.Option("--tariff", help="US dollars a kWh, for machines that are bought.", min=0),
     ] = None,
     after: Annotated[
         Path | None,
         typer.Option(
-            "--after", help="A finished run of the last plan: set the two side by side, and correct the next."
+            "--after",
+            help="A finished run of the last plan: set the two side by side, and correct the next.",
         ),
     ] = None,
     own: Annotated[
         bool,
         typer.Option(
-            "--own", help="With participants' private money, carbon and budgets: for yourself, not to pass on."
+            "--own",
+            help="With participants' private money, carbon and budgets: for yourself, not to pass "
+            "on.",
         ),
     ] = False,
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Also try one round: foretells for each whether joining will pay.")
+        bool,
+        typer.Option(
+            "--pilot", help="Also try one round: foretells for each whether joining will pay."
+        ),
     ] = False,
     threads: Threads = 0,
     lang: Lang = "en",
     json: Json = False,
 ) -> None:
-    """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it; a page and plan.json are written."""
+    """Forecast memory, time, energy, carbon and money for each and in all, and other ways to do it;
+    a page and plan.json are written.
+    """
     from tequio.app.preflight import check_federation, check_run
 
     if after is not None:
         check_run(after)
     config = check_federation(federation)
-    from tequio.app.forecast.calibration import calibration_key, compare, known_factors, not_learnt, recalibrate
+    from tequio.app.forecast.calibration import (
+        calibration_key,
+        compare,
+        known_factors,
+        not_learnt,
+        recalibrate,
+    )
     from tequio.cli.plan_tables import print_after, print_plan
     from tequio.report.html.plan import write_plan
 
@@ -78,7 +96,9 @@ def plan(
     setup = build(config, participants=roster, algorithm=algorithm)
     import torch
 
-    factors = known_factors(calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name()))
+    factors = known_factors(
+        calibration_key(setup.adapted.base.digest, torch.get_num_threads(), card_name())
+    )
     result = make_plan(config, setup, roster, known, machine, factors, tariff, own)
     if pilot:
         from tequio.app.simulation.pilot import run_pilot

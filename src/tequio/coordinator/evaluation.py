@@ -1,6 +1,6 @@
-"""What everybody saw of a shared model: their validation losses, and the centre's view of the public slices."""
-
-from __future__ import annotations
+"""What everybody saw of a shared model: their validation losses, and the centre's view of the
+public slices.
+"""
 
 import math
 import statistics
@@ -19,7 +19,9 @@ from tequio.core.types import Failure, Reply
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A shared model seen through everybody's eyes: validation by name, their mean loss, per-example harm of the public slices."""
+    """A shared model seen through everybody's eyes: validation by name, their mean loss,
+    per-example harm of the public slices.
+    """
 
     validation: dict[str, dict[str, Any]]
     mean_loss: float
@@ -77,7 +79,9 @@ def _implausible(reply: Reply, member: Member) -> Reason | None:
 
 
 def failure_reason(failure: Failure) -> Reason:
-    """Return why a participant failed: the reason that came with its words, or the kind of error and the words."""
+    """Return why a participant failed: the reason that came with its words, or the kind of error
+    and the words.
+    """
     return sent_reason(failure.message, failure.error)
 
 

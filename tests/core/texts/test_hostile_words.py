@@ -1,4 +1,6 @@
-"""Words that a hostile participant sends in place of a reason: none ends the coordinator or a report."""
+"""Words that a hostile participant sends in place of a reason: none ends the coordinator or a
+report.
+"""
 
 from __future__ import annotations
 
