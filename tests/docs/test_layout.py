@@ -144,15 +144,11 @@ def long_test_names(root: Path) -> list[str]:
     """
     found = []
     for path in modules(root, "tests"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if (
-                isinstance(node, ast.FunctionDef)
-                and node.name.startswith("test_")
-                and len(node.name) > LONGEST_NAME
-            ):
-                found.append(
-                    f"{path.relative_to(root)}:{node.lineno}: {node.name} ({len(node.name)})"
-                )
+        where, nodes = path.relative_to(root), ast.walk(ast.parse(path.read_text("utf-8")))
+        functions = [(n.lineno, n.name) for n in nodes if isinstance(n, ast.FunctionDef)]
+        tests = [(line, name) for line, name in functions if name.startswith("test_")]
+        long = [(line, name) for line, name in tests if len(name) > LONGEST_NAME]
+        found += [f"{where}:{line}: {name} ({len(name)})" for line, name in long]
     return sorted(found)
 
 
