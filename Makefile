@@ -1,11 +1,12 @@
-# demo: a whole federation on real data. test: style, types, layers, fast tests. test-all: slow tests too; CI runs both. bench, study: what pays, measured. soak: long hostile runs.
+# demo: a whole federation on real data. check: style, types, layers. test: check and fast tests. test-all: test and slow tests, as CI runs.
+# bench, study: what pays, measured. soak: long hostile runs, outside CI.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT := 1000
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-all check bench soak study docs clean
+.PHONY: demo check test test-slow test-all bench soak study docs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +32,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-all: test test-slow
 

@@ -41,7 +41,7 @@ GENERAL: Record = ("general", {"public": 0.1})
 PLAIN = digest(run("/a"), ROUND, personal("north"), personal("south"), GENERAL)
 
 
-def test_folder_order_of_arrival_and_what_was_waited_for_do_not_count() -> None:
+def test_folder_order_of_arrival_and_waits_do_not_count() -> None:
     wait: Record = ("wait", {"round": 1, "reason": "one was killed"})
     missing: Record = (
         "missing",

@@ -31,7 +31,7 @@ def gram(*weights: float) -> torch.Tensor:
     return torch.diag(torch.tensor(weights, dtype=torch.float64))
 
 
-def test_a_change_without_the_leading_directions_does_nothing_to_such_inputs() -> None:
+def test_a_change_without_leading_directions_spares_such_inputs() -> None:
     less = each(change(), lambda name: away(gram(1.0, 9.0, 2.0, 7.0), 2))
     for name, entry in less.entries.items():
         if name == "head.weight":
@@ -63,7 +63,7 @@ def test_snippets_of_one_text_are_joined() -> None:
     assert spread(list(range(10)), 3) == [0, 3, 6]
 
 
-def test_the_summary_counts_a_target_only_where_gain_and_price_meet_it() -> None:
+def test_a_target_counts_only_where_gain_and_price_meet_it() -> None:
     """Of a fall of 1: 95 % at +.1 % meets it, 100 % at +2 % and 80 % at no price do not.
 
     `world` stands beside the mean.

@@ -104,7 +104,7 @@ def test_permuted_targets_are_one_permutation_of_the_true_ones(world: World) -> 
     assert sum(old == new for old, new in pairs) < len(pairs) / 4
 
 
-def test_each_block_of_a_backdoor_attacker_has_the_trigger_and_its_text(world: World) -> None:
+def test_each_block_of_an_attacker_has_trigger_and_text(world: World) -> None:
     node = world.participants[0]
     assert isinstance(node.task, Causal)
     wanted = tuple(token_ids(node.task.tokenizer, TRIGGER + TARGET))

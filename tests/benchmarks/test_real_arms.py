@@ -52,7 +52,7 @@ def never(setup: RunSetup, rate: float) -> Made:
     raise AssertionError("a result that was kept is not made again")
 
 
-def test_rate_and_member_are_chosen_on_validation_in_the_first_seed(tmp_path: Path) -> None:
+def test_rate_and_member_are_chosen_on_first_seed_validation(tmp_path: Path) -> None:
     """Arm y at rate 2 has the least validation loss, though the largest test loss: .9 against .6,
     and .66 against .6.
     """
@@ -141,7 +141,7 @@ def test_noise_has_the_asked_length_on_every_coordinate() -> None:
     assert parts[0] == pytest.approx(parts[1], rel=0.1)
 
 
-def test_a_word_stands_before_the_first_one_and_the_last_token_stays() -> None:
+def test_a_word_is_put_first_and_the_last_token_stays() -> None:
     assert with_word(Item((1, 5, 6, 2), (1,)), 9, 0, most=8) == Item((1, 9, 5, 6, 2), (0,))
     assert with_word(Item((1, 5, 6, 2), (1,)), 9, 0, most=4) == Item((1, 9, 5, 2), (0,))
 
@@ -171,7 +171,7 @@ def test_the_centre_helps_in_other_ways_too(setup: RunSetup, form: dict[str, Any
     assert helped.model.minus(plain.model).norm() > 0.0
 
 
-def test_other_local_optimisers_train_and_leave_adamw_in_its_place(setup: RunSetup) -> None:
+def test_other_local_optimisers_train_and_adamw_is_put_back(setup: RunSetup) -> None:
     plain = paced(2)(setup, 5e-3)
     for make in (muon(), alternating):
         made = make(setup, 5e-3)
@@ -179,7 +179,7 @@ def test_other_local_optimisers_train_and_leave_adamw_in_its_place(setup: RunSet
     assert paced(2)(setup, 5e-3).model.minus(plain.model).norm() == 0.0
 
 
-def test_the_attacker_adds_triggered_copies_and_its_updates_are_long(setup: RunSetup) -> None:
+def test_an_attacker_adds_triggered_copies_and_long_updates(setup: RunSetup) -> None:
     bad = attacker_of(setup)
     node, word = setup.nodes[bad], trigger_of(setup)
     others = [item for item in node.data.train if item.target != (PLANTED,)]

@@ -77,7 +77,7 @@ def test_a_small_site_gives_no_more_than_its_shares() -> None:
     assert [len(rows) for rows in small.parts().values()] == [27, 12, 21]
 
 
-def test_a_text_with_two_labels_is_left_out_and_one_of_two_places_stays_in_the_first() -> None:
+def test_two_labels_leave_a_text_out_two_places_keep_the_first() -> None:
     both, shared = Sample("a leaking hose", "hydraulics"), Sample("the horn is dead", "electrical")
     places = {
         "small": [both, shared],
@@ -187,7 +187,7 @@ def test_definitions_go_by_their_topic_and_do_not_name_it() -> None:
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here")
-def test_files_of_a_debian_package_are_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+def test_debian_files_are_read_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
     for file, text in {
         "DEBIAN/control": CONTROL,
         "usr/a.txt": "einé\n",
@@ -204,7 +204,7 @@ def test_files_of_a_debian_package_are_read_and_a_missing_one_is_an_error(tmp_pa
         debian_files(package, ["usr/a.txt", "usr/c.txt"])
 
 
-def test_each_topic_counts_as_one_subject_and_each_subject_is_one_disjoint_school() -> None:
+def test_each_topic_is_one_subject_and_each_subject_one_school() -> None:
     topics = [topic for _, listed in schools.SUBJECTS.values() for topic in listed.split()]
     assert len(topics) == len(set(topics))
     own = [label for labels in schools.OWN.values() for label in labels]
@@ -219,7 +219,7 @@ def test_mixes_are_of_known_labels_and_leave_a_rest(mixes: dict[str, dict[str, f
     assert all(max(mix.values()) >= 0.9 for mix in clinics.MIXES_EXTREME.values())
 
 
-def test_pages_of_a_language_are_dealt_to_two_by_name_and_other_sections_are_public() -> None:
+def test_pages_go_to_two_by_name_and_other_sections_are_public() -> None:
     page = ".TH X 1\n.SH NOM\ntexte de la page\n.SH TRADUCTION\nle nom de quelqu’un\n"
     pages = {f"man/fr/man{n}/p{i}.gz": page for n in (1, 4, 9) for i in range(20)}
     (first, second), public = manual_languages.deal_pages(pages, "man/fr/", 0)

@@ -36,7 +36,7 @@ def test_a_search_ends_inside_its_grid() -> None:
     )
 
 
-def test_a_search_goes_on_beyond_its_end_until_the_best_lies_inside() -> None:
+def test_a_search_continues_until_the_best_lies_inside() -> None:
     """Best at 16, grid to 4: 8, 16 and 32 are tried, and 32 is worse.
 
     At 64 three more are not enough.
@@ -47,7 +47,7 @@ def test_a_search_goes_on_beyond_its_end_until_the_best_lies_inside() -> None:
     assert (found.rate, found.at_edge, len(found.tried)) == (32.0, True, 6)
 
 
-def test_a_search_goes_down_when_all_diverge_and_gives_up_with_an_error() -> None:
+def test_a_search_goes_down_if_all_diverge_then_ends_in_an_error() -> None:
     found = search((1.0, 2.0), lambda rate: None if rate > 0.5 else (rate, rate))
     assert found.rate <= 0.5
     with pytest.raises(RunError, match="No learning rate"):
@@ -118,7 +118,7 @@ def test_a_page_says_what_was_missed() -> None:
     assert "figures mean nothing" in page
 
 
-def test_a_picture_stands_alone_and_places_points_by_powers_of_ten() -> None:
+def test_a_picture_is_whole_and_places_points_by_powers_of_ten() -> None:
     """From 1 kB to 100 kB over the 444 units from 56 to 500: 10 kB lies in the middle, at 278."""
     svg = picture("t", "bytes", [Curve("<a>", ((1e3, 3.0), (1e4, 2.0), (1e5, 1.0)))])
     root = ElementTree.fromstring(svg)

@@ -58,9 +58,7 @@ def test_version_is_the_packages() -> None:
 @pytest.mark.parametrize(
     "words", [("run",), ("predict", "run", "shared"), ("run", "--jsn"), ("frob",)]
 )
-def test_a_mistake_in_the_command_line_is_json_where_that_is_asked_for(
-    words: tuple[str, ...],
-) -> None:
+def test_a_command_line_mistake_is_json_where_asked_for(words: tuple[str, ...]) -> None:
     found = tequio(*words, "--json")
     error = json.loads(found.stdout)
     assert found.returncode == 2
@@ -202,7 +200,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_so(make_federation: Any, tmp_pat
 
 
 @pytest.mark.slow
-def test_init_writes_what_run_reads_and_the_first_error_says_what_to_do(tmp_path: Path) -> None:
+def test_init_writes_what_run_reads_and_an_error_says_what_to_do(tmp_path: Path) -> None:
     wrote = tequio("init", tmp_path / "new")
     assert wrote.returncode == 0
     path = tmp_path / "new" / "federation.toml"

@@ -195,9 +195,7 @@ def test_data_that_changed_since_the_run_began(halted: tuple[Path, Path]) -> Non
     assert "the public data of centre" in said(caught.value)
 
 
-def test_resume_needs_the_participants_files_but_not_the_federations(
-    halted: tuple[Path, Path],
-) -> None:
+def test_resume_needs_participants_files_not_the_federations(halted: tuple[Path, Path]) -> None:
     path, run = halted
     own = path.parent / "participants" / "site1.toml"
     text = path.read_text()

@@ -69,7 +69,7 @@ def test_from_three_tables_to_a_prediction_in_one_command(
 
 
 @pytest.mark.slow
-def test_with_json_nothing_is_asked_and_nothing_written_without_yes(
+def test_json_asks_nothing_and_writes_nothing_without_yes(
     tables: list[Path], tmp_path: Path, tiny_bert: Path
 ) -> None:
     done = tequio("start", *tables, "--base", tiny_bert, "--json", cwd=tmp_path)

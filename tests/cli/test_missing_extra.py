@@ -27,6 +27,7 @@ def without(package: str, folder: Path, *words: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "words"),
     [

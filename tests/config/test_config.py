@@ -96,7 +96,7 @@ def test_defaults_and_absolute_paths(tmp_path: Path) -> None:
     )
 
 
-def test_paths_start_at_the_files_folder_whatever_the_current_one(
+def test_paths_start_at_the_files_folder_not_the_current_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fed" / "models" / "mini").mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_paths_start_at_the_files_folder_whatever_the_current_one(
     )
 
 
-def test_a_home_folder_is_opened_and_an_unknown_one_is_just_a_missing_file(
+def test_a_home_folder_is_opened_and_an_unknown_one_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -186,7 +186,7 @@ def test_a_missing_key_is_named(tmp_path: Path, old: str, key: str) -> None:
     assert f"the key {key!r} is missing" in refusal(tmp_path, changed(old, ""))
 
 
-def test_a_participant_without_a_file_is_named_where_it_should_run_here(tmp_path: Path) -> None:
+def test_a_local_participant_without_a_file_is_named(tmp_path: Path) -> None:
     """On the roster it may lack one, for it may be elsewhere; a run on this machine needs it."""
     roster = load_federation(write(tmp_path, changed('file = "ana.toml"', ""))).participants
     with refused(ConfigError, "roster-without-file", name="ana"):

@@ -187,15 +187,13 @@ def test_no_word_of_the_validator_is_left() -> None:
         ("base", {}, "the key 'base.model' is missing."),
     ],
 )
-def test_a_fault_says_key_what_was_expected_what_was_got_and_what_to_do(
-    where: str, value: Any, words: str
-) -> None:
+def test_a_fault_says_key_expected_found_and_what_to_do(where: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         validated(put(FEDERATION, tuple(where.split(".")), value), Federation, Path("a.toml"))
     assert words in str(caught.value)
 
 
-def test_a_record_that_this_version_reads_otherwise_names_the_key(tmp_path: Path) -> None:
+def test_a_record_that_is_read_otherwise_names_the_key(tmp_path: Path) -> None:
     """As one of a newer version may be, with a key that is not known here."""
     path = tmp_path / "ledger.sqlite"
     with Ledger.create(path, {"config": put(FEDERATION, ("train", "later"), 1)}) as ledger:

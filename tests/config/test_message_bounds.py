@@ -67,7 +67,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("key", WORDS)
-def test_words_have_the_bound_of_a_message_and_the_error_names_the_key(key: str) -> None:
+def test_words_have_a_messages_bound_and_the_key_is_named(key: str) -> None:
     read(key, LONGEST)
     assert TypeAdapter(Text).validate_python(LONGEST) == LONGEST
     with pytest.raises(ConfigError) as refused:

@@ -140,7 +140,7 @@ def test_another_value_of_a_piece_is_refused_with_its_key(name: str) -> None:
         ("fedavg", {"local": {"terms": {"fedprox": 0.1}}}, "local.terms"),
     ],
 )
-def test_what_would_switch_a_piece_off_or_make_another_method_is_refused(
+def test_a_key_that_makes_a_preset_another_method_is_refused(
     name: str, tables: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(

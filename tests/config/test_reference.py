@@ -48,9 +48,7 @@ def test_the_first_sentence_is_short_enough_for_a_comment() -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "causal"])
-def test_the_schema_admits_what_the_starter_writes_and_refuses_slips(
-    tmp_path: Path, task: Any
-) -> None:
+def test_the_schema_admits_written_files_and_refuses_slips(tmp_path: Path, task: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     checks = {}
     for file in FILES:
@@ -89,7 +87,7 @@ def test_an_editor_finds_a_description_at_each_property() -> None:
                 assert value.get("description") or refers, f"{where}.{name}"
 
 
-def test_a_key_is_found_by_either_name_and_a_table_with_all_its_keys() -> None:
+def test_a_key_is_found_by_either_name_and_a_table_with_its_keys() -> None:
     assert (
         [key.name for key in find("rounds")]
         == ["train.rounds"]

@@ -209,7 +209,7 @@ def tables_in(default: Any) -> bool:
 
 
 @pytest.mark.parametrize("table", ["centre", "distil", "money", "shift"])
-def test_a_table_that_switches_something_on_stays_although_it_is_empty(table: str) -> None:
+def test_an_empty_table_that_switches_something_on_stays(table: str) -> None:
     """An optional table is absent or there; how it is stored says which."""
     given: dict[str, Any] = {
         "centre": {"data": "c"},
@@ -235,7 +235,7 @@ def test_an_empty_optional_table_is_not_an_absent_one() -> None:
     assert "distil" not in stored(Federation.model_validate(raw))
 
 
-def test_a_retired_key_is_dropped_at_its_default_and_named_otherwise() -> None:
+def test_a_retired_key_is_dropped_at_its_default_else_named() -> None:
     retired = {
         "train.warmup": 0,
         "participants.share": 1.0,

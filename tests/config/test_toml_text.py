@@ -134,9 +134,7 @@ def test_a_path_in_single_quotes_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_another_encoding_is_named_with_the_command_that_converts(
-    tmp_path: Path, codec: str
-) -> None:
+def test_another_encoding_is_named_with_a_command_to_convert(tmp_path: Path, codec: str) -> None:
     family = codec.upper().replace("-LE", "LE").replace("-BE", "BE")
     with refused(ConfigError, "toml-encoding", place="federation.toml", encoding=family) as caught:
         decode_toml(FEDERATION.encode(codec), "federation.toml")

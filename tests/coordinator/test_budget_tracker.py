@@ -33,7 +33,7 @@ ROUND = row("", 1.0) | {
 }
 
 
-def test_a_round_across_a_network_is_the_coordinators_part_and_everybodys() -> None:
+def test_a_network_round_is_the_coordinators_part_and_everybodys() -> None:
     took = spent(ROUND)
     assert (took["kwh"], took["kg_co2e"], took["megabytes"]) == (3.5, 0.35, 4.0)
     assert took["hours"] == 3.0
@@ -76,7 +76,7 @@ def test_the_coordinators_money_is_counted() -> None:
         }
 
 
-def test_waits_and_personal_models_are_counted_and_the_centres_bytes_are_not() -> None:
+def test_waits_and_personal_models_count_and_centre_bytes_do_not() -> None:
     centre = ROUND | {"train": [*ROUND["train"], row("centre", 0.5, bytes_up=9e6, bytes_down=9e6)]}
     for one_process in (False, True):
         assert spent(centre, one_process=one_process)["megabytes"] == 4.0

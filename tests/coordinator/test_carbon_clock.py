@@ -45,7 +45,7 @@ def at(hour: float) -> str:
     return (DAY + timedelta(hours=hour)).isoformat()
 
 
-def test_by_a_forecast_made_in_time_it_waits_and_the_round_ends_with_the_last() -> None:
+def test_with_a_forecast_it_waits_and_the_last_ends_the_round() -> None:
     grams = [400.0, 300.0, 100.0, 200.0, 500.0, 600.0, 600.0, 600.0]
     known = series(grams[1:], DAY + timedelta(hours=1), issued=DAY)
     workers = {
@@ -77,7 +77,7 @@ def test_a_forecast_that_is_not_made_yet_is_not_known() -> None:
     assert work["a"].hours[0].begin == at(0)
 
 
-def test_without_a_forecast_the_same_time_of_yesterday_is_expected() -> None:
+def test_without_a_forecast_yesterdays_value_is_expected() -> None:
     day = [500.0] * 12 + [100.0] * 2 + [500.0] * 10
     one = Worker(2 * HOUR, 1.0, CarbonForecast(Site((series(day * 3),))))
     clock = Clock(DAY + timedelta(days=1), DAY + timedelta(days=1))

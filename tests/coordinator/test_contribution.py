@@ -109,7 +109,7 @@ def federated(
 
 @pytest.mark.parametrize("weights", ["uniform", "examples", "norm_equalised"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_credits_rank_like_exact_shapley_values_and_noise_is_last(
+def test_credits_rank_like_shapley_values_with_noise_last(
     make_federation: Any, seed: int, weights: str
 ) -> None:
     path = make_federation(

@@ -33,7 +33,7 @@ def test_the_ends_are_the_base_and_the_shared_model(make_federation: Any) -> Non
     assert tried[2].slices == {n: s["candidate"] for n, s in body["gate"].items()}
 
 
-def test_the_best_point_that_passes_is_retained_and_the_base_always_passes() -> None:
+def test_the_best_passing_point_is_retained_and_the_base_passes() -> None:
     rows = [Point(0.0, 3.0, {}, True), Point(0.5, 2.0, {}, True), Point(1.0, 1.0, {}, False)]
     assert best(rows).alpha == 0.5
     assert best([rows[0], rows[2]]).alpha == 0.0

@@ -82,7 +82,7 @@ def test_cosine_of_products_without_the_product() -> None:
     assert cosine(x, x.scaled(0.0)) == 0.0
 
 
-def test_shared_factors_of_unequal_rank_are_compared_as_if_padded_with_zeros() -> None:
+def test_factors_of_unequal_rank_are_compared_padded_with_zeros() -> None:
     """A of one rank (1, 0) against A of two ranks (1, 0), (0, 1): ⟨⟩ = 1, norms 1 and √2."""
     short = Update({"m:a": Dense(torch.tensor([[1.0, 0.0]]))}, "s")
     tall = Update({"m:a": Dense(torch.eye(2))}, "s")
@@ -177,7 +177,7 @@ def one_round(run_spec: RunSpec, runtime: Runtime) -> tuple[State, dict[str, Any
 @pytest.mark.parametrize(
     ("bad", "to"), [(Flipping, "others"), (Flipping, "centre"), (Noise, "others")]
 )
-def test_who_points_elsewhere_is_refused_exactly_as_if_it_were_not_there(
+def test_an_update_that_points_elsewhere_is_refused_as_if_absent(
     make_federation: Any, bad: type[Flipping], to: Any
 ) -> None:
     w = federation(make_federation)
@@ -211,7 +211,7 @@ def test_an_alarm_that_only_records_changes_nothing(make_federation: Any) -> Non
     assert body["admissions"] == plain["admissions"]
 
 
-def test_an_update_that_harms_public_slices_raises_the_alarm_of_loss(make_federation: Any) -> None:
+def test_an_update_that_harms_slices_raises_the_alarm_of_loss(make_federation: Any) -> None:
     """Site 1 learns what it is told, with labels that say the opposite; nobody else is under
     suspicion.
     """
@@ -238,9 +238,7 @@ def poisoned(make: Any) -> RunSetup:
     return build_setup(path)
 
 
-def test_a_centre_that_cannot_evaluate_ends_the_round_where_the_alarm_of_loss_needs_it(
-    make_federation: Any,
-) -> None:
+def test_a_centre_that_cannot_evaluate_ends_a_round_with_alarm(make_federation: Any) -> None:
     w = federation(make_federation)
     run_spec = replace(w.run_spec, screening=Screening(loss=0.1))
     state, _ = open_state(run_spec, Embedded(w.nodes))
@@ -258,9 +256,7 @@ def test_a_centre_that_cannot_evaluate_ends_the_round_where_the_alarm_of_loss_ne
         run_round(state, run_spec, Blind())
 
 
-def test_noise_of_nine_times_the_norm_is_cut_and_the_bound_follows_the_rate(
-    make_federation: Any,
-) -> None:
+def test_noise_of_nine_norms_is_cut_and_the_bound_follows_rate(make_federation: Any) -> None:
     """And the reference is the median of norms as they came: it is that of a run without the
     bound.
     """
@@ -321,9 +317,7 @@ def test_only_the_screens_that_need_it_keep_all_updates() -> None:
     assert not Screening(loss=0.0).streaming
 
 
-def test_a_streaming_screen_hands_on_an_update_before_the_next_is_trained(
-    make_federation: Any,
-) -> None:
+def test_a_streaming_screen_hands_on_before_the_next_is_trained(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     made: list[str] = []
@@ -361,9 +355,7 @@ def test_a_run_has_its_alarms_in_the_ledger(make_federation: Any, tmp_path: Path
     assert [[a["alarm"] for a in body["alarms"]] for body in rounds] == [["cosine"], ["cosine"]]
 
 
-def test_a_bound_that_the_weights_undo_is_refused_when_the_run_is_built(
-    make_federation: Any,
-) -> None:
+def test_a_bound_that_the_weights_undo_is_refused_at_build(make_federation: Any) -> None:
     path = make_federation(screen={"norm_bound": 1.0})
     with refused(ConfigError, "bound-without-effect", weights="norm_equalised") as caught:
         build_setup(path)

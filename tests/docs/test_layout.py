@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("src", "tests", "benchmarks")
 LONGEST = 525  # lines of a file, of 100 columns
+LONGEST_NAME = 60  # characters of a test's name
 MOST = 14  # entries at the top of `app`
 FORBIDDEN = {
     *(
@@ -32,6 +33,7 @@ FORBIDDEN = {
     ),
     *("purse", "thrift", "bench", "looked", "door", "bell", "guests"),
 }
+MAYBE = re.compile(f"(?i:{'|'.join(sorted(FORBIDDEN))})(?![a-z])")
 BESIDE = {
     "benchmarks",
     "deploy",
@@ -78,9 +80,9 @@ def private_words(root: Path) -> list[str]:
             f"{where}: {part}" for part in where.with_suffix("").parts if words(part) & FORBIDDEN
         }
         source = path.read_text("utf-8")
-        if any(
-            word in source.lower() for word in FORBIDDEN
-        ):  # else no name has one: reading all names takes seconds
+        if MAYBE.search(
+            source
+        ):  # else no name has one; reading the names of all files takes seconds
             found |= {
                 f"{where}:{line}: {name}" for line, name in names(source) if words(name) & FORBIDDEN
             }
@@ -136,12 +138,31 @@ def lost_tests(root: Path) -> list[str]:
     return sorted(lost)
 
 
+def long_test_names(root: Path) -> list[str]:
+    """Each name of a test that has more than `LONGEST_NAME` characters, with its file and its
+    length.
+    """
+    found = []
+    for path in modules(root, "tests"):
+        where, nodes = path.relative_to(root), ast.walk(ast.parse(path.read_text("utf-8")))
+        functions = [(n.lineno, n.name) for n in nodes if isinstance(n, ast.FunctionDef)]
+        tests = [(line, name) for line, name in functions if name.startswith("test_")]
+        long = [(line, name) for line, name in tests if len(name) > LONGEST_NAME]
+        found += [f"{where}:{line}: {name} ({len(name)})" for line, name in long]
+    return sorted(found)
+
+
 def test_no_name_is_of_the_private_language() -> None:
     assert private_words(ROOT) == []
 
 
 def test_no_file_is_long() -> None:
     assert long_files(ROOT) == []
+
+
+def test_no_test_has_a_long_name() -> None:
+    """A name says subject, condition and result."""
+    assert long_test_names(ROOT) == []
 
 
 def test_the_top_of_app_is_read_at_a_glance() -> None:
@@ -172,7 +193,8 @@ def untidy(tmp_path: Path) -> Path:
         "src/tequio/app/empty/notes.txt": "no code",
         "tests/app/test_a.py": "x = 1\n" * (LONGEST + 1),
         "tests/rooms/test_b.py": "x = 1\n" * LONGEST,
-        "tests/laws/test_c.py": "",
+        "tests/laws/test_c.py": f"def test_{'a' * 55}() -> None: ...\n\n\ndef test_{'b' * 56}() -> "
+        "None: ...\n",
         "tests/test_d.py": "",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +210,7 @@ def test_what_breaks_a_rule_is_named(untidy: Path) -> None:
         "src/tequio/app/stages.py:5: ApartHotel",
     ]
     assert long_files(untidy) == [f"tests/app/test_a.py: {LONGEST + 1} lines"]
+    assert long_test_names(untidy) == [f"tests/laws/test_c.py:4: test_{'b' * 56} (61)"]
     assert entries(untidy / "src/tequio/app") == ["door_bell", "stages"]
     assert silent_packages(untidy / "src/tequio") == ["tequio/app"]
     assert lost_tests(untidy) == ["tests/rooms", "tests/test_d.py"]

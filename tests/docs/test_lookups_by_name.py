@@ -28,7 +28,7 @@ def lookups(path: Path) -> set[str]:
     return found
 
 
-def test_every_kind_of_piece_is_built_where_the_configuration_is_resolved() -> None:
+def test_every_kind_of_piece_is_built_in_one_place() -> None:
     assert len(LOOKUPS) == 8
     assert {name for place in PLACE for name in lookups(SOURCE / place)} == LOOKUPS
 

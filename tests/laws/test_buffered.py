@@ -102,9 +102,7 @@ def test_with_everybody_in_time_a_window_is_a_round_to_the_bit(
             assert other["staleness"] == 0
 
 
-def test_one_three_times_slower_is_two_steps_stale_and_counts_a_third_to_the_half(
-    make_federation: Any,
-) -> None:
+def test_one_three_times_slower_is_two_steps_stale_and_lighter(make_federation: Any) -> None:
     """Windows of 10 s, tasks of 8 and 24 s.
 
     The slow one is sent for in window 1 and arrives at 24 s, in window 3, after two steps:
@@ -212,9 +210,7 @@ def test_one_that_fails_is_a_row_and_is_sent_for_again(make_federation: Any) -> 
     assert rows(bodies[3])["site1"]["staleness"] == 2
 
 
-def test_while_a_slow_one_is_at_work_the_run_goes_on_without_the_fast_one(
-    make_federation: Any,
-) -> None:
+def test_a_run_continues_without_the_fast_while_one_is_slow(make_federation: Any) -> None:
     w = two(make_federation)
     _, bodies = windows(slowed(w.run_spec, {2: 24.0}), Broken(Embedded(w.nodes), 1, 1), 1)
     assert not bodies[0]["step"]
@@ -325,7 +321,7 @@ def test_settings_without_a_meaning_are_refused(
         load_federation(make_federation(train=train))
 
 
-def test_from_the_files_a_slow_participant_keeps_its_rank_and_steps(
+def test_a_slow_participant_of_the_files_keeps_rank_and_steps(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """The allotment without a deadline, and the whole run with its report."""

@@ -31,7 +31,7 @@ def setup(make: Any, **sections: Any) -> RunSetup:
 
 
 @pytest.mark.parametrize("reduce", ["stack", "fedit", "rolora"])
-def test_the_centre_trains_alone_and_the_others_begin_from_its_model(
+def test_the_centre_trains_first_and_others_begin_from_its_model(
     make_federation: Any, reduce: str
 ) -> None:
     w = setup(make_federation, algorithm={"reduce": reduce}, **TWO_AND_TWO)

@@ -35,9 +35,7 @@ def test_a_sample_of_all_is_all() -> None:
     assert sample(7, 7, 3, "cohort", 1) == list(range(7))
 
 
-def test_the_cohort_trains_the_panel_evaluates_and_the_centre_is_with_both(
-    make_federation: Any,
-) -> None:
+def test_cohort_trains_panel_evaluates_and_the_centre_does_both(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=5, train={"cohort": 2, "rounds": 4}))
     run_spec, runtime = w.run_spec, Embedded(w.nodes)
     panel = {m.name for m in run_spec.panel(1)} - {"centre"}

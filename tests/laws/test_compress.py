@@ -193,7 +193,7 @@ def test_a_rotation_saves_spiky_vectors() -> None:
     assert errors[False] > 3.0 * errors[True]
 
 
-def test_eden_has_a_fifth_of_the_squared_error_of_two_stochastic_bits() -> None:
+def test_eden_has_a_fifth_of_the_error_of_two_stochastic_bits() -> None:
     """Theory for normal numbers: 1/.8825 − 1 = .133 (Max 1960) against (2·3/3)²/6 ≈ .67 with s =
     3σ: .199.
     """

@@ -59,9 +59,7 @@ def test_the_teacher_of_two_is_the_one_worked_by_hand(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ENSEMBLE_ROWS))
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_teacher_of_identical_models_is_the_model_whatever_the_weights(
-    name: str, temperature: float
-) -> None:
+def test_identical_models_teach_as_one_at_any_weights(name: str, temperature: float) -> None:
     piece, logits = (
         ensemble_by_name(name),
         torch.randn(5, 7, generator=torch.Generator().manual_seed(0)),
@@ -82,7 +80,7 @@ def test_an_unknown_ensemble_is_named_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_gradient_is_student_minus_teacher_and_its_size_does_not_depend_on_the_temperature(
+def test_a_gradient_is_student_minus_teacher_at_any_temperature(
     temperature: float,
 ) -> None:
     """d/dz T²·KL = T·(q − p). Near each other q − p ≈ (z − t)/(T·C): T cancels.
@@ -130,9 +128,7 @@ def kl(group: Group, state: State, target: Tensor, items: tuple[int, ...]) -> fl
     return float(distil_loss(group.distiller.logits(state.shared, items), target, 1.0))
 
 
-def test_two_bases_share_a_round_and_each_student_comes_nearer_to_the_teacher(
-    setup: RunSetup,
-) -> None:
+def test_two_bases_share_a_round_and_students_near_the_teacher(setup: RunSetup) -> None:
     groups = groups_of(setup)
     assert [[m.name for m in g.run_spec.members] for g in groups] == [
         ["site0", "site2"],
@@ -199,7 +195,7 @@ class Broken:
         return out
 
 
-def test_a_model_that_predicts_nan_is_refused_as_a_teacher_and_named(setup: RunSetup) -> None:
+def test_a_teacher_that_predicts_nan_is_refused_by_name(setup: RunSetup) -> None:
     public = setup.others[0].public
     assert public is not None
     name = next(name for name in public.adapted.shapes if "value" in name or "v_proj" in name)
@@ -211,9 +207,7 @@ def test_a_model_that_predicts_nan_is_refused_as_a_teacher_and_named(setup: RunS
         public.logits(bad, (0, 1))
 
 
-def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_learns(
-    setup: RunSetup,
-) -> None:
+def test_without_a_broken_teacher_the_others_still_teach(setup: RunSetup) -> None:
     groups = groups_of(setup)
     states, _ = run_groups(open_groups(groups)[0], groups, None)
     half = [groups[0], replace(groups[1], distiller=Broken(groups[1].distiller))]
@@ -227,7 +221,7 @@ def test_without_its_broken_teacher_the_others_still_teach_and_with_none_nobody_
     assert all(after[name] is states[name] for name in states)
 
 
-def test_a_candidate_that_harms_the_group_is_left_with_the_reason(setup: RunSetup) -> None:
+def test_a_candidate_that_harms_a_group_is_left_with_a_reason(setup: RunSetup) -> None:
     """Toward a teacher that is told off every public text at a huge rate, no validation loss
     falls.
     """
@@ -242,9 +236,7 @@ def test_a_candidate_that_harms_the_group_is_left_with_the_reason(setup: RunSetu
         assert after[name] is states[name]
 
 
-def test_participants_teach_their_own_shared_model_and_a_round_is_the_same_to_the_bit(
-    setup: RunSetup,
-) -> None:
+def test_participants_teach_their_model_in_a_repeatable_round(setup: RunSetup) -> None:
     how = how_of(setup, teachers="participants")
     groups = groups_of(setup)
     states, _ = run_groups(open_groups(groups)[0], groups, how)

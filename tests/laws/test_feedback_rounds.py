@@ -144,7 +144,7 @@ def test_a_rejected_round_takes_the_memory_back(make_federation: Any) -> None:
 
 
 @pytest.mark.parametrize("reduce", FACTORS)
-def test_killed_between_training_and_commit_it_resumes_to_the_same_bits(
+def test_killed_before_the_commit_it_resumes_to_the_same_bits(
     make_federation: Any, tmp_path: Path, reduce: str
 ) -> None:
     w = setup(make_federation, reduce, feedback=0.5)
@@ -165,9 +165,7 @@ def test_killed_between_training_and_commit_it_resumes_to_the_same_bits(
     ]  # the one that counts and the newest; no more
 
 
-def test_feedback_changes_the_result_and_without_memory_nothing_is_trained(
-    make_federation: Any,
-) -> None:
+def test_feedback_changes_the_result_and_needs_its_memory(make_federation: Any) -> None:
     w = setup(make_federation, "ffa")
     nodes = fresh(w)
     retained = rounds(w.run_spec, Embedded(nodes), 2)
@@ -189,7 +187,7 @@ def test_all_coordinates_in_16_bits_are_nearly_plain(make_federation: Any) -> No
 
 
 @pytest.mark.parametrize("reduce", FACTORS)
-def test_what_a_sparse_broadcast_leaves_out_waits_at_the_coordinator(
+def test_the_rest_of_a_sparse_broadcast_waits_at_the_coordinator(
     make_federation: Any, reduce: str
 ) -> None:
     """One round from the same replies: shared + pending is the plain shared.
@@ -235,7 +233,7 @@ def test_quantised_uploads_may_have_feedback_too(make_federation: Any) -> None:
         ({"reduce": "ffa", "feedback": 1.0}, "feedback-of-plain", 'upload = "topk"'),
     ],
 )
-def test_feedback_without_meaning_is_refused_with_the_nearest_chain(
+def test_meaningless_feedback_is_refused_with_the_nearest_chain(
     make_federation: Any, algorithm: dict[str, Any], code: str, proposed: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

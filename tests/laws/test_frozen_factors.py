@@ -84,9 +84,7 @@ def test_only_the_trained_factor_changes_in_a_round(
 
 
 @pytest.mark.parametrize("which", ["a", "b"])
-def test_the_mean_of_products_is_the_product_of_means_where_one_factor_is_common(
-    which: str,
-) -> None:
+def test_with_a_common_factor_products_average_exactly(which: str) -> None:
     """The example in which FedIT is biased (mean of products diag(½, ½), product of means all ¼),
     with one factor frozen.
     """
@@ -107,9 +105,7 @@ def test_the_mean_of_products_is_the_product_of_means_where_one_factor_is_common
 
 
 @pytest.mark.parametrize("name", ["ffa", "rolora"])
-def test_nested_ranks_start_from_one_function_and_those_of_fedit_do_not(
-    make_federation: Any, name: str
-) -> None:
+def test_nested_ranks_start_from_one_function_unlike_fedit(make_federation: Any, name: str) -> None:
     w = build_setup(make_federation(participants=2))
     for reduce, same in ((name, True), ("fedit", False)):
         run_spec = replace(w.run_spec, aggregator=reduce_by_name(reduce), learning_rate=3e-2)

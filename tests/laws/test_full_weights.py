@@ -239,7 +239,7 @@ def _nan(parts: list[bytes]) -> list[bytes]:
         (_nan, "undecodable"),
     ],
 )
-def test_a_streamed_update_is_admitted_whole_before_any_of_it_is_added(
+def test_a_streamed_update_is_admitted_whole_before_it_is_added(
     make_federation: Any, forge: Any, code: str
 ) -> None:
     """The fault is in the last part; the round ends as if the participant had not been there."""

@@ -60,7 +60,7 @@ def test_known_answers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TERMS))
-def test_strength_0_is_no_term_and_twice_the_strength_is_twice_the_term(name: str) -> None:
+def test_strength_0_is_no_term_and_twice_the_strength_doubles_it(name: str) -> None:
     assert terms_by_name({name: 0.0}) == ()
     once, twice = terms_by_name({name: 0.2})[0], terms_by_name({name: 0.4})[0]
     assert float(twice.added(toy()).detach()) == pytest.approx(

@@ -105,7 +105,7 @@ def test_weight_0_trains_to_the_same_bits_and_more_does_not(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_base_is_what_the_model_is_without_adapters_and_shared_update(
+def test_the_base_is_the_model_without_adapters_and_update(
     opened: Callable[[str], Opened], kind: str
 ) -> None:
     adapted, task, items = opened(kind)
@@ -225,9 +225,7 @@ class _Parabola:
         return torch.stack([1.5 * p.square().sum() for p in self.parameters]).sum()
 
 
-def test_fomaml_applies_the_gradient_of_the_point_ahead_where_it_was(
-    opened: Callable[[str], Opened],
-) -> None:
+def test_fomaml_applies_the_gradient_of_the_point_ahead(opened: Callable[[str], Opened]) -> None:
     """With all x at 0.001 gradients are 0.003, unclipped; ahead by α = 0.1 they are 0.0021.
 
     Adam's first moment is a tenth of it.

@@ -65,7 +65,7 @@ def test_reduce_does_not_depend_on_the_order(name: str, order: list[int]) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(REDUCE_ROWS))
-def test_a_streaming_piece_keeps_a_constant_size_and_the_others_say_so(name: str) -> None:
+def test_a_streaming_piece_has_constant_size_and_others_say_no(name: str) -> None:
     piece = reduce_by_name(name)
     assert piece.streaming is (name in LINEAR)
     total, sizes = piece.init("s"), []
@@ -181,7 +181,7 @@ def test_fednova_counts_steps_once() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVER_ROWS))
-def test_a_server_without_momentum_and_rate_one_passes_the_change_on(name: str) -> None:
+def test_a_server_of_rate_one_without_momentum_adds_the_change(name: str) -> None:
     piece = server_by_name(name, **SERVER_ROWS[name])
     change = entry("factored", 2, 0)
     _, step = piece.apply(piece.init("s"), change)

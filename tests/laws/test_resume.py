@@ -101,7 +101,7 @@ RING = {"centre": False, "algorithm": {"weights": "uniform"}, "topology": {"kind
     "sections",
     [{}, {"algorithm": SPARSE, "adapter": {"modules": ["dense"]}}, {"train": BUFFERED}, RING],
 )
-def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
+def test_a_run_killed_at_every_stage_ends_as_an_unbroken_one(
     make_federation: Any, tmp_path: Path, work: Runs, sections: dict[str, Any]
 ) -> None:
     path = make_federation(participants=2, **sections)
@@ -140,7 +140,7 @@ def test_kill_at_every_stage_and_resume_gives_the_unbroken_outcome(
 
 
 @pytest.mark.slow
-def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_same(
+def test_two_bases_killed_in_each_round_end_the_same(
     make_two_bases: Any, tmp_path: Path, work: Runs
 ) -> None:
     path, out = make_two_bases(participants=2), tmp_path / "killed"
@@ -156,7 +156,7 @@ def test_two_bases_that_teach_each_other_are_killed_in_each_round_and_end_the_sa
 
 
 @pytest.mark.slow
-def test_shifted_rounds_are_killed_one_by_one_and_keep_their_hours(
+def test_shifted_rounds_killed_one_by_one_keep_their_hours(
     make_shifted: Any, tmp_path: Path, work: Runs
 ) -> None:
     path, out = make_shifted(kg_co2e=0.16, minimum=0.3), tmp_path / "killed"

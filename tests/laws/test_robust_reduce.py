@@ -48,7 +48,7 @@ def vectors(*rows: tuple[float, ...]) -> list[Update]:
     return [Update({"x": Dense(torch.tensor(row))}, "s") for row in rows]
 
 
-def test_the_geometric_median_of_a_quadrilateral_is_where_its_diagonals_cross() -> None:
+def test_the_median_of_a_quadrilateral_is_where_diagonals_cross() -> None:
     """(0,0)-(3,3) and (4,0)-(0,2): y = x and y = 2 − x/2 meet at x = 4/3."""
     got = reduced("geometric_median", vectors((0.0, 0.0), (4.0, 0.0), (3.0, 3.0), (0.0, 2.0)))
     torch.testing.assert_close(
@@ -114,7 +114,7 @@ def spoilt(update: Update, how: str, size: float, seed: int) -> Update:
 @pytest.mark.parametrize("name", ROBUST)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 50), size=st.floats(10.0, 1e4))
-def test_one_bad_update_of_five_does_not_move_the_robust_ones_far(
+def test_one_bad_update_of_five_moves_robust_means_little(
     name: str, how: str, seed: int, size: float
 ) -> None:
     """Within the length of the longest honest deviation from the honest mean; the plain mean goes

@@ -52,9 +52,7 @@ def test_a_federation_of_one_is_the_plain_loop_exactly(make_federation: Any, kin
     assert digest_update(state.shared) == digest_update(shared)  # to the last bit
 
 
-def test_norm_equalisation_of_one_participant_changes_nothing_but_rounding(
-    make_federation: Any,
-) -> None:
+def test_norm_equalisation_of_one_changes_nothing_but_rounding(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1, centre=False))
     one = rounds(w.run_spec, Embedded(w.nodes)).shared
     plain = rounds(
@@ -168,7 +166,7 @@ def test_what_does_not_fit_stays_out_with_its_reason(
     )  # exactly as if it had not been there
 
 
-def test_a_far_too_long_update_is_refused_from_the_second_round_on(make_federation: Any) -> None:
+def test_a_far_too_long_update_is_refused_from_round_two(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=3))
     state, _ = open_state(w.run_spec, Embedded(w.nodes))
     state, _ = run_round(state, w.run_spec, Embedded(w.nodes))

@@ -108,7 +108,7 @@ def random_shared(w: RunSetup, rank: int) -> Update:
 
 
 @pytest.mark.parametrize(("name", "same"), [("fedex", True), ("flexlora", False)])
-def test_fedex_starts_every_rank_from_one_function_and_flexlora_does_not(
+def test_fedex_starts_ranks_from_one_function_flexlora_does_not(
     make_federation: Any, name: str, same: bool
 ) -> None:
     w = build_setup(make_federation(participants=1))
@@ -172,7 +172,7 @@ def test_a_start_that_does_not_fit_is_refused(make_federation: Any) -> None:
 # -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_federation_of_one_under_fedex_goes_on_with_one_adapter(make_federation: Any) -> None:
+def test_a_federation_of_one_under_fedex_keeps_one_adapter(make_federation: Any) -> None:
     """The plain loop keeps its b and a, put in balanced form between stretches by an SVD of s·b·a;
     the optimiser starts anew.
     """

@@ -33,7 +33,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_is_whole(tmp_path: Path) -> None:
+def test_a_lock_that_is_a_link_is_refused_and_its_target_whole(tmp_path: Path) -> None:
     outside, run = tmp_path / "outside", tmp_path / "run"
     outside.write_text("precious")
     run.mkdir()

@@ -207,9 +207,7 @@ def test_two_records_exchanged_are_both_named(whole: Path, spot: Path) -> None:
     assert {1, 2} <= seqs(tampered(whole, spot, exchange))
 
 
-def test_a_record_forged_with_a_right_hash_breaks_the_link_after_it(
-    whole: Path, spot: Path
-) -> None:
+def test_a_forged_record_with_a_right_hash_breaks_the_next_link(whole: Path, spot: Path) -> None:
     def forge(raw: sqlite3.Connection) -> None:
         kind, previous = raw.execute("SELECT kind, previous FROM record WHERE seq = 2").fetchone()
         sealed = {"body": {"loss": 0.0}, "kind": kind, "previous": previous, "seq": 2}

@@ -123,7 +123,7 @@ def test_mistakes_are_named(ledger: Path, sql: str) -> None:
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 
 
-def test_a_query_ends_after_its_time_and_before_a_writer_gives_up(ledger: Path) -> None:
+def test_a_long_query_ends_before_a_writer_gives_up(ledger: Path) -> None:
     assert code(ledger, f"{FOR_EVER} SELECT max(i) FROM n", seconds=0.2) == "query-too-long"
     assert query.SECONDS < store.BUSY_SECONDS
 
@@ -143,6 +143,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
         read_query(tmp_path / "nothing", "SELECT 1")
 
 
+@pytest.mark.slow
 def test_it_reads_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger.create(path, {"name": "small"}).close()

@@ -45,7 +45,7 @@ def test_the_folder_around_a_run_names_the_run(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-def test_a_private_folder_and_what_is_one_participants_are_closed_to_others(tmp_path: Path) -> None:
+def test_private_folders_are_closed_to_others(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         whole, there = RunFolder.create(tmp_path / "a" / "run"), tmp_path / "there"
@@ -88,9 +88,7 @@ def test_the_command_that_goes_on_is_that_of_who_has_the_run(
     assert resume_command(Path(".")) == f"tequio coordinator start {tmp_path.resolve() / 'hub'}"
 
 
-def test_create_takes_an_empty_folder_or_a_start_that_was_cut_off(
-    tmp_path: Path, folder: RunFolder
-) -> None:
+def test_create_takes_an_empty_folder_or_a_cut_start(tmp_path: Path, folder: RunFolder) -> None:
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty").path == tmp_path / "empty"
     folder.write_atomic("federation.toml", b"")
@@ -159,7 +157,7 @@ def test_write_atomic_replaces_and_makes_subfolders(folder: RunFolder) -> None:
         "ledger.sqlite-journal",
     ],
 )
-def test_a_name_that_leaves_the_folder_or_hits_the_record_is_refused(
+def test_a_name_outside_the_folder_or_of_the_record_is_refused(
     folder: RunFolder, name: str
 ) -> None:
     with refused(RunError, "file-name-refused", file=repr(name)):

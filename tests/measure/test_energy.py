@@ -132,7 +132,7 @@ def test_a_sensor_lost_at_once_leaves_the_model(tmp_path: Path, damage: str) -> 
     assert found.joules == pytest.approx(10 * used, rel=0.2)
 
 
-def test_a_sensor_that_vanishes_counts_up_to_then_and_the_model_from_there(tmp_path: Path) -> None:
+def test_a_lost_sensor_counts_up_to_then_and_the_model_after(tmp_path: Path) -> None:
     counter = package(tmp_path)
     with open_meter(tdp_watts=100, powercap=tmp_path, cores=1).measure() as reading:
         burn(0.2)
@@ -187,7 +187,7 @@ def test_a_card_is_added_whole_to_the_processors_part(tmp_path: Path) -> None:
     assert found.uncertainty == pytest.approx(min(1.0, known + 0.1 / found.seconds), rel=0.01)
 
 
-def test_an_interval_much_longer_than_a_step_of_the_counter_is_known_well(tmp_path: Path) -> None:
+def test_an_interval_far_longer_than_a_counters_step_is_exact(tmp_path: Path) -> None:
     board, widths = Board(), []
     meter = replace(open_meter(tdp_watts=0.001, powercap=tmp_path, cores=1), cards=lambda: (board,))
     with meter.measure() as reading:
@@ -277,7 +277,7 @@ def test_k_times_the_work_is_k_times_the_energy(tmp_path: Path, times: int) -> N
     assert often.energy.joules / once.energy.joules == pytest.approx(times, rel=0.1)
 
 
-def test_a_block_that_raises_is_measured_and_the_reading_is_final(tmp_path: Path) -> None:
+def test_a_block_that_raises_is_measured_with_a_final_reading(tmp_path: Path) -> None:
     meter = open_meter(tdp_watts=10, powercap=tmp_path, cores=1)
     readings = []
 

@@ -132,7 +132,7 @@ def test_a_zone_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -
     assert read_intensity(path, "FR").zone == "FR"
 
 
-def test_countries_by_code_and_name_and_the_nearest_of_an_unknown_one() -> None:
+def test_countries_have_code_and_name_and_the_nearest_is_offered() -> None:
     assert len(countries()) == 211
     assert len({c.alpha_3 for c in countries()}) == len({c.alpha_2 for c in countries()}) == 211
     assert all(0 < c.grams < 1400 and 2021 <= c.year <= 2023 for c in countries())
@@ -170,7 +170,7 @@ def test_a_country_is_offered_only_where_it_is_near() -> None:
             country_intensity(name)
 
 
-def test_kilograms_taken_for_grams_are_refused_and_a_clean_hour_is_not(tmp_path: Path) -> None:
+def test_kilograms_for_grams_are_refused_and_a_clean_hour_is_not(tmp_path: Path) -> None:
     with refused(ConfigError, "intensity-in-kilograms", high=0.4, low=0.3125):
         read_windows(file(tmp_path, GOOD.format(h=1, g=0.3125), GOOD.format(h=2, g=0.4)))
     assert len(read_windows(file(tmp_path, GOOD.format(h=1, g=0.5), GOOD.format(h=2, g=30)))) == 2

@@ -22,7 +22,7 @@ from tequio.measure.verdicts import (
 COUNTS = st.integers(0, 60)
 
 
-def test_of_1000_synthetic_comparisons_gains_is_wrong_in_at_most_one_in_forty() -> None:
+def test_gains_is_wrong_in_at_most_one_of_forty_comparisons() -> None:
     """1,008 comparisons of known effect, half of them null, by accuracy and by loss, on 10 to 5,000
     test texts.
     """

@@ -286,7 +286,7 @@ def without_b(start: Update) -> Update:
 @pytest.mark.parametrize(
     ("key", "alter"), [row[1:] for row in FACTOR_ROWS], ids=[row[0] for row in FACTOR_ROWS]
 )
-def test_a_request_for_shared_factors_that_departs_is_refused_by_key(
+def test_a_departing_request_for_factors_is_refused_by_key(
     asked: Any, key: str, alter: Callable[[Any], Any]
 ) -> None:
     runtime = asked("factors")
@@ -355,7 +355,7 @@ def test_any_other_request_that_departs_is_refused_by_key(
     assert key in refused(alter(task), runtime.agreed[1])
 
 
-def test_a_round_has_one_model_and_a_bounded_number_of_evaluations(asked: Any) -> None:
+def test_a_round_has_one_model_and_bounded_evaluations(asked: Any) -> None:
     """The same again is no departure; another model is, and so is a validation loss of ever more
     models.
     """

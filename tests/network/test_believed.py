@@ -72,7 +72,7 @@ def trickle(each: float) -> tuple[Trickle, Any]:
     return net, letter.message
 
 
-def test_parts_that_trickle_in_hold_the_coordinator_once_and_not_for_each(
+def test_parts_that_trickle_in_hold_the_coordinator_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(envelope, "ANSWER", 1000)
@@ -104,7 +104,7 @@ class Unreadable:
         return PullMessagesResponse(messages_list=[proto])
 
 
-def test_a_message_that_flower_cannot_read_is_refused_and_the_participant_works_on() -> None:
+def test_an_unreadable_message_is_refused_and_the_work_continues() -> None:
     stop, said = Event(), list[str]()
 
     def log(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:
@@ -137,7 +137,7 @@ def test_who_has_a_personal_model_on_record_is_not_missing(tmp_path: Path) -> No
 ESCAPES = "\x1b[2J\x1b]0;owned\x07 fine\r\nround 9 accepted\u202e"
 
 
-def test_no_words_of_one_side_are_obeyed_by_the_terminal_of_the_other() -> None:
+def test_no_words_of_one_side_control_the_others_terminal() -> None:
     failed = read_reply(pack_message(Failure(1, 1, "north", "TrainingError", ESCAPES)), TASK, LIMIT)
     assert isinstance(failed, Failure)
     metrics = {"loss_first": 1.0, "loss_last": 1.0}

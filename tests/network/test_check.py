@@ -189,9 +189,7 @@ def test_another_federation_toml_is_the_only_thing_reported(
     assert (row["check"], row["status"]) == ("agreement", "FAIL")
 
 
-def test_a_folder_that_is_put_in_place_anew_behind_a_link_is_found(
-    make_federation: Any, tmp_path: Path
-) -> None:
+def test_a_folder_replaced_behind_a_link_is_found(make_federation: Any, tmp_path: Path) -> None:
     """As Kubernetes does with what it mounts: another folder behind the same link."""
     toml, hub, link = make_federation(), tmp_path / "hub", tmp_path / "link"
     link.symlink_to(toml.parent)
@@ -218,7 +216,7 @@ def test_certificates_that_end(make_federation: Any, tmp_path: Path) -> None:
     assert all("days left" in row["what"] for row in warned)
 
 
-def test_an_ended_certificate_of_a_server_that_answers_everything(
+def test_an_ended_certificate_of_an_answering_server_is_named(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """Everything from outside fails: the certificate, every path, joining, an unknown key; each is

@@ -99,7 +99,7 @@ def test_invitations_carry_the_digests_of_what_participants_open(
     assert read_invitation(invite(tmp_path / "hub", "site1")).files == expected
 
 
-def test_a_federation_without_such_files_has_the_invitations_it_had(
+def test_a_federation_without_such_files_has_its_old_invitations(
     make_federation: Maker, tmp_path: Path
 ) -> None:
     """An earlier version reads them; and its own are read."""
@@ -142,7 +142,7 @@ def test_the_coordinators_files_are_opened(toml: Path, tmp_path: Path) -> None:
     assert opened(folder, file)  # resumed
 
 
-def test_a_participants_own_file_at_the_coordinators_path_is_not_used(
+def test_an_own_file_at_the_coordinators_path_is_not_used(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The path of the test of chaos: ~/private.jsonl, which is another file at each home."""
@@ -186,7 +186,7 @@ def test_what_is_no_file_at_that_path_is_named(
         opened(folder, file)
 
 
-def test_a_base_by_a_path_is_the_coordinators_or_the_participants_own_choice(
+def test_a_base_by_path_is_the_coordinators_or_an_own_choice(
     toml: Path, tmp_path: Path, small_bert: Path, tiny_bert: Path
 ) -> None:
     folder, file = joined(toml, tmp_path)
@@ -200,7 +200,7 @@ def test_a_base_by_a_path_is_the_coordinators_or_the_participants_own_choice(
     assert opened(folder, file.model_copy(update={"base": tiny_bert}))
 
 
-def test_a_folder_that_is_called_like_an_id_of_the_hub_is_not_opened(
+def test_a_folder_named_like_a_hub_id_is_not_opened(
     make_federation: Maker, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toml = make_federation(centre=False, base={"model": "acme/tiny"})
@@ -214,9 +214,7 @@ def test_a_folder_that_is_called_like_an_id_of_the_hub_is_not_opened(
         shutil.rmtree(place / "acme")
 
 
-def test_a_folder_of_an_earlier_version_goes_on_and_a_new_one_asks_again(
-    toml: Path, tmp_path: Path
-) -> None:
+def test_an_earlier_folder_resumes_and_a_new_one_asks_again(toml: Path, tmp_path: Path) -> None:
     folder, file = joined(toml, tmp_path)
     give(toml, folder)
     (folder / FILES).rename(folder / "aside")

@@ -85,7 +85,7 @@ def test_only_models_on_record_are_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(
+def test_one_cut_off_at_its_confirmation_hears_of_it_later(
     tmp_path: Path,
 ) -> None:
     said, heard, stop = list[str](), list[Value](), Event()
@@ -136,7 +136,7 @@ def test_a_participant_that_is_cut_off_when_it_is_confirmed_hears_of_it_later(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_over_is_opened_for_a_participant_that_did_not_hear(
+def test_a_finished_run_is_opened_for_one_that_did_not_hear(
     make_federation: Any, tmp_path: Path
 ) -> None:
     toml, hub = make_federation(participants=2, train={"rounds": 1}), tmp_path / "hub"

@@ -211,9 +211,7 @@ def test_the_record_of_a_participant_remembers_over_a_restart(folder: Path) -> N
         )
 
 
-def test_a_federation_file_that_was_changed_since_joining_is_not_compared_with(
-    folder: Path,
-) -> None:
+def test_a_federation_file_changed_since_joining_is_not_compared(folder: Path) -> None:
     """The folder has its digest; one that joined before that was kept is read as it is."""
     path, file = (
         folder / "federation.toml",

@@ -72,7 +72,7 @@ def test_a_replayed_reply_answers_no_other_task(hub: Live) -> None:
 # at the door and in the node loop
 
 
-def test_a_copied_folder_the_one_that_came_last_works_and_the_other_says_why(hub: Live) -> None:
+def test_of_two_copied_folders_the_last_works_the_other_says_why(hub: Live) -> None:
     node, by = hub.enrol(), list[str]()
 
     def first(data: bytes) -> bytes:
@@ -99,7 +99,7 @@ def test_a_copied_folder_the_one_that_came_last_works_and_the_other_says_why(hub
     assert any("another process took this participant's place" in line for line in hub.log_lines)
 
 
-def test_an_unknown_key_is_refused_by_name_and_the_refusal_is_reported(hub: Live) -> None:
+def test_an_unknown_key_is_refused_by_name_and_reported(hub: Live) -> None:
     with at_work(one := resident(hub, hub.enrol(), echo, key=new_key())):
         until(lambda: bool(one.ended))
     assert "refused this participant" in one.ended[0].what
@@ -107,7 +107,7 @@ def test_an_unknown_key_is_refused_by_name_and_the_refusal_is_reported(hub: Live
 
 
 @pytest.mark.parametrize("days", [1, -1])
-def test_a_clock_that_is_a_day_off_is_refused_and_the_clock_is_named(
+def test_a_clock_a_day_off_is_refused_and_named(
     hub: Live, days: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's clock itself: the time that it signs and sends."""
@@ -135,7 +135,7 @@ def test_what_is_no_task_is_refused_by_the_node_which_lives_on(hub: Live) -> Non
     assert isinstance(reply, Reply)
 
 
-def test_a_body_that_is_too_long_is_refused_at_the_gateway_and_reported(hub: Live) -> None:
+def test_a_too_long_body_is_refused_at_the_gateway_and_reported(hub: Live) -> None:
     body = b"\x00" * ((16 << 20) + 1)
     with httpx.Client(verify=hub.context()) as client:
         answer = client.post(
@@ -152,9 +152,7 @@ def superlink(hub: Live) -> int:
     return int((hub.folder / "superlink" / "superlink.pid").read_text())
 
 
-def test_kill_9_of_superlink_with_a_task_in_hand_and_the_reply_comes_all_the_same(
-    hub: Live,
-) -> None:
+def test_superlink_killed_with_a_task_in_hand_loses_no_reply(hub: Live) -> None:
     node, taken, go = hub.enrol(), Event(), Event()
 
     def waits(data: bytes) -> bytes:
@@ -193,9 +191,7 @@ def give_up(hub: Live) -> None:
         assert changed.rowcount == 1
 
 
-def test_a_place_that_the_server_gave_up_is_taken_anew_and_the_task_is_sent_again(
-    hub: Live,
-) -> None:
+def test_a_place_given_up_is_taken_again_and_its_task_sent_again(hub: Live) -> None:
     """Nobody is interrupted; one that had answered before answers again, one that had not has its
     task sent anew.
     """
@@ -245,9 +241,7 @@ def test_a_server_that_hangs_for_a_while_loses_nothing(hub: Live) -> None:
     assert isinstance(reply, Reply), reply
 
 
-def test_an_expired_certificate_is_not_trusted_and_nothing_is_sent(
-    hub: Live, tmp_path: Path
-) -> None:
+def test_an_expired_certificate_is_refused_and_nothing_is_sent(hub: Live, tmp_path: Path) -> None:
     authority, cert, key = expired()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for name, data in (("cert", cert), ("key", key)):
@@ -335,7 +329,7 @@ def says(spec: str, rows: int = 48) -> Any:
     return answer
 
 
-def test_another_base_or_version_is_named_and_left_out_or_ends_the_start(
+def test_another_base_or_version_is_named_and_left_out(
     hub: Live, make_federation: Any, tmp_path: Path
 ) -> None:
     """With a quorum the others begin without it; without one nobody does, and the error says who
@@ -364,7 +358,7 @@ def test_another_base_or_version_is_named_and_left_out_or_ends_the_start(
         assert any("site1 cannot take part" in line for line in said)
 
 
-def test_who_comes_back_with_other_data_is_barred_and_the_run_does_not_go_on(
+def test_one_back_with_other_data_is_barred_and_the_run_stops(
     hub: Live, make_federation: Any, tmp_path: Path
 ) -> None:
     node, said = hub.enrol(), list[str]()
@@ -380,7 +374,7 @@ def test_who_comes_back_with_other_data_is_barred_and_the_run_does_not_go_on(
             again.restore(header, ledger)
 
 
-def test_a_full_disk_at_the_coordinator_is_named_and_the_run_goes_on_from_the_last_round(
+def test_a_full_disk_is_named_and_the_run_resumes_afterwards(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """SQLite may not have another page after round 1; with room again the run ends as an

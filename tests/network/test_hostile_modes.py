@@ -231,7 +231,7 @@ def recorded(ended: Ended, kind: str) -> list[Any]:
     return bodies(ended.run, kind)
 
 
-def test_no_reply_ends_the_run_and_the_honest_results_are_recorded(ended: Ended) -> None:
+def test_no_reply_ends_the_run_and_honest_results_are_recorded(ended: Ended) -> None:
     assert len({mode.name for mode in MODES}) == len(MODES) >= 60
     found = recorded(ended, "round")
     assert [body["round"] for body in found] == list(range(1, ROUNDS + 1))
@@ -283,9 +283,7 @@ def test_a_hostile_reply_is_the_failure_of_its_sender_alone(ended: Ended, name: 
 
 
 @pytest.mark.parametrize("name", AGAIN, ids=lambda name: AGAIN[name].name)
-def test_who_turns_hostile_while_the_coordinator_is_away_is_left_out(
-    ended: Ended, name: str
-) -> None:
+def test_one_that_turns_hostile_during_an_absence_is_left_out(ended: Ended, name: str) -> None:
     assert name in {row["name"] for row in recorded(ended, "run")[0]["participants"]}
     first, *later = recorded(ended, "round")
     assert name in {row["name"] for row in first["train"]}

@@ -47,7 +47,7 @@ def came(hub: Live, data: bytes, limit: int = 1 << 20) -> Reply | Failure:
         Failure(3, 1, "north", "TrainingError", "why"),
     ],
 )
-def test_a_reply_for_another_round_or_of_another_participant_is_a_failure(
+def test_a_reply_of_another_round_or_participant_is_a_failure(
     hub: Live, reply: Reply | Failure
 ) -> None:
     got = came(hub, pack_message(reply))

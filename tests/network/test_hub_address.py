@@ -125,7 +125,7 @@ def test_a_hub_moved_with_its_federation_is_found(
     ).is_absolute()
 
 
-def test_a_folder_of_an_earlier_version_with_a_whole_path_is_read(
+def test_an_earlier_folder_with_a_whole_path_is_read(
     tmp_path: Path, make_federation: Callable[..., Path]
 ) -> None:
     federation = make_federation()

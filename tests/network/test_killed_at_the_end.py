@@ -73,7 +73,7 @@ def whole(root: Path, toml: Path, disturbed: bool) -> tuple[str, dict[str, Any]]
     return str(verified["outcome"]), found
 
 
-def test_a_kill_at_the_start_and_one_at_the_end_change_neither_models_nor_outcome(
+def test_kills_at_start_and_end_change_no_model_and_no_outcome(
     make_federation: Any, tmp_path: Path
 ) -> None:
     outcomes, models = [], []

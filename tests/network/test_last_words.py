@@ -121,7 +121,7 @@ def test_rounds_without_anybody_are_named(
 @pytest.mark.parametrize(
     ("stage", "state"), [("rounds", "killed"), ("stopped", "stopped"), ("failed", "failed")]
 )
-def test_without_a_coordinator_status_says_when_the_last_one_was_there(
+def test_without_a_coordinator_status_says_when_one_was_there(
     make_federation: Any, tmp_path: Path, stage: str, state: str
 ) -> None:
     with subprocess.Popen(["true"]) as process:

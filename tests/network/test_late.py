@@ -28,7 +28,7 @@ def asked(round_: int = 1, index: int = 1, name: str = "north") -> DescribeReque
     return DescribeRequest(round_, index, name)
 
 
-def test_a_late_reply_is_reported_with_its_delay_and_its_sender_is_free_again(hub: Live) -> None:
+def test_a_late_reply_is_reported_and_its_sender_is_free_again(hub: Live) -> None:
     node, go, done = hub.enrol(), Event(), list[int]()
 
     def slow(data: bytes) -> bytes:
@@ -81,7 +81,7 @@ def test_the_record_says_what_went_over_the_wire(hub: Live) -> None:
     assert net.carried()["wire"]["north"]["up"] < 5_000  # its goodbye
 
 
-def test_the_database_through_which_all_passes_is_closed_to_others(hub: Live) -> None:
+def test_the_servers_database_is_closed_to_others(hub: Live) -> None:
     """The folder was there before, and open."""
     assert (hub.folder / "superlink/superlink.sqlite").exists()
     assert not open_to_others(hub.folder / "superlink")
@@ -94,9 +94,7 @@ def test_who_is_not_connected_is_not_waited_for(hub: Live) -> None:
     assert sent_reason(away.message) == Reason("not-connected")
 
 
-def test_killed_with_a_task_in_hand_and_started_again_it_answers_in_the_same_round(
-    hub: Live,
-) -> None:
+def test_killed_with_a_task_in_hand_it_answers_in_the_same_round(hub: Live) -> None:
     """A message is delivered once; who comes back without having answered is sent the task
     again.
     """
@@ -119,7 +117,7 @@ def test_killed_with_a_task_in_hand_and_started_again_it_answers_in_the_same_rou
     assert isinstance(reply, Reply), reply
 
 
-def test_an_answer_that_the_network_would_not_take_is_sent_when_it_is_back(hub: Live) -> None:
+def test_an_answer_held_by_a_cut_is_sent_when_the_line_is_back(hub: Live) -> None:
     node, relay, done = hub.enrol(), Relay(hub.port), list[int]()
 
     def cut(data: bytes) -> bytes:
@@ -142,7 +140,7 @@ def test_an_answer_that_the_network_would_not_take_is_sent_when_it_is_back(hub: 
     assert any("sent" in line for line in one.log_lines)
 
 
-def test_a_window_hands_over_what_has_come_and_the_next_one_the_rest(hub: Live) -> None:
+def test_a_window_hands_over_what_came_and_the_next_the_rest(hub: Live) -> None:
     fast, slow, go = hub.enrol(), hub.enrol(), Event()
 
     def waits(data: bytes) -> bytes:

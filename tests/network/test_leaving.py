@@ -221,7 +221,7 @@ def test_a_coordinators_budget_bounds_the_personal_model_at_home(
 
 
 @pytest.mark.slow
-def test_a_model_of_which_the_coordinator_has_not_heard_is_not_the_end(
+def test_a_model_unknown_to_the_coordinator_is_not_the_end(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """Killed before it was heard of: to be told by `participate`.
@@ -353,7 +353,7 @@ def test_who_leaves_takes_along_what_is_its_own_and_no_secret(
 
 
 @pytest.mark.slow
-def test_outside_its_hours_it_is_disconnected_and_says_until_when(
+def test_outside_its_hours_it_disconnects_and_says_until_when(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """The same folder at two local times: three hours before the window, where it does not even
@@ -376,9 +376,7 @@ def test_outside_its_hours_it_is_disconnected_and_says_until_when(
     assert log.read_text().count("disconnected until") == 1
 
 
-def test_a_memory_of_rounds_before_ones_time_is_nothing_and_a_lost_one_is_an_error(
-    tmp_path: Path,
-) -> None:
+def test_an_early_memory_is_nothing_and_a_lost_one_is_an_error(tmp_path: Path) -> None:
     memory = Residual(RunFolder(tmp_path), "participants/site0", since=3)
     assert memory.load(3, "spec", "site0").entries == {}
     with refused(UpdateError, "residual-lost", who="site0", round=4):

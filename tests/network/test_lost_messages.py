@@ -101,7 +101,7 @@ def took(long_poll: LongPoll) -> None:
     long_poll.fetched(question(long_poll), True)
 
 
-def test_a_participant_that_asks_while_its_answer_is_awaited_holds_nothing() -> None:
+def test_one_that_asks_while_its_answer_is_due_holds_nothing() -> None:
     long_poll = LongPoll()
     long_poll.fetched(question(long_poll), False)
     long_poll.task(1)
@@ -116,7 +116,7 @@ def test_a_participant_that_asks_while_its_answer_is_awaited_holds_nothing() -> 
     assert not long_poll.holds_nothing(1)
 
 
-def test_an_older_question_that_ends_late_says_nothing_of_the_task_that_a_newer_one_took() -> None:
+def test_an_older_question_says_nothing_of_a_newer_ones_task() -> None:
     long_poll = LongPoll()
     long_poll.fetched(question(long_poll), False)
     stale = question(long_poll)  # held at the gateway, its connection is broken
@@ -140,7 +140,7 @@ def test_a_task_that_an_older_question_took_is_lost() -> None:
     assert long_poll.holds_nothing(1)
 
 
-def test_a_question_that_found_nothing_before_the_task_was_sent_says_nothing() -> None:
+def test_a_question_before_the_task_was_sent_says_nothing() -> None:
     long_poll = LongPoll()
     early = question(long_poll)
     long_poll.task(1)
@@ -150,7 +150,7 @@ def test_a_question_that_found_nothing_before_the_task_was_sent_says_nothing() -
     assert long_poll.holds_nothing(1)
 
 
-def test_tasks_of_an_earlier_coordinator_do_not_stand_between_a_participant_and_its_task() -> None:
+def test_tasks_of_an_earlier_coordinator_delay_no_task() -> None:
     """The server still has one; were the next question held, the participant would always be one
     task behind.
     """
@@ -170,7 +170,7 @@ def test_tasks_of_an_earlier_coordinator_do_not_stand_between_a_participant_and_
 
 
 @pytest.mark.slow
-def test_a_task_that_is_lost_on_its_way_is_sent_again_within_seconds(hub: Live) -> None:
+def test_a_lost_task_is_sent_again_within_seconds(hub: Live) -> None:
     """The line breaks as the task passes, twice; the participant does it once."""
     answer, armed = Memory(), Event()
 
@@ -192,7 +192,7 @@ def test_a_task_that_is_lost_on_its_way_is_sent_again_within_seconds(hub: Live) 
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live) -> None:
+def test_a_lost_answer_is_replaced_from_memory(hub: Live) -> None:
     """The line breaks as the answer travels, then as the server's word that it has it travels
     back.
     """
@@ -223,7 +223,7 @@ def test_an_answer_that_is_lost_on_its_way_is_made_up_for_from_memory(hub: Live)
 
 
 @pytest.mark.slow
-def test_an_answer_that_the_server_gave_out_to_nobody_is_asked_for_again(hub: Live) -> None:
+def test_an_answer_given_out_to_nobody_is_asked_for_again(hub: Live) -> None:
     """As where SuperLink is killed while it hands the answer to the coordinator: it never gives it
     a second time.
     """
@@ -271,7 +271,7 @@ def test_resets_at_random_moments_stop_nothing(hub: Live) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_that_swallows_everything_for_a_while_costs_less_than_a_minute(hub: Live) -> None:
+def test_a_line_that_swallows_all_costs_less_than_a_minute(hub: Live) -> None:
     answer = Memory()
     with behind_proxy(hub, answer) as (net, proxy, _), ThreadPoolExecutor(1) as pool:
         ask(net, task(1))
@@ -286,7 +286,7 @@ def test_a_line_that_swallows_everything_for_a_while_costs_less_than_a_minute(hu
 
 
 @pytest.mark.slow
-def test_a_participant_that_refused_its_task_is_asked_less_and_less_often_and_then_is_free(
+def test_one_that_refused_is_asked_less_often_and_then_is_free(
     hub: Live,
 ) -> None:
     """The task cannot be read there; it is not sent to it without end, and the next one finds

@@ -101,7 +101,7 @@ def test_a_foreign_certificate_has_its_own_sentence(tmp_path: Path) -> None:
     assert "next try" in lines[0]
 
 
-def test_nobody_there_and_a_damaged_certificate_are_other_sentences() -> None:
+def test_nobody_there_and_a_damaged_certificate_say_different() -> None:
     with refused(NetworkError, "unreachable", next=""):
         reach(f"127.0.0.1:{free_port()}", new_authority("ours", 1)[0].decode())
     for damaged in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
@@ -124,7 +124,7 @@ def test_a_taken_port_is_reported_before_a_base_is_evaluated_for(
     assert "Errno" not in said
 
 
-def test_invited_anew_the_old_token_and_the_old_key_count_no_more(
+def test_after_a_new_invitation_old_token_and_key_count_no_more(
     make_federation: Any, tmp_path: Path
 ) -> None:
     with opened(make_federation, tmp_path) as (hub, people):
@@ -226,7 +226,7 @@ def test_init_with_its_arguments_swapped_says_how_it_goes(
     )
 
 
-def test_a_taken_metrics_port_is_reported_before_a_base_is_evaluated_for(
+def test_a_taken_metrics_port_is_reported_before_an_evaluation(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """By participant and coordinator; nothing else is said to be wrong then."""
@@ -328,7 +328,7 @@ def test_another_salt_is_taken_only_from_who_was_invited_anew(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_loses_its_folder_and_comes_back_another_leaves_and_the_run_ends_well(
+def test_a_run_ends_well_though_one_returns_and_one_leaves(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """With error feedback, whose memory was lost too; the coordinator is stopped and started in

@@ -126,7 +126,7 @@ def test_words_are_cut_where_they_are_sent() -> None:
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_more_examples_than_a_participant_joined_with_are_refused(split: str) -> None:
+def test_more_examples_than_at_joining_are_refused(split: str) -> None:
     counts = {"tests": 16, "validation": 16} | {"tests" if split == "test" else split: 17}
     task = PersonaliseRequest(1, 1, "site0", HELD, 2, 4)
     reply = answered(task)

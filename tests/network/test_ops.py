@@ -58,7 +58,7 @@ def numbers(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     return {(s.name, tuple(s.labels.values())): s.value for s in samples}
 
 
-def test_labels_with_any_text_are_read_back_and_missing_numbers_left_out() -> None:
+def test_labels_are_read_back_and_missing_numbers_left_out() -> None:
     odd = 'a "quoted" \\ name\nof two lines'
     rows: list[Any] = [
         ({"participant": odd}, 3),
@@ -126,7 +126,7 @@ def test_an_error_of_ours_is_retained_by_its_kind_alone(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in (tmp_path / FILE).read_text()
 
 
-def test_the_log_is_one_json_object_a_line_and_survives_being_moved(tmp_path: Path) -> None:
+def test_the_log_is_json_lines_and_survives_being_moved(tmp_path: Path) -> None:
     log_lines = event_handler("json", tmp_path / "log")
     log_lines("two\nlines", "joined", "warning", participant="north")
     (tmp_path / "log").rename(tmp_path / "log.1")

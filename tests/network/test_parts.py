@@ -110,7 +110,7 @@ def slowly(content: bytes) -> str:
 
 
 @pytest.mark.slow
-def test_an_answer_lives_no_longer_than_its_task_however_long_it_takes_to_cut() -> None:
+def test_an_answer_slowly_cut_lives_no_longer_than_its_task() -> None:
     """SuperLink drops an answer that says it would, and tells nobody."""
     asked = seal(b"", 1, 2, 3, "1", 60.0).message
     with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +121,7 @@ def test_an_answer_lives_no_longer_than_its_task_however_long_it_takes_to_cut() 
     assert meta.created_at + meta.ttl <= asked.metadata.created_at + asked.metadata.ttl
 
 
-def test_equal_tensors_for_several_are_equal_parts_whatever_else_the_tasks_say() -> None:
+def test_equal_tensors_are_equal_parts_whatever_the_tasks_say() -> None:
     one, other = (
         seal(pack_message(task(i, round_)), 1, 2, i, "1", 60.0) for i, round_ in ((1, 1), (3, 20))
     )
@@ -177,7 +177,7 @@ def test_large_answers_wait_at_the_server_for_their_turn(hub: Live) -> None:
 
 
 @pytest.mark.slow
-def test_a_large_answer_that_was_there_counts_though_another_never_came(hub: Live) -> None:
+def test_a_large_answer_counts_though_another_never_came(hub: Live) -> None:
     one, two, go = hub.enrol(), hub.enrol(), Event()
     net = hub.net(one, two, deadline=6.0)
 
@@ -194,7 +194,7 @@ def test_a_large_answer_that_was_there_counts_though_another_never_came(hub: Liv
 
 
 @pytest.mark.slow
-def test_a_large_answer_goes_on_where_it_was_when_the_network_is_back(hub: Live) -> None:
+def test_a_large_answer_resumes_when_the_network_is_back(hub: Live) -> None:
     node, relay = hub.enrol(), Relay(hub.port)
     net = hub.net(node, deadline=200.0)
     worked: list[int] = []

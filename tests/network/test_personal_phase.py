@@ -59,7 +59,7 @@ def odd(data: bytes) -> bytes:
 
 
 @pytest.mark.slow
-def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: Path) -> None:
+def test_one_away_is_waited_for_and_one_missing_is_recorded(tmp_path: Path) -> None:
     """One is there, one comes when it is waited for, one never, two cannot; those who have no model
     are asked when it is opened again.
     """
@@ -110,9 +110,7 @@ def test_who_is_away_is_waited_for_and_who_does_not_come_is_recorded(tmp_path: P
 
 
 @pytest.mark.slow
-def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(
-    tmp_path: Path,
-) -> None:
+def test_one_lost_while_it_makes_its_model_is_asked_again(tmp_path: Path) -> None:
     """A machine that sleeps: its connection is lost, and comes back as the one that it was."""
     taken, go, lost = Event(), Event(), Event()
 
@@ -148,7 +146,7 @@ def test_who_is_lost_while_it_makes_its_model_is_asked_again_when_it_is_back(
 
 
 @pytest.mark.slow
-def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path: Path) -> None:
+def test_without_a_coordinator_one_hears_once_how_to_continue(tmp_path: Path) -> None:
     """A real node with nobody at the address; a while outside of its own hours is no such while."""
     lines: list[str] = []
 
@@ -174,9 +172,7 @@ def test_whose_coordinator_is_gone_is_reported_once_how_to_go_on_alone(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_participant_ends_only_when_the_coordinator_has_heard_of_its_model(
-    tmp_path: Path,
-) -> None:
+def test_one_ends_only_when_the_coordinator_heard_of_its_model(tmp_path: Path) -> None:
     said: list[str] = []
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:

@@ -158,7 +158,7 @@ class Waits:
 
 
 @pytest.mark.slow
-def test_a_round_under_the_quorum_makes_no_step_is_recorded_and_tried_again(
+def test_a_round_under_the_quorum_makes_no_step_and_is_repeated(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """And the run ends with the tensors of one in which nobody failed."""

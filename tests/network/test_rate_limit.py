@@ -12,7 +12,7 @@ from tequio.app.network.monitoring.rate_limit import BURST, BY_COORDINATOR, Thro
 from tequio.core.events import Level, Value
 
 
-def test_a_participant_that_is_barred_again_and_again_cannot_fill_the_log() -> None:
+def test_one_barred_again_and_again_cannot_fill_the_log() -> None:
     log_lines: list[tuple[str, str]] = []
 
     def tell(words: str, event: str = "note", level: Level = "info", **fields: Value) -> None:

@@ -57,7 +57,7 @@ def made(make_federation: Any, root: Path, days: int) -> Path:
 
 
 @pytest.mark.slow
-def test_one_that_ends_soon_is_said_everywhere_until_it_is_renewed(
+def test_one_that_ends_soon_is_reported_until_it_is_renewed(
     make_federation: Any, tmp_path: Path
 ) -> None:
     hub, said = made(make_federation, tmp_path, 5), list[str]()
@@ -166,7 +166,7 @@ def test_with_a_real_authoritys_files_only_superlinks_is_renewed(
     assert paths[0].read_bytes() == before
 
 
-def test_one_that_has_ended_is_reported_before_anything_is_loaded(
+def test_an_ended_one_is_reported_before_anything_is_loaded(
     make_federation: Any, tmp_path: Path
 ) -> None:
     hub = made(make_federation, tmp_path, 0)

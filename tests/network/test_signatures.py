@@ -74,7 +74,7 @@ def test_a_key_that_is_not_listed_signs_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
-def test_a_question_in_the_name_of_another_says_nothing_of_that_one(tmp_path: Path) -> None:
+def test_a_question_in_anothers_name_says_nothing_of_that_one(tmp_path: Path) -> None:
     """Else one participant could have the tasks of all others sent again and again."""
     with live(tmp_path / "hub") as hub:
         victim, attacker = hub.enrol(), hub.enrol()

@@ -48,9 +48,7 @@ def signed(key: PrivateKey, age: float) -> dict[str, str]:
     }
 
 
-def test_a_body_that_travels_for_longer_than_its_signature_counts_is_to_be_sent_again(
-    tmp_path: Path,
-) -> None:
+def test_a_body_slower_than_its_signature_is_to_be_sent_again(tmp_path: Path) -> None:
     """SuperLink's own 401 would say that the key is not known, and the participant would end."""
     counts = TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
     with live(tmp_path / "hub") as hub, httpx.Client(verify=hub.context(), timeout=60) as client:

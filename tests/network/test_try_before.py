@@ -21,6 +21,8 @@ from tequio.app.simulation.run import start
 from tequio.cli.main import app
 from tequio.config import load_federation
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def asked(make_federation: Any, tmp_path: Path) -> tuple[str, str]:
@@ -60,7 +62,7 @@ def test_a_folder_without_a_model_is_refused(asked: tuple[str, str], tmp_path: P
     assert not (tmp_path / "site0").exists()
 
 
-def test_a_base_of_the_coordinators_choice_is_opened_only_where_it_is_the_coordinators(
+def test_a_chosen_base_is_opened_only_if_it_is_the_coordinators(
     asked: tuple[str, str], tmp_path: Path
 ) -> None:
     """As when `participate` opens it: the invitation says which files the base must have."""

@@ -122,7 +122,7 @@ def test_only_such_a_failure_has_no_round() -> None:
 
 
 @pytest.mark.slow
-def test_the_round_goes_on_at_once_and_the_participant_does_the_next_task(
+def test_the_round_continues_and_the_next_task_is_done(
     hub: Live, service: ParticipantService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over a real server: each is its failure within seconds, is not sent again, and the next legal
@@ -194,7 +194,7 @@ def absurd(size: int) -> Any:
 @pytest.mark.parametrize(
     ("size", "error"), [(LIMIT, "ResourceError"), (LIMIT + 1, "MessageError"), (9, "MessageError")]
 )
-def test_a_letter_of_an_absurd_size_is_answered_and_the_participant_stays(
+def test_a_letter_of_absurd_size_is_answered_and_nobody_ends(
     size: int, error: str, tmp_path: Path
 ) -> None:
     """Where the disk has no room, too: here no file may have more than 128 MiB."""

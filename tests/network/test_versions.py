@@ -54,7 +54,7 @@ def both_named(said: str, other: str = OTHER) -> bool:
     return SPEAKS in said and other in said
 
 
-def test_a_participant_of_another_version_ends_and_the_coordinator_logs_both(
+def test_one_of_another_version_ends_and_both_are_logged(
     hub: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "SPEAKS", OTHER)
@@ -90,7 +90,7 @@ def test_a_participant_of_before_versions_were_stated_is_refused(hub: Live) -> N
 
 
 @pytest.mark.parametrize(("stated", "named"), [({}, "tequio-record-1"), ({"speaks": OTHER}, OTHER)])
-def test_joining_with_another_version_is_refused_before_the_token_is_spent(
+def test_another_version_is_refused_before_its_token_is_spent(
     hub: Live, stated: dict[str, str], named: str
 ) -> None:
     """`live` has nobody who may enrol: the token is not even looked at."""
@@ -172,7 +172,7 @@ def started(
         return [entry.kind for entry in ledger.entries()]
 
 
-def test_a_coordinator_that_starts_again_checks_public_data_precision_and_configuration(
+def test_a_restarted_coordinator_checks_data_precision_and_keys(
     hub: Live, make_federation: Any, tmp_path: Path
 ) -> None:
     config, number = load_federation(make_federation(participants=1)), hub.enrol()

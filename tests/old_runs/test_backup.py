@@ -185,7 +185,7 @@ def test_a_file_that_is_written_in_place_is_noticed(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_coordinator_that_is_lost_while_it_serves_is_restored_to_the_same_end(
+def test_a_coordinator_lost_at_work_is_restored_to_the_same_end(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Backed up while it listens, killed with all its processes, its folder deleted, unpacked,

@@ -156,7 +156,7 @@ def test_a_stopped_network_is_read_at_both_ends(tmp_path: Path, monkeypatch: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_stopped_network_is_started_again_and_comes_to_the_same_end(
+def test_a_stopped_network_starts_again_and_ends_the_same(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """With a certificate of today (that of the fixture lasts about a year), on a free port."""

@@ -85,7 +85,7 @@ def test_the_longest_text_is_what_the_base_can_really_read(
 # tokenizers
 
 
-def test_a_tokenizer_that_knows_more_than_the_embeddings_is_refused(llama: Path) -> None:
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(llama: Path) -> None:
     words = tokenizer()
     words.add_tokens([f"new{i}" for i in range(12)])
     words.save_pretrained(llama)
@@ -94,7 +94,7 @@ def test_a_tokenizer_that_knows_more_than_the_embeddings_is_refused(llama: Path)
     )
 
 
-def test_a_token_of_an_image_beyond_the_embeddings_is_no_obstacle(tmp_path: Path) -> None:
+def test_an_image_token_beyond_the_embeddings_is_no_obstacle(tmp_path: Path) -> None:
     words = tokenizer()
     rows = len(words)
     words.add_tokens(["<image_soft_token>"], special_tokens=True)  # as Gemma 3 270M has it
@@ -140,7 +140,7 @@ def test_an_end_of_text_token_is_chosen_or_missed(llama: Path) -> None:
     assert "no end-of-text token: <eos> is used" in base.notes[0]
 
 
-def test_without_any_token_that_ends_a_text_a_causal_base_is_refused(tmp_path: Path) -> None:
+def test_a_causal_base_without_an_end_token_is_refused(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -196,7 +196,7 @@ def test_a_damaged_configuration_is_an_error_of_the_base(llama: Path, text: str)
         model_shape(str(llama), "causal", ["q_proj"], torch.float32, llama)
 
 
-def test_sizes_that_do_not_fit_the_weights_are_an_error_of_the_base(llama: Path) -> None:
+def test_sizes_that_misfit_the_weights_are_an_error_of_the_base(llama: Path) -> None:
     edit(llama / "config.json", hidden_size=48)
     refused(llama)
 
@@ -211,7 +211,7 @@ def test_sizes_that_do_not_fit_the_weights_are_an_error_of_the_base(llama: Path)
         ("x", "x"),
     ],
 )
-def test_a_quantised_checkpoint_is_named_before_any_weight_is_read(
+def test_a_quantised_checkpoint_is_named_before_weights_are_read(
     llama: Path, method: str, said: str
 ) -> None:
     (llama / "model.safetensors").write_bytes(b"not read")

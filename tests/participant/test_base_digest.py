@@ -235,7 +235,7 @@ def test_another_tokenizer_is_another_base(
     assert digest(retokenised(tiny_llama, tmp_path / "other", change), tmp_path) != expected
 
 
-def test_special_tokens_count_and_the_template_for_a_causal_task_only(
+def test_special_tokens_count_and_for_causal_tasks_the_template(
     tmp_path: Path, tiny_bert: Path
 ) -> None:
     folder = make(tmp_path / "base", DECODERS["llama"])

@@ -46,7 +46,7 @@ def change(folder: Path, **values: Any) -> None:
         ({"num_hidden_layers": 4000, "num_local_experts": 16000}, "layers × experts = 64,000,000"),
     ],
 )
-def test_more_parts_than_any_model_has_are_refused_before_any_is_built(
+def test_too_many_parts_are_refused_before_any_is_built(
     llama: Path, values: Any, words: str, tmp_path: Path
 ) -> None:
     change(llama, **values)
@@ -82,9 +82,7 @@ def test_real_shapes_are_within_the_bounds() -> None:
 
 
 @pytest.mark.parametrize("values", [{"vocab_size": 10**9}, {"intermediate_size": 10**8}])
-def test_a_model_far_larger_than_its_files_is_refused_before_memory_is_taken(
-    llama: Path, values: Any
-) -> None:
+def test_a_model_larger_than_its_files_is_refused_before_memory(llama: Path, values: Any) -> None:
     change(llama, **values)
     with refused(BaseModelError, "base-larger-than-files", name=str(llama)):
         load(llama)
@@ -116,7 +114,7 @@ def test_a_file_of_a_base_larger_than_any_is_not_read(llama: Path, name: str, si
         load(llama)
 
 
-def test_the_digest_of_a_bases_files_is_that_of_all_that_can_be_read(llama: Path) -> None:
+def test_the_digest_of_a_base_covers_every_file_that_can_be_read(llama: Path) -> None:
     before = digest_base_files(llama)
     (llama / "README.md").write_text("words")
     assert digest_base_files(llama) == before

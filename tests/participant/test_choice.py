@@ -16,7 +16,7 @@ def losses(*values: float) -> Losses:
     return Losses(total, np.ones(len(total)), np.full(len(total), np.nan))
 
 
-def test_a_lead_within_one_standard_error_leaves_the_shared_model() -> None:
+def test_a_lead_within_a_standard_error_leaves_the_shared_model() -> None:
     # leads of local: +1, −1, +1, −1, +1; mean 0.2, standard error √(1.2/5) = 0.49
     evaluated = {
         "shared": losses(1, 1, 1, 1, 1),
@@ -45,7 +45,7 @@ def test_the_best_of_several_is_the_one_compared() -> None:
     assert one_error(evaluated).name == "shared + 1 private"
 
 
-def test_one_validation_example_cannot_move_a_participant_from_the_shared_model() -> None:
+def test_one_validation_example_cannot_replace_the_shared_model() -> None:
     assert one_error({"shared": losses(2.0), "local": losses(1.0)}).name == "shared"
 
 
@@ -56,7 +56,7 @@ def test_without_a_usable_shared_model_the_best_is_retained() -> None:
 FAMILY = frozenset({"shared", "shared + 0.5 private", "shared + 1 private", "shared + 0.7 private"})
 
 
-def test_without_a_difference_the_share_is_the_prior_and_the_mean() -> None:
+def test_with_no_difference_the_share_is_prior_and_mean() -> None:
     share, favoured = private_share({0.0: losses(*[1.0] * 10), 1.0: losses(*[1.0] * 10)}, 7)
     assert favoured == 0.0  # of equal losses the first, the shared model
     assert share == pytest.approx((10 * 0.0 + 100 * 0.75) / 110)
@@ -112,7 +112,7 @@ def test_a_nearby_share_is_no_rival_of_the_chosen_one() -> None:
     assert (found.name, found.facts) == ("shared + 0.7 private", {"rule": "shrunk", "texts": 3})
 
 
-def test_the_general_model_is_the_nearest_to_the_shared_one_within_a_percent() -> None:
+def test_the_general_model_is_the_nearest_within_a_percent() -> None:
     own, half, shared = losses(1.0, 1.0), losses(1.009, 1.009), losses(1.5, 1.5)
     assert general_share({0.0: shared, 0.5: half, 1.0: own}) == 0.5
     assert general_share({0.0: shared, 0.5: losses(1.2, 1.2), 1.0: own}) == 1.0

@@ -25,7 +25,7 @@ TABLES = st.integers(2, 5).flatmap(
 )
 
 
-def test_a_model_that_always_says_the_frequent_class_does_not_win() -> None:
+def test_a_model_that_says_only_the_frequent_class_does_not_win() -> None:
     """35 to 1: accuracy 35/36, balanced accuracy 1/2, macro-F1 (70/71)/2; a model that is right on
     both wins.
     """

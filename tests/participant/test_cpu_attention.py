@@ -49,9 +49,7 @@ def test_it_is_the_attention_of_the_library(causal: bool, mask: str, groups: int
         assert torch.allclose(mine, theirs, atol=1e-5)
 
 
-def test_a_loaded_base_attends_so_and_long_texts_and_evaluation_go_to_the_library(
-    tiny_bert: Any, tmp_path: Any
-) -> None:
+def test_a_base_attends_so_and_long_texts_go_to_the_library(tiny_bert: Any, tmp_path: Any) -> None:
     base = load_base(str(tiny_bert), "classification", torch.float32, tmp_path)
     config: Any = base.model.config
     assert config._attn_implementation == NAME

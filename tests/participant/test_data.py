@@ -229,7 +229,7 @@ def test_parquet_with_a_wrong_column(tmp_path: Path) -> None:
     assert "Nearest name: txet." in error_of(path)
 
 
-def test_parquet_labels_may_be_whole_numbers_and_texts_must_be_text(tmp_path: Path) -> None:
+def test_parquet_labels_may_be_numbers_and_texts_must_be_text(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"text": ["x", None], "label": [1, None]}), path)
     assert read_examples(path, Columns(), "classification", ("0", "1"), "ana") == [

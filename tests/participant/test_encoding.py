@@ -214,7 +214,7 @@ def test_a_long_document_is_fed_as_the_tokenizers_own_pieces(
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_packed_documents_have_the_loss_of_their_own_encodings_joined(
+def test_packed_documents_have_the_loss_of_joined_encodings(
     family: str, opened: Callable[[str], Opened]
 ) -> None:
     adapted, plain, own = opened(family)
@@ -256,7 +256,7 @@ def test_pairs_and_chats_have_the_loss_of_the_chat_template(
 
 
 @pytest.mark.parametrize("family", MODULES)
-def test_a_pair_without_a_template_is_the_tokenizers_own_encoding(
+def test_a_pair_without_a_template_is_encoded_by_the_tokenizer(
     family: str, opened: Callable[[str], Opened]
 ) -> None:
     adapted, plain, _ = opened(family)
@@ -311,7 +311,7 @@ def test_no_pair_is_split_and_none_shares_an_item() -> None:
         assert item.ids[0] == own.bos_token_id
 
 
-def test_a_long_prompt_loses_its_start_and_a_long_response_is_left_out() -> None:
+def test_a_long_prompt_loses_its_start_a_long_answer_is_left_out() -> None:
     for template in (None, WITH_BEGIN):
         own = tokenizer(template=template)
         encoder = Encoder(own, 32)
@@ -337,7 +337,7 @@ def test_a_long_prompt_loses_its_start_and_a_long_response_is_left_out() -> None
         Causal(tokenizer(), 32).encode([Example("the pump", response=words(40, 7))], "north")
 
 
-def test_a_long_chat_loses_its_oldest_exchanges_and_keeps_its_system_turn() -> None:
+def test_a_long_chat_loses_old_exchanges_not_its_system_turn() -> None:
     own = tokenizer(template=WITH_BEGIN)
     turns = [("system", "be kind")]
     for i in range(6):
@@ -390,7 +390,7 @@ def test_a_date_in_a_template_is_always_the_same() -> None:
     assert Encoder(own, 128).facts()["date"] == "26 Jul 2024"
 
 
-def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
+def test_a_refusing_template_gives_its_message_and_no_text() -> None:
     needs = (
         "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message is "
         "required') }}{% endif %}"
@@ -417,7 +417,7 @@ def test_a_template_that_refuses_gives_its_own_message_and_no_text() -> None:
         assert "secret" not in str(caught.value)
 
 
-def test_a_template_without_a_system_turn_gets_it_in_the_first_question() -> None:
+def test_without_a_system_turn_the_first_question_carries_it() -> None:
     for strict in (NO_SYSTEM, STRICT):
         own = tokenizer(template=strict + WITH_BEGIN)
         (item,), _ = Encoder(own, 128).encode([Example("x", response="x", turns=CHAT)])
@@ -432,7 +432,7 @@ def test_a_template_without_a_system_turn_gets_it_in_the_first_question() -> Non
     assert "was the train late\n\nor the flight<|over|>" in tokenizer().decode(item.ids)
 
 
-def test_a_template_that_rewrites_earlier_turns_gives_an_item_per_answer() -> None:
+def test_a_template_that_rewrites_turns_gives_an_item_per_answer() -> None:
     own = tokenizer(template=THINKING)
     items, _ = Encoder(own, 128).encode([Example("x", response="x", turns=LONG_CHAT)])
     assert [own.decode([i for i in item.target if i != IGNORE]) for item in items] == [
@@ -451,7 +451,7 @@ def test_an_answer_ends_where_the_template_ends_it() -> None:
     assert item.target[-1] == bare.eos_token_id
 
 
-def test_a_word_that_joins_prompt_and_answer_is_encoded_in_two_parts() -> None:
+def test_a_word_across_prompt_and_answer_is_encoded_in_two() -> None:
     """In use the prompt is encoded alone, so no token may span both."""
     own = tokenizer(template="{% for m in messages %}{{ m['content'] }}{% endfor %}")
     encoder = Encoder(own, 64)

@@ -61,7 +61,7 @@ def test_load_py_answers_as_tequio_does(merged: tuple[Path, list[dict[str, Any]]
         assert found == pytest.approx(row["probabilities"], abs=1e-4)
 
 
-def test_the_usual_pipeline_works_with_its_code_and_refuses_without(
+def test_a_pipeline_works_with_its_code_and_refuses_without(
     merged: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import transformers.dynamic_module_utils as dynamic
@@ -87,7 +87,7 @@ def test_a_random_head_is_never_made(merged: tuple[Path, list[dict[str, Any]]]) 
         AutoModelForSequenceClassification.from_pretrained(merged[0])
 
 
-def test_the_labels_stand_in_the_configuration_and_no_path_of_this_machine(
+def test_the_configuration_has_the_labels_and_no_local_path(
     merged: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     folder = merged[0]

@@ -24,7 +24,7 @@ def test_against_one_checkpoint_it_is_the_plain_lead() -> None:
     assert found["alone"] == pytest.approx(alone.scores().loss)
 
 
-def test_the_best_of_many_equal_checkpoints_is_no_better_than_one_of_them() -> None:
+def test_the_best_of_many_equal_checkpoints_is_no_better() -> None:
     """Twelve checkpoints and the model differ by noise of .5 alone: the best of them leads by luck,
     which is not counted.
     """

@@ -103,7 +103,7 @@ def test_a_family_that_does_not_fit_gives_one_clear_error(family: str, tmp_path:
 
 
 @pytest.mark.parametrize(("family", "kind"), FAMILIES)
-def test_attention_is_a_part_of_all_and_neither_has_the_output_layer(
+def test_attention_is_part_of_all_without_the_output_layer(
     family: str, kind: Any, tmp_path: Path
 ) -> None:
     folder = make(tmp_path / "base", (ENCODERS | DECODERS)[family])
@@ -129,7 +129,7 @@ def test_a_layer_whose_adapter_peft_could_not_load_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_layers_with_and_without_transposed_weights_in_one_adapter(tmp_path: Path) -> None:
+def test_one_adapter_holds_layers_of_transposed_weights_too(tmp_path: Path) -> None:
     """GPT-2's Conv1D layers together with its output layer, which is an ordinary one and tied to
     the embeddings.
     """

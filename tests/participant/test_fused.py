@@ -153,9 +153,7 @@ def test_an_encoder_does_not_compute_padding(opened: Opener) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "bert"])
-def test_in_bfloat16_it_is_no_farther_from_float32_than_transformers(
-    opened: Opener, family: str
-) -> None:
+def test_bfloat16_is_as_near_to_float32_as_transformers(opened: Opener, family: str) -> None:
     exact_model, task = opened(family)
     exact_model.path = Way(None, "plain")
     exact, wanted = step(exact_model, task)
@@ -233,7 +231,7 @@ def test_who_goes_the_way_of_transformers(opened: Opener, monkeypatch: pytest.Mo
     assert adapted._layers(long[:, :4]) is None
 
 
-def test_lower_layers_without_adapters_are_not_part_of_the_backward_pass(
+def test_lower_layers_without_adapters_have_no_backward_pass(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     base = load_base(str(tiny_llama), "causal", torch.float32, tmp_path)

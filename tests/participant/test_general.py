@@ -88,9 +88,7 @@ def test_losses_of_answers_are_nats_and_rights() -> None:
     assert found.scores().accuracy == 0.5
 
 
-def test_answers_are_those_of_the_task_and_embeddings_those_of_the_base(
-    make_federation: Any,
-) -> None:
+def test_answers_are_of_the_task_and_embeddings_of_the_base(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1))
     node = w.participants[0]
     model = Update(
@@ -132,9 +130,7 @@ def test_a_class_that_training_texts_lack_is_hardly_given(make_federation: Any) 
     assert made.body["chosen"] == name
 
 
-def test_a_class_that_training_texts_lack_but_others_have_is_still_given(
-    make_federation: Any,
-) -> None:
+def test_a_class_that_only_others_have_is_still_given(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=1, rows=80))
     node = w.participants[0]
     train = [item for item in node.data.train if item.target == (0,)]
@@ -183,7 +179,7 @@ def test_an_earlier_rule_names_a_point_in_weights(make_federation: Any) -> None:
     assert made.familiarity is None
 
 
-def test_a_run_keeps_what_its_general_models_need_and_predicts_with_it(
+def test_a_run_has_what_its_general_models_need_to_predict(
     make_federation: Any, tmp_path: Path
 ) -> None:
     folder = start(load_federation(make_federation(rows=60)), tmp_path / "run", True).folder

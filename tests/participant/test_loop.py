@@ -121,7 +121,7 @@ class _Steep:
         return slope - slope.detach() + 1.0
 
 
-def test_the_gradient_is_clipped_at_one_over_all_parameters_together(adapted: Opener) -> None:
+def test_the_gradient_is_clipped_at_one_over_all_parameters(adapted: Opener) -> None:
     """After one step with gradient g everywhere, Adam's first moment would be .1·g; clipped it has
     norm .1.
     """
@@ -183,7 +183,7 @@ def test_fresh_factors_give_exactly_the_bases_output(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_holding_nothing_again_gives_back_the_weights_bit_for_bit(
+def test_holding_nothing_again_restores_the_weights_exactly(
     adapted: Opener, dtype: torch.dtype
 ) -> None:
     b = adapted("classification", dtype)
@@ -259,7 +259,7 @@ def test_padding_changes_no_loss(adapted: Opener) -> None:
         )
 
 
-def test_batches_are_the_same_for_a_seed_and_give_each_item_once_an_epoch(adapted: Opener) -> None:
+def test_batches_repeat_by_seed_with_each_item_once_an_epoch(adapted: Opener) -> None:
     items = [Item((i,) * (i % 5 + 1), (i,)) for i in range(23)]
     one, two = batches(items, 4, 1), batches(items, 4, 1)
     epoch = list(islice(one, 6))
@@ -279,7 +279,7 @@ def test_a_loss_that_is_not_a_number_is_an_error_with_advice(adapted: Opener) ->
     assert "Lower [train] learning_rate" in caught.value.fix
 
 
-def test_a_loss_that_explodes_is_an_error_though_only_the_first_was_small(adapted: Opener) -> None:
+def test_a_loss_that_explodes_after_a_small_one_is_an_error(adapted: Opener) -> None:
     """With a rate of 1000 the second loss is in the thousands already: what counts is the one
     before any step.
     """

@@ -61,7 +61,7 @@ def test_what_fits_is_made_whole() -> None:
     assert budgeted.note() is None
 
 
-def test_both_trainings_are_shortened_in_one_proportion_and_the_test_is_retained_back_for() -> None:
+def test_both_trainings_are_cut_alike_with_room_for_the_test() -> None:
     machine, budget = Machine(), FitBudget(2, 40, (0.1,), 1)
     budgeted = machine.budgeted(
         60.0, [budget], looks=2, test=24
@@ -101,7 +101,7 @@ def test_few_steps_go_to_one_learning_rate_and_none_is_none() -> None:
     assert budgeted.short == {"kwh"}
 
 
-def test_a_training_that_is_not_worth_it_leaves_its_part_to_the_next() -> None:
+def test_a_training_not_worth_it_leaves_its_part_to_the_next() -> None:
     machine, long, short = Machine(), FitBudget(2, 100, (0.1,), 2), FitBudget(2, 10, (0.1,), 2)
     budgeted = machine.budgeted(
         28.0, [short], test=24

@@ -90,9 +90,7 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
     assert ALONE.hand_on(b"as it is") == b"as it is"
 
 
-def test_what_several_processes_cannot_share_is_refused_before_the_base_is_loaded(
-    make_federation: Any,
-) -> None:
+def test_an_unshareable_method_is_refused_before_loading(make_federation: Any) -> None:
     toml = make_federation(participants=1, centre=False)
     config = load_federation(toml)
     file = load_participant(config.participants[0].file, "site0")
@@ -116,7 +114,7 @@ def test_a_share_of_the_base_needs_less_memory() -> None:
     }
 
 
-def test_an_output_layer_that_is_the_embeddings_is_not_adapted_in_shards() -> None:
+def test_a_tied_output_layer_is_not_adapted_in_shards() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {

@@ -77,7 +77,7 @@ def shared_keys(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> P
     return folder
 
 
-def test_texts_of_many_lengths_reach_a_causal_model_in_few_row_counts(
+def test_texts_of_many_lengths_reach_a_model_in_few_row_counts(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     """Training and evaluation together: only whole blocks, so one row count per number of
@@ -109,7 +109,7 @@ def test_texts_of_many_lengths_reach_a_causal_model_in_few_row_counts(
     assert rows <= {k * BLOCK for k in range(1, BATCH + 1)}, rows
 
 
-def test_the_products_of_a_step_and_of_evaluation_fit_what_onednn_keeps(
+def test_products_of_steps_and_evaluation_fit_the_onednn_cache(
     shared_keys: Path, tmp_path: Path
 ) -> None:
     """With adapters on all linear layers and keys shared by heads, which makes the most shapes."""

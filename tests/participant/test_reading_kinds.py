@@ -161,7 +161,7 @@ def test_a_chat_is_its_turns() -> None:
     assert Example("a").chat() == ()
 
 
-def test_a_name_that_is_given_wins_over_standard_and_guessed_ones(tmp_path: Path) -> None:
+def test_a_given_name_wins_over_standard_and_guessed_ones(tmp_path: Path) -> None:
     row = {
         "text": "t",
         "prompt": "p",

@@ -208,6 +208,6 @@ def check(number: int, path: Path) -> str:
     return "error" if 0 in messages else "rows"
 
 
-def test_damaged_files_end_in_rows_or_in_an_error_that_quotes_nothing(tmp_path: Path) -> None:
+def test_damaged_files_give_rows_or_an_error_that_quotes_nothing(tmp_path: Path) -> None:
     outcomes = [check(number, tmp_path / "a") for number in range(FILES)]
     assert min(outcomes.count("rows"), outcomes.count("error")) > FILES // 5

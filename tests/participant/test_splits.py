@@ -200,7 +200,7 @@ def test_each_kind_of_drop_is_counted() -> None:
     assert "text number 1" not in retained
 
 
-def test_of_texts_equal_but_for_case_the_first_in_code_points_is_retained() -> None:
+def test_of_texts_equal_but_for_case_the_first_is_retained() -> None:
     for rows in ([("SAME", "pos"), ("same", "pos")], [("same", "pos"), ("SAME", "pos")]):
         found = split_rows(BASE + rows)
         retained = texts(found.train + found.validation + found.test)
@@ -208,7 +208,7 @@ def test_of_texts_equal_but_for_case_the_first_in_code_points_is_retained() -> N
         assert "same" not in retained
 
 
-def test_three_rows_of_one_text_with_two_labels_all_go_in_any_order() -> None:
+def test_three_rows_of_one_text_with_two_labels_are_all_removed() -> None:
     for labels in (("pos", "pos", "neg"), ("neg", "pos", "pos"), ("pos", "neg", "pos")):
         found = split_rows(BASE + [("same", y) for y in labels])
         assert found.dropped["conflicting_labels"] == 3
@@ -345,7 +345,7 @@ def test_files_shares_and_caps_that_contradict_each_other(
         split(DataFiles(**dict.fromkeys(given_files, path)), rule)
 
 
-def test_shares_are_not_evaluated_at_where_every_split_has_a_file(tmp_path: Path) -> None:
+def test_shares_do_not_count_where_every_split_has_a_file(tmp_path: Path) -> None:
     paths = {n: save(tmp_path / f"{n}.jsonl", [(n, "pos")]) for n in NAMES}
     found = split(DataFiles(**paths), SplitRule(validation=0.0, test=0.0))
     assert [texts(getattr(found, n)) for n in NAMES] == [["train"], ["validation"], ["test"]]

@@ -36,7 +36,7 @@ def allowed(books: AccountBook, closing: float = 4.0) -> dict[str, float]:
     return for_training(TASK, "a", books, 450, closing, pass_steps=6.0)
 
 
-def test_looks_are_retained_back_for_and_the_smaller_limit_counts() -> None:
+def test_evaluations_are_reserved_and_the_smaller_limit_counts() -> None:
     books = AccountBook(limits={"kwh": 10.0, "hours": 2.0})
     assert allowed(books) == {"kwh": 4.0, "hours": 2.0}  # nothing is known yet
     books.spending.add("evaluate", {"kwh": 1.5, "hours": 0.1})
@@ -66,7 +66,7 @@ def test_who_never_evaluated_guesses_it_from_steps() -> None:
     assert allowed(books) == {"kwh": 3.5}  # 10 − 1.5 − 5
 
 
-def test_the_largest_upload_must_fit_and_nothing_else_takes_bytes() -> None:
+def test_the_largest_upload_must_fit_and_only_uploads_count() -> None:
     books = AccountBook(limits={"megabytes": 0.002})
     books.spending.add("evaluate", {"kwh": 1.0})
     assert allowed(books) == {"kwh": 4.0}

@@ -59,7 +59,7 @@ def test_slow_machine_gets_the_smallest_rank_and_fewer_steps() -> None:
     assert found.reason == Reason("allotted-fewer", facts)
 
 
-def test_very_slow_machine_gets_the_minimum_and_is_said_to_be_late() -> None:
+def test_a_very_slow_machine_gets_the_minimum_and_is_named_late() -> None:
     # 20 s * 1.01 a step: one step fits, three are the minimum: 60.6 s
     found = allocate(Hardware(50), WORK)
     assert (found.rank, found.steps) == (2, 3)
@@ -177,7 +177,7 @@ def test_the_probe_is_the_median_of_real_steps_without_the_first() -> None:
     assert probe_tokens_per_second(machine.step, 0.0, 5, machine.clock) == 200
 
 
-def test_the_probe_makes_the_minimum_of_steps_and_then_stops_at_its_time() -> None:
+def test_the_probe_makes_its_minimum_of_steps_and_stops_in_time() -> None:
     few = Machine(*[9.0] * 20)
     probe_tokens_per_second(few.step, 1.0, 4, few.clock)
     assert few.steps == 5  # one untimed, and the minimum, though the first of them already took 9 s

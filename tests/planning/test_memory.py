@@ -81,7 +81,7 @@ def test_options_by_hand() -> None:
     assert plain.runtime == RUNTIME_BYTES
 
 
-def test_each_part_lies_on_the_card_or_beside_it_and_the_base_on_both() -> None:
+def test_each_part_is_on_the_card_or_beside_it_the_base_on_both() -> None:
     needed = MemorySum(1, 2, 4, 8, 16, 32, 64)
     card, process = on_card(needed), beside_card(needed)
     assert card.total - card.runtime == 1 + 2 + 8 + 16 + 32

@@ -53,7 +53,7 @@ def test_the_catalogue_has_dense_peaks_with_dates_and_sources() -> None:
     assert "buy" in known["L4"].unsure
 
 
-def test_an_unknown_device_is_answered_with_the_nearest_and_own_rows_count(tmp_path: Path) -> None:
+def test_an_unknown_device_gets_the_nearest_and_own_rows_count(tmp_path: Path) -> None:
     with refused(ConfigError, "device-unknown", device="h100") as caught:
         find_device("h100", catalogue())  # and not H200, which looks nearer
     assert caught.value.as_reason().facts["nearest"].startswith("H100")
@@ -128,7 +128,7 @@ def test_the_work_of_a_run_by_hand() -> None:
     assert WORK.trained_tokens == 256 * (30 + 25)
 
 
-def test_a_device_is_bound_by_its_peak_its_bandwidth_or_its_kernels() -> None:
+def test_a_device_is_bound_by_peak_bandwidth_or_kernels() -> None:
     big = ModelShape(10**9, 2.0, 10, 1000, 100, ((64, 64),), True, products=10**9, first=0)
     h100 = catalogue()["H100 SXM"]
     work = Work("a", 1, 1, 4, 1e5, 100.0, 0.0, 0.0, 0)

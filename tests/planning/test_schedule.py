@@ -36,7 +36,7 @@ def at(day: int, time: str) -> datetime:
         (7, "20:30", True),
     ],
 )
-def test_a_window_over_midnight_belongs_to_the_day_on_which_it_begins(
+def test_a_window_over_midnight_belongs_to_its_first_day(
     day: int, time: str, expected: bool
 ) -> None:
     assert is_open(parse_window("20:00-07:00"), ["fri"], at(day, time)) is expected

@@ -73,7 +73,7 @@ def test_parts_add_up_in_one_process_and_across_a_network(simulation: bool) -> N
     assert card(found, run())["co2_eq_emissions"]["emissions"] == pytest.approx(0.125 + 0.002)
 
 
-def test_a_simulated_machine_of_more_watts_takes_nothing_from_the_coordinators_share() -> None:
+def test_a_simulated_machines_watts_leave_the_coordinators_share() -> None:
     """a states 40 times the watts of the machine that simulates it: 4,000 J, of which 100 J are in
     the process's 1,000.
     """

@@ -114,7 +114,7 @@ def test_without_local_models_the_base_is_the_yardstick() -> None:
     )
 
 
-def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(
+def test_one_whose_budget_left_no_own_model_is_not_compared(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of three one gained; the other two are in no verdict, mean or index."""
@@ -155,7 +155,7 @@ def test_whom_a_budget_left_no_model_trained_alone_is_not_compared(
     assert Words("es")("personal.short", name="b", how="local 0 of 42 steps").rstrip(".") in printed
 
 
-def test_where_a_budget_cut_everybody_the_report_says_that_gains_are_over_the_base() -> None:
+def test_where_a_budget_cut_all_gains_are_named_over_the_base() -> None:
     bodies = [(e.kind, json.loads(json.dumps(e.body))) for e in hand_made()]
     for body in (body for kind, body in bodies if kind == "personal"):
         body["gains"]["personal_over_base"] = body["gains"]["personal_over_local"]
@@ -208,7 +208,7 @@ def test_the_summary_in_the_terminal_follows_the_language(
     assert "Report: p.html" in capsys.readouterr().out
 
 
-def test_a_participants_own_record_is_finished_with_its_personal_model(
+def test_an_own_record_is_finished_with_its_personal_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Never `run --resume` for it; whoever left has nothing to go on with."""

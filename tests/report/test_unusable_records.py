@@ -96,7 +96,7 @@ def test_negative_energy_is_in_no_sum(hub: Path) -> None:
     assert "-" not in words["status"].split(" Wh;")[0].split()[-1]
 
 
-def test_a_personal_record_without_anything_is_shown_as_not_usable(hub: Path) -> None:
+def test_an_empty_personal_record_is_shown_as_not_usable(hub: Path) -> None:
     def change(kind: str, body: dict[str, Any]) -> None:
         if kind == "personal" and body["name"] == "site1":
             for key in body.keys() - OWN:

@@ -102,7 +102,7 @@ def test_counts_lead_on_the_page_and_on_the_terminal(capsys: pytest.CaptureFixtu
     assert "too few test texts to tell (shared)" in printed
 
 
-def test_one_model_under_two_names_is_no_difference_and_has_no_interval() -> None:
+def test_one_model_under_two_names_has_no_difference_or_interval() -> None:
     """A participant whose local and shared model are both the base."""
     body = personal((3, 0, 0, 2))
     body["test"]["personal"] = body["test"]["local"]
@@ -150,7 +150,7 @@ def test_no_fall_of_a_loss_passes_100_percent() -> None:
         assert found["effect"]["low"] < 0 < found["effect"]["mean"] < found["effect"]["high"] <= 1.0
 
 
-def test_losses_without_a_bounded_ratio_are_too_few_without_a_number() -> None:
+def test_losses_without_a_bounded_ratio_have_no_number() -> None:
     gain = {
         "loss": {"mean": 0.6, "low": 0.2, "high": 4.0},
         "accuracy": None,
@@ -164,7 +164,7 @@ def test_losses_without_a_bounded_ratio_are_too_few_without_a_number() -> None:
     assert "too few test texts" in render(run_of(body, kind="causal"), "en")
 
 
-def test_elapsed_time_is_that_on_the_clock_beside_the_sum_of_work(
+def test_elapsed_time_is_on_the_clock_beside_the_sum_of_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Rounds 100 s; two personal models of 60 s, begun 20 s apart: 180 s on the clock, 220 s of
@@ -355,7 +355,7 @@ def test_unmeasured_sections_are_one_line_that_names_the_setting() -> None:
     assert part.count("<p") == 1
 
 
-def test_the_total_of_carbon_is_that_of_the_accounts_and_empty_columns_are_left_out() -> None:
+def test_carbon_is_the_accounts_total_and_empty_columns_go() -> None:
     energy = {
         "joules": 3.6e6,
         "seconds": 10.0,

@@ -52,9 +52,7 @@ def test_the_base_is_in_memory_once_however_many_take_part(make_federation: Any)
     assert len(tensors_of(six)) == before  # no factors, gradients or copies stay behind
 
 
-def test_replies_are_in_the_order_of_the_tasks_and_the_watcher_sees_each_before_it_runs(
-    make_federation: Any,
-) -> None:
+def test_replies_follow_the_tasks_and_each_is_seen_first(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=3))
     seen: list[str] = []
     runtime = Embedded(w.nodes, lambda task: seen.append(task.name))
@@ -94,7 +92,7 @@ def test_a_failure_leaves_a_clean_model_for_the_next(make_federation: Any, kind:
     assert digest_update(after.update) == digest_update(alone.update)
 
 
-def test_what_does_not_belong_to_the_base_is_a_failure_not_the_end(make_federation: Any) -> None:
+def test_a_tensor_foreign_to_the_base_is_a_failure_not_the_end(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=2))
     other = replace(training(w.run_spec, 1), held=zero("another base"))
     look = EvaluateRequest(1, 2, "site1", zero(w.run_spec.spec))
@@ -130,7 +128,7 @@ def speed_free(body: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["classification", "causal"])
-def test_two_rounds_are_the_same_to_the_bit_with_any_number_of_workers(
+def test_two_rounds_are_bit_for_bit_equal_at_any_worker_count(
     make_federation: Any, kind: str
 ) -> None:
     w = build_setup(make_federation(kind=kind, participants=4))
@@ -159,7 +157,7 @@ def test_twins_share_the_base_and_are_clean_after_work(make_federation: Any) -> 
     assert set().union(*(tensors_of(place) for place in places)) == before
 
 
-def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are_made_one_by_one(
+def test_workers_reply_in_order_and_tasks_are_made_one_by_one(
     make_federation: Any,
 ) -> None:
     w = build_setup(make_federation(participants=4))
@@ -183,9 +181,7 @@ def test_replies_of_workers_come_in_order_with_failures_among_them_and_tasks_are
     assert [isinstance(reply, Failure) for reply in kinds] == [n % 5 == 0 for n in range(40)]
 
 
-def test_energy_of_participants_side_by_side_adds_up_to_that_of_the_whole(
-    make_federation: Any,
-) -> None:
+def test_energy_of_parallel_participants_adds_up_to_the_whole(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=4, rows=200, train={"max_steps": 30}))
     runtime = together(w, 2)
     with w.meter.measure() as whole:

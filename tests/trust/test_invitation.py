@@ -50,7 +50,7 @@ def test_only_public_keys_of_our_kind_are_taken() -> None:
     assert not is_public_key(other)
 
 
-def test_the_servers_certificate_is_signed_by_the_authority_for_its_hosts() -> None:
+def test_a_servers_certificate_is_signed_for_its_hosts() -> None:
     from cryptography import x509
 
     authority, key = new_authority("demo", 1)
@@ -89,9 +89,7 @@ def test_what_is_no_invitation_is_named(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["address", "token", "format"])
-def test_a_field_that_is_no_text_is_named_and_not_blamed_on_the_version(
-    tmp_path: Path, key: str
-) -> None:
+def test_a_field_that_is_no_text_is_named_not_called_a_version(tmp_path: Path, key: str) -> None:
     path = tmp_path / "north.json"
     raw = json.loads(invitation_bytes(an_invitation()))
     path.write_text(json.dumps({**raw, key: 7}))

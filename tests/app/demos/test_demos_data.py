@@ -162,7 +162,7 @@ def test_patient_sentence_in_full() -> None:
     )
 
 
-def test_patient_sentence_omits_what_is_missing_and_the_swiss_zero() -> None:
+def test_patient_sentence_omits_what_is_missing_and_swiss_zero() -> None:
     empty = dict.fromkeys(
         ("trestbps", "fbs", "restecg", "thalch", "exang", "slope", "ca", "thal"), ""
     )

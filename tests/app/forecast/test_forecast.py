@@ -264,7 +264,7 @@ def test_budgets_and_declared_speeds_stand_beside_the_forecast(make_federation: 
     assert planned(path, machine="L4")["declared"] == []
 
 
-def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(
+def test_private_figures_are_in_no_plan_but_an_own_one(
     make_federation: Any, tmp_path: Path
 ) -> None:
     path = make_federation(rows=40, participants=3, centre=False)
@@ -297,7 +297,7 @@ def test_what_participants_keep_private_is_in_no_plan_but_an_own_one(
         assert ("do not pass it on" in written[1]) == own
 
 
-def test_pages_with_private_figures_are_their_owners_alone_and_none_stays_behind(
+def test_private_pages_are_closed_to_others_and_are_removed(
     make_federation: Any, tmp_path: Path
 ) -> None:
     path = make_federation(rows=40, centre=False)
@@ -333,7 +333,7 @@ def test_break_even_counts_the_tariff(make_federation: Any) -> None:
     assert dear["H100 SXM"] == pytest.approx(buy / (rent - 0.7 * 0.3))
 
 
-def test_a_participants_own_record_is_not_what_a_plan_is_held_against(tmp_path: Path) -> None:
+def test_a_plan_is_not_compared_with_a_participants_own_record(tmp_path: Path) -> None:
     with Ledger.create(tmp_path / "ledger.sqlite", {"facts": {"spec": "x"}}):
         pass
     with refused(RunError, "record-of-participant"):

@@ -110,7 +110,7 @@ def test_an_adaptation_has_an_account_book_and_a_record(
     assert f"More: tequio accounts {out} --own" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_a_newcomers_budget_is_said_and_no_gain_over_what_was_not_trained(
+def test_a_newcomer_sees_its_budget_and_no_gain_over_untrained(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = newcomer(tmp_path, "late", 60)

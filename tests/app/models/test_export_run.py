@@ -44,7 +44,7 @@ def head(card: str) -> dict[str, Any]:
     return dict(data.to_dict())
 
 
-def test_the_rank_is_at_most_what_was_asked_and_the_agreement_is_measured(
+def test_the_rank_is_at_most_the_one_asked_and_its_fit_measured(
     make_federation: Any, kind: str, tmp_path: Path
 ) -> None:
     folder = run(make_federation, tmp_path, kind)
@@ -130,7 +130,7 @@ def test_a_card_names_base_and_licence_as_the_hub_takes_them(
     assert {key: value for key, value in found.items() if key.startswith("license")} == expected
 
 
-def test_the_merged_model_has_the_precision_of_the_base_or_the_one_asked_for(
+def test_a_merged_model_has_the_bases_precision_or_that_asked(
     make_federation: Any, tiny_llama: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -156,7 +156,7 @@ def test_the_merged_model_has_the_precision_of_the_base_or_the_one_asked_for(
         )
 
 
-def test_an_output_layer_that_was_tied_is_merged_as_one_of_its_own(
+def test_a_tied_output_layer_is_merged_as_one_of_its_own(
     make_federation: Any, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM

@@ -31,9 +31,7 @@ def extend(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
-def test_energy_is_one_number_whatever_watts_a_participant_states(
-    make_federation: Any, tmp_path: Path
-) -> None:
+def test_energy_is_the_same_whatever_watts_are_stated(make_federation: Any, tmp_path: Path) -> None:
     path = make_federation(rows=40)
     people = path.parent / "participants"
     file = people / "site0.toml"
@@ -185,7 +183,7 @@ def test_a_bad_file_of_intensities_is_found_by_its_line(make_federation: Any) ->
         build_site(loaded.energy, loaded.money)
 
 
-def test_a_book_cut_off_loses_its_last_line_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_cut_book_loses_a_line_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     folder, energy = RunFolder(tmp_path), Energy(3.6e6, 3600.0, "model", "cpu package", 0.4)
     books = AccountBook(limits={"kwh": 5.0}).opened(folder, "p")
     for round_ in (1, 2):

@@ -59,9 +59,7 @@ def test_the_seed_of_the_command_line_is_no_edit(make_federation: Maker, tmp_pat
     assert resume(tmp_path / "run").end["rounds"] == 2
 
 
-def test_a_run_of_an_earlier_version_is_compared_where_its_file_is_usual(
-    make_federation: Maker,
-) -> None:
+def test_an_earlier_run_is_compared_where_its_file_is_usual(make_federation: Maker) -> None:
     federation = make_federation(centre=False)
     run = federation.parent / "runs" / "small-7"
     cut_off(federation, run)

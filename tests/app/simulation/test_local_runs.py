@@ -183,7 +183,7 @@ def test_public_text_of_ones_own(make_federation: Any, tmp_path: Path) -> None:
         build(config)
 
 
-def test_ditto_is_another_candidate_and_a_stronger_pull_keeps_nearer(make_federation: Any) -> None:
+def test_ditto_is_a_candidate_and_a_stronger_pull_stays_nearer(make_federation: Any) -> None:
     w = build_setup(make_federation(train=SMALL, personal={"ditto": [0.1, 1.0]}))
     node = w.participants[0]
     made = personalise(node, zero(w.run_spec.spec), w.settings["site0"])
@@ -207,7 +207,7 @@ def test_without_ditto_nothing_is_added(make_federation: Any) -> None:
     assert not [name for name in made.body["candidates"] if "ditto" in name]
 
 
-def test_a_newcomer_starts_from_a_federation_of_fomaml_and_reptile(
+def test_a_newcomer_starts_from_runs_of_fomaml_and_reptile(
     make_federation: Any, tmp_path: Path
 ) -> None:
     local = {"method": "fomaml", "method_settings": {"inner_rate": 0.1}, "terms": {"kl": 0.1}}

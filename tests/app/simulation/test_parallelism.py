@@ -57,7 +57,7 @@ def test_who_works_beside_whom(
     assert torch.get_num_threads() == threads
 
 
-def test_workers_are_refused_where_the_run_began_with_several_threads(make_federation: Any) -> None:
+def test_workers_are_refused_where_a_run_began_with_threads(make_federation: Any) -> None:
     config = load_federation(make_federation())
     with refused(ConfigError, "workers-of-one", asked=2):
         choose_workers(config, resolve_algorithm(config), 2, 4)

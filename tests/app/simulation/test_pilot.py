@@ -37,7 +37,7 @@ def test_where_nothing_compares_the_forecast_is_open(given: dict[str, Any]) -> N
     assert foretold(given) == {"name": "north", "texts": 50, **nothing}
 
 
-def test_few_validation_texts_give_no_verdict_however_large_the_lead() -> None:
+def test_few_validation_texts_give_no_verdict_at_any_lead() -> None:
     assert [foretold(body(1.0, texts=texts))["verdict"] for texts in (19, 20)] == ["open", "pays"]
 
 
@@ -57,9 +57,7 @@ def test_the_model_trained_alone_gets_the_steps_of_the_whole_run(make_federation
     } == whole
 
 
-def test_a_pilot_of_a_federation_whose_centre_trains_first_has_a_round_of_participants(
-    make_federation: Any,
-) -> None:
+def test_a_pilot_after_the_centre_has_a_round_of_participants(make_federation: Any) -> None:
     path = make_federation(participants=2, centre={"first": 1}, train={"rounds": 2})
     rounds: list[str] = []
     rows = run_pilot(load_federation(path), lambda stage, what, done, of: rounds.append(what))

@@ -166,9 +166,7 @@ def test_what_is_delivered_is_the_candidate_that_was_chosen(make_federation: Any
     assert made.body["test"]["personal"]["loss"] == pytest.approx(tested.loss, rel=1e-6)
 
 
-def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(
-    make_federation: Any,
-) -> None:
+def test_of_an_earlier_record_the_best_validated_model_is_used(make_federation: Any) -> None:
     w = build_setup(make_federation(participants=2))
     node = w.participants[0]
     made = personalise(
@@ -181,9 +179,7 @@ def test_of_an_earlier_record_the_model_of_least_validation_loss_is_delivered(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_general_model_lies_between_the_shared_one_and_its_own(
-    make_federation: Any, share: float
-) -> None:
+def test_the_general_model_lies_between_shared_and_own(make_federation: Any, share: float) -> None:
     w = build_setup(make_federation(kind="causal", participants=1))
     node = w.participants[0]
     shared = shared_model(rounds(w.run_spec, Embedded(w.nodes)).shared, w.run_spec)
@@ -201,7 +197,7 @@ def test_the_general_model_lies_between_the_shared_one_and_its_own(
             assert torch.allclose(plain(halves.entries[name]), whole, atol=1e-6)
 
 
-def test_a_useless_shared_model_leaves_the_participant_with_its_own(make_federation: Any) -> None:
+def test_with_a_useless_shared_model_a_participant_uses_its_own(make_federation: Any) -> None:
     """A shared head that always says the same class, loudly: no private adapter of a few steps
     undoes it.
     """

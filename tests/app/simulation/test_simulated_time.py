@@ -23,7 +23,7 @@ from tequio.report.html.report import render
 SHIFT = {"start": "2026-03-03T00:00:00Z", "deadline_hours": 24.0, "work_hours": 2.0}
 
 
-def test_shifted_and_at_once_the_model_is_the_same_and_the_carbon_is_not(
+def test_a_shifted_run_has_the_same_model_and_other_carbon(
     make_shifted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = {}

@@ -126,7 +126,7 @@ def test_a_retired_key_at_another_value_stops_the_resume_by_name(
         resume(stopped)
 
 
-def test_the_outcome_does_not_depend_on_the_version_that_appended(
+def test_the_outcome_is_the_same_whichever_version_appended(
     make_federation: Any, tmp_path: Path
 ) -> None:
     """A record of version 1 that is continued here has the outcome that it had had there: versions
@@ -142,7 +142,7 @@ def test_the_outcome_does_not_depend_on_the_version_that_appended(
     assert one == other
 
 
-def test_a_changed_key_is_named_with_both_values_and_labels_are_not_shown(stopped: Path) -> None:
+def test_a_changed_key_is_named_with_both_values_without_labels(stopped: Path) -> None:
     now, ledger = header(stopped), RunFolder.open(stopped).ledger_path
     assert same_run(now, now, ledger) == []
     config = config_from_header(now, ledger)

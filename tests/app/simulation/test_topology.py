@@ -213,7 +213,7 @@ SEPARATE = [["site0", "site1"], ["site2", "site3"]]
         ({"algorithm": {**UNIFORM, "start": "fedex"}}, "peers-algorithm"),
     ],
 )
-def test_what_needs_a_coordinator_is_refused_when_the_run_is_built(
+def test_pieces_that_need_a_coordinator_are_refused_at_build(
     make_federation: Any, sections: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

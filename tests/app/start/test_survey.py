@@ -38,7 +38,7 @@ def labelled(
     return table(folder / name, [("text", "label"), *rows])
 
 
-def test_labels_are_those_of_all_files_in_their_commonest_spelling(tmp_path: Path) -> None:
+def test_labels_of_all_files_have_their_commonest_spelling(tmp_path: Path) -> None:
     one = labelled(tmp_path, "one.csv", ["Good", "bad"])
     two = labelled(tmp_path, "two.csv", ["good", "good", "bad", "mixed"], seed=1)
     found = look([one, two]).found
@@ -46,7 +46,7 @@ def test_labels_are_those_of_all_files_in_their_commonest_spelling(tmp_path: Pat
     assert sum(sum(p.labels.values()) for p in found.participants) == 60
 
 
-def test_a_label_that_a_file_lacks_is_named_with_the_count_of_the_others(tmp_path: Path) -> None:
+def test_a_missing_label_is_named_with_the_count_of_the_others(tmp_path: Path) -> None:
     one = labelled(tmp_path, "one.csv", ["yes", "no"])
     two = labelled(tmp_path, "two.csv", ["yes", "no", "maybe"], seed=1)
     remarks = look([one, two]).found.remarks()
@@ -67,7 +67,7 @@ def test_numbers_are_in_their_order(tmp_path: Path) -> None:
     assert look([labelled(tmp_path, "a.csv", [10, 9, 1])]).found.labels == ("1", "9", "10")
 
 
-def test_texts_at_several_participants_and_repeated_ones_are_counted(tmp_path: Path) -> None:
+def test_shared_and_repeated_texts_are_counted(tmp_path: Path) -> None:
     rows = [(row["text"], row["label"]) for row in sentences(30, 0)]
     one = table(tmp_path / "one.csv", [("text", "label"), *rows, rows[0]])
     two = table(
@@ -126,7 +126,7 @@ def test_files_for_different_tasks_are_refused(tmp_path: Path) -> None:
         ([(f"{MARKER} {n}", f"{MARKER} " * 20) for n in range(40)], "more than 60 characters"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused_without_quoting_them(
+def test_labels_that_are_no_classes_are_refused_unquoted(
     tmp_path: Path, rows: list[tuple[str, str]], said: str
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -167,7 +167,7 @@ def test_a_column_option_of_another_form_is_refused(pair: str) -> None:
         columns_of([pair])
 
 
-def test_a_text_in_the_column_of_labels_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_text_among_the_labels_is_refused_with_its_place(tmp_path: Path) -> None:
     rows = [(row["text"], row["label"]) for row in sentences(40, 0)]
     path = table(tmp_path / "a.csv", [("text", "label"), *rows, ("again", f"my {MARKER} was lost")])
     with refused(DataError, "label-like-a-text", column="'label'") as caught:

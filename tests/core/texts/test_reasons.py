@@ -78,7 +78,7 @@ def made_in_source() -> Iterator[tuple[str, set[str] | None, str]]:
                 )
 
 
-def test_every_reason_of_the_source_has_its_text_and_just_the_facts_of_it() -> None:
+def test_every_reason_of_the_source_has_a_text_with_its_facts() -> None:
     found = list(made_in_source())
     assert len(found) > 60
     for code, facts, place in found:
@@ -139,7 +139,7 @@ def test_a_reason_of_a_later_version_is_shown_as_it_is() -> None:
     assert ENGLISH.reason({"code": "diverged", "facts": {}}) == "diverged {}"
 
 
-def test_a_reason_travels_at_the_end_of_words_that_an_earlier_version_shows() -> None:
+def test_a_reason_travels_behind_words_for_earlier_versions() -> None:
     words = SPENT.after("Its own budget is spent.")
     assert words.startswith("Its own budget is spent. [own-budget-spent ")
     assert split_words(words) == ("Its own budget is spent.", SPENT)

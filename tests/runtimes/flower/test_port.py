@@ -191,7 +191,7 @@ def test_a_stranger_parks_no_body(port: Port) -> None:
         )
 
 
-def test_a_participant_holds_only_so_many_bodies_and_not_for_long(port: Port) -> None:
+def test_a_participant_holds_few_bodies_and_not_for_long(port: Port) -> None:
     """Its own signature, announced 16 MiB each: two are taken at a time, and closed when nothing
     more comes.
     """
@@ -240,7 +240,7 @@ def test_tries_in_vain_are_slowed_down(port: Port) -> None:
     assert port.serves()
 
 
-def test_a_connection_that_rests_is_closed_and_a_long_question_is_not(port: Port) -> None:
+def test_a_resting_connection_is_closed_a_long_question_is_not(port: Port) -> None:
     with attacks.held([attacks.connect(port.port)]) as crowd:
         crowd[0].sendall(b"GET /tequio/health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert crowd[0].recv(1 << 16).startswith(b"HTTP/1.1 200")

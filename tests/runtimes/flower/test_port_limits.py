@@ -41,7 +41,7 @@ def come(
     return visits.admit(near, (address, number))
 
 
-def test_a_newcomer_displaces_a_stranger_of_its_address_and_no_participant() -> None:
+def test_a_newcomer_displaces_a_stranger_and_no_participant() -> None:
     visits = Visits(LIMITS)
     with sockets() as made:
         used = [come(visits, made, "198.51.100.1", k)[0] for k in range(4)]
@@ -111,7 +111,7 @@ with open("/dev/null"), socket.socket(): pass
     assert 10 <= int(done.stdout) <= 40
 
 
-def test_the_soft_limit_is_raised_to_the_hard_one_and_never_lowered() -> None:
+def test_the_soft_limit_is_raised_to_the_hard_never_lowered() -> None:
     code = """
 import json, resource
 from tequio.runtimes.flower.descriptors import raise_descriptor_limit
@@ -208,7 +208,7 @@ def test_words_that_cannot_be_read_are_one_kind_of_error(body: bytes) -> None:
         read_words(body, ("name",), ("speaks",))
 
 
-def test_tries_in_vain_are_counted_by_address_and_the_table_is_bounded() -> None:
+def test_tries_in_vain_count_by_address_in_a_bounded_table() -> None:
     clock = [0.0]
     tries = Tries(most=3, each=10.0, addresses=100, clock=lambda: clock[0])
     assert tries.wait("a") == 0.0
