@@ -165,15 +165,12 @@ class PersonaliseRequest:
     )  # what it may take of the federation's, by key of measure.budget
 
 
-Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest
-
-
 @dataclass(frozen=True)
 class SumRequest:
     """Take one step of a secure sum: announce keys, share secrets, send what was asked for under masks, give shares that open the sum.
 
     purpose, round, attempt, head, trained, rate: which sum, as `trust.secure_sum.plan` reads them. payload: what the step goes by: the
-    directory, the inbox, the survivors. request: what to train or evaluate (step `mask`). It crosses no network yet.
+    list of members (across a network), the directory, the inbox, the survivors. request: what to train or evaluate (step `mask`).
     """
 
     round: int
@@ -187,6 +184,9 @@ class SumRequest:
     trained: Trained = "b"
     rate: float = 0.0
     request: TrainRequest | EvaluateRequest | None = None
+
+
+Request = TrainRequest | EvaluateRequest | GradientRequest | DescribeRequest | PersonaliseRequest | SumRequest
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Failure:
     message: str  # words for a person, with the reason at their end where it has a code (`core.reason`)
 
     @classmethod
-    def of(cls, request: Request | SumRequest, error: Exception, reason: Reason | None = None) -> Failure:
+    def of(cls, request: Request, error: Exception, reason: Reason | None = None) -> Failure:
         """Build the failure of a request by an error, with its reason or this one."""
         found = reason or getattr(error, "reason", None)
         words = str(error) if found is None else found.after(str(error))

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tequio.app.assembly.algorithm import resolve_algorithm
 from tequio.app.assembly.context import read_splits
-from tequio.app.assembly.masked import check_least_mode, check_network_mode
+from tequio.app.assembly.masked import check_least_mode, check_masked
 from tequio.app.models.trial import try_at_home
 from tequio.app.network.chosen_files import FILES, check_agreed, lines
 from tequio.app.run_files import json_table
@@ -30,6 +31,7 @@ from tequio.runtimes.flower.enrolment_client import enrol, reach
 from tequio.trust.certificates import read_certificate
 from tequio.trust.invitation import Invitation, read_invitation, token_hash
 from tequio.trust.keys import key_bytes, load_key, new_key, public_bytes, write_secret
+from tequio.trust.secure_sum.agreement import LEAST_MEMBERS
 
 KEY, AUTHORITY, FEDERATION = "key.pem", "authority.pem", "federation.toml"
 SECOND_KEY = "key-2.pem"  # of who joins anew; the next one is key.pem again
@@ -92,7 +94,7 @@ def _read(invitation: Path, participant: Path) -> tuple[Invitation, Federation, 
     if not participant.exists():
         raise refusal(ConfigError, "participant-file-missing", path=participant, name=asked.name)
     file = load_participant(participant, asked.name)
-    check_network_mode(config)
+    check_masked(config, resolve_algorithm(config))
     check_least_mode(config, asked.name, file)
     return asked, config, file
 
@@ -156,6 +158,12 @@ def read_agreed(folder: Path) -> Federation:
     return load_federation(path)
 
 
+def agreed_digest(folder: Path) -> str:
+    """Return the digest of federation.toml as this folder joined it. Raises ConfigError where the file was changed since."""
+    read_agreed(folder)
+    return digest((folder / FEDERATION).read_bytes())
+
+
 def read_authority(folder: Path) -> str:
     """authority.pem, the certificate that the coordinator must show. Raises NetworkError where there is none in it."""
     path = folder / AUTHORITY
@@ -186,20 +194,47 @@ def _opened(chosen: list[str]) -> list[str]:
 
 
 def _leaves(asked: Invitation, config: Federation, file: ParticipantFile, chosen: list[str]) -> list[str]:
-    heads = ", head" if config.task.kind == "classification" else ""
-    rounds = f"{config.train.rounds} rounds at most"
+    masked = config.privacy.mode == "masked"
     return [
         f"Federation {config.name}, at {asked.address} (its certificate is the one in your invitation).",
         f"Base model {config.base.model}, licence {config.base.licence}. federation.toml has digest {asked.digest[:16]}….",
         "",
         "What will leave this machine:",
-        f"  - the changes that your data make to the model (LoRA factors{heads}), after each of {rounds};",
-        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+        *(_masked_figures(config) if masked else _open_figures(config)),
         "  - counts: texts, classes, tokens, rows dropped and why; a salted fingerprint of your data;",
         "  - what participant.toml says of your hardware, licence and consent; energy and time;",
         f"  - {_accounts(file)}",
         "What will not: texts, labels or losses of single examples, your personal model, paths, your key.",
         f"Your data: {_paths(file)}. Nobody else reads them.",
         *_opened(chosen),
-        "The coordinator sees each of your updates, and an update can tell something about the data it was made from.",
+        *(MASKED if masked else OPEN),
     ]
+
+
+OPEN = ("The coordinator sees each of your updates, and an update can tell something about the data it was made from.",)
+MASKED = (
+    "The coordinator learns sums over the participants of a round, and a sum can tell something about the data too.",
+    "The other participants' keys come from the coordinator, and are pinned here in the first round: a coordinator that lies then",
+    "can read your update. `tequio members FOLDER` shows a fingerprint: compare it with the other participants by another channel.",
+)
+
+
+def _open_figures(config: Federation) -> list[str]:
+    """Return lines on what the coordinator reads of each participant."""
+    return [
+        f"  - the changes that your data make to the model ({_trained(config)}), after each of {config.train.rounds} rounds at most;",
+        "  - means over your validation and test data: loss, accuracy; of your personal model too;",
+    ]
+
+
+def _masked_figures(config: Federation) -> list[str]:
+    """Return lines on what leaves under masks, and what leaves as it is."""
+    return [
+        f"  - under masks, which only a sum over {LEAST_MEMBERS} participants or more takes away: the changes that your data make to the",
+        f"    model ({_trained(config)}), and means over your validation data, in each of {config.train.rounds} rounds at most;",
+        "  - as they are: means over the validation and test data of your personal model and its rivals: loss, accuracy;",
+    ]
+
+
+def _trained(config: Federation) -> str:
+    return "LoRA factors, head" if config.task.kind == "classification" else "LoRA factors"

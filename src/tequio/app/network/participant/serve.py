@@ -23,20 +23,38 @@ from tequio.app.network.monitoring.health import Health
 from tequio.app.network.monitoring.metrics import participant_pages
 from tequio.app.network.participant.agreement import Agreement, Asked, build_agreement, check_task
 from tequio.app.network.participant.availability import closed, pointing_out
-from tequio.app.network.participant.join import KEY, read_agreed, read_authority, read_identity
+from tequio.app.network.participant.join import KEY, agreed_digest, read_agreed, read_authority, read_identity
 from tequio.app.network.participant.processes import loaded, own_settings
+from tequio.app.network.participant.sums import SumService
 from tequio.app.run_files import SHARED_FILE, recorded_header, recorded_rule, salt_file, save, unbroken
 from tequio.app.saved_models import keep_personal, keep_received, received_before, recorded_personal, sent_with
 from tequio.config import MAIN, Federation, ParticipantFile, load_participant
 from tequio.core.bounds import one_line
 from tequio.core.canonical import canonical_json, digest, digest_json, digest_update
-from tequio.core.errors import AgreementError, ConfigError, MessageError, RunError, TrainingError, UpdateError
+from tequio.core.errors import (
+    AgreementError,
+    ConfigError,
+    MessageError,
+    ProtectionError,
+    RunError,
+    TrainingError,
+    UpdateError,
+)
 from tequio.core.events import EventHandler, Level, Value, ignore_events
 from tequio.core.messages import REQUESTS, Message, answer, kind_of, pack_message, unpack_message
 from tequio.core.reason import Reason, split_words
 from tequio.core.replies import unread_request
 from tequio.core.texts.words import refusal
-from tequio.core.types import DescribeRequest, EvaluateRequest, Failure, PersonaliseRequest, Reply, TrainRequest
+from tequio.core.types import (
+    DescribeRequest,
+    EvaluateRequest,
+    Failure,
+    GradientRequest,
+    PersonaliseRequest,
+    Reply,
+    SumRequest,
+    TrainRequest,
+)
 from tequio.ledger.folder import RUN, RunFolder
 from tequio.ledger.record import Ledger
 from tequio.participant.node import Node
@@ -61,6 +79,7 @@ class ParticipantService:
     """What answers: the node, what this participant says of itself (`facts`), its folder and its own ledger.
 
     agreed: the bounds of each request, and asked: what came so far. Both are of the folder's federation.toml.
+    sums: its side of masked rounds; None in open ones.
     last: digest of the last task that was done, and the reply; asked the same again, it is not done again.
     """
 
@@ -72,6 +91,7 @@ class ParticipantService:
     ledger: Ledger
     agreed: Agreement
     asked: Asked
+    sums: SumService | None = None
     last: dict[str, bytes] = field(default_factory=dict)
 
     def answer(self, data: bytes, log: EventHandler = ignore_events) -> bytes:
@@ -91,15 +111,16 @@ class ParticipantService:
         if task.name != self.node.name:
             return _refuse_unread(NOT_MINE, f"A task for another participant came to {self.node.name!r}.", log)
         kind = kind_of(task)
-        log(f"round {task.round}: {kind}", "task", kind=kind, round=task.round, stage=kind)
+        words = f"secure sum, {task.purpose}: {task.step}" if isinstance(task, SumRequest) else kind
+        log(f"round {task.round}: {words}", "task", kind=kind, round=task.round, stage=kind)
         try:
             check_task(task, self.agreed)
             self._share(task, data)
-            reply = pack_message(answer(self, task))
+            reply = pack_message(self._add_up(task, log) if isinstance(task, SumRequest) else answer(self, task))
             self.last.clear()
             self.last[digest(data)] = reply
             return reply
-        except AgreementError as error:
+        except (AgreementError, ProtectionError) as error:
             failure = Failure.of(task, error)
             log(f"Refused: {error}", "departed", "error", kind=kind, round=task.round, error=failure.error)
             return pack_message(failure)
@@ -127,6 +148,16 @@ class ParticipantService:
 
     def _memory(self) -> Residual:
         return replace(self.node.memory, since=self._since())
+
+    def _add_up(self, task: SumRequest, log: EventHandler) -> Reply:
+        """Take one step of a secure sum."""
+        if self.sums is None:
+            raise refusal(ProtectionError, "no-secure-sum", name=task.name)
+        return self.sums.add_up(task, SharedWork(self), log)
+
+    def share_work(self, task: TrainRequest | EvaluateRequest) -> None:
+        """Have the other processes take part in a request that came within a secure sum."""
+        self._share(task, pack_message(task))
 
     def train(self, task: TrainRequest) -> Reply:
         """Train for one round, with what earlier uploads left out."""
@@ -167,6 +198,32 @@ class ParticipantService:
         if "cut" in disclosed and self.node.books.limits:  # its own budget is private: that it cut, and no figures
             disclosed |= {"cut": UNTOLD, "fits": {}, "local_cost": {}}
         return Reply(task.round, task.index, task.name, body=canonical_json(disclosed).decode())
+
+
+@dataclass(frozen=True)
+class SharedWork:
+    """What trains and evaluates for a secure sum: the whole of a participant, with its other processes."""
+
+    service: ParticipantService
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.service.node.name
+
+    def train(self, task: TrainRequest) -> Reply:
+        """Train, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.train(task)
+
+    def evaluate(self, task: EvaluateRequest) -> Reply:
+        """Evaluate, as an open request would have it."""
+        self.service.share_work(task)
+        return self.service.evaluate(task)
+
+    def gradient(self, task: GradientRequest) -> Reply:
+        """Refuse, as every participant does."""
+        return self.service.node.gradient(task)
 
 
 def _refuse_unread(answered: str, why: str, log: EventHandler) -> bytes:
@@ -275,7 +332,8 @@ def open_participant(
                     raise refusal(RunError, "changed-since-joined", folder=str(folder))
                 agreed = build_agreement(whole, ParticipantProfile.of(file.name, facts["told"]), context)
                 asked = Asked(received_before(ledger))
-                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked)
+                sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+                yield ParticipantService(config, file, node, facts, place, ledger, agreed, asked, sums)
             return
         salt = secrets.token_hex(16)
         place.write_atomic(salt_file(file.name), salt.encode(), private=True)
@@ -285,4 +343,13 @@ def open_participant(
         header = build_header(config, context.adapted, [row]) | {"simulation": False, "provenance": [], "facts": facts}
         with begin_record(place, header, {MAIN: context.adapted}) as ledger:
             agreed = build_agreement(whole, said, context)
-            yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked())
+            sums = _sum_service(folder, place, whole, agreed, context.adapted.scale)
+            yield ParticipantService(config, file, node, facts, place, ledger, agreed, Asked(), sums)
+
+
+def _sum_service(folder: Path, run: RunFolder, whole: Federation, agreed: Agreement, scale: float) -> SumService | None:
+    if whole.privacy.mode == "open":
+        return None
+    identity = read_identity(folder)
+    federation = agreed_digest(folder)
+    return SumService(folder, run, whole, federation, agreed, scale, load_key(folder / identity.get("key", KEY)))
