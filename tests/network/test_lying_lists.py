@@ -18,8 +18,9 @@ from tequio.app.assembly.masked import listed_plan
 from tequio.app.network.coordinator.sums import Published, SumFiles
 from tequio.app.network.hub.folder import member_keys, read_coordinator_folder
 from tequio.app.network.members import Listed, MemberList, accept_member, describe_members, pack_members
+from tequio.app.network.monitoring.health import Health
 from tequio.app.network.participant.join import join_federation, read_identity
-from tequio.app.network.participant.serve import ParticipantService, open_participant
+from tequio.app.network.participant.serve import ParticipantService, open_participant, serve_participant
 from tequio.config import load_federation, load_participant
 from tequio.coordinator.evaluation import Evaluation
 from tequio.coordinator.masked import SumRounds
@@ -207,3 +208,22 @@ def test_what_was_opened_is_found_again_and_no_attempt_is_numbered_twice(people:
     assert (again.summed, again.failed) == (seen.summed, {})
     assert files.find("validate", 0, digest_update(zero("other"))) is None
     assert [files.number("validate", 0), files.number("validate", 1), files.number("validate", 1)] == [2, 1, 2]
+
+
+def test_joining_says_what_leaves_under_masks(make_federation: Any, tmp_path: Path) -> None:
+    with opened(make_federation, tmp_path, **MASKED) as (hub, files):
+        leaves = "\n".join(asked(hub, files).leaves)
+    assert "under masks" in leaves
+    assert "sees each of your updates" not in leaves
+    assert "tequio members" in leaves
+
+
+def test_the_process_of_a_participant_insists_on_its_mode(make_federation: Any, tmp_path: Path) -> None:
+    """It joined an open federation, and its file asks for more since."""
+    with opened(make_federation, tmp_path) as (hub, files):
+        folder = join_federation(asked(hub, files), tmp_path / "site0")
+    own = files / "site0.toml"
+    own.write_text(own.read_text() + '\n[privacy]\nleast_mode = "masked"\n')
+    with pytest.raises(ConfigError) as error:
+        serve_participant(folder, Health("participant", ignore_events))
+    assert error.value.as_reason().code == "mode-below-least"

@@ -79,3 +79,23 @@ def test_a_participant_killed_in_a_round_drops_out_of_it(make_federation: Any, t
     assert counts[0] == 5.0
     assert 4.0 in counts, counts
     assert json.loads(tequio("verify", hub, "--json"))["ok"]
+
+
+def test_a_coordinator_killed_on_the_way_ends_with_the_same_model(make_federation: Any, tmp_path: Path) -> None:
+    """The participants' processes live on, and take part in no second sum of a round."""
+    toml = make_federation(**{**MASKED, "participants": 3, "train": {"rounds": 3}})
+    one = start(load_federation(toml), tmp_path / "one", False).folder
+    hub, log = tmp_path / "hub", tmp_path / "coordinator.log"
+    sums = hub / "run" / "sums" / "train.safetensors"
+    with ExitStack() as stack:
+        with federation(tmp_path, toml, f"127.0.0.1:{free_port()}", kill=True) as folders:
+            for name, folder in folders.items():
+                stack.enter_context(background(tmp_path / f"{name}.log", "participate", folder, *ALONE))
+            until(sums.exists)  # the sum of round 1 is opened, and the round is most likely not in the record yet
+        log.write_text("")
+        stack.enter_context(background(log, "coordinator", "start", hub, "--wait", "60", *ALONE))
+        until(lambda: (hub / "run" / "report.en.html").exists())
+    assert len(rounds(hub / "run" / "ledger.sqlite")) == 3
+    alone, shared = (unpack((run / "shared.safetensors").read_bytes()) for run in (one, hub / "run"))
+    assert shared.minus(alone).norm() < 1e-6 * max(1.0, alone.norm())
+    assert json.loads(tequio("verify", hub / "run", "--json"))["ok"]
